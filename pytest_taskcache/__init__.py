@@ -1,0 +1,1 @@
+"""Never compute the same thing twice in a test suite."""

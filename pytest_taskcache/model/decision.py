@@ -1,0 +1,80 @@
+"""What a lookup decided: a value, never a bool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from pytest_taskcache.model.dependency import Change
+from pytest_taskcache.model.record import Variant
+
+
+class Origin(StrEnum):
+    """Where a hit came from."""
+
+    COMMITTED = "committed"
+    STAGED = "staged"
+    TARGET = "target"
+
+
+class Why(StrEnum):
+    """Why there was no hit."""
+
+    ABSENT = "never computed"
+    PARTS = "key changed"
+    TRACE = "dependency changed"
+    EXPIRED = "expired"
+    INVALID = "rejected by its validator"
+    REFRESH = "refresh asked for"
+    LOST = "stored value lost or damaged"
+    UNVERIFIED = "chosen for verification"
+    FLAKY = "proven nondeterministic"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The stored value is valid. ``variant`` is None for a bare target file."""
+
+    variant: Variant | None
+    origin: Origin = Origin.COMMITTED
+    vouched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """The computation runs; ``changes`` names what differs from the nearest record."""
+
+    why: Why
+    changes: tuple[Change, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.changes:
+            return str(self.why)
+        return "; ".join(str(change) for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Uncacheable:
+    """The computation runs and is not stored. ``reason`` is the short class of reasons that
+    counts are kept by; ``detail`` the whole sentence with the remedy."""
+
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.detail or self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The lookup failed, which is not a miss; the computation runs."""
+
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.detail or self.reason
+
+
+Decision: TypeAlias = Hit | Miss | Uncacheable | Fault

@@ -1,0 +1,110 @@
+"""What a computation was observed to depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+ABSENT = "absent"
+"""Digest of a file, variable, module or attribute that does not exist."""
+
+
+class Kind(StrEnum):
+    """The kinds of dependency, and what their ``name`` means.
+
+    Paths are POSIX text: relative to the root (``src/x.py``), under the run's temporary
+    directory (``<tmp>/x``), else absolute.
+    """
+
+    FUNCTION = "function"
+    """``path::qualified.name`` of a function; digest of its normalised body."""
+    MODULE = "module"
+    """Path of a source file; digest of its skeleton (syntax tree without function bodies)."""
+    SOURCE = "source"
+    """Path of a source file; digest of the whole normalised syntax tree."""
+    FILE = "file"
+    """Path; digest of its content (of size and mode where it is no regular file)."""
+    STAT = "stat"
+    """Path; digest of existence, type, mode and size."""
+    LISTING = "listing"
+    """Directory path; digest of the sorted names in it."""
+    FILES = "files"
+    """A declared glob pattern; digest of the names and contents of all files it matches."""
+    ENVIRONMENT = "env"
+    """Variable name, or ``*`` for all but the documented volatile ones; digest of the value."""
+    DISTRIBUTION = "distribution"
+    """Distribution name; digest of version and RECORD, by content where edited or editable."""
+    DISTRIBUTIONS = "distributions"
+    """``*``; digest of the names and versions of all installed distributions."""
+    IMPORT = "import"
+    """Absolute module name whose import was tried; digest of where it is found, or absent."""
+    INTERPRETER = "interpreter"
+    """``python``; digest of implementation, version, platform and flags."""
+    SETTING = "setting"
+    """Name of a pytest option or ini value; digest of its present value."""
+
+
+class Dependency(NamedTuple):
+    """One observed thing: its kind, its name, and its digest when it was used."""
+
+    kind: Kind
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class Opaque(NamedTuple):
+    """A deed whose effects cannot be observed, e.g. ``subprocess`` running ``git``."""
+
+    kind: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.detail})" if self.detail else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The dependencies of one execution, sorted, each (kind, name) once.
+
+    ``digest`` names the trace; two traces are equal when their digests are. Storages return the
+    same object for the same digest where they can, so that it is verified once.
+    """
+
+    dependencies: tuple[Dependency, ...] = ()
+    digest: str = field(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a closed window saw.
+
+    ``opaque``: deeds that cannot be observed. ``untrusted``: reasons why the trace may not
+    describe what ran, e.g. ``src/x.py changed while the computation ran``; such a computation
+    is not stored.
+    """
+
+    trace: Trace = Trace()
+    opaque: tuple[Opaque, ...] = ()
+    untrusted: tuple[str, ...] = ()
+
+
+class Change(NamedTuple):
+    """One part or dependency whose digest differs from the recorded one."""
+
+    kind: str
+    name: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        if self.before == ABSENT:
+            verb = "appeared"
+        elif self.after == ABSENT:
+            verb = "vanished"
+        else:
+            verb = "changed"
+        return f"{self.kind} {verb}: {self.name}"

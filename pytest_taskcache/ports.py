@@ -1,0 +1,308 @@
+"""The protocols between the engine and what it is composed of.
+
+Every adapter raises only the errors named here; everything else the world does to it is its
+own to absorb. All methods may be called from several threads and, where the adapter is shared,
+from several processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from pytest_taskcache.model.dependency import Change, Dependency, Kind, Observed, Trace
+from pytest_taskcache.model.event import Event
+from pytest_taskcache.model.record import Result, Variant
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes, or a contiguous view of them."""
+
+# ------------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True, slots=True)
+class FileBlob:
+    """A file that belongs to a payload: its xxh3-128 digest, size in bytes, where it lies now."""
+
+    digest: str
+    size: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A serialized value: the bytes, in chunks that are written one after the other, and the
+    files it refers to by digest. Chunks may alias the value's memory: write them before anyone
+    can change it."""
+
+    chunks: tuple[Buffer, ...]
+    blobs: tuple[FileBlob, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes in all chunks together, blobs not counted."""
+        return sum(memoryview(chunk).nbytes for chunk in self.chunks)
+
+
+CopyBlob: TypeAlias = Callable[[str, Path, bool], None]
+"""``copy(digest, destination, readonly)``: puts a blob's content at a path that does not exist
+yet (reflink, else copy; a hard link only if ``readonly``). Raises StorageError if it is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """What a serializer may use while loading: ``scratch()`` makes a fresh empty directory that
+    the run owns, ``copy`` fetches blobs."""
+
+    scratch: Callable[[], Path]
+    copy: CopyBlob
+
+
+@runtime_checkable
+class Serializer(Protocol):
+    """Bytes from values, and back."""
+
+    @property
+    def name(self) -> str:
+        """Stable name; part of every key. For formats that depend on the interpreter it says
+        so itself, e.g. ``pickle/cpython-3.12``."""
+
+    @property
+    def executes(self) -> bool:
+        """Whether loading can execute code that the bytes name (pickle: True; JSON: False)."""
+
+    def dump(self, value: object) -> Payload:
+        """The payload of a value. Raises SerializationError."""
+
+    def load(self, data: memoryview, restore: Restore) -> object:
+        """A new value from a payload's bytes; may keep (zero-copy) views of ``data``.
+
+        Raises SerializationError.
+        """
+
+
+# ------------------------------------------------------------------------------ storage
+
+
+@runtime_checkable
+class KeyStorage(Protocol):
+    """Records by key. Append-only: a variant is never changed once written."""
+
+    def describe(self) -> str:
+        """Where this is, for people; without secrets."""
+
+    def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
+        """The committed variants of each key that has any: newest first, VARIANTS at most.
+
+        One round trip (or a bounded number, in parallel) for any number of keys. Corrupt
+        records read as absent. Raises StorageError.
+        """
+
+    def write_records(self, variants: Sequence[Variant]) -> None:
+        """Commits all of them or none, visible to others only when it returns. Idempotent by
+        ``Variant.id``. Their results must have been written before. Raises StorageError, and
+        then none is visible."""
+
+    def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
+        """The newest variant of each identity (``str(Identity)``), whatever its key; for
+        explanations. May be empty where the storage keeps no such index. Raises StorageError."""
+
+    def remove_records(self, ids: Collection[str]) -> None:
+        """Forgets variants by id; unknown ids are ignored. Raises StorageError."""
+
+    def close(self) -> None:
+        """Releases handles; using it again afterwards reopens it. Never raises."""
+
+
+@runtime_checkable
+class ResultStorage(Protocol):
+    """Payloads and blobs by content digest (xxh3-128, hexadecimal)."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what it returns may be unpickled: it is local and ours."""
+
+    def describe(self) -> str:
+        """Where this is, for people; without secrets."""
+
+    def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
+        """Stores bytes under their digest; a digest already there is left as it is. Atomic:
+        no reader ever sees a part. Raises StorageError."""
+
+    def add_file(self, digest: str, source: Path) -> None:
+        """As write_result, from a file, which stays where it is and keeps its own inode."""
+
+    def read_result(self, digest: str, size: int) -> memoryview | None:
+        """The bytes, possibly a private (copy-on-write) mapping; None if absent, torn or not
+        of this digest and size (checked at least once per process). Raises StorageError."""
+
+    def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
+        """Puts the bytes at a new path (reflink, else copy; a hard link only if readonly);
+        False if absent, torn or corrupt. Raises StorageError."""
+
+    def has_results(self, digests: Collection[str]) -> frozenset[str]:
+        """Those of the digests that are stored. Raises StorageError."""
+
+    def close(self) -> None:
+        """As KeyStorage.close."""
+
+
+@runtime_checkable
+class Storage(KeyStorage, ResultStorage, Protocol):
+    """Both roles in one object."""
+
+
+# -------------------------------------------------------------------------------- locks
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds, or wants, a lock.
+
+    ``run`` identifies the test run and ``started`` (POSIX seconds) its age; ``process`` is
+    ``pid@host``; ``attempt`` is unique to the computation within its process; ``label`` is for
+    people, e.g. a node id.
+    """
+
+    run: str
+    started: float
+    process: str
+    attempt: str
+    label: str = ""
+
+    @property
+    def age(self) -> tuple[float, str]:
+        """Sorts runs from oldest to youngest; the same for all workers of a run."""
+        return (self.started, self.run)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A held lock. ``token`` grows with every acquisition of the key (a fencing token)."""
+
+    key: str
+    holder: Holder
+    token: int
+
+
+@runtime_checkable
+class LockManager(Protocol):
+    """Mutual exclusion by key. Nothing here blocks: the engine does the waiting."""
+
+    def describe(self) -> str:
+        """What and where this is, for people; without secrets."""
+
+    def acquire(self, key: str, holder: Holder) -> Lease | Holder:
+        """The lease, or who has it. A holder whose process died, or whose lease ran out, has
+        nothing. Raises LockError."""
+
+    def release(self, lease: Lease) -> None:
+        """Gives up the lease; one that was lost meanwhile is ignored. Raises LockError."""
+
+    def confirm(self, lease: Lease) -> bool:
+        """Whether the lease is still held, asked right before a commit. Raises LockError."""
+
+    def close(self) -> None:
+        """Releases all leases of this object. Never raises."""
+
+
+# -------------------------------------------------------------------- observing, telling
+
+
+class Window(Protocol):
+    """An open observation of one computation."""
+
+    def absorb(self, trace: Trace) -> None:
+        """Adds what a reused value rests on, with the digests as stored."""
+
+    def close(self) -> Observed:
+        """Ends the window; what it saw. To be called once; never raises."""
+
+
+class Observation(Protocol):
+    """Sees what computations touch, and verifies what was seen."""
+
+    def open_window(self, subject: Callable[..., object] | None) -> Window:
+        """Starts observing all threads; ``subject`` is the function about to run."""
+
+    def verify(self, trace: Trace) -> tuple[Change, ...]:
+        """The dependencies whose present digest differs (at most 8 are named); empty when the
+        trace is valid. Memoized while nothing changes. Never raises."""
+
+    def prefetch(self, traces: Iterable[Trace]) -> None:
+        """Hints that these are about to be verified."""
+
+
+class Fingerprints(Protocol):
+    """Digests of things as they are now, and the names they go by in traces."""
+
+    def name_of(self, path: str | Path) -> str:
+        """The name of a path in a trace: POSIX, relative to the root, or under ``<tmp>/``, else
+        absolute. Follows no links."""
+
+    def path_of(self, name: str) -> Path:
+        """The path a name stands for here; the inverse of name_of."""
+
+    def is_first_party(self, path: str | Path) -> bool:
+        """Whether a path belongs to the project: neither standard library nor site-packages,
+        nor the cache's own directory."""
+
+    def digest(self, kind: Kind, name: str) -> str:
+        """The present digest of a dependency; ABSENT where it does not exist. Never raises:
+        what cannot be read gets a digest that says so. Memoized until ``forget``."""
+
+    def reach(self, functions: Collection[str], modules: Collection[str]) -> Collection[Dependency]:
+        """The code that may matter given what ran: the functions (``path::qualname``) and all
+        that is reachable from them by name, and the skeletons of the modules (paths' names) and
+        of all first-party modules that their imports reach; third-party distributions these
+        import from, and imports that failed, as absences."""
+
+    def forget(self) -> None:
+        """Something may have changed (a write, a rename, a chdir, a child process): drops the
+        memo; digests kept by stat stay."""
+
+
+class Shelf(Protocol):
+    """Small derived facts kept between sessions. Losing them costs time, never correctness."""
+
+    def read(self, section: str) -> Mapping[str, bytes]:
+        """All items of a section; empty if there are none or they cannot be read."""
+
+    def write(self, section: str, items: Mapping[str, bytes]) -> None:
+        """Adds or replaces items. Never raises; what cannot be kept is not kept."""
+
+
+class Observer(Protocol):
+    """Is told what happened. An observer that raises is reported and breaks nothing."""
+
+    def notify(self, event: Event) -> None:
+        """Called synchronously, possibly from several threads."""
+
+
+__all__ = [
+    "Buffer",
+    "Change",
+    "CopyBlob",
+    "Event",
+    "FileBlob",
+    "Fingerprints",
+    "Holder",
+    "KeyStorage",
+    "Lease",
+    "LockManager",
+    "Observation",
+    "Observed",
+    "Observer",
+    "Payload",
+    "Restore",
+    "Result",
+    "ResultStorage",
+    "Serializer",
+    "Shelf",
+    "Storage",
+    "Trace",
+    "Variant",
+    "Window",
+]
