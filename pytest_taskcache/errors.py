@@ -30,6 +30,10 @@ class ConfigurationError(TaskCacheError):
         return f"{self.setting}: {self.problem}; {self.remedy}"
 
 
+class MissingExtraError(ConfigurationError):
+    """A setting needs a library that is not installed; the remedy is the command for it."""
+
+
 class PolicyConflictError(TaskCacheError):
     """Two cache policies that were added disagree about one field.
 

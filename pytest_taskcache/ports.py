@@ -8,9 +8,10 @@ from several processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from pytest_taskcache.model.dependency import Change, Dependency, Kind, Observed, Trace
 from pytest_taskcache.model.event import Event
@@ -217,6 +218,10 @@ class Window(Protocol):
     def absorb(self, trace: Trace) -> None:
         """Adds what a reused value rests on, with the digests as stored."""
 
+    def forgive(self, other: Self) -> None:
+        """Takes back the opaque deeds that ``other``, which was opened later and is closed, was
+        credited with as well: the author of the value it was opened for answers for them."""
+
     def close(self) -> Observed:
         """Ends the window; what it saw. To be called once; never raises."""
 
@@ -226,6 +231,10 @@ class Observation(Protocol):
 
     def open_window(self, subject: Callable[..., object] | None) -> Window:
         """Starts observing all threads; ``subject`` is the function about to run."""
+
+    def muted(self) -> AbstractContextManager[None]:
+        """What this thread reads and does inside is the cache's own work and credited to no
+        window; imports and writes count as ever. Reentrant."""
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies whose present digest differs (at most 8 are named); empty when the
@@ -253,11 +262,24 @@ class Fingerprints(Protocol):
         """The present digest of a dependency; ABSENT where it does not exist. Never raises:
         what cannot be read gets a digest that says so. Memoized until ``forget``."""
 
-    def reach(self, functions: Collection[str], modules: Collection[str]) -> Collection[Dependency]:
+    def reach(
+        self,
+        functions: Collection[str],
+        modules: Collection[str],
+        ran: Sequence[str] | None = None,
+    ) -> Collection[Dependency]:
         """The code that may matter given what ran: the functions (``path::qualname``) and all
         that is reachable from them by name, and the skeletons of the modules (paths' names) and
         of all first-party modules that their imports reach; third-party distributions these
-        import from, and imports that failed, as absences."""
+        import from, and imports that failed, as absences.
+
+        ``ran`` may name all functions that ran in this process so far (``path::`` for all of a
+        module), and only grows: what never ran cannot have left state behind, and is left out
+        though it can be reached. To be given only where that is known for certain, imports
+        included. Where modules act on what is reached without being imported by it (they enter
+        themselves into a registry), or it looks modules up by computed names, those that are
+        loaded count too.
+        """
 
     def forget(self) -> None:
         """Something may have changed (a write, a rename, a chdir, a child process): drops the

@@ -30,6 +30,7 @@ class Why(StrEnum):
     LOST = "stored value lost or damaged"
     UNVERIFIED = "chosen for verification"
     FLAKY = "proven nondeterministic"
+    UNCOVERED = "recorded without coverage"
 
 
 @dataclass(frozen=True, slots=True)

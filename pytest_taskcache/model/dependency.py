@@ -18,7 +18,8 @@ class Kind(StrEnum):
     """
 
     FUNCTION = "function"
-    """``path::qualified.name`` of a function; digest of its normalised body."""
+    """``path::qualified.name`` of a function; digest of its normalised body. With ``()`` after
+    it, digest of its decorators, signature and docstring."""
     MODULE = "module"
     """Path of a source file; digest of its skeleton (syntax tree without function bodies)."""
     SOURCE = "source"
@@ -84,12 +85,13 @@ class Observed:
 
     ``opaque``: deeds that cannot be observed. ``untrusted``: reasons why the trace may not
     describe what ran, e.g. ``src/x.py changed while the computation ran``; such a computation
-    is not stored.
+    is not stored. ``written``: names of a few of the paths it created or changed.
     """
 
     trace: Trace = Trace()
     opaque: tuple[Opaque, ...] = ()
     untrusted: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
 
 class Change(NamedTuple):

@@ -33,13 +33,15 @@ class Decided:
 @dataclass(frozen=True, slots=True)
 class Computed:
     """A computation ran to its end in ``duration`` seconds. ``staged`` says whether its value
-    was kept; ``reason`` why not."""
+    was kept; ``reason`` why not, in the few words that counts are kept by, ``detail`` at
+    length."""
 
     subject: Subject
     identity: Identity
     duration: float
     staged: bool
     reason: str = ""
+    detail: str = ""
     test: str = ""
 
 
