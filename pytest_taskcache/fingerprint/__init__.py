@@ -1,0 +1,1 @@
+"""Digests of things as they are now: values, source, files, environment, packages."""

@@ -1,0 +1,150 @@
+"""The names that paths go by in traces, so that another checkout finds the same names."""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+import sysconfig
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+TEMPORARY = "<tmp>"
+"""First component of the name of anything in the run's temporary directory."""
+
+_LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages", "__pycache__"})
+_UNSAFE = re.compile("[\\\\\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\(\\|u[0-9a-f]{4}|x3c)")
+
+
+def library_roots() -> tuple[str, ...]:
+    """The directories of the standard library and of installed packages, each ending in a
+    separator; both as named and with links resolved."""
+    paths = sysconfig.get_paths()
+    found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
+    found.add(site.getusersitepackages() if hasattr(site, "getusersitepackages") else "")
+    found.add(os.path.dirname(os.__file__))
+    found.discard("")
+    found |= {os.path.realpath(path) for path in found}
+    return tuple(sorted(path.rstrip(os.sep) + os.sep for path in found))
+
+
+class Anchors:
+    """Turns paths into names and back.
+
+    ``root`` is the project's directory; ``temporary`` returns the run's own temporary directory,
+    None for as long as there is none; ``ignore`` are directories that never belong to the
+    project (the cache's own).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        temporary: Callable[[], Path | None] = lambda: None,
+        ignore: Collection[Path] = (),
+    ) -> None:
+        self.root = Path(os.path.abspath(root))
+        self.temporary: Path | None = None
+        self._temporary = temporary
+        self._roots = tuple(spelled + os.sep for spelled in _spellings(self.root))
+        self._prefixes = [(prefix, "") for prefix in self._roots]
+        ignored = (spelled + os.sep for path in ignore for spelled in _spellings(path))
+        self._foreign = (*ignored, *library_roots())
+        self._directories: dict[str, bool] = {}
+        self._look_for_temporary()
+
+    def _look_for_temporary(self) -> None:
+        if self.temporary is not None:
+            return
+        found = self._temporary()
+        if found is None:
+            return
+        self.temporary = Path(os.path.abspath(found))
+        self._prefixes += ((spelled + os.sep, TEMPORARY) for spelled in _spellings(found))
+        # The longest anchor wins: a root may lie in the temporary directory, or the reverse.
+        self._prefixes.sort(key=lambda item: -len(item[0]))
+
+    def name_of(self, path: str | Path) -> str:
+        """The name of a path: POSIX, relative to the root, under ``<tmp>/``, else absolute.
+
+        Follows no links. The root itself is ``.``. Backslashes and bytes that are no UTF-8 are
+        escaped, so that a name is always text that can be stored.
+        """
+        self._look_for_temporary()
+        absolute = os.path.abspath(path)
+        anchor, rest = self._relative(absolute)
+        if os.sep != "/":
+            rest = rest.replace(os.sep, "/")
+        rest = _UNSAFE.sub(_escape, rest)
+        if anchor:
+            return f"{anchor}/{rest}" if rest else anchor
+        return "\\x3c" + rest[1:] if rest.startswith("<") else rest
+
+    def _relative(self, absolute: str) -> tuple[str, str]:
+        """The anchor a path lies under, and its path from there."""
+        terminated = absolute + os.sep
+        for prefix, anchor in self._prefixes:
+            if absolute.startswith(prefix):
+                return anchor, absolute[len(prefix) :]
+            if terminated == prefix:
+                return anchor, "" if anchor else "."
+        return "", absolute
+
+    def path_of(self, name: str) -> Path:
+        """The path that a name stands for here; the inverse of name_of."""
+        head, _, rest = name.partition("/")
+        if head == TEMPORARY:
+            self._look_for_temporary()
+            # Without a temporary directory nothing of that name exists.
+            return (self.temporary or Path(os.sep, TEMPORARY)) / _unescape(rest)
+        return self.root / _unescape(name)
+
+    def is_first_party(self, path: str | Path) -> bool:
+        """Whether a path belongs to the project: under the root, but in neither the standard
+        library, nor site-packages, nor a virtual environment, nor an ignored directory."""
+        absolute = os.path.abspath(path)
+        terminated = absolute + os.sep
+        if not absolute.startswith(self._roots) and terminated not in self._roots:
+            return False
+        if terminated.startswith(self._foreign):
+            return False
+        return self._is_own_directory(os.path.dirname(absolute))
+
+    def _is_own_directory(self, directory: str) -> bool:
+        known = self._directories.get(directory)
+        if known is not None:
+            return known
+        terminated = directory + os.sep
+        if terminated in self._roots or not terminated.startswith(self._roots):
+            own = True
+        else:
+            own = (
+                os.path.basename(directory) not in _LIBRARY_DIRECTORIES
+                and not os.path.isfile(os.path.join(directory, "pyvenv.cfg"))
+                and self._is_own_directory(os.path.dirname(directory))
+            )
+        self._directories[directory] = own
+        return own
+
+
+def _spellings(path: Path) -> list[str]:
+    """A path as named and with its links resolved, without a separator at the end."""
+    both = dict.fromkeys((os.path.abspath(path), os.path.realpath(path)))
+    return [spelled.rstrip(os.sep) for spelled in both]
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match.group()
+    return "\\\\" if char == "\\" else f"\\u{ord(char):04x}"
+
+
+def _unescape(name: str) -> str:
+    return _ESCAPED.sub(_unescaped, name) if "\\" in name else name
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    text = match.group(1)
+    if text == "\\":
+        return "\\"
+    return "<" if text == "x3c" else chr(int(text[1:], 16))

@@ -1,0 +1,101 @@
+"""Reducers of numpy's arrays, scalars and dtypes: type, dtype, shape and the bytes in C order.
+
+Memory layout, strides and whether an array is a view do not count. NaN and ``-0.0`` count by
+their bits. Imported only when a value of numpy's is met.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from xxhash import xxh3_128_hexdigest
+
+from pytest_taskcache.fingerprint.naming import qualified_name
+from pytest_taskcache.fingerprint.records import class_term
+from pytest_taskcache.fingerprint.terms import TERM, Reducer, Reduction, RefusedError, Scope
+
+_INLINE = 64
+"""Arrays up to this many bytes are their own digest."""
+
+_EXTENDED_BYTES = 10
+"""Significant bytes of an x87 long double; the rest of its 12 or 16 is undefined."""
+
+
+def reducer_for(cls: type) -> Reducer | None:
+    """The reducer of a class that derives from one of numpy's data types; None for others."""
+    if issubclass(cls, np.ma.MaskedArray):
+        return _reduce_masked
+    if cls is np.ndarray:
+        return _reduce_array
+    if issubclass(cls, np.ndarray):
+        return _reduce_subclass
+    if issubclass(cls, np.generic):
+        return _reduce_scalar
+    if issubclass(cls, np.dtype):
+        return _reduce_dtype
+    if issubclass(cls, np.ufunc):
+        return _reduce_ufunc
+    return None
+
+
+def _reduce_array(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
+    dtype = array.dtype
+    # true of numpy's own strings of variable width, too, which are pointers as well
+    if dtype.hasobject:
+        return TERM, ("array of objects", dtype, array.shape, array.ravel(order="C").tolist())
+    if dtype.names is not None:
+        # field by field, since the padding between fields is undefined
+        fields = [np.asarray(array[name]) for name in dtype.names]
+        return TERM, ("structured array", dtype, array.shape, fields)
+    # the byte string of a native dtype says it all; others have parameters
+    code = dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
+    return TERM, ("array", code, array.shape, _content(array))
+
+
+def _content(array: np.ndarray[Any, Any]) -> bytes | str:
+    if array.dtype.char in "gG" and np.finfo(np.longdouble).nmant == 63:
+        wide = array.dtype.itemsize // (2 if array.dtype.char == "G" else 1)
+        parts = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, wide)
+        array = parts[:, :_EXTENDED_BYTES]
+    if array.nbytes <= _INLINE:
+        return array.tobytes()
+    contiguous = np.ascontiguousarray(array)
+    # as plain bytes: not every dtype (datetime64, bfloat16) can be exported as a buffer
+    return xxh3_128_hexdigest(contiguous.reshape(-1).view(np.uint8).data)
+
+
+def _reduce_subclass(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
+    cls = type(array)
+    state = None if isinstance(array, np.memmap) else getattr(array, "__dict__", None)
+    return TERM, ("array subclass", class_term(cls, scope), np.asarray(array), state)
+
+
+def _reduce_masked(array: Any, scope: Scope) -> Reduction:
+    return TERM, (
+        "masked array",
+        class_term(type(array), scope),
+        np.asarray(np.ma.getdata(array)),
+        np.asarray(np.ma.getmaskarray(array)),
+        array.fill_value,
+        array.hardmask,
+    )
+
+
+def _reduce_scalar(scalar: np.generic, scope: Scope) -> Reduction:
+    return TERM, ("scalar", class_term(type(scalar), scope), np.asarray(scalar))
+
+
+def _reduce_dtype(dtype: np.dtype[Any], scope: Scope) -> Reduction:
+    # what pickle keeps: fields with offsets, byte order, alignment, units, metadata
+    reduced = dtype.__reduce__()
+    if isinstance(reduced, str):
+        return TERM, ("dtype", qualified_name(type(dtype)), reduced)
+    return TERM, ("dtype", qualified_name(type(dtype)), list(reduced[1:]))
+
+
+def _reduce_ufunc(function: np.ufunc, scope: Scope) -> Reduction:
+    found = getattr(np, function.__name__, None)
+    if found is not function:
+        raise RefusedError("numpy.ufunc", f"{function.__name__} is not one of numpy's own")
+    return TERM, ("ufunc", function.__name__)

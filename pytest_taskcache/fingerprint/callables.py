@@ -1,0 +1,267 @@
+"""Reducers of functions, methods, partials, builtins and classes.
+
+Code of the project counts by its source; installed code counts by its name, since the version
+that is installed is digested elsewhere. Attributes set on a function do not count: a call counter
+kept there would make every call a new input.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+from pytest_taskcache.fingerprint.class_source import class_sources
+from pytest_taskcache.fingerprint.naming import (
+    is_importable,
+    is_installed,
+    qualified_name,
+    shown_name,
+)
+from pytest_taskcache.fingerprint.source import code_digest, function_source_digest
+from pytest_taskcache.fingerprint.terms import TERM, Reducer, Reduction, RefusedError, Scope
+
+_CLASS_MACHINERY = frozenset(
+    {
+        "__abstractmethods__",
+        "__annotations__",
+        "__annotate__",
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__qualname__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)
+_PLAIN = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes),
+        *(list, tuple, dict, set, frozenset),
+    }
+)
+_DESCRIPTORS = (
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+)
+_WALKER_ONLY = (set, frozenset)
+
+
+def reduce_function(function: types.FunctionType, scope: Scope) -> Reduction:
+    """Installed functions by name; others by source, defaults and closure."""
+    if is_installed(function.__module__) and is_importable(function):
+        return TERM, ("function", qualified_name(function))
+    return TERM, ("function source", *_source(function), *_bound_values(function, scope))
+
+
+def _source(function: types.FunctionType) -> tuple[str, str]:
+    # of a wrapper, the source digest is that of what it wraps; lambdas may share a line
+    hidden = "__wrapped__" in vars(function) or function.__name__ == "<lambda>"
+    code = code_digest(function.__code__) if hidden else ""
+    return function_source_digest(function), code
+
+
+def closure_values(function: types.FunctionType) -> dict[str, object]:
+    """The values of a function's free variables by name; those that are not set yet are absent.
+
+    ``__class__``, the cell behind ``super()``, is left out: it is the class around.
+    """
+    values: dict[str, object] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name == "__class__":
+            continue
+        try:
+            values[name] = cell.cell_contents
+        except ValueError:
+            # an empty cell: the variable was never assigned, or was deleted
+            continue
+    return values
+
+
+def _bound_values(function: types.FunctionType, scope: Scope) -> tuple[Any, ...]:
+    if function.__closure__:
+        # a closure often leads back to its function, which only the walker can follow
+        scope.need_walker()
+    return function.__defaults__, function.__kwdefaults__, closure_values(function)
+
+
+class TaskCode:
+    """A callable as the code of a task, to be digested by source wherever it comes from.
+
+    ``owner`` is the class it is a method of.
+    """
+
+    __slots__ = ("function", "owner")
+
+    def __init__(self, function: Callable[..., object], owner: type | None) -> None:
+        self.function = function
+        self.owner = owner
+
+
+def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
+    """As a function, and the source of the class around with what it inherits from."""
+    function, owner = code.function, code.owner
+    if not isinstance(function, types.FunctionType):
+        return TERM, ("task callable", function, class_sources(type(function)))
+    return TERM, (
+        "function source",
+        *_source(function),
+        *_bound_values(function, scope),
+        [] if owner is None else class_sources(owner),
+    )
+
+
+def reduce_method(method: types.MethodType, scope: Scope) -> Reduction:
+    """The object it is bound to and the function."""
+    return TERM, ("method", method.__self__, method.__func__)
+
+
+def reduce_partial(partial: functools.partial[Any], scope: Scope) -> Reduction:
+    """Function, positional and keyword arguments, and attributes set on it."""
+    return TERM, (
+        "partial",
+        qualified_name(type(partial)),
+        partial.func,
+        partial.args,
+        partial.keywords,
+        vars(partial),
+    )
+
+
+def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reduction:
+    """By name; a bound one (``[].append``) with the object it is bound to."""
+    owner = function.__self__
+    if owner is None or isinstance(owner, types.ModuleType):
+        return TERM, ("builtin", function.__module__ or "builtins", function.__qualname__)
+    return TERM, ("bound builtin", owner, function.__name__)
+
+
+def reduce_method_wrapper(method: types.MethodWrapperType, scope: Scope) -> Reduction:
+    """``(5).__add__``: the object and the name."""
+    return TERM, ("bound builtin", method.__self__, method.__name__)
+
+
+def reduce_descriptor(descriptor: Any, scope: Scope) -> Reduction:
+    """``str.upper``, a slot: the class's name and its own."""
+    return TERM, ("descriptor", qualified_name(descriptor.__objclass__), descriptor.__name__)
+
+
+def reduce_static(
+    wrapper: staticmethod[Any, Any] | classmethod[Any, Any, Any], scope: Scope
+) -> Reduction:
+    """The function inside."""
+    return TERM, (type(wrapper).__name__, wrapper.__func__)
+
+
+def reduce_property(value: property, scope: Scope) -> Reduction:
+    """Getter, setter and deleter."""
+    return TERM, ("property", value.fget, value.fset, value.fdel)
+
+
+def reduce_cached_property(value: functools.cached_property[Any], scope: Scope) -> Reduction:
+    """The function inside; its lock (before 3.12) and its documentation do not count."""
+    return TERM, ("cached property", value.func, value.attrname)
+
+
+def reduce_lru_cache(wrapper: Any, scope: Scope) -> Reduction:
+    """The function inside; what it has cached does not count."""
+    return TERM, ("lru_cache", wrapper.__wrapped__, wrapper.cache_parameters())
+
+
+def reduce_class(cls: type, scope: Scope) -> Reduction:
+    """Installed classes by name, the project's by source and present constants (tests patch
+    those), local ones by content, since two of them may share name and place."""
+    if cls in _WALKER_ONLY:
+        # the pickler shows a set instance by its class, so the fast path must refuse both
+        scope.need_walker()
+    if not is_importable(cls):
+        scope.need_walker()
+        return TERM, ("local class", qualified_name(cls), cls.__bases__, _content(cls))
+    if is_installed(cls.__module__):
+        return TERM, ("class", qualified_name(cls))
+    own = [base for base in cls.__mro__ if not is_installed(base.__module__)]
+    return TERM, ("class source", class_sources(cls), [_constants(base) for base in own])
+
+
+def _content(cls: type) -> dict[str, object]:
+    """All that distinguishes a class from another of the same name; raises if it cannot tell."""
+    fields = getattr(cls, "__pydantic_fields__", None)
+    if fields is not None:
+        # the rest of a model's namespace is compiled from these
+        return {
+            "fields": {name: repr(field) for name, field in fields.items()},
+            "code": _code(cls),
+        }
+    content = {name: value for name, value in vars(cls).items() if name not in _CLASS_MACHINERY}
+    content["__annotations__"] = [*vars(cls).get("__annotations__", ())]
+    if "__dataclass_fields__" in content:
+        fields = content.pop("__dataclass_fields__")
+        parameters = content.pop("__dataclass_params__", None)
+        content["__dataclass__"] = [*fields], repr(parameters)
+    if "__attrs_attrs__" in content:
+        content["__attrs_attrs__"] = [field.name for field in content["__attrs_attrs__"]]
+    if "_member_map_" in content:
+        members = content["_member_map_"]
+        return {
+            "members": {name: member.value for name, member in members.items()},
+            "code": _code(cls),
+        }
+    return content
+
+
+def _constants(cls: type) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if not name.startswith("__") and type(value) in _PLAIN
+    }
+
+
+def _code(cls: type) -> dict[str, object]:
+    """The functions and plain constants a class defines itself, by name."""
+    functions = {
+        name: value
+        for name, value in vars(cls).items()
+        if _is_authored(value) or isinstance(value, staticmethod | classmethod | property)
+    }
+    return functions | _constants(cls)
+
+
+def _is_authored(value: object) -> bool:
+    # dataclasses, attrs and namedtuple compile methods from text that names no file
+    return isinstance(value, types.FunctionType) and not value.__code__.co_filename.startswith("<")
+
+
+def reduce_alias(alias: types.GenericAlias, scope: Scope) -> Reduction:
+    """``list[int]``: origin and arguments."""
+    return TERM, ("generic alias", alias.__origin__, alias.__args__)
+
+
+def refuse_code(code: Any, scope: Scope) -> Reduction:
+    """Never returns: raises RefusedError."""
+    raise RefusedError(shown_name(type(code)), "pass the function instead")
+
+
+REDUCERS: dict[type, Reducer] = {
+    types.FunctionType: reduce_function,
+    TaskCode: reduce_task,
+    types.MethodType: reduce_method,
+    types.BuiltinFunctionType: reduce_builtin,
+    types.MethodWrapperType: reduce_method_wrapper,
+    types.GenericAlias: reduce_alias,
+    types.CodeType: refuse_code,
+    functools.partial: reduce_partial,
+    functools.cached_property: reduce_cached_property,
+    type(functools.lru_cache(len)): reduce_lru_cache,
+    staticmethod: reduce_static,
+    classmethod: reduce_static,
+    property: reduce_property,
+    **dict.fromkeys(_DESCRIPTORS, reduce_descriptor),
+}
+"""Reducers of callables and of what classes are made of, by exact type."""

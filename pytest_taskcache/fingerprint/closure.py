@@ -1,0 +1,239 @@
+"""The code that may matter, given what ran: by imports and by name."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import NamedTuple
+
+from pytest_taskcache.fingerprint.collecting import uncollected
+from pytest_taskcache.fingerprint.graph import NameGraph, Reached
+from pytest_taskcache.fingerprint.links import Linker
+from pytest_taskcache.fingerprint.modules import Modules
+from pytest_taskcache.fingerprint.skeleton import function_key, interface_name
+from pytest_taskcache.fingerprint.syntax import STAR
+from pytest_taskcache.model.dependency import Dependency, Kind
+
+
+class _Closed(NamedTuple):
+    """The import closure of some modules: names of files, and what the imports rest on."""
+
+    modules: frozenset[str]
+    facts: tuple[tuple[Kind, str], ...]
+
+
+class Closure:
+    """Reachability over the project's modules.
+
+    ``digest`` returns the present digest of a dependency; ``loaded`` the names of the project's
+    files that are imported now, so that one graph serves a whole session. ``graphs`` counts the
+    graphs that were built.
+    """
+
+    def __init__(
+        self,
+        modules: Modules,
+        linker: Linker,
+        digest: Callable[[Kind, str], str],
+        loaded: Callable[[], Iterable[str]],
+    ) -> None:
+        self.graphs = 0
+        self._modules = modules
+        self._linker = linker
+        self._digest = digest
+        self._loaded = loaded
+        self._graph: NameGraph | None = None
+        self._graphed: dict[str, str] = {}
+        self._present: frozenset[str] = frozenset()
+        self._counted = (0, "")
+        self._ran: tuple[NameGraph, int, int] | None = None
+        self._closed: dict[frozenset[str], _Closed] = {}
+        self._answers: dict[tuple[frozenset[str], frozenset[str]], tuple[Dependency, ...]] = {}
+        self._around: dict[frozenset[str], list[Dependency]] = {}
+        self._by_function: dict[str, Dependency] = {}
+        self._by_mask: dict[tuple[frozenset[str], int, int], tuple[Dependency, ...]] = {}
+
+    def forget(self) -> None:
+        """Files may have changed. The graph stays until a module of it has."""
+        self._closed.clear()
+        self._around.clear()
+        self._by_function.clear()
+        self._answers.clear()
+        self._by_mask.clear()
+
+    def reach(
+        self,
+        functions: Collection[str],
+        modules: Collection[str],
+        ran: Sequence[str] | None = None,
+    ) -> tuple[Dependency, ...]:
+        """What may matter, sorted, each once; see ``ports.Fingerprints.reach``."""
+        question = (frozenset(functions), frozenset(modules))
+        if ran is None:
+            known = self._answers.get(question)
+            if known is None:
+                known = self._answers[question] = self._compute(*question, None)
+            return known
+        return self._compute(*question, ran)
+
+    def _compute(
+        self, functions: frozenset[str], modules: frozenset[str], ran: Sequence[str] | None
+    ) -> tuple[Dependency, ...]:
+        seeds = [_split(function) for function in functions]
+        wanted = modules | {path for path, _ in seeds}
+        while True:
+            closed = self._close(wanted)
+            graph = self._graph_of(closed.modules)
+            among = None if ran is None else self._among(graph, ran)
+            reached = graph.reach(seeds, closed.modules, among)
+            # What acts on the reached from outside of its imports does so only once loaded.
+            more = reached.acting & self._present
+            if reached.asks:
+                more = self._present
+            if more <= closed.modules:
+                break
+            wanted |= more
+        found = self._dependencies(graph, closed, reached)
+        # A function that is in no syntax tree (generated code) still has a digest: none.
+        unknown = {
+            f"{path}::{name}" for path, name in seeds if name and name not in self._functions(path)
+        }
+        if not unknown:
+            return found
+        extra = (self._dependency(Kind.FUNCTION, name) for name in unknown)
+        return tuple(sorted({*found, *extra}))
+
+    def _among(self, graph: NameGraph, ran: Sequence[str]) -> int:
+        """The mask of the functions that ran; only those added since are looked at."""
+        known = self._ran
+        if known is None or known[0] is not graph or known[1] > len(ran):
+            known = (graph, 0, 0)
+        if known[1] < len(ran):
+            more = graph.mask_of(map(_split, ran[known[1] :]))
+            known = (graph, len(ran), known[2] | more)
+        self._ran = known
+        return known[2]
+
+    def _functions(self, path: str) -> Collection[str]:
+        digests = self._modules.digests(path)
+        return () if digests is None else digests.functions
+
+    def _dependencies(
+        self, graph: NameGraph, closed: _Closed, reached: Reached
+    ) -> tuple[Dependency, ...]:
+        key = (closed.modules, reached.mask, reached.seen)
+        known = self._by_mask.get(key)
+        if known is None:
+            around = self._around.get(closed.modules)
+            if around is None:
+                wanted = {*closed.facts, *((Kind.MODULE, name) for name in closed.modules)}
+                around = sorted(self._dependency(kind, name) for kind, name in wanted)
+                self._around[closed.modules] = around
+            found = [self._function(name) for name in graph.members(reached.mask)]
+            if reached.seen:
+                names = map(interface_name, graph.members(reached.seen))
+                found = sorted((*found, *map(self._function, names)))
+            # Sorted already: kinds before functions, functions, kinds after them.
+            first = bisect_left(around, (Kind.FUNCTION,))
+            last = bisect_left(around, (Kind.FUNCTION + "\0",))
+            if first < last:
+                found = sorted({*found, *around[first:last]})
+            known = (*around[:first], *found, *around[last:])
+            self._by_mask[key] = known
+        return known
+
+    def _function(self, name: str) -> Dependency:
+        found = self._by_function.get(name)
+        if found is None:
+            found = self._by_function[name] = self._dependency(Kind.FUNCTION, name)
+        return found
+
+    def _dependency(self, kind: Kind, name: str) -> Dependency:
+        return Dependency(kind, name, self._digest(kind, name))
+
+    def _close(self, modules: frozenset[str]) -> _Closed:
+        known = self._closed.get(modules)
+        if known is None:
+            found = set(modules)
+            pending = list(modules)
+            facts: set[tuple[Kind, str]] = set()
+            while pending:
+                links = self._linker.of(pending.pop())
+                facts.update(links.facts)
+                fresh = [name for name in links.modules if name not in found]
+                found.update(fresh)
+                pending += fresh
+            known = self._closed[modules] = _Closed(frozenset(found), tuple(facts))
+        return known
+
+    def _graph_of(self, modules: frozenset[str]) -> NameGraph:
+        """A graph that holds at least these modules as they are now, and all that are loaded
+        and may act on them."""
+        acting = self._newly_acting()
+        if (
+            self._graph is not None
+            and not acting
+            and all(self._graphed.get(name) == self._modules.content(name) for name in modules)
+        ):
+            return self._graph
+        wanted = {*modules, *self._graphed, *self._present}
+        self._graphed = {name: self._modules.content(name) for name in wanted}
+        with uncollected():
+            mentions = {name: self._modules.mentions(name) for name in wanted}
+            self._graph = NameGraph(mentions, self._linker)
+        self.graphs += 1
+        self._by_mask.clear()
+        self._answers.clear()
+        return self._graph
+
+    def _newly_acting(self) -> bool:
+        """Whether a module was loaded that the graph lacks and that acts on others."""
+        counted = (len(sys.modules), next(reversed(sys.modules), ""))
+        if counted == self._counted:
+            return False
+        self._counted = counted
+        before, self._present = self._present, frozenset(self._loaded())
+        return any(self._acts(name) for name in self._present - before if name not in self._graphed)
+
+    def _acts(self, name: str) -> bool:
+        mentions = self._modules.mentions(name)
+        roots = {chain.partition(".")[0] for chain, _ in mentions.effects}
+        for item in (item for root in roots for item in mentions.aliases.get(root, ())):
+            reference = self._linker.reference(name, item.level, item.module)
+            if reference is not None and not reference.foreign:
+                return True
+        return any(item.name == STAR for item in mentions.imports)
+
+
+def _split(function: str) -> tuple[str, str]:
+    """The module and the name that a function counts under."""
+    path, _, qualname = function.rpartition("::")
+    return path, function_key(qualname)
+
+
+def loaded_files(is_first_party: Callable[[str], bool]) -> list[str]:
+    """The source files of the project's modules that are imported now."""
+    found: list[str] = []
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and is_first_party(file):
+            found.append(os.path.abspath(file))
+    return found
+
+
+def reachable_source(function: FunctionType, root: Path) -> list[Dependency]:
+    """The source of everything of the project that is reachable by name from a function, its
+    modules' skeletons included; needs no observation. Empty for a function from elsewhere."""
+    from pytest_taskcache.fingerprint.present import Present
+
+    present = Present(root, temporary=None, ignore=(), shelf=None, clock=time.time_ns)
+    code = function.__code__
+    if not present.is_first_party(code.co_filename):
+        return []
+    name = present.name_of(code.co_filename)
+    return list(present.reach({f"{name}::{code.co_qualname}"}, {name}))
