@@ -1,0 +1,107 @@
+"""Who asked: the first frame outside the standard library, and whether it belongs to the test
+machinery, whose own reads are nobody's dependency."""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+import sysconfig
+from enum import Enum
+from types import FrameType
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_STDLIB = tuple(
+    {
+        os.path.join(form(sysconfig.get_path(key)), "")
+        for key in ("stdlib", "platstdlib")
+        for form in (os.path.abspath, os.path.realpath)
+    }
+)
+_SITE = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+_MACHINERY = re.compile(
+    r"[/\\](?:site|dist)-packages[/\\]"
+    r"(?:_pytest|pytest|pluggy|xdist|execnet|coverage|pytest_cov)[/\\.]"
+)
+# These act on a test's behalf: what they read is the test's own doing.
+_ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes)\.py$")
+
+
+class Origin(Enum):
+    """Whose code a file holds."""
+
+    LIBRARY = "library"
+    """The standard library, or generated code: acts for whoever called it."""
+    RENDERING = "rendering"
+    """Reads source files to show them."""
+    INSPECTING = "inspecting"
+    """Reads source files because it was asked for their text."""
+    MACHINERY = "machinery"
+    """The test runner, coverage, ourselves."""
+    OUTSIDE = "outside"
+    """Anything else: the project and third-party packages."""
+
+
+_known: dict[str, Origin] = {}
+
+
+def origin_of(filename: str) -> Origin:
+    """Whose code a code object's file name stands for; remembered per name."""
+    try:
+        return _known[filename]
+    except KeyError:
+        origin = _known[filename] = _classify(filename)
+        return origin
+
+
+def _classify(filename: str) -> Origin:
+    if filename.startswith(_PACKAGE):
+        return Origin.MACHINERY
+    if filename.startswith("<"):
+        return Origin.LIBRARY
+    if filename.startswith(_STDLIB) and not _SITE.search(filename):
+        name = os.path.basename(filename)
+        if name in ("linecache.py", "traceback.py"):
+            return Origin.RENDERING
+        return Origin.INSPECTING if name == "inspect.py" else Origin.LIBRARY
+    if _MACHINERY.search(filename) and not _ON_BEHALF.search(filename):
+        return Origin.MACHINERY
+    return Origin.OUTSIDE
+
+
+def asked_by_machinery(frame: FrameType | None) -> bool:
+    """Whether the code that runs in this frame acts for the test machinery, or only reads
+    source lines to render a traceback or a warning."""
+    rendering = False
+    while frame is not None:
+        origin = origin_of(frame.f_code.co_filename)
+        if origin is Origin.OUTSIDE:
+            return rendering
+        if origin is Origin.MACHINERY:
+            return True
+        if origin is Origin.RENDERING:
+            rendering = True
+        elif origin is Origin.INSPECTING:
+            rendering = False
+        frame = frame.f_back
+    return rendering
+
+
+def asker(frame: FrameType | None) -> FrameType | None:
+    """The first frame, from this one outwards, that is not the standard library's."""
+    while frame is not None:
+        if origin_of(frame.f_code.co_filename) in (Origin.OUTSIDE, Origin.MACHINERY):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def installed_directories() -> tuple[str, ...]:
+    """The directories, with a trailing separator, whose files count by distribution or not at
+    all: the standard library and every site-packages of this interpreter."""
+    found = {os.path.abspath(sysconfig.get_path(key)) for key in ("purelib", "platlib")}
+    found.update(site.getsitepackages())
+    found.add(site.getusersitepackages())
+    found.update(path.rstrip(os.sep) for path in _STDLIB)
+    found.update([os.path.realpath(path) for path in found])
+    return tuple(sorted(os.path.join(path, "") for path in found))

@@ -1,0 +1,201 @@
+"""Reads and writes of `os.environ` and `os.environb`, by a class swapped in place.
+
+References taken early (``from os import environ, getenv``) are covered, since the objects stay
+the same. Not seen: ``os.environ._data``, what a child process inherits, C code that reads TZ,
+LANG and their like: those belong in the base key.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.observation.audit import Handler
+from pytest_taskcache.observation.callers import asked_by_machinery
+from pytest_taskcache.observation.starting_environment import NEVER
+from pytest_taskcache.observation.switchboard import board, is_muted
+
+_MONKEYPATCH = os.path.join("_pytest", "monkeypatch.py")
+_MOCK = os.path.join("unittest", "mock.py")
+_OS = os.__file__
+_PLAIN: Any = os._Environ
+_MAPPINGS = "<frozen _collections_abc>"
+
+
+class _Iteration(threading.local):
+    """The names that a thread's last iteration yielded and has not looked up yet, last first:
+    looking them up in this order is part of reading the whole."""
+
+    pending: list[Any] = []  # noqa: RUF012 - the default of every thread, never mutated
+
+
+_iteration = _Iteration()
+
+
+class _Recorder(os._Environ[Any]):
+    """Tells of what is done to an environment mapping, and is one in all else."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if board.attentive:
+            known = type(key) is str and (Kind.ENVIRONMENT, key) in board.seen
+            if not known or _iteration.pending:
+                sys.audit(READ, key)
+        return super().__getitem__(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if board.listeners:
+            sys.audit(WRITE, key)
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        if board.listeners:
+            sys.audit(WRITE, key)
+        super().__delitem__(key)
+
+    def __iter__(self) -> Iterator[Any]:
+        names = list(super().__iter__())
+        if board.attentive:
+            sys.audit(READ_ALL, names)
+        return iter(names)
+
+    def __len__(self) -> int:
+        if board.attentive:
+            sys.audit(READ_ALL, None)
+        return super().__len__()
+
+    def __repr__(self) -> str:
+        if board.attentive:
+            sys.audit(READ_ALL, None)
+        return super().__repr__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Copies are plain: they are no longer the process's environment.
+        reduced = super().__reduce_ex__(protocol)
+        if isinstance(reduced, tuple) and reduced[1] and reduced[1][0] is type(self):
+            return (reduced[0], (os._Environ, *reduced[1][1:]), *reduced[2:])
+        return reduced
+
+
+# A type check by name, a repr of the class and a pickle must not show the difference.
+_Recorder.__name__ = _Recorder.__qualname__ = "_Environ"
+_Recorder.__module__ = "os"
+
+
+def _name(key: object) -> str | None:
+    if isinstance(key, bytes):
+        key = os.fsdecode(key)
+    return key if isinstance(key, str) and key not in NEVER else None
+
+
+def _read(arguments: tuple[Any, ...]) -> None:
+    key = arguments[0]
+    if is_muted():
+        return
+    pending = _iteration.pending
+    if pending:
+        if pending[-1] == key:
+            pending.pop()
+            return
+        _iteration.pending = []
+    name = _name(key)
+    frame = _outside_os(sys._getframe(3))  # this, the audit hook, the recorder, its caller
+    if name is None or _is_bookkeeping(frame):
+        return
+    frame = _beyond_monkeypatch(frame)
+    seen = board.seen
+    if not asked_by_machinery(frame):
+        credited = board.tell(lambda listener: listener.on_variable(name, frame))
+        if credited and not board.executing:
+            seen.add((Kind.ENVIRONMENT, name))
+
+
+def _read_all(arguments: tuple[Any, ...]) -> None:
+    if is_muted():
+        return
+    frame = _outside_os(sys._getframe(3))
+    if arguments[0] is not None:
+        _iteration.pending = arguments[0][::-1]
+    if not _is_bookkeeping(frame) and not asked_by_machinery(frame):
+        board.tell(lambda listener: listener.on_environment(frame))
+
+
+def _write(arguments: tuple[Any, ...]) -> None:
+    name = _name(arguments[0])
+    if name is not None:
+        board.seen = set()
+        board.tell(lambda listener: listener.on_variable_change(name))
+
+
+def _outside_os(frame: FrameType | None) -> FrameType | None:
+    while frame is not None and frame.f_code.co_filename in (_OS, _MAPPINGS, "<frozen os>"):
+        frame = frame.f_back
+    return frame
+
+
+def _is_bookkeeping(frame: FrameType | None) -> bool:
+    """Whether `mock.patch.dict` saves or restores the environment: that is no read."""
+    return frame is not None and (
+        frame.f_code.co_filename.endswith(_MOCK)
+        and frame.f_code.co_name in ("_patch_dict", "_unpatch_dict", "_clear_dict")
+    )
+
+
+def _beyond_monkeypatch(frame: FrameType | None) -> FrameType | None:
+    """The frame to credit. `monkeypatch` reads what it is about to replace, which does not
+    matter, unless it prepends to it or fails where it is missing."""
+    if frame is None or not frame.f_code.co_filename.endswith(_MONKEYPATCH):
+        return frame
+    name = frame.f_code.co_name
+    matters = name == "setenv" or (
+        name in ("delitem", "delenv") and bool(frame.f_locals.get("raising"))
+    )
+    outer: FrameType | None = frame
+    while matters and outer is not None and outer.f_code.co_filename.endswith(_MONKEYPATCH):
+        outer = outer.f_back
+    return outer
+
+
+READ = "pytest_taskcache.read_variable"
+READ_ALL = "pytest_taskcache.read_environment"
+WRITE = "pytest_taskcache.change_variable"
+"""Our own audit events: by way of them, because what an audit hook does is not traced."""
+
+EVENTS: dict[str, Handler] = {READ: _read, READ_ALL: _read_all, WRITE: _write}
+"""Handlers by audit event."""
+
+
+def install() -> None:
+    """Starts recording."""
+    for environment in _environments():
+        if type(environment) is os._Environ:
+            environment.__class__ = _Recorder
+
+
+def remove() -> None:
+    """Stops recording."""
+    for environment in _environments():
+        if type(environment) is _Recorder:
+            environment.__class__ = _PLAIN
+
+
+def present(name: str) -> bytes | None:
+    """A variable's value now, encoded; None where it is not set."""
+    return snapshot(copy=False).get(os.fsencode(name))
+
+
+def snapshot(copy: bool = True) -> dict[bytes, bytes]:
+    """The environment now, encoded, read past the recorder."""
+    data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
+    return data.copy() if copy else data
+
+
+def _environments() -> list[Any]:
+    found: list[Any] = [os.environ]
+    if os.supports_bytes_environ:
+        found.append(os.environb)
+    return found

@@ -1,0 +1,268 @@
+"""Files, by audit events: opens (failed ones too), listings, databases and every change."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import FrameType
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.observation.audit import Handler
+from pytest_taskcache.observation.callers import (
+    Origin,
+    asked_by_machinery,
+    installed_directories,
+    origin_of,
+)
+from pytest_taskcache.observation.deeds import Deed
+from pytest_taskcache.observation.switchboard import board, is_muted, muted
+
+_INSTALLED = installed_directories()
+_NOT_FILES = ("/proc/", "/dev/", "/sys/")
+_IMPORTLIB = "<frozen importlib._bootstrap_external>"
+_METADATA = os.path.join("importlib", "metadata", "__init__.py")
+_COMPILED = (".pyc", ".pyo")
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def absolute(path: object, directory: object = -1) -> str | None:
+    """The absolute path an argument means, now; None for a file descriptor, for what is no
+    path, or where the working directory is gone."""
+    if path is None:
+        path = "."
+    if isinstance(path, bool):
+        return None
+    if isinstance(path, int):
+        return _of_descriptor(path)
+    try:
+        text = os.fsdecode(path)  # type: ignore[arg-type]
+        if "\0" in text:
+            return None
+        if isinstance(directory, int) and directory >= 0 and not os.path.isabs(text):
+            base = _of_descriptor(directory)
+            return None if base is None else os.path.normpath(os.path.join(base, text))
+        return os.path.abspath(text)
+    except (TypeError, OSError, ValueError):
+        return None
+
+
+def _of_descriptor(descriptor: int) -> str | None:
+    try:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return None
+    return path if path.startswith("/") else None
+
+
+def is_file_of_interest(path: str) -> bool:
+    """Whether a path can be a dependency at all: neither installed, nor compiled, nor a window
+    into the kernel (``/proc``, ``/dev``, ``/sys``)."""
+    return not (
+        path.startswith(_INSTALLED)
+        or path.startswith(_NOT_FILES)
+        or path.endswith(_COMPILED)
+        or "__pycache__" in path
+    )
+
+
+def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -1) -> None:
+    """Tells of a read, a listing or a look, if anyone is attentive."""
+    if not board.attentive or is_muted():
+        return
+    if frame is not None:
+        filename = frame.f_code.co_filename
+        if filename.endswith(_METADATA):
+            _tell_distributions(frame)
+            return
+        if filename == _IMPORTLIB and (
+            kind is not Kind.FILE or str(path).endswith((".py", *_COMPILED))
+        ):
+            return
+    seen = board.seen
+    text = absolute(path, directory)
+    if text is None or (kind, text) in seen or not is_file_of_interest(text):
+        return
+    if not asked_by_machinery(frame):
+        credited = board.tell(lambda listener: listener.on_read(kind, text, frame))
+        if credited and not board.executing:
+            seen.add((kind, text))
+
+
+def _tell_distributions(frame: FrameType) -> None:
+    """`importlib.metadata` looks at the import path: for one distribution, or for all."""
+    name = "*"
+    outer: FrameType | None = frame
+    while outer is not None:
+        if outer.f_code.co_name == "from_name" and outer.f_code.co_filename.endswith(_METADATA):
+            name = str(outer.f_locals.get("name", "*"))
+            break
+        outer = outer.f_back
+    board.tell(lambda listener: listener.on_distributions(name, frame))
+
+
+def change(path: object, deed: Deed, directory: object = -1) -> None:
+    """Tells of a change that is about to happen. Muted ones only stir."""
+    board.seen = set()
+    text = absolute(path, directory)
+    if text is None or not is_file_of_interest(text):
+        return
+    if is_muted():
+        board.tell(lambda listener: listener.on_stir(text))
+    else:
+        board.tell(lambda listener: listener.on_change(text, deed))
+
+
+def _open(arguments: tuple[Any, ...]) -> None:
+    path, mode, flags = arguments
+    if isinstance(path, int):
+        return
+    if not flags & _WRITES:
+        if board.attentive:
+            frame = sys._getframe(2)
+            if mode is None and _relative_to_descriptor(path, frame):
+                return
+            see(Kind.FILE, path, frame)
+        return
+    if flags & os.O_TRUNC:
+        deed = Deed.REPLACE
+    elif flags & os.O_EXCL:
+        deed = Deed.CREATE
+    else:
+        deed = Deed.ALTER
+    if flags & os.O_RDWR and deed is Deed.ALTER:
+        see(Kind.FILE, path, sys._getframe(2))
+    change(path, deed)
+
+
+def _relative_to_descriptor(path: object, frame: FrameType) -> bool:
+    """`os.open` under `shutil.rmtree` and `os.fwalk`: the event leaves the directory out."""
+    name = frame.f_code.co_name
+    return name.startswith(("_rmtree", "_fwalk", "fwalk")) and not os.path.isabs(
+        os.fsdecode(path)  # type: ignore[arg-type]
+    )
+
+
+def _list(arguments: tuple[Any, ...]) -> None:
+    if board.attentive:
+        see(Kind.LISTING, arguments[0], sys._getframe(2))
+
+
+def _scan(arguments: tuple[Any, ...]) -> None:
+    if not board.attentive or is_muted():
+        return
+    frame = sys._getframe(2)
+    see(Kind.LISTING, arguments[0], frame)
+    if origin_of(frame.f_code.co_filename) is not Origin.OUTSIDE:
+        return  # the standard library asks its entries for their kind alone, or looks again
+    directory = absolute(arguments[0])
+    if directory is None or not is_file_of_interest(directory):
+        return
+    # Nothing shows what whoever has the entries asks them.
+    with muted():
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            return
+    for name in names:
+        see(Kind.STAT, os.path.join(directory, name), frame)
+
+
+def _glob(arguments: tuple[Any, ...]) -> None:
+    # Patterns without wildcards are looked up, since 3.13, by a call that nothing else shows.
+    directory, pattern = arguments[0], os.fspath(arguments[1])
+    if board.attentive and not any(char in pattern for char in "*?["):
+        see(Kind.STAT, os.path.join(os.fspath(directory), pattern), sys._getframe(2))
+
+
+def _rename(arguments: tuple[Any, ...]) -> None:
+    source = absolute(arguments[0], arguments[2])
+    target = absolute(arguments[1], arguments[3])
+    if source is None or target is None or not is_file_of_interest(target):
+        return
+    board.seen = set()
+    if is_muted():
+        board.tell(lambda listener: listener.on_stir(target))
+    else:
+        board.tell(lambda listener: listener.on_move(source, target))
+
+
+def _link(arguments: tuple[Any, ...]) -> None:
+    _tell_link(absolute(arguments[0], arguments[2]), absolute(arguments[1], arguments[3]))
+
+
+def _symlink(arguments: tuple[Any, ...]) -> None:
+    target = absolute(arguments[1], arguments[2])
+    if target is not None:
+        base = os.path.dirname(target)
+        _tell_link(absolute(os.path.join(base, os.fsdecode(arguments[0]))), target)
+
+
+def _tell_link(source: str | None, target: str | None) -> None:
+    if source is not None and target is not None and is_file_of_interest(target):
+        board.seen = set()
+        board.tell(lambda listener: listener.on_link(source, target))
+
+
+def _remove(arguments: tuple[Any, ...]) -> None:
+    change(arguments[0], Deed.REMOVE, arguments[1])
+
+
+def _make(arguments: tuple[Any, ...]) -> None:
+    change(arguments[0], Deed.MAKE, arguments[2])
+
+
+def _alter(arguments: tuple[Any, ...]) -> None:
+    change(arguments[0], Deed.ALTER)
+
+
+def _remove_tree(arguments: tuple[Any, ...]) -> None:
+    change(arguments[0], Deed.REMOVE, -1 if len(arguments) < 2 else arguments[1])
+
+
+def _change_directory(arguments: tuple[Any, ...]) -> None:
+    board.tell(lambda listener: listener.on_stir())
+
+
+def _database(arguments: tuple[Any, ...]) -> None:
+    name = os.fsdecode(arguments[0])
+    if name.startswith("file:"):
+        name, _, query = name[5:].partition("?")
+        name = unquote(name)
+        if parse_qs(query).get("mode") == ["memory"]:
+            return
+        if name.startswith("//"):
+            name = "/" + name[2:].partition("/")[2]
+    if name in ("", ":memory:") or is_muted():
+        return
+    path = absolute(name)
+    if path is not None and is_file_of_interest(path):
+        frame = sys._getframe(2)
+        board.seen = set()
+        board.tell(lambda listener: listener.on_database(path, frame))
+
+
+EVENTS: dict[str, Handler] = {
+    "open": _open,
+    "os.listdir": _list,
+    "os.scandir": _scan,
+    "pathlib.Path.glob": _glob,
+    "os.rename": _rename,
+    "os.link": _link,
+    "os.symlink": _symlink,
+    "os.remove": _remove,
+    "os.rmdir": _remove,
+    "os.mkdir": _make,
+    "os.truncate": _alter,
+    "os.utime": _alter,
+    "os.chmod": _alter,
+    "os.chown": _alter,
+    "os.setxattr": _alter,
+    "os.removexattr": _alter,
+    "shutil.rmtree": _remove_tree,
+    "os.chdir": _change_directory,
+    "os.fchdir": _change_directory,
+    "sqlite3.connect": _database,
+}
+"""Handlers by audit event."""

@@ -1,0 +1,163 @@
+"""Imports: which module bodies are executed, which names were tried, which were asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from types import CodeType, ModuleType
+from typing import Any
+
+from pytest_taskcache.observation.audit import Handler
+from pytest_taskcache.observation.executions import executions
+from pytest_taskcache.observation.sightings import Sightings, plain_stat
+from pytest_taskcache.observation.switchboard import board, is_muted
+
+
+class ImportRecord:
+    """What happened while one module was imported.
+
+    ``filename`` is its source, ``status`` that file's identity when it was imported: inode,
+    size, mtime and ctime in nanoseconds; None where it could not be had. ``children`` are the
+    files of the modules whose bodies ran within it; ``codes`` the functions that ran.
+    """
+
+    def __init__(self, filename: str, sightings: Sightings) -> None:
+        self.filename = filename
+        self.sightings = sightings
+        self.status = identity_of(filename)
+        self.codes: dict[int, CodeType] = {}
+        self.children: dict[str, None] = {}
+
+
+def identity_of(path: str) -> tuple[int, ...] | None:
+    """What changes when a file does: device, inode, size, mtime and ctime in nanoseconds."""
+    try:
+        status = plain_stat(path)
+    except (OSError, ValueError):
+        return None
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def source_of(module: ModuleType | None) -> str | None:
+    """The absolute path a loaded module came from; None for built-in and namespace ones."""
+    filename = getattr(module, "__file__", None)
+    return os.path.abspath(filename) if isinstance(filename, str) else None
+
+
+class NotingFinder:
+    """First on ``sys.meta_path``: finds nothing, notes what was tried. A missing import raises
+    no audit event of its own."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
+        """None, always."""
+        if board.attentive and not is_muted():
+            frame = sys._getframe(1)
+            board.tell(lambda listener: listener.on_import_tried(fullname, frame))
+
+
+class Asking:
+    """A wrapper of `importlib.import_module`: a module that is loaded already is handed out
+    without any event, yet whoever asks depends on it."""
+
+    def __init__(self) -> None:
+        self._import_module = importlib.import_module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (__import__, ("importlib",))
+
+    def import_module(self, name: str, package: str | None = None) -> ModuleType:
+        """As `importlib.import_module`."""
+        if not board.attentive or is_muted():
+            return self._import_module(name, package)
+        frame = sys._getframe(1)
+        module: ModuleType | None = None
+        try:
+            module = self._import_module(name, package)
+            return module
+        finally:
+            board.tell(
+                lambda listener: listener.on_import_asked(
+                    importlib.util.resolve_name(name, package), module, frame
+                )
+            )
+
+    def install(self) -> None:
+        """Puts the wrapper in place."""
+        if importlib.import_module == self._import_module:
+            importlib.import_module = self.import_module
+
+    def remove(self) -> None:
+        """Puts the original back."""
+        if importlib.import_module == self.import_module:
+            importlib.import_module = self._import_module
+
+
+def _execute(arguments: tuple[Any, ...]) -> None:
+    code = arguments[0]
+    _tell_code(code)
+    if code.co_name != "<module>" or code.co_filename.startswith("<") or is_muted():
+        return
+    frame = sys._getframe(2)
+    # The importer is asked for before this body counts as being executed.
+    board.tell(lambda listener: listener.on_execution(code, frame))
+    executions.begin(code)
+
+
+def _make_function(arguments: tuple[Any, ...]) -> None:
+    _tell_code(arguments[0])
+
+
+def _set_attribute(arguments: tuple[Any, ...]) -> None:
+    if arguments[1] == "__code__":
+        _tell_code(arguments[2])
+
+
+def _tell_code(code: CodeType) -> None:
+    if not code.co_filename.startswith("<"):
+        board.tell(lambda listener: listener.on_code(code))
+
+
+def _find_class(arguments: tuple[Any, ...]) -> None:
+    """Unpickling looks a name up in a module, which may be loaded already."""
+    name = arguments[0]
+    if not board.attentive or is_muted() or not isinstance(name, str):
+        return
+    frame = sys._getframe(2)
+    board.tell(lambda listener: listener.on_import_asked(name, sys.modules.get(name), frame))
+
+
+finder = NotingFinder()
+asking = Asking()
+
+EVENTS: dict[str, Handler] = {
+    "exec": _execute,
+    "function.__new__": _make_function,
+    "object.__setattr__": _set_attribute,
+    "pickle.find_class": _find_class,
+}
+"""Handlers by audit event."""
+
+
+def install() -> None:
+    """Starts noting imports."""
+    if finder not in sys.meta_path:
+        sys.meta_path.insert(0, finder)
+    asking.install()
+
+
+def remove() -> None:
+    """Stops noting imports."""
+    if finder in sys.meta_path:
+        sys.meta_path.remove(finder)
+    asking.remove()

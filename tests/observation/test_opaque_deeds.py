@@ -1,0 +1,207 @@
+"""Deeds whose effects nobody can observe are named, without their arguments."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import multiprocessing
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from observed_project import Project, named
+
+from pytest_taskcache.model.dependency import Kind, Observed, Opaque
+from pytest_taskcache.observation import muted
+
+
+def kinds(observed: Observed) -> set[str]:
+    return {deed.kind for deed in observed.opaque}
+
+
+DEEDS: dict[str, Callable[[], object]] = {
+    "run": lambda: subprocess.run(["true", "--token=secret"], check=True),
+    "shell": lambda: subprocess.run("true secret", shell=True, check=True),
+    "system": lambda: os.system("true secret"),
+    "posix_spawn": lambda: os.waitpid(os.posix_spawn("/bin/true", ["true", "secret"], {}), 0),
+}
+
+
+@pytest.mark.parametrize("how", DEEDS)
+def test_a_child_process_is_opaque_and_its_arguments_stay_secret(
+    project: Project, how: str
+) -> None:
+    """An outcome that hangs on a child is not cached unless allowed; no secret is written."""
+    observed = project.observe(DEEDS[how])
+
+    assert kinds(observed) == {"subprocess"}
+    assert "secret" not in str(observed.opaque)
+
+
+def test_the_program_is_named(project: Project) -> None:
+    """The summary can say which program made a test uncacheable."""
+    observed = project.observe(lambda: subprocess.run(["/bin/true"], check=True))
+
+    assert observed.opaque == (Opaque("subprocess", "true"),)
+
+
+def test_asking_the_platform_is_not_opaque(project: Project) -> None:
+    """`platform` asks itself through children; the platform is in every key anyway."""
+    platform._uname_cache = None  # type: ignore[attr-defined]
+    observed = project.observe(lambda: platform.uname().processor)
+
+    assert observed.opaque == ()
+
+
+def test_a_fork_is_opaque_and_the_child_observes_nothing(project: Project) -> None:
+    """A forked child neither crashes in the hooks nor pretends to have observed anything."""
+    project.write("m.py", "def inside(): return open('data').read()\n")
+    project.write("data", "1")
+    module = project.load("m")
+    verdict = project.root / "verdict"
+
+    def act() -> None:
+        pid = os.fork()
+        if pid == 0:
+            module.inside()
+            window = project.observatory.open_window(module.inside)
+            module.inside()
+            inner = window.close()
+            verdict.write_text(repr(inner.untrusted))
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    window = project.window()
+    act()
+    observed = window.close()
+
+    assert kinds(observed) == {"fork"}
+    assert "nothing was observed" in verdict.read_text()
+    assert "m.py::inside" not in named(observed, Kind.FUNCTION)
+
+
+def _work() -> None:
+    return None
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_is_opaque_whatever_the_start_method(project: Project, method: str) -> None:
+    """A pool's or process's work happens out of sight."""
+    context = multiprocessing.get_context(method)
+
+    def act() -> None:
+        process = context.Process(target=_work)
+        process.start()
+        process.join()
+
+    assert "multiprocessing" in kinds(project.observe(act))
+
+
+def _library() -> str:
+    extensions = Path(os.__file__).parent / "lib-dynload"
+    return str(next(extensions.glob("_bisect*.so")))
+
+
+def test_a_shared_library_of_the_project_is_opaque_and_its_file_counts(project: Project) -> None:
+    """A rebuilt library is a change; what it touches is unknown."""
+    target = project.root / "lib" / "native.so"
+    target.parent.mkdir()
+    target.write_bytes(Path(_library()).read_bytes())
+
+    observed = project.observe(ctypes.CDLL, str(target))
+
+    assert observed.opaque == (Opaque("ctypes", "lib/native.so"),)
+    assert named(observed, Kind.FILE) == {"lib/native.so"}
+    system = project.observe(ctypes.CDLL, None)
+    assert system.opaque == ()
+
+
+def test_a_native_extension_of_the_project_is_opaque_for_all_who_use_it(project: Project) -> None:
+    """Whichever test imported it first, every test that uses it depends on it."""
+    source = Path(_library())
+    (project.root / source.name).write_bytes(source.read_bytes())
+    project.write("m.py", "import bisect_user\ndef f(): return bisect_user.use()\n")
+    project.write(
+        "bisect_user.py", "import _bisect\ndef use(): return _bisect.bisect_right([1], 1)\n"
+    )
+    saved = sys.modules.pop("_bisect", None)
+    try:
+        module = project.load("m")
+        first, second = project.observe(module.f), project.observe(module.f)
+    finally:
+        sys.modules.pop("_bisect", None)
+        if saved is not None:
+            sys.modules["_bisect"] = saved
+
+    for observed in (first, second):
+        assert observed.opaque == (Opaque("native", source.name),)
+        assert source.name in named(observed, Kind.FILE)
+
+
+def _serve(server: socket.socket) -> threading.Thread:
+    def accept() -> None:
+        server.accept()[0].close()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    return thread
+
+
+def _listener(family: int, directory: Path) -> socket.socket:
+    server = socket.socket(family)
+    server.bind(str(directory / "s") if family == socket.AF_UNIX else ("127.0.0.1", 0))
+    server.listen()
+    return server
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["inet", "unix"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_connection_is_opaque_unless_the_listener_was_opened_in_the_window(
+    project: Project, family: int, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that starts its own server sees everything; a database that runs already is
+    opaque, also through a local socket."""
+    monkeypatch.chdir(project.scratch)
+    listeners = [] if inside else [_listener(family, Path())]
+
+    def act() -> None:
+        server = listeners[0] if listeners else _listener(family, Path())
+        thread = _serve(server)
+        with socket.socket(family) as client:
+            client.connect(server.getsockname())
+        thread.join()
+        server.close()
+
+    assert kinds(project.observe(act)) == (set() if inside else {"network"})
+
+
+def test_resolving_a_foreign_name_is_opaque_a_local_one_is_not(project: Project) -> None:
+    """Asking a name server is a dependency on the world."""
+
+    def local() -> None:
+        socket.getaddrinfo("127.0.0.1", 80)
+        socket.getaddrinfo("localhost", 80)
+        socket.getaddrinfo(None, 80)
+
+    def foreign() -> None:
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo("no-such-host.invalid", 80)
+
+    assert kinds(project.observe(local)) == set()
+    assert project.observe(foreign).opaque == (Opaque("network", "no-such-host.invalid"),)
+
+
+def test_muted_deeds_are_nobodys(project: Project) -> None:
+    """What the cache's own storages connect to ties no computation to them."""
+
+    def act() -> None:
+        with muted():
+            subprocess.run(["true"], check=True)
+
+    assert project.observe(act).opaque == ()

@@ -1,0 +1,266 @@
+"""A trace is valid while everything it names is as it was, and asking costs next to nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import pytest
+from observed_project import Project, named
+
+from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
+from pytest_taskcache.observation import Observatory, muted
+from pytest_taskcache.observation.traces import Traces
+
+
+class Counting:
+    """Real fingerprints that count how often each digest is asked for."""
+
+    def __init__(self, present: Present) -> None:
+        self._present = present
+        self.asked: Counter[tuple[Kind, str]] = Counter()
+        self.forgotten = 0
+        self.name_of = present.name_of
+        self.path_of = present.path_of
+        self.is_first_party = present.is_first_party
+
+    def digest(self, kind: Kind, name: str) -> str:
+        self.asked[kind, name] += 1
+        return self._present.digest(kind, name)
+
+    def reach(
+        self,
+        functions: Collection[str],
+        modules: Collection[str],
+        ran: Sequence[str] | None = None,
+    ) -> Collection[Dependency]:
+        return self._present.reach(functions, modules, ran)
+
+    def forget(self) -> None:
+        self.forgotten += 1
+        self._present.forget()
+
+
+@pytest.fixture
+def counted(project: Project):
+    """The project with an armed observatory whose fingerprints count."""
+    project.observatory.disarm()
+    counting = Counting(Present(project.root, temporary=project.scratch))
+    project.observatory = Observatory(counting, scratch=[project.scratch], own=[project.own])
+    project.observatory.arm()
+    yield counting
+    project.observatory.disarm()
+
+
+def trace_of(counting: Counting, *names: str, kind: Kind = Kind.FILE) -> Trace:
+    return Traces().of(Dependency(kind, name, counting.digest(kind, name)) for name in names)
+
+
+def test_shared_dependencies_are_digested_once_for_all_traces(
+    project: Project, counted: Counting
+) -> None:
+    """Ten thousand tests over one set of files cost one digest per file."""
+    names = [f"data{number}" for number in range(5)]
+    for name in names:
+        project.write(name, name)
+    traces = [trace_of(counted, *names[start:]) for start in range(5)]
+    project.settle()
+    project.settle()
+    counted.asked.clear()
+
+    project.observatory.prefetch(traces)
+    assert [project.observatory.verify(trace) for trace in traces * 3] == [()] * 15
+    assert set(counted.asked.values()) == {1}
+
+
+def test_changes_are_named_eight_at_most(project: Project, counted: Counting) -> None:
+    """A miss says what changed, and does not go on for pages."""
+    names = [f"data{number:02}" for number in range(12)]
+    for name in names:
+        project.write(name, "1")
+    trace = trace_of(counted, *names)
+    for name in names:
+        project.write(name, "2")
+
+    changes = project.observatory.verify(trace)
+    assert [change.name for change in changes] == names[:8]
+    assert all(change.before != change.after for change in changes)
+
+
+STIRS: dict[str, Callable[[Project], object]] = {
+    "write": lambda project: project.write("data", "2"),
+    "replace": lambda project: os.replace(project.write("new", "2"), "data"),
+    "remove": lambda project: os.remove("data"),
+    "child": lambda project: subprocess.run(["sh", "-c", "echo 2 > data"], check=True),
+    "muted write": lambda project: _muted_write(project),
+}
+
+
+def _muted_write(project: Project) -> None:
+    with muted():
+        project.write("data", "2")
+
+
+@pytest.mark.parametrize("how", STIRS)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_change_made_by_this_process_is_noticed_at_once(
+    project: Project, counted: Counting, how: str, inside: bool
+) -> None:
+    """A test that rewrites a file invalidates what later tests would have reused, whether it
+    runs in a window or not."""
+    project.write("data", "1")
+    trace = trace_of(counted, "data")
+    assert project.observatory.verify(trace) == ()
+    window = project.observatory.open_window(None) if inside else None
+    STIRS[how](project)
+    if window is not None:
+        window.close()
+
+    assert [change.name for change in project.observatory.verify(trace)] == ["data"]
+
+
+def test_a_handle_kept_open_for_writing_cannot_hide_a_change(
+    project: Project, counted: Counting
+) -> None:
+    """Writes through a handle opened long ago raise no event; such a file is looked at afresh."""
+    project.write("log", "1")
+    with open("log", "a") as handle:
+        trace = trace_of(counted, "log")
+        assert project.observatory.verify(trace) == ()
+        handle.write("more")
+        handle.flush()
+        assert len(project.observatory.verify(trace)) == 1
+
+
+def test_a_changed_variable_is_noticed_at_once(
+    project: Project, counted: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable set for the rest of the session counts for what comes after."""
+    monkeypatch.setenv("CITY", "Bonn")
+    trace = trace_of(counted, "CITY", kind=Kind.ENVIRONMENT)
+    assert project.observatory.verify(trace) == ()
+    monkeypatch.setenv("CITY", "Köln")
+    assert len(project.observatory.verify(trace)) == 1
+    monkeypatch.undo()
+
+
+def test_temporary_files_do_not_end_the_generation_of_the_projects_own(
+    project: Project, counted: Counting
+) -> None:
+    """Tests that write to their temporary directory leave verification as cheap as it was."""
+    project.write("data", "1")
+    trace = trace_of(counted, "data")
+    project.settle()
+    project.settle()
+    assert project.observatory.verify(trace) == ()
+    forgotten = counted.forgotten
+    for number in range(5):
+        (project.scratch / f"made{number}").write_text("x")
+        assert project.observatory.verify(trace) == ()
+
+    assert counted.forgotten == forgotten
+
+
+def test_a_temporary_file_in_a_trace_is_noticed_when_it_appears(
+    project: Project, counted: Counting
+) -> None:
+    """Where a trace does name a temporary path, writing there counts."""
+    observed = project.observe(lambda: (project.scratch / "flag").exists())
+    assert project.observatory.verify(observed.trace) == ()
+    (project.scratch / "flag").write_text("x")
+
+    assert [change.name for change in project.observatory.verify(observed.trace)] == ["<tmp>/flag"]
+
+
+def test_a_consumer_inherits_what_it_reuses_with_the_digests_as_stored(
+    project: Project, counted: Counting
+) -> None:
+    """A test that used a cached value is verified by what the value rests on."""
+    project.write("data", "1")
+    upstream = trace_of(counted, "data")
+    window = project.window()
+    window.absorb(upstream)
+    observed = window.close()
+
+    assert upstream.dependencies[0] in observed.trace.dependencies
+    assert observed.untrusted == ()
+
+
+def test_an_inherited_digest_that_no_longer_holds_is_not_trusted(
+    project: Project, counted: Counting
+) -> None:
+    """What an upstream saw and what its consumer sees must agree."""
+    path = project.write("data", "1")
+    upstream = trace_of(counted, "data")
+    path.write_text("2")
+    window = project.window()
+    window.absorb(upstream)
+    path.read_text()
+
+    assert "data changed while the computation ran" in window.close().untrusted
+
+
+def test_a_shared_fixtures_observation_is_credited_whole(project: Project) -> None:
+    """Every user of a session fixture inherits its trace, its deeds and its doubts."""
+    shared = Observed(
+        Trace((Dependency(Kind.FILE, "data", "d"),), "t"), (Opaque("subprocess", "git"),), ("why",)
+    )
+    window = project.window()
+    window.absorb_observed(shared)
+    observed = window.close()
+
+    assert shared.trace.dependencies[0] in observed.trace.dependencies
+    assert observed.opaque == shared.opaque
+    assert observed.untrusted == ("why",)
+
+
+def test_traces_are_sorted_unique_and_shared(project: Project) -> None:
+    """Storage keeps a trace once, however many tests have it."""
+    project.write("b", "1")
+    project.write("a", "1")
+
+    def read() -> None:
+        for name in ("b", "a", "b"):
+            Path(name).read_text()
+
+    first, second = project.observe(read), project.observe(read)
+    dependencies = first.trace.dependencies
+
+    assert list(dependencies) == sorted(dependencies)
+    assert len({(one.kind, one.name) for one in dependencies}) == len(dependencies)
+    assert len(first.trace.digest) == 32
+    assert second.trace is first.trace
+    assert named(first, Kind.FILE) == {"a", "b"}
+
+
+def test_different_traces_have_different_digests() -> None:
+    """No two sets of dependencies can be confused, however their parts are cut."""
+    traces = Traces()
+    left = traces.of([Dependency(Kind.FILE, "ab", "c")])
+    right = traces.of([Dependency(Kind.FILE, "a", "bc")])
+
+    assert left.digest != right.digest
+
+
+def test_a_window_that_observed_nothing_says_so(project: Project) -> None:
+    """Without arming, or after disarming, no record can be mistaken for a complete one."""
+    unarmed = project.new_observatory().open_window(None).close()
+    window = project.observatory.open_window(None)
+    project.observatory.disarm()
+
+    assert unarmed.untrusted != ()
+    assert window.close().untrusted != ()
+
+
+def test_closing_never_raises(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the observer itself fails, the computation's value stands and is not stored."""
+    window = project.window()
+    monkeypatch.setattr(project.observatory._settling, "settle", lambda window: 1 / 0)
+    observed = window.close()
+
+    assert "ZeroDivisionError" in observed.untrusted[0]
+    assert window.close() is observed
