@@ -1,0 +1,102 @@
+"""Values as JSON text: what comes back is equal and of the same types, or it is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import NoReturn
+
+from pytest_taskcache.errors import SerializationError
+from pytest_taskcache.ports import Payload, Restore
+
+NAME = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class JSONSerializer:
+    """JSON in UTF-8, for None, bool, int, float, str, list, and dict with str keys.
+
+    Everything that JSON would turn into something else is refused, with its place in the value:
+    tuples, sets, bytes, keys that are not text, subclasses (an IntEnum is no int here), and the
+    floats that JSON lacks (NaN, infinities). The order of keys is kept; a list that occurs twice
+    comes back as two equal lists. Lone surrogates, as in undecodable file names, are kept
+    (as UTF-8 would write them, were it allowed to), so such text is for Python to read.
+    """
+
+    @property
+    def name(self) -> str:
+        """``json``."""
+        return NAME
+
+    @property
+    def executes(self) -> bool:
+        """False."""
+        return False
+
+    def dump(self, value: object) -> Payload:
+        """The payload: one chunk of JSON text. Raises SerializationError, naming the place."""
+        try:
+            _check(value, "value", set())
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except RecursionError as error:
+            raise SerializationError(NAME, type(value).__name__, "nested too deeply") from error
+        except ValueError as error:
+            # Ours, and an integer of more digits than the interpreter agrees to convert.
+            raise SerializationError(NAME, type(value).__name__, str(error)) from error
+        return Payload((text.encode("utf-8", "surrogatepass"),))
+
+    def load(self, data: memoryview, restore: Restore) -> object:
+        """A new value. Raises SerializationError."""
+        try:
+            text = str(data, "utf-8", "surrogatepass")
+            value: object = json.loads(text, parse_constant=_refuse_constant)
+        except RecursionError as error:
+            raise SerializationError(NAME, "", "nested too deeply") from error
+        except ValueError as error:
+            raise SerializationError(NAME, "", str(error)) from error
+        return value
+
+
+def _check(value: object, path: str, around: set[int]) -> None:
+    """Raises ValueError where the value, or something in it, would not come back the same.
+
+    ``around`` holds the ids of the containers that this one lies in.
+    """
+    kind = type(value)
+    if kind is list or kind is dict:
+        if id(value) in around:
+            raise ValueError(f"{path} contains itself")
+        around.add(id(value))
+        if isinstance(value, dict):
+            _check_items(value, path, around)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if type(item) not in _PLAIN:
+                    _check(item, f"{path}[{index}]", around)
+        around.discard(id(value))
+    elif isinstance(value, float) and kind is float:
+        if not math.isfinite(value):
+            raise ValueError(f"{path} is {value}, which JSON lacks")
+    elif kind not in _PLAIN:
+        raise ValueError(
+            f"{path} is a {kind.__qualname__}, which would come back as something else or not at "
+            f"all; return lists and dicts of plain values, or use the pickle serializer"
+        )
+
+
+def _check_items(value: dict[object, object], path: str, around: set[int]) -> None:
+    for key, item in value.items():
+        if type(key) is not str:
+            raise ValueError(
+                f"{path} has the key {key!r}, a {type(key).__qualname__}; JSON has only str keys"
+            )
+        if type(item) not in _PLAIN:
+            _check(item, f"{path}[{key!r}]", around)
+
+
+_PLAIN = frozenset((type(None), bool, int, str))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

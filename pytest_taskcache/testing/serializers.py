@@ -1,0 +1,249 @@
+"""What every Serializer must do, as a test class to inherit.
+
+A serializer of your own is checked in a few lines::
+
+    from pytest_taskcache.testing.serializers import SerializerConformance
+
+    class TestYamlSerializer(SerializerConformance):
+        @pytest.fixture
+        def serializer(self):
+            return YamlSerializer()
+
+        @pytest.fixture
+        def values(self):
+            return [None, 1, [1, 2], {"a": "b"}]
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import pickle
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+from xxhash import xxh3_128
+
+from pytest_taskcache.errors import SerializationError, StorageError
+from pytest_taskcache.ports import Payload, Restore, Serializer
+
+
+class Shelved:
+    """A payload as a storage keeps it: the bytes in a file, the blobs in a folder by digest.
+
+    Attributes:
+        data: the bytes of all chunks.
+    """
+
+    def __init__(self, folder: Path, payload: Payload) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._payload = folder / "payload"
+        self._blobs = folder / "blobs"
+        self._blobs.mkdir()
+        self._numbers = count()
+        with self._payload.open("wb") as file:
+            for chunk in payload.chunks:
+                file.write(chunk)
+        for blob in payload.blobs:
+            shutil.copyfile(blob.path, self._blobs / blob.digest)
+        self.data = self._payload.read_bytes()
+
+    @property
+    def restore(self) -> Restore:
+        """Scratch directories below the folder, and copies of the blobs."""
+        return Restore(self._scratch, self._copy)
+
+    def mapped(self) -> memoryview:
+        """The bytes as a private mapping, which may be written to and leaves the file alone."""
+        if not self.data:
+            return memoryview(bytearray())
+        with self._payload.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+    def bytes_on_disk(self) -> bytes:
+        """The bytes as they are in the file now."""
+        return self._payload.read_bytes()
+
+    def _scratch(self) -> Path:
+        scratch = self._folder / f"scratch{next(self._numbers)}"
+        scratch.mkdir()
+        return scratch
+
+    def _copy(self, digest: str, destination: Path, readonly: bool) -> None:
+        source = self._blobs / digest
+        if not source.is_file():
+            raise StorageError("the shelf", "copy a file", f"{digest} is lost")
+        shutil.copyfile(source, destination)
+
+
+class SerializerConformance:
+    """Inherit, and override the fixtures `serializer` and `values` at least.
+
+    A serializer may load damaged bytes as a different value, since storages verify digests
+    before it sees them; it may not raise anything but SerializationError.
+    """
+
+    @pytest.fixture
+    def serializer(self) -> Serializer:
+        """The serializer under test."""
+        raise NotImplementedError("override the fixture `serializer`")
+
+    @pytest.fixture
+    def values(self) -> Sequence[object]:
+        """Values that it can store; several kinds, small and large."""
+        raise NotImplementedError("override the fixture `values`")
+
+    @pytest.fixture
+    def refused(self) -> Sequence[object]:
+        """Values that it must refuse."""
+        return ()
+
+    def same(self, left: object, right: object) -> bool:
+        """Whether a loaded value is the stored one; override for values without a plain ``==``."""
+        return type(left) is type(right) and left == right
+
+    def mutate(self, value: object) -> None:
+        """Changes a value in place where it can be; override for values of other types."""
+        if isinstance(value, dict | set):
+            value.clear()
+        elif isinstance(value, list):
+            value.append("changed")
+        elif isinstance(value, bytearray):
+            value[:] = bytes(len(value))
+
+    @pytest.fixture
+    def shelve(self, serializer: Serializer, tmp_path: Path) -> Callable[[object], Shelved]:
+        """Stores a value the way a storage would."""
+        numbers = count()
+
+        def shelve(value: object) -> Shelved:
+            return Shelved(tmp_path / f"shelf{next(numbers)}", serializer.dump(value))
+
+        return shelve
+
+    def test_has_the_protocol(self, serializer: Serializer) -> None:
+        """The name can stand in a key and on one line, and `executes` is a plain bool."""
+        assert isinstance(serializer, Serializer)
+        assert serializer.name
+        assert serializer.name.isprintable()
+        assert serializer.name == serializer.name.strip()
+        assert type(serializer.executes) is bool
+
+    def test_name_does_not_depend_on_use(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """The name is part of keys: it is the same before and after something was stored."""
+        before = serializer.name
+        shelved = shelve(values[0])
+        serializer.load(memoryview(shelved.data), shelved.restore)
+        assert serializer.name == before
+
+    def test_values_come_back(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """A value comes back equal, from bytes in memory and from a mapped file."""
+        for value in values:
+            shelved = shelve(value)
+            from_memory = serializer.load(memoryview(shelved.data), shelved.restore)
+            assert self.same(from_memory, value), (from_memory, value)
+            from_file = serializer.load(shelved.mapped(), shelved.restore)
+            assert self.same(from_file, value), (from_file, value)
+
+    def test_storing_leaves_the_value_alone(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """A value can be stored twice, and both times the same comes back."""
+        for value in values:
+            for shelved in (shelve(value), shelve(value)):
+                back = serializer.load(memoryview(shelved.data), shelved.restore)
+                assert self.same(back, value), (back, value)
+
+    def test_payload_is_bytes_of_known_size(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """`Payload.size` is the number of bytes written, and blobs are what they are said to be."""
+        for value in values:
+            payload = serializer.dump(value)
+            assert payload.size == len(b"".join(payload.chunks))
+            assert len({blob.digest for blob in payload.blobs}) == len(payload.blobs)
+            for blob in payload.blobs:
+                content = blob.path.read_bytes()
+                assert len(content) == blob.size
+                assert xxh3_128(content).hexdigest() == blob.digest
+
+    def test_changing_a_loaded_value_spoils_nothing(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """Whatever a caller does to its value, the next one gets it as it was stored."""
+        for value in values:
+            shelved = shelve(value)
+            self.mutate(serializer.load(memoryview(shelved.data), shelved.restore))
+            self.mutate(serializer.load(shelved.mapped(), shelved.restore))
+            assert shelved.bytes_on_disk() == shelved.data
+            again = serializer.load(shelved.mapped(), shelved.restore)
+            assert self.same(again, value), (again, value)
+
+    def test_refuses_by_serialization_error(
+        self, serializer: Serializer, refused: Sequence[object]
+    ) -> None:
+        """What cannot be stored is refused by the one error that the engine expects, which
+        names the serializer, or the inner one that refused, and the type, and can be pickled."""
+        for value in refused:
+            with pytest.raises(SerializationError) as caught:
+                serializer.dump(value)
+            assert caught.value.serializer
+            assert serializer.name.endswith(caught.value.serializer)  # itself or an inner one
+            assert caught.value.type_name
+            assert caught.value.reason
+            assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+    def test_cut_off_bytes_do_no_harm(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """A payload that ends too early raises SerializationError or reads as another value."""
+        for value in values:
+            shelved = shelve(value)
+            size = len(shelved.data)
+            for end in sorted({*range(min(size, 64)), *range(0, size, size // 64 + 1), size - 1}):
+                self._read(serializer, shelved.data[: max(end, 0)], shelved.restore)
+
+    def test_foreign_bytes_do_no_harm(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """Bytes of something else raise SerializationError or read as another value."""
+        shelved = shelve(values[0])
+        for data in (b"", b"\0", b"\xff" * 100, bytes(4096), b"not what it should be\n" * 20):
+            self._read(serializer, data, shelved.restore)
+
+    def test_loading_leaves_the_garbage_collector_as_it_was(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """A serializer that pauses the collector starts it again, also when it fails."""
+        shelved = shelve(values[0])
+        assert gc.isenabled()
+        serializer.load(memoryview(shelved.data), shelved.restore)
+        self._read(serializer, shelved.data[:-1], shelved.restore)
+        assert gc.isenabled()
+
+    def test_threads_do_not_disturb_each_other(
+        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+    ) -> None:
+        """One object serves many threads at once."""
+
+        def there_and_back(value: object) -> bool:
+            shelved = shelve(value)
+            return self.same(serializer.load(shelved.mapped(), shelved.restore), value)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(there_and_back, list(values) * 4))
+
+    @staticmethod
+    def _read(serializer: Serializer, data: bytes, restore: Restore) -> None:
+        with suppress(SerializationError):
+            serializer.load(memoryview(data), restore)
