@@ -1,0 +1,17 @@
+"""Storage in a directory of the user's own: an SQLite index, and content-addressed files."""
+
+from pytest_taskcache.storage.local.eviction import Pruned
+from pytest_taskcache.storage.local.index import Index
+from pytest_taskcache.storage.local.oslock import OsLock
+from pytest_taskcache.storage.local.shelf import IndexShelf
+from pytest_taskcache.storage.local.storage import DEFAULT_MAX_SIZE, LocalStorage, Statistics
+
+__all__ = [
+    "DEFAULT_MAX_SIZE",
+    "Index",
+    "IndexShelf",
+    "LocalStorage",
+    "OsLock",
+    "Pruned",
+    "Statistics",
+]

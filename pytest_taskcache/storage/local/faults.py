@@ -1,0 +1,67 @@
+"""Short reasons for what SQLite and the file system refuse, and the StorageErrors for them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+
+from pytest_taskcache.errors import StorageError
+
+CORRUPT = "corrupt index"
+
+_SQLITE = {
+    sqlite3.SQLITE_FULL: "disk full",
+    sqlite3.SQLITE_READONLY: "read-only file system",
+    sqlite3.SQLITE_BUSY: "index locked by another process",
+    sqlite3.SQLITE_LOCKED: "index locked by another process",
+    sqlite3.SQLITE_IOERR: "input/output error",
+    sqlite3.SQLITE_CANTOPEN: "index cannot be opened",
+    sqlite3.SQLITE_PERM: "permission denied",
+    sqlite3.SQLITE_AUTH: "permission denied",
+    sqlite3.SQLITE_NOMEM: "out of memory",
+    sqlite3.SQLITE_TOOBIG: "value too big for the index",
+    sqlite3.SQLITE_PROTOCOL: "file locking does not work here",
+    sqlite3.SQLITE_NOLFS: "file too big",
+    sqlite3.SQLITE_CORRUPT: CORRUPT,
+    sqlite3.SQLITE_NOTADB: CORRUPT,
+}
+_ERRNO = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EROFS: "read-only file system",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "directory vanished",
+    errno.EMFILE: "too many open files",
+    errno.ENFILE: "too many open files",
+}
+
+
+def reason_of(error: BaseException) -> str:
+    """A few words without paths or secrets, the same for the same kind of failure."""
+    if isinstance(error, sqlite3.Error):
+        # The extended code carries the primary one in its low byte (sqlite.org/rescode.html).
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None:
+            return _SQLITE.get(code & 0xFF, f"SQLite error {code & 0xFF}")
+        return str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        return _ERRNO.get(error.errno) or os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+def is_corruption(error: BaseException) -> bool:
+    """Whether the index file itself is damaged: no database, cut off or malformed."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return isinstance(error, sqlite3.DatabaseError) and (code & 0xFF) in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
+
+
+def storage_error(storage: str, operation: str, error: BaseException) -> StorageError:
+    """The StorageError that stands for ``error``; one that already is, is returned itself."""
+    if isinstance(error, StorageError):
+        return error
+    return StorageError(storage, operation, reason_of(error))

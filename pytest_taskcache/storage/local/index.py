@@ -1,0 +1,393 @@
+"""The SQLite index of a cache directory: one connection a process, reopened when it must be.
+
+Reads are snapshots and writes are transactions, each a function that is given the connection.
+The file may be deleted, replaced, damaged or inherited through a fork at any moment; all of that
+ends in a fresh connection or in a StorageError, never in a wrong answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pytest_taskcache.errors import SchemaVersionError, StorageError
+from pytest_taskcache.storage.local import faults, ownership, schema, snapshot
+from pytest_taskcache.storage.local.oslock import OsLock
+
+T = TypeVar("T")
+NAME = "index.sqlite3"
+_RECHECK_SECONDS = 0.25
+
+
+class Index:
+    """The index at ``directory / "index.sqlite3"``, or one in memory that this object alone has.
+
+    ``readonly`` promises that nothing is written, not even SQLite's side files; an index that is
+    not there then reads as an empty one. ``on_fault`` is told what was mended along the way.
+    ``epoch`` changes whenever the connection does: what was remembered of an earlier one is void.
+    ``writes`` counts the transactions of this connection, which ``data_version`` says nothing of.
+    """
+
+    def __init__(
+        self,
+        directory: Path | Literal[":memory:"],
+        *,
+        readonly: bool = False,
+        create: bool = True,
+        on_fault: Callable[[str], None] | None = None,
+    ) -> None:
+        self.directory = None if isinstance(directory, str) else Path(os.path.abspath(directory))
+        self.readonly = readonly
+        self.lock = threading.RLock()
+        self.epoch = 0
+        self.writes = 0
+        self.on_fault = on_fault
+        self._create = create and not readonly
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._stamp: object = None
+        self._check_at = 0.0
+        self._copy: snapshot.Copy | None = None
+        self._box: list[sqlite3.Connection] = []
+        self.fork_held = False
+        weakref.finalize(self, _close_all, self._box)
+        _INDEXES.add(self)
+
+    def __str__(self) -> str:
+        return "memory" if self.directory is None else str(self.directory)
+
+    # ------------------------------------------------------------------------- use
+
+    def read(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` returns, run on one snapshot of the index. Raises StorageError."""
+        return self._run(operation, work, "BEGIN", write=False)
+
+    def write(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` returns, once all it wrote is committed; on any error nothing is.
+
+        It runs with the write lock held, and again from the start if the index had to be made
+        anew, so it must change nothing but the index. Raises StorageError.
+        """
+        if self.readonly:
+            raise StorageError(str(self), operation, "opened read-only")
+        return self._run(operation, work, "BEGIN IMMEDIATE", write=True)
+
+    def connection(self, *, certain: bool = False) -> sqlite3.Connection:
+        """The open connection, to be used with ``lock`` held. Raises sqlite3.Error, OSError and
+        StorageError.
+
+        Whether the file is still the one that was opened is looked at four times a second, or
+        now if ``certain``: reading on from a deleted index is harmless, writing to it is lost.
+        """
+        connection = self._connection
+        if connection is None:
+            return self._connect()
+        if self._pid != os.getpid():
+            # Forked without the hooks below. SQLite must neither use nor close what it inherited.
+            _ABANDONED.append(connection)
+            self._connection = None
+            self._box.clear()
+            return self._connect()
+        if self.directory is not None and (certain or time.monotonic() >= self._check_at):
+            self._check_at = time.monotonic() + _RECHECK_SECONDS
+            if self._stamp != self._present_stamp():
+                self._disconnect()
+                return self._connect()
+        return connection
+
+    def quick_version(self) -> int | None:
+        """SQLite's ``data_version``, to be asked with ``lock`` held: the same as before if no
+        other connection has committed since. None if it cannot be told without mending, which
+        ``read`` does. Raises StorageError."""
+        try:
+            version = self.connection().execute("PRAGMA data_version").fetchone()
+        except (sqlite3.Error, OSError):
+            return None
+        return int(version[0])
+
+    def error(self, operation: str, error: BaseException) -> StorageError:
+        """The StorageError of this index that stands for another error."""
+        return faults.storage_error(str(self), operation, error)
+
+    def close(self) -> None:
+        """Closes the connection; the next use opens it again. What is in memory stays."""
+        with self.lock:
+            if self.directory is not None:
+                self._disconnect()
+
+    def tell(self, reason: str) -> None:
+        """Reports a fault that was mended, to whoever wanted to know."""
+        if self.on_fault is not None:
+            self.on_fault(reason)
+
+    # -------------------------------------------------------------------- how it works
+
+    def _run(
+        self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
+    ) -> T:
+        with self.lock:
+            for attempt in range(3):
+                try:
+                    connection = self.connection(certain=write)
+                    connection.execute(begin)
+                    try:
+                        found = work(connection)
+                        connection.execute("COMMIT")
+                        self.writes += write
+                    except BaseException:
+                        if connection.in_transaction:
+                            connection.execute("ROLLBACK")
+                        raise
+                    return found
+                except sqlite3.Error as error:
+                    if attempt == 2 or not self._mend(error):
+                        raise self.error(operation, error) from error
+                except (OSError, UnicodeError) as error:
+                    raise self.error(operation, error) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _mend(self, error: sqlite3.Error) -> bool:
+        """Whether it is worth trying again on a new connection."""
+        if self.directory is None:
+            return False
+        moved = self._connection is not None and self._stamp != self._present_stamp()
+        if faults.is_corruption(error) and not self.readonly and not moved:
+            damaged = self._stamp
+            self._disconnect()
+            return self._quarantine(damaged)
+        if moved:
+            self._disconnect()
+        return moved
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.directory is None:
+            connection = self._open(":memory:")
+            schema.migrate(connection)
+        elif self.readonly:
+            connection = self._connect_readonly(self.directory)
+        else:
+            connection = self._connect_writable(self.directory)
+        self._pid = os.getpid()
+        self._connection = connection
+        self._box[:] = [connection]
+        self._check_at = time.monotonic() + _RECHECK_SECONDS
+        self.epoch += 1
+        return connection
+
+    def _connect_writable(self, directory: Path) -> sqlite3.Connection:
+        if self._create:
+            ownership.create_directory(directory)
+        elif not (directory / NAME).exists():
+            raise StorageError(str(self), "open", "no cache here")
+        ownership.check_ownership(directory, "open")
+        for _ in range(5):
+            # Taken before: what is opened is this file or a later one, never an earlier one.
+            before = self._present_stamp()
+            connection = self._open(_uri(directory / NAME, mode="rwc" if self._create else "rw"))
+            try:
+                version = schema.version_of(connection)
+                opened = before or self._present_stamp()
+                self._set_up(connection, directory, version)
+                self._stamp = self._present_stamp()
+            except BaseException as error:
+                connection.close()
+                if faults.is_corruption(error) and self._quarantine(before):
+                    continue
+                raise
+            if self._stamp == opened:
+                return connection
+            connection.close()
+        raise StorageError(str(self), "open", "index is replaced again and again")
+
+    def _set_up(self, connection: sqlite3.Connection, directory: Path, version: int) -> None:
+        newest = len(schema.STEPS)
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        if version < newest or mode != "wal":
+            # SQLite's busy handler does not cover the change to WAL, so starters take turns.
+            turn = OsLock(directory / "index.lock")
+            turn.acquire(schema.BUSY_SECONDS)
+            try:
+                schema.migrate(connection)
+                # Where WAL cannot work (some network file systems) the old mode stays; it is
+                # slower, and as safe.
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            finally:
+                turn.release()
+        elif version > newest:
+            raise _newer(str(self), version)
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _connect_readonly(self, directory: Path) -> sqlite3.Connection:
+        self._stamp = self._present_stamp()
+        path = directory / NAME
+        if not path.exists():
+            connection = self._open(":memory:")
+            schema.migrate(connection)
+            return connection
+        ownership.check_ownership(directory, "open")
+        if not snapshot.has_log(path):
+            # Nobody wrote since the last checkpoint: the one file is the whole index.
+            connection = self._open(_uri(path, mode="ro", immutable="1"))
+        else:
+            try:
+                connection = self._open(_uri(path, mode="ro", readonly_shm="1"))
+                schema.version_of(connection)
+            except sqlite3.OperationalError:
+                # A log without its shared memory, as a killed run or a copied directory leaves
+                # it. Reading that in place would make SQLite write, so a copy is read instead.
+                connection.close()
+                self._copy = snapshot.Copy(path)
+                connection = self._open(_uri(self._copy.path, mode="rw"))
+        try:
+            version = schema.version_of(connection)
+            if version > len(schema.STEPS):
+                raise _newer(str(self), version)
+            if version < len(schema.STEPS):
+                raise StorageError(str(self), "open", "older index; one writing run migrates it")
+            connection.execute("PRAGMA query_only = 1")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self, database: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            database,
+            timeout=schema.BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            uri=True,
+        )
+
+    def _present_stamp(self) -> object:
+        """Changes when the index at the path is no longer the one that was opened."""
+        assert self.directory is not None
+        path = self.directory / NAME
+        if self.readonly:
+            return snapshot.stamp(path)
+        try:
+            info = os.stat(path)
+        except FileNotFoundError:
+            return None
+        return (info.st_dev, info.st_ino)
+
+    def _disconnect(self, *, keep_log: bool = False) -> None:
+        connection, self._connection = self._connection, None
+        self._box.clear()
+        if connection is not None and self._pid != os.getpid():
+            _ABANDONED.append(connection)
+        elif connection is not None:
+            # Closing moves the log into the file, which costs two fsyncs; around a fork it would
+            # be done again and again.
+            setting = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
+            try:
+                if keep_log and setting is not None:
+                    connection.setconfig(setting, True)  # type: ignore[attr-defined,unused-ignore]
+                connection.close()
+            except sqlite3.Error as error:
+                self.tell(faults.reason_of(error))
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.remove()
+
+    def _quarantine(self, damaged: object) -> bool:
+        """Whether the index of that stamp is out of the way: moved aside by us or someone else."""
+        assert self.directory is not None
+        path = self.directory / NAME
+        turn = OsLock(self.directory / "index.lock")
+        if not turn.acquire(schema.BUSY_SECONDS):
+            return False
+        try:
+            if self._present_stamp() != damaged:
+                return True
+            aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}"
+            number = 0
+            while os.path.exists(aside):
+                number += 1
+                aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{number}"
+            # The log first: left beside a new index, it would be replayed into it.
+            for suffix in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+        finally:
+            turn.release()
+        self.tell(faults.CORRUPT)
+        return True
+
+    # ------------------------------------------------------------------------ forks
+
+    def before_fork(self) -> None:
+        """Closes the connection: SQLite's locks do not survive a fork, in parent or child."""
+        self.fork_held = self.lock.acquire(timeout=schema.BUSY_SECONDS + 1)
+        connection = self._connection
+        if self.fork_held and self.directory and connection and not connection.in_transaction:
+            self._disconnect(keep_log=True)
+
+    def after_fork(self, *, child: bool) -> None:
+        """Lets the others go on; the next use of either process opens its own connection."""
+        if self.fork_held:
+            self.fork_held = False
+            self.lock.release()
+        elif child:
+            self.lock = threading.RLock()
+
+
+def _uri(path: Path, **parameters: str) -> str:
+    query = "&".join(f"{name}={value}" for name, value in parameters.items())
+    # `urllib.parse` would be a tenth of the time that a cold hit may take.
+    name = "".join(
+        chr(byte) if byte < 128 and (chr(byte).isalnum() or byte in b"/._-") else f"%{byte:02X}"
+        for byte in os.fsencode(path.as_posix())
+    )
+    return f"file:{'/' * (not name.startswith('/'))}{name}?{query}"
+
+
+def _newer(storage: str, version: int) -> SchemaVersionError:
+    return SchemaVersionError(
+        storage,
+        "open",
+        f"index has schema {version}, newer than {len(schema.STEPS)}; upgrade pytest-taskcache "
+        "or delete the directory",
+    )
+
+
+def _close_all(box: list[sqlite3.Connection]) -> None:
+    for connection in box:
+        connection.close()
+
+
+_INDEXES: weakref.WeakSet[Index] = weakref.WeakSet()
+_ABANDONED: list[sqlite3.Connection] = []
+
+
+def _before_fork() -> None:
+    for index in list(_INDEXES):
+        index.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for index in list(_INDEXES):
+        index.after_fork(child=False)
+
+
+def _after_fork_in_child() -> None:
+    for index in list(_INDEXES):
+        index.after_fork(child=True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
+
+__all__ = ["NAME", "Index"]

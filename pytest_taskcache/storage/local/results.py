@@ -1,0 +1,332 @@
+"""Result files: content-addressed, written once, checked once a process, mapped when large."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+if sys.platform == "linux":
+    import fcntl
+
+import xxhash
+
+from pytest_taskcache.errors import StorageError
+from pytest_taskcache.ports import Buffer
+from pytest_taskcache.storage.local import ownership
+
+is_digest = re.compile(r"[0-9a-f]{32}").fullmatch
+_MAPPED = 256 << 10
+_BLOCK = 4 << 20
+_FICLONE = 0x4004_9409  # linux/fs.h; only there
+_ORPHAN_SECONDS = 3600.0
+
+Stamp = tuple[int, int, int, int, int]
+
+
+class ResultFiles:
+    """``directory/results/ab/<digest>``; ``tmp`` beside it holds files being written.
+
+    ``pin(digest)`` is called before a file that may exist already is relied on. Read-only files
+    (mode 0444) guard against accidents; against the rest there is the digest, checked again
+    whenever a file's stat differs from the one that was checked.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        pin: Callable[[str], None],
+        *,
+        readonly: bool = False,
+        create: bool = True,
+    ) -> None:
+        self._directory = directory
+        self._results = directory / "results"
+        self._temporary = directory / "tmp"
+        self._pin = pin
+        self._readonly = readonly
+        self._create = create
+        self._checked: dict[str, Stamp] = {}
+        self._trusted: object = None
+        self._lock = threading.Lock()
+
+    def path_of(self, digest: str) -> Path:
+        """Where the file of a digest is, or would be. Raises ValueError for what is none."""
+        if not is_digest(digest):
+            raise ValueError(f"not an xxh3-128 digest: {digest!r}")
+        return self._results / digest[:2] / digest
+
+    # ----------------------------------------------------------------------- writing
+
+    def write(self, digest: str, chunks: Sequence[Buffer]) -> None:
+        """Stores bytes under their digest unless they are there. Raises OSError, StorageError."""
+        views = [memoryview(chunk).cast("B") for chunk in chunks if memoryview(chunk).nbytes]
+        size = sum(view.nbytes for view in views)
+        if self._is_there(digest, size):
+            return
+        with self._new_file(digest) as descriptor:
+            for view in views:
+                _write_all(descriptor, view)
+
+    def add_file(self, digest: str, source: Path) -> None:
+        """As ``write``, from a file, which is copied (or cloned) and left alone."""
+        with open(source, "rb") as file:
+            if self._is_there(digest, os.fstat(file.fileno()).st_size):
+                return
+            with self._new_file(digest) as descriptor:
+                _copy(file.fileno(), descriptor)
+
+    def _is_there(self, digest: str, size: int) -> bool:
+        if self._readonly:
+            raise StorageError(str(self._directory), "write results", "opened read-only")
+        path = self.path_of(digest)
+        self._pin(digest)
+        self._check_directory()
+        return self._intact(path, digest, size)
+
+    @contextlib.contextmanager
+    def _new_file(self, digest: str) -> Iterator[int]:
+        path = self.path_of(digest)
+        temporary = self._temporary / f"{os.getpid()}-{os.urandom(8).hex()}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = self._open_temporary(temporary, flags)
+        try:
+            try:
+                yield descriptor
+                if hasattr(os, "fchmod"):
+                    os.fchmod(descriptor, 0o444)
+            finally:
+                os.close(descriptor)
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                # Each by itself: `parents=True` would leave the mode of parents to the umask.
+                self._results.mkdir(mode=0o700, exist_ok=True)
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _open_temporary(self, path: Path, flags: int) -> int:
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            if self._create:
+                ownership.create_directory(self._directory)
+            self._temporary.mkdir(mode=0o700, exist_ok=True)
+            return os.open(path, flags, 0o600)
+
+    # ----------------------------------------------------------------------- reading
+
+    def read(self, digest: str, size: int) -> memoryview | None:
+        """The bytes, writable and private to the caller (a copy-on-write mapping when large);
+        None if absent, torn or corrupt. Raises OSError, StorageError."""
+        self._check_directory()
+        descriptor = self._open(digest, size)
+        if descriptor is None:
+            return None
+        try:
+            view = _view(descriptor, size)
+            if not self._verified(digest, descriptor, view):
+                return None
+            return view
+        finally:
+            os.close(descriptor)
+
+    def copy_to(self, digest: str, destination: Path, readonly: bool) -> bool:
+        """Whether the bytes are now at the new path: a hard link if ``readonly`` and possible,
+        else a clone or copy. Raises OSError, StorageError."""
+        self._check_directory()
+        descriptor = self._open(digest, None)
+        if descriptor is None:
+            return False
+        try:
+            if not self._verified(digest, descriptor, None):
+                return False
+            if readonly and not self._readonly:
+                with contextlib.suppress(OSError):
+                    os.link(self.path_of(digest), destination, follow_symlinks=False)
+                    return True
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            target = os.open(destination, flags, 0o666)
+            try:
+                _copy(descriptor, target)
+                if readonly and hasattr(os, "fchmod"):
+                    os.fchmod(target, 0o444)
+            finally:
+                os.close(target)
+            return True
+        finally:
+            os.close(descriptor)
+
+    def has(self, digests: Collection[str]) -> frozenset[str]:
+        """Those of the digests that have a file."""
+        return frozenset(
+            digest for digest in digests if is_digest(digest) and self.path_of(digest).is_file()
+        )
+
+    def _open(self, digest: str, size: int | None) -> int | None:
+        if not is_digest(digest):
+            return None
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        # A pipe that someone put there must not make anyone wait.
+        flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            descriptor = os.open(self.path_of(digest), flags)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or (size is not None and info.st_size != size):
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _intact(self, path: Path, digest: str, size: int) -> bool:
+        descriptor = self._open(digest, size)
+        if descriptor is None:
+            return False
+        try:
+            return self._verified(digest, descriptor, None)
+        finally:
+            os.close(descriptor)
+
+    def _verified(self, digest: str, descriptor: int, view: memoryview | None) -> bool:
+        info = os.fstat(descriptor)
+        # The change time tells of writes through a hard link even where they kept the
+        # modification time. (A new link changes it as well, and costs one more check.)
+        stamp = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        with self._lock:
+            if self._checked.get(digest) == stamp:
+                return True
+        found = xxhash.xxh3_128(view) if view is not None else _digest(descriptor)
+        if found.hexdigest() != digest:
+            return False
+        with self._lock:
+            self._checked[digest] = stamp
+        return True
+
+    def _check_directory(self) -> None:
+        """Once for every directory that turns up at the path: whether it is ours."""
+        try:
+            info = os.stat(self._directory)
+        except FileNotFoundError:
+            return
+        present = (info.st_dev, info.st_ino, info.st_uid, info.st_mode)
+        if present != self._trusted:
+            ownership.check_ownership(self._directory, "use results")
+            self._trusted = present
+
+    # ---------------------------------------------------------------------- deleting
+
+    def listing(self) -> Iterator[os.DirEntry[str]]:
+        """The result files there are."""
+        try:
+            folders = [entry.path for entry in os.scandir(self._results) if entry.is_dir()]
+        except FileNotFoundError:
+            return
+        for folder in folders:
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if is_digest(entry.name):
+                        yield entry
+
+    def delete(self, digest: str) -> int:
+        """Deletes the file of a digest; how many bytes that freed."""
+        path = self.path_of(digest)
+        try:
+            size = os.lstat(path).st_size
+            if os.name == "nt":
+                os.chmod(path, 0o600)
+            os.unlink(path)
+        except FileNotFoundError:
+            return 0
+        with self._lock:
+            self._checked.pop(digest, None)
+        return size
+
+    def delete_orphans(self) -> None:
+        """Deletes temporary files that nobody wrote to for an hour: their writer died."""
+        try:
+            entries = list(os.scandir(self._temporary))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < time.time() - _ORPHAN_SECONDS:
+                    os.unlink(entry.path)
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while view.nbytes:
+        # Linux writes at most 2 GB at a time, and a full disk may take a part.
+        view = view[os.write(descriptor, view[: 1 << 30]) :]
+
+
+def _view(descriptor: int, size: int) -> memoryview:
+    if size >= _MAPPED:
+        return memoryview(_map(descriptor, size))
+    data = bytearray(size)
+    view = memoryview(data)
+    filled = 0
+    while filled < size:
+        block = os.read(descriptor, size - filled)
+        if not block:
+            break
+        view[filled : filled + len(block)] = block
+        filled += len(block)
+    return view
+
+
+if sys.version_info >= (3, 13):
+
+    def _map(descriptor: int, size: int) -> mmap.mmap:
+        # Without a descriptor of its own, thousands of mappings are no problem.
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY, trackfd=False)
+else:
+
+    def _map(descriptor: int, size: int) -> mmap.mmap:
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
+
+
+def _digest(descriptor: int) -> xxhash.xxh3_128:
+    state = xxhash.xxh3_128()
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while block := os.read(descriptor, _BLOCK):
+        state.update(block)
+    return state
+
+
+def _copy(source: int, destination: int) -> None:
+    if _clone(source, destination):
+        return
+    os.lseek(source, 0, os.SEEK_SET)
+    while block := os.read(source, _BLOCK):
+        _write_all(destination, memoryview(block))
+
+
+if sys.platform == "linux":
+
+    def _clone(source: int, destination: int) -> bool:
+        try:
+            fcntl.ioctl(destination, _FICLONE, source)
+        except OSError:
+            # Most file systems share no blocks between files; that is no fault.
+            return False
+        return True
+else:
+
+    def _clone(source: int, destination: int) -> bool:
+        return False
+
+
+__all__ = ["ResultFiles", "is_digest"]

@@ -1,0 +1,49 @@
+"""The shelf: small derived facts, in a table of the index."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+
+from pytest_taskcache.errors import StorageError
+from pytest_taskcache.storage.local import encoding
+from pytest_taskcache.storage.local.index import Index
+
+
+class IndexShelf:
+    """A ports.Shelf; what fails is told to the index's ``on_fault`` and otherwise ignored."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def read(self, section: str) -> Mapping[str, bytes]:
+        """All items of a section; empty if there are none or they cannot be read."""
+
+        def work(connection: sqlite3.Connection) -> dict[str, bytes]:
+            rows = connection.execute("SELECT name, item FROM shelf WHERE section = ?", (section,))
+            return {encoding.from_sql(name): item for name, item in rows}
+
+        try:
+            return self._index.read("read the shelf", work)
+        except StorageError as error:
+            self._index.tell(error.reason)
+            return {}
+
+    def write(self, section: str, items: Mapping[str, bytes]) -> None:
+        """Adds or replaces items. Never raises; a read-only index keeps nothing, silently."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT OR REPLACE INTO shelf (section, name, item) VALUES (?, ?, ?)",
+                [(section, encoding.to_sql(name), item) for name, item in items.items()],
+            )
+
+        if not items or self._index.readonly:
+            return
+        try:
+            self._index.write("write the shelf", work)
+        except StorageError as error:
+            self._index.tell(error.reason)
+
+
+__all__ = ["IndexShelf"]

@@ -1,0 +1,335 @@
+"""Only what a key holder signed is read, and only as it was signed."""
+
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from decorator_parts import (
+    KEY,
+    NOW,
+    OTHER_KEY,
+    Bucket,
+    digest_of,
+    make_variant,
+    sha256_of,
+    store,
+)
+
+from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.model.dependency import Dependency, Kind, Trace
+from pytest_taskcache.model.key import Identity, Part
+from pytest_taskcache.model.record import Blob, Result, Variant
+from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.storage.memory import MemoryStorage
+from pytest_taskcache.storage.signed import Signed
+
+PAYLOAD = b"the value"
+BLOB = b"a file of a tree"
+
+
+def signed(bucket: MemoryStorage, *keys: bytes, **options: Any) -> Signed:
+    options.setdefault("clock", lambda: NOW)
+    return Signed(bucket, keys or (KEY,), namespace=options.pop("namespace", "main"), **options)
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def written(bucket: Bucket) -> Variant:
+    """A signed record with every kind of content, as it lies in the bucket."""
+    variant = make_variant(1, payload=PAYLOAD, blobs=[BLOB])
+    store(signed(bucket), variant, PAYLOAD, [BLOB])
+    ((raw,),) = bucket.read_records([variant.key]).values()
+    return raw
+
+
+def test_what_was_signed_is_read_back(bucket: Bucket, written: Variant, tmp_path: Path) -> None:
+    """By another process with the key: record, result and files, and as trusted."""
+    reader = signed(bucket)
+
+    assert reader.trusted
+    assert reader.read_records([written.key]) == {written.key: (written,)}
+    assert bytes(reader.read_result(written.result.digest, len(PAYLOAD)) or b"") == PAYLOAD
+    assert reader.copy_file(digest_of(BLOB), tmp_path / "blob")
+    assert (tmp_path / "blob").read_bytes() == BLOB
+    assert reader.recent([str(written.identity)]) == {str(written.identity): written}
+    assert reader.refused == {}
+
+
+def test_the_record_states_the_sha256_of_everything(written: Variant) -> None:
+    """Payload and files are bound to the signature."""
+    assert written.result.sha256 == sha256_of(PAYLOAD)
+    assert [blob.sha256 for blob in written.result.blobs] == [sha256_of(BLOB)]
+    assert written.signature
+
+
+def other(value: Any) -> Any:
+    """A value of the same type that differs."""
+    match value:
+        case bool():
+            return not value
+        case Identity(file, name):
+            return Identity(file, f"{name}x")
+        case Trace(dependencies, digest):
+            return Trace(dependencies[:1], digest)
+        case Result():
+            return replace(value, size=value.size + 1)
+        case str():
+            return f"{value[:-1]}{'0' if value[-1:] != '0' else '1'}"
+        case int():
+            return value + 1
+        case float():
+            return value - 1.0
+        case tuple():
+            return value[:-1]
+        case None:
+            return b"inline"
+        case bytes():
+            return value + b"x"
+    raise AssertionError(f"no other value of {value!r}")
+
+
+def alterations(variant: Variant) -> Iterator[tuple[str, Variant]]:
+    """The variant with each single field altered, at every level."""
+    for field in fields(Variant):
+        yield field.name, replace(variant, **{field.name: other(getattr(variant, field.name))})
+    for field in fields(Result):
+        changed = other(getattr(variant.result, field.name))
+        result = replace(variant.result, **{field.name: changed})
+        yield f"result.{field.name}", replace(variant, result=result)
+    for field in fields(Blob):
+        blob = variant.result.blobs[0]
+        changed = replace(blob, **{field.name: other(getattr(blob, field.name))})
+        result = replace(variant.result, blobs=(changed,))
+        yield f"blob.{field.name}", replace(variant, result=result)
+    trace = variant.trace
+    yield "trace.digest", replace(variant, trace=replace(trace, digest=other(trace.digest)))
+    for place in range(3):
+        dependency = list(trace.dependencies[1])
+        dependency[place] = other(str(dependency[place])) if place else Kind.STAT
+        dependencies = (trace.dependencies[0], Dependency(*dependency))
+        changed_trace = replace(trace, dependencies=dependencies)
+        yield f"dependency[{place}]", replace(variant, trace=changed_trace)
+    for name in ("parts", "inputs", "parameters", "versions"):
+        (left, right), *rest = getattr(variant, name)
+        for pair in ((other(left), right), (left, other(right)), (left + right[0], right[1:])):
+            whole = (Part(*pair) if name != "versions" else pair, *rest)
+            yield f"{name} {pair}", replace(variant, **{name: whole})
+    yield "identity.file", replace(variant, identity=Identity("x.py", variant.identity.name))
+    yield "never expires", replace(variant, expires=None)
+    yield "expires later", replace(variant, expires=(variant.expires or 0.0) + 1e6)
+
+
+def test_every_single_field_is_covered(bucket: Bucket, written: Variant) -> None:
+    """Whatever is altered in a record, it is no longer believed."""
+    seen = 0
+    for what, altered in alterations(written):
+        assert altered != written, what
+        bucket.planted = {written.key: (altered,)}
+        reader = signed(bucket)
+        assert reader.read_records([written.key]) == {}, what
+        assert sum(reader.refused.values()) == 1, what
+        assert reader.read_result(written.result.digest, len(PAYLOAD)) is None, what
+        seen += 1
+    assert seen > 30
+
+
+def test_an_inline_payload_is_covered(bucket: Bucket) -> None:
+    """Small values ride inside their record and are signed with it."""
+    variant = make_variant(1, payload=PAYLOAD, inline=True)
+    signed(bucket).write_records([variant])
+    ((raw,),) = bucket.read_records([variant.key]).values()
+    assert raw.result.sha256 == sha256_of(PAYLOAD)
+
+    bucket.planted = {variant.key: (replace(raw, result=replace(raw.result, inline=b"the v0lue")),)}
+
+    assert signed(bucket).read_records([variant.key]) == {}
+
+
+def test_a_swapped_payload_is_refused(bucket: Bucket, written: Variant, tmp_path: Path) -> None:
+    """Bytes that an adapter's own checksum accepts, but that nobody signed, never come back."""
+    reader = signed(bucket)
+    assert reader.read_records([written.key])
+    bucket.swapped = {written.result.digest: b"evil value", digest_of(BLOB): b"evil file"}
+
+    assert reader.read_result(written.result.digest, len(PAYLOAD)) is None
+    assert not reader.copy_file(digest_of(BLOB), tmp_path / "blob")
+    assert not (tmp_path / "blob").exists()
+    assert reader.refused == {"a result is not the one that was signed": 2}
+
+
+def test_a_result_without_a_verified_record_is_never_returned(
+    bucket: Bucket, written: Variant, tmp_path: Path
+) -> None:
+    """A digest alone, e.g. from another storage's record, proves nothing."""
+    reader = signed(bucket)
+
+    assert reader.read_result(written.result.digest, len(PAYLOAD)) is None
+    assert not reader.copy_file(digest_of(BLOB), tmp_path / "blob")
+    assert reader.has_results([written.result.digest, digest_of(BLOB)]) == frozenset()
+    assert not (tmp_path / "blob").exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "reader"),
+    [
+        ("signature does not match", lambda bucket: signed(bucket, OTHER_KEY)),
+        ("signature does not match", lambda bucket: signed(bucket, namespace="other")),
+    ],
+    ids=["another key", "another namespace"],
+)
+def test_another_key_or_namespace_is_refused(
+    bucket: Bucket, written: Variant, reason: str, reader: Callable[[Bucket], Signed]
+) -> None:
+    """Records cannot be carried from one namespace to another."""
+    storage = reader(bucket)
+
+    assert storage.read_records([written.key]) == {}
+    assert storage.recent([str(written.identity)]) == {}
+    assert [text for text in storage.refused if reason in text]
+
+
+def test_an_unsigned_record_is_refused(bucket: Bucket, written: Variant) -> None:
+    """It is what every forgery starts with."""
+    bucket.planted = {written.key: (replace(written, signature=""),)}
+    storage = signed(bucket)
+
+    assert storage.read_records([written.key]) == {}
+    assert storage.refused == {"a record is not signed": 1}
+
+
+def test_a_record_under_another_key_is_refused(bucket: Bucket, written: Variant) -> None:
+    """Well signed, but for another computation."""
+    bucket.planted = {"f" * 32: (written,)}
+    storage = signed(bucket)
+
+    assert storage.read_records(["f" * 32]) == {}
+    assert storage.refused == {"a record lies where another one belongs": 1}
+
+
+def test_keys_can_be_rotated(bucket: Bucket, written: Variant) -> None:
+    """New key in front: it signs, the old one still verifies; once it is gone, no more."""
+    both = signed(bucket, OTHER_KEY, KEY)
+    newer = make_variant(2, payload=b"newer")
+    store(both, newer, b"newer")
+
+    assert set(both.read_records([written.key, newer.key])) == {written.key, newer.key}
+    assert set(signed(bucket, OTHER_KEY).read_records([written.key, newer.key])) == {newer.key}
+    assert set(signed(bucket, KEY).read_records([written.key, newer.key])) == {written.key}
+
+
+@pytest.mark.parametrize(("ahead", "believed"), [(599.0, True), (601.0, False)])
+def test_a_record_from_the_future_is_refused(bucket: Bucket, ahead: float, believed: bool) -> None:
+    """Clocks may differ by ten minutes; a record dated further ahead would never expire."""
+    variant = make_variant(1, inline=True, created=NOW + ahead)
+    signed(bucket).write_records([variant])
+
+    assert bool(signed(bucket).read_records([variant.key])) is believed
+
+
+def test_a_good_variant_is_found_among_forged_ones(bucket: Bucket, written: Variant) -> None:
+    """Spam under a key hides nothing that the storage still returns."""
+    forged = [replace(written, id=f"{n:020d}-spam", signature="x" * n) for n in range(9)]
+    bucket.planted = {written.key: (*forged[:4], written, *forged[4:])}
+
+    assert signed(bucket).read_records([written.key]) == {written.key: (written,)}
+
+
+def test_one_warning_for_all_refusals(bucket: Bucket, written: Variant) -> None:
+    """Counted each, told once."""
+    warnings: list[str] = []
+    storage = signed(bucket, OTHER_KEY, on_fault=warnings.append)
+
+    for _ in range(5):
+        storage.read_records([written.key])
+
+    assert len(warnings) == 1
+    assert "bucket://" in warnings[0]
+    assert sum(storage.refused.values()) == 5
+
+
+def test_a_second_payload_under_one_digest_is_refused(bucket: Bucket) -> None:
+    """Two bodies with one xxh3 digest: whichever came second is neither written nor believed."""
+    storage = signed(bucket)
+    digest = "a" * 32
+    storage.write_result(digest, [b"first"])
+    with pytest.raises(StorageError, match="same digest"):
+        storage.write_result(digest, [b"second"])
+
+    result = Result(digest, 6, "json", None, sha256_of(b"second"))
+    twin = replace(make_variant(3), result=result)
+    signer = storage._signer
+    bucket.planted = {twin.key: (replace(twin, signature=signer.sign(twin)),)}
+
+    assert storage.read_records([twin.key]) == {}
+    assert storage.refused == {"a record states another SHA-256 for a result already known": 1}
+
+
+def test_a_record_of_an_unknown_result_is_no_way_in(bucket: Bucket) -> None:
+    """What someone else put under a digest is not vouched for by signing a record of it."""
+    evil = b"evil"
+    bucket.write_result(digest_of(evil), [evil])
+    variant = make_variant(1, payload=evil)
+    signed(bucket).write_records([variant])
+
+    reader = signed(bucket)
+    ((found,),) = reader.read_records([variant.key]).values()
+
+    assert found.result.sha256 == ""
+    assert reader.read_result(variant.result.digest, len(evil)) is None
+
+
+def test_bytes_cannot_change_after_they_were_verified(tmp_path: Path) -> None:
+    """A mapped file of a shared directory shows what others write to it later; what is returned
+    does not."""
+    path = tmp_path / "result"
+    data = os.urandom(3 * mmap.PAGESIZE)
+    path.write_bytes(data)
+
+    class Shared(Bucket):
+        def read_result(self, digest: str, size: int) -> memoryview | None:
+            with path.open("rb") as file:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+    shared = Shared()
+    store(signed(shared), make_variant(1, payload=data), data)
+    reader = signed(shared)
+    reader.read_records([make_variant(1).key])
+    found = reader.read_result(digest_of(data), len(data))
+    with path.open("r+b") as file:
+        file.write(b"evil" * 1000)
+
+    assert found is not None
+    assert bytes(found) == data
+    assert not found.readonly  # still the caller's own to change, as the port says
+
+
+def test_a_link_is_never_made(tmp_path: Path) -> None:
+    """Whoever can write to the stored file could else change the restored one."""
+    inner = LocalStorage(tmp_path / "cache")
+    storage = signed(inner)  # type: ignore[arg-type]
+    file = tmp_path / "file"
+    file.write_bytes(b"content" * 1000)
+    storage.add_file(digest_of(file.read_bytes()), file)
+
+    assert storage.copy_file(digest_of(file.read_bytes()), tmp_path / "copy", True)
+    assert (tmp_path / "copy").stat().st_nlink == 1
+
+
+def test_a_vanished_file_is_a_storage_error(bucket: Bucket, tmp_path: Path) -> None:
+    """Not an OSError, which would break the test that stores it."""
+    with pytest.raises(StorageError, match="add file"):
+        signed(bucket).add_file("a" * 32, tmp_path / "gone")
+
+
+def test_signing_without_a_key_is_a_mistake(bucket: Bucket) -> None:
+    """Nothing is silently unsigned."""
+    with pytest.raises(ConfigurationError, match="PYTEST_TASKCACHE_SIGNING_KEY"):
+        Signed(bucket, (), namespace="main")
