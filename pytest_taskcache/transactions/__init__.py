@@ -1,0 +1,1 @@
+"""Computations staged together, and committed or rolled back together."""

@@ -1,0 +1,100 @@
+"""The bookkeeping of transactions by itself: no cache, no I/O."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_taskcache.ports import Holder, Lease
+from pytest_taskcache.transactions.hooks import run_hooks
+from pytest_taskcache.transactions.transaction import (
+    CommitMode,
+    State,
+    Transaction,
+    TransactionStateError,
+)
+
+
+def lease(key: str) -> Lease:
+    return Lease(key, Holder("run", 0.0, "1@here", "1"), 1)
+
+
+def test_a_lazy_child_shares_its_parents_claims():
+    """An EAGER one has its own, and so has the outermost."""
+    outer = Transaction("outer")
+    assert outer.child("inner", CommitMode.LAZY).claimant == "outer"
+    assert outer.child("inner", CommitMode.OFF).claimant == "outer"
+    assert outer.child("inner", CommitMode.EAGER).claimant == "inner"
+    assert outer.child("inner", CommitMode.EAGER).owns_claims
+
+
+def test_a_child_hands_all_it_holds_to_its_parent():
+    """Entries, locks and hooks, in order; and then holds nothing."""
+    outer = Transaction("outer", entries=["a"])
+    inner = outer.child("inner", CommitMode.LAZY)
+    inner.stage("b", lease("key"))
+    inner.on_commit(print)
+    inner.hand_to_parent()
+    assert outer.entries == ["a", "b"]
+    assert outer.leases == {"b": lease("key")}
+    assert outer.committing == [print]
+    assert inner.state is State.COMMITTED
+    assert not inner.used
+
+
+def test_a_parent_that_has_ended_takes_nothing():
+    """Nor does it open children, nor stage."""
+    outer = Transaction("outer")
+    inner = outer.child("inner", CommitMode.LAZY)
+    assert outer.end(State.COMMITTED)
+    assert not outer.end(State.ROLLED_BACK)
+    for use in (
+        inner.hand_to_parent,
+        lambda: outer.stage("x"),
+        lambda: outer.child("c", CommitMode.LAZY),
+    ):
+        with pytest.raises(TransactionStateError, match="already committed"):
+            use()
+
+
+def test_the_owner_settles():
+    """The innermost one around that has claims of its own."""
+    outer = Transaction("outer")
+    eager = outer.child("eager", CommitMode.EAGER)
+    assert eager.child("x", CommitMode.LAZY).child("y", CommitMode.OFF).owner() is eager
+    assert outer.owner() is outer
+
+
+def test_a_claim_on_anothers_entry_counts_as_use():
+    """Of all transactions that share the claims."""
+    outer = Transaction("outer")
+    outer.child("x", CommitMode.LAZY).touch()
+    assert outer.used
+    other = Transaction("other")
+    other.child("x", CommitMode.EAGER).touch()
+    assert not other.used
+
+
+def test_run_hooks_reports_and_goes_on():
+    """Only what is not an Exception passes through."""
+    told = []
+
+    def failing(transaction):
+        raise ValueError("no")
+
+    def interrupted(transaction):
+        raise KeyboardInterrupt
+
+    run_hooks(
+        [failing, lambda t: told.append(t)], Transaction("t"), lambda *args: told.append(args[0])
+    )
+    assert [told[0], told[1].claimant] == [failing.__qualname__, "t"]
+    with pytest.raises(KeyboardInterrupt):
+        run_hooks([interrupted], Transaction("t"), lambda *args: None)
+
+
+def test_errors_survive_pickling():
+    """pytest-xdist carries them between processes."""
+    import pickle
+
+    error = pickle.loads(pickle.dumps(TransactionStateError("committed")))
+    assert "open a new one" in str(error)
