@@ -1,0 +1,1 @@
+"""Get or compute: decisions are pure functions, the I/O around them is thin."""

@@ -1,0 +1,540 @@
+"""Get or compute: the one place where windows open, and where everything else is called from."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from pytest_taskcache.engine import active
+from pytest_taskcache.engine.computation import Basis, Computation, Options, Place
+from pytest_taskcache.engine.eligibility import (
+    Access,
+    Mode,
+    Refresh,
+    Refusal,
+    access,
+    objection,
+)
+from pytest_taskcache.engine.ending import done_alone
+from pytest_taskcache.engine.frames import Frame, Frames
+from pytest_taskcache.engine.keeping import Keeper
+from pytest_taskcache.engine.keying import Keyed, Keys
+from pytest_taskcache.engine.locking import Locks, Wanted, computing
+from pytest_taskcache.engine.payloads import Payloads
+from pytest_taskcache.engine.reading import Found, Reader, with_declared, with_target
+from pytest_taskcache.engine.routes import Route, Routes
+from pytest_taskcache.errors import ConfigurationError, LockError, StorageError
+from pytest_taskcache.model.decision import Decision, Fault, Miss, Uncacheable, Why
+from pytest_taskcache.model.dependency import Observed
+from pytest_taskcache.model.event import Computed, Decided, Event, Faulted
+from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.policies.algebra import IsolationLevel, LockSpec
+from pytest_taskcache.ports import (
+    Fingerprints,
+    KeyStorage,
+    Lease,
+    LockManager,
+    Observation,
+    Observer,
+    ResultStorage,
+    Storage,
+)
+from pytest_taskcache.transactions.staging import Run, Staging, Verdict
+from pytest_taskcache.transactions.transaction import CommitMode, Transaction
+
+_NOTHING = object()
+
+Steps: TypeAlias = "Generator[float, None, Found | Attempt]"
+
+
+@dataclass(eq=False, slots=True)
+class _Asked:
+    """A computation that was not found, and whose lock is to be taken."""
+
+    computation: Computation
+    keyed: Keyed
+    route: Route
+    allowed: Access
+    transaction: Transaction | None
+    manager: LockManager
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """A computation that has to run: call it, then `Engine.complete` or `Engine.abandon`."""
+
+    computation: Computation
+    decision: Decision
+    keyed: Keyed | None
+    route: Route
+    access: Access
+    frame: Frame
+    started: float
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What became of a computed value: what it rests on, and its record if it was kept."""
+
+    basis: Basis
+    observed: Observed
+    variant: Variant | None
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an engine is composed of; `config.factory` composes it."""
+
+    run: Run
+    worker: str
+    route: Route
+    local: Storage
+    staging: Staging
+    fingerprints: Fingerprints
+    observation: Observation | None
+    payloads: Payloads
+    resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
+    resolve_locks: Callable[[LockSpec], LockManager]
+    lock_manager: LockManager | None
+    isolation: IsolationLevel
+    several_workers: bool = False
+    mode: Mode = Mode.READ_WRITE
+    refresh: Refresh = field(default_factory=Refresh)
+    versions: tuple[tuple[str, str], ...] = ()
+    clock: Callable[[], float] = time.time
+
+
+class Engine:
+    """Answers computations from the cache, or has them run and keeps what they return.
+
+    It never raises what a storage, a lock manager or a serializer raised: such a fault is
+    notified, and the computation runs. It does raise what the author of a computation can mend
+    (ConfigurationError).
+    """
+
+    def __init__(self, parts: Parts, observers: Iterable[Observer] = ()) -> None:
+        self.parts = parts
+        self.run = parts.run
+        self.worker = parts.worker
+        self.pid = os.getpid()
+        self.process = f"{self.pid}@{socket.gethostname()}"
+        self.staging = parts.staging
+        self.fingerprints = parts.fingerprints
+        self.routes = Routes(parts.route, parts.resolve_route)
+        self.frames = Frames()
+        self.keys = Keys(parts.payloads, parts.clock)
+        self.observers = list(observers)
+        self._deaf: set[int] = set()
+        self.root: Transaction | None = None
+        self.place = Place()
+        """The running test, as functions called from it see it."""
+        self.used: set[str] = set()
+        """Ids of the variants that were hits; eviction is told of them at the end."""
+        self.reader = Reader(
+            parts.run.id,
+            parts.staging,
+            parts.local,
+            parts.payloads,
+            parts.observation,
+            parts.clock,
+            parts.fingerprints.name_of,
+        )
+        self.reader.shared = parts.several_workers
+        self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
+        self.keeper = Keeper(
+            parts.run.id,
+            parts.worker,
+            str(self.pid),
+            parts.staging,
+            parts.local,
+            self.routes,
+            parts.payloads,
+            parts.versions,
+            self.notify,
+            parts.clock,
+            self.locks.still_held,
+        )
+
+    # -------------------------------------------------------------- getting or computing
+
+    def open(self, computation: Computation) -> Found | Attempt:
+        """As `steps`, sleeping through the waits."""
+        asked = self._ask(computation)
+        if not isinstance(asked, _Asked):
+            return asked
+        steps = self._lock(asked, blocks=True)
+        try:
+            while True:
+                time.sleep(next(steps))
+        except StopIteration as end:
+            result: Found | Attempt = end.value
+            return result
+
+    def steps(self, computation: Computation, *, blocks: bool) -> Steps:
+        """Looks a computation up; yields seconds to sleep while someone else computes it.
+        ``blocks``: whether nothing else runs in this thread meanwhile.
+
+        Returns what was found, or the attempt that its caller must run, and then complete or
+        abandon. Raises ConfigurationError for what the author of the computation can mend.
+        """
+        asked = self._ask(computation)
+        if not isinstance(asked, _Asked):
+            return asked
+        return (yield from self._lock(asked, blocks=blocks))
+
+    def _ask(self, computation: Computation) -> Found | Attempt | _Asked:
+        """The first look: the whole of a hit, and of a miss that takes no lock."""
+        options = computation.options
+        allowed = access(self.parts.mode, options)
+        if not (allowed.consult or allowed.record):
+            off = "persist=False" if not options.persist else "cache switched off"
+            return self._attempt(computation, Uncacheable(off), allowed)
+        keyed = self.keys.of(computation)
+        if not isinstance(keyed, Keyed):
+            return self._attempt(computation, keyed, allowed)
+        try:
+            route = self.routes.of(options)
+        except StorageError as error:
+            fault = Fault(f"{error.operation} failed: {error.reason}", str(error))
+            return self._attempt(computation, fault, allowed)
+        manager = self._manager(options) if allowed.record else None
+        transaction = self.current()
+        outcome = self._look(computation, keyed, route, allowed, transaction)
+        if isinstance(outcome, Found):
+            self._reuse(computation, keyed, outcome)
+            return outcome
+        if manager is None:
+            return self._attempt(computation, outcome, allowed, keyed, route)
+        return _Asked(computation, keyed, route, allowed, transaction, manager)
+
+    def _lock(self, asked: _Asked, *, blocks: bool) -> Steps:
+        """Takes the lock of what was not found, or waits for whoever has it."""
+        computation, keyed, route, allowed = (
+            asked.computation,
+            asked.keyed,
+            asked.route,
+            asked.allowed,
+        )
+        wanted = Wanted(
+            keyed.key,
+            computation.test or str(keyed.key.identity),
+            lambda: self._look(computation, keyed, route, allowed, asked.transaction),
+            lambda: self.reader.is_staged(keyed, computation.test),
+            lambda: self._last_duration(keyed, route),
+            allowed.consult,
+            blocks,
+        )
+        locked = yield from self.locks.acquire(wanted, asked.manager)
+        if isinstance(locked, Found):
+            self._reuse(computation, keyed, locked)
+            return locked
+        return self._attempt(computation, locked.decision, allowed, keyed, route, locked.lease)
+
+    def _look(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        route: Route,
+        allowed: Access,
+        transaction: Transaction | None,
+    ) -> Found | Miss | Fault:
+        if not allowed.consult:
+            return Miss(Why.REFRESH)
+        refresh = self.parts.refresh
+        fresh_only = refresh.asked and refresh.covers(str(keyed.key.identity))
+        if self.frames.none_open:
+            return self.reader.look_up(
+                computation, keyed, route, transaction, fresh_only=fresh_only
+            )
+        with self.quiet():
+            return self.reader.look_up(
+                computation, keyed, route, transaction, fresh_only=fresh_only
+            )
+
+    def refuse(self, attempt: Attempt, reason: str, detail: str = "") -> Completed:
+        """Ends an attempt whose value was computed but may not be kept."""
+        return self._finish(attempt, _NOTHING, (), Refusal(reason, detail))
+
+    def complete(
+        self, attempt: Attempt, value: object, *, pinned: Sequence[Part] = ()
+    ) -> Completed:
+        """Takes the value of an attempt: closes its window, serializes it at once and stages it.
+
+        ``pinned`` are parts a later look-up must agree with, known only now. Never raises for
+        what cannot be stored.
+        """
+        return self._finish(attempt, value, pinned, None)
+
+    def _finish(
+        self, attempt: Attempt, value: object, pinned: Sequence[Part], refusal: Refusal | None
+    ) -> Completed:
+        duration = time.perf_counter() - attempt.started
+        observed = self.frames.close(attempt.frame)
+        self._leave(attempt)
+        basis = self._basis(attempt, observed)
+        variant: Variant | None = None
+        refusal = refusal or self._refusal(attempt, observed)
+        if refusal is None and attempt.keyed is not None:
+            with self.quiet():
+                kept = self._keep(attempt, attempt.keyed, value, basis, duration, pinned)
+            if isinstance(kept, Refusal):
+                refusal = kept
+            else:
+                variant = kept
+                basis = self._as_used(attempt, attempt.keyed, variant, basis)
+        if attempt.lease is not None:
+            self.locks.release(attempt.lease)
+        self._tell_computed(attempt, duration, refusal)
+        self.frames.absorb(basis)
+        return Completed(basis, observed, variant, refusal)
+
+    def _keep(
+        self,
+        attempt: Attempt,
+        keyed: Keyed,
+        value: object,
+        basis: Basis,
+        duration: float,
+        pinned: Sequence[Part],
+    ) -> Variant | Refusal:
+        transaction = self.current()
+        options = attempt.computation.options
+        kept = self.keeper.keep(
+            value,
+            attempt.computation,
+            keyed,
+            attempt.route,
+            basis,
+            duration=duration,
+            transaction=transaction,
+            lease=attempt.lease,
+            pinned=pinned,
+        )
+        if isinstance(kept, Refusal):
+            return kept
+        if transaction is None or options.commit is CommitMode.EAGER:
+            done_alone(options.on_commit, self, label=attempt.computation.test)
+            return kept
+        self.reader.shared = True
+        if attempt.lease is not None:
+            self.locks.rest(attempt.lease)
+            attempt.lease = None  # the transaction has it until it ends
+        transaction.committing += options.on_commit
+        transaction.rolling_back += options.on_rollback
+        return kept
+
+    def _as_used(self, attempt: Attempt, keyed: Keyed, variant: Variant, basis: Basis) -> Basis:
+        """The basis as a consumer sees it, the same as on a hit: the author of a kept value
+        answers for its opaque deeds, it rests on its target, and what is staged is derived
+        from."""
+        self.frames.forgive(attempt.frame)
+        if keyed.target:
+            target = self.reader.target_dependency(keyed.target, variant.result.digest)
+            basis = with_target(basis, target)
+        staged = self.current() is not None and attempt.computation.options.commit is (
+            CommitMode.LAZY
+        )
+        made_of = basis.derives_from | {variant.id} if staged else basis.derives_from
+        return replace(basis, opaque=(), expires=variant.expires, derives_from=made_of)
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Ends an attempt whose computation raised: nothing is kept, the lock goes."""
+        observed = self.frames.close(attempt.frame)
+        self._leave(attempt)
+        if attempt.lease is not None:
+            self.locks.release(attempt.lease)
+        self.frames.absorb(self._basis(attempt, observed))
+
+    # ------------------------------------------------------------------- transactions
+
+    def current(self) -> Transaction | None:
+        """The innermost open transaction as seen from here."""
+        return active.current_transaction(self)
+
+    def is_forked(self) -> bool:
+        """Whether this is a forked child: it stages, settles and ends nothing."""
+        return os.getpid() != self.pid
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """A context for the cache's own work, of which no window takes notice."""
+        observation = self.parts.observation
+        return observation.muted() if observation is not None else nullcontext()
+
+    def settle(self, claimant: str, verdict: Verdict, *, retain_for: str = "") -> int | None:
+        """As `Keeper.settle`; a forked child settles nothing."""
+        if self.is_forked():
+            return 0
+        return self.keeper.settle(claimant, verdict, retain_for=retain_for)
+
+    def claim(self, ids: Collection[str], transaction: Transaction) -> None:
+        """Makes a transaction a user of staged entries of others: it commits them if it passes."""
+        if not ids or self.is_forked():
+            return
+        try:
+            with self.quiet():
+                claimed = self.staging.claim(ids, transaction.claimant)
+            if claimed:
+                transaction.touch()
+        except StorageError as error:
+            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+
+    # -------------------------------------------------------------------------- telling
+
+    def notify(self, event: Event) -> None:
+        """Tells every observer; one that raises is reported to the others, and breaks nothing."""
+        for observer in self.observers:
+            if self._deaf and id(observer) in self._deaf:
+                continue
+            try:
+                observer.notify(event)
+            except Exception as error:  # observers may be users' code
+                # Told no more, or it would be reported with every event to come.
+                self._deaf.add(id(observer))
+                self.notify(Faulted("observer failed", f"{type(error).__name__}: {error}"))
+
+    def close(self) -> None:
+        """Gives back locks and storages. Never raises."""
+        self.locks.release_all()
+        self.routes.close()
+        if self.parts.lock_manager is not None:
+            self.parts.lock_manager.close()
+
+    # ------------------------------------------------------------------------ internals
+
+    def _attempt(
+        self,
+        computation: Computation,
+        decision: Decision,
+        allowed: Access,
+        keyed: Keyed | None = None,
+        route: Route | None = None,
+        lease: Lease | None = None,
+    ) -> Attempt:
+        context = computation.context
+        if isinstance(decision, Fault):
+            self.notify(Faulted(decision.reason, decision.detail))
+        key = keyed.key if keyed is not None else None
+        self.notify(
+            Decided(context.subject, context.identity, decision, key, test=computation.test)
+        )
+        observation = self.parts.observation
+        window = observation.open_window(context.function) if observation is not None else None
+        frame = self.frames.open(window)
+        if key is not None:
+            computing.set(computing.get() | {key.digest})
+        return Attempt(
+            computation,
+            decision,
+            keyed,
+            route or self.routes.default,
+            allowed,
+            frame,
+            time.perf_counter(),
+            lease,
+        )
+
+    def _leave(self, attempt: Attempt) -> None:
+        if attempt.keyed is not None:
+            computing.set(computing.get() - {attempt.keyed.key.digest})
+
+    def _reuse(self, computation: Computation, keyed: Keyed, found: Found) -> None:
+        variant = found.decision.variant
+        saved = 0.0
+        if variant is not None:
+            saved = variant.duration
+            self.used.add(variant.id)
+        context = computation.context
+        self.notify(
+            Decided(
+                context.subject,
+                context.identity,
+                found.decision,
+                keyed.key,
+                saved,
+                computation.test,
+            )
+        )
+        self.frames.absorb(found.basis)
+
+    def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:
+        if attempt.keyed is None:
+            decision = attempt.decision
+            if isinstance(decision, Uncacheable | Fault):
+                return Refusal(decision.reason, decision.detail)
+            return Refusal("no key")
+        if not attempt.access.record:
+            return Refusal("cache is read-only")
+        return objection(
+            observed,
+            attempt.frame.taints,
+            vouched=attempt.keyed.key.vouched,
+            forked=self.is_forked(),
+        )
+
+    def _basis(self, attempt: Attempt, observed: Observed) -> Basis:
+        options, frame = attempt.computation.options, attempt.frame
+        trace = observed.trace
+        if attempt.keyed is not None:
+            trace = with_declared(trace, options.policy, attempt.keyed)
+        return Basis(
+            trace,
+            observed.opaque,
+            frame.expires,
+            frozenset(frame.derives_from),
+            tuple(sorted({*frame.taints, *options.taints})),
+        )
+
+    def _manager(self, options: Options) -> LockManager | None:
+        policy = options.policy
+        level = policy.isolation_level or self.parts.isolation
+        if level is IsolationLevel.AUTO:
+            several = self.parts.several_workers
+            level = IsolationLevel.SERIALIZABLE if several else IsolationLevel.READ_COMMITTED
+            if self.parts.lock_manager is None and policy.lock_manager is None:
+                return None
+        if level is IsolationLevel.READ_COMMITTED:
+            return None
+        if policy.lock_manager is None:
+            if self.parts.lock_manager is None:
+                raise ConfigurationError(
+                    "isolation_level",
+                    "SERIALIZABLE needs a lock manager",
+                    "add .configure(lock_manager=...), e.g. MemoryLockManager() or "
+                    "FileLockManager(directory)",
+                )
+            return self.parts.lock_manager
+        try:
+            return self.parts.resolve_locks(policy.lock_manager)
+        except LockError as error:
+            self.notify(Faulted("lock manager failed", str(error)))
+            return None
+
+    def _last_duration(self, keyed: Keyed, route: Route) -> float:
+        name = str(keyed.key.identity)
+        try:
+            last = route.records.recent([name]).get(name)
+        except StorageError:
+            return 0.0  # only bounds the wait; the look-up reports the fault
+        return last.duration if last is not None else 0.0
+
+    def _tell_computed(self, attempt: Attempt, duration: float, refusal: Refusal | None) -> None:
+        context = attempt.computation.context
+        self.notify(
+            Computed(
+                context.subject,
+                context.identity,
+                duration,
+                refusal is None,
+                refusal.reason if refusal is not None else "",
+                refusal.detail if refusal is not None else "",
+                attempt.computation.test,
+            )
+        )

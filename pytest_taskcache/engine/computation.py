@@ -1,0 +1,153 @@
+"""A computation about to happen, and what its author asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.model.dependency import Opaque, Trace
+from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
+from pytest_taskcache.policies.algebra import StorageSpec
+from pytest_taskcache.policies.custom import KeyFn
+from pytest_taskcache.ports import Serializer
+from pytest_taskcache.transactions.transaction import CommitMode, Hook
+
+_PLAIN = frozenset({"TASK_SOURCE", "INPUTS", "OBSERVED"})
+
+Validator: TypeAlias = "Callable[[Any, Variant], bool]"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `@cached`, `@cached_fixture` and `@pytest.mark.cached` can be told.
+
+    Raises ConfigurationError for a value that cannot work.
+    """
+
+    policy: CachePolicy = DEFAULT
+    key: str | None = None
+    key_fn: KeyFn | None = None
+    expiration: timedelta | None = None
+    validator: Validator | None = None
+    target: str | None = None
+    refresh: bool = False
+    serializer: str | Serializer | None = None
+    result_storage: StorageSpec | None = None
+    commit: CommitMode | str = CommitMode.LAZY
+    persist: bool = True
+    allow: frozenset[str] = frozenset()
+    consumers: str = "any"
+    retry_inputs: bool = False
+    on_commit: tuple[Hook, ...] = ()
+    on_rollback: tuple[Hook, ...] = ()
+    taints: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Why whoever uses such a value cannot be cached this time."""
+    plain: bool = field(init=False, repr=False, compare=False)
+    """Whether the key follows from the function's source and its arguments alone."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, CachePolicy):
+            raise ConfigurationError(
+                "policy", f"{self.policy!r} is no policy", "combine those of pytest_taskcache"
+            )
+        object.__setattr__(self, "commit", CommitMode.parse(self.commit))
+        object.__setattr__(self, "allow", frozenset(self.allow))
+        named = [name for name in ("key", "key_fn", "target") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ConfigurationError(
+                " and ".join(named), "each names the key outright", "give only one of them"
+            )
+        if self.key is not None and not (isinstance(self.key, str) and self.key):
+            raise ConfigurationError("key", f"{self.key!r} is no name", "give a non-empty string")
+        if self.expiration is not None and not isinstance(self.expiration, timedelta):
+            raise ConfigurationError(
+                "expiration",
+                f"{self.expiration!r} is no duration",
+                "give a datetime.timedelta, e.g. timedelta(days=1)",
+            )
+        if self.target is not None and not (isinstance(self.target, str) and self.target):
+            raise ConfigurationError(
+                "target", f"{self.target!r} is no name", "give a templated file name"
+            )
+        for name in ("validator", "key_fn"):
+            if (value := getattr(self, name)) is not None and not callable(value):
+                raise ConfigurationError(
+                    name,
+                    f"{value!r} cannot be called",
+                    "give fn(context, record) -> bool"
+                    if name == "validator"
+                    else "give fn(context, arguments) -> str",
+                )
+        if self.consumers not in ("any", "all"):
+            raise ConfigurationError(
+                "consumers", f"{self.consumers!r} is unknown", "use 'any' or 'all'"
+            )
+        object.__setattr__(self, "taints", tuple(self._taints()))
+        object.__setattr__(
+            self, "plain", not named and not self.validator and self.policy.labels <= _PLAIN
+        )
+
+    def _taints(self) -> Iterator[str]:
+        named = self.key or self.key_fn or self.target
+        if not named and self.policy.has("RUN_ID"):
+            yield "a value with policy RUN_ID"
+        if not named and not self.policy.components:
+            yield "a value with policy NO_CACHE"
+        if self.validator is not None:
+            yield "a value with a validator"
+        if self.refresh:
+            yield "a value with refresh=True"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The test that is running: its node id, module, name and parameters."""
+
+    test: str = ""
+    module: str = ""
+    name: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the validity of a value rests on; its consumers inherit it.
+
+    ``opaque``: deeds that nobody answers for (the author of a value that is kept answers for
+    its own). ``derives_from``: staged entries it was made of. ``taints``: why a consumer cannot
+    be cached this time. ``expires``: POSIX seconds.
+    """
+
+    trace: Trace = field(default_factory=Trace)
+    opaque: tuple[Opaque, ...] = ()
+    expires: float | None = None
+    derives_from: frozenset[str] = frozenset()
+    taints: tuple[str, ...] = ()
+
+
+# Not frozen, like `Found`: that would cost each hit half a microsecond.
+@dataclass(eq=False, slots=True)
+class Computation:
+    """One call, set-up or run: what it is called, what it is given, what was asked for. Not to
+    be changed.
+
+    ``extra`` are parts of the key beyond the policy's. ``pinned`` are parts that a record must
+    agree with if it has them, without being part of the key (what a fixture looked at through
+    its ``request``).
+    """
+
+    context: TaskContext
+    arguments: Mapping[str, object]
+    options: Options
+    extra: tuple[Part, ...] = ()
+    pinned: Callable[[str], str] | None = None
+    wide: bool = False
+    """Whether it outlives the test that asked for it (a fixture of a wider scope)."""
+    test: str = ""
+    form: str = ""
+    """How the stored value stands for what was computed; ``items`` for a generator's."""

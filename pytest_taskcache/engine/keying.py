@@ -1,0 +1,128 @@
+"""From a computation to its key, or to the reason why it has none."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pytest_taskcache.engine.computation import Computation, Options
+from pytest_taskcache.engine.payloads import Payloads
+from pytest_taskcache.engine.targets import target_name
+from pytest_taskcache.engine.validators import Present
+from pytest_taskcache.errors import ConfigurationError, UndigestableError
+from pytest_taskcache.fingerprint.functions import digest_function
+from pytest_taskcache.model.decision import Fault, Uncacheable
+from pytest_taskcache.model.key import Key, Part
+from pytest_taskcache.policies.algebra import Declined
+from pytest_taskcache.policies.custom import CacheKeyFnPolicy
+from pytest_taskcache.policies.derivation import derive, name_outright
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A key, with what a validator will be told, and the target file if one is named."""
+
+    key: Key
+    present: Present | None = None
+    target: str = ""
+
+
+_SCALARS = frozenset({int, bool, str, type(None)})
+_KEPT = 10_000
+
+
+class Keys:
+    """Keys of one run. Calls of functions with plain arguments get theirs from memory: deriving
+    it anew would be a quarter of a warm hit's time."""
+
+    def __init__(self, payloads: Payloads, clock: Callable[[], float]) -> None:
+        self._payloads = payloads
+        self.clock = clock
+        self._known: dict[tuple[object, ...], tuple[Options, Keyed]] = {}
+
+    def of(self, computation: Computation) -> Keyed | Uncacheable | Fault:
+        """As `key_of`."""
+        options = computation.options
+        context = computation.context
+        if not options.plain or computation.extra or context.input_digests:
+            return key_of(computation, self._payloads, self.clock)
+        values = tuple(computation.arguments.values())
+        kinds = tuple(map(type, values))
+        # A text may be a path, which counts by where it lies.
+        if not _SCALARS.issuperset(kinds) or (
+            str in kinds and any(isinstance(v, str) and "/" in v for v in values)
+        ):
+            return key_of(computation, self._payloads, self.clock)
+        function = context.function
+        try:
+            source = digest_function(function)
+        except Exception:  # said in the right words by the derivation, which meets it again
+            return key_of(computation, self._payloads, self.clock)
+        name = (function, id(options), source, values, kinds, tuple(computation.arguments))
+        known = self._known.get(name)
+        if known is not None and known[0] is options:
+            return known[1]
+        keyed = key_of(computation, self._payloads, self.clock)
+        if isinstance(keyed, Keyed):
+            if len(self._known) > _KEPT:
+                self._known.clear()
+            self._known[name] = options, keyed
+        return keyed
+
+
+def key_of(
+    computation: Computation, payloads: Payloads, clock: Callable[[], float]
+) -> Keyed | Uncacheable | Fault:
+    """The key of a computation, or why it has none.
+
+    Raises ConfigurationError for what its author wrote and can mend (a target that leaves its
+    directory, a key function that returns no text).
+    """
+    options = computation.options
+    try:
+        spec = options.serializer
+        name = payloads.default_name if spec is None else payloads.chosen(spec).name
+        return _keyed(computation, name, clock)
+    except Declined as declined:
+        return Uncacheable("no key by policy", str(declined))
+    except UndigestableError as error:
+        return Uncacheable("input cannot be digested", str(error))
+    except ConfigurationError:
+        raise
+    except Exception as error:  # key functions and hashers are users' code; the call still runs
+        return Fault("key not derived", f"{type(error).__name__}: {error}")
+
+
+def _keyed(computation: Computation, serializer: str, clock: Callable[[], float]) -> Keyed:
+    options, context, arguments = computation.options, computation.context, computation.arguments
+    form = (Part("form", computation.form),) if computation.form else ()
+    target = ""
+    if options.target is not None:
+        now = datetime.fromtimestamp(clock())
+        target = target_name(options.target, context, arguments, now)
+        key = name_outright(target, context, serializer=serializer, part="target", extra=form)
+    elif options.key is not None:
+        key = name_outright(options.key, context, serializer=serializer, extra=form)
+    else:
+        policy = options.policy
+        if options.key_fn is not None:
+            policy = CacheKeyFnPolicy(options.key_fn)
+        extra = (*computation.extra, *form)
+        key = derive(policy, context, arguments, serializer=serializer, extra=extra)
+    present = _present(computation) if options.validator is not None else None
+    return Keyed(key, present, target)
+
+
+def _present(computation: Computation) -> Present:
+    """What a validator compares. An input that cannot be digested equals nothing, not even
+    itself."""
+    context = computation.context
+    inputs: list[Part] = []
+    for name, value in computation.arguments.items():
+        try:
+            inputs += context.digest_inputs({name: value}, computation.options.policy.excluded)
+        except UndigestableError:
+            inputs.append(Part(f"inputs.{name}", f"undigestable {uuid.uuid4().hex}"))
+    return Present(tuple(sorted(set(inputs))), context.digest_parameters())

@@ -1,0 +1,173 @@
+"""Values to results and back: serializer, digest, result storage."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import xxhash
+
+from pytest_taskcache.engine.temporary_paths import named_in
+from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
+from pytest_taskcache.model.record import Blob, Result
+from pytest_taskcache.ports import Payload, Restore, ResultStorage, Serializer
+from pytest_taskcache.serializers.catalog import for_reading, serializer_for
+
+INLINE = 4096
+"""Payloads up to this many bytes ride inside their record."""
+
+
+class LostResultError(Exception):
+    """A record's value is absent, damaged or unreadable here; ``args[0]`` says which."""
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """Writes values to, and reads them from, result storages.
+
+    ``targets`` is the directory of target files, ``scratch`` makes a fresh one for restored
+    trees; a ``Path`` under ``temporary()`` is stored as a tree unless its author chose a
+    serializer.
+    """
+
+    scratch: Callable[[], Path]
+    temporary: Callable[[], Path | None]
+    targets: Path
+    restores: dict[int, tuple[ResultStorage, Restore]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """One for each storage; made anew it would be a tenth of a hit's time."""
+
+    @functools.cached_property
+    def default_name(self) -> str:
+        """The name of the serializer of those who did not choose one."""
+        return _default().name
+
+    def chosen(self, spec: str | Serializer | None) -> Serializer:
+        """The serializer a computation asked for; pickle by default."""
+        if spec is None:
+            return _default()
+        return serializer_for(spec)
+
+    def write(
+        self,
+        value: object,
+        spec: str | Serializer | None,
+        results: ResultStorage,
+        *,
+        portable: bool = False,
+    ) -> Result:
+        """Stores a value; its pointer. ``portable`` refuses one that names the run's temporary
+        directory. Raises SerializationError or StorageError."""
+        serializer = self.chosen(spec)
+        if spec is None and isinstance(value, Path) and self.is_temporary(value):
+            serializer = serializer_for("tree")
+        payload = _dumped(serializer, value)
+        if portable:
+            self._refuse_temporary(serializer, value, payload)
+        blobs = []
+        for blob in payload.blobs:
+            results.add_file(blob.digest, blob.path)
+            blobs.append(Blob(blob.digest, blob.size))
+        digest = xxhash.xxh3_128()
+        for chunk in payload.chunks:
+            digest.update(chunk)
+        name, size, inline = digest.hexdigest(), payload.size, None
+        if size <= INLINE:
+            inline = b"".join(payload.chunks)
+        else:
+            results.write_result(name, payload.chunks)
+        return Result(name, size, serializer.name, inline, "", tuple(blobs))
+
+    def _refuse_temporary(self, serializer: Serializer, value: object, payload: Payload) -> None:
+        temporary = self.temporary()
+        if temporary is None:
+            return
+        named = named_in(value, payload.chunks, temporary)
+        if named:
+            raise SerializationError(
+                serializer.name,
+                type(value).__qualname__,
+                f"it names a path in {named}, which the next run does not have; return the "
+                f"directory or file itself, as a pathlib.Path, and it is stored whole",
+            )
+
+    def read(
+        self, result: Result, results: ResultStorage, spec: str | Serializer | None = None
+    ) -> object:
+        """A new value; ``spec`` is the serializer its computation asked for. Raises
+        LostResultError, or StorageError where the storage failed."""
+        if spec is None and result.serializer == self.default_name:
+            serializer: Serializer | None = _default()
+        else:
+            serializer = for_reading(result.serializer, self.chosen(spec))
+        if serializer is None:
+            raise LostResultError(f"written by {result.serializer}, which is not readable here")
+        if serializer.executes and not results.trusted:
+            raise LostResultError(f"{results.describe()} is not trusted with {serializer.name}")
+        data: memoryview | None
+        if result.inline is not None:
+            data = memoryview(result.inline)
+            if len(data) != result.size or xxhash.xxh3_128_hexdigest(data) != result.digest:
+                raise LostResultError("damaged")
+        else:
+            data = results.read_result(result.digest, result.size)
+            if data is None:
+                raise LostResultError("absent or damaged")
+
+        try:
+            return serializer.load(data, self._restore(results))
+        except (SerializationError, StorageError) as error:
+            raise LostResultError(str(error)) from error
+        except Exception as error:  # a user's serializer or class may raise anything
+            raise LostResultError(f"{type(error).__name__}: {error}") from error
+
+    def _restore(self, results: ResultStorage) -> Restore:
+        known = self.restores.get(id(results))
+        if known is not None and known[0] is results:
+            return known[1]
+
+        def copy(digest: str, destination: Path, readonly: bool) -> None:
+            if not results.copy_file(digest, destination, readonly):
+                raise StorageError(results.describe(), "restore a file", "absent or damaged")
+
+        restore = Restore(self.scratch, copy)
+        self.restores[id(results)] = results, restore
+        return restore
+
+    def is_temporary(self, path: Path) -> bool:
+        """Whether a path lies in the run's temporary directory, which will not outlive it."""
+        temporary = self.temporary()
+        return temporary is not None and path.is_absolute() and path.is_relative_to(temporary)
+
+
+@functools.cache
+def _default() -> Serializer:
+    return serializer_for("pickle")
+
+
+def transfer(result: Result, source: ResultStorage, destination: ResultStorage) -> None:
+    """Copies a result and its blobs between storages. Raises StorageError if any is lost."""
+    wanted = [] if result.inline is not None else [(result.digest, result.size)]
+    wanted += [(blob.digest, blob.size) for blob in result.blobs]
+    present = destination.has_results([digest for digest, _ in wanted]) if wanted else frozenset()
+    for digest, size in wanted:
+        if digest in present:
+            continue
+        data = source.read_result(digest, size)
+        if data is None:
+            raise StorageError(source.describe(), "read a staged value", "absent or damaged")
+        destination.write_result(digest, (data,))
+
+
+def _dumped(serializer: Serializer, value: object) -> Payload:
+    try:
+        return serializer.dump(value)
+    except (SerializationError, ConfigurationError):
+        raise
+    except Exception as error:  # a user's __reduce__ or serializer may raise anything
+        raise SerializationError(
+            serializer.name, type(value).__qualname__, f"{type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,369 @@
+"""Looking a key up: staged values of this run first, then committed records, then a target."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_taskcache.engine.computation import Basis, Computation, Options
+from pytest_taskcache.engine.explain import explain_absence
+from pytest_taskcache.engine.keying import Keyed
+from pytest_taskcache.engine.lookup import choose
+from pytest_taskcache.engine.payloads import LostResultError, Payloads
+from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.engine.targets import TargetFile, read_target
+from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
+from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
+from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.observation.traces import digest_of
+from pytest_taskcache.policies import CachePolicy
+from pytest_taskcache.policies.parts import Declared
+from pytest_taskcache.ports import Observation, ResultStorage
+from pytest_taskcache.transactions.staging import Staging
+from pytest_taskcache.transactions.transaction import Transaction
+
+_KEPT = 10_000
+_OFF = "/off/"
+
+
+class ValidatorFailedError(Exception):
+    """A user's validator raised; ``args[0]`` says what."""
+
+
+@dataclass(eq=False, slots=True)
+class Found:
+    """A hit: the freshly decoded value, and what it rests on. Not to be changed."""
+
+    value: object
+    decision: Hit
+    basis: Basis
+
+
+@dataclass
+class Reader:
+    """Answers lookups. Faults of storages come back as `Fault`, never as exceptions."""
+
+    run_id: str
+    staging: Staging
+    staged_results: ResultStorage
+    payloads: Payloads
+    observation: Observation | None
+    clock: Callable[[], float]
+    name_of: Callable[[Path], str]
+    """The name of a path in traces."""
+
+    def __post_init__(self) -> None:
+        self._prefetched: dict[str, tuple[Variant, ...]] = {}
+        self._good: dict[str, tuple[Sequence[Variant], Options, Hit, Basis]] = {}
+        self._pid = os.getpid()
+        self.dead: set[str] = set()
+        """Ids of entries that were rolled back and, for a fault of the storage, are still there."""
+        self.shared = False
+        """Whether anything may be staged that a computation outside of all transactions sees:
+        by other workers, or by a transaction of another thread."""
+
+    def prefetch(self, route: Route, keys: Collection[str]) -> Mapping[str, Sequence[Variant]]:
+        """Reads many keys in one sweep, and returns what it read; each is handed out once by the
+        next look-up."""
+        try:
+            found = route.records.read_records(keys)
+        except StorageError:
+            return {}  # each look-up will meet the fault itself and report it
+        for key in keys:
+            self._prefetched[key] = found.get(key, ())
+        if self.observation is not None:
+            self.observation.prefetch([v.trace for group in found.values() for v in group])
+        return found
+
+    def look_up(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        route: Route,
+        transaction: Transaction | None,
+        *,
+        fresh_only: bool,
+    ) -> Found | Miss | Fault:
+        """The valid value of a key, or why there is none. ``fresh_only``: only what this very
+        run computed counts."""
+        try:
+            if transaction is not None or self.shared:
+                found = self._staged(computation, keyed, route, transaction, fresh_only)
+                if found is not None:
+                    return found
+            return self._committed(computation, keyed, route, fresh_only)
+        except StorageError as error:
+            return Fault(f"{error.operation} failed: {error.reason}", str(error))
+        except ValidatorFailedError as error:
+            return Fault("validator failed", str(error))
+        except ConfigurationError:
+            raise
+        except Exception as error:  # storages and serializers may be users' code
+            return Fault("look-up failed", f"{type(error).__name__}: {error}")
+
+    def is_staged(self, keyed: Keyed, test: str) -> bool:
+        """Whether a value of the key is staged in this run; False where that cannot be told."""
+        try:
+            return bool(self.staging.visible([keyed.key.digest], test=test))
+        except StorageError:
+            return False  # the look-up meets the same fault, and reports it
+
+    def _staged(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        route: Route,
+        transaction: Transaction | None,
+        fresh_only: bool,
+    ) -> Found | None:
+        key = keyed.key.digest
+        entries = {
+            entry.variant.id: entry
+            for entry in self.staging.visible([key], test=computation.test).get(key, ())
+            if entry.destination == route.name and entry.variant.id not in self.dead
+        }
+        if not entries:
+            return None
+        variants = [entry.variant for entry in entries.values()]
+        outcome = self._first_valid(
+            computation, keyed, variants, self.staged_results, Origin.STAGED, fresh_only
+        )
+        if not isinstance(outcome, Found) or outcome.decision.variant is None:
+            return None
+        name = outcome.decision.variant.id
+        if is_off(entries[name].producer):
+            # Never to be committed, not even by those who used it.
+            return replace(outcome, basis=replace(outcome.basis, derives_from=frozenset()))
+        if transaction is None or os.getpid() != self._pid:
+            return outcome
+        if name not in self.staging.claim([name], transaction.claimant):
+            return None
+        transaction.touch()
+        return outcome
+
+    def _committed(
+        self, computation: Computation, keyed: Keyed, route: Route, fresh_only: bool
+    ) -> Found | Miss:
+        key = keyed.key
+        variants: Sequence[Variant] | None = (
+            self._prefetched.pop(key.digest, None) if self._prefetched else None
+        )
+        if variants is None:
+            variants = route.records.read_records([key.digest]).get(key.digest, ())
+        if keyed.target:
+            outcome = self._of_target(computation, keyed, variants, route.results, fresh_only)
+        else:
+            outcome = self._first_valid(
+                computation, keyed, variants, route.results, Origin.COMMITTED, fresh_only
+            )
+        if isinstance(outcome, Found):
+            return outcome
+        if outcome.why is Why.ABSENT:
+            if fresh_only:
+                return Miss(Why.REFRESH)
+            name = str(key.identity)
+            return explain_absence(key.parts, route.records.recent([name]).get(name))
+        return outcome
+
+    def _first_valid(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        variants: Sequence[Variant],
+        results: ResultStorage,
+        origin: Origin,
+        fresh_only: bool,
+    ) -> Found | Miss:
+        if fresh_only:
+            variants = [variant for variant in variants if self.run_id in variant.id]
+        known = self._good.get(keyed.key.digest)
+        if known is not None and known[0] is variants and known[1] is computation.options:
+            found = self._again(known[2], known[3], computation, keyed, results)
+            if found is not None:
+                return found
+        remaining = list(variants)
+        lost: Miss | None = None
+        while True:
+            choice = choose(
+                remaining,
+                now=self.clock(),
+                changes=lambda variant: self._changes(computation, variant),
+                accepts=lambda variant: _accepts(computation.options, keyed, variant),
+                origin=origin,
+            )
+            if isinstance(choice, Miss) or choice.variant is None:
+                return lost if lost is not None else _miss(choice)
+            try:
+                value = self.payloads.read(
+                    choice.variant.result, results, computation.options.serializer
+                )
+            except LostResultError as error:
+                change = Change("stored value", str(error), choice.variant.result.digest, "")
+                lost = Miss(Why.LOST, (change,))
+                remaining.remove(choice.variant)
+                continue
+            basis = basis_of_hit(choice, computation.options, keyed)
+            if choice.variant is variants[0] and isinstance(variants, tuple):
+                if len(self._good) > _KEPT:
+                    self._good.clear()
+                self._good[keyed.key.digest] = variants, computation.options, choice, basis
+            return Found(value, choice, basis)
+
+    def _again(
+        self, hit: Hit, basis: Basis, computation: Computation, keyed: Keyed, results: ResultStorage
+    ) -> Found | None:
+        """A hit as before, on the newest of the very same variants: most of a warm run. Asks
+        the same questions as `choose`, in half the time; None if any is answered otherwise."""
+        variant = hit.variant
+        if (
+            variant is None
+            or (variant.expires is not None and variant.expires <= self.clock())
+            or self._changes(computation, variant)
+            or not _accepts(computation.options, keyed, variant)
+        ):
+            return None
+        try:
+            value = self.payloads.read(variant.result, results, computation.options.serializer)
+        except LostResultError:
+            return None
+        return Found(value, hit, basis)
+
+    def _changes(self, computation: Computation, variant: Variant) -> tuple[Change, ...]:
+        if variant.vouched:
+            return ()
+        if self.observation is not None:
+            changes = self.observation.verify(variant.trace)
+            if changes:
+                return changes
+        if computation.pinned is None:
+            return ()
+        # Last, since asking may set up a fixture: one that this very code would ask for.
+        for part in variant.parts:
+            if part.name.startswith("request."):
+                now = computation.pinned(part.name)
+                if now != part.digest:
+                    return (Change("request", part.name[8:], part.digest, now),)
+        return ()
+
+    def _of_target(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        variants: Sequence[Variant],
+        results: ResultStorage,
+        fresh_only: bool,
+    ) -> Found | Miss:
+        """The value a target file stands for: a record's whose bytes it holds, or, in a target
+        directory of our own, the file's by itself. No file: no hit."""
+        try:
+            file = read_target(self.payloads.targets, keyed.target)
+        except OSError as error:
+            raise StorageError("target", "read a target", error.strerror or str(error)) from error
+        if file is None:
+            return Miss(Why.ABSENT)
+        matching = [variant for variant in variants if variant.result.digest == file.digest]
+        if matching:
+            outcome = self._first_valid(
+                computation, keyed, matching, results, Origin.COMMITTED, fresh_only
+            )
+        elif file.owned and not fresh_only:
+            bare = self._bare(computation, keyed, file)
+            outcome = self._first_valid(
+                computation, keyed, [bare], results, Origin.TARGET, fresh_only
+            )
+        else:
+            return Miss(Why.REFRESH if fresh_only else Why.ABSENT)
+        if not isinstance(outcome, Found):
+            return outcome
+        basis = with_target(outcome.basis, self.target_dependency(keyed.target, file.digest))
+        if outcome.decision.origin is Origin.TARGET:
+            return Found(outcome.value, Hit(None, Origin.TARGET, vouched=True), basis)
+        return replace(outcome, basis=basis)
+
+    def target_dependency(self, target: str, digest: str) -> Dependency:
+        """The target file as something that a consumer of its value rests on."""
+        return Dependency(Kind.FILE, self.name_of(self.payloads.targets / target), digest)
+
+    def _bare(self, computation: Computation, keyed: Keyed, file: TargetFile) -> Variant:
+        expires = None
+        if computation.options.expiration is not None:
+            expires = file.modified + computation.options.expiration.total_seconds()
+        serializer = self.payloads.chosen(computation.options.serializer).name
+        return Variant(
+            id=f"target-{self.run_id}",
+            key=keyed.key.digest,
+            identity=keyed.key.identity,
+            parts=keyed.key.parts,
+            trace=Trace(),
+            result=Result(file.digest, len(file.data), serializer, file.data),
+            created=file.modified,
+            expires=expires,
+            duration=0.0,
+            producer="",
+            vouched=True,
+        )
+
+
+def off_claimant(claimant: str, entry: str) -> str:
+    """Under which an entry is staged that is never to be committed."""
+    return f"{claimant}{_OFF}{entry}"
+
+
+def is_off(claimant: str) -> bool:
+    """Whether a claimant is one of `off_claimant`."""
+    return _OFF in claimant
+
+
+def _miss(choice: Hit | Miss) -> Miss:
+    return choice if isinstance(choice, Miss) else Miss(Why.ABSENT)
+
+
+def _accepts(options: Options, keyed: Keyed, variant: Variant) -> bool:
+    if options.validator is None or keyed.present is None:
+        return True
+    try:
+        return bool(options.validator(keyed.present, variant))
+    except Exception as error:  # users' code; the computation still runs
+        raise ValidatorFailedError(f"{type(error).__name__}: {error}") from error
+
+
+def basis_of_hit(hit: Hit, options: Options, keyed: Keyed) -> Basis:
+    """What a reused value rests on: the trace with its digests as stored, the declared parts,
+    the expiry."""
+    variant = hit.variant
+    if variant is None:
+        return Basis(taints=options.taints)
+    return Basis(
+        trace=with_declared(variant.trace, options.policy, keyed),
+        expires=variant.expires,
+        derives_from=frozenset([variant.id]) if hit.origin is Origin.STAGED else frozenset(),
+        taints=options.taints,
+    )
+
+
+def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
+    """A trace that also holds what the policy declares, so that a consumer verifies it."""
+    if not policy.declares:
+        return trace
+    declared = [c for c in policy.components if isinstance(c, Declared)]
+    digests = dict(keyed.key.parts)
+    known = {(dependency.kind, dependency.name) for dependency in trace.dependencies}
+    more = tuple(
+        Dependency(c.kind, c.name, digests[f"{c.kind} {c.name}"])
+        for c in declared
+        if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
+    )
+    return _traced(trace.dependencies + more)
+
+
+def with_target(basis: Basis, target: Dependency) -> Basis:
+    """A basis that also rests on a target file."""
+    return replace(basis, trace=_traced((*basis.trace.dependencies, target)))
+
+
+def _traced(dependencies: Sequence[Dependency]) -> Trace:
+    ordered = tuple(sorted(dependencies))
+    return Trace(ordered, digest_of(ordered))

@@ -1,0 +1,106 @@
+"""Which storages a computation's records and results go to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from pytest_taskcache.engine.computation import Options
+from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.policies.algebra import StorageSpec
+from pytest_taskcache.ports import KeyStorage, ResultStorage
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where records and results of a computation live. ``name`` is "" for the local index, else
+    a text under which any worker of the run finds this route again."""
+
+    name: str
+    records: KeyStorage
+    results: ResultStorage
+
+
+class Routes:
+    """Finds routes, each once.
+
+    ``resolve`` turns two paths or URLs, for records and for results, into storages; "" is the
+    default's. Raises ConfigurationError where a storage does not play the role it is given for.
+    """
+
+    def __init__(
+        self, default: Route, resolve: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
+    ) -> None:
+        self.default = default
+        self._resolve = resolve
+        self._routes: dict[str, Route] = {default.name: default}
+        self._given: list[KeyStorage | ResultStorage] = []
+
+    def of(self, options: Options) -> Route:
+        """The route of a computation."""
+        records = options.policy.key_storage
+        results = options.result_storage or options.policy.result_storage
+        if records is None and results is None:
+            return self.default
+        name = f"{_text(records)}\n{_text(results)}"
+        if "@" in name or "?" in name:
+            # The name is written down while an entry is staged; these may hold a password.
+            name = f"secret:{hashlib.sha256(name.encode()).hexdigest()}\n"
+        known = self._routes.get(name)
+        if known is None:
+            known = self._routes[name] = self._route(name, records, results)
+        return known
+
+    def named(self, name: str) -> Route:
+        """The route of this name. Raises ConfigurationError if it cannot be found here."""
+        known = self._routes.get(name)
+        if known is not None:
+            return known
+        records, _, results = name.partition("\n")
+        if records.startswith(("object:", "secret:")) or results.startswith("object:"):
+            raise ConfigurationError(
+                "key_storage",
+                "a storage given as an object, or with a password, is unknown to this worker",
+                "name it by path or URL; take passwords from the environment or from "
+                "[tool.taskcache.storages]",
+            )
+        return self._routes.setdefault(name, self._route(name, records or None, results or None))
+
+    def close(self) -> None:
+        """Closes the storages that policies gave as objects; the others are who made them's."""
+        for storage in self._given:
+            storage.close()
+
+    def _route(self, name: str, records: StorageSpec | None, results: StorageSpec | None) -> Route:
+        keys, store = self._resolve(_spec(records), _spec(results))
+        if _is_object(records):
+            keys = cast("KeyStorage", records)
+        if _is_object(results):
+            store = cast("ResultStorage", results)
+        if not isinstance(keys, KeyStorage):
+            raise ConfigurationError(
+                "key_storage", f"{keys!r} holds no records", "give a path, a URL or a KeyStorage"
+            )
+        if not isinstance(store, ResultStorage):
+            raise ConfigurationError(
+                "result_storage",
+                f"{store!r} holds no results",
+                "give a path, a URL or a ResultStorage",
+            )
+        self._given += [s for s in (keys, store) if s is records or s is results]
+        return Route(name, keys, store)
+
+
+def _is_object(spec: StorageSpec | None) -> bool:
+    return spec is not None and not isinstance(spec, str | os.PathLike)
+
+
+def _spec(spec: StorageSpec | None) -> str:
+    return os.fspath(spec) if isinstance(spec, str | os.PathLike) else ""
+
+
+def _text(spec: StorageSpec | None) -> str:
+    return f"object:{id(spec)}" if _is_object(spec) else _spec(spec)

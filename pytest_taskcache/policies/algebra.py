@@ -1,0 +1,186 @@
+"""Cache policies as values: they add, subtract input names, and carry configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+from pytest_taskcache.errors import ConfigurationError, PolicyConflictError, UnknownInputError
+from pytest_taskcache.model.key import Part
+from pytest_taskcache.policies.context import TaskContext
+from pytest_taskcache.ports import KeyStorage, LockManager, ResultStorage
+
+
+class IsolationLevel(StrEnum):
+    """How concurrent computations of one key relate.
+
+    ``READ_COMMITTED``: readers see the latest committed record, or their own run's staged
+    value; several may compute at once. ``SERIALIZABLE``: one computes, the others wait for it;
+    needs a lock manager. ``AUTO``: SERIALIZABLE where pytest-xdist runs several workers,
+    READ_COMMITTED elsewhere.
+    """
+
+    AUTO = "AUTO"
+    READ_COMMITTED = "READ_COMMITTED"
+    SERIALIZABLE = "SERIALIZABLE"
+
+
+StorageSpec: TypeAlias = "str | os.PathLike[str] | KeyStorage | ResultStorage"
+LockSpec: TypeAlias = "str | os.PathLike[str] | LockManager"
+
+
+class Component(Protocol):
+    """One kind of thing a key is made of. Components are frozen, hashable values."""
+
+    @property
+    def label(self) -> str:
+        """Unique text of this component with its settings; sorts components."""
+
+    @property
+    def names_key(self) -> bool:
+        """Whether its part is the whole key of whoever uses it, as a key function's."""
+
+    @property
+    def declared(self) -> bool:
+        """Whether its parts are dependencies that a consumer inherits."""
+
+    def parts(
+        self, context: TaskContext, arguments: Mapping[str, object], excluded: frozenset[str]
+    ) -> Iterable[Part]:
+        """The parts this component adds to a key. Raises UndigestableError, or Declined."""
+
+
+class Declined(Exception):
+    """A policy says that this computation has no key; ``args[0]`` is the reason."""
+
+
+@dataclass(frozen=True)
+class CachePolicy:
+    """Decides what goes into a key, where records and results live, and how they are locked.
+
+    Without components (``CachePolicy(key_storage=...)``) it only carries configuration.
+    Addition is commutative and associative; two different settings of one field raise
+    PolicyConflictError. A string or path for a storage or lock manager names a directory or a
+    URL and is resolved when it is used (a path is kept as its text); an object is used as it is.
+
+    Raises ConfigurationError for an unknown isolation level, and for a setting that is neither
+    a path, a URL nor an object of the kind.
+    """
+
+    key_storage: StorageSpec | None = None
+    result_storage: StorageSpec | None = None
+    isolation_level: IsolationLevel | str | None = None
+    lock_manager: LockSpec | None = None
+    components: tuple[Component, ...] = field(default=(), kw_only=True)
+    excluded: frozenset[str] = field(default=frozenset(), kw_only=True)
+    labels: frozenset[str] = field(init=False, repr=False, compare=False)
+    shared: bool = field(init=False, repr=False, compare=False)
+    """Whether different functions share keys under it: INPUTS alone, and key functions."""
+    declares: bool = field(init=False, repr=False, compare=False)
+    """Whether a consumer inherits more than the trace (`Component.declared`)."""
+
+    def __post_init__(self) -> None:
+        level = self.isolation_level
+        if level is not None and not isinstance(level, IsolationLevel):
+            try:
+                object.__setattr__(self, "isolation_level", IsolationLevel(str(level).upper()))
+            except ValueError:
+                raise ConfigurationError(
+                    "isolation_level",
+                    f"{level!r} is not a level",
+                    f"use one of {', '.join(IsolationLevel)}",
+                ) from None
+        for name in ("key_storage", "result_storage", "lock_manager"):
+            object.__setattr__(self, name, _as_text(name, getattr(self, name)))
+        unique: list[Component] = []
+        for component in self.components:
+            if component not in unique:
+                unique.append(component)
+        # Two key functions of one name are two components; which comes first must not matter.
+        unique.sort(key=lambda component: (component.label, id(getattr(component, "fn", None))))
+        object.__setattr__(self, "components", tuple(unique))
+        labels = frozenset(component.label for component in unique)
+        named = any(component.names_key for component in unique)
+        shared = labels == {"INPUTS"} or (named and not labels & {"OBSERVED", "TASK_SOURCE"})
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "shared", shared)
+        object.__setattr__(self, "declares", any(component.declared for component in unique))
+
+    def configure(
+        self,
+        *,
+        key_storage: StorageSpec | None = None,
+        result_storage: StorageSpec | None = None,
+        isolation_level: IsolationLevel | str | None = None,
+        lock_manager: LockSpec | None = None,
+    ) -> CachePolicy:
+        """A copy with these settings; None leaves a setting as it is."""
+        given = {
+            "key_storage": key_storage,
+            "result_storage": result_storage,
+            "isolation_level": isolation_level,
+            "lock_manager": lock_manager,
+        }
+        return replace(self, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type] # each value has its field's type
+
+    def __add__(self, other: CachePolicy) -> CachePolicy:
+        if not isinstance(other, CachePolicy):
+            return NotImplemented
+        return CachePolicy(
+            key_storage=_agreed("key_storage", self.key_storage, other.key_storage),
+            result_storage=_agreed("result_storage", self.result_storage, other.result_storage),
+            isolation_level=_agreed("isolation_level", self.isolation_level, other.isolation_level),
+            lock_manager=_agreed("lock_manager", self.lock_manager, other.lock_manager),
+            components=self.components + other.components,
+            excluded=self.excluded | other.excluded,
+        )
+
+    def __sub__(self, name: str) -> CachePolicy:
+        if not isinstance(name, str):
+            return NotImplemented
+        return replace(self, excluded=self.excluded | {name})
+
+    def has(self, label: str) -> bool:
+        """Whether a component of this label is part of the policy."""
+        return label in self.labels
+
+    def check_inputs(self, function: str, known: Iterable[str]) -> None:
+        """Raises UnknownInputError if an input that is left out does not exist."""
+        names = tuple(known)
+        for name in sorted(self.excluded):
+            if name not in names:
+                raise UnknownInputError(function, name, names)
+
+    def __repr__(self) -> str:
+        text = " + ".join(component.label for component in self.components) or "NO_CACHE"
+        text += "".join(f" - {name!r}" for name in sorted(self.excluded))
+        settings = [
+            f"{name}={value!r}"
+            for name in ("key_storage", "result_storage", "isolation_level", "lock_manager")
+            if (value := getattr(self, name)) is not None
+        ]
+        return f"({text}).configure({', '.join(settings)})" if settings else text
+
+
+def _agreed(field_name: str, left: Any, right: Any) -> Any:
+    if left is None or right is None:
+        return right if left is None else left
+    if left is right or bool(left == right):
+        return left
+    raise PolicyConflictError(field_name, repr(left), repr(right))
+
+
+def _as_text(setting: str, value: object) -> object:
+    if not isinstance(value, os.PathLike):
+        if isinstance(value, bytes | int | float) or value == "":
+            raise ConfigurationError(
+                setting, f"{value!r} names no place", "give a path, a URL or an object"
+            )
+        return value
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise ConfigurationError(setting, f"{value!r} is no text", "give a path of text")
+    return text

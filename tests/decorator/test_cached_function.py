@@ -1,0 +1,333 @@
+"""What `@cached` does to functions and methods."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Iterator
+
+import pytest
+from bodies import ran, times
+
+from pytest_taskcache import (
+    DEFAULT,
+    INPUTS,
+    Cache,
+    ConfigurationError,
+    Hit,
+    Miss,
+    Uncacheable,
+    cached,
+)
+
+
+@cached
+def at_module_level(x, *, y=2):
+    """Its docstring."""
+    ran("module")
+    return {"x": x, "y": y}
+
+
+def test_the_body_runs_once(closed):
+    """In one opening of the cache and in the next."""
+    with closed:
+        assert at_module_level(1) == at_module_level(x=1) == {"x": 1, "y": 2}
+    with closed:
+        assert at_module_level(1) == {"x": 1, "y": 2}
+    assert times("module") == 1
+
+
+def test_outside_an_active_cache_it_just_runs(nothing_active):
+    """Each call computes, and says why."""
+    at_module_level(1)
+    state = at_module_level.call(1)
+    assert isinstance(state.decision, Uncacheable)
+    assert state.name == "Completed"
+    assert times("module") == 2
+
+
+def test_none_is_a_value_like_any_other(cache):
+    """A function that returns None is not computed again."""
+
+    @cached
+    def f():
+        ran("f")
+
+    assert f() is None
+    assert f() is None
+    assert times("f") == 1
+
+
+def test_exceptions_are_never_cached(cache):
+    """A failing call is tried again, and raises its own exception each time."""
+
+    @cached
+    def f(x):
+        ran("f")
+        if times("f") < 3:
+            raise KeyError(x)
+        return x
+
+    for _ in range(2):
+        with pytest.raises(KeyError, match="1"):
+            f(1)
+    assert f(1) == 1
+    assert f(1) == 1
+    assert times("f") == 3
+
+
+def test_every_caller_gets_a_value_of_its_own(cache):
+    """Whoever changes it spoils nothing: neither what was computed nor what was stored."""
+
+    @cached
+    def f():
+        ran("f")
+        return [1]
+
+    f().append(2)
+    again = f()
+    again.append(3)
+    assert f() == [1]
+    assert f() is not f()
+    assert times("f") == 1
+
+
+def test_a_value_is_stored_as_it_was_returned(cache):
+    """A change between the return and the commit does not count."""
+    with cache.transaction():
+
+        @cached
+        def f():
+            return [1]
+
+        f().append(2)
+    assert f() == [1]
+
+
+def test_call_tells_the_decision(cache):
+    """First a miss, then a hit: Prefect's Completed and Cached."""
+
+    @cached
+    def f(x):
+        return x + 1
+
+    first, second = f.call(1), f.call(1)
+    assert (first.name, first.result()) == ("Completed", 2)
+    assert isinstance(first.decision, Miss)
+    assert (second.name, second.value) == ("Cached", 2)
+    assert isinstance(second.decision, Hit)
+
+
+def test_it_looks_like_the_function(cache):
+    """Name, docstring, signature and kind stay; it can be pickled by name."""
+    assert at_module_level.__name__ == "at_module_level"
+    assert at_module_level.__doc__ == "Its docstring."
+    assert str(inspect.signature(at_module_level)) == "(x, *, y=2)"
+    assert inspect.isfunction(at_module_level)
+    assert pickle.loads(pickle.dumps(at_module_level)) is at_module_level
+
+
+def test_wrong_arguments_raise_what_python_raises(cache):
+    """TypeError, and nothing is computed."""
+
+    @cached
+    def f(x):
+        ran("f")
+
+    for args, kwargs in [((), {}), ((1, 2), {}), ((1,), {"x": 1}), ((), {"z": 1})]:
+        with pytest.raises(TypeError, match="argument"):
+            f(*args, **kwargs)
+    assert not times()
+
+
+class Counter:
+    """Counts by its step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    @cached
+    def count(self, n):
+        ran("count")
+        return n * self.step
+
+    @staticmethod
+    @cached
+    def fixed(n):
+        ran("fixed")
+        return n
+
+    @cached
+    @staticmethod
+    def fixed_outside(n):
+        ran("fixed_outside")
+        return n
+
+    @classmethod
+    @cached
+    def named(cls, n):
+        ran("named")
+        return cls.__name__, n
+
+    @cached
+    @classmethod
+    def named_outside(cls, n):
+        ran("named_outside")
+        return cls.__name__, n
+
+
+class Double(Counter):
+    """A subclass."""
+
+
+def test_methods_count_their_instance(cache):
+    """Two instances that are alike share an entry; one that differs does not."""
+    assert Counter(2).count(3) == 6
+    assert Counter(2).count(3) == 6
+    assert Counter(5).count(3) == 15
+    assert times("count") == 2
+    assert Counter.count.call(Counter(2), 3).name == "Cached"
+
+
+def test_a_method_may_leave_its_instance_out(cache):
+    """``policy - "self"``."""
+
+    class Client:
+        @cached(policy=DEFAULT - "self")
+        def get(self, path):
+            ran("get")
+            return path
+
+    Client().get("/")
+    Client().get("/")
+    assert times("get") == 1
+
+
+@pytest.mark.parametrize("name", ["fixed", "fixed_outside"])
+def test_static_methods_on_either_side(cache, name):
+    """``@staticmethod`` above or below ``@cached``."""
+    assert getattr(Counter, name)(1) == getattr(Counter(1), name)(1) == 1
+    assert times(name) == 1
+
+
+@pytest.mark.parametrize("name", ["named", "named_outside"])
+def test_class_methods_count_their_class(cache, name):
+    """A subclass has entries of its own."""
+    assert getattr(Counter, name)(1) == ("Counter", 1)
+    assert getattr(Counter(1), name)(1) == ("Counter", 1)
+    assert getattr(Double, name)(1) == ("Double", 1)
+    assert times(name) == 2
+
+
+def test_with_options_is_another_function(cache):
+    """The original keeps its options; unknown ones are refused by name."""
+    fresh = at_module_level.with_options(refresh=True)
+    at_module_level(1), fresh(1), fresh(1), at_module_level(1)
+    assert times("module") == 3
+    with pytest.raises(ConfigurationError, match=r"with_options\(expire"):
+        at_module_level.with_options(expire=3)
+
+
+def test_cached_twice_is_cached_once(cache):
+    """The outer options hold."""
+
+    @cached(policy=INPUTS)
+    @cached
+    def f(x):
+        ran("f")
+        return x
+
+    f(1), f(1)
+    assert times("f") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ttl": 3}, "there is no such option"),
+        ({"policy": "INPUTS"}, "is no policy"),
+        ({"key": ""}, "non-empty"),
+        ({"key": "a", "target": "b"}, "give only one"),
+        ({"key_fn": "a"}, "cannot be called"),
+        ({"expiration": 60}, "timedelta"),
+        ({"validator": True}, "cannot be called"),
+        ({"commit": "LATER"}, "use LAZY, EAGER, OFF"),
+        ({"consumers": "some"}, "'any' or 'all'"),
+        ({"target": ""}, "templated"),
+    ],
+)
+def test_options_that_cannot_work_stop_the_decorator(options, words):
+    """The message names the option and the remedy."""
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        cached(**options)(lambda: None)
+    assert next(iter(options)) in str(caught.value)
+
+
+@pytest.mark.parametrize("thing", [3, object(), Counter])
+def test_only_functions_can_be_decorated(thing):
+    """A class or an object is refused at once."""
+    with pytest.raises(ConfigurationError, match="is not a function"):
+        cached(thing)
+
+
+def test_a_function_that_returns_a_generator_is_left_alone(cache, events):
+    """Its value cannot be stored; the caller gets it whole."""
+
+    @cached
+    def f() -> Iterator[int]:
+        ran("f")
+        return (n for n in range(3))
+
+    assert list(f()) == [0, 1, 2]
+    assert list(f()) == [0, 1, 2]
+    assert times("f") == 2
+
+
+def test_caches_nest(tmp_path, root):
+    """The innermost one answers; the outer one is active again afterwards."""
+    outer, inner = Cache(tmp_path / "a", root=root), Cache(tmp_path / "b", root=root)
+    with outer:
+        at_module_level(1)
+        with inner:
+            at_module_level(1)
+        at_module_level(1)
+    assert times("module") == 2
+
+
+def test_a_cache_without_a_path_ends_with_its_block(root):
+    """It starts empty each time, and leaves nothing behind."""
+    for expected in (1, 2):
+        with Cache(root=root) as cache:
+            at_module_level(1), at_module_level(1)
+            place = cache.engine.parts.local.directory
+        assert times("module") == expected
+        assert not place.exists()
+
+
+def test_what_a_cache_offers(cache):
+    """Statistics, a transaction, and clearing."""
+    at_module_level(1), at_module_level(1)
+    with cache.transaction():
+        at_module_level(2)
+    counts = cache.statistics()
+    assert (counts.hits, counts.misses, counts.kept, counts.faults) == (1, 2, 2, 0)
+    cache.clear()
+    at_module_level(1)
+    assert times("module") == 3
+
+
+def test_a_cache_is_opened_once_at_a_time(cache):
+    """Opening it again, or using it while closed, says what to do."""
+    with pytest.raises(ConfigurationError, match="open already"), cache:
+        pass
+    with pytest.raises(ConfigurationError, match="use it as"):
+        Cache().engine  # noqa: B018 # the access raises
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"mode": "sometimes"}, {"isolation": "NONE"}, {"lock_manager": "nowhere"}]
+)
+def test_a_cache_refuses_settings_that_cannot_work(tmp_path, arguments):
+    """When it is made or opened, by a named error."""
+    with pytest.raises(ConfigurationError), Cache(tmp_path / "c", **arguments):
+        pass
