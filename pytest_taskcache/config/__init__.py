@@ -1,0 +1,1 @@
+"""From what people wrote to an engine that is composed of it."""

@@ -1,0 +1,273 @@
+"""The only place that composes: an engine of the adapters that settings name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_taskcache import __version__
+from pytest_taskcache.config.settings import Settings
+from pytest_taskcache.config.storages import StorageFactory
+from pytest_taskcache.engine.cache import Engine, Parts
+from pytest_taskcache.engine.eligibility import Mode
+from pytest_taskcache.engine.payloads import Payloads
+from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.errors import MissingExtraError, StorageError
+from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.locking.by_name import lock_manager_for
+from pytest_taskcache.locking.settled import Settled
+from pytest_taskcache.model.event import Event, Faulted
+from pytest_taskcache.observation.observatory import Observatory
+from pytest_taskcache.observation.switchboard import muted
+from pytest_taskcache.policies.algebra import LockSpec
+from pytest_taskcache.ports import LockManager, Observer, Shelf
+from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.transactions.staging import Run, RunLock, Staging
+
+if TYPE_CHECKING:
+    from pytest_taskcache.config.tiered_storages import Terms
+
+DRAIN_SECONDS = 30.0
+"""How long the end of a run waits for uploads at most."""
+
+FLUSH_SECONDS = 10.0
+"""How long a lock that other hosts may wait for is kept for an upload at most."""
+
+
+def new_run() -> Run:
+    """A run that begins now; its id sorts by start."""
+    now = time.time()
+    return Run(f"{int(now * 1000):011x}{uuid.uuid4().hex[:8]}", now)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a run takes place.
+
+    ``scratch()`` makes a fresh directory in the run's temporary directory, which ``temporary()``
+    names (None while there is none). ``worker`` names this process among those of the run, and
+    exactly one of them is the ``controller``.
+    """
+
+    root: Path
+    directory: Path
+    fingerprints: Present
+    observatory: Observatory | None
+    temporary: Callable[[], Path | None]
+    scratch: Callable[[], Path]
+    run: Run = field(default_factory=new_run)
+    worker: str = "main"
+    controller: bool = True
+    several_workers: bool = False
+
+
+@dataclass
+class Composed:
+    """An engine, and what has to be ended with it."""
+
+    engine: Engine
+    local: LocalStorage
+    storages: StorageFactory
+    managers: LockManagers
+    surroundings: Surroundings
+    lock: RunLock | None = None
+
+    def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Awaits uploads (bounded), notes what was used, evicts what is too much, and closes
+        everything. Faults are notified, never raised. A forked child leaves all of it to its
+        parent."""
+        engine = self.engine
+        if engine.is_forked():
+            return
+        try:
+            engine.locks.release_all()
+            self._drain(on_progress)
+            self._keep_house()
+        except StorageError as error:
+            engine.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+        finally:
+            engine.close()
+            self.managers.close()
+            self.storages.close()
+            if self.lock is not None:
+                self.lock.release()
+            self.local.close()
+
+    def _drain(self, on_progress: Callable[[int, int], None] | None) -> None:
+        drained = self.storages.drain(DRAIN_SECONDS, on_progress)
+        if drained is None:
+            return
+        reasons = ", ".join(drained.reasons) or f"no time left after {DRAIN_SECONDS:.0f} s"
+        for number in range(drained.failed + drained.left):
+            name = drained.unsent[number] if number < len(drained.unsent) else "and more"
+            self.engine.notify(Faulted("not uploaded", f"{name}: {reasons}"))
+        for reason, count, detail in self.storages.faults():
+            for _ in range(count):
+                self.engine.notify(Faulted(reason, detail))
+
+    def _keep_house(self) -> None:
+        if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):
+            return
+        self.surroundings.fingerprints.save()
+        self.local.mark_used(self.engine.used)
+        if self.surroundings.controller:
+            self.engine.staging.end()
+            self.local.prune()
+
+
+def compose(
+    settings: Settings, surroundings: Surroundings, observers: Iterable[Observer] = ()
+) -> Composed:
+    """An engine as the settings say. Raises ConfigurationError for a setting that cannot work,
+    StorageError where the local cache cannot be used."""
+    notices = Notices()
+
+    def on_fault(reason: str) -> None:
+        notices.tell(Faulted(reason))
+
+    reading = settings.mode is Mode.READ
+    run = surroundings.run
+    local = LocalStorage(
+        surroundings.directory,
+        max_size=settings.max_size,
+        readonly=reading,
+        create=not reading,
+        on_fault=on_fault,
+        run=run.id,
+    )
+    staging = Staging(local.records, run)
+    idle = reading or settings.mode is Mode.OFF
+    lock = staging.lock() if surroundings.controller and not idle else None
+    if lock is not None:
+        lock.acquire()
+        staging.sweep()
+    surroundings.fingerprints.keep_on(local.shelf)
+    observatory = surroundings.observatory
+
+    def valid(variant: object) -> bool:
+        from pytest_taskcache.model.record import Variant
+
+        if observatory is None or not isinstance(variant, Variant) or variant.vouched:
+            return True
+        return not observatory.verify(variant.trace)
+
+    def terms() -> Terms:
+        from pytest_taskcache.config.tiered_storages import Terms
+
+        return Terms(
+            surroundings.root,
+            settings,
+            os.environ,
+            on_fault=lambda reason, detail: notices.tell(Faulted(reason, detail)),
+            unobserved=muted,
+            valid=valid,
+        )
+
+    storages = StorageFactory(surroundings.root, local, settings, terms, on_fault)
+    managers = LockManagers(
+        surroundings.directory / "locks",
+        names=lambda: storages.names,
+        settle=lambda: storages.flush(FLUSH_SECONDS),
+        tell=notices.tell,
+    )
+    parts = Parts(
+        run=run,
+        worker=surroundings.worker,
+        route=_default_route(settings, storages),
+        local=local,
+        staging=staging,
+        fingerprints=surroundings.fingerprints,
+        observation=observatory,
+        payloads=Payloads(
+            surroundings.scratch, surroundings.temporary, surroundings.directory / "targets"
+        ),
+        resolve_route=storages.route,
+        resolve_locks=managers.resolve,
+        lock_manager=None if reading else managers.resolve(settings.lock_manager or "file"),
+        isolation=settings.isolation,
+        several_workers=surroundings.several_workers,
+        mode=settings.mode,
+        refresh=settings.refresh,
+        versions=(("python", platform.python_version()), ("taskcache", __version__)),
+    )
+    engine = Engine(parts, observers)
+    notices.deliver(engine.notify)
+    return Composed(engine, local, storages, managers, surroundings, lock)
+
+
+class Notices:
+    """Events of parts that are made before the engine, which gets them as soon as it is there."""
+
+    def __init__(self) -> None:
+        self._kept: list[Event] = []
+        self._notify: Callable[[Event], None] = self._kept.append
+
+    def tell(self, event: Event) -> None:
+        """Notifies the engine, now or later."""
+        self._notify(event)
+
+    def deliver(self, notify: Callable[[Event], None]) -> None:
+        """Hands over what was kept, and from now on everything at once."""
+        self._notify = notify
+        for event in self._kept:
+            notify(event)
+
+
+def _default_route(settings: Settings, storages: StorageFactory) -> Route:
+    records, results = storages.route("", "")
+    if records is storages.local and results is storages.local:
+        return Route("", records, results)
+    return Route("default", records, results)
+
+
+@dataclass
+class LockManagers:
+    """Lock managers by spec or name, each made once; ``file`` ones in a directory of the cache.
+
+    ``settle()`` is called before a lease that others than this run's workers may wait for is
+    given back. One whose library is not installed is replaced by files, which ``tell`` hears.
+    """
+
+    directory: Path
+    names: Callable[[], Mapping[str, str]] = dict
+    settle: Callable[[], None] = lambda: None
+    tell: Callable[[Event], None] = lambda event: None
+    made: dict[str, LockManager] = field(default_factory=dict)
+    given: dict[int, tuple[LockSpec, LockManager]] = field(default_factory=dict)
+
+    def resolve(self, spec: LockSpec) -> LockManager:
+        """The lock manager of a spec. Raises ConfigurationError."""
+        if not isinstance(spec, str):
+            if id(spec) not in self.given:
+                self.given[id(spec)] = spec, self._settled(lock_manager_for(spec))
+            return self.given[id(spec)][1]
+        if spec not in self.made:
+            known = spec in ("file", "memory") or "://" in spec
+            self.made[spec] = self._named(spec if known else self.names().get(spec, spec))
+        return self.made[spec]
+
+    def close(self) -> None:
+        """Closes those that were made of specs. Never raises."""
+        for manager in self.made.values():
+            manager.close()
+
+    def _named(self, spec: str) -> LockManager:
+        try:
+            manager = lock_manager_for(spec, directory=self.directory)
+        except MissingExtraError as error:
+            text = f"{error}; only runs in this checkout exclude each other"
+            self.tell(Faulted("lock manager not available", text))
+            return lock_manager_for("file", directory=self.directory)
+        return manager if spec in ("file", "memory") else self._settled(manager)
+
+    def _settled(self, manager: LockManager) -> LockManager:
+        return Settled(manager, self.settle)
+
+
+__all__ = ["Composed", "LockManagers", "Shelf", "Surroundings", "compose", "new_run"]

@@ -1,0 +1,153 @@
+"""A cache that is used without pytest."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from pytest_taskcache.config.counting import CacheStatistics, Counting
+from pytest_taskcache.config.factory import Composed, Surroundings, compose
+from pytest_taskcache.config.settings import Settings
+from pytest_taskcache.engine import active
+from pytest_taskcache.engine.cache import Engine
+from pytest_taskcache.engine.eligibility import Mode, Refresh
+from pytest_taskcache.engine.scopes import transaction
+from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.observation.observatory import Observatory
+from pytest_taskcache.policies.algebra import IsolationLevel
+from pytest_taskcache.ports import Observer
+from pytest_taskcache.transactions.transaction import CommitMode, Transaction
+
+
+class Cache:
+    """A cache that is used without pytest: ``with Cache(path) as cache: ...``.
+
+    While it is open, functions decorated with `cached` are answered from it, in every thread.
+    Without a path it lives in a temporary directory and ends with the block. It may be opened
+    again once it is closed. ``root`` is the directory that names in traces are relative to
+    (default: the current one); the further arguments are those of the ini settings.
+
+    Raises ConfigurationError, or StorageError where the directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        mode: Mode | str = Mode.READ_WRITE,
+        isolation: IsolationLevel | str = IsolationLevel.READ_COMMITTED,
+        lock_manager: str = "",
+        max_size: int = 5_000_000_000,
+        storage: str = "",
+        refresh: bool | str = False,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self._path = Path(path) if path is not None else None
+        self._root = Path(root) if root is not None else None
+        try:
+            self._settings = Settings(
+                mode=Mode(mode),
+                isolation=IsolationLevel(str(isolation).upper()),
+                lock_manager=lock_manager,
+                max_size=max_size,
+                storage=storage,
+                refresh=Refresh(pattern=refresh) if isinstance(refresh, str) else Refresh(refresh),
+            )
+        except ValueError as error:
+            raise ConfigurationError(
+                "Cache(...)", str(error), "see Mode and IsolationLevel for what there is"
+            ) from None
+        self._observers = tuple(observers)
+        self._counting = Counting()
+        self._composed: Composed | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the open cache. Raises ConfigurationError while it is closed."""
+        return self._opened().engine
+
+    def transaction(
+        self, commit_mode: CommitMode | str = CommitMode.LAZY, *, label: str = ""
+    ) -> AbstractContextManager[Transaction]:
+        """As `transaction`, for this cache. Raises ConfigurationError while it is closed."""
+        self._opened()
+        return transaction(commit_mode, label=label)
+
+    def clear(self) -> None:
+        """Forgets everything that is stored locally, but for what transactions that are open
+        have staged. Raises StorageError, and ConfigurationError while it is closed."""
+        self._opened().local.clear()
+
+    def statistics(self) -> CacheStatistics:
+        """What happened since it was opened, or between its last opening and closing."""
+        return self._counting.statistics
+
+    def _opened(self) -> Composed:
+        if self._composed is None:
+            raise ConfigurationError("Cache", "it is not open", "use it as `with cache:`")
+        return self._composed
+
+    def _provide(self) -> Engine | None:
+        return self._composed.engine if self._composed is not None else None
+
+    def __enter__(self) -> Cache:
+        if self._composed is not None:
+            raise ConfigurationError("Cache", "it is open already", "make another one to nest them")
+        temporary = tempfile.TemporaryDirectory(prefix="taskcache-")
+        scratch = Path(temporary.name).resolve()
+        directory = self._path if self._path is not None else scratch / "cache"
+        numbers = itertools.count()
+
+        def fresh() -> Path:
+            made = scratch / "restored" / str(next(numbers))
+            made.mkdir(parents=True)
+            return made
+
+        root = (self._root or Path.cwd()).resolve()
+        directory = directory.absolute()
+        fingerprints = Present(root, temporary=scratch, ignore=[directory])
+        observatory = Observatory(fingerprints, scratch=[scratch], own=[directory])
+        surroundings = Surroundings(
+            root, directory, fingerprints, observatory, lambda: scratch, fresh
+        )
+        self._counting = Counting()
+        observatory.arm()
+        try:
+            observers = (self._counting, *self._observers)
+            self._composed = compose(self._settings, surroundings, observers)
+        except BaseException:
+            observatory.disarm()
+            temporary.cleanup()
+            raise
+        self._temporary = temporary
+        active.activate(self._provide)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        composed, temporary = self._composed, self._temporary
+        self._composed = self._temporary = None
+        if composed is None or temporary is None:
+            return
+        active.deactivate(self._provide)
+        composed.finish()
+        if composed.surroundings.observatory is not None:
+            composed.surroundings.observatory.disarm()
+        if composed.engine.is_forked():
+            temporary._finalizer.detach()  # type: ignore[attr-defined] # the parent's to remove
+            return
+        shutil.rmtree(temporary.name, ignore_errors=True)
+        temporary.cleanup()

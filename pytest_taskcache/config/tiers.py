@@ -1,0 +1,149 @@
+"""From what people wrote for a storage to its tiers: what each is, and how it is used.
+
+A spec is a path, a URL, a name of ``[tool.taskcache.storages]``, the word ``local``, or several
+of these with modes, nearest first: ``local:rw,s3://bucket/prefix:r``. A remote storage that is
+given alone gets the local one in front.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.storage.location import is_url, parse_location
+
+LOCAL = "local"
+_MODED = re.compile(r"^(?P<spec>.*):(?P<mode>rw|wr|r|w)$", re.IGNORECASE | re.DOTALL)
+_PATHLIKE = re.compile(r"[/\\.~]")
+
+
+@dataclass(frozen=True, slots=True)
+class TierSpec:
+    """One tier as written: what, and how it is used."""
+
+    spec: str
+    mode: str = "rw"
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is a URL, and so trusted with nothing, even where it is a directory."""
+        return is_url(self.spec)
+
+
+def parse_tiers(text: str, setting: str = "storage") -> tuple[TierSpec, ...]:
+    """The tiers of a spec, nearest first. Raises ConfigurationError if one is empty; its text
+    holds nothing of the spec, which may hold a password."""
+    tiers = []
+    for piece in text.split(","):
+        match = _MODED.match(piece.strip())
+        spec = match.group("spec") if match else piece.strip()
+        if not spec:
+            raise ConfigurationError(
+                setting, "a tier is empty", "write e.g. local:rw,s3://bucket/prefix:r"
+            )
+        tiers.append(TierSpec(spec, match.group("mode").lower() if match else "rw"))
+    return tuple(tiers)
+
+
+def find_tiers(text: str, names: Mapping[str, str], setting: str = "storage") -> list[TierSpec]:
+    """The tiers of a spec with all names replaced by what they stand for, and the local storage
+    in front where a remote one stands alone. Raises ConfigurationError."""
+    tiers = list(_without_names(parse_tiers(text or LOCAL, setting), names, setting, ()))
+    if len(tiers) == 1 and tiers[0].remote:
+        tiers.insert(0, TierSpec(LOCAL))
+    return tiers
+
+
+def _without_names(
+    tiers: Sequence[TierSpec], names: Mapping[str, str], setting: str, through: tuple[str, ...]
+) -> list[TierSpec]:
+    found: list[TierSpec] = []
+    for tier in tiers:
+        name = tier.spec
+        if name not in names:
+            _check_word(name, names, setting)
+            found.append(tier)
+            continue
+        if name in through:
+            chain = " = ".join((*through, name))
+            raise ConfigurationError(
+                f"tool.taskcache.storages.{name}", f"{chain} goes round", "end it with a URL"
+            )
+        inner = _without_names(
+            parse_tiers(names[name], f"tool.taskcache.storages.{name}"),
+            names,
+            setting,
+            (*through, name),
+        )
+        # A mode beside a name narrows that of each tier it stands for.
+        found += [TierSpec(one.spec, _narrowed(one.mode, tier.mode)) for one in inner]
+    return [tier for tier in found if tier.mode]
+
+
+def _narrowed(mode: str, by: str) -> str:
+    return "".join(letter for letter in "rw" if letter in mode and letter in by)
+
+
+def _check_word(word: str, names: Mapping[str, str], setting: str) -> None:
+    """A mistyped name must not become a directory where there are names to be mistyped."""
+    if names and word != LOCAL and not _PATHLIKE.search(word) and not is_url(word):
+        raise ConfigurationError(
+            setting,
+            f"there is no storage named {word!r}",
+            f"use one of {', '.join(sorted(names))}, or write ./{word} for a directory",
+        )
+
+
+def shown(text: str) -> str:
+    """A spec as it may be shown: URLs without names, passwords and options."""
+    pieces = []
+    for piece in text.split(","):
+        match = _MODED.match(piece.strip())
+        spec = match.group("spec") if match else piece.strip()
+        mode = f":{match.group('mode')}" if match else ""
+        pieces.append((parse_location(spec).shown if is_url(spec) else spec) + mode)
+    return ",".join(pieces)
+
+
+def read_pyproject(root: Path) -> Mapping[str, Any]:
+    """The tables of the project's pyproject.toml, none if there is no such file. Raises
+    ConfigurationError where it cannot be read."""
+    try:
+        with (root / "pyproject.toml").open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            "pyproject.toml", f"cannot be read: {error}", "mend it, or name no storages"
+        ) from error
+
+
+def named_storages(root: Path) -> Mapping[str, str]:
+    """The storages that ``[tool.taskcache.storages]`` of pyproject.toml names. Raises
+    ConfigurationError for one that is no text."""
+    found = _table(_table(_table(read_pyproject(root), "tool"), "taskcache"), "storages")
+    for name, spec in found.items():
+        if not isinstance(spec, str) or not spec.strip():
+            raise ConfigurationError(
+                f"tool.taskcache.storages.{name}", f"{spec!r} is no text", "write a path or a URL"
+            )
+        if name == LOCAL:
+            raise ConfigurationError(
+                f"tool.taskcache.storages.{name}", "this name is taken", "choose another one"
+            )
+    return dict(found)
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = tables.get(name, {})
+    if not isinstance(found, dict):
+        raise ConfigurationError(
+            "pyproject.toml", f"{name!r} is no table", "write [tool.taskcache.storages]"
+        )
+    return found
