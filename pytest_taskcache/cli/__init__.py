@@ -1,0 +1,1 @@
+"""Room for the ``taskcache`` command, which comes with explanations and listings."""

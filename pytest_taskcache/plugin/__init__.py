@@ -1,1 +1,113 @@
-"""The plugin: not yet wired."""
+"""The pytest plugin: what pytest loads. Everything heavier is imported when it is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_taskcache.plugin.session import Session  # noqa: F401 - in the annotation below
+
+SESSION = pytest.StashKey["Session"]()
+"""Where the run's state hangs on the config."""
+
+_INI = {
+    "mode": "What a run may do with the cache: rw, r, w or off.",
+    "tests": "Whose outcomes are cached: marked, all or none.",
+    "storage": "Where the cache lives: a directory, a URL, or a name of [tool.taskcache.storages].",
+    "key_storage": "Where records live, if apart from results.",
+    "result_storage": "Where results live, if apart from records.",
+    "lock_manager": "What locks computations: file (default), memory, a directory or a URL.",
+    "isolation": "AUTO, READ_COMMITTED or SERIALIZABLE.",
+    "max_size": "Size limit of the local cache, e.g. 5GB.",
+    "tests_max_age": "How long outcomes are valid, e.g. 7d, or never.",
+    "fixtures": "Names of fixtures to cache that are not decorated.",
+    "verify": "Percentage of hits that are run anyway and compared.",
+    "namespace": "Namespace to write to in a shared storage, e.g. {branch}.",
+    "read_namespaces": "Further namespaces to read from, e.g. main.",
+    "trust_remote": "Whether unsigned JSON outcomes of a shared storage are believed.",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the ``--cache-*`` options and the ``taskcache_*`` ini settings."""
+    group = parser.getgroup("taskcache", "caching of functions, fixtures and tests")
+    group.addoption(
+        "--cache-refresh",
+        action="store_true",
+        default=None,
+        dest="taskcache_refresh",
+        help="compute everything anew and overwrite what is cached",
+    )
+    group.addoption(
+        "--cache-refresh-only",
+        metavar="PATTERN",
+        dest="taskcache_refresh_only",
+        help="compute anew what has PATTERN in its name (file::qualified.name)",
+    )
+    group.addoption(
+        "--cache-mode",
+        metavar="rw|r|w|off",
+        dest="taskcache_mode",
+        help="read and write the cache, only read, only write, or leave it alone",
+    )
+    group.addoption(
+        "--cache-tests",
+        metavar="marked|all|none",
+        dest="taskcache_tests",
+        help="whose outcomes are cached: tests with @pytest.mark.cached (default), all, none",
+    )
+    group.addoption(
+        "--cache-storage",
+        metavar="PATH|URL",
+        dest="taskcache_storage",
+        help="where the cache lives (default: .pytest_cache/taskcache)",
+    )
+    group.addoption(
+        "--cache-verify",
+        metavar="PERCENT[@SEED]",
+        dest="taskcache_verify",
+        help="run this share of the hits anyway, and fail if one differs from its record",
+    )
+    for name, text in _INI.items():
+        parser.addini(f"taskcache_{name}", text, default="")
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Starts observing before the conftests are imported."""
+    from pytest_taskcache.plugin.session import start
+
+    start(early_config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the marker; settles the settings, where the plugin was loaded late too."""
+    config.addinivalue_line(
+        "markers",
+        "cached(policy, expiration, allow, fixtures, ...): replay this test's outcome while "
+        "nothing it depends on has changed; cached(False) opts out",
+    )
+    if SESSION not in config.stash:
+        from pytest_taskcache.plugin.session import start
+
+        start(config)
+    config.stash[SESSION].configure()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Closes what was opened."""
+    session = config.stash.get(SESSION, None)
+    if session is not None:
+        session.close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Registers the hooks that do the work, if anything here is cached at all."""
+    session.config.stash[SESSION].collected(session.items)
+
+
+@pytest.fixture
+def taskcache(request: pytest.FixtureRequest) -> object:
+    """The active cache, the running test's transaction, and the decisions so far."""
+    return request.config.stash[SESSION].handle()

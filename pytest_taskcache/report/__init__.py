@@ -1,0 +1,1 @@
+"""Events and explanations, formatted for people. Knows no pytest."""

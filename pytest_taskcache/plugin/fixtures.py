@@ -1,0 +1,391 @@
+"""Cached fixtures, and what the instances of other fixtures rest on."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import types
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_taskcache.decorator import Spec, cached, spec_of
+from pytest_taskcache.engine.cache import Attempt, Completed, Engine
+from pytest_taskcache.engine.computation import Basis, Computation, Options
+from pytest_taskcache.engine.ending import end_of_scope, roll_back
+from pytest_taskcache.engine.frames import Frame
+from pytest_taskcache.engine.reading import Found
+from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.model.event import Noted, Subject
+from pytest_taskcache.model.key import Part
+from pytest_taskcache.plugin.fixture_inputs import FixtureInputs, Upstream
+from pytest_taskcache.plugin.pytest_private import (
+    active_definition,
+    all_definitions,
+    asking_definition,
+    closure_of,
+    is_handle,
+    swapped_function,
+    watch_dynamic_requests,
+)
+from pytest_taskcache.plugin.requests import RequestRecorder, is_machinery
+from pytest_taskcache.plugin.running import Instance
+from pytest_taskcache.policies import TaskContext
+from pytest_taskcache.transactions.transaction import Transaction
+
+if TYPE_CHECKING:
+    from pytest_taskcache.plugin.session import Session
+
+_OPTIONS = {field.name for field in fields(Options)}
+_SCOPES = ("function", "class", "module", "package", "session")
+
+
+def cached_fixture(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """A pytest fixture whose value is cached: ``@pytest.fixture`` and ``@cached`` in one.
+
+    Takes the arguments of both (``scope``, ``params``, ``autouse``, ``ids``, ``name``; and those
+    of `cached`). On a hit neither set-up nor teardown of the fixture runs. Raises what either
+    raises for options that cannot work.
+    """
+    for_fixture = {k: v for k, v in options.items() if k not in _OPTIONS}
+    for_cache = {k: v for k, v in options.items() if k in _OPTIONS}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return cached(**for_cache)(pytest.fixture(**for_fixture)(function))
+
+    return decorate if function is None else decorate(function)
+
+
+@dataclass(frozen=True, slots=True)
+class _SetUp:
+    """A fixture that is being set up: its definition, its frame, and who watches its request if
+    it is cached."""
+
+    fixturedef: Any
+    frame: Frame
+    recorder: RequestRecorder | None = None
+
+
+class FixtureHooks:
+    """Swaps a cached fixture's function on a hit, and keeps its value on a miss.
+
+    Every fixture that outlives a test, cached or not, has a transaction of its own and an
+    account of what it rests on: the tests that use it share both. A test's own fixtures have an
+    account where something cached may use them.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._live: dict[Any, Instance] = {}
+        self._setting_up: list[_SetUp] = []
+        self._numbers = itertools.count(1)
+        self._named = frozenset(session.settings.fixtures)
+        self._marked: tuple[pytest.Item | None, frozenset[str]] = None, self._named
+        self._foreign: dict[object, Spec] = {}
+        self._closures: dict[int, tuple[object, bool]] = {}
+        self._inputs: set[str] | None = None
+        self._upstream = Upstream(session.fingerprints, session.temporary, self._live)
+        self._stop_watching = watch_dynamic_requests(self._requested)
+
+    def stop(self) -> None:
+        """Ends watching dynamic requests."""
+        self._stop_watching()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
+        """Sets a fixture up, from the cache if it can be."""
+        option = self._session.config.option
+        engine = self._session.engine
+        if engine is None or getattr(option, "setupplan", False) or is_handle(fixturedef):
+            return (yield)
+        spec = self._spec(fixturedef)
+        wide = request.scope != "function"
+        if spec is None and not wide and not self._may_be_used_by_cached():
+            return (yield)
+        instance = Instance(fixturedef.argname, Basis())
+        outer = engine.root
+        if wide:
+            claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
+            instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
+            engine.root = instance.transaction
+        try:
+            if spec is None:
+                value = yield from self._observed(engine, fixturedef, request, instance)
+            else:
+                value = yield from self._cached(engine, spec, fixturedef, request, instance)
+                if wide and self._is_input(instance.name, request):
+                    with suppress(UndigestableError):
+                        instance.digest = self._upstream.by_value(value, instance.name)
+        except BaseException:
+            if instance.transaction is not None:
+                roll_back(instance.transaction, engine, reason="its set-up failed")
+            raise
+        finally:
+            engine.root = outer
+        self._live[fixturedef] = instance
+        self._session.uses(instance)
+        return value
+
+    @pytest.hookimpl
+    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+        """Ends the instance; the tests that used it have decided what becomes of its values."""
+        instance = self._live.pop(fixturedef, None)
+        engine = self._session.engine
+        if instance is not None and instance.transaction is not None and engine is not None:
+            end_of_scope(instance.transaction, engine)
+
+    def instance(self, fixturedef: object) -> Instance | None:
+        """The live instance of a definition, if it is known here."""
+        return self._live.get(fixturedef)
+
+    # -------------------------------------------------------------- which ones are cached
+
+    def _spec(self, fixturedef: Any) -> Spec | None:
+        function = getattr(fixturedef.func, "__func__", fixturedef.func)
+        spec = spec_of(function)
+        if spec is not None:
+            return spec
+        if fixturedef.argname not in self._wanted_names() or not inspect.isfunction(function):
+            return None
+        if function not in self._foreign:
+            self._foreign[function] = Spec(function, Options())
+        return self._foreign[function]
+
+    def _wanted_names(self) -> frozenset[str]:
+        """Names of the fixtures that the settings, or marks of the running test, want cached."""
+        item = self._session.running_item
+        if item is None:
+            return self._named
+        known, names = self._marked
+        if known is not item:
+            found = {
+                name
+                for mark in item.iter_markers("cached")
+                for name in mark.kwargs.get("fixtures", ())
+            }
+            names = self._named | found
+            self._marked = item, names
+        return names
+
+    def _may_be_used_by_cached(self) -> bool:
+        """Whether the running test needs a cached fixture that does not outlive it."""
+        item = self._session.running_item
+        closure = closure_of(item) if item is not None else None
+        if closure is None:
+            return False
+        known = self._closures.get(id(closure.token))
+        if known is None:
+            found = any(
+                definition.scope == "function" and self._spec(definition) is not None
+                for definitions in closure.definitions.values()
+                for definition in definitions
+            )
+            known = self._closures[id(closure.token)] = (closure.token, found)
+        return known[1]
+
+    def _is_input(self, name: str, request: Any) -> bool:
+        """Whether a cached fixture takes one of this name."""
+        if self._inputs is None:
+            self._inputs = {
+                taken
+                for definition in all_definitions(request.session)
+                if self._spec(definition) is not None
+                for taken in definition.argnames
+            }
+        return name in self._inputs
+
+    # ------------------------------------------------------------------------ setting up
+
+    def _observed(
+        self, engine: Engine, fixturedef: Any, request: Any, instance: Instance
+    ) -> Generator[None, Any, Any]:
+        """Runs a fixture that is not cached, noting what it rests on."""
+        observation = engine.parts.observation
+        window = observation.open_window(None) if observation is not None else None
+        frame = engine.frames.open(window)
+        self._inherit(frame, fixturedef, request)
+        self._setting_up.append(_SetUp(fixturedef, frame))
+        try:
+            value = yield
+        finally:
+            self._setting_up.pop()
+            observed = engine.frames.close(frame)
+        instance.basis = Basis(
+            observed.trace,
+            observed.opaque,
+            frame.expires,
+            frozenset(frame.derives_from),
+            tuple(sorted({*frame.taints, *observed.untrusted})),
+        )
+        return value
+
+    def _cached(
+        self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, instance: Instance
+    ) -> Generator[None, Any, Any]:
+        items = self._session.items
+
+        def digest_of(name: str) -> str:
+            return self._upstream.digest(request, name, by=fixturedef, attempt=items.reader)
+
+        recorder = RequestRecorder(
+            request, engine.fingerprints, self._session.observatory.add_module, digest_of
+        )
+        inputs = FixtureInputs(spec, fixturedef, request)
+        inputs.gather(recorder, digest_of)
+        opened = engine.open(self._computation(engine, spec, request, inputs, recorder))
+        if isinstance(opened, Found):
+            instance.basis, instance.variant = opened.basis, opened.decision.variant
+            found = opened.value
+            with swapped_function(fixturedef, lambda **_: found):
+                return (yield)
+        self._inherit(opened.frame, fixturedef, request)
+        for name in inputs.attributes:
+            recorder.look(name)
+        self._setting_up.append(_SetUp(fixturedef, opened.frame, recorder))
+        if inputs.sees_request:
+            recorder.start()
+        try:
+            with swapped_function(fixturedef, _undecorated(fixturedef.func)):
+                value = yield
+        except BaseException:
+            engine.abandon(opened)
+            raise
+        finally:
+            recorder.stop()
+            self._setting_up.pop()
+        completed = self._complete(engine, opened, value, inputs, recorder)
+        instance.basis, instance.variant = completed.basis, completed.variant
+        if value is None:
+            self._warn_of_effects(engine, fixturedef, completed)
+        return value
+
+    def _complete(
+        self,
+        engine: Engine,
+        opened: Attempt,
+        value: object,
+        inputs: FixtureInputs,
+        recorder: RequestRecorder,
+    ) -> Completed:
+        if opened.keyed is not None and not opened.keyed.key.vouched:
+            if recorder.problem:
+                return engine.refuse(opened, "input cannot be digested", recorder.problem)
+            changed = recorder.changed()
+            if changed:
+                text = f"it changed what {changed} shows, which a hit would not do"
+                return engine.refuse(opened, "changed the test it was made for", text)
+        return engine.complete(opened, value, pinned=recorder.parts(known=inputs.attributes))
+
+    def _computation(
+        self,
+        engine: Engine,
+        spec: Spec,
+        request: Any,
+        inputs: FixtureInputs,
+        recorder: RequestRecorder,
+    ) -> Computation:
+        place = engine.place
+        extra = list(inputs.parts)
+        if inputs.sees_options:
+            extra.append(Part("options", self._session.options_digest))
+        context = TaskContext(
+            Subject.FIXTURE,
+            spec.identity(engine),
+            spec.function,
+            engine.run.id,
+            engine.fingerprints,
+            place.parameters,
+            place.name,
+            place.module,
+            inputs.digests,
+        )
+        return Computation(
+            context,
+            inputs.arguments,
+            spec.options,
+            tuple(extra),
+            recorder.digest,
+            request.scope != "function",
+            place.test,
+        )
+
+    def _inherit(self, frame: Frame, fixturedef: Any, request: Any) -> None:
+        for name in fixturedef.argnames:
+            instance = self._live.get(active_definition(request, name))
+            if instance is not None:
+                frame.absorb(instance.basis)
+        for instance in self._around(fixturedef, request):
+            frame.absorb(Basis(instance.basis.trace))
+
+    def _around(self, fixturedef: Any, request: Any) -> Iterator[Instance]:
+        """What was set up before without being asked for (autouse, ``setup_module``, marks), of
+        the same scope or a wider one: the fixture may rest on its effects."""
+        item = self._session.running_item
+        closure = closure_of(item) if item is not None else None
+        if closure is None:
+            return
+        least = _SCOPES.index(request.scope)
+        for name in closure.ambient:
+            for definition in closure.definitions.get(name, ())[-1:]:
+                instance = self._live.get(definition)
+                if (
+                    instance is not None
+                    and instance.variant is None
+                    and definition is not fixturedef
+                    and _SCOPES.index(definition.scope) >= least
+                ):
+                    yield instance
+
+    def _requested(self, request: Any, name: str, caller: Any) -> None:
+        """After a request by name: whoever asked inherits what the fixture rests on."""
+        if name == "request" or self._session.engine is None:
+            return
+        definition = active_definition(request, name)
+        if definition is None or is_handle(definition):
+            return
+        asking = asking_definition(request)
+        instance = self._live.get(definition)
+        if instance is not None:
+            self._session.uses(instance)
+            instance.handed_to.add(asking or self._session.items.reader_now)
+        if asking is None or is_machinery(caller) or name in asking.argnames:
+            return
+        for set_up in self._setting_up:
+            if set_up.fixturedef is asking:
+                if instance is not None:
+                    set_up.frame.absorb(instance.basis)
+                if set_up.recorder is not None and set_up.recorder.is_watching:
+                    set_up.recorder.look_at_fixture(name)
+
+    def _warn_of_effects(self, engine: Engine, fixturedef: Any, completed: Completed) -> None:
+        deeds = [str(deed) for deed in completed.observed.opaque]
+        deeds += [f"wrote {path}" for path in completed.observed.written]
+        if "monkeypatch" in fixturedef.argnames:
+            deeds.append("uses monkeypatch")
+        if deeds and completed.variant is not None:
+            engine.notify(
+                Noted(
+                    f"cached fixture {fixturedef.argname!r} returned None but had effects "
+                    f"({deeds[0]}): on a hit they are lost; return what it made"
+                )
+            )
+
+
+def _undecorated(function: Any) -> Any:
+    """The function under `cached`, bound as the decorated one is: as a fixture it is cached by
+    its fixture's inputs, not once more by its arguments."""
+    plain = getattr(function, "__func__", function)
+    spec = spec_of(plain)
+    if spec is None or spec.function is plain:
+        return function
+    inner = spec.function
+    for name, value in vars(plain).items():
+        inner.__dict__.setdefault(name, value)  # by which plugins know their own
+    bound = getattr(function, "__self__", None)
+    return types.MethodType(inner, bound) if bound is not None else inner
+
+
+__all__ = ["FixtureHooks", "cached_fixture"]

@@ -1,0 +1,55 @@
+"""What was written on the command line, in the environment and in the ini file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_taskcache.config.settings import ENVIRONMENT, NAMES, Settings, Sources, read_settings
+from pytest_taskcache.errors import TaskCacheError
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The settings of a run. Raises pytest.UsageError for what cannot work."""
+    options: dict[str, str] = {}
+    ini: dict[str, str] = {}
+    known = config.known_args_namespace
+    for name in NAMES:
+        value = getattr(config.option, f"taskcache_{name}", None)
+        if value is None:
+            value = getattr(known, f"taskcache_{name}", None)
+        if value is not None:
+            options[name] = "true" if value is True else str(value)
+        if name not in ("refresh", "refresh_only"):
+            ini[name] = str(config.getini(f"taskcache_{name}") or "")
+    variables = {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)}
+    try:
+        return read_settings(Sources(options, variables, ini))
+    except TaskCacheError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def local_directory(config: pytest.Config, settings: Settings) -> Path:
+    """Where the local cache lives: in the one directory that the storage setting names, if that
+    is all it names, else in its usual place. Raises pytest.UsageError."""
+    if settings.storage:
+        from pytest_taskcache.config.tiers import LOCAL, find_tiers, named_storages
+
+        try:
+            tiers = find_tiers(settings.storage, named_storages(config.rootpath))
+        except TaskCacheError as error:
+            raise pytest.UsageError(str(error)) from error
+        if len(tiers) == 1 and tiers[0].mode == "rw" and tiers[0].spec != LOCAL:
+            return config.rootpath / Path(tiers[0].spec).expanduser()
+    return default_directory(config)
+
+
+def default_directory(config: pytest.Config) -> Path:
+    """Where the local cache lives unless told otherwise: inside pytest's cache directory, or
+    beside the ini file where pytest's cache is switched off."""
+    if not config.pluginmanager.hasplugin("cacheprovider"):
+        return config.rootpath / ".taskcache"
+    written = os.path.expandvars(str(config.getini("cache_dir")))
+    return config.rootpath / Path(written).expanduser() / "taskcache"

@@ -1,0 +1,159 @@
+"""Every touch of pytest's private parts, behind names of ours (checked on pytest 8.4 to 9.2)."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+import pytest
+from _pytest.fixtures import FixtureDef, FixtureRequest
+
+HANDLES = frozenset(
+    {
+        "cache",
+        "capfd",
+        "capfdbinary",
+        "caplog",
+        "capsys",
+        "capsysbinary",
+        "capteesys",
+        "doctest_namespace",
+        "monkeypatch",
+        "pytestconfig",
+        "pytester",
+        "record_property",
+        "record_testsuite_property",
+        "record_xml_attribute",
+        "recwarn",
+        "request",
+        "subtests",
+        "taskcache",
+        "testdir",
+        "tmp_path",
+        "tmp_path_factory",
+        "tmpdir",
+        "tmpdir_factory",
+    }
+)
+"""Fixtures of pytest's own that are handles: they count by name, not by value."""
+
+
+def written_ini(config: pytest.Config) -> Mapping[str, object]:
+    """What stands in the ini file, unparsed."""
+    found: Mapping[str, object] | None = getattr(config, "_inicfg", None)
+    return config.inicfg if found is None else found
+
+
+def active_definition(request: FixtureRequest, name: str) -> FixtureDef[Any] | None:
+    """The definition that a request's fixture of this name resolves to; None for ``request``."""
+    found = request._get_active_fixturedef(name)
+    return found if isinstance(found, FixtureDef) else None
+
+
+def definitions(item: pytest.Item) -> dict[str, Sequence[FixtureDef[Any]]]:
+    """The fixture definitions in an item's closure by name, overridden ones included."""
+    info = getattr(item, "_fixtureinfo", None)
+    return dict(info.name2fixturedefs) if info is not None else {}
+
+
+def all_definitions(session: pytest.Session) -> list[FixtureDef[Any]]:
+    """Every fixture definition of a run, whoever may see it."""
+    manager: Any = session._fixturemanager
+    since_9_1 = getattr(manager, "_get_all_fixture_defs", None)
+    if since_9_1 is not None:
+        return list(since_9_1())
+    return [found for group in manager._arg2fixturedefs.values() for found in group]
+
+
+def is_handle(definition: FixtureDef[Any]) -> bool:
+    """Whether a fixture is one of pytest's own handles."""
+    module = getattr(definition.func, "__module__", "") or ""
+    return definition.argname in HANDLES and module.split(".")[0] in ("_pytest", "pytest_taskcache")
+
+
+@contextmanager
+def swapped_function(definition: FixtureDef[Any], function: Callable[..., Any]) -> Iterator[None]:
+    """Has a fixture definition call another function for a while."""
+    original = definition.func
+    definition.func = function  # type: ignore[misc] # Final in the annotations, a plain attribute
+    try:
+        yield
+    finally:
+        definition.func = original  # type: ignore[misc]
+
+
+def tear_down_until(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Tears down what the next item does not need, as the end of ``item`` would. Raises what a
+    teardown raises."""
+    item.session._setupstate.teardown_exact(nextitem)
+
+
+def has_something_set_up(item: pytest.Item) -> bool:
+    """Whether any node is set up, so that teardown has something to do."""
+    return bool(item.session._setupstate.stack)
+
+
+_Note = Callable[[FixtureRequest, str, FrameType], None]
+
+
+def watch_dynamic_requests(note: _Note) -> Callable[[], None]:
+    """Has ``note(request, name, frame of the caller)`` called after each
+    ``request.getfixturevalue(name)``; returns what ends that. Nested watches (pytest inside
+    pytest) all hear it."""
+    original = FixtureRequest.getfixturevalue
+
+    def getfixturevalue(self: FixtureRequest, argname: str) -> Any:
+        value = original(self, argname)
+        note(self, argname, sys._getframe(1))
+        return value
+
+    FixtureRequest.getfixturevalue = getfixturevalue  # type: ignore[method-assign]
+
+    def stop() -> None:
+        if FixtureRequest.getfixturevalue is getfixturevalue:
+            FixtureRequest.getfixturevalue = original  # type: ignore[method-assign]
+
+    return stop
+
+
+def asking_definition(request: FixtureRequest) -> FixtureDef[Any] | None:
+    """The fixture on whose behalf a request asks; None for a test."""
+    return getattr(request, "_fixturedef", None)
+
+
+def closure_of(item: pytest.Item) -> Closure | None:
+    """The fixtures that an item needs, as found at collection."""
+    info = getattr(item, "_fixtureinfo", None)
+    if info is None:
+        return None
+    named = frozenset(info.argnames)
+    ambient = [name for name in info.initialnames if name not in named]
+    return Closure(info, info.name2fixturedefs, tuple(ambient))
+
+
+class Closure(NamedTuple):
+    """``token`` is the same object for items that share a closure; ``definitions`` by name,
+    furthest first; ``ambient`` are the names that the item gets without naming them: autouse
+    and used by mark."""
+
+    token: object
+    definitions: Mapping[str, Sequence[FixtureDef[Any]]]
+    ambient: tuple[str, ...]
+
+
+def is_async(function: object) -> bool:
+    """Whether a fixture's function needs an event loop, as a plugin may run it."""
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def restore_subtest(report: object, data: Mapping[str, Any]) -> None:
+    """Gives a deserialized subtest's report its parameters as they were written: the context's
+    constructor takes ``repr`` of each, a second time for those that were stored."""
+    context = getattr(report, "context", None)
+    written = data.get("_subtest.context")
+    if context is not None and isinstance(written, dict) and "kwargs" in written:
+        object.__setattr__(context, "kwargs", written["kwargs"])

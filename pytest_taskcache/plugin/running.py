@@ -1,0 +1,97 @@
+"""The test that is running: its attempts, reports, transaction and fixtures."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_taskcache.engine.computation import Basis
+from pytest_taskcache.engine.frames import Frame
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.transactions.transaction import Transaction
+
+if TYPE_CHECKING:
+    from pytest_taskcache.plugin.outcomes import Candidate
+
+
+@dataclass(eq=False)
+class Instance:
+    """One live instance of a fixture: what it rests on, and its own transaction if it outlives
+    the test that asked for it.
+
+    ``handed_to``: the definitions of fixtures, and the attempts at tests by their claimants,
+    that were given its value and so may have changed it. ``digest``: of its value when it was
+    set up, where that was taken.
+    """
+
+    name: str
+    basis: Basis
+    transaction: Transaction | None = None
+    variant: Variant | None = None
+    handed_to: set[object] = field(default_factory=set)
+    digest: str = ""
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One attempt at a test: from its set-up to its last report."""
+
+    number: int
+    transaction: Transaction
+    reports: list[pytest.TestReport] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
+    frame: Frame | None = None
+    began: bool = False
+    started: float = 0.0
+    warnings: list[dict[str, object]] = field(default_factory=list)
+    drew: object = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every report passed, a call among them and the teardown last. An xfail, a
+        skip, a failed subtest, a rerun or an interrupt is not a pass."""
+        reports = self.reports
+        return (
+            len(reports) >= 3
+            and all(report.outcome == "passed" for report in reports)
+            and not any(hasattr(report, "wasxfail") for report in reports)
+            and any(report.when == "call" for report in reports)
+            and reports[-1].when == "teardown"
+        )
+
+
+@dataclass(eq=False)
+class Running:
+    """A test between the entry to and the exit from its protocol."""
+
+    item: pytest.Item
+    nodeid: str
+    worker: str
+    candidate: Candidate | None = None
+    replayed: bool = False
+    attempt: Attempt | None = None
+    attempts: int = 0
+
+    def next_attempt(self) -> Attempt:
+        """Begins another attempt, the first included."""
+        self.attempts += 1
+        claimant = f"{self.worker}/{self.nodeid}#{self.attempts}.{next(_serial)}"
+        self.attempt = Attempt(self.attempts, Transaction(claimant, self.nodeid))
+        return self.attempt
+
+
+_serial = itertools.count(1)
+"""Makes a claimant unique where one test runs several times in a session (``--count``)."""
+
+
+def node_id(item: pytest.Item) -> str:
+    """The item's id without the group that pytest-xdist appends to it under loadgroup."""
+    nodeid = item.nodeid
+    if item.get_closest_marker("xdist_group") is not None:
+        head, at, group = nodeid.rpartition("@")
+        if at and "/" not in group and "]" not in group:
+            return head
+    return nodeid

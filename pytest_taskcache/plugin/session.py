@@ -1,0 +1,325 @@
+"""The state of one run of pytest: settings, observation, and an engine once it is needed."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_taskcache.config.settings import Settings, Tests
+from pytest_taskcache.engine import active
+from pytest_taskcache.engine.eligibility import Mode
+from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.model.event import Decided, Event, Faulted
+from pytest_taskcache.observation.observatory import Observatory
+from pytest_taskcache.plugin import SESSION
+from pytest_taskcache.plugin import coverage as measuring
+from pytest_taskcache.plugin.options import local_directory, settings_of
+from pytest_taskcache.plugin.surroundings import options_digest, setting_digest
+from pytest_taskcache.report.tally import Tally
+
+if TYPE_CHECKING:
+    from pytest_taskcache.config.factory import Composed
+    from pytest_taskcache.engine.cache import Engine
+    from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
+    from pytest_taskcache.plugin.fixtures import FixtureHooks
+    from pytest_taskcache.plugin.items import ItemHooks
+    from pytest_taskcache.plugin.outcomes import Outcomes
+    from pytest_taskcache.plugin.running import Instance
+    from pytest_taskcache.plugin.verification import Verification
+    from pytest_taskcache.transactions.staging import Run
+    from pytest_taskcache.transactions.transaction import Transaction
+
+
+def start(config: pytest.Config) -> None:
+    """Hangs a session on the config and begins to observe. Raises pytest.UsageError."""
+    session = Session(config)
+    config.stash[SESSION] = session
+    session.arm()
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What the ``taskcache`` fixture gives a test.
+
+    ``cache`` is the active engine (None where caching is off); ``transaction`` the running
+    test's; ``decisions`` what was decided in this test so far, in order.
+    """
+
+    cache: Engine | None
+    transaction: Transaction | None
+    decisions: list[Decided]
+
+
+class Session:
+    """Everything this plugin knows about one run; hangs on ``config.stash``.
+
+    The engine is composed when something cached is first met; a run without any opens no file.
+    """
+
+    fixtures: FixtureHooks
+    items: ItemHooks
+    outcomes: Outcomes
+    verification: Verification
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.settings: Settings = settings_of(config)
+        self.directory = local_directory(config, self.settings)
+        self.decisions: list[Decided] = []
+        self.tally = Tally()
+        self._temporary: Path | None = None
+        self.fingerprints = Present(
+            config.rootpath,
+            temporary=self.temporary,
+            ignore=[self.directory],
+            settings=lambda name: setting_digest(config, name),
+        )
+        self.observatory = Observatory(self.fingerprints, own=[self.directory])
+        self._composed: Composed | None = None
+        self._broken = False
+        self._hooked = False
+        self.coverage: CoverageKeeping | None = None
+        """None where nothing can be measuring coverage."""
+
+    # --------------------------------------------------------------------- life of a run
+
+    @property
+    def enabled(self) -> bool:
+        """Whether this run may use the cache at all."""
+        return self.settings.mode is not Mode.OFF
+
+    @property
+    def worker(self) -> str:
+        """pytest-xdist's name of this process, else ``main``."""
+        return str(getattr(self.config, "workerinput", {}).get("workerid", "main"))
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process is a worker of pytest-xdist."""
+        return hasattr(self.config, "workerinput")
+
+    @property
+    def distributes(self) -> bool:
+        """Whether this process hands its tests to workers."""
+        option = self.config.option
+        return (
+            not self.is_worker
+            and getattr(option, "dist", "no") != "no"
+            and bool(getattr(option, "tx", None))
+        )
+
+    def arm(self) -> None:
+        """Begins to observe: what runs while conftests are imported belongs to their import."""
+        active.activate(self.get_engine)  # switched off it gives none, not that of a run around
+        if self.enabled:
+            self.observatory.arm()
+            if measuring.is_expected(self.config):
+                from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
+
+                self.coverage = CoverageKeeping(self)
+
+    def configure(self) -> None:
+        """After all conftests: registers what shows and distributes, and clears if asked to."""
+        manager = self.config.pluginmanager
+        from pytest_taskcache.plugin.summary import Summary
+
+        manager.register(Summary(self), "taskcache-summary")
+        if not self.enabled:
+            return
+        if manager.hasplugin("xdist"):
+            from pytest_taskcache.plugin.xdist import XdistHooks
+
+            manager.register(XdistHooks(self), "taskcache-xdist")
+            if self.distributes:
+                self._show_replays()
+        if getattr(self.config.option, "cacheclear", False) and not self.is_worker:
+            self._clear()
+
+    def collected(self, items: Sequence[pytest.Item]) -> None:
+        """Registers the hooks that work on tests if anything here is cached; else stops
+        observing, so that a suite which uses nothing pays nothing."""
+        if not self.enabled or self._hooked:
+            return
+        if not self._wanted(items):
+            if self._composed is None:
+                self._retire()
+                if self.coverage is not None:
+                    self.coverage.finish()
+            return
+        self._hooked = True
+        self._make_temporary()
+        from pytest_taskcache.plugin.fixtures import FixtureHooks
+        from pytest_taskcache.plugin.items import ItemHooks
+        from pytest_taskcache.plugin.outcomes import Outcomes
+        from pytest_taskcache.plugin.verification import Verification
+
+        self.fixtures, self.items = FixtureHooks(self), ItemHooks(self)
+        self.outcomes, self.verification = Outcomes(self), Verification(self)
+        self.outcomes.prepare(items)
+        if not self.is_worker:
+            self._show_replays()
+        manager = self.config.pluginmanager
+        for name in ("fixtures", "items", "outcomes"):
+            manager.register(getattr(self, name), f"taskcache-{name}")
+        if self.coverage is not None:
+            self.coverage.collected()
+
+    def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """At the end of the tests: awaits uploads, telling ``on_progress(done, total)``,
+        remembers, evicts."""
+        composed, self._composed = self._composed, None
+        self._broken = True
+        if composed is not None:
+            composed.finish(on_progress)
+
+    def close(self) -> None:
+        """Last of all: nothing of this run is left in the process."""
+        if self.coverage is not None:
+            self.coverage.finish()
+        self.finish()
+        if self._hooked:
+            self.fixtures.stop()
+        self._retire()
+
+    # -------------------------------------------------------------------------- engine
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine, composed when first asked for; None where the cache cannot be used."""
+        return self.get_engine()
+
+    def get_engine(self) -> Engine | None:
+        """As `engine`."""
+        if self._composed is None and not self._broken and self.enabled:
+            self._compose()
+        return self._composed.engine if self._composed is not None else None
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether anything cached was met."""
+        return self._composed is not None
+
+    def run(self) -> Run:
+        """This run; the same for all workers."""
+        from pytest_taskcache.plugin.xdist import run_of
+
+        return run_of(self.config)
+
+    @functools.cached_property
+    def options_digest(self) -> str:
+        """One digest of all options and ini settings that are not neutral."""
+        return options_digest(self.config)
+
+    def handle(self) -> Handle:
+        """What the ``taskcache`` fixture returns."""
+        engine = self.engine
+        running = self.items.running if self._hooked else None
+        attempt = running.attempt if running is not None else None
+        return Handle(engine, attempt.transaction if attempt else None, self.decisions)
+
+    @property
+    def running_item(self) -> pytest.Item | None:
+        """The item that is running."""
+        running = self.items.running if self._hooked else None
+        return running.item if running is not None else None
+
+    def uses(self, instance: Instance) -> None:
+        """Notes that the running test uses a fixture's instance."""
+        self.items.uses(instance)
+
+    def notify(self, event: Event) -> None:
+        """Counts an event, and keeps the decisions of the running test."""
+        self.tally.notify(event)
+        if isinstance(event, Decided):
+            self.decisions.append(event)
+
+    def temporary(self) -> Path | None:
+        """The run's temporary directory once pytest has made it, else None."""
+        if self._temporary is None:
+            factory: Any = getattr(self.config, "_tmp_path_factory", None)
+            base = getattr(factory, "_basetemp", None)
+            if base is not None:
+                self._temporary = Path(base)
+                self.observatory.add_scratch(self._temporary)
+        return self._temporary
+
+    # ------------------------------------------------------------------------ internals
+
+    def _wanted(self, items: Sequence[pytest.Item]) -> bool:
+        if "pytest_taskcache.decorator" in sys.modules or self.settings.fixtures:
+            return True
+        if self.settings.tests is Tests.ALL:
+            return bool(items)
+        return any(item.get_closest_marker("cached") is not None for item in items)
+
+    def _show_replays(self) -> None:
+        from pytest_taskcache.plugin.summary import ReplayedReports
+
+        manager = self.config.pluginmanager
+        if not manager.hasplugin("taskcache-replayed"):
+            manager.register(ReplayedReports(), "taskcache-replayed")
+
+    def _compose(self) -> None:
+        from pytest_taskcache.config.factory import Surroundings, compose
+        from pytest_taskcache.plugin.summary import WaitingLine
+
+        surroundings = Surroundings(
+            self.config.rootpath,
+            self._storage_directory(),
+            self.fingerprints,
+            self.observatory,
+            self.temporary,
+            self._scratch,
+            self.run(),
+            self.worker,
+            controller=not self.is_worker,
+            several_workers=self.is_worker,
+        )
+        try:
+            self._composed = compose(self.settings, surroundings, [self, WaitingLine(self.config)])
+            if self.coverage is not None:
+                self.coverage.attach(self._composed.engine)
+        except ConfigurationError as error:
+            self._broken = True
+            raise pytest.UsageError(str(error)) from error
+        except StorageError as error:
+            self._broken = True
+            self.notify(Faulted(f"cache not usable: {error.reason}", str(error)))
+            self._retire()
+
+    def _make_temporary(self) -> None:
+        """Has pytest make the run's temporary directory now. What it does for that (it sets a
+        link to the newest one) would else be a dependency of the first fixture that asks for it,
+        and keep it from ever being valid again."""
+        factory: Any = getattr(self.config, "_tmp_path_factory", None)
+        if factory is not None:
+            factory.getbasetemp()
+            self.temporary()
+
+    def _storage_directory(self) -> Path:
+        return self.directory
+
+    def _scratch(self) -> Path:
+        factory: Any = getattr(self.config, "_tmp_path_factory", None)
+        if factory is None:
+            raise StorageError("temporary directory", "restore a tree", "-p no:tmpdir")
+        made: Path = factory.mktemp("taskcache")
+        return made
+
+    def _clear(self) -> None:
+        if not self.directory.is_dir():
+            return
+        engine = self.get_engine()
+        if engine is not None and self._composed is not None:
+            self._composed.local.clear()
+
+    def _retire(self) -> None:
+        active.deactivate(self.get_engine)
+        self.observatory.disarm()

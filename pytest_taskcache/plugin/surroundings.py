@@ -1,0 +1,168 @@
+"""What surrounds every test of a run and belongs in its key: options, ini, plugins, conftests."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.fingerprint.values import digest_value
+from pytest_taskcache.model.key import Part
+from pytest_taskcache.plugin.pytest_private import written_ini
+
+NEUTRAL_OPTIONS = frozenset(
+    {
+        # which tests run, and in which order, not what they do
+        "file_or_dir", "keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf",
+        "last_failed_no_failures", "failedfirst", "newfirst", "stepwise", "stepwise_skip",
+        "stepwise_reset", "collectonly", "maxfail", "pyargs", "keepduplicates",
+        "collect_in_virtualenv", "continue_on_collection_errors", "randomly_seed",
+        "randomly_reorganize", "randomly_reset_seed",
+        "numprocesses", "maxprocesses", "dist", "distload", "tx", "px",
+        "looponfail", "rsyncdir", "rsyncignore", "maxworkerrestart", "testrunuid",
+        "loadscopereorder", "loadgroup", "doctestmodules", "doctestglob", "doctestreport",
+        "distribution", "boxed", "exitfirst", "onlyrerun", "rerun_except", "reruns", "reruns_delay",
+        "fail_on_flaky", "reruns_mode", "rerun_show_tracebacks",
+        # how results are shown or written
+        "verbose", "quiet", "no_header", "no_summary", "fold_skipped", "no_fold_skipped",
+        "force_short_summary",
+        "reportchars", "disable_warnings", "showlocals", "tbstyle", "xfail_tb", "showcapture",
+        "fulltrace", "color", "code_highlight", "durations", "durations_min", "xmlpath",
+        "junitprefix", "pastebin", "htmlpath", "self_contained_html", "css", "tracestyle",
+        "metadata", "metadata_from_json", "metadata_from_json_file",
+        "show_fixtures_per_test", "showfixtures", "markers", "cacheshow", "cacheclear",
+        "setuponly", "setupshow", "setupplan", "debug", "traceconfig", "version", "help",
+        # where things are
+        "basetemp", "rootdir", "inifilename", "confcutdir", "cov_source", "cov_report",
+        "cov_config", "cov_append", "cov_branch", "cov_fail_under", "no_cov", "cov_context",
+        "cov_precision", "no_cov_should_warn", "cov_reset", "cov_no_collect",
+        "usepdb", "usepdb_cls", "trace", "noconftest_", "plugins", "override_ini",
+        "strict_config", "known_args_namespace", "dist_", "worker_restart", "benchmark_storage",
+    }
+)  # fmt: skip
+"""Options that do not change what a test does. All others are part of every outcome's key."""
+
+NEUTRAL_PLUGINS = frozenset(
+    {
+        "pytest-xdist", "pytest-html", "pytest-metadata", "pytest-randomly", "pytest-cov",
+        "pytest-rerunfailures", "pytest-json-report", "pytest-sugar", "pytest-instafail",
+        "pytest-random-order", "pytest-reverse", "pytest-split", "pytest-picked",
+        "pytest-taskcache",
+    }
+)  # fmt: skip
+"""Distributions of plugins that select, order, distribute, repeat, measure or show tests. What
+they seed is followed otherwise (the seed, where a test drew from it)."""
+
+_NEUTRAL_DISABLED = frozenset(
+    f"no:{name}"
+    for name in (
+        "cacheprovider", "terminal", "terminalreporter", "randomly", "xdist", "junitxml",
+        "pastebin", "html", "metadata", "pytest_cov", "cov", "rerunfailures", "stepwise",
+        "helpconfig", "setupplan", "setuponly", "xdist.looponfail",
+    )
+)  # fmt: skip
+
+NEUTRAL_INI = frozenset(
+    {
+        "addopts", "cache_dir", "testpaths", "norecursedirs", "markers", "junit_suite_name",
+        "junit_logging", "junit_log_passing_tests", "junit_duration_report", "junit_family",
+        "console_output_style", "required_plugins", "minversion", "log_cli_level", "log_cli",
+        "strict_config",
+        "log_cli_format", "log_cli_date_format", "python_classes", "python_functions",
+        "verbosity_test_cases", "verbosity_subtests", "verbosity_assertions",
+    }
+)  # fmt: skip
+"""Ini settings that do not change what a test does (``addopts`` acts through the options)."""
+
+
+def option_parts(config: pytest.Config) -> tuple[Part, ...]:
+    """One part for each option and ini setting that is given, but for the neutral ones. An
+    option that a plugin has but nobody gave changes nothing."""
+    found: dict[str, object] = {
+        f"option {name}": value
+        for name, value in vars(config.option).items()
+        if name not in NEUTRAL_OPTIONS and not name.startswith("taskcache_")
+    }
+    disabled = {name for name in config.known_args_namespace.plugins if name.startswith("no:")}
+    for name in disabled - _NEUTRAL_DISABLED:
+        found[f"option -p {name}"] = True
+    for text in getattr(config.option, "override_ini", None) or ():
+        name, _, value = text.partition("=")
+        found[f"ini {name}"] = value
+    for name, raw in written_ini(config).items():
+        found.setdefault(f"ini {name}", str(getattr(raw, "value", raw)))
+    return tuple(
+        Part(name, _digest_of(value))
+        for name, value in sorted(found.items())
+        if not _unset(value) and not _is_neutral_ini(name)
+    )
+
+
+def options_digest(config: pytest.Config) -> str:
+    """One digest of all that `option_parts` names."""
+    return _digest([(part.name, part.digest) for part in option_parts(config)])
+
+
+def _unset(value: object) -> bool:
+    return value is None or value is False or value == [] or value == ()
+
+
+def _is_neutral_ini(name: str) -> bool:
+    kind, _, setting = name.partition(" ")
+    return kind == "ini" and (setting in NEUTRAL_INI or setting.startswith("taskcache_"))
+
+
+def _digest_of(value: object) -> str:
+    """An option's digest; one that has none counts by its type."""
+    try:
+        return digest_value(value)
+    except UndigestableError:
+        return type(value).__qualname__
+
+
+def plugin_parts(config: pytest.Config) -> tuple[Part, ...]:
+    """One part for each distribution that plugins come from, by version, and for each plugin
+    module that comes from none and is not the project's, by content."""
+    manager = config.pluginmanager
+    distributions = manager.list_plugin_distinfo()
+    found = {
+        f"plugin {dist.project_name}": str(dist.version)
+        for _, dist in distributions
+        if dist.project_name.lower().replace("_", "-") not in NEUTRAL_PLUGINS
+    }
+    known = [plugin for plugin, _ in distributions]
+    for plugin in manager.get_plugins():
+        if isinstance(plugin, types.ModuleType) and plugin not in known:
+            digest = _of_no_distribution(plugin, config.rootpath)
+            if digest:
+                found[f"plugin {plugin.__name__}"] = digest
+    return tuple(Part(name, digest) for name, digest in sorted(found.items()))
+
+
+def _of_no_distribution(plugin: types.ModuleType, root: Path) -> str:
+    """The digest of a plugin module's file; "" for those of pytest, of the project (whose sources
+    count otherwise) and our own."""
+    file = getattr(plugin, "__file__", None)
+    if plugin.__name__.partition(".")[0] in ("_pytest", "pytest_taskcache") or not file:
+        return ""
+    path = Path(file)
+    if path.is_relative_to(root) and "site-packages" not in path.parts:
+        return ""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        content = b""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def _digest(value: object) -> str:
+    return xxhash.xxh3_128_hexdigest(repr(value).encode("utf-8", "surrogatepass"))
+
+
+def setting_digest(config: pytest.Config, name: str) -> str:
+    """A digest of one option's present value, "" where there is no such option."""
+    value = getattr(config.option, name, None)
+    return "" if value is None else _digest(value)

@@ -1,0 +1,29 @@
+"""What the README shows works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from projects import Project
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def test_the_three_faces_work_as_shown(project: Project) -> None:
+    """The example runs as it stands, and a second run reuses what it made."""
+    found = re.search(
+        r"<!-- tested: test_readme -->\n```python\n(.*?)```", README.read_text(), re.S
+    )
+    assert found is not None
+    project.write("test_example.py", found.group(1))
+    project.run().assert_outcomes(passed=2)
+    second = project.run()
+    second.assert_outcomes(passed=2)
+    second.stdout.fnmatch_lines(["taskcache: *1 fixture + 1 test reused*"])
+
+
+def test_every_linked_document_exists() -> None:
+    """No link of the README leads nowhere."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
+        assert (README.parent / target).exists(), target
