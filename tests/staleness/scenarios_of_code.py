@@ -1,0 +1,1175 @@
+"""Dependencies on code: functions, constants, classes, decorators, imports."""
+
+from __future__ import annotations
+
+import shutil
+
+from ladder import EVERY, Scenario
+
+_REGISTRY = """
+REGISTRY = {}
+def register(f):
+    REGISTRY[f.__name__] = f
+    return f
+"""
+
+
+def _metadata(name: str, version: str) -> dict[str, str]:
+    directory = f"site-packages/{name}-{version}.dist-info"
+    return {
+        f"{directory}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{directory}/RECORD": f"{name}.py,,\n{name}-{version}.dist-info/METADATA,,\n",
+    }
+
+
+def _test(line: str) -> str:
+    return f'from counter import count\n\ndef test_it():\n    count("SELF.it")\n    {line}\n'
+
+
+def _point(x: int) -> str:
+    return f"from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int = {x}\n"
+
+
+def _doubling(n: int) -> str:
+    return f"def times(f):\n    def inner(x):\n        return f(x) * {n}\n    return inner\n"
+
+
+def _partial(n: int) -> str:
+    return f"from functools import partial\nfrom operator import add\ninc = partial(add, {n})\n"
+
+
+CODE = [
+    Scenario(
+        "function_body",
+        head="from .helper import price",
+        body="result = price(2)",
+        files={"helper.py": "def price(x):\n    return x * 2\n"},
+        change={"helper.py": "def price(x):\n    return x * 3\n"},
+        named=["function changed: SELF/helper.py::price"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "function_called_by_function",
+        head="from . import helper",
+        body="result = helper.price(2)",
+        files={
+            "deep.py": "def rate():\n    return 2\n",
+            "helper.py": "from .deep import rate\ndef price(x):\n    return x * rate()\n",
+        },
+        change={"deep.py": "def rate():\n    return 3\n"},
+        named=["function changed: SELF/deep.py::rate"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "own_body",
+        files={"test_it.py": _test("assert 1 + 1 == 2")},
+        change={"test_it.py": _test("assert 1 + 2 == 3")},
+    ),
+    Scenario(
+        "constant_by_value",
+        head="from .rates import RATE",
+        body="result = RATE * 2",
+        files={"rates.py": "RATE = 2\n"},
+        change={"rates.py": "RATE = 3\n"},
+        named=["module changed: SELF/rates.py"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "constant_through_two_modules",
+        head="from .outer import RATE",
+        body="result = RATE * 2",
+        files={
+            "inner.py": "BASE = 2\n",
+            "outer.py": "from .inner import BASE as RATE\n",
+        },
+        change={"inner.py": "BASE = 3\n"},
+        named=["module changed: SELF/inner.py"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "constant_as_default_argument",
+        head="from .helper import price",
+        body="result = price()",
+        files={
+            "rates.py": "RATE = 2\n",
+            "helper.py": "from .rates import RATE\ndef price(x=RATE):\n    return x\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "default_argument_itself",
+        head="from .helper import price",
+        body="result = price()",
+        files={"helper.py": "def price(x=2):\n    return x\n"},
+        change={"helper.py": "def price(x=3):\n    return x\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "constant_imported_inside_the_body",
+        body="from .rates import RATE\nresult = RATE * 2",
+        files={"rates.py": "RATE = 2\n"},
+        change={"rates.py": "RATE = 3\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "enum_only",
+        head="from .kinds import Kind",
+        body="result = Kind.A.value",
+        files={"kinds.py": "import enum\nclass Kind(enum.Enum):\n    A = 1\n"},
+        change={"kinds.py": "import enum\nclass Kind(enum.Enum):\n    A = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "dataclass_only",
+        head="from .point import Point",
+        body="result = Point().x",
+        files={"point.py": _point(1)},
+        change={"point.py": _point(2)},
+        forms=EVERY,
+    ),
+    Scenario(
+        "class_attribute_elsewhere",
+        head="from .derived import Derived",
+        body="result = Derived().limit",
+        files={
+            "base.py": "class Base:\n    limit = 1\n",
+            "derived.py": "from .base import Base\nclass Derived(Base):\n    pass\n",
+        },
+        change={"base.py": "class Base:\n    limit = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "method_added_in_subclass",
+        head="from .derived import Derived",
+        body="result = Derived().size()",
+        files={
+            "base.py": "class Base:\n    def size(self):\n        return 1\n",
+            "derived.py": "from .base import Base\nclass Derived(Base):\n    pass\n",
+        },
+        change={
+            "derived.py": """
+            from .base import Base
+            class Derived(Base):
+                def size(self):
+                    return 2
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "method_added_in_middle_base",
+        head="from .leaf import Leaf",
+        body="result = Leaf().size()",
+        files={
+            "base.py": "class Base:\n    def size(self):\n        return 1\n",
+            "middle.py": "from .base import Base\nclass Middle(Base):\n    pass\n",
+            "leaf.py": "from .middle import Middle\nclass Leaf(Middle):\n    pass\n",
+        },
+        change={
+            "middle.py": """
+            from .base import Base
+            class Middle(Base):
+                def size(self):
+                    return 2
+            """
+        },
+    ),
+    Scenario(
+        "bases_reordered",
+        head="from .both import Both",
+        body="result = Both().size()",
+        files={
+            "both.py": """
+            class A:
+                def size(self):
+                    return 1
+            class B:
+                def size(self):
+                    return 2
+            class Both(A, B):
+                pass
+            """
+        },
+        change={
+            "both.py": """
+            class A:
+                def size(self):
+                    return 1
+            class B:
+                def size(self):
+                    return 2
+            class Both(B, A):
+                pass
+            """
+        },
+    ),
+    Scenario(
+        "override_in_subclass_made_elsewhere",
+        head="from .shapes import Square\nfrom .areas import area",
+        body="result = area(Square())",
+        files={
+            "areas.py": "def area(shape):\n    return shape.size() * 2\n",
+            "base.py": "class Shape:\n    def size(self):\n        return 1\n",
+            "shapes.py": "from .base import Shape\nclass Square(Shape):\n    pass\n",
+        },
+        change={
+            "shapes.py": """
+            from .base import Shape
+            class Square(Shape):
+                def size(self):
+                    return 4
+            """
+        },
+    ),
+    Scenario(
+        "special_method_added",
+        head="from .bag import Bag",
+        body="result = bool(Bag())",
+        files={"bag.py": "class Bag:\n    pass\n"},
+        change={"bag.py": "class Bag:\n    def __len__(self):\n        return 0\n"},
+    ),
+    Scenario(
+        "property_body",
+        head="from .point import Point",
+        body="result = Point().x",
+        files={"point.py": "class Point:\n    @property\n    def x(self):\n        return 1\n"},
+        change={"point.py": "class Point:\n    @property\n    def x(self):\n        return 2\n"},
+    ),
+    Scenario(
+        "metaclass_elsewhere",
+        head="from .made import Made",
+        body="result = Made.tag",
+        files={
+            "meta.py": """
+            class Meta(type):
+                def __new__(cls, name, bases, body):
+                    return super().__new__(cls, name, bases, {**body, "tag": 1})
+            """,
+            "made.py": "from .meta import Meta\nclass Made(metaclass=Meta):\n    pass\n",
+        },
+        change={
+            "meta.py": """
+            class Meta(type):
+                def __new__(cls, name, bases, body):
+                    return super().__new__(cls, name, bases, {**body, "tag": 2})
+            """
+        },
+    ),
+    Scenario(
+        "init_subclass_hook",
+        head="from .made import Made",
+        body="result = Made.tag",
+        files={
+            "base.py": "class Base:\n    def __init_subclass__(cls):\n        cls.tag = 1\n",
+            "made.py": "from .base import Base\nclass Made(Base):\n    pass\n",
+        },
+        change={"base.py": "class Base:\n    def __init_subclass__(cls):\n        cls.tag = 2\n"},
+    ),
+    Scenario(
+        "descriptor_elsewhere",
+        head="from .owner import Owner",
+        body="result = Owner().x",
+        files={
+            "field.py": "class Field:\n    def __get__(self, one, owner):\n        return 1\n",
+            "owner.py": "from .field import Field\nclass Owner:\n    x = Field()\n",
+        },
+        change={"field.py": "class Field:\n    def __get__(self, one, owner):\n        return 2\n"},
+    ),
+    Scenario(
+        "decorator_body",
+        head="from .helper import price",
+        body="result = price(2)",
+        files={
+            "noisy.py": _doubling(2),
+            "helper.py": "from .noisy import times\n@times\ndef price(x):\n    return x\n",
+        },
+        change={"noisy.py": _doubling(3)},
+        forms=EVERY,
+    ),
+    Scenario(
+        "decorator_that_replaces",
+        head="from .helper import price",
+        body="result = price",
+        files={
+            "calls.py": "def call(f):\n    return f() + 1\n",
+            "helper.py": "from .calls import call\n@call\ndef price():\n    return 1\n",
+        },
+        change={"calls.py": "def call(f):\n    return f() + 2\n"},
+    ),
+    Scenario(
+        "import_time_call",
+        head="from .table import TABLE",
+        body="result = TABLE[0]",
+        files={
+            "build.py": "def build():\n    return [1]\n",
+            "table.py": "from .build import build\nTABLE = build()\n",
+        },
+        change={"build.py": "def build():\n    return [2]\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "import_time_call_of_another_module_body",
+        head="from . import settings\nfrom . import setup",
+        body="result = settings.LIMIT",
+        files={
+            "settings.py": "LIMIT = 1\ndef configure(n):\n    global LIMIT\n    LIMIT = n\n",
+            "setup.py": "from . import settings\nsettings.configure(5)\n",
+        },
+        change={"setup.py": "from . import settings\nsettings.configure(6)\n"},
+    ),
+    Scenario(
+        "registry_filled_by_import",
+        head="from . import plugins\nfrom .registry import REGISTRY",
+        body="result = REGISTRY['a']()",
+        files={
+            "registry.py": _REGISTRY,
+            "plugins.py": "from .registry import register\n@register\ndef a():\n    return 1\n",
+        },
+        change={
+            "plugins.py": "from .registry import register\n@register\ndef a():\n    return 2\n"
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "registry_filled_by_a_module_that_conftest_imports",
+        head="from .registry import REGISTRY",
+        body="result = REGISTRY['a']",
+        files={
+            "conftest.py": "from . import plugins\n",
+            "registry.py": "REGISTRY = {}\n",
+            "plugins.py": "from .registry import REGISTRY\nREGISTRY['a'] = 1\n",
+        },
+        change={"plugins.py": "from .registry import REGISTRY\nREGISTRY['a'] = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "registry_filled_by_a_module_another_test_imports",
+        files={
+            "registry.py": "REGISTRY = {}\n",
+            "plugins.py": "from .registry import REGISTRY\nREGISTRY['a'] = 1\n",
+            "test_a.py": """
+            from counter import count
+            from . import plugins
+
+            def test_a():
+                count("SELF.a")
+                assert plugins
+            """,
+            "test_b.py": """
+            from counter import count
+            from .registry import REGISTRY
+
+            def test_b():
+                count("SELF.b")
+                assert REGISTRY.get("a", 0) < 3
+            """,
+        },
+        change={"plugins.py": "from .registry import REGISTRY\nREGISTRY['a'] = 2\n"},
+    ),
+    Scenario(
+        "registry_entry_added",
+        head="from . import plugins\nfrom .registry import REGISTRY",
+        body="result = sorted(REGISTRY)",
+        files={
+            "registry.py": _REGISTRY,
+            "plugins.py": "from .registry import register\n@register\ndef a():\n    return 1\n",
+        },
+        change={
+            "plugins.py": """
+            from .registry import register
+            @register
+            def a():
+                return 1
+            @register
+            def b():
+                return 1
+            """
+        },
+    ),
+    Scenario(
+        "singledispatch_registration",
+        head="from .show import show\nfrom . import more",
+        body="result = show(1)",
+        files={
+            "show.py": """
+            from functools import singledispatch
+            @singledispatch
+            def show(x):
+                return "any"
+            """,
+            "more.py": "\n",
+        },
+        change={
+            "more.py": """
+            from .show import show
+            @show.register
+            def _(x: int):
+                return "int"
+            """
+        },
+    ),
+    Scenario(
+        "singledispatch_implementation",
+        head="from .show import show\nfrom . import more",
+        body="result = show(1)",
+        files={
+            "show.py": """
+            from functools import singledispatch
+            @singledispatch
+            def show(x):
+                return "any"
+            """,
+            "more.py": "from .show import show\n@show.register\ndef _(x: int):\n    return 'a'\n",
+        },
+        change={
+            "more.py": "from .show import show\n@show.register\ndef _(x: int):\n    return 'b'\n"
+        },
+    ),
+    Scenario(
+        "star_import",
+        head="from .names import *",
+        body="result = price(2)",
+        files={"names.py": "def price(x):\n    return x\n"},
+        change={"names.py": "def price(x):\n    return x + 1\n"},
+    ),
+    Scenario(
+        "star_import_shadowed_by_new_name",
+        head="from .names import *\nfrom .more import *",
+        body="result = price(2)",
+        files={"names.py": "def price(x):\n    return x\n", "more.py": "def other():\n    pass\n"},
+        change={"more.py": "def other():\n    pass\ndef price(x):\n    return x + 1\n"},
+    ),
+    Scenario(
+        "star_import_narrowed_by_all",
+        head="from .names import *\nprice = globals().get('price')",
+        body="result = price",
+        files={"names.py": "def price(x):\n    return x\n"},
+        change={"names.py": "__all__ = []\ndef price(x):\n    return x\n"},
+    ),
+    Scenario(
+        "star_import_hides_builtin",
+        head="from .names import *",
+        body="result = len([1])",
+        files={"names.py": "def other(x):\n    return x\n"},
+        change={"names.py": "def other(x):\n    return x\ndef len(x):\n    return 7\n"},
+    ),
+    Scenario(
+        "getattr_dispatch",
+        head="from . import handlers",
+        body="name = 'on_' + 'start'\nresult = getattr(handlers, name)()",
+        files={"handlers.py": "def on_start():\n    return 1\n"},
+        change={"handlers.py": "def on_start():\n    return 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "getattr_dispatch_finds_a_new_name",
+        head="from . import handlers",
+        body="name = 'on_' + 'stop'\nresult = getattr(handlers, name, None)",
+        files={"handlers.py": "def on_start():\n    return 1\n"},
+        change={"handlers.py": "def on_start():\n    return 1\ndef on_stop():\n    return 1\n"},
+    ),
+    Scenario(
+        "names_of_a_module_listed",
+        head="from . import handlers",
+        body="result = [n for n in dir(handlers) if n.startswith('on_')]",
+        files={"handlers.py": "def on_start():\n    return 1\n"},
+        change={"handlers.py": "def on_start():\n    return 1\ndef on_stop():\n    return 1\n"},
+    ),
+    Scenario(
+        "hasattr_of_a_new_method",
+        head="from .thing import Thing",
+        body="result = hasattr(Thing(), 'go')",
+        files={"thing.py": "class Thing:\n    pass\n"},
+        change={"thing.py": "class Thing:\n    def go(self):\n        pass\n"},
+    ),
+    Scenario(
+        "subclasses_asked_for",
+        head="from .base import Base\nfrom . import more",
+        body="result = len(Base.__subclasses__())",
+        files={
+            "base.py": "class Base:\n    pass\n",
+            "more.py": "from .base import Base\nclass A(Base):\n    pass\n",
+        },
+        change={
+            "more.py": """
+            from .base import Base
+            class A(Base):
+                pass
+            class B(Base):
+                pass
+            """
+        },
+    ),
+    Scenario(
+        "module_getattr",
+        head="from . import lazy",
+        body="result = lazy.answer",
+        files={"lazy.py": "def __getattr__(name):\n    return 1\n"},
+        change={"lazy.py": "def __getattr__(name):\n    return 2\n"},
+    ),
+    Scenario(
+        "module_getattr_added",
+        head="from . import lazy",
+        body="result = getattr(lazy, 'answer', 0)",
+        files={"lazy.py": "OTHER = 1\n"},
+        change={"lazy.py": "OTHER = 1\ndef __getattr__(name):\n    return 2\n"},
+    ),
+    Scenario(
+        "dynamic_import",
+        body="import importlib\nresult = importlib.import_module('SELF.' + 'found').VALUE",
+        files={"found.py": "VALUE = 1\n"},
+        change={"found.py": "VALUE = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "dynamic_import_by_builtin",
+        group="any module",
+        body="result = __import__('SELF.' + 'found', fromlist=['VALUE']).VALUE",
+        files={"found.py": "VALUE = 1\n"},
+        change={"found.py": "VALUE = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "dynamic_import_in_a_helper",
+        head="from .helper import load",
+        body="result = load('found').VALUE",
+        files={
+            "helper.py": """
+            import importlib
+            def load(name):
+                return importlib.import_module('.' + name, __package__)
+            """,
+            "found.py": "VALUE = 1\n",
+        },
+        change={"found.py": "VALUE = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "module_from_sys_modules",
+        group="any module",
+        head="from . import found",
+        body="import sys\nresult = sys.modules['SELF.' + 'other'].VALUE",
+        files={"found.py": "from . import other\n", "other.py": "VALUE = 1\n"},
+        change={"other.py": "VALUE = 2\n"},
+    ),
+    Scenario(
+        "module_of_another_test_from_sys_modules",
+        group="any module",
+        files={
+            "other.py": "VALUE = 1\n",
+            "test_a.py": """
+            from counter import count
+            from . import other
+
+            def test_a():
+                count("SELF.a")
+                assert other
+            """,
+            "test_b.py": """
+            import sys
+            from counter import count
+
+            def test_b():
+                count("SELF.b")
+                assert sys.modules["SELF." + "other"].VALUE < 3
+            """,
+        },
+        change={"other.py": "VALUE = 2\n"},
+    ),
+    Scenario(
+        "first_importer_is_another_test",
+        files={
+            "slow.py": "from .deep import make\nVALUE = make()\n",
+            "deep.py": "def make():\n    return 1\n",
+            "test_a.py": """
+            from counter import count
+
+            def test_a():
+                count("SELF.a")
+                from .slow import VALUE
+                assert VALUE
+
+            def test_b():
+                count("SELF.b")
+                from .slow import VALUE
+                assert VALUE
+
+            def test_c():
+                count("SELF.c")
+                assert True
+            """,
+        },
+        change={"deep.py": "def make():\n    return 2\n"},
+    ),
+    Scenario(
+        "first_importer_by_name",
+        group="any module",
+        files={
+            "slow.py": "VALUE = 1\n",
+            "test_a.py": """
+            from counter import count
+
+            def test_a():
+                count("SELF.a")
+                assert __import__("SELF.slow", fromlist=["VALUE"]).VALUE
+
+            def test_b():
+                count("SELF.b")
+                assert __import__("SELF.slow", fromlist=["VALUE"]).VALUE
+            """,
+        },
+        change={"slow.py": "VALUE = 2\n"},
+    ),
+    Scenario(
+        "unpickled_class",
+        files={
+            "kinds.py": "class Kind:\n    limit = 1\n",
+            "test_a.py": """
+            import pathlib, pickle
+            from counter import count
+            HERE = pathlib.Path(__file__).parent
+
+            def test_a():
+                count("SELF.a")
+                assert pickle.loads(b"cSELF.kinds\\nKind\\n.").limit
+
+            def test_b():
+                count("SELF.b")
+                assert pickle.loads(b"cSELF.kinds\\nKind\\n.").limit
+            """,
+        },
+        change={"kinds.py": "class Kind:\n    limit = 2\n"},
+    ),
+    Scenario(
+        "lru_cache_shared_between_tests",
+        files={
+            "helper.py": """
+            from functools import lru_cache
+            from .deep import rate
+
+            @lru_cache
+            def price(x):
+                return x * rate()
+            """,
+            "deep.py": "def rate():\n    return 2\n",
+            "test_a.py": """
+            from counter import count
+            from .helper import price
+
+            def test_a():
+                count("SELF.a")
+                assert price(1) > 1
+
+            def test_b():
+                count("SELF.b")
+                assert price(1) > 1
+            """,
+        },
+        change={"deep.py": "def rate():\n    return 3\n"},
+        named=["function changed: SELF/deep.py::rate"],
+    ),
+    Scenario(
+        "singleton_made_by_an_earlier_test",
+        files={
+            "store.py": """
+            from .make import Store
+            _store = None
+
+            def store():
+                global _store
+                if _store is None:
+                    _store = Store()
+                return _store
+            """,
+            "make.py": "class Store:\n    def __init__(self):\n        self.x = 1\n",
+            "test_a.py": """
+            from counter import count
+            from .store import store
+
+            def test_a():
+                count("SELF.a")
+                assert store().x
+
+            def test_b():
+                count("SELF.b")
+                assert store().x
+            """,
+        },
+        change={"make.py": "class Store:\n    def __init__(self):\n        self.x = 2\n"},
+    ),
+    Scenario(
+        "cached_property_filled_by_an_earlier_test",
+        files={
+            "model.py": """
+            from functools import cached_property
+            from .deep import rate
+
+            class Model:
+                @cached_property
+                def rate(self):
+                    return rate()
+
+            MODEL = Model()
+            """,
+            "deep.py": "def rate():\n    return 2\n",
+            "test_a.py": """
+            from counter import count
+            from .model import MODEL
+
+            def test_a():
+                count("SELF.a")
+                assert MODEL.rate
+
+            def test_b():
+                count("SELF.b")
+                assert MODEL.rate
+            """,
+        },
+        change={"deep.py": "def rate():\n    return 3\n"},
+    ),
+    Scenario(
+        "thread_started_earlier",
+        group="threads",
+        files={
+            "worker.py": """
+            import queue, threading
+            from .deep import rate
+            asked, answered = queue.Queue(), queue.Queue()
+
+            def serve():
+                while True:
+                    answered.put(asked.get() * rate())
+
+            threading.Thread(target=serve, daemon=True).start()
+            """,
+            "deep.py": "def rate():\n    return 2\n",
+            "test_a.py": """
+            from counter import count
+            from .worker import asked, answered
+
+            def test_a():
+                count("SELF.a")
+                asked.put(1)
+                assert answered.get(timeout=9) > 1
+
+            def test_b():
+                count("SELF.b")
+                asked.put(1)
+                assert answered.get(timeout=9) > 1
+            """,
+        },
+        change={"deep.py": "def rate():\n    return 3\n"},
+    ),
+    Scenario(
+        "thread_started_by_the_test",
+        head="from concurrent.futures import ThreadPoolExecutor\nfrom .deep import rate",
+        body="with ThreadPoolExecutor(1) as pool:\n    result = pool.submit(rate).result()",
+        files={"deep.py": "def rate():\n    return 2\n"},
+        change={"deep.py": "def rate():\n    return 3\n"},
+    ),
+    Scenario(
+        "generator_started_at_import",
+        files={
+            "ticks.py": """
+            from .deep import rate
+
+            def ticks():
+                while True:
+                    yield rate()
+
+            TICKS = ticks()
+            next(TICKS)
+            """,
+            "deep.py": "def rate():\n    return 2\n",
+            "test_a.py": """
+            from counter import count
+            from .ticks import TICKS
+
+            def test_a():
+                count("SELF.a")
+                assert next(TICKS) > 1
+            """,
+        },
+        change={"deep.py": "def rate():\n    return 3\n"},
+    ),
+    Scenario(
+        "coroutine",
+        head="import asyncio\nfrom .deep import rate",
+        body="result = asyncio.run(rate())",
+        files={"deep.py": "async def rate():\n    return 2\n"},
+        change={"deep.py": "async def rate():\n    return 3\n"},
+    ),
+    Scenario(
+        "monkeypatched_target_renamed",
+        files={
+            "helper.py": "def rate():\n    return 2\ndef price():\n    return rate()\n",
+            "test_a.py": """
+            from counter import count
+            from . import helper
+
+            def test_a(monkeypatch):
+                count("SELF.a")
+                monkeypatch.setattr("SELF.helper.rate", lambda: 5, raising=False)
+                assert helper.price()
+            """,
+        },
+        change={"helper.py": "def tariff():\n    return 2\ndef price():\n    return tariff()\n"},
+    ),
+    Scenario(
+        "monkeypatched_target_gone",
+        files={
+            "helper.py": "def rate():\n    return 2\ndef price():\n    return 1\n",
+            "test_a.py": """
+            from counter import count
+            from . import helper
+
+            def test_a(monkeypatch):
+                count("SELF.a")
+                monkeypatch.setattr("SELF.helper.rate", lambda: 5, raising=False)
+                assert helper.price()
+            """,
+        },
+        change={"helper.py": "def price():\n    return 1\n"},
+    ),
+    Scenario(
+        "mock_autospec_of_a_changed_signature",
+        head="from unittest import mock\nfrom . import helper",
+        body="""
+        with mock.patch.object(helper, "rate", autospec=True):
+            helper.rate(1)
+        result = 1
+        """,
+        files={"helper.py": "def rate(x):\n    return 2\n"},
+        change={"helper.py": "def rate(x, y=1):\n    return 2\n"},
+    ),
+    Scenario(
+        "source_text_read_by_inspect",
+        head="import inspect\nfrom . import helper",
+        body="result = inspect.getsource(helper.rate)",
+        files={"helper.py": "def rate(x):\n    return 2\n"},
+        change={"helper.py": "def rate(x):\n    # twice\n    return 2\n"},
+    ),
+    Scenario(
+        "executed_file",
+        body="result = {}\nexec((HERE / 'script.py').read_text(), result)",
+        files={"script.py": "x = 1\n"},
+        change={"script.py": "x = 2\n"},
+    ),
+    Scenario(
+        "run_as_main",
+        head="import runpy",
+        body="result = runpy.run_module('SELF.script')['x']",
+        files={"script.py": "x = 1\n"},
+        change={"script.py": "x = 2\n"},
+    ),
+    Scenario(
+        "loaded_from_a_file_location",
+        head="import importlib.util",
+        body="""
+        spec = importlib.util.spec_from_file_location("loaded_SELF", HERE / "script.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        result = module.x
+        """,
+        files={"script.py": "x = 1\n"},
+        change={"script.py": "x = 2\n"},
+    ),
+    Scenario(
+        "optional_module_appears",
+        head="""
+        try:
+            from .speedups import fast
+        except ImportError:
+            fast = None
+        """,
+        body="result = fast",
+        files={},
+        change={"speedups.py": "fast = 1\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "optional_module_appears_inside_a_body",
+        body="""
+        try:
+            from .speedups import fast
+        except ImportError:
+            fast = None
+        result = fast
+        """,
+        change={"speedups.py": "fast = 1\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "new_module_that_shadows",
+        head="from .parts import price",
+        body="result = price()",
+        files={"parts.py": "def price():\n    return 1\n"},
+        change={"parts/__init__.py": "def price():\n    return 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "namespace_package_gets_a_body",
+        head="import SELF.space.inner as inner",
+        body="result = inner.x",
+        files={"space/inner.py": "x = 1\n"},
+        change={"space/__init__.py": "import sys\n"},
+    ),
+    Scenario(
+        "package_init_runs",
+        head="from .parts.inner import x",
+        body="result = x",
+        files={"parts/__init__.py": "A = 1\n", "parts/inner.py": "from . import A as x\n"},
+        change={"parts/__init__.py": "A = 2\n"},
+    ),
+    Scenario(
+        "cycle_of_imports",
+        head="from .one import x",
+        body="result = x()",
+        files={
+            "one.py": "from . import two\ndef x():\n    return two.y()\n",
+            "two.py": "from . import one\ndef y():\n    return 1\n",
+        },
+        change={"two.py": "from . import one\ndef y():\n    return 2\n"},
+    ),
+    Scenario(
+        "function_passed_as_a_value",
+        head="from .table import TABLE",
+        body="result = TABLE['a'](1)",
+        files={
+            "steps.py": "def step(x):\n    return x\n",
+            "table.py": "from .steps import step\nTABLE = {'a': step}\n",
+        },
+        change={"steps.py": "def step(x):\n    return x + 1\n"},
+    ),
+    Scenario(
+        "lambda_in_a_table",
+        head="from .table import TABLE",
+        body="result = TABLE['a'](1)",
+        files={"table.py": "TABLE = {'a': lambda x: x}\n"},
+        change={"table.py": "TABLE = {'a': lambda x: x + 1}\n"},
+    ),
+    Scenario(
+        "partial_at_module_level",
+        head="from .table import inc",
+        body="result = inc(1)",
+        files={"table.py": _partial(1)},
+        change={"table.py": _partial(2)},
+    ),
+    Scenario(
+        "global_changed_by_a_function",
+        head="from . import state",
+        body="state.set_up()\nresult = state.X",
+        files={"state.py": "X = 0\ndef set_up():\n    global X\n    X = 1\n"},
+        change={"state.py": "X = 0\ndef set_up():\n    global X\n    X = 2\n"},
+    ),
+    Scenario(
+        "identical_functions_in_two_files",
+        head="from .left import f as left\nfrom .right import f as right",
+        body="result = left() + right()",
+        files={"left.py": "def f():\n    return 1\n", "right.py": "def f():\n    return 1\n"},
+        change={"right.py": "def f():\n    return 2\n"},
+        named=["function changed: SELF/right.py::f"],
+    ),
+    Scenario(
+        "type_hints_read_at_run_time",
+        head="import typing\nfrom .point import area",
+        body="result = typing.get_type_hints(area)",
+        files={"point.py": "def area(x: int) -> int:\n    return x\n"},
+        change={"point.py": "def area(x: float) -> float:\n    return x\n"},
+    ),
+    Scenario(
+        "docstring_read",
+        head="from .point import area",
+        body="result = area.__doc__",
+        files={"point.py": 'def area():\n    """One."""\n'},
+        change={"point.py": 'def area():\n    """Two."""\n'},
+    ),
+    Scenario(
+        "docstrings_of_a_whole_module",
+        head="from . import point",
+        body="result = [getattr(point, name).__doc__ for name in dir(point)]",
+        files={"point.py": 'def area():\n    """One."""\n'},
+        change={"point.py": 'def area():\n    """Two."""\n'},
+    ),
+    Scenario(
+        "docstring_taken_by_a_decorator",
+        head="from .command import main, sub",
+        body="result = main.help",
+        files={
+            "command.py": """
+            class Group:
+                help = ""
+
+                def command(self, f):
+                    self.help += f.__doc__
+                    return f
+
+            main = Group()
+
+            @main.command
+            def sub():
+                \"\"\"One.\"\"\"
+            """
+        },
+        change={
+            "command.py": """
+            class Group:
+                help = ""
+
+                def command(self, f):
+                    self.help += f.__doc__
+                    return f
+
+            main = Group()
+
+            @main.command
+            def sub():
+                \"\"\"Two.\"\"\"
+            """
+        },
+    ),
+    Scenario(
+        "function_that_a_hook_ran_between_tests",
+        files={
+            "helper.py": """
+            from functools import cache
+            from .deep import rate
+
+            @cache
+            def price():
+                return rate()
+            """,
+            "deep.py": "def rate():\n    return 1\n",
+            "conftest.py": """
+            def pytest_runtest_logfinish(nodeid):
+                from .helper import price
+                price()
+
+            def pytest_collection_finish(session):
+                from .helper import price
+                price()
+            """,
+            "test_a.py": """
+            from counter import count
+            from .helper import price
+
+            def test_a():
+                count("SELF.a")
+                assert price()
+            """,
+        },
+        change={"deep.py": "def rate():\n    return 2\n"},
+    ),
+    Scenario(
+        "function_that_a_test_which_is_not_cached_ran",
+        files={
+            "helper.py": """
+            from functools import cache
+            from .deep import rate
+
+            @cache
+            def price():
+                return rate()
+            """,
+            "deep.py": "def rate():\n    return 1\n",
+            "test_a.py": """
+            import pytest
+            from counter import count
+            from .helper import price
+
+            @pytest.mark.cached(False)
+            def test_a():
+                assert price()
+
+            def test_b():
+                count("SELF.b")
+                assert price()
+            """,
+        },
+        change={"deep.py": "def rate():\n    return 2\n"},
+    ),
+    Scenario(
+        "exception_class_caught",
+        head="from .errors import Broken\nfrom .work import work",
+        body="""
+        try:
+            result = work()
+        except Broken:
+            result = 0
+        """,
+        files={
+            "errors.py": "class Broken(ValueError):\n    pass\n",
+            "work.py": "from .errors import Broken\ndef work():\n    raise Broken()\n",
+        },
+        change={"errors.py": "class Broken(KeyError):\n    pass\n"},
+    ),
+    Scenario(
+        "dependencys_patch_version",
+        head="import ladder_dependency_a",
+        body="result = ladder_dependency_a.x",
+        files={
+            "site-packages/ladder_dependency_a.py": "x = 1\n",
+            **_metadata("ladder_dependency_a", "1.0.0"),
+        },
+        change={
+            "site-packages/ladder_dependency_a-1.0.0.dist-info": lambda path: shutil.rmtree(path),
+            **_metadata("ladder_dependency_a", "1.0.1"),
+        },
+        named=["distribution changed: ladder-dependency-a"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "dependency_edited_in_place",
+        head="import ladder_dependency_b",
+        body="result = ladder_dependency_b.x",
+        files={
+            "site-packages/ladder_dependency_b.py": "x = 1\n",
+            **_metadata("ladder_dependency_b", "1.0.0"),
+        },
+        change={"site-packages/ladder_dependency_b.py": "x = 2\n"},
+        named=["distribution changed: ladder-dependency-b"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "dependency_appears",
+        head="""
+        try:
+            import ladder_dependency_c
+        except ImportError:
+            ladder_dependency_c = None
+        """,
+        body="result = ladder_dependency_c is None",
+        files={"site-packages/readme.txt": ""},
+        change={
+            "site-packages/ladder_dependency_c.py": "x = 1\n",
+            **_metadata("ladder_dependency_c", "1.0.0"),
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "version_of_a_dependency_asked_for",
+        head="import importlib.metadata",
+        body="result = importlib.metadata.version('ladder_dependency_d')",
+        files={
+            "site-packages/ladder_dependency_d.py": "x = 1\n",
+            **_metadata("ladder_dependency_d", "1.0.0"),
+        },
+        change={
+            "site-packages/ladder_dependency_d-1.0.0.dist-info": lambda path: shutil.rmtree(path),
+            **_metadata("ladder_dependency_d", "1.0.1"),
+        },
+    ),
+    Scenario(
+        "syntax_error_mended",
+        body="""
+        try:
+            from . import broken
+            result = broken.x
+        except SyntaxError:
+            result = 0
+        """,
+        files={"broken.py": "x = = 1\n"},
+        change={"broken.py": "x = 1\n"},
+    ),
+]

@@ -1,0 +1,651 @@
+"""Dependencies that pytest brings: fixtures, conftests, parameters, marks, base classes."""
+
+from __future__ import annotations
+
+from ladder import Scenario
+
+_PLAIN = """
+from counter import count
+
+def test_a():
+    count("SELF.a")
+"""
+_USING = """
+from counter import count
+
+def test_a(value):
+    count("SELF.a")
+    assert value
+
+def test_b(value):
+    count("SELF.b")
+    assert value
+
+def test_c():
+    count("SELF.c")
+"""
+
+
+def _fixture(scope: str, line: str) -> str:
+    return f"""
+import pathlib, pytest
+HERE = pathlib.Path(__file__).parent
+
+@pytest.fixture(scope="{scope}")
+def value():
+    {line}
+"""
+
+
+def _parameters(values: str) -> str:
+    return f"""
+import pytest
+from counter import count
+
+@pytest.mark.parametrize("x", {values})
+def test_x(x):
+    count("SELF.x%s" % x)
+"""
+
+
+PYTEST = [
+    *(
+        Scenario(
+            f"{scope}_fixture_body",
+            files={"conftest.py": _fixture(scope, "return 1"), "test_a.py": _USING},
+            change={"conftest.py": _fixture(scope, "return 2")},
+        )
+        for scope in ("function", "module", "session")
+    ),
+    *(
+        Scenario(
+            f"{scope}_fixture_reads_a_file",
+            files={
+                "data.txt": "1",
+                "conftest.py": _fixture(scope, "return (HERE / 'data.txt').read_text()"),
+                "test_a.py": _USING,
+            },
+            change={"data.txt": "2"},
+            named=["file changed: SELF/data.txt"],
+            stale=["a", "b"],
+        )
+        for scope in ("function", "class", "module", "package", "session")
+    ),
+    Scenario(
+        "fixture_of_a_fixture_reads_a_file",
+        files={
+            "data.txt": "1",
+            "conftest.py": _fixture("session", "return (HERE / 'data.txt').read_text()")
+            + '\n@pytest.fixture(scope="module")\ndef outer(value):\n    return value\n',
+            "test_a.py": """
+            from counter import count
+
+            def test_a(outer):
+                count("SELF.a")
+                assert outer
+
+            def test_b(outer):
+                count("SELF.b")
+                assert outer
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "fixture_asked_for_by_name",
+        files={
+            "data.txt": "1",
+            "conftest.py": _fixture("session", "return (HERE / 'data.txt').read_text()"),
+            "test_a.py": """
+            from counter import count
+
+            def test_a(request):
+                count("SELF.a")
+                assert request.getfixturevalue("value")
+
+            def test_b(request):
+                count("SELF.b")
+                assert request.getfixturevalue("value")
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "autouse_session_fixture_reads_a_file",
+        files={
+            "data.txt": "1",
+            "conftest.py": """
+            import pathlib, pytest
+            HERE = pathlib.Path(__file__).parent
+
+            @pytest.fixture(scope="session", autouse=True)
+            def value():
+                (HERE / "data.txt").read_text()
+            """,
+            "test_a.py": """
+            from counter import count
+
+            def test_a():
+                count("SELF.a")
+
+            def test_b():
+                count("SELF.b")
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "cached_fixture_reads_a_file",
+        files={
+            "data.txt": "1",
+            "conftest.py": """
+            import pathlib, pytest
+            from counter import count
+            from pytest_taskcache import cached_fixture
+            HERE = pathlib.Path(__file__).parent
+
+            @cached_fixture(scope="session")
+            def value():
+                count("SELF.value")
+                return (HERE / "data.txt").read_text()
+            """,
+            "test_a.py": """
+            from counter import count
+
+            def test_a(value):
+                count("SELF.a")
+                assert value
+
+            def test_b(value):
+                count("SELF.b")
+                assert value
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "cached_function_reads_a_file",
+        files={
+            "data.txt": "1",
+            "helper.py": """
+            import pathlib
+            from counter import count
+            from pytest_taskcache import cached
+            HERE = pathlib.Path(__file__).parent
+
+            @cached
+            def load():
+                count("SELF.load")
+                return (HERE / "data.txt").read_text()
+            """,
+            "test_a.py": """
+            from counter import count
+            from .helper import load
+
+            def test_a():
+                count("SELF.a")
+                assert load()
+
+            def test_b():
+                count("SELF.b")
+                assert load()
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "teardown_reads_a_file",
+        files={
+            "data.txt": "1",
+            "test_a.py": """
+            import pathlib, pytest
+            from counter import count
+            HERE = pathlib.Path(__file__).parent
+
+            @pytest.fixture
+            def value():
+                yield 1
+                assert (HERE / "data.txt").read_text()
+
+            def test_a(value):
+                count("SELF.a")
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "setup_module_reads_a_file",
+        files={
+            "data.txt": "1",
+            "test_a.py": """
+            import pathlib
+            from counter import count
+            HERE = pathlib.Path(__file__).parent
+
+            def setup_module():
+                global data
+                data = (HERE / "data.txt").read_text()
+
+            def test_a():
+                count("SELF.a")
+                assert data
+
+            def test_b():
+                count("SELF.b")
+                assert data
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "set_up_class_reads_a_file",
+        files={
+            "data.txt": "1",
+            "test_a.py": """
+            import pathlib, unittest
+            from counter import count
+            HERE = pathlib.Path(__file__).parent
+
+            class TestIt(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls):
+                    cls.data = (HERE / "data.txt").read_text()
+
+                def test_a(self):
+                    count("SELF.a")
+                    assert self.data
+
+                def test_b(self):
+                    count("SELF.b")
+                    assert self.data
+            """,
+        },
+        change={"data.txt": "2"},
+    ),
+    Scenario(
+        "set_up_class_of_a_base",
+        files={
+            "base.py": """
+            import unittest
+            from .deep import rate
+
+            class Base(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls):
+                    cls.rate = rate()
+            """,
+            "deep.py": "def rate():\n    return 1\n",
+            "test_a.py": """
+            from counter import count
+            from .base import Base
+
+            class TestIt(Base):
+                def test_a(self):
+                    count("SELF.a")
+                    assert self.rate
+
+                def test_b(self):
+                    count("SELF.b")
+                    assert self.rate
+            """,
+        },
+        change={"deep.py": "def rate():\n    return 2\n"},
+    ),
+    Scenario(
+        "base_test_class_elsewhere",
+        files={
+            "base.py": """
+            from counter import count
+
+            class Base:
+                def test_a(self):
+                    count("SELF.a")
+                    assert self.x
+            """,
+            "test_a.py": "from .base import Base\nclass TestIt(Base):\n    x = 1\n",
+        },
+        change={
+            "base.py": """
+            from counter import count
+
+            class Base:
+                def test_a(self):
+                    count("SELF.a")
+                    assert self.x > 0
+            """
+        },
+    ),
+    Scenario(
+        "base_test_class_setup_elsewhere",
+        files={
+            "base.py": "class Base:\n    def setup_method(self):\n        self.x = 1\n",
+            "test_a.py": """
+            from counter import count
+            from .base import Base
+
+            class TestIt(Base):
+                def test_a(self):
+                    count("SELF.a")
+                    assert self.x
+            """,
+        },
+        change={"base.py": "class Base:\n    def setup_method(self):\n        self.x = 2\n"},
+    ),
+    Scenario(
+        "closer_conftest_overrides",
+        files={
+            "conftest.py": _fixture("function", "return 1"),
+            "inner/__init__.py": "",
+            "inner/test_a.py": """
+            from counter import count
+
+            def test_a(value):
+                count("SELF.a")
+                assert value
+            """,
+        },
+        change={"inner/conftest.py": _fixture("function", "return 2")},
+    ),
+    Scenario(
+        "closer_module_fixture_overrides",
+        files={
+            "conftest.py": _fixture("function", "return 1"),
+            "test_a.py": "import pytest\n" + _USING,
+        },
+        change={
+            "test_a.py": """
+            import pytest
+            from counter import count
+
+            @pytest.fixture
+            def value():
+                return 2
+
+            def test_a(value):
+                count("SELF.a")
+                assert value
+
+            def test_b(value):
+                count("SELF.b")
+                assert value
+
+            def test_c():
+                count("SELF.c")
+            """
+        },
+        stale=["a", "b"],
+    ),
+    Scenario(
+        "new_autouse_fixture",
+        files={"test_a.py": _PLAIN},
+        change={
+            "conftest.py": """
+            import pytest
+
+            @pytest.fixture(autouse=True)
+            def strict():
+                yield
+            """
+        },
+    ),
+    Scenario(
+        "new_autouse_fixture_in_the_module",
+        files={"test_a.py": _PLAIN},
+        change={
+            "test_a.py": """
+            import pytest
+            from counter import count
+
+            @pytest.fixture(autouse=True)
+            def strict():
+                yield
+
+            def test_a():
+                count("SELF.a")
+            """
+        },
+    ),
+    Scenario(
+        "new_conftest_hook",
+        files={"conftest.py": "import pytest\n", "test_a.py": _PLAIN},
+        change={"conftest.py": "import pytest\ndef pytest_runtest_call(item):\n    pass\n"},
+        named=["conftest"],
+    ),
+    Scenario(
+        "conftest_hook_uses_a_helper",
+        files={
+            "hooks.py": "def check():\n    return 1\n",
+            "conftest.py": """
+            from .hooks import check
+
+            def pytest_runtest_call(item):
+                assert check()
+            """,
+            "test_a.py": _PLAIN,
+        },
+        change={"hooks.py": "def check():\n    return 2\n"},
+    ),
+    Scenario(
+        "collection_hook_adds_a_mark",
+        files={
+            "marks.py": "REASON = ''\n",
+            "conftest.py": """
+            import pytest
+            from .marks import REASON
+
+            def pytest_collection_modifyitems(items):
+                for item in items:
+                    if REASON and "SELF" in item.nodeid:
+                        item.add_marker(pytest.mark.usefixtures("tmp_path"))
+            """,
+            "test_a.py": _PLAIN,
+        },
+        change={"marks.py": "REASON = 'x'\n"},
+    ),
+    Scenario(
+        "parameter_values_in_the_same_file",
+        files={"test_x.py": _parameters("[1, 2]")},
+        change={"test_x.py": _parameters("[1, 2, 3]")},
+    ),
+    Scenario(
+        "parameter_value_under_the_same_id",
+        files={
+            "test_x.py": """
+            import pytest
+            from counter import count
+
+            @pytest.mark.parametrize("x", [pytest.param({"a": 1}, id="same")])
+            def test_x(x):
+                count("SELF.x")
+                assert x
+            """
+        },
+        change={
+            "test_x.py": """
+            import pytest
+            from counter import count
+
+            @pytest.mark.parametrize("x", [pytest.param({"a": 2}, id="same")])
+            def test_x(x):
+                count("SELF.x")
+                assert x
+            """
+        },
+    ),
+    Scenario(
+        "parameter_values_in_another_file",
+        files={
+            "cases.py": "CASES = [{'x': 1}]\n",
+            "test_x.py": """
+            import pytest
+            from counter import count
+            from .cases import CASES
+
+            @pytest.mark.parametrize("x", CASES)
+            def test_x(x):
+                count("SELF.x")
+                assert x
+            """,
+        },
+        change={"cases.py": "CASES = [{'x': 2}]\n"},
+    ),
+    Scenario(
+        "parameter_values_in_a_data_file",
+        files={
+            "cases.json": '[{"x": 1}, {"x": 5}]',
+            "test_x.py": """
+            import json, pathlib, pytest
+            from counter import count
+            CASES = json.loads((pathlib.Path(__file__).parent / "cases.json").read_text())
+
+            @pytest.mark.parametrize("x", CASES)
+            def test_x(x):
+                count("SELF.x")
+                assert x
+            """,
+        },
+        change={"cases.json": '[{"x": 2}, {"x": 5}]'},
+    ),
+    Scenario(
+        "parameter_values_generated_by_a_hook",
+        files={
+            "cases.py": "CASES = [{'x': 1}]\n",
+            "conftest.py": """
+            from .cases import CASES
+
+            def pytest_generate_tests(metafunc):
+                if "x" in metafunc.fixturenames:
+                    metafunc.parametrize("x", CASES)
+            """,
+            "test_x.py": """
+            from counter import count
+
+            def test_x(x):
+                count("SELF.x")
+                assert x
+            """,
+        },
+        change={"cases.py": "CASES = [{'x': 2}]\n"},
+    ),
+    Scenario(
+        "parameter_of_a_fixture",
+        files={
+            "cases.py": "CASES = [{'x': 1}]\n",
+            "conftest.py": """
+            import pytest
+            from .cases import CASES
+
+            @pytest.fixture(params=CASES, scope="module")
+            def x(request):
+                return request.param
+            """,
+            "test_x.py": """
+            from counter import count
+
+            def test_x(x):
+                count("SELF.x")
+                assert x
+            """,
+        },
+        change={"cases.py": "CASES = [{'x': 2}]\n"},
+    ),
+    Scenario(
+        "skipif_condition",
+        files={
+            "flags.py": "OLD = False\n",
+            "test_a.py": """
+            import pytest
+            from counter import count
+            from .flags import OLD
+
+            @pytest.mark.skipif(OLD, reason="old")
+            def test_a():
+                count("SELF.a")
+            """,
+        },
+        change={"flags.py": "OLD = 0\n"},
+    ),
+    Scenario(
+        "skipif_condition_from_the_environment",
+        files={
+            "test_a.py": """
+            import os, pytest
+            from counter import count
+
+            @pytest.mark.skipif(os.environ.get("LADDER_SELF") == "skip", reason="old")
+            def test_a():
+                count("SELF.a")
+            """,
+        },
+        environ={"LADDER_skipif_condition_from_the_environment": ("1", "2")},
+    ),
+    Scenario(
+        "mark_argument",
+        files={
+            "limits.py": "LIMIT = 1\n",
+            "conftest.py": """
+            import pytest
+
+            @pytest.fixture(autouse=True)
+            def limit(request):
+                return request.node.get_closest_marker("usefixtures")
+            """,
+            "test_a.py": """
+            import pytest
+            from counter import count
+            from .limits import LIMIT
+            pytestmark = pytest.mark.usefixtures(*["tmp_path"] * LIMIT)
+
+            def test_a():
+                count("SELF.a")
+            """,
+        },
+        change={"limits.py": "LIMIT = 2\n"},
+    ),
+    Scenario(
+        "doctest_in_a_text_file",
+        files={
+            "helper.py": "def rate():\n    return 1\n",
+            "test_doc.txt": """
+            >>> from counter import count
+            >>> from SELF.helper import rate
+            >>> count("SELF.doc")
+            >>> rate() > 0
+            True
+            """,
+        },
+        change={"helper.py": "def rate():\n    return 2\n"},
+    ),
+    Scenario(
+        "test_class_attribute",
+        files={
+            "test_a.py": """
+            from counter import count
+
+            class TestIt:
+                x = 1
+
+                def test_a(self):
+                    count("SELF.a")
+                    assert self.x
+            """,
+        },
+        change={
+            "test_a.py": """
+            from counter import count
+
+            class TestIt:
+                x = 2
+
+                def test_a(self):
+                    count("SELF.a")
+                    assert self.x
+            """,
+        },
+    ),
+    Scenario(
+        "global_of_the_test_module",
+        files={"test_a.py": "X = 1\n" + _PLAIN + "    assert X\n"},
+        change={"test_a.py": "X = 2\n" + _PLAIN + "    assert X\n"},
+    ),
+]

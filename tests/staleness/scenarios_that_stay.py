@@ -1,0 +1,241 @@
+"""What must stay cached, and what should."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ladder import EVERY, Expect, Scenario
+
+_HELPER = "def price(x):\n    return x * 2\n"
+_BODY = {"head": "from .helper import price", "body": "result = price(2)"}
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, (2_000_000_000, 2_000_000_000))
+
+
+def _keeps(name: str, **given: object) -> Scenario:
+    return Scenario(name, expect=Expect.KEPT, **given)  # type: ignore[arg-type]
+
+
+KEPT = [
+    _keeps("nothing_changed", **_BODY, files={"helper.py": _HELPER}, forms=EVERY),
+    _keeps(
+        "comment",
+        **_BODY,
+        files={"helper.py": _HELPER},
+        change={"helper.py": "# rates\ndef price(x):  # of x\n    # twice\n    return x * 2\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "blank_lines_and_formatting",
+        **_BODY,
+        files={"helper.py": _HELPER},
+        change={"helper.py": "\n\ndef price( x ):\n\n    return (x\n        * 2)\n\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "touch",
+        **_BODY,
+        files={"helper.py": _HELPER},
+        change={"helper.py": _touch},
+        forms=EVERY,
+    ),
+    _keeps(
+        "touch_of_a_data_file",
+        body="result = (HERE / 'data.txt').read_text()",
+        files={"data.txt": "1"},
+        change={"data.txt": _touch},
+        forms=EVERY,
+    ),
+    _keeps(
+        "data_file_rewritten_with_the_same_bytes",
+        body="result = (HERE / 'data.txt').read_text()",
+        files={"data.txt": "1"},
+        change={"data.txt": "1"},
+    ),
+    _keeps(
+        "unrelated_file",
+        **_BODY,
+        files={"helper.py": _HELPER, "other.py": "x = 1\n", "data.txt": "1"},
+        change={"other.py": "x = 2\n", "data.txt": "2", "new.txt": "1", "fresh.py": "y = 1\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "other_functions_body",
+        **_BODY,
+        files={"helper.py": _HELPER + "def other():\n    return 1\n"},
+        change={"helper.py": _HELPER + "def other():\n    return 2\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "other_methods_body",
+        head="from .helper import Box",
+        body="result = Box().a()",
+        files={
+            "helper.py": """
+            class Box:
+                def a(self):
+                    return 1
+                def b(self):
+                    return 1
+            """
+        },
+        change={
+            "helper.py": """
+            class Box:
+                def a(self):
+                    return 1
+                def b(self):
+                    return 2
+            """
+        },
+        forms=EVERY,
+    ),
+    _keeps(
+        "comment_in_the_conftest",
+        files={
+            "conftest.py": "import pytest\n@pytest.fixture\ndef value():\n    return 1\n",
+            "test_a.py": """
+            from counter import count
+
+            def test_a(value):
+                count("SELF.a")
+            """,
+        },
+        change={
+            "conftest.py": "import pytest\n# one\n@pytest.fixture\ndef value():\n    return 1\n"
+        },
+    ),
+    _keeps(
+        "comment_in_the_test",
+        files={"test_a.py": "from counter import count\ndef test_a():\n    count('SELF.a')\n"},
+        change={
+            "test_a.py": "# why\nfrom counter import count\n\ndef test_a():\n    count('SELF.a')\n"
+        },
+    ),
+    _keeps(
+        "new_test_in_the_file",
+        files={"test_a.py": "from counter import count\ndef test_a():\n    count('SELF.a')\n"},
+        change={
+            "test_a.py": """
+            from counter import count
+            def test_new():
+                assert True
+            def test_a():
+                count('SELF.a')
+            """
+        },
+    ),
+    _keeps(
+        "new_unused_function_at_the_end",
+        **_BODY,
+        files={"helper.py": _HELPER},
+        change={"helper.py": _HELPER + "def unused():\n    return 1\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "new_unused_function_at_the_top",
+        **_BODY,
+        files={"helper.py": _HELPER},
+        change={"helper.py": "def unused():\n    return 1\n" + _HELPER},
+        forms=EVERY,
+    ),
+    _keeps(
+        "type_hints_of_a_function_not_run",
+        **_BODY,
+        files={"helper.py": _HELPER + "def other(x):\n    return 1\n"},
+        change={"helper.py": _HELPER + "def other(x: int) -> int:\n    return 1\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "generated_code",
+        head="from .kinds import Point, Pair, Kind",
+        body="result = (Point(1) == Point(2), repr(Pair(1, 2)), Kind(1))",
+        files={
+            "kinds.py": """
+            import enum
+            from collections import namedtuple
+            from dataclasses import dataclass
+
+            @dataclass(order=True)
+            class Point:
+                x: int
+
+            Pair = namedtuple("Pair", "a b")
+
+            class Kind(enum.IntEnum):
+                A = 1
+            """
+        },
+        forms=EVERY,
+    ),
+    _keeps(
+        "file_written_first_by_the_same_computation",
+        body="""
+        (HERE / "out.txt").write_text("x")
+        result = (HERE / "out.txt").read_text()
+        """,
+        change={"out.txt": "changed"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "temporary_files",
+        files={
+            "test_a.py": """
+            import tempfile
+            from counter import count
+
+            def test_a(tmp_path):
+                count("SELF.a")
+                (tmp_path / "x").write_text("1")
+                assert (tmp_path / "x").read_text()
+                with tempfile.TemporaryDirectory() as where:
+                    open(where + "/y", "w").close()
+                with tempfile.NamedTemporaryFile() as f:
+                    f.write(b"1")
+            """
+        },
+    ),
+    _keeps(
+        "random_and_time",
+        head="import random, time, uuid",
+        body="random.random(), time.time(), uuid.uuid4()\nresult = 1",
+    ),
+    _keeps(
+        "own_listener",
+        files={
+            "test_a.py": """
+            import socket
+            from counter import count
+
+            def test_a():
+                count("SELF.a")
+                with socket.create_server(("127.0.0.1", 0)) as server:
+                    socket.create_connection(server.getsockname(), timeout=9).close()
+            """
+        },
+    ),
+    _keeps(
+        "threads",
+        head="from concurrent.futures import ThreadPoolExecutor\nfrom .helper import price",
+        body="with ThreadPoolExecutor(2) as pool:\n    result = list(pool.map(price, range(4)))",
+        files={"helper.py": _HELPER},
+    ),
+    _keeps(
+        "failed_import",
+        body="""
+        try:
+            import no_such_module_SELF
+        except ImportError:
+            result = 0
+        """,
+        forms=EVERY,
+    ),
+    _keeps(
+        "warnings_and_logging",
+        head="import logging, warnings",
+        body="warnings.warn('x')\nlogging.getLogger('SELF').warning('x')\nresult = 1",
+    ),
+]

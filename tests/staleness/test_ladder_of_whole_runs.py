@@ -1,0 +1,253 @@
+"""What acts on a whole run climbs the ladder in a project of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from ladder import counter_source, run_pytest
+
+_TEST = """
+import warnings
+from counter import count
+
+def test_it():
+    count("ran")
+    warnings.warn("careful")
+"""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A change of a whole run: of files, of options, of the interpreter's flags or of the
+    environment (before, after)."""
+
+    name: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    change: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[Sequence[str], Sequence[str]] = ((), ())
+    flags: tuple[Sequence[str], Sequence[str]] = ((), ())
+    variables: tuple[Mapping[str, str], Mapping[str, str]] = field(default=({}, {}))
+    stale: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+WHOLE = [
+    Whole("ini file appears", change={"pytest.ini": "[pytest]\naddopts = -p no:doctest\n"}),
+    Whole(
+        "filterwarnings",
+        {"pytest.ini": "[pytest]\n"},
+        {"pytest.ini": "[pytest]\nfilterwarnings = ignore\n"},
+    ),
+    Whole("another way of reporting", options=((), ("--tb=short", "-ra")), stale=False),
+    Whole("selection by name", options=((), ("-k", "test_it")), stale=False),
+    Whole("warnings as errors", options=((), ("-W", "error::FutureWarning"))),
+    Whole("plugin switched off", options=((), ("-p", "no:faulthandler"))),
+    Whole("ini overridden", options=((), ("-o", "xfail_strict=true"))),
+    Whole("strict markers", options=((), ("--strict-markers",))),
+    Whole("optimized", flags=((), ("-O",))),
+    Whole("utf-8 mode", flags=((), ("-X", "utf8"))),
+    Whole("hash seed", variables=({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})),
+    Whole("time zone", variables=({"TZ": "UTC"}, {"TZ": "Asia/Tokyo"})),
+    Whole("unrelated variable", variables=({"LADDER": "1"}, {"LADDER": "2"}), stale=False),
+    Whole(
+        "new conftest hook at the root",
+        change={"conftest.py": "def pytest_runtest_setup(item):\n    pass\n"},
+    ),
+    Whole(
+        "new autouse fixture at the root",
+        {"conftest.py": "import pytest\n"},
+        {"conftest.py": "import pytest\n@pytest.fixture(autouse=True)\ndef a():\n    yield\n"},
+    ),
+    Whole(
+        "comment in the conftest at the root",
+        {"conftest.py": "import pytest\n"},
+        {"conftest.py": "# the tools\nimport pytest\n"},
+        stale=False,
+    ),
+    Whole(
+        "plugin of the project",
+        {"conftest.py": "pytest_plugins = ['own']\n", "own.py": "X = 1\n"},
+        {"own.py": "X = 1\ndef pytest_runtest_setup(item):\n    pass\n"},
+    ),
+    Whole(
+        "plugin of the project given as an option",
+        {"own.py": "X = 1\n"},
+        {"own.py": "X = 2\n"},
+        options=(("-p", "own"), ("-p", "own")),
+    ),
+    Whole(
+        "helper of a plugin",
+        {
+            "conftest.py": "import tool\ndef pytest_runtest_setup(item):\n    tool.go()\n",
+            "tool.py": "def go():\n    return 1\n",
+        },
+        {"tool.py": "def go():\n    return 2\n"},
+    ),
+    Whole("unrelated file at the root", change={"notes.txt": "1"}, stale=False),
+]
+
+
+class Runs:
+    """A project on which pytest is run several times."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "project"
+        self.root.mkdir()
+        self._counts = directory / "counts"
+        self.write("counter.py", counter_source(self._counts))
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the project."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def run(
+        self,
+        *options: str,
+        flags: Sequence[str] = (),
+        variables: Mapping[str, str | None] | None = None,
+        root: Path | None = None,
+    ) -> list[str]:
+        """What was counted during one run in which all tests must pass."""
+        self._counts.write_text("")
+        completed = run_pytest(
+            root or self.root, "--cache-tests=all", *options, variables=variables, python=flags
+        )
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return sorted(self._counts.read_text().split())
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    """An empty project."""
+    return Runs(tmp_path)
+
+
+@pytest.mark.parametrize("whole", WHOLE, ids=str)
+def test_what_acts_on_a_whole_run(runs: Runs, whole: Whole) -> None:
+    """An outcome is kept for runs alike, and only for those."""
+
+    def run(moment: int) -> list[str]:
+        return runs.run(
+            *whole.options[moment], flags=whole.flags[moment], variables=whole.variables[moment]
+        )
+
+    runs.write("test_it.py", _TEST)
+    for name, text in whole.files.items():
+        runs.write(name, text)
+    assert run(0) == ["ran"]
+    assert run(0) == []
+    for name, text in whole.change.items():
+        runs.write(name, text)
+    assert run(1) == (["ran"] if whole.stale else [])
+    assert run(1) == []
+
+
+def test_switching_back_is_a_hit(runs: Runs) -> None:
+    """Several variants are kept, so that going back to an earlier state runs nothing."""
+    runs.write("test_it.py", "from helper import x\nfrom counter import count\n")
+    runs.write(
+        "test_it.py",
+        "from helper import x\nfrom counter import count\n"
+        "def test_it():\n    count('ran')\n    assert x()\n",
+    )
+    for value, expected in ((1, ["ran"]), (2, ["ran"]), (1, []), (2, []), (3, ["ran"]), (1, [])):
+        runs.write("helper.py", f"def x():\n    return {value}\n")
+        assert runs.run() == expected
+
+
+def test_another_checkout_hits(runs: Runs, tmp_path: Path) -> None:
+    """Paths are kept relative to the root: a copy of the project with its cache runs nothing,
+    until something in the copy changes."""
+    runs.write("data.txt", "1")
+    runs.write(
+        "test_it.py",
+        "import pathlib\nfrom counter import count\ndef test_it():\n    count('ran')\n"
+        "    assert (pathlib.Path(__file__).parent / 'data.txt').read_text()\n",
+    )
+    assert runs.run() == ["ran"]
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(runs.root, copy)
+    assert runs.run(root=copy) == []
+    (copy / "data.txt").write_text("2")
+    assert runs.run(root=copy) == ["ran"]
+    assert runs.run() == []
+
+
+_SHARED = """
+import pathlib, pytest
+from counter import count
+from pytest_taskcache import cached_fixture
+HERE = pathlib.Path(__file__).parent
+
+@{kind}(scope="session")
+def value():
+    return (HERE / "data.txt").read_text()
+"""
+
+
+def _two_tests(test: str) -> str:
+    return f"from counter import count\ndef {test}(value):\n    count('{test}')\n    assert value\n"
+
+
+@pytest.mark.parametrize("kind", ["cached_fixture", "pytest.fixture"])
+def test_what_a_shared_fixture_read_is_known_to_a_test_recorded_later(
+    runs: Runs, kind: str
+) -> None:
+    """A test that met the fixture as a hit depends on what the fixture read long before."""
+    runs.write("data.txt", "1")
+    runs.write("conftest.py", _SHARED.format(kind=kind))
+    runs.write("test_a.py", _two_tests("test_a"))
+    assert runs.run() == ["test_a"]
+    runs.write("test_b.py", _two_tests("test_b"))
+    assert runs.run() == ["test_b"]
+    assert runs.run() == []
+    runs.write("data.txt", "2")
+    assert runs.run() == ["test_a", "test_b"]
+    assert runs.run() == []
+
+
+@pytest.mark.parametrize("kind", ["cached_fixture", "pytest.fixture"])
+def test_what_a_shared_fixture_read_is_known_in_every_worker(runs: Runs, kind: str) -> None:
+    """With two workers, of which one computes the fixture, tests in both depend on its file."""
+    pytest.importorskip("xdist")
+    runs.write("data.txt", "1")
+    runs.write("conftest.py", _SHARED.format(kind=kind))
+    names = [f"test_{letter}" for letter in "abcdef"]
+    for name in names:
+        runs.write(f"{name}.py", _two_tests(name))
+    two = ("-p", "xdist", "-n", "2")
+    assert runs.run(*two) == names
+    assert runs.run(*two) == []
+    runs.write("data.txt", "2")
+    assert runs.run(*two) == names
+    assert runs.run(*two) == []
+    assert runs.run() == []
+
+
+@pytest.mark.parametrize("first", ["test_a.py", "test_b.py"])
+def test_whoever_imports_first_all_depend_on_what_the_import_read(runs: Runs, first: str) -> None:
+    """Tests recorded in different runs and orders know what a module read at import."""
+    runs.write("data.txt", "1")
+    runs.write(
+        "lazy.py",
+        "import pathlib\nX = (pathlib.Path(__file__).parent / 'data.txt').read_text()\n",
+    )
+    for name in ("test_a", "test_b"):
+        runs.write(
+            f"{name}.py",
+            f"from counter import count\ndef {name}():\n    count('{name}')\n"
+            "    import lazy\n    assert lazy.X\n",
+        )
+    assert runs.run(first) == [first.removesuffix(".py")]
+    assert len(runs.run()) == 1
+    assert runs.run() == []
+    runs.write("data.txt", "2")
+    assert runs.run() == ["test_a", "test_b"]
