@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field, replace
 
 from pytest_taskcache.engine.computation import Basis
-from pytest_taskcache.model.dependency import Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import Observed, Opaque
 from pytest_taskcache.ports import Window
 
 
@@ -85,6 +85,3 @@ def earliest(left: float | None, right: float | None) -> float | None:
     if left is None or right is None:
         return right if left is None else left
     return min(left, right)
-
-
-NOTHING = Basis(Trace())
