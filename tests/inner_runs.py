@@ -18,7 +18,11 @@ import pytest_taskcache.plugin.items
 import pytest_taskcache.plugin.outcomes
 import pytest_taskcache.plugin.verification  # noqa: F401
 
-_OTHERS = ("randomly", "html", "metadata", "cov", "rerunfailures", "anyio")
+# Hypothesis's plugin imports all of itself anew in each run, which takes longer than the rest.
+_OTHERS = (
+    *("randomly", "html", "metadata", "cov", "rerunfailures", "anyio", "hypothesispytest"),
+    "valkey",
+)
 
 
 def run(project: Project, *args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Hypothesis's plugin takes longer to be imported than a small project's tests take to run.
+_LEFT_OUT = ("-p", "no:randomly", "-p", "no:hypothesispytest")
+
 
 class Project:
     """A small project of its own, on which real pytest is run, in-process or not.
@@ -40,7 +43,7 @@ class Project:
 
     def run(self, *args: str) -> pytest.RunResult:
         """Runs pytest in a process of its own."""
-        return self.pytester.runpytest_subprocess("-p", "no:randomly", *args)
+        return self.pytester.runpytest_subprocess(*_LEFT_OUT, *args)
 
     def counted(self, name: str | None = None) -> int:
         """How often something was counted since the beginning."""

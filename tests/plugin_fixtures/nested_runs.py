@@ -6,8 +6,7 @@ import inner_runs
 import pytest
 from projects import Project
 
-# The first of these imports itself anew in each run, which takes longer than all the rest.
-_LEFT_OUT = ("-p", "no:hypothesispytest", "-p", "no:valkey", "-p", "no:pytest_cov")
+_LEFT_OUT = ("-p", "no:pytest_cov")
 
 
 def run(project: Project, *args: str) -> pytest.RunResult:

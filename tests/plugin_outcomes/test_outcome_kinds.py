@@ -339,9 +339,9 @@ def test_hypothesis_tests_are_cached_where_marked_themselves(project: Project) -
             count("marked")
         """,
     )
-    run(project, "--cache-tests=all").assert_outcomes(passed=2)
+    run(project, "--cache-tests=all", plugins=("hypothesispytest",)).assert_outcomes(passed=2)
     drawn, marked = project.counted("drawn"), project.counted("marked")
-    result = run(project, "--cache-tests=all")
+    result = run(project, "--cache-tests=all", plugins=("hypothesispytest",))
     result.assert_outcomes(passed=2)
     assert project.counted("drawn") > drawn
     assert project.counted("marked") == marked

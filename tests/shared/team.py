@@ -44,6 +44,8 @@ SUITE = """
 """
 """A function, a fixture and a test that are cached; counted as that."""
 
+_LEFT_OUT = ("-p", "no:randomly", "-p", "no:hypothesispytest")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -100,7 +102,7 @@ class Checkout:
     def start(self, *args: str, **environ: str) -> Running:
         """Starts pytest in a process of its own."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:randomly", *args],
+            [sys.executable, "-m", "pytest", *_LEFT_OUT, *args],
             cwd=self.path,
             env={**self.environ, **environ},
             stdin=subprocess.DEVNULL,
