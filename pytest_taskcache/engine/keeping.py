@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import xxhash
 
 from pytest_taskcache.engine.computation import Basis, Computation
+from pytest_taskcache.engine.deferring import Deferred
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.frames import earliest
 from pytest_taskcache.engine.keying import Keyed
@@ -53,6 +54,9 @@ class Keeper:
     """Whether a lease is still held."""
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
+    def __post_init__(self) -> None:
+        self.deferred = Deferred(self.publish)
+
     def keep(
         self,
         value: object,
@@ -65,20 +69,34 @@ class Keeper:
         transaction: Transaction | None,
         lease: Lease | None,
         pinned: Sequence[Part] = (),
+        told: Callable[[Refusal | None], None] | None = None,
     ) -> Variant | Refusal:
         """Serializes and stages a value, or commits it where no transaction is open; its record,
-        or why it is not kept."""
+        or why it is not kept.
+
+        With ``told`` a record that commits by itself may be written a little later, together
+        with others (`Deferred`); then this is told what became of every record that is returned.
+        """
         options = computation.options
         try:
             portable = computation.context.subject is not Subject.TEST  # its output may tell
             result = self.payloads.write(value, options.serializer, self.local, portable=portable)
         except SerializationError as error:
             return Refusal("value cannot be serialized", str(error))
+        except ConfigurationError:
+            raise  # the author of the computation can mend it
         except Exception as error:
             return self._not_stored(error)
         variant = self.record(computation, keyed, result, basis, duration=duration, pinned=pinned)
         return self.put(
-            variant, computation, route, basis, keyed, transaction=transaction, lease=lease
+            variant,
+            computation,
+            route,
+            basis,
+            keyed,
+            transaction=transaction,
+            lease=lease,
+            told=told,
         )
 
     def record(
@@ -125,8 +143,32 @@ class Keeper:
         *,
         transaction: Transaction | None,
         lease: Lease | None,
+        told: Callable[[Refusal | None], None] | None = None,
     ) -> Variant | Refusal:
-        """Stages a record in a transaction, or publishes it at once where there is none."""
+        """Stages a record in a transaction, or publishes it at once where there is none; or a
+        little later, as `keep` says."""
+        if told is not None and transaction is None and not basis.derives_from:
+            self.deferred.add(
+                route.name,
+                variant,
+                lambda error: told(None if error is None else self._not_stored(error)),
+            )
+            return variant
+        kept = self._put(variant, computation, route, basis, keyed, transaction, lease)
+        if told is not None and isinstance(kept, Variant):
+            told(None)
+        return kept
+
+    def _put(
+        self,
+        variant: Variant,
+        computation: Computation,
+        route: Route,
+        basis: Basis,
+        keyed: Keyed,
+        transaction: Transaction | None,
+        lease: Lease | None,
+    ) -> Variant | Refusal:
         options = computation.options
         mode = CommitMode.parse(options.commit)
         retryable = options.retry_inputs and transaction is not None
@@ -156,6 +198,8 @@ class Keeper:
         except TransactionStateError:
             self.drop([variant.id], entry.producer)
             return Refusal("its transaction had ended", "it was computed in a thread of its own")
+        except ConfigurationError:
+            raise  # the author of the computation can mend it
         except Exception as error:
             return self._not_stored(error)
         return variant
@@ -222,10 +266,7 @@ class Keeper:
             self.notify(Faulted("not published", _told(failure)))
 
     def _not_stored(self, error: Exception) -> Refusal:
-        """Tells of a fault. Storages and serializers may be users' code and raise anything; what
-        the author of the computation can mend is raised."""
-        if isinstance(error, ConfigurationError):
-            raise error
+        """Tells of a fault. Storages and serializers may be users' code and raise anything."""
         if isinstance(error, StorageError):
             self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pytest_taskcache.engine.targets import TargetFile, read_target
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
+from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.traces import digest_of
 from pytest_taskcache.policies import CachePolicy
@@ -57,6 +58,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         self._prefetched: dict[str, tuple[Variant, ...]] = {}
+        self._nearest: dict[str, Variant | None] = {}
         self._good: dict[str, tuple[Sequence[Variant], Options, Hit, Basis]] = {}
         self._pid = os.getpid()
         self.dead: set[str] = set()
@@ -65,15 +67,22 @@ class Reader:
         """Whether anything may be staged that a computation outside of all transactions sees:
         by other workers, or by a transaction of another thread."""
 
-    def prefetch(self, route: Route, keys: Collection[str]) -> Mapping[str, Sequence[Variant]]:
+    def prefetch(
+        self, route: Route, identities: Mapping[str, str]
+    ) -> Mapping[str, Sequence[Variant]]:
         """Reads many keys in one sweep, and returns what it read; each is handed out once by the
-        next look-up."""
+        next look-up. For those that are not there the newest record of the same identity is
+        read ahead too ("" has none)."""
         try:
-            found = route.records.read_records(keys)
+            found = route.records.read_records(identities.keys())
+            missing = {name for key, name in identities.items() if name and key not in found}
+            nearest = route.records.recent(missing) if missing else {}
         except StorageError:
             return {}  # each look-up will meet the fault itself and report it
-        for key in keys:
+        for key in identities:
             self._prefetched[key] = found.get(key, ())
+        for name in missing:
+            self._nearest[name] = nearest.get(name)
         if self.observation is not None:
             self.observation.prefetch([v.trace for group in found.values() for v in group])
         return found
@@ -165,6 +174,8 @@ class Reader:
             if fresh_only:
                 return Miss(Why.REFRESH)
             name = str(key.identity)
+            if name in self._nearest:
+                return explain_absence(key.parts, self._nearest.pop(name))
             return explain_absence(key.parts, route.records.recent([name]).get(name))
         return outcome
 
@@ -179,7 +190,11 @@ class Reader:
     ) -> Found | Miss:
         if fresh_only:
             variants = [variant for variant in variants if self.run_id in variant.id]
-        known = self._good.get(keyed.key.digest)
+        # A test is looked up once.
+        known_again = (
+            isinstance(variants, tuple) and computation.context.subject is not Subject.TEST
+        )
+        known = self._good.get(keyed.key.digest) if known_again else None
         if known is not None and known[0] is variants and known[1] is computation.options:
             found = self._again(known[2], known[3], computation, keyed, results)
             if found is not None:
@@ -206,7 +221,7 @@ class Reader:
                 remaining.remove(choice.variant)
                 continue
             basis = basis_of_hit(choice, computation.options, keyed)
-            if choice.variant is variants[0] and isinstance(variants, tuple):
+            if known_again and choice.variant is variants[0]:
                 if len(self._good) > _KEPT:
                     self._good.clear()
                 self._good[keyed.key.digest] = variants, computation.options, choice, basis

@@ -367,9 +367,12 @@ class CoveredReader(Reader):
 
     coverage: CoverageKeeping
 
-    def prefetch(self, route: Route, keys: Collection[str]) -> Mapping[str, Sequence[Variant]]:
+    def prefetch(
+        self, route: Route, identities: Mapping[str, str]
+    ) -> Mapping[str, Sequence[Variant]]:
         """As Reader.prefetch."""
-        return super().prefetch(route, {*keys, *self.coverage.keys(keys)})
+        lines = dict.fromkeys(self.coverage.keys(identities), "")
+        return super().prefetch(route, {**lines, **identities})
 
     def look_up(
         self,

@@ -35,6 +35,7 @@ class ItemHooks:
             return (yield)
         running = Running(item, node_id(item), engine.worker)
         self.running = running
+        self._session.decisions.clear()
         try:
             result = yield
         except BaseException:
@@ -111,7 +112,6 @@ class ItemHooks:
             dict(callspec.params) if callspec is not None else {},
         )
         engine.root = attempt.transaction
-        session.decisions.clear()
         session.outcomes.begin(running, attempt)
 
     def _claim_what_it_uses(self, running: Running) -> None:

@@ -21,38 +21,17 @@ from pytest_taskcache.model.dependency import ABSENT, Kind, Observed
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.plugin.doctests import doctest_source
+from pytest_taskcache.plugin.facts import Facts
 from pytest_taskcache.plugin.project_plugins import ProjectPlugins
 from pytest_taskcache.plugin.pytest_private import definitions, is_handle
 from pytest_taskcache.plugin.reports import OutcomeSerializer
-from pytest_taskcache.plugin.running import node_id
 from pytest_taskcache.plugin.surroundings import option_parts, plugin_parts
-from pytest_taskcache.policies import CachePolicy, TaskContext
+from pytest_taskcache.policies import TaskContext
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
 SERIALIZER = OutcomeSerializer()
-
-
-def test_function(item: pytest.Item) -> types.FunctionType | None:
-    """The plain function under a test item; None where there is none (a doctest)."""
-    found: Any = getattr(item, "obj", None)
-    found = inspect.unwrap(getattr(found, "__func__", found)) if found is not None else None
-    # Hypothesis does not set __wrapped__ on what it makes of a test.
-    drawn: Any = getattr(getattr(found, "hypothesis", None), "inner_test", None)
-    found = inspect.unwrap(drawn) if drawn is not None else found
-    return found if isinstance(found, types.FunctionType) else None
-
-
-def is_hypothesis_test(item: pytest.Item) -> bool:
-    """Whether Hypothesis draws the test's arguments. Its own wrapper says so, not what it wraps."""
-    found: Any = getattr(item, "obj", None)
-    found = getattr(found, "__func__", found)
-    while found is not None:
-        if getattr(found, "is_hypothesis_test", False):
-            return True
-        found = getattr(found, "__wrapped__", None)
-    return False
 
 
 class OutcomeKeys:
@@ -70,21 +49,23 @@ class OutcomeKeys:
             Part("taskcache", dict(engine.parts.versions).get("taskcache", "")),
         )
         self._plugins = ProjectPlugins(config, world, engine.parts.observation)
-        self._by_directory: dict[Path, tuple[Part, ...]] = {}
+        self._by_file: dict[Path, tuple[Part, ...]] = {}
+        self._by_closure: dict[tuple[str, tuple[object, ...]], tuple[Part]] = {}
         self._by_definition: dict[object, str] = {}
         self._names: dict[str, str] = {}
 
-    def computation(self, item: pytest.Item, policy: CachePolicy, options: Options) -> Computation:
+    def computation(self, facts: Facts, options: Options) -> Computation:
         """The computation of a test. Raises UndigestableError for a parameter or a mark."""
-        function = test_function(item)
+        item, function = facts.item, facts.function
         callspec = getattr(item, "callspec", None)
         parameters: dict[str, object] = dict(callspec.params) if callspec is not None else {}
-        nodeid = node_id(item)
-        file, _, name = nodeid.partition("::")
-        extra = [*self._surroundings, *self._conftests(item.path)]
-        extra += self._fixtures(item)
-        extra += self._marks(item)
-        extra.append(Part("source", self._source(item, function)))
+        file, _, name = facts.nodeid.partition("::")
+        extra = (
+            *self._surrounding(item.path),
+            *self._fixtures(item),
+            *self._marks(facts.marks),
+            Part("source", self._source(item, function)),
+        )
         context = TaskContext(
             Subject.TEST,
             Identity(file, name),
@@ -94,7 +75,7 @@ class OutcomeKeys:
             parameters,
             item.name,
         )
-        return Computation(context, parameters, options, tuple(extra), test=nodeid)
+        return Computation(context, parameters, options, extra, test=facts.nodeid)
 
     def _source(self, item: pytest.Item, function: types.FunctionType | None) -> str:
         """The code of the test itself, by name where it holds no values of its own: that is kept
@@ -105,9 +86,10 @@ class OutcomeKeys:
             return ""
         if not (function.__closure__ or function.__defaults__ or function.__kwdefaults__):
             world, file = self._engine.fingerprints, function.__code__.co_filename
-            if file not in self._names:
-                self._names[file] = world.name_of(file) if world.is_first_party(file) else ""
-            name = self._names[file]
+            name = self._names.get(file)
+            if name is None:
+                name = world.name_of(file) if world.is_first_party(file) else ""
+                self._names[file] = name
             digest = world.digest(Kind.FUNCTION, f"{name}::{function.__qualname__}")
             if name and digest != ABSENT:
                 return digest
@@ -117,17 +99,15 @@ class OutcomeKeys:
         """What the project's plugins that act on a test rest on."""
         return self._plugins.observed(item.path.parent)
 
-    def _conftests(self, path: Path) -> Sequence[Part]:
-        """The project's plugins that act on a test: conftests of its directories, and others."""
-        directory = path.parent
-        known = self._by_directory.get(directory)
+    def _surrounding(self, path: Path) -> Sequence[Part]:
+        """What all tests of a file share: the options, and the project's plugins that act on
+        them (conftests of its directories, and others)."""
+        known = self._by_file.get(path)
         if known is None:
             name_of = self._engine.fingerprints.name_of
-            known = tuple(
-                Part(f"conftest {name_of(plugin)}", digest)
-                for plugin, digest in self._plugins.acting_on(directory).items()
-            )
-            self._by_directory[directory] = known
+            conftests = self._plugins.acting_on(path.parent).items()
+            parts = (Part(f"conftest {name_of(plugin)}", digest) for plugin, digest in conftests)
+            known = self._by_file[path] = (*self._surroundings, *parts)
         return known
 
     def _fixtures(self, item: pytest.Item) -> Sequence[Part]:
@@ -135,13 +115,19 @@ class OutcomeKeys:
         found = definitions(item)
         if not found:
             return ()
-        digest = xxhash.xxh3_128()
-        for name in sorted(found):
-            for definition in found[name]:
-                digest.update(self._definition(definition).encode())
         names = ",".join(getattr(item, "fixturenames", ()))
+        members = tuple([definition for name in sorted(found) for definition in found[name]])
+        known = self._by_closure.get((names, members))
+        if known is None:
+            known = self._by_closure[names, members] = (self._closure(names, members),)
+        return known
+
+    def _closure(self, names: str, members: Sequence[Any]) -> Part:
+        digest = xxhash.xxh3_128()
+        for definition in members:
+            digest.update(self._definition(definition).encode())
         digest.update(names.encode())
-        return (Part("fixtures", digest.hexdigest()),)
+        return Part("fixtures", digest.hexdigest())
 
     def _definition(self, definition: Any) -> str:
         known = self._by_definition.get(definition)
@@ -158,10 +144,10 @@ class OutcomeKeys:
             return f"{text}{function.__module__}.{function.__qualname__}"
         return text + digest_function(function, anchors=self._engine.fingerprints.name_of)
 
-    def _marks(self, item: pytest.Item) -> Sequence[Part]:
+    def _marks(self, all_marks: Sequence[pytest.Mark]) -> Sequence[Part]:
         """The marks with their evaluated arguments (a skipif's condition, say). Those of
         parametrize are left out: the parameters themselves count, and a new one is no change."""
-        marks = [m for m in item.iter_markers() if m.name not in ("parametrize", "cached")]
+        marks = [m for m in all_marks if m.name not in ("parametrize", "cached")]
         if not marks:
             return ()
         try:

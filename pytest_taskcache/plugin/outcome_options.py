@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,8 @@ from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable
-from pytest_taskcache.plugin.outcome_key import SERIALIZER, is_hypothesis_test, test_function
+from pytest_taskcache.plugin.facts import Facts, is_hypothesis_test
+from pytest_taskcache.plugin.outcome_key import SERIALIZER
 from pytest_taskcache.policies import DEFAULT, CachePolicy
 
 _KNOWN = frozenset({"expiration", "allow", "validator", "refresh", "persist", "key", "key_fn"})
@@ -22,12 +24,13 @@ _NOT_REPLAYABLE = frozenset({"record_xml_attribute", "record_testsuite_property"
 """Fixtures whose effect lies outside of a test's reports."""
 
 
-def outcome_options(item: pytest.Item, settings: Settings) -> Options | Uncacheable | None:
+def outcome_options(facts: Facts, settings: Settings) -> Options | Uncacheable | None:
     """What the test asks for; why it cannot be cached; or None if its outcome is not to be.
 
     Raises pytest.UsageError for a mark that cannot work, on whatever test it stands.
     """
-    marks = list(item.iter_markers("cached"))
+    item = facts.item
+    marks = [mark for mark in facts.marks if mark.name == "cached"]
     for mark in marks:
         _check_mark(mark, item)
     own = next((mark for mark in marks if not _only_fixtures(mark)), None)
@@ -35,14 +38,15 @@ def outcome_options(item: pytest.Item, settings: Settings) -> Options | Uncachea
         return None
     if own is not None and own.args and own.args[0] is False:
         return None
-    function = test_function(item)
-    if function is None and not isinstance(item, DoctestItem):
+    if facts.function is None and not isinstance(item, DoctestItem):
         return Uncacheable("not a function", f"{type(item).__name__} has no function to key on")
     if is_hypothesis_test(item) and not _marked_itself(item):
         return Uncacheable("hypothesis test", "mark the test itself to cache its outcome")
-    unreplayable = _NOT_REPLAYABLE & set(getattr(item, "fixturenames", ()))
+    unreplayable = _NOT_REPLAYABLE.intersection(getattr(item, "fixturenames", ()))
     if unreplayable:
         return Uncacheable(f"uses {min(unreplayable)}", "its effect is not part of a report")
+    if own is None:
+        return _unmarked(settings.tests_max_age)
     return _options_of(own, item, settings.tests_max_age)
 
 
@@ -73,22 +77,29 @@ def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:
         )
 
 
-def _options_of(mark: pytest.Mark | None, item: pytest.Item, max_age: timedelta | None) -> Options:
-    given: dict[str, Any] = dict(mark.kwargs) if mark is not None else {}
+@functools.lru_cache(4)
+def _unmarked(max_age: timedelta | None) -> Options:
+    """What the tests ask for that are cached without a mark; one object for all."""
+    return Options(policy=_policy(None), serializer=SERIALIZER, expiration=max_age)
+
+
+def _policy(more: CachePolicy | None) -> CachePolicy:
+    whole = DEFAULT + more if more is not None else DEFAULT
+    # The source of a test is a part that `outcome_key` adds, in a way that is kept.
+    return replace(whole, components=tuple(c for c in whole.components if c.label != "TASK_SOURCE"))
+
+
+def _options_of(mark: pytest.Mark, item: pytest.Item, max_age: timedelta | None) -> Options:
+    given: dict[str, Any] = dict(mark.kwargs)
     given.pop("fixtures", None)
     policy = given.pop("policy", None)
-    if mark is not None and mark.args and mark.args[0] is not True:
+    if mark.args and mark.args[0] is not True:
         policy = mark.args[0]
     if isinstance(given.get("allow"), str):
         given["allow"] = {given["allow"]}
     given.setdefault("expiration", max_age)
     try:
-        whole = DEFAULT + policy if policy is not None else DEFAULT
-        # The source of a test is a part that `outcome_key` adds, in a way that is kept.
-        whole = replace(
-            whole, components=tuple(c for c in whole.components if c.label != "TASK_SOURCE")
-        )
-        return Options(policy=whole, serializer=SERIALIZER, **given)
+        return Options(policy=_policy(policy), serializer=SERIALIZER, **given)
     except TaskCacheError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
 

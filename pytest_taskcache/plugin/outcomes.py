@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import time
 import warnings
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,11 @@ from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
 from pytest_taskcache.model.event import Computed, Decided, Faulted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.plugin.collector import Collector
 from pytest_taskcache.plugin.doctests import run_in_its_modules
+from pytest_taskcache.plugin.facts import Facts, facts_of
 from pytest_taskcache.plugin.flakiness import Flakiness
-from pytest_taskcache.plugin.outcome_key import SERIALIZER, OutcomeKeys, test_function
+from pytest_taskcache.plugin.outcome_key import OutcomeKeys
 from pytest_taskcache.plugin.outcome_options import outcome_options
 from pytest_taskcache.plugin.randomness import Randomness
 from pytest_taskcache.plugin.replay import replay
@@ -36,11 +38,15 @@ from pytest_taskcache.policies import CachePolicy
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
+_TEMPORARY = "<tmp>"
+_PATHS = (Kind.FILE, Kind.FUNCTION, Kind.LISTING, Kind.MODULE, Kind.SOURCE, Kind.STAT)
+
 
 @dataclass(eq=False)
 class Candidate:
     """A test whose outcome may be cached: what it is, its key, and what was decided."""
 
+    facts: Facts
     computation: Computation
     keyed: Keyed
     decision: Decision | None = None
@@ -57,6 +63,7 @@ class Outcomes:
         self._candidates: dict[pytest.Item, Candidate] = {}
         self._refused: dict[pytest.Item, Uncacheable] = {}
         self._misused: dict[pytest.Item, str] = {}
+        self._collector = Collector()
         self._flakiness: Flakiness | None = None
         self._randomness: Randomness | None = None
 
@@ -65,13 +72,8 @@ class Outcomes:
     def prepare(self, items: Sequence[pytest.Item]) -> None:
         """Derives the keys of all tests that want to be cached, and reads their records in one
         sweep."""
-        collecting = gc.isenabled()
-        gc.disable()  # it would walk tens of thousands of new records again and again
-        try:
+        with self._collector.paused():
             self._prepare(items)
-        finally:
-            if collecting:
-                gc.enable()
 
     def _prepare(self, items: Sequence[pytest.Item]) -> None:
         engine = self._session.engine
@@ -85,8 +87,9 @@ class Outcomes:
         self._flakiness = Flakiness(engine)
         coverage = self._session.coverage
         for item in items:
+            facts = facts_of(item)
             try:
-                options = outcome_options(item, self._session.settings)
+                options = outcome_options(facts, self._session.settings)
             except pytest.UsageError as error:
                 if not self._session.is_worker:
                     raise
@@ -97,10 +100,18 @@ class Outcomes:
             if isinstance(options, Uncacheable):
                 self._refused[item] = options
             elif options is not None:
-                self._key(engine, item, options)
-        keys = {candidate.keyed.key.digest for candidate in self._candidates.values()}
-        if keys:
-            self._flakiness.prepare(engine.reader.prefetch(engine.routes.default, keys))
+                self._key(engine, facts, options)
+        keys = (candidate.keyed.key for candidate in self._candidates.values())
+        identities = {key.digest: str(key.identity) for key in keys}
+        if identities:
+            self._flakiness.prepare(engine.reader.prefetch(engine.routes.default, identities))
+
+    def stop(self) -> None:
+        """After the tests: lets go of what it knew, since pytest walks all there is at the end,
+        several times."""
+        self._candidates, self._refused, self._keys = {}, {}, None
+        self._flakiness = None
+        self._collector.thaw()
 
     # ------------------------------------------------------------------- one test at a time
 
@@ -148,12 +159,13 @@ class Outcomes:
 
     def begin(self, running: Running, attempt: Attempt) -> None:
         """Opens the window of a test that may be recorded."""
+        self._collector.thaw()
         engine, candidate = self._session.engine, running.candidate
         attempt.started = time.perf_counter()
         if engine is None or candidate is None or not self._recording(candidate):
             return
         observation = engine.parts.observation
-        function = test_function(running.item)
+        function = candidate.facts.function
         window = observation.open_window(function) if observation is not None else None
         attempt.frame = engine.frames.open(window)
         if self._session.coverage is not None:
@@ -181,19 +193,26 @@ class Outcomes:
         self._session.verification.compare(running, attempt, passed=passed)
         if attempt.frame is None:
             return
-        refusal = self._record(engine, running, attempt, candidate, observed, duration, passed)
         identity = candidate.computation.context.identity
-        engine.notify(
-            Computed(
-                Subject.TEST,
-                identity,
-                duration,
-                refusal is None,
-                refusal.reason if refusal is not None else "",
-                refusal.detail if refusal is not None else "",
-                running.nodeid,
+
+        def told(refusal: Refusal | None) -> None:
+            engine.notify(
+                Computed(
+                    Subject.TEST,
+                    identity,
+                    duration,
+                    refusal is None,
+                    refusal.reason if refusal is not None else "",
+                    refusal.detail if refusal is not None else "",
+                    running.nodeid,
+                )
             )
+
+        refusal = self._record(
+            engine, running, attempt, candidate, observed, duration, passed, told
         )
+        if refusal is not None:
+            told(refusal)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(
@@ -218,16 +237,17 @@ class Outcomes:
             for name in ("usepdb", "trace", "setupplan", "setuponly", "setupshow", "collectonly")
         )
 
-    def _key(self, engine: Engine, item: pytest.Item, options: Options) -> None:
+    def _key(self, engine: Engine, facts: Facts, options: Options) -> None:
         assert self._keys is not None
+        item = facts.item
         try:
-            computation = self._keys.computation(item, options.policy, options)
+            computation = self._keys.computation(facts, options)
         except TaskCacheError as error:
             self._refused[item] = Uncacheable("parameter cannot be digested", str(error))
             return
         keyed = key_of(computation, engine.parts.payloads, engine.parts.clock)
         if isinstance(keyed, Keyed):
-            self._candidates[item] = Candidate(computation, keyed)
+            self._candidates[item] = Candidate(facts, computation, keyed)
         elif isinstance(keyed, Uncacheable):
             self._refused[item] = keyed
         else:
@@ -239,7 +259,10 @@ class Outcomes:
             return Miss(Why.REFRESH)
         if self._flakiness is not None and self._flakiness.is_flaky(candidate):
             return Miss(Why.FLAKY)
-        fresh_only = engine.parts.refresh.covers(str(candidate.keyed.key.identity))
+        if engine.keeper.deferred.holds(candidate.keyed.key.digest):
+            engine.keeper.deferred.flush()
+        refresh = engine.parts.refresh
+        fresh_only = refresh.asked and refresh.covers(str(candidate.keyed.key.identity))
         found = engine.reader.look_up(
             candidate.computation,
             candidate.keyed,
@@ -266,7 +289,9 @@ class Outcomes:
         observed: Observed,
         duration: float,
         passed: bool,
+        told: Callable[[Refusal | None], None],
     ) -> Refusal | None:
+        """Why nothing is kept; or None, and then ``told`` hears what becomes of the record."""
         options, frame = candidate.computation.options, attempt.frame
         assert frame is not None
         trace = _without_temporary(observed.trace)
@@ -296,13 +321,14 @@ class Outcomes:
             return Refusal("report cannot be stored", str(error))
         kept = engine.keeper.keep(
             outcome,
-            replace(candidate.computation, options=replace(options, serializer=SERIALIZER)),
+            candidate.computation,
             candidate.keyed,
             engine.routes.of(options),
             basis,
             duration=duration,
             transaction=attempt.transaction if attempt.transaction.used else None,
             lease=None,
+            told=told,
         )
         return kept if isinstance(kept, Refusal) else None
 
@@ -344,5 +370,14 @@ def _labels(policy: CachePolicy) -> list[str]:
 def _without_temporary(trace: Trace) -> Trace:
     """Drops what lies in the run's own temporary directory: it was made in this run, by code
     that this test's trace or one of its fixtures' has."""
-    kept = tuple(d for d in trace.dependencies if not d.name.startswith("<tmp>"))
-    return trace if len(kept) == len(trace.dependencies) else Trace(kept)
+    found = trace.dependencies
+    # Traces are sorted, and most name nothing of the kind: a few steps instead of hundreds.
+    for kind in _PATHS:
+        first = bisect_left(found, (kind, _TEMPORARY))
+        if first < len(found) and found[first].kind is kind and _is_temporary(found[first]):
+            return Trace(tuple(d for d in found if not _is_temporary(d)))
+    return trace
+
+
+def _is_temporary(dependency: Dependency) -> bool:
+    return dependency.name.startswith(_TEMPORARY)

@@ -60,6 +60,21 @@ def definitions(item: pytest.Item) -> dict[str, Sequence[FixtureDef[Any]]]:
     return dict(info.name2fixturedefs) if info is not None else {}
 
 
+def keywords_of(item: pytest.Item) -> dict[str, Any]:
+    """An item's keywords as its reports carry them. Its own come first, then its parents', which
+    are the same for all its neighbours: they are worked out once."""
+    parent, own = item.parent, getattr(item.keywords, "_markers", None)
+    if parent is None or type(own) is not dict:
+        return dict.fromkeys(item.keywords, 1)
+    inherited = parent.stash.get(_KEYWORDS, None)
+    if inherited is None:
+        inherited = parent.stash[_KEYWORDS] = dict.fromkeys(parent.keywords, 1)
+    return {**dict.fromkeys(own, 1), **inherited}
+
+
+_KEYWORDS = pytest.StashKey[dict[str, int]]()
+
+
 def all_definitions(session: pytest.Session) -> list[FixtureDef[Any]]:
     """Every fixture definition of a run, whoever may see it."""
     manager: Any = session._fixturemanager

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from pytest_taskcache.plugin.pytest_private import restore_subtest
+from pytest_taskcache.plugin.pytest_private import keywords_of, restore_subtest
 from pytest_taskcache.serializers.json import JSONSerializer
 
 REPLAYED = "taskcache_replayed"
 """Attribute of the reports that were not made by running the test."""
+
+_NOTHING: dict[str, Any] = {}
 
 _OWN = frozenset(
     {
@@ -58,7 +60,7 @@ def to_json(
             plain.append({"special": _serialized(config, report)})
             continue
         extra = {k: v for k, v in vars(report).items() if k not in _OWN}
-        entry: dict[str, object] = {"when": report.when, "duration": report.duration}
+        entry: dict[str, object] = {"when": report.when, "duration": round(report.duration, 6)}
         if report.sections:
             entry["sections"] = [list(section) for section in report.sections]
         if report.user_properties:
@@ -74,7 +76,7 @@ def to_json(
 
 def from_json(item: pytest.Item, outcome: Any) -> list[pytest.TestReport]:
     """The reports again, as pytest would have made them for this item."""
-    keywords: dict[str, Any] = dict.fromkeys(item.keywords, 1)
+    keywords = keywords_of(item)
     return [
         _special(item, entry["special"], keywords)
         if "special" in entry
@@ -88,8 +90,8 @@ def from_json(item: pytest.Item, outcome: Any) -> list[pytest.TestReport]:
             sections=_pairs(entry.get("sections", ())),
             duration=entry["duration"],
             user_properties=_pairs(entry.get("properties", ())),
-            **entry.get("extra", {}),
-            **{REPLAYED: True},
+            taskcache_replayed=True,
+            **entry.get("extra", _NOTHING),
         )
         for entry in outcome["reports"]
     ]

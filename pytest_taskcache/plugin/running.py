@@ -90,8 +90,10 @@ _serial = itertools.count(1)
 def node_id(item: pytest.Item) -> str:
     """The item's id without the group that pytest-xdist appends to it under loadgroup."""
     nodeid = item.nodeid
+    if "@" not in nodeid:
+        return nodeid
     if item.get_closest_marker("xdist_group") is not None:
-        head, at, group = nodeid.rpartition("@")
-        if at and "/" not in group and "]" not in group:
+        head, _, group = nodeid.rpartition("@")
+        if "/" not in group and "]" not in group:
             return head
     return nodeid

@@ -186,6 +186,7 @@ class Session:
         self.finish()
         if self._hooked:
             self.fixtures.stop()
+            self.outcomes.stop()
         self._retire()
 
     # -------------------------------------------------------------------------- engine

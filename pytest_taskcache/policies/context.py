@@ -41,6 +41,8 @@ class TaskContext:
     ) -> tuple[Part, ...]:
         """A part per input that is not excluded. Raises UndigestableError."""
         known = self.input_digests
+        if not arguments and not known:
+            return ()
         if not known and not excluded:
             digests = digest_arguments(arguments, anchors=self.fingerprints.name_of)
             return tuple(sorted([Part(f"inputs.{name}", each) for name, each in digests.items()]))

@@ -32,6 +32,9 @@ def _tree() -> Serializer:
 
 _KNOWN: dict[str, Callable[[], Serializer]] = {"json": _json, "pickle": _pickle, "tree": _tree}
 
+_accepted: set[type] = set()
+"""Types that were seen to have the protocol: looking takes longer than a small value's use."""
+
 
 def serializer_for(spec: str | Serializer) -> Serializer:
     """The serializer that a setting means.
@@ -42,11 +45,14 @@ def serializer_for(spec: str | Serializer) -> Serializer:
     """
     if isinstance(spec, str):
         return by_name(spec)
+    if type(spec) in _accepted:
+        return spec
     if isinstance(spec, type):
         raise ConfigurationError(
             SETTING, f"{spec.__name__} is a class", f"write {spec.__name__}(), an object of it"
         )
     if isinstance(spec, Serializer):
+        _accepted.add(type(spec))
         return spec
     raise ConfigurationError(
         SETTING,

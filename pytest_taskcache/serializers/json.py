@@ -38,7 +38,7 @@ class JSONSerializer:
         """The payload: one chunk of JSON text. Raises SerializationError, naming the place."""
         try:
             _check(value, "value", set())
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = _ENCODER.encode(value)
         except RecursionError as error:
             raise SerializationError(NAME, type(value).__name__, "nested too deeply") from error
         except ValueError as error:
@@ -50,7 +50,7 @@ class JSONSerializer:
         """A new value. Raises SerializationError."""
         try:
             text = str(data, "utf-8", "surrogatepass")
-            value: object = json.loads(text, parse_constant=_refuse_constant)
+            value: object = _DECODER.decode(text)
         except RecursionError as error:
             raise SerializationError(NAME, "", "nested too deeply") from error
         except ValueError as error:
@@ -100,3 +100,8 @@ _PLAIN = frozenset((type(None), bool, int, str))
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: `json.dumps` and `json.loads` make theirs anew in each call with such options.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -26,6 +26,7 @@ Atom = tuple[str, str, str]
 
 KINDS = {str(kind): kind for kind in Kind}
 _CHECKSUM = 8
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Row(NamedTuple):
@@ -115,7 +116,7 @@ def encode(variant: Variant, trace: int, parts: Sequence[int]) -> Row:
         result.sha256,
         [(blob.digest, blob.size, blob.sha256) for blob in result.blobs],
     ]
-    body = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    body = _ENCODER.encode(fields).encode("ascii")
     row = Row(
         id=to_sql(variant.id),
         key=to_sql(variant.key),
@@ -126,27 +127,23 @@ def encode(variant: Variant, trace: int, parts: Sequence[int]) -> Row:
         inline=result.inline,
         body=body,
     )
-    return row._replace(body=_checksum(row) + body)
+    return row._replace(body=_checksum(row, body) + body)
 
 
 def intact(row: Row) -> bool:
     """Whether the row is as it was written."""
-    bare = row._replace(body=row.body[_CHECKSUM:])
-    return _checksum(bare) == row.body[:_CHECKSUM]
+    body = row.body[_CHECKSUM:]
+    return _checksum(row, body) == row.body[:_CHECKSUM]
 
 
-def _checksum(row: Row) -> bytes:
-    state = xxhash.xxh3_64(row.body)
-    state.update(row.inline or b"")
-    state.update(
-        repr((row.id, row.key, row.created, row.expires, row.trace, len(row.body))).encode()
-    )
-    return state.digest()
+def _checksum(row: Row, body: bytes) -> bytes:
+    others = repr((row.id, row.key, row.created, row.expires, row.trace, len(body)))
+    return xxhash.xxh3_64_digest(b"".join((body, row.inline or b"", others.encode())))
 
 
 def fields_of(row: Row) -> list[Any]:
     """The fields in the body of an intact row, for ``decode``."""
-    fields: list[Any] = json.loads(row.body[_CHECKSUM:])
+    fields: list[Any] = json.loads(row.body[_CHECKSUM:].decode("ascii"))
     return fields
 
 
