@@ -15,7 +15,6 @@ from pytest_taskcache import __version__
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storages import StorageFactory
 from pytest_taskcache.engine.cache import Engine, Parts
-from pytest_taskcache.engine.eligibility import Mode
 from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import MissingExtraError, StorageError
@@ -23,6 +22,7 @@ from pytest_taskcache.fingerprint.present import Present
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.settled import Settled
 from pytest_taskcache.model.event import Event, Faulted
+from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.switchboard import muted
 from pytest_taskcache.policies.algebra import LockSpec

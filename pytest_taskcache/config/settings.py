@@ -9,9 +9,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from pytest_taskcache.engine.eligibility import Mode, Refresh
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.policies.algebra import IsolationLevel
+from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 
 ENVIRONMENT = "PYTEST_TASKCACHE_"
 """What the names of environment variables begin with."""

@@ -16,12 +16,11 @@ from pytest_taskcache.config.factory import Composed, Surroundings, compose
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.eligibility import Mode, Refresh
 from pytest_taskcache.engine.scopes import transaction
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.observation.observatory import Observatory
-from pytest_taskcache.policies.algebra import IsolationLevel
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.transactions.transaction import CommitMode, Transaction
 

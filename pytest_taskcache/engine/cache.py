@@ -12,14 +12,7 @@ from typing import TypeAlias
 
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.computation import Basis, Computation, Options, Place
-from pytest_taskcache.engine.eligibility import (
-    Access,
-    Mode,
-    Refresh,
-    Refusal,
-    access,
-    objection,
-)
+from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
 from pytest_taskcache.engine.ending import done_alone
 from pytest_taskcache.engine.frames import Frame, Frames
 from pytest_taskcache.engine.keeping import Keeper
@@ -33,8 +26,9 @@ from pytest_taskcache.model.decision import Decision, Fault, Miss, Uncacheable, 
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.policies.algebra import IsolationLevel, LockSpec
+from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import (
     Fingerprints,
     KeyStorage,

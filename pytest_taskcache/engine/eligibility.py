@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.model.dependency import Observed, Opaque
+from pytest_taskcache.model.modes import Mode
 
 if TYPE_CHECKING:
     from pytest_taskcache.engine.computation import Options
-
-
-class Mode(StrEnum):
-    """What a run may do with the cache: read and write, read only, write only, nothing."""
-
-    READ_WRITE = "rw"
-    READ = "r"
-    WRITE = "w"
-    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +26,6 @@ _ACCESS = {
     for consult in (False, True)
     for record in (False, True)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """Which computations a whole run computes anew: all, or those whose identity contains a
-    pattern. A value computed in this very run is fresh."""
-
-    everything: bool = False
-    pattern: str = ""
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything is to be computed anew."""
-        return self.everything or bool(self.pattern)
-
-    def covers(self, identity: str) -> bool:
-        """Whether a computation of this identity is to be computed anew."""
-        return self.everything or bool(self.pattern and self.pattern in identity)
 
 
 def access(mode: Mode, options: Options) -> Access:

@@ -6,10 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_taskcache.fingerprint import files
 from pytest_taskcache.fingerprint.checksum import checksum
-from pytest_taskcache.ports import Shelf
+
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Shelf
 
 SECTION = "content"
 

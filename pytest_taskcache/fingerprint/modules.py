@@ -8,7 +8,7 @@ import stat as stats
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_taskcache.fingerprint.checksum import checksum_bytes
 from pytest_taskcache.fingerprint.collecting import uncollected
@@ -22,7 +22,9 @@ from pytest_taskcache.fingerprint.skeleton import (
 )
 from pytest_taskcache.fingerprint.syntax import Import, Uses
 from pytest_taskcache.model.dependency import ABSENT
-from pytest_taskcache.ports import Shelf
+
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Shelf
 
 FORMAT = 3
 """Raised whenever digests or mentions of the same source come out differently."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from threading import RLock
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from pytest_taskcache.fingerprint import environment, files
 from pytest_taskcache.fingerprint.anchors import Anchors
@@ -21,7 +21,9 @@ from pytest_taskcache.fingerprint.modules import Modules
 from pytest_taskcache.fingerprint.packages import Distributions
 from pytest_taskcache.fingerprint.skeleton import NAMES, function_key
 from pytest_taskcache.model.dependency import ABSENT, Dependency, Kind
-from pytest_taskcache.ports import Shelf
+
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Shelf
 
 
 def _no_setting(name: str) -> str:

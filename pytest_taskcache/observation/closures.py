@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from types import CodeType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_taskcache.model.dependency import Dependency, Kind, Opaque
 from pytest_taskcache.observation import instruments
@@ -18,7 +18,9 @@ from pytest_taskcache.observation.segments import segments
 from pytest_taskcache.observation.sources import Sources, function_name
 from pytest_taskcache.observation.switchboard import board
 from pytest_taskcache.observation.verification import Verification
-from pytest_taskcache.ports import Fingerprints
+
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Fingerprints
 
 _KEPT = 512
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, CoroutineType, FrameType, FunctionType, GeneratorType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_taskcache.model.dependency import Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation import environ, instruments
@@ -34,7 +34,9 @@ from pytest_taskcache.observation.starting_environment import StartingEnvironmen
 from pytest_taskcache.observation.switchboard import board, muted
 from pytest_taskcache.observation.verification import Verification
 from pytest_taskcache.observation.windows import OpenWindow
-from pytest_taskcache.ports import Fingerprints
+
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Fingerprints
 
 _EXPOSED = "targets"
 """What users may read and edit in a cache's own directory: files that stand for values."""

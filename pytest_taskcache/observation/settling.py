@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from itertools import chain, islice
 from types import CodeType
+from typing import TYPE_CHECKING
 
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque
 from pytest_taskcache.observation import environ
@@ -18,7 +19,9 @@ from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.sources import Sources
 from pytest_taskcache.observation.traces import Traces
 from pytest_taskcache.observation.windows import OpenWindow
-from pytest_taskcache.ports import Fingerprints
+
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Fingerprints
 
 _PATHS = (Kind.FILE, Kind.STAT, Kind.LISTING)
 _WRITTEN = 8

@@ -7,9 +7,10 @@ import inspect
 import os
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_taskcache.ports import Fingerprints
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Fingerprints
 
 _PYTHON = (".py", ".pyw")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.sightings import SLACK, is_newer
@@ -18,7 +19,9 @@ from pytest_taskcache.observation.starting_environment import (
     StartingEnvironment,
     without_mark,
 )
-from pytest_taskcache.ports import Fingerprints
+
+if TYPE_CHECKING:
+    from pytest_taskcache.ports import Fingerprints
 
 CHANGES = 8
 """How many changes are named."""

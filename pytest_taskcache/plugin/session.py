@@ -13,15 +13,14 @@ import pytest
 
 from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.engine import active
-from pytest_taskcache.engine.eligibility import Mode
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.fingerprint.present import Present
 from pytest_taskcache.model.event import Decided, Event, Faulted
+from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.plugin import SESSION
 from pytest_taskcache.plugin import coverage as measuring
 from pytest_taskcache.plugin.options import local_directory, settings_of
-from pytest_taskcache.plugin.surroundings import options_digest, setting_digest
 from pytest_taskcache.report.tally import Tally
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class Session:
             config.rootpath,
             temporary=self.temporary,
             ignore=[self.directory],
-            settings=lambda name: setting_digest(config, name),
+            settings=self._setting_digest,
         )
         self.observatory = Observatory(self.fingerprints, own=[self.directory])
         self._composed: Composed | None = None
@@ -216,7 +215,14 @@ class Session:
     @functools.cached_property
     def options_digest(self) -> str:
         """One digest of all options and ini settings that are not neutral."""
+        from pytest_taskcache.plugin.surroundings import options_digest
+
         return options_digest(self.config)
+
+    def _setting_digest(self, name: str) -> str:
+        from pytest_taskcache.plugin.surroundings import setting_digest
+
+        return setting_digest(self.config, name)
 
     def handle(self) -> Handle:
         """What the ``taskcache`` fixture returns."""

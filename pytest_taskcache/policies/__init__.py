@@ -1,6 +1,7 @@
 """What goes into a key."""
 
-from pytest_taskcache.policies.algebra import CachePolicy, IsolationLevel
+from pytest_taskcache.model.modes import IsolationLevel
+from pytest_taskcache.policies.algebra import CachePolicy
 from pytest_taskcache.policies.context import TaskContext
 from pytest_taskcache.policies.custom import CacheKeyFnPolicy, UserPolicy, task_input_hash
 from pytest_taskcache.policies.parts import (

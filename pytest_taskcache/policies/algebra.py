@@ -5,28 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from pytest_taskcache.errors import ConfigurationError, PolicyConflictError, UnknownInputError
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.policies.context import TaskContext
 from pytest_taskcache.ports import KeyStorage, LockManager, ResultStorage
-
-
-class IsolationLevel(StrEnum):
-    """How concurrent computations of one key relate.
-
-    ``READ_COMMITTED``: readers see the latest committed record, or their own run's staged
-    value; several may compute at once. ``SERIALIZABLE``: one computes, the others wait for it;
-    needs a lock manager. ``AUTO``: SERIALIZABLE where pytest-xdist runs several workers,
-    READ_COMMITTED elsewhere.
-    """
-
-    AUTO = "AUTO"
-    READ_COMMITTED = "READ_COMMITTED"
-    SERIALIZABLE = "SERIALIZABLE"
-
 
 StorageSpec: TypeAlias = "str | os.PathLike[str] | KeyStorage | ResultStorage"
 LockSpec: TypeAlias = "str | os.PathLike[str] | LockManager"
