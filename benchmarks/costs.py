@@ -1,6 +1,6 @@
 """What memoizing outcomes costs, and what it gives back, on a real suite: ratios of one run.
 
-    python benchmarks/costs.py PACKAGE|empty:N [--rounds 5] [-- PYTEST ARGUMENTS]
+    python benchmarks/costs.py [--rounds 5] PACKAGE|empty:N [PYTEST ARGUMENTS]
 
 PACKAGE is an unpacked source distribution with its tests, copied before it is touched;
 ``empty:N`` is a suite of N empty tests, a hundred to a file. These take turns, so that what else
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("package", help="an unpacked source distribution, or empty:N")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("arguments", nargs="*", help="for pytest, after --")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for pytest")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         suite = Suite(options.package, Path(name), options.arguments)

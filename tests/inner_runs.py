@@ -19,10 +19,7 @@ import pytest_taskcache.plugin.outcomes
 import pytest_taskcache.plugin.verification  # noqa: F401
 
 # Hypothesis's plugin imports all of itself anew in each run, which takes longer than the rest.
-_OTHERS = (
-    *("randomly", "html", "metadata", "cov", "rerunfailures", "anyio", "hypothesispytest"),
-    "valkey",
-)
+_OTHERS = ("randomly", "html", "metadata", "cov", "rerunfailures", "anyio", "hypothesispytest")
 
 
 def run(project: Project, *args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:

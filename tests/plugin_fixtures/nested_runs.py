@@ -6,7 +6,7 @@ import inner_runs
 import pytest
 from projects import Project
 
-_LEFT_OUT = ("-p", "no:pytest_cov")
+_LEFT_OUT = ("-p", "no:valkey", "-p", "no:pytest_cov")
 
 
 def run(project: Project, *args: str) -> pytest.RunResult:

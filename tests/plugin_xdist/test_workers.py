@@ -86,12 +86,14 @@ def test_groups_are_no_part_of_a_test(project: Project) -> None:
 
 
 def test_a_worker_that_dies_costs_its_own_test(project: Project) -> None:
-    """A test that kills its worker fails; all others pass, what they computed is stored, and
-    what the dead worker had staged blocks nobody."""
+    """A test that kills its worker fails; all others pass, what they computed is stored (but for
+    outcomes of the last moment, which are written several at a time), and what the dead worker
+    had staged blocks nobody."""
     project.write(
         "test_suite.py",
         """
         import os
+        import time
         import pytest
         from counter import count
         from pytest_taskcache import cached
@@ -100,6 +102,11 @@ def test_a_worker_that_dies_costs_its_own_test(project: Project) -> None:
         def shared():
             count("function")
             return 1
+
+        @pytest.mark.cached
+        def test_before():
+            count("test")
+            time.sleep(0.3)
 
         def test_kills():
             assert shared() == 1
@@ -115,13 +122,13 @@ def test_a_worker_that_dies_costs_its_own_test(project: Project) -> None:
     )
     result = project.run("-n", "2", "--max-worker-restart=2")
     outcomes = result.parseoutcomes()
-    assert (outcomes["passed"], outcomes["failed"]) == (6, 1)
+    assert (outcomes["passed"], outcomes["failed"]) == (7, 1)
     assert "a worker died" in line_of(result)
     project.write("stay", "")
     before = project.counted("function")
-    _serial(project).assert_outcomes(passed=7)
+    _serial(project).assert_outcomes(passed=8)
     assert project.counted("function") == before
-    assert project.counted("test") == 6
+    assert project.counted("test") == 7
 
 
 def test_clearing_is_done_once(project: Project) -> None:
