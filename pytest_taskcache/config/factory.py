@@ -147,7 +147,12 @@ def compose(
     lock = staging.lock() if surroundings.controller and not idle else None
     if lock is not None:
         lock.acquire()
-        staging.sweep()
+        try:
+            staging.sweep()
+        except StorageError:
+            lock.release()
+            local.close()
+            raise
     surroundings.fingerprints.keep_on(local.shelf)
     observatory = surroundings.observatory
 

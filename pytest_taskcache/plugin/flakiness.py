@@ -14,7 +14,7 @@ from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.lookup import MARK
-from pytest_taskcache.errors import TaskCacheError
+from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Faulted, Noted
 from pytest_taskcache.model.record import Result, Variant
@@ -90,7 +90,7 @@ class Flakiness:
         try:
             return route.records.read_records([key]).get(key, ())
         except TaskCacheError as error:
-            self._engine.notify(Faulted("read records failed", str(error)))
+            self._engine.notify(Faulted(*_told("read records", error)))
             return ()
 
     def _mark(self, candidate: Candidate, basis: Basis, serializer: str) -> None:
@@ -105,7 +105,13 @@ class Flakiness:
         try:
             route.records.write_records([variant])
         except TaskCacheError as error:
-            self._engine.notify(Faulted("mark not written", str(error)))
+            self._engine.notify(Faulted(*_told("write records", error)))
+
+
+def _told(operation: str, error: TaskCacheError) -> tuple[str, str]:
+    """Reason and detail of the fault, in the words that the engine has for the same one."""
+    reason = error.reason if isinstance(error, StorageError) else type(error).__name__
+    return f"{operation} failed: {reason}", str(error)
 
 
 def _is(serializer: str) -> Callable[[Variant], bool]:

@@ -298,7 +298,9 @@ class Session:
             raise pytest.UsageError(str(error)) from error
         except StorageError as error:
             self._broken = True
-            self.notify(Faulted(f"cache not usable: {error.reason}", str(error)))
+            # The remedy behind the semicolon is told once, in the line above the counts.
+            problem = error.reason.partition(";")[0]
+            self.notify(Faulted(f"cache not usable: {problem}", str(error)))
             self._retire()
 
     def _make_temporary(self) -> None:

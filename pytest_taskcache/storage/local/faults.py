@@ -26,6 +26,8 @@ _SQLITE = {
     sqlite3.SQLITE_CORRUPT: CORRUPT,
     sqlite3.SQLITE_NOTADB: CORRUPT,
 }
+# The only code of its kind for these, so the text has to tell (build.c and resolve.c of SQLite).
+_MISSING = ("no such table: ", "no such column: ", " has no column named ")
 _ERRNO = {
     errno.ENOSPC: "disk full",
     errno.EDQUOT: "disk quota exceeded",
@@ -40,6 +42,8 @@ _ERRNO = {
 
 def reason_of(error: BaseException) -> str:
     """A few words without paths or secrets, the same for the same kind of failure."""
+    if is_corruption(error):
+        return CORRUPT
     if isinstance(error, sqlite3.Error):
         # The extended code carries the primary one in its low byte (sqlite.org/rescode.html).
         code = getattr(error, "sqlite_errorcode", None)
@@ -52,12 +56,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def is_corruption(error: BaseException) -> bool:
-    """Whether the index file itself is damaged: no database, cut off or malformed."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return isinstance(error, sqlite3.DatabaseError) and (code & 0xFF) in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-    )
+    """Whether the index file itself is damaged: no database, cut off, malformed, or without a
+    table or column that its version has."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code == sqlite3.SQLITE_ERROR:
+        return any(words in str(error) for words in _MISSING)
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def storage_error(storage: str, operation: str, error: BaseException) -> StorageError:

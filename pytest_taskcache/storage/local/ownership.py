@@ -15,7 +15,8 @@ from pathlib import Path
 from pytest_taskcache.errors import UntrustedStorageError
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_PARTS = ("index.sqlite3", "index.sqlite3-wal", "index.sqlite3-shm", "results", "runs", "tmp")
+_FILE_PARTS = ("index.sqlite3", "index.sqlite3-wal", "index.sqlite3-shm")
+_PARTS = (*_FILE_PARTS, "results", "runs", "tmp")
 
 _FILES = {
     "CACHEDIR.TAG": (
@@ -70,12 +71,16 @@ def check_ownership(directory: Path, operation: str) -> None:
 
 def _check(directory: Path, path: Path, operation: str) -> None:
     info = os.lstat(path)
-    what = "it" if path == directory else path.name
+    whole = path == directory
+    what = "it" if whole else path.name
+    kind, is_kind = ("directory", stat.S_ISDIR)
+    if not whole and path.name in _FILE_PARTS:
+        kind, is_kind = ("file", stat.S_ISREG)
     problem = ""
     if stat.S_ISLNK(info.st_mode):
         problem = f"{what} is a symbolic link; delete the link"
-    elif path == directory and not stat.S_ISDIR(info.st_mode):
-        problem = f"{what} is not a directory; choose another path"
+    elif not is_kind(info.st_mode):
+        problem = f"{what} is not a {kind}; {'choose another path' if whole else 'delete it'}"
     elif hasattr(os, "geteuid"):
         if info.st_uid != os.geteuid():
             problem = (
