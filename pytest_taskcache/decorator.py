@@ -1,4 +1,7 @@
-"""The `@cached` decorator."""
+"""The `@cached` decorator.
+
+Where a decorated function raises, pytest's report leaves the wrappers out (``__tracebackhide__``).
+"""
 
 from __future__ import annotations
 
@@ -271,6 +274,7 @@ def _wrapper(spec: Spec) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
         async def wrapped_async(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
             return (await _state_async(spec, args, kwargs)).value
 
         return wrapped_async
@@ -279,11 +283,13 @@ def _wrapper(spec: Spec) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function):
 
         def wrapped_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            __tracebackhide__ = True
             return (yield from _items(spec, args, kwargs, []))
 
         return wrapped_generator
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         engine = active.active()
         if engine is None:
             return function(*args, **kwargs)
@@ -306,6 +312,7 @@ def _calls(spec: Spec) -> Callable[..., Any]:
     if inspect.isasyncgenfunction(function):
 
         async def call_asyncgen(*args: Any, **kwargs: Any) -> State[Any]:
+            __tracebackhide__ = True
             decisions: list[Decision] = []
             items = [item async for item in _async_items(spec, decisions)(*args, **kwargs)]
             return State(items, decisions[0])
@@ -314,6 +321,7 @@ def _calls(spec: Spec) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function):
 
         def call_generator(*args: Any, **kwargs: Any) -> State[Any]:
+            __tracebackhide__ = True
             decisions: list[Decision] = []
             items = list(_items(spec, args, kwargs, decisions))
             return State(items, decisions[0])
@@ -321,6 +329,7 @@ def _calls(spec: Spec) -> Callable[..., Any]:
         return call_generator
 
     def call(*args: Any, **kwargs: Any) -> State[Any]:
+        __tracebackhide__ = True
         return _state(spec, args, kwargs)
 
     return call
@@ -330,6 +339,7 @@ _INACTIVE = Uncacheable("no active cache", "open one with `with Cache(path):`, o
 
 
 def _state(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> State[Any]:
+    __tracebackhide__ = True
     engine = active.active()
     if engine is None:
         return State(spec.function(*args, **kwargs), _INACTIVE)
@@ -342,6 +352,7 @@ def _state(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> State[A
 def _computed(
     engine: Engine, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    __tracebackhide__ = True
     try:
         value = attempt.computation.context.function(*args, **kwargs)
     except BaseException:
@@ -352,6 +363,7 @@ def _computed(
 
 
 async def _state_async(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> State[Any]:
+    __tracebackhide__ = True
     engine = active.active()
     if engine is None:
         return State(await spec.function(*args, **kwargs), _INACTIVE)
@@ -390,6 +402,7 @@ async def _opened(engine: Engine, computation: Computation) -> Found | Attempt:
 def _items(
     spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], decisions: list[Decision]
 ) -> Generator[Any, Any, Any]:
+    __tracebackhide__ = True
     engine = active.active()
     if engine is None:
         decisions.append(_INACTIVE)
@@ -429,6 +442,7 @@ def _replayed(
 ) -> Generator[Any, Any, Any]:
     """Stored items. A consumer that sends or throws gets the generator itself from there on,
     since what it answers is not stored."""
+    __tracebackhide__ = True
     items, returned = items_of(value)
     for position, item in enumerate(items):
         error: BaseException | None = None
@@ -454,6 +468,7 @@ def _replayed(
 
 def _relayed(generator: Generator[Any, Any, Any], item: Any) -> Generator[Any, Any, Any]:
     """The rest of a generator that has just yielded an item."""
+    __tracebackhide__ = True
     while True:
         try:
             sent = yield item
@@ -475,6 +490,7 @@ def _async_items(spec: Spec, decisions: list[Decision]) -> Callable[..., AsyncGe
     what is sent and thrown once more."""
 
     async def items(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        __tracebackhide__ = True
         engine = active.active()
         recording: Recording | None = None
         stored: list[Any] = []

@@ -2,7 +2,8 @@
 
 References taken early (``from os import environ, getenv``) are covered, since the objects stay
 the same. Not seen: ``os.environ._data``, what a child process inherits, C code that reads TZ,
-LANG and their like: those belong in the base key.
+LANG and their like: those belong in the base key. ``__tracebackhide__`` keeps the recorder out
+of pytest's reports, e.g. of a variable that is missing.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class _Recorder(os._Environ[Any]):
     """Tells of what is done to an environment mapping, and is one in all else."""
 
     def __getitem__(self, key: Any) -> Any:
+        __tracebackhide__ = True
         if board.attentive:
             known = type(key) is str and (Kind.ENVIRONMENT, key) in board.seen
             if not known or _iteration.pending:
@@ -48,11 +50,13 @@ class _Recorder(os._Environ[Any]):
         return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        __tracebackhide__ = True
         if board.listeners:
             sys.audit(WRITE, key)
         super().__setitem__(key, value)
 
     def __delitem__(self, key: Any) -> None:
+        __tracebackhide__ = True
         if board.listeners:
             sys.audit(WRITE, key)
         super().__delitem__(key)

@@ -78,6 +78,7 @@ class Asking:
 
     def import_module(self, name: str, package: str | None = None) -> ModuleType:
         """As `importlib.import_module`."""
+        __tracebackhide__ = True
         if not board.attentive or is_muted():
             return self._import_module(name, package)
         frame = sys._getframe(1)

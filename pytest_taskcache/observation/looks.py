@@ -4,6 +4,7 @@ and `os.readlink` are replaced by wrappers while anything is armed.
 `os.path.exists`, `Path.exists`, `shutil.which` and their like call them at run time, so they
 are covered. Bound methods, because plain functions would rebind as class attributes. Not seen:
 references taken before arming (``from os import stat``), ``DirEntry.stat``, ``os.fstat``.
+``__tracebackhide__`` keeps the wrappers out of pytest's reports of what fails in them.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ class Looks:
 
     def stat(self, *args: Any, **kwargs: Any) -> os.stat_result:
         """As `os.stat`."""
+        __tracebackhide__ = True
         if self._switch.attentive:
             _look(args, kwargs, self._switch)
         return self._stat(*args, **kwargs)
 
     def lstat(self, *args: Any, **kwargs: Any) -> os.stat_result:
         """As `os.lstat`."""
+        __tracebackhide__ = True
         # Resolving a path asks of every component whether it is a link. That most are not is
         # noise: it would tie each trace to the checkout's place in the file system.
         if self._switch.attentive and sys._getframe(1).f_code.co_name not in _RESOLVING:
@@ -56,12 +59,14 @@ class Looks:
 
     def access(self, *args: Any, **kwargs: Any) -> bool:
         """As `os.access`."""
+        __tracebackhide__ = True
         if self._switch.attentive:
             _look(args, kwargs, self._switch)
         return self._access(*args, **kwargs)
 
     def readlink(self, *args: Any, **kwargs: Any) -> Any:
         """As `os.readlink`."""
+        __tracebackhide__ = True
         if self._switch.attentive:
             _look(args, kwargs, self._switch)
         return self._readlink(*args, **kwargs)

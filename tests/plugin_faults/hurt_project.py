@@ -202,7 +202,7 @@ def check_unharmed(hurt: Ran, plain: Ran) -> None:
     assert hurt.code == plain.code, hurt.shown
     for sign in ("INTERNALERROR", "pytest_taskcache/", "Exception ignored"):
         assert sign not in hurt.out + hurt.err, hurt.shown
-    assert hurt.err == "", hurt.shown
+    assert hurt.err == plain.err, hurt.shown
 
 
 def check_told(hurt: Ran, reasons: Sequence[str]) -> None:

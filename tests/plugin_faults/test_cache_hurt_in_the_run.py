@@ -16,10 +16,10 @@ NO_FILE_GROWS = """
 """
 
 
-@pytest.mark.parametrize("size", [0, 10_000, 150_000, 260_000])
+@pytest.mark.parametrize("size", [5_000, 20_000, 150_000, 260_000])
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
 def test_files_that_cannot_grow(hurt: HurtProject, plain: Ran, size: int, warm: bool) -> None:
-    """No file may grow beyond a few bytes, as over quota; Python ignores the signal for it.
+    """No file may grow beyond this size, as over quota; Python ignores the signal for it.
     Whatever could still be written is whole, and the rest is stored when there is room."""
     if warm:
         hurt.run()
@@ -81,8 +81,9 @@ def test_what_vanishes_is_made_anew(hurt: HurtProject, plain: Ran, what: str, wa
         hurt.run()
     ran = hurt.run(DEED=VANISHING[what])
     check_unharmed(ran, plain)
-    after = hurt.run("-k", "test_after")
-    assert not after.counts, after.shown
+    if not warm:  # else there was nothing to compute afterwards
+        after = hurt.run("-k", "test_after")
+        assert not after.counts["test"], after.shown
     check_recovered(hurt)
 
 
