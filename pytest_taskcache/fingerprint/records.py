@@ -36,8 +36,12 @@ def class_term(cls: type, scope: Scope) -> str | type:
 
 
 def reduce_enum(member: enum.Enum, scope: Scope) -> Reduction:
-    """Class, name and value; so a changed value changes the digest, too."""
-    return TERM, ("enum", class_term(type(member), scope), member._name_, member._value_)
+    """Class, name and value; so a changed value changes the digest, too. A bare ``object()`` as
+    value has nothing but its identity, for which class and name stand."""
+    member_of = ("enum", class_term(type(member), scope), member._name_)
+    if type(member._value_) is object:
+        return TERM, member_of
+    return TERM, (*member_of, member._value_)
 
 
 def reduce_instance(value: Any, scope: Scope) -> Reduction:

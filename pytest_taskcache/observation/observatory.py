@@ -267,16 +267,27 @@ class Observatory:
             return
         exists = os.path.lexists(path)
         scratch = self._before_change(path)
-        for window in self._windows:
-            if not self._aside.depth:
-                window.sightings.change(path, deed, exists, not scratch)
-            elif not exists:
+        for target in self._changers():
+            target.change(path, deed, exists, not scratch)
+        if self._aside.depth and not exists:
+            for window in self._windows:
                 window.sightings.restore(path, tree=deed is Deed.MAKE)
         if scratch:
             if not self._windows and deed is not Deed.ALTER and not exists:
                 self._scratch.own([path], None)
         elif deed in (Deed.REPLACE, Deed.ALTER, Deed.CREATE):
             self._verification.unsettle(path)
+
+    def _changers(self) -> Collection[Sightings]:
+        """Whose doing a change is: that of every open window, and of the import this thread is
+        in, which would else take what it made itself for something it depends on."""
+        if self._aside.depth:
+            return ()
+        found = [window.sightings for window in self._windows]
+        body = executions.innermost(sys._getframe(1)) if board.executing else None
+        if body is not None:
+            found.append(self._ledger.of_body(body.co_filename).sightings)
+        return found
 
     def _before_change(self, path: str) -> bool:
         """Takes early what imports depend on, ends the generation; whether it is scratch."""
@@ -304,19 +315,19 @@ class Observatory:
         directory = os.path.isdir(source)
         self._before_change(source)
         scratch = self._before_change(target)
-        for window in self._windows:
-            if self._aside.depth:
+        for changer in self._changers():
+            changer.move(source, target, directory, not scratch)
+        if self._aside.depth:
+            for window in self._windows:
                 window.sightings.restore(target, tree=directory)
-            else:
-                window.sightings.move(source, target, directory, not scratch)
         if scratch and not self._windows:
             self._scratch.own([target], None)
 
     def on_link(self, source: str, target: str) -> None:
         """``target`` is about to become a link to ``source``."""
         scratch = self._before_change(target)
-        for window in self._windows:
-            window.sightings.link(source, target, not scratch)
+        for changer in self._changers():
+            changer.link(source, target, not scratch)
 
     def on_database(self, path: str, frame: FrameType | None) -> None:
         """A database file is about to be connected to."""

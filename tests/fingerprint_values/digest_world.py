@@ -30,6 +30,11 @@ class Colour(enum.Enum):
     GREEN = 2
 
 
+class Absent(enum.Enum):
+    UNSET = object()
+    NEVER = object()
+
+
 class Level(enum.IntEnum):
     ONE = 1
 
@@ -209,6 +214,7 @@ def many_values() -> dict[str, object]:
         "keys": {"a": 1}.keys(),
         "enum": Colour.GREEN,
         "int enum": Level.ONE,
+        "enum of sentinels": [Absent.UNSET, Absent.NEVER],
         "flag": Access.READ | Access.WRITE,
         "named tuple": Point(1, 2),
         "dataclass": Trade("a", notes=["x"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def _versions(directory: Path) -> None:
 def _sparse(path: Path, size: int) -> None:
     with path.open("ab") as file:
         file.truncate(size)
+
+
+def _mark_the_end(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"1")
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.getcwd()
+        os.chdir(path.parent)  # the address must be short
+        try:
+            listener.bind(path.name)
+        finally:
+            os.chdir(before)
 
 
 def _rename(path: Path) -> None:
@@ -481,6 +498,24 @@ FILES = [
         change={"in/ä <b>\\n'\"%s \udcff.txt": "2"},
     ),
     Scenario(
+        "lines_and_control_characters_in_a_name",
+        body="result = [p.read_text() for p in sorted((HERE / 'in').iterdir())]",
+        files={"in/a\nfile changed: b\r\x1b[31m\t\x7f": "1", "in/\n": "1"},
+        change={"in/a\nfile changed: b\r\x1b[31m\t\x7f": "2"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "directory_whose_name_is_no_utf8",
+        head="import os",
+        body="""
+        path = os.fsencode(HERE) + b"/in\\xff\\n"
+        result = [os.listdir(path), open(path + b"/x").read()]
+        """,
+        files={"in\udcff\n/x": "1"},
+        change={"in\udcff\n/x": "2"},
+        forms=EVERY,
+    ),
+    Scenario(
         "link_loop_becomes_a_file",
         body="""
         try:
@@ -497,6 +532,54 @@ FILES = [
         body="result = os.path.exists(HERE / 'pipe') and sorted(os.listdir(HERE))",
         make=lambda directory: os.mkfifo(directory / "pipe"),
         change={"pipe": None},
+    ),
+    Scenario(
+        "fifo_that_a_thread_writes_to",
+        head="import os, threading",
+        body="""
+        data = (HERE / "data.txt").read_text()
+        writer = threading.Thread(target=lambda: (HERE / "pipe").write_text(data))
+        writer.start()
+        with open(HERE / "pipe") as pipe:
+            result = pipe.read()
+        writer.join()
+        assert result == data
+        """,
+        files={"data.txt": "1"},
+        make=lambda directory: os.mkfifo(directory / "pipe"),
+        change={"data.txt": "2"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "fifo_becomes_a_file",
+        head="import os",
+        body="""
+        handle = os.open(HERE / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        result = os.read(handle, 9)
+        os.close(handle)
+        """,
+        make=lambda directory: os.mkfifo(directory / "pipe"),
+        change={"pipe": lambda path: (path.unlink(), path.write_text("1"))},
+    ),
+    Scenario(
+        "socket_file_is_listed_and_looked_at",
+        head="import os",
+        body="result = [(e.name, e.stat().st_mode) for e in os.scandir(HERE / 'in')]",
+        files={"in/x": ""},
+        make=lambda directory: _socket(directory / "in" / "s"),
+        change={"in/s": None},
+    ),
+    Scenario(
+        "huge_sparse_file_is_read_at_both_ends",
+        head="import os",
+        body="""
+        with open(HERE / "huge", "rb") as f:
+            first = f.read(1)
+            f.seek(-1, os.SEEK_END)
+            result = first + f.read(1)
+        """,
+        make=lambda directory: _sparse(directory / "huge", 10 << 30),
+        change={"huge": _mark_the_end},
     ),
     Scenario(
         "huge_sparse_file",

@@ -199,6 +199,40 @@ KEPT = [
         },
     ),
     _keeps(
+        "temporary_files_of_an_import",
+        files={
+            "probe.py": """
+            import os, tempfile
+
+            with tempfile.TemporaryDirectory() as where:
+                target, link = os.path.join(where, "target"), os.path.join(where, "link")
+                open(target, "w").close()
+                os.symlink(target, link)
+                LINKS = not open(link).read()
+                os.rename(target, os.path.join(where, "moved"))
+                LISTED = len(os.listdir(where)) == 2
+            """,
+            "test_a.py": """
+            from counter import count
+            from .probe import LINKS
+
+            def test_a():
+                count("SELF.a")
+
+            def test_b():
+                from . import lazy
+                count("SELF.b")
+            """,
+            "lazy.py": """
+            import os, shutil, tempfile
+
+            where = tempfile.mkdtemp()
+            FOUND = os.path.exists(where) and os.listdir(where)
+            shutil.rmtree(where)
+            """,
+        },
+    ),
+    _keeps(
         "random_and_time",
         head="import random, time, uuid",
         body="random.random(), time.time(), uuid.uuid4()\nresult = 1",
