@@ -89,6 +89,10 @@ class Sources:
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_LARGEST = 10**18
+"""Bytes; fits SQLite's integers."""
+_LONGEST = 5000 * 604800
+"""Seconds; about a century."""
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -114,7 +118,10 @@ def _size(written: Written) -> int:
         raise _wrong(written, "write a number of bytes, or e.g. 500MB, 5GB")
     if "i" in unit:
         factor = 1024 ** (" kmgt".index(unit[0]))
-    return int(float(match.group(1)) * factor)
+    size = float(match.group(1)) * factor
+    if size > _LARGEST:
+        raise _wrong(written, "no disk is that large; write e.g. 500MB, 5GB")
+    return int(size)
 
 
 def _age(written: Written) -> timedelta | None:
@@ -124,7 +131,10 @@ def _age(written: Written) -> timedelta | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text)
     if match is None:
         raise _wrong(written, "write e.g. 12h, 7d, 2w, or never (for outcomes that do not expire)")
-    return timedelta(seconds=float(match.group(1)) * _SPANS[match.group(2)])
+    seconds = float(match.group(1)) * _SPANS[match.group(2)]
+    if seconds > _LONGEST:
+        raise _wrong(written, "write at most 5000w, or never (for outcomes that do not expire)")
+    return timedelta(seconds=seconds)
 
 
 def _sample(written: Written) -> Sample:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.config.settings import Settings
-from pytest_taskcache.config.tiers import LOCAL, TierSpec, find_tiers, named_storages
+from pytest_taskcache.config.tiers import LOCAL, TierSpec, directory_of, find_tiers, named_storages
 from pytest_taskcache.ports import Storage
 from pytest_taskcache.storage.local import LocalStorage
 
@@ -93,7 +93,7 @@ class StorageFactory:
         return made, made
 
     def _directory(self, tier: TierSpec) -> Storage:
-        directory = self.root / Path(tier.spec).expanduser()
+        directory = directory_of(tier.spec, self.root)
         reading = tier.mode == "r" or self.local.readonly
         if tier.spec == LOCAL or directory == self.local.directory:
             if tier.mode == "r" and not self.local.readonly:

@@ -110,6 +110,17 @@ def shown(text: str) -> str:
     return ",".join(pieces)
 
 
+def directory_of(spec: str, root: Path) -> Path:
+    """The directory that a tier names; a relative one is beneath the root. Raises
+    ConfigurationError."""
+    try:
+        return root / Path(spec).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            "storage", f"{spec}: nobody of that name has a home here", "write the whole path"
+        ) from error
+
+
 def read_pyproject(root: Path) -> Mapping[str, Any]:
     """The tables of the project's pyproject.toml, none if there is no such file. Raises
     ConfigurationError where it cannot be read."""

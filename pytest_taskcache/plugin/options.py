@@ -35,14 +35,14 @@ def local_directory(config: pytest.Config, settings: Settings) -> Path:
     """Where the local cache lives: in the one directory that the storage setting names, if that
     is all it names, else in its usual place. Raises pytest.UsageError."""
     if settings.storage:
-        from pytest_taskcache.config.tiers import LOCAL, find_tiers, named_storages
+        from pytest_taskcache.config.tiers import LOCAL, directory_of, find_tiers, named_storages
 
         try:
             tiers = find_tiers(settings.storage, named_storages(config.rootpath))
+            if len(tiers) == 1 and tiers[0].mode == "rw" and tiers[0].spec != LOCAL:
+                return directory_of(tiers[0].spec, config.rootpath)
         except TaskCacheError as error:
             raise pytest.UsageError(str(error)) from error
-        if len(tiers) == 1 and tiers[0].mode == "rw" and tiers[0].spec != LOCAL:
-            return config.rootpath / Path(tiers[0].spec).expanduser()
     return default_directory(config)
 
 

@@ -32,7 +32,7 @@ class Colour(enum.Enum):
 
 class Absent(enum.Enum):
     UNSET = object()
-    NEVER = object()
+    NEVER = object()  # noqa: PIE796 - each is an object of its own
 
 
 class Level(enum.IntEnum):
