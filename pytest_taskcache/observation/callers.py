@@ -11,6 +11,7 @@ from enum import Enum
 from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_IMPORTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "imports.py")
 _STDLIB = tuple(
     {
         os.path.join(form(sysconfig.get_path(key)), "")
@@ -55,6 +56,8 @@ def origin_of(filename: str) -> Origin:
 
 
 def _classify(filename: str) -> Origin:
+    if filename == _IMPORTS:
+        return Origin.LIBRARY  # stands in for `importlib.import_module`
     if filename.startswith(_PACKAGE):
         return Origin.MACHINERY
     if filename.startswith("<"):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dis
 import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from pytest_taskcache.observation.audit import Handler
+from pytest_taskcache.observation.callers import Origin, origin_of
 from pytest_taskcache.observation.executions import executions
 from pytest_taskcache.observation.sightings import Sightings, plain_stat
 from pytest_taskcache.observation.switchboard import board, is_muted
+
+_IMPORT = dis.opmap["IMPORT_NAME"]
 
 
 class ImportRecord:
@@ -107,6 +111,7 @@ class Asking:
 def _execute(arguments: tuple[Any, ...]) -> None:
     code = arguments[0]
     _tell_code(code)
+    _tell_imports(code, sys._getframe(2))
     if code.co_name != "<module>" or code.co_filename.startswith("<") or is_muted():
         return
     frame = sys._getframe(2)
@@ -117,6 +122,7 @@ def _execute(arguments: tuple[Any, ...]) -> None:
 
 def _make_function(arguments: tuple[Any, ...]) -> None:
     _tell_code(arguments[0])
+    _tell_imports(arguments[0], sys._getframe(2))
 
 
 def _set_attribute(arguments: tuple[Any, ...]) -> None:
@@ -127,6 +133,38 @@ def _set_attribute(arguments: tuple[Any, ...]) -> None:
 def _tell_code(code: CodeType) -> None:
     if not code.co_filename.startswith("<"):
         board.tell(lambda listener: listener.on_code(code))
+
+
+def _tell_imports(code: CodeType, frame: FrameType) -> None:
+    """What is imported by code that no file of the project holds shows nowhere else, where the
+    module is loaded already."""
+    if not board.attentive or is_muted() or code.co_filename.startswith("<frozen"):
+        return
+    if origin_of(code.co_filename) is Origin.OUTSIDE or code.co_filename.startswith("<"):
+        board.tell(lambda listener: listener.on_unnamed_code(code, frame))
+
+
+def imported_by(code: CodeType) -> set[str]:
+    """The absolute names of the modules that this code, and what is nested in it, imports; of
+    the names that it takes from one, those that are loaded modules themselves."""
+    found: set[str] = set()
+    unseen = [code]
+    while unseen:
+        each = unseen.pop()
+        unseen += [constant for constant in each.co_consts if isinstance(constant, CodeType)]
+        if _IMPORT not in each.co_code[::2]:
+            continue
+        module = ""
+        for instruction in dis.get_instructions(each):
+            if instruction.opcode == _IMPORT:
+                module = str(instruction.argval)
+                found.add(module)
+            elif instruction.opname == "IMPORT_FROM":
+                name = f"{module}.{instruction.argval}"
+                if name in sys.modules:
+                    found.add(name)
+    found.discard("")
+    return found
 
 
 def _find_class(arguments: tuple[Any, ...]) -> None:

@@ -21,7 +21,7 @@ from pytest_taskcache.observation.closures import Closures
 from pytest_taskcache.observation.deeds import Deed
 from pytest_taskcache.observation.executions import executions
 from pytest_taskcache.observation.findings import Findings
-from pytest_taskcache.observation.imports import source_of
+from pytest_taskcache.observation.imports import imported_by, source_of
 from pytest_taskcache.observation.ledger import Ledger
 from pytest_taskcache.observation.network import describe
 from pytest_taskcache.observation.processes import NETWORK
@@ -192,6 +192,12 @@ class Observatory:
             return not path.startswith(self._exposed)
         return path + os.sep in self._own
 
+    def _is_temporary(self, filename: str) -> bool:
+        """Whether this is a temporary file's name, of which the project knows nothing."""
+        return self._sources.find(filename) is None and self._scratch.holds(
+            os.path.abspath(filename)
+        )
+
     def _is_export(self, path: str) -> bool:
         """Whether the cache itself writes, or moves, a file that users may edit."""
         return bool(self._aside.depth) and path.startswith(self._exposed)
@@ -240,7 +246,11 @@ class Observatory:
         if board.executing:
             body = executions.innermost(frame)
             if body is not None:
-                return (self._ledger.of_body(body.co_filename).sightings,)
+                record = self._ledger.of_body(body.co_filename)
+                if record is self._ledger.ambient and self._is_temporary(body.co_filename):
+                    # No distribution stands for it: whoever is about counts, too.
+                    return (record.sightings, *(window.sightings for window in self._windows))
+                return (record.sightings,)
         if self._aside.depth:
             return ()
         return [window.sightings for window in self._windows]
@@ -444,6 +454,14 @@ class Observatory:
             else:
                 for distribution in _distributions().get(top, ()):
                     target.distributions[distribution] = None
+
+    def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
+        """Code without a file, or of a temporary one, is about to be executed: the modules that
+        it imports count, loaded or not. Its own text was made by what ran."""
+        filename = code.co_filename
+        if filename.startswith("<") or self._is_temporary(filename):
+            for name in imported_by(code):
+                self.on_import_asked(name, sys.modules.get(name), frame)
 
     def on_foreign_trace(self) -> None:
         """Someone else set a trace function: code goes unseen."""

@@ -80,6 +80,9 @@ class Listener(Protocol):
     ) -> None:
         """``importlib.import_module`` returned this module, or failed."""
 
+    def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
+        """Code that may be in no file of the project is about to be executed."""
+
     def on_foreign_trace(self) -> None:
         """Someone else set a trace function."""
 

@@ -1160,6 +1160,41 @@ CODE = [
             **_metadata("ladder_dependency_d", "1.0.1"),
         },
     ),
+    *(
+        Scenario(
+            f"module_imported_by_generated_code_{name}",
+            files={
+                "helper.py": "LIMIT = 1\n",
+                "test_a.py": """
+                from . import helper
+
+                def test_a():
+                    pass
+                """,
+                "test_b.py": f"""
+                import importlib, runpy, sys, types
+                from counter import count
+
+                TEXT = "from SELF.helper import LIMIT"
+
+                def test_b(tmp_path, monkeypatch):
+                    count("SELF.b")
+                    monkeypatch.syspath_prepend(tmp_path)
+                    (tmp_path / "SELF_made.py").write_text(TEXT)
+                    {line}
+                """,
+            },
+            change={"helper.py": "LIMIT = 2\n"},
+            stale=["b"],
+        )
+        for name, line in (
+            ("by_exec", "exec(TEXT, {})"),
+            ("in_a_function", "exec('def f():\\n    ' + TEXT, scope := {}); scope['f']()"),
+            ("by_runpy", "runpy.run_path(str(tmp_path / 'SELF_made.py'))"),
+            ("by_import_module", "importlib.import_module('SELF_made')"),
+            ("by_a_function_type", "types.FunctionType(compile(TEXT, '<x>', 'exec'), {})()"),
+        )
+    ),
     Scenario(
         "syntax_error_mended",
         body="""

@@ -35,6 +35,16 @@ OPAQUE = [
         files={"cli.py": "print(1)\n"},
         change={"cli.py": "print(2)\n"},
     ),
+    _deed(
+        "subprocess_in_a_temporary_script",
+        "import runpy, tempfile",
+        """
+        with tempfile.TemporaryDirectory() as where:
+            path = pathlib.Path(where, "script.py")
+            path.write_text("import subprocess; subprocess.run(['true'])")
+            result = runpy.run_path(str(path))
+        """,
+    ),
     _deed("os_system", "import os", "result = os.system('true')"),
     _deed(
         "subprocess_in_a_session_fixture",
