@@ -1,6 +1,7 @@
 """Whether a changed source or data file can pass for an unchanged one, on a real test suite.
 
     python benchmarks/mutants.py PACKAGE SCRATCH [--count 40] [--minutes 10] [--seed 1]
+        [--testmon PYTHON]
 
 PACKAGE is an unpacked source distribution with its tests; it is copied to SCRATCH and never
 touched. One cold run records all outcomes. Then, for one mutant after the other (a constant, an
@@ -9,6 +10,10 @@ plainly, and, where that changed any outcome, once more with a copy of the recor
 **stale pass** is a test that fails plainly but was replayed as passed: there must be none. Also
 told is how many tests ran again against how many changed their outcome, and the time taken
 against a plain run. The exit code is 1 if anything was stale.
+
+Only what a plain run uses is changed: lines that ran (known on Python 3.12 and later) and data
+files that were opened; the rules take turns, all else is chance. PYTHON, an interpreter with
+pytest-testmon and whatever the package needs, makes that plugin run beside, on the same mutants.
 """
 
 from __future__ import annotations
@@ -28,9 +33,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PLUGIN = """
-import json, os
+import json, os, sys
 
 _found = {}
+_used = {"lines": {}, "opened": {}}
+
+if "USED" in os.environ:
+    root = os.environ["ROOT"] + os.sep
+
+    def _note_open(event, arguments):
+        if event == "open" and isinstance(arguments[0], str):
+            path = os.path.abspath(arguments[0])
+            if path.startswith(root):
+                _used["opened"][path] = None
+
+    def _note_line(code, line):
+        if code.co_filename.startswith(root):
+            _used["lines"].setdefault(code.co_filename, {})[line] = None
+        return sys.monitoring.DISABLE
+
+    sys.addaudithook(_note_open)
+    if sys.version_info >= (3, 12):
+        sys.monitoring.use_tool_id(3, "mutants")
+        sys.monitoring.register_callback(3, sys.monitoring.events.LINE, _note_line)
+        sys.monitoring.set_events(3, sys.monitoring.events.LINE)
 
 def pytest_runtest_logreport(report):
     outcome, replayed = _found.get(report.nodeid, ("passed", True))
@@ -41,6 +67,10 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish():
     with open(os.environ["OUTCOMES"], "w") as file:
         json.dump(_found, file)
+    if "USED" in os.environ:
+        lines = {path: list(found) for path, found in _used["lines"].items()}
+        with open(os.environ["USED"], "w") as file:
+            json.dump({"lines": lines, "opened": list(_used["opened"])}, file)
 """
 _COMPARISONS: Mapping[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -62,7 +92,7 @@ _ARITHMETIC: Mapping[type[ast.operator], type[ast.operator]] = {
     ast.FloorDiv: ast.Mult,
     ast.Mod: ast.Mult,
 }
-_DATA = {".txt", ".json", ".jsonl", ".csv", ".md", ".yaml", ".yml", ".toml", ".html", ".cfg"}
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -84,9 +114,31 @@ class Ran:
 
 
 @dataclass(frozen=True)
+class Contender:
+    """A way to leave out tests: its name, interpreter and options, and what it keeps in the
+    package. One that ``deselects`` does not report the tests it leaves out."""
+
+    name: str
+    python: str
+    options: tuple[str, ...]
+    kept: str
+    deselects: bool
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a plain run used: lines that ran, by file (None where that is not known), and files
+    that were opened."""
+
+    lines: Mapping[str, frozenset[int]] | None
+    opened: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What one killing mutant showed."""
 
+    rule: str
     changed: int
     again: int
     tests: int
@@ -98,37 +150,45 @@ class Suite:
     """A copy of a package in which its tests are run."""
 
     def __init__(self, package: Path, scratch: Path, python: str, arguments: list[str]) -> None:
-        self.root = scratch / "package"
+        self.root = scratch.resolve() / "package"
         shutil.rmtree(scratch, ignore_errors=True)
         ignored = shutil.ignore_patterns(".git", ".pytest_cache", ".taskcache", "__pycache__")
         shutil.copytree(package, self.root, ignore=ignored)
         plugins = scratch / "plugins"
         plugins.mkdir()
         (plugins / "outcome_recorder.py").write_text(_PLUGIN)
+        self._scratch = scratch
         self._outcomes = scratch / "outcomes.json"
-        self._recorded = scratch / "recorded"
-        self._cache = self.root / ".pytest_cache"
         source = self.root / "src" if (self.root / "src").is_dir() else self.root
         self._environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
+            **{k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "PYTHON"))},
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONPATH": os.pathsep.join((str(source), str(plugins))),
-            "OUTCOMES": str(self._outcomes),
+            "PYTHONPATH": os.pathsep.join((str(source), str(plugins.resolve()))),
+            "OUTCOMES": str(self._outcomes.resolve()),
         }
-        self._command = [python, "-m", "pytest", "-q", "-p", "outcome_recorder", *arguments]
+        self._python = python
+        self._arguments = ["-m", "pytest", "-q", "-p", "outcome_recorder", *arguments]
 
-    def run(self, *, cached: bool, limit: float = 900, bytecode: bool = False) -> Ran:
-        """Runs the suite. A test that did not finish within the limit (seconds) has no outcome."""
+    def run(
+        self,
+        contender: Contender | None = None,
+        *,
+        limit: float = 900,
+        bytecode: bool = False,
+        **environment: str,
+    ) -> Ran:
+        """Runs the suite, plainly or with a contender. A test that did not finish within the
+        limit (seconds) has no outcome."""
         self._outcomes.unlink(missing_ok=True)
-        environment = dict(self._environment)
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment = {**self._environment, **environment}
         if not bytecode:
             environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        options = ["-p", "pytest_taskcache.plugin", "--cache-tests=all"] if cached else []
+        python = self._python if contender is None else contender.python
+        options = () if contender is None else contender.options
         began = time.perf_counter()
         try:
             subprocess.run(
-                [*self._command, *options],
+                [python, *self._arguments, *options],
                 cwd=self.root,
                 env=environment,
                 stdout=subprocess.DEVNULL,
@@ -142,30 +202,47 @@ class Suite:
         found = json.loads(self._outcomes.read_text()) if self._outcomes.exists() else {}
         return Ran({name: (one, bool(hit)) for name, (one, hit) in found.items()}, seconds)
 
-    def record(self) -> Ran:
+    def used(self) -> Used:
+        """What a plain run uses."""
+        kept = self._scratch / "used.json"
+        self.run(bytecode=True, ROOT=str(self.root), USED=str(kept.resolve()))
+        found = json.loads(kept.read_text())
+        lines = {path: frozenset(lines) for path, lines in found["lines"].items()}
+        return Used(lines or None, frozenset(found["opened"]))
+
+    def record(self, contender: Contender) -> Ran:
         """A cold run, whose cache every mutant starts from."""
-        shutil.rmtree(self._cache, ignore_errors=True)
-        ran = self.run(cached=True)
-        shutil.copytree(self._cache, self._recorded)
+        self._remove(self.root / contender.kept)
+        ran = self.run(contender)
+        self._copy(self.root / contender.kept, self._scratch / f"recorded_{contender.name}")
         return ran
 
-    def restore(self) -> None:
+    def restore(self, contender: Contender) -> None:
         """Puts the recorded cache in place."""
-        shutil.rmtree(self._cache, ignore_errors=True)
-        shutil.copytree(self._recorded, self._cache)
+        self._remove(self.root / contender.kept)
+        self._copy(self._scratch / f"recorded_{contender.name}", self.root / contender.kept)
 
-    def mutants(self, seed: int) -> Iterator[Mutant]:
+    @staticmethod
+    def _remove(path: Path) -> None:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _copy(source: Path, target: Path) -> None:
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+
+    def mutants(self, seed: int, used: Used) -> Iterator[Mutant]:
         """Mutants of sources and data files, the rules in turn, otherwise in random order."""
         chance = random.Random(seed)
         by_rule: dict[str, list[Mutant]] = {}
         for path in sorted(self.root.rglob("*")):
             parts = path.relative_to(self.root).parts
-            if not path.is_file() or any(part.startswith(".") for part in parts):
+            if not path.is_file() or any(part.startswith((".", "__pycache__")) for part in parts):
                 continue
             tests = any(part.startswith("test") for part in parts)
-            if path.suffix == ".py" and not tests and parts[0] not in ("docs", "benchmarks"):
-                found = list(_of_source(path))
-            elif path.suffix in _DATA and len(parts) > 1 and path.stat().st_size:
+            if path.suffix == ".py":
+                lines = None if used.lines is None else used.lines.get(str(path), frozenset())
+                found = [] if tests else list(_of_source(path, lines))
+            elif str(path) in used.opened and len(parts) > 1 and path.stat().st_size:
                 found = [_of_data(path, chance) for _ in range(3)]
             else:
                 continue
@@ -187,14 +264,16 @@ def _of_data(path: Path, chance: random.Random) -> Mutant:
     return Mutant(path, "data", content[:place].count(b"\n") + 1, bytes(content))
 
 
-def _of_source(path: Path) -> Iterator[Mutant]:
+def _of_source(path: Path, ran: frozenset[int] | None) -> Iterator[Mutant]:
     text = path.read_text(encoding="utf-8")
     lines = text.encode().splitlines(keepends=True)
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line))
     data = text.encode()
-    for node, rule, new in _changes(ast.parse(text)):
+    for first, node, rule, new in _changes(ast.parse(text)):
+        if ran is not None and ran.isdisjoint(range(first, (node.end_lineno or first) + 1)):
+            continue
         begin = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
         content = data[:begin] + new.encode() + data[end:]
@@ -205,51 +284,70 @@ def _of_source(path: Path) -> Iterator[Mutant]:
         yield Mutant(path, rule, node.lineno, content)
 
 
-def _changes(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str, str]]:
-    """Nodes, the rule that changes them, and their new text."""
-    pending: list[ast.AST] = [tree]
+def _changes(tree: ast.Module) -> Iterator[tuple[int, ast.expr | ast.stmt, str, str]]:
+    """The first line of a statement, a node in it, the rule that changes it, and its new text."""
+    pending: list[tuple[int, ast.AST]] = [(1, tree)]
     while pending:
-        node = pending.pop()
+        first, node = pending.pop()
+        if isinstance(node, ast.stmt):
+            first = node.lineno
         match node:
             case ast.JoinedStr():
                 continue
             case ast.Expr(value=ast.Constant()):
                 continue  # a docstring
             case ast.Constant(value=bool() as value):
-                yield node, "boolean", str(not value)
+                yield first, node, "boolean", str(not value)
             case ast.Constant(value=int() as value):
-                yield node, "number", f"({value + 1})"
+                yield first, node, "number", f"({value + 1})"
             case ast.Constant(value=str() as value) if value:
-                yield node, "text", repr(value[:-1] + ("x" if value[-1] != "x" else "y"))
+                yield first, node, "text", repr(value[:-1] + ("x" if value[-1] != "x" else "y"))
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
                 changed = ast.Compare(left, [_COMPARISONS[type(op)]()], [right])
-                yield node, "comparison", f"({ast.unparse(changed)})"
+                yield first, node, "comparison", f"({ast.unparse(changed)})"
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
                 changed_operation = ast.BinOp(left, _ARITHMETIC[type(op)](), right)
-                yield node, "arithmetic", f"({ast.unparse(changed_operation)})"
+                yield first, node, "arithmetic", f"({ast.unparse(changed_operation)})"
             case ast.BoolOp(op=op, values=values):
                 other = ast.Or() if isinstance(op, ast.And) else ast.And()
-                yield node, "boolean", f"({ast.unparse(ast.BoolOp(other, values))})"
+                yield first, node, "boolean", f"({ast.unparse(ast.BoolOp(other, values))})"
             case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
-                yield test, "condition", f"(not ({ast.unparse(test)}))"
+                yield first, test, "condition", f"(not ({ast.unparse(test)}))"
             case ast.Return(value=ast.expr()):
-                yield node, "return", "return None"
+                yield first, node, "return", "return None"
             case ast.Assign() | ast.AugAssign() | ast.Expr():
-                yield node, "statement", "pass"
-        pending += ast.iter_child_nodes(node)
+                yield first, node, "statement", "pass"
+        pending += ((first, child) for child in ast.iter_child_nodes(node))
 
 
-def judge(baseline: Ran, plain: Ran, warm: Ran, storable: frozenset[str]) -> Verdict:
+def judge(
+    mutant: Mutant,
+    baseline: Ran,
+    plain: Ran,
+    warm: Ran,
+    storable: frozenset[str],
+    *,
+    deselects: bool,
+) -> Verdict:
     """What a mutant's plain and warm run show."""
-    changed = {
+    changed = changed_by(plain, baseline)
+    if deselects and warm.outcomes:
+        spared = storable & plain.outcomes.keys() - warm.outcomes.keys()
+    else:
+        spared = frozenset(name for name, (_, hit) in warm.outcomes.items() if hit)
+    stale = sorted(name for name in spared & changed if name in plain.outcomes)
+    again = len(storable - spared)
+    ratio = warm.seconds / plain.seconds
+    return Verdict(mutant.rule, len(changed), again, len(storable), tuple(stale), ratio)
+
+
+def changed_by(plain: Ran, baseline: Ran) -> set[str]:
+    """The tests whose outcome is another one."""
+    return {
         name
         for name, (outcome, _) in baseline.outcomes.items()
         if plain.outcomes.get(name, ("missing", False))[0] != outcome
     }
-    replayed = {name for name, (_, hit) in warm.outcomes.items() if hit}
-    stale = sorted(name for name in replayed & changed if name in plain.outcomes)
-    again = len(storable - replayed)
-    return Verdict(len(changed), again, len(storable), tuple(stale), warm.seconds / plain.seconds)
 
 
 def main() -> int:
@@ -261,13 +359,19 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--testmon", help="an interpreter that has pytest-testmon")
     parser.add_argument("--only", default="", help="the rule to use alone, e.g. data")
     parser.add_argument("arguments", nargs="*", help="for pytest, e.g. tests to leave out")
     given = parser.parse_args()
+    ours = ("-p", "pytest_taskcache.plugin", "--cache-tests=all")
+    contenders = [Contender("taskcache", given.python, ours, ".pytest_cache", False)]
+    if given.testmon:
+        options = ("-p", "testmon.pytest_testmon", "--testmon")
+        contenders.append(Contender("testmon", given.testmon, options, ".testmondata", True))
     suite = Suite(given.package, given.scratch / "mutants", given.python, given.arguments)
-    suite.run(cached=False, bytecode=True)
-    baseline = suite.run(cached=False)
-    repeated = suite.run(cached=False)
+    used = suite.used()
+    baseline = suite.run()
+    repeated = suite.run()
     unstable = {
         name for name in baseline.outcomes if repeated.outcomes.get(name) != baseline.outcomes[name]
     }
@@ -275,17 +379,28 @@ def main() -> int:
         {name: one for name, one in baseline.outcomes.items() if name not in unstable},
         baseline.seconds,
     )
-    cold = suite.record()
-    warm = suite.run(cached=True)
-    storable = frozenset(name for name, (_, hit) in warm.outcomes.items() if hit)
-    print(f"{len(baseline.outcomes)} tests, {len(storable)} stored, {len(unstable)} unstable")
-    print(f"cold / plain {cold.seconds / baseline.seconds:.2f}, ", end="")
-    print(f"warm / plain {warm.seconds / baseline.seconds:.2f}")
-    verdicts: list[Verdict] = []
-    tried = 0
+    print(f"{len(baseline.outcomes)} tests, {len(unstable)} unstable")
+    storable: dict[str, frozenset[str]] = {}
+    for contender in contenders:
+        cold = suite.record(contender)
+        warm = suite.run(contender)
+        if contender.deselects:
+            spared = baseline.outcomes.keys() - warm.outcomes.keys()
+        else:
+            spared = {name for name, (_, hit) in warm.outcomes.items() if hit}
+        storable[contender.name] = frozenset(spared)
+        print(
+            f"{contender.name}: spares {len(spared)} when nothing changed, "
+            f"cold / plain {cold.seconds / baseline.seconds:.2f}, "
+            f"warm / plain {warm.seconds / baseline.seconds:.2f}",
+            flush=True,
+        )
+    verdicts: dict[str, list[Verdict]] = {one.name: [] for one in contenders}
+    tried = killing = 0
     deadline = time.monotonic() + given.minutes * 60
-    for mutant in suite.mutants(given.seed):
-        if len(verdicts) >= given.count or time.monotonic() > deadline:
+    limit = 3 * baseline.seconds + 20
+    for mutant in suite.mutants(given.seed, used):
+        if killing >= given.count or time.monotonic() > deadline:
             break
         if given.only and mutant.rule != given.only:
             continue
@@ -293,46 +408,59 @@ def main() -> int:
         original, stat = mutant.path.read_bytes(), mutant.path.stat()
         mutant.path.write_bytes(mutant.content)
         try:
-            limit = 4 * baseline.seconds + 20
-            plain = suite.run(cached=False, limit=limit)
-            if not plain.outcomes or all(
-                plain.outcomes.get(name, ("missing", False))[0] == outcome
-                for name, (outcome, _) in baseline.outcomes.items()
-            ):
+            plain = suite.run(limit=limit)
+            if not plain.outcomes or not changed_by(plain, baseline):
                 continue
-            suite.restore()
-            verdict = judge(baseline, plain, suite.run(cached=True, limit=limit), storable)
+            killing += 1
+            where = f"{mutant.path.relative_to(suite.root)}:{mutant.line}"
+            for contender in contenders:
+                suite.restore(contender)
+                warm = suite.run(contender, limit=limit)
+                verdict = judge(
+                    mutant,
+                    baseline,
+                    plain,
+                    warm,
+                    storable[contender.name],
+                    deselects=contender.deselects,
+                )
+                verdicts[contender.name].append(verdict)
+                print(
+                    f"{mutant.rule:<10} {where:<45} changed {verdict.changed:>4}, "
+                    f"{contender.name} ran {verdict.again:>4}, time / plain {verdict.ratio:.2f}",
+                    *(f"\n  STALE {name}" for name in verdict.stale[:_SHOWN]),
+                    flush=True,
+                )
         finally:
             mutant.path.write_bytes(original)
             os.utime(mutant.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        verdicts.append(verdict)
-        where = f"{mutant.path.relative_to(suite.root)}:{mutant.line}"
+    print(f"{killing} of {tried} mutants changed an outcome")
+    for name, found in verdicts.items():
+        _report(name, found)
+    return 1 if any(one.stale for one in verdicts["taskcache"]) else 0
+
+
+def _report(name: str, verdicts: list[Verdict]) -> None:
+    by_kind = {
+        "all": verdicts,
+        "sources": [one for one in verdicts if one.rule != "data"],
+        "data": [one for one in verdicts if one.rule == "data"],
+    }
+    for kind, found in by_kind.items():
+        if not found:
+            continue
+        tests = max(found[0].tests, 1)
+        changed = statistics.mean(one.changed for one in found) / tests
+        again = [one.again / tests for one in found]
+        stale = sum(len(one.stale) for one in found)
+        misled = sum(bool(one.stale) for one in found)
         print(
-            f"{mutant.rule:<10} {where:<45} changed {verdict.changed:>4}, "
-            f"ran {verdict.again:>4}, time / plain {verdict.ratio:.2f}",
-            *(f"\n  STALE {name}" for name in verdict.stale),
-            flush=True,
+            f"{name}, {kind}: {len(found)} mutants, {stale} stale passes (in {misled} mutants); "
+            f"changed {changed:.1%} of the tests, ran {statistics.mean(again):.1%} (median "
+            f"{statistics.median(again):.1%}); time / plain "
+            f"{statistics.median(one.ratio for one in found):.2f} (median), "
+            f"slower than plain {sum(one.ratio > 1 for one in found)} times"
         )
-    return _report(verdicts, tried)
-
-
-def _report(verdicts: list[Verdict], tried: int) -> int:
-    if not verdicts:
-        print(f"none of {tried} mutants changed an outcome")
-        return 0
-    tests = max(verdicts[0].tests, 1)
-    changed = statistics.mean(one.changed for one in verdicts) / tests
-    again = statistics.mean(one.again for one in verdicts) / tests
-    stale = sum(len(one.stale) for one in verdicts)
-    slower = sum(one.ratio > 1 for one in verdicts)
-    print(
-        f"{len(verdicts)} killing mutants of {tried}: {stale} stale passes; changed {changed:.1%} "
-        f"of the tests, ran {again:.1%} (median "
-        f"{statistics.median(one.again for one in verdicts) / tests:.1%}); time / plain "
-        f"{statistics.median(one.ratio for one in verdicts):.2f} (median), "
-        f"slower than plain {slower} times"
-    )
-    return 1 if stale else 0
 
 
 if __name__ == "__main__":
