@@ -527,7 +527,7 @@ class NameGraph:
                 found += self._lookup(reference.name, name, rest)
                 self._visiting.discard((reference.name, name))
         if not found and name not in BUILTINS and not _is_dunder(name):
-            return self._anywhere((name, *rest))
+            return [self._node(path, "f:" + name), *self._anywhere((name, *rest))]
         return found + self._anywhere(rest) if mentions.stars else found
 
     def _anywhere(self, names: Sequence[str]) -> list[int]:

@@ -361,13 +361,11 @@ class _Skeleton:
     def _finish(self, out: list[str], future: bool) -> Module:
         top = self._counts[""]
         at_import: set[str] = set()
-        everywhere: set[str] = set()
         for unit, uses in self._uses.items():
-            dotted_names = (*uses.chains, *uses.checked)
-            roots = {*uses.names, *(name.partition(".")[0] for name in dotted_names)}
-            everywhere |= roots
             if not unit.startswith("f:"):
-                at_import |= roots
+                at_import.update(uses.names)
+                dotted_names = (*uses.chains, *uses.checked)
+                at_import.update(name.partition(".")[0] for name in dotted_names)
         for item in self._definitions:
             at_import.update(item.uses.names)
             at_import.update(chain.partition(".")[0] for chain in item.uses.chains)
@@ -410,13 +408,16 @@ class _Skeleton:
         if exposed:
             resolved += names
         if not stars:
-            # A new function could give a meaning to a name that had none.
+            # A new function could give a meaning to a name that had none. Where only functions
+            # mention it, its absence is a dependency of theirs.
             resolved.append("unbound")
             resolved += sorted(
                 name
-                for name in everywhere
+                for name in at_import
                 if name not in top and name not in BUILTINS and not name.startswith("__")
             )
+            resolved.append("declared")
+            resolved += sorted(self._declared - self._bindings.keys() - self._aliases.keys())
         functions: dict[str, list[str]] = {}
         interfaces: dict[str, list[str]] = {}
         for item in self._definitions:

@@ -104,6 +104,7 @@ class Writer:
         self._attributes: set[str] = set()
         self._affixes: set[str] = set()
         self._imports: list[Import] = []
+        self._functions: list[FunctionNode] = []
 
     # ------------------------------------------------------------------------ results
 
@@ -266,17 +267,31 @@ class Writer:
         self.generic(node)
 
     def _compare(self, node: ast.Compare) -> None:
-        """``"name" in sys.modules`` likewise."""
+        """``"name" in sys.modules`` likewise; and a module whose code is running, or at hand,
+        is loaded by whoever ran it."""
         right = node.comparators
         if (
             len(right) == 1
             and dotted_name(right[0]) == _MODULES
-            and self._mention_module(node.left)
+            and (self._mention_module(node.left) or self._names_running_module(node.left))
         ):
             self.out.append(f"Compare {type(node.ops[0]).__name__}={_MODULES}")
             self.write(node.left)
             return
         self.generic(node)
+
+    def _names_running_module(self, node: ast.expr) -> bool:
+        """Whether an expression is the name of the module of a frame or function, or a variable
+        of the function around that never is anything else."""
+        if not isinstance(node, ast.Name):
+            return _reads_module_name(node)
+        function = self._functions[-1] if self._functions else None
+        if function is None or node.id in parameter_names(function.args):
+            return False
+        values = _values_of(function, node.id)
+        return bool(values) and all(
+            value is not None and _reads_module_name(value) for value in values
+        )
 
     def _mention_module(self, node: ast.expr) -> bool:
         """Notes the module that a constant names; false where it is not known beforehand."""
@@ -415,7 +430,9 @@ class Writer:
         self._reads_hints = not ignored
         self._enter(_Level.FUNCTION)
         self._parameters(node.args)
+        self._functions.append(node)
         self.write_all(node.body)
+        self._functions.pop()
         self._leave()
 
     def bind(self, name: str) -> None:
@@ -521,6 +538,60 @@ def _looks_modules_up(node: ast.Call) -> bool:
     if function == "__import__":
         return len(node.args) == 1 and not node.keywords
     return function == _MODULES + ".get"
+
+
+def _values_of(function: FunctionNode, name: str) -> list[ast.expr | None]:
+    """What is assigned to a variable anywhere in a function; None for whatever else binds it,
+    there or in a function inside."""
+    found: list[ast.expr | None] = []
+    plain: set[int] = set()
+    for node in ast.walk(function):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=bound) as target]) if bound == name:
+                plain.add(id(target))
+                found.append(node.value)
+            case ast.Name(id=bound, ctx=ast.Store()) if bound == name:
+                if id(node) not in plain:
+                    found.append(None)
+            case ast.Global(names=names) | ast.Nonlocal(names=names) if name in names:
+                found.append(None)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() if (
+                node is not function and node.name == name
+            ):
+                found.append(None)
+            case ast.arg(arg=bound) | ast.alias(asname=bound) if bound == name:
+                found.append(None)
+            case ast.alias(asname=None) if node.name.partition(".")[0] == name:
+                found.append(None)
+            case (
+                ast.ExceptHandler(name=bound)
+                | ast.MatchAs(name=bound)
+                | ast.MatchStar(name=bound)
+                | ast.MatchMapping(rest=bound)
+            ) if bound == name:
+                found.append(None)
+    return found
+
+
+def _reads_module_name(node: ast.expr) -> bool:
+    """Whether an expression is ``x.f_globals["__name__"]``, or the like by ``get`` or of a
+    function's ``__globals__``."""
+    match node:
+        case (
+            ast.Subscript(
+                value=ast.Attribute(attr="f_globals" | "__globals__"),
+                slice=ast.Constant(value="__name__"),
+            )
+            | ast.Call(
+                func=ast.Attribute(
+                    value=ast.Attribute(attr="f_globals" | "__globals__"), attr="get"
+                ),
+                args=[ast.Constant(value="__name__")],
+                keywords=[],
+            )
+        ):
+            return True
+    return False
 
 
 def _is_super(node: ast.expr) -> bool:

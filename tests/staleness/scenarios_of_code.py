@@ -578,6 +578,144 @@ CODE = [
         change={"other.py": "VALUE = 2\n"},
     ),
     Scenario(
+        "presence_in_sys_modules_by_a_computed_name",
+        group="any module",
+        files={
+            "other.py": "VALUE = 1\n",
+            "test_a.py": """
+            from counter import count
+            from . import other
+
+            def test_a():
+                count("SELF.a")
+            """,
+            "test_b.py": """
+            import sys
+            from counter import count
+
+            def test_b():
+                count("SELF.b")
+                name = "SELF." + "other"
+                assert (name in sys.modules) or __package__
+            """,
+        },
+        change={
+            "test_a.py": """
+            from counter import count
+
+            def test_a():
+                count("SELF.a")
+                assert count
+            """
+        },
+    ),
+    Scenario(
+        "presence_in_sys_modules_of_what_was_the_callers_module",
+        group="any module",
+        files={
+            "other.py": "VALUE = 1\n",
+            "naming.py": """
+            import sys
+
+            def has_sibling(leaf):
+                name = sys._getframe(1).f_globals["__name__"]
+                name = name.rpartition(".")[0] + "." + leaf
+                return name in sys.modules
+            """,
+            "test_a.py": """
+            from counter import count
+            from . import other
+
+            def test_a():
+                count("SELF.a")
+            """,
+            "test_b.py": """
+            from counter import count
+            from .naming import has_sibling
+
+            def test_b():
+                count("SELF.b")
+                assert has_sibling("oth" + "er") in (True, False)
+            """,
+        },
+        change={
+            "test_a.py": """
+            from counter import count
+
+            def test_a():
+                count("SELF.a")
+                assert count
+            """
+        },
+    ),
+    Scenario(
+        "new_function_gives_a_name_a_meaning",
+        head="from .helper import price",
+        body="result = price(2)",
+        files={
+            "helper.py": """
+            def price(x):
+                try:
+                    return surcharge(x)
+                except NameError:
+                    return x
+            """
+        },
+        change={
+            "helper.py": """
+            def price(x):
+                try:
+                    return surcharge(x)
+                except NameError:
+                    return x
+            def surcharge(x):
+                return x + 1
+            """
+        },
+        named=("surcharge",),
+        forms=EVERY,
+    ),
+    Scenario(
+        "another_function_begins_to_bind_a_global_name",
+        files={
+            "helper.py": """
+            def prepare():
+                limit = 3
+                return limit
+            def price(x):
+                try:
+                    return x + limit
+                except NameError:
+                    return x
+            """,
+            "test_a.py": """
+            from counter import count
+            from .helper import prepare, price
+
+            def test_a():
+                count("SELF.a")
+                assert prepare()
+
+            def test_b():
+                count("SELF.b")
+                assert price(2) > 1
+            """,
+        },
+        change={
+            "helper.py": """
+            def prepare():
+                global limit
+                limit = 3
+                return limit
+            def price(x):
+                try:
+                    return x + limit
+                except NameError:
+                    return x
+            """
+        },
+    ),
+    Scenario(
         "first_importer_is_another_test",
         files={
             "slow.py": "from .deep import make\nVALUE = make()\n",

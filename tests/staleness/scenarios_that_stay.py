@@ -129,6 +129,45 @@ KEPT = [
         },
     ),
     _keeps(
+        "local_variable_of_another_function_is_no_longer_bound",
+        **_BODY,
+        files={"helper.py": _HELPER + "def other(x):\n    y = x\n    return y\n"},
+        change={"helper.py": _HELPER + "def other(x):\n    return y\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "another_tests_module_where_only_the_callers_own_is_asked_for",
+        files={
+            "sentinels.py": """
+            import sys
+
+            def make():
+                frame = sys._getframe(1)
+                module = frame.f_globals.get("__name__")
+                if not module or module not in sys.modules:
+                    raise ValueError
+                return module
+            """,
+            "used.py": "from .sentinels import make\nMISSING = make()\n",
+            "unused.py": "VALUE = 1\n",
+            "test_a.py": """
+            from counter import count
+            from .used import MISSING
+
+            def test_a():
+                count("SELF.a")
+                assert MISSING
+            """,
+            "test_b.py": """
+            from . import unused
+
+            def test_b():
+                assert unused.VALUE
+            """,
+        },
+        change={"unused.py": "VALUE = 2\n"},
+    ),
+    _keeps(
         "new_unused_function_at_the_end",
         **_BODY,
         files={"helper.py": _HELPER},
