@@ -331,7 +331,7 @@ def judge(
 ) -> Verdict:
     """What a mutant's plain and warm run show."""
     changed = changed_by(plain, baseline)
-    if deselects and warm.outcomes:
+    if deselects:
         spared = storable & plain.outcomes.keys() - warm.outcomes.keys()
     else:
         spared = frozenset(name for name, (_, hit) in warm.outcomes.items() if hit)
@@ -415,7 +415,10 @@ def main() -> int:
             where = f"{mutant.path.relative_to(suite.root)}:{mutant.line}"
             for contender in contenders:
                 suite.restore(contender)
-                warm = suite.run(contender, limit=limit)
+                warm = suite.run(contender, limit=10 * limit)
+                if not warm.outcomes:
+                    print(f"{mutant.rule:<10} {where:<45} {contender.name} did not finish")
+                    continue
                 verdict = judge(
                     mutant,
                     baseline,
