@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pytest_taskcache.fingerprint.collecting import uncollected
 from pytest_taskcache.fingerprint.graph import NameGraph, Reached
-from pytest_taskcache.fingerprint.links import Linker
+from pytest_taskcache.fingerprint.links import Linker, Links
 from pytest_taskcache.fingerprint.modules import Modules
 from pytest_taskcache.fingerprint.skeleton import function_key, interface_name
 from pytest_taskcache.fingerprint.syntax import STAR
@@ -52,9 +52,12 @@ class Closure:
         self._present: frozenset[str] = frozenset()
         self._counted = (0, "")
         self._ran: tuple[NameGraph, int, int] | None = None
-        self._closed: dict[frozenset[str], _Closed] = {}
+        self._unseen: tuple[frozenset[str], int] = (frozenset(), 0)
+        self._closed: dict[tuple[frozenset[str], frozenset[str] | None], _Closed] = {}
         self._answers: dict[tuple[frozenset[str], frozenset[str]], tuple[Dependency, ...]] = {}
-        self._around: dict[frozenset[str], list[Dependency]] = {}
+        self._around: dict[
+            tuple[frozenset[str], frozenset[tuple[Kind, str]]], list[Dependency]
+        ] = {}
         self._by_function: dict[str, Dependency] = {}
         self._by_mask: dict[tuple[frozenset[str], int, int], tuple[Dependency, ...]] = {}
 
@@ -86,15 +89,19 @@ class Closure:
     ) -> tuple[Dependency, ...]:
         seeds = [_split(function) for function in functions]
         wanted = modules | {path for path, _ in seeds}
+        unseen = None if ran is None else self._unseen_in(ran)
         while True:
-            closed = self._close(wanted)
-            graph = self._graph_of(closed.modules)
+            closed = self._close(wanted, unseen)
+            # What no function has imported yet may be next: one graph for all of it.
+            graph = self._graph_of(self._close(wanted, None).modules)
             among = None if ran is None else self._among(graph, ran)
             reached = graph.reach(seeds, closed.modules, among)
             # What acts on the reached from outside of its imports does so only once loaded.
             more = reached.acting & self._present
             if reached.asks:
                 more = self._present
+            if unseen is not None:
+                more = more.union(*(links.modules for links in self._inside(graph, reached)))
             if more <= closed.modules:
                 break
             wanted |= more
@@ -107,6 +114,21 @@ class Closure:
             return found
         extra = (self._dependency(Kind.FUNCTION, name) for name in unknown)
         return tuple(sorted({*found, *extra}))
+
+    def _unseen_in(self, ran: Sequence[str]) -> frozenset[str]:
+        """The modules among what ran that count as a whole; only those added since are looked
+        for."""
+        found, count = self._unseen
+        if count > len(ran):
+            found, count = frozenset(), 0
+        if count < len(ran):
+            found = found.union(one[:-2] for one in ran[count:] if one.endswith("::"))
+            self._unseen = (found, len(ran))
+        return found
+
+    def _inside(self, graph: NameGraph, reached: Reached) -> list[Links]:
+        """The links of the imports inside of the functions that were reached."""
+        return [self._linker.of_function(*one) for one in graph.importing(reached.mask)]
 
     def _among(self, graph: NameGraph, ran: Sequence[str]) -> int:
         """The mask of the functions that ran; only those added since are looked at."""
@@ -129,11 +151,15 @@ class Closure:
         key = (closed.modules, reached.mask, reached.seen)
         known = self._by_mask.get(key)
         if known is None:
-            around = self._around.get(closed.modules)
+            facts = {*closed.facts}
+            for links in self._inside(graph, reached):
+                facts.update(links.facts)
+            place = (closed.modules, frozenset(facts))
+            around = self._around.get(place)
             if around is None:
-                wanted = {*closed.facts, *((Kind.MODULE, name) for name in closed.modules)}
+                wanted = {*facts, *((Kind.MODULE, name) for name in closed.modules)}
                 around = sorted(self._dependency(kind, name) for kind, name in wanted)
-                self._around[closed.modules] = around
+                self._around[place] = around
             found = [self._function(name) for name in graph.members(reached.mask)]
             if reached.seen:
                 names = map(interface_name, graph.members(reached.seen))
@@ -156,19 +182,23 @@ class Closure:
     def _dependency(self, kind: Kind, name: str) -> Dependency:
         return Dependency(kind, name, self._digest(kind, name))
 
-    def _close(self, modules: frozenset[str]) -> _Closed:
-        known = self._closed.get(modules)
+    def _close(self, modules: frozenset[str], unseen: frozenset[str] | None) -> _Closed:
+        """The import closure of modules. Imports inside of functions belong to it only in
+        modules whose functions may have run unseen; in all for None."""
+        known = self._closed.get((modules, unseen))
         if known is None:
             found = set(modules)
             pending = list(modules)
             facts: set[tuple[Kind, str]] = set()
             while pending:
-                links = self._linker.of(pending.pop())
+                name = pending.pop()
+                links = self._linker.of(name, functions=unseen is None or name in unseen)
                 facts.update(links.facts)
                 fresh = [name for name in links.modules if name not in found]
                 found.update(fresh)
                 pending += fresh
-            known = self._closed[modules] = _Closed(frozenset(found), tuple(facts))
+            known = _Closed(frozenset(found), tuple(facts))
+            self._closed[modules, unseen] = known
         return known
 
     def _graph_of(self, modules: frozenset[str]) -> NameGraph:

@@ -131,6 +131,7 @@ class NameGraph:
         self._acting: dict[int, tuple[str, str]] = {}
         self._all_acting = 0
         self._asking = 0
+        self._importing = 0
         self._functions: list[int] = []
         self._near: dict[int, int] = {}
         self._masks = self._close()
@@ -221,6 +222,15 @@ class NameGraph:
             found = self._ids.get((path, "f:" + name))
             return [] if found is None else [found]
         return [self._ids[path, unit] for unit in mentions.uses if not unit.startswith("f:")]
+
+    def importing(self, mask: int) -> list[tuple[str, str]]:
+        """The functions of a mask that import something, by module and qualified name."""
+        return [
+            (path, unit[2:])
+            for path, unit in (
+                self._nodes[self._functions[bit]] for bit in _set_bits(mask & self._importing)
+            )
+        ]
 
     def members(self, mask: int) -> list[str]:
         """The functions of a mask as ``path::qualname``, sorted; ``*`` for the names a module
@@ -624,6 +634,8 @@ class NameGraph:
             mentions = self._mentions.get(path)
             if mentions is None or unit not in mentions.uses:
                 self._unrunnable |= bit
+            elif mentions.uses[unit].imports:
+                self._importing |= bit
         for node in self._asking_nodes:
             self._asking |= own[node]
         beyond = len(self._bits)

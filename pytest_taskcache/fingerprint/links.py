@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ class Linker:
         self._is_first_party = is_first_party
         self._owners = owners
         self._path = path
-        self._links: dict[str, tuple[str, Links]] = {}
+        self._links: dict[tuple[str, bool | str], tuple[str, Links]] = {}
         self._references: dict[tuple[str, int, str], Reference | None] = {}
         self._submodules: dict[tuple[tuple[str, ...], str], Reference | None] = {}
         self._places: dict[str, str] = {}
@@ -159,26 +159,56 @@ class Linker:
             found = self._finder.find_in(found.search, part)
         return found
 
-    def of(self, name: str) -> Links:
-        """The links of a module, by the name of its file."""
+    def of(self, name: str, *, functions: bool) -> Links:
+        """The links of a module, by the name of its file; with those of the imports inside of
+        its functions, or without."""
+        return self._known(name, functions, lambda: self._compute(name, functions=functions))
+
+    def of_function(self, name: str, qualname: str) -> Links:
+        """The links of the imports inside of one function of a module."""
+        return self._known(name, qualname, lambda: self._compute_function(name, qualname))
+
+    def _known(self, name: str, part: bool | str, compute: Callable[[], Links]) -> Links:
         self._refresh()
         content = self._modules.content(name)
-        known = self._links.get(name)
+        known = self._links.get((name, part))
         if known is None or known[0] != content:
-            known = self._links[name] = (content, self._compute(name))
+            known = self._links[name, part] = (content, compute())
         return known[1]
 
-    def _compute(self, name: str) -> Links:
+    def _compute(self, name: str, *, functions: bool) -> Links:
         found: dict[str, None] = {}
         facts: dict[tuple[Kind, str], None] = {}
         file = str(self._path_of(name))
-        package = self._package_of(file)
         own = self._dotted(file)
         if own:
             self._follow(own, found, facts)
         for parent in self._parents(file):
             found[self._name(parent)] = None
-        for item in self._modules.mentions(name).imports:
+        mentions = self._modules.mentions(name)
+        items = mentions.imports if functions else mentions.at_import
+        self._follow_all(name, items, found, facts)
+        found.pop(name, None)
+        return Links(tuple(found), tuple(facts))
+
+    def _compute_function(self, name: str, qualname: str) -> Links:
+        found: dict[str, None] = {}
+        facts: dict[tuple[Kind, str], None] = {}
+        uses = self._modules.mentions(name).uses.get("f:" + qualname)
+        if uses is not None:
+            self._follow_all(name, uses.imports, found, facts)
+        return Links(tuple(found), tuple(facts))
+
+    def _follow_all(
+        self,
+        name: str,
+        items: Iterable[Import],
+        found: dict[str, None],
+        facts: dict[tuple[Kind, str], None],
+    ) -> None:
+        """Adds what the imports of a module lead to."""
+        package = self._package_of(str(self._path_of(name)))
+        for item in items:
             absolute = _absolute(item, package)
             if absolute:
                 self._follow(absolute, found, facts)
@@ -187,8 +217,6 @@ class Linker:
                 self._add(self._locate(name, item.level, item.module), found, facts)
             if item.name and item.name != STAR:
                 self._follow_name(name, item, absolute, found, facts)
-        found.pop(name, None)
-        return Links(tuple(found), tuple(facts))
 
     def _follow(
         self, absolute: str, found: dict[str, None], facts: dict[tuple[Kind, str], None]

@@ -96,6 +96,17 @@ class Mentions:
     opaque: bool = False
 
     @property
+    def at_import(self) -> tuple[Import, ...]:
+        """The imports that importing the module may execute: all but those that are inside of
+        functions."""
+        inside: set[Import] = set()
+        outside: set[Import] = set()
+        for unit, uses in self.uses.items():
+            (inside if unit.startswith("f:") else outside).update(uses.imports)
+        inside -= outside
+        return tuple(item for item in self.imports if item not in inside)
+
+    @property
     def stars(self) -> tuple[Import, ...]:
         """The star imports among the imports."""
         return tuple(item for item in self.imports if item.name == STAR)

@@ -716,6 +716,125 @@ CODE = [
         },
     ),
     Scenario(
+        "module_that_a_function_imports",
+        head="from .helper import price",
+        body="result = price(2)",
+        files={
+            "helper.py": """
+            def price(x):
+                from . import rates
+                return rates.RATE * x
+            """,
+            "rates.py": "from .deep import RATE\n",
+            "deep.py": "RATE = 2\n",
+        },
+        change={"deep.py": "RATE = 3\n"},
+        forms=EVERY,
+        named=("deep.py",),
+    ),
+    Scenario(
+        "module_that_a_memoized_function_imported_for_an_earlier_test",
+        files={
+            "helper.py": """
+            import functools
+
+            @functools.cache
+            def rate():
+                from .deep import RATE
+                return RATE
+            """,
+            "deep.py": "RATE = 2\n",
+            "test_a.py": """
+            from counter import count
+            from .helper import rate
+
+            def test_a():
+                count("SELF.a")
+                assert rate()
+
+            def test_b():
+                count("SELF.b")
+                assert rate()
+            """,
+        },
+        change={"deep.py": "RATE = 3\n"},
+    ),
+    Scenario(
+        "module_that_a_function_called_at_import_imports",
+        head="from .helper import RATE",
+        body="result = RATE",
+        files={
+            "helper.py": """
+            def load():
+                from . import deep
+                return deep.RATE
+
+            RATE = load()
+            """,
+            "deep.py": "RATE = 2\n",
+        },
+        change={"deep.py": "RATE = 3\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "module_that_a_function_found_by_a_computed_name_imports",
+        head="from . import helper",
+        body="result = getattr(helper, 'lo' + 'ad')()",
+        files={
+            "helper.py": """
+            def load():
+                from . import deep
+                return deep.RATE
+            """,
+            "deep.py": "RATE = 2\n",
+        },
+        change={"deep.py": "RATE = 3\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "module_that_a_function_could_not_import",
+        head="from .helper import rate",
+        body="result = rate()",
+        files={
+            "helper.py": """
+            def rate():
+                try:
+                    from .special import RATE
+                except ImportError:
+                    return 2
+                return RATE
+            """,
+        },
+        change={"special.py": "RATE = 3\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "module_that_a_function_imported_for_an_earlier_test_and_that_registers_itself",
+        files={
+            "registry.py": "KNOWN = {}\ndef known():\n    return KNOWN\n",
+            "plugins.py": """
+            def load():
+                from . import extra
+                return extra
+            """,
+            "extra.py": "from .registry import KNOWN\nKNOWN['extra'] = 2\n",
+            "test_a.py": """
+            from counter import count
+            from .plugins import load
+            from .registry import known
+
+            def test_a():
+                count("SELF.a")
+                assert load()
+
+            def test_b():
+                count("SELF.b")
+                assert known()
+            """,
+        },
+        change={"extra.py": "from .registry import KNOWN\nKNOWN['extra'] = 3\n"},
+    ),
+    Scenario(
         "first_importer_is_another_test",
         files={
             "slow.py": "from .deep import make\nVALUE = make()\n",
@@ -739,6 +858,7 @@ CODE = [
             """,
         },
         change={"deep.py": "def make():\n    return 2\n"},
+        stale=("a", "b"),
     ),
     Scenario(
         "first_importer_by_name",

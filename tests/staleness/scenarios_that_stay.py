@@ -168,6 +168,33 @@ KEPT = [
         change={"unused.py": "VALUE = 2\n"},
     ),
     _keeps(
+        "module_that_another_function_imports",
+        **_BODY,
+        files={
+            "helper.py": _HELPER + "def other():\n    from . import heavy\n    return heavy.X\n",
+            "heavy.py": "X = 1\n",
+        },
+        change={"heavy.py": "X = 2\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "module_that_another_test_imports_in_its_body",
+        files={
+            "heavy.py": "X = 1\n",
+            "test_a.py": """
+            from counter import count
+
+            def test_a():
+                from . import heavy
+                assert heavy.X
+
+            def test_b():
+                count("SELF.b")
+            """,
+        },
+        change={"heavy.py": "X = 2\n"},
+    ),
+    _keeps(
         "new_unused_function_at_the_end",
         **_BODY,
         files={"helper.py": _HELPER},
