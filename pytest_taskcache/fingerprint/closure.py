@@ -15,7 +15,7 @@ from pytest_taskcache.fingerprint.collecting import uncollected
 from pytest_taskcache.fingerprint.graph import NameGraph, Reached
 from pytest_taskcache.fingerprint.links import Linker, Links
 from pytest_taskcache.fingerprint.modules import Modules
-from pytest_taskcache.fingerprint.skeleton import function_key, interface_name
+from pytest_taskcache.fingerprint.skeleton import function_around, function_key, interface_name
 from pytest_taskcache.fingerprint.syntax import STAR
 from pytest_taskcache.model.dependency import Dependency, Kind
 
@@ -87,7 +87,7 @@ class Closure:
     def _compute(
         self, functions: frozenset[str], modules: frozenset[str], ran: Sequence[str] | None
     ) -> tuple[Dependency, ...]:
-        seeds = [_split(function) for function in functions]
+        seeds = [self._known(function) for function in functions]
         wanted = modules | {path for path, _ in seeds}
         unseen = None if ran is None else self._unseen_in(ran)
         while True:
@@ -140,6 +140,14 @@ class Closure:
             known = (graph, len(ran), known[2] | more)
         self._ran = known
         return known[2]
+
+    def _known(self, function: str) -> tuple[str, str]:
+        """The module and name that a function that ran counts under: the innermost function of
+        the syntax tree that holds it."""
+        path, name = _split(function)
+        while name not in self._functions(path) and (around := function_around(name)):
+            name = around
+        return path, name
 
     def _functions(self, path: str) -> Collection[str]:
         digests = self._modules.digests(path)

@@ -14,8 +14,14 @@ from typing import NamedTuple
 
 from pytest_taskcache.fingerprint.inertness import BUILTINS
 from pytest_taskcache.fingerprint.links import Linker, Reference
-from pytest_taskcache.fingerprint.skeleton import EVERYTHING, NAMES, Mentions
-from pytest_taskcache.fingerprint.syntax import STAR, Import, Uses
+from pytest_taskcache.fingerprint.skeleton import (
+    EVERYTHING,
+    INSIDE,
+    NAMES,
+    Mentions,
+    function_around,
+)
+from pytest_taskcache.fingerprint.syntax import STAR, TEXT, Import, Uses
 
 _NAMESPACE_READERS = frozenset({"globals", "locals", "vars", "dir", "eval", "exec"})
 _IMPORTERS = frozenset(
@@ -193,8 +199,10 @@ class NameGraph:
             pending = list(seen)
             while pending:
                 target = pending.pop()
-                if self._nodes[target][1].startswith("f:"):
-                    known |= self._own[target]
+                unit = self._nodes[target][1]
+                if unit.startswith("f:"):
+                    # How nested ones look from outside is part of the function around them.
+                    known |= 0 if INSIDE in unit else self._own[target]
                     continue
                 fresh = [one for one in self._edges[target] if one not in seen]
                 seen.update(fresh)
@@ -255,6 +263,8 @@ class NameGraph:
                 node = self._node(path, unit)
                 if unit.startswith("f:"):
                     owner, _, last = unit[2:].rpartition(".")
+                    if INSIDE in owner:
+                        continue
                     if not owner or not _comes_with_class(last):
                         self._by_name.setdefault(last, []).append(node)
                 elif unit.startswith("c:"):
@@ -287,6 +297,9 @@ class NameGraph:
                 if "f:" + name in mentions.uses
             ]
             for unit, uses in mentions.uses.items():
+                if unit.startswith("f:") and INSIDE in unit:
+                    self._connect_nested(path, unit)
+                    continue
                 if self._asks_for_modules(mentions, uses):
                     if unit.startswith("f:"):
                         self._asking_nodes.append(self._ids[path, unit])
@@ -314,6 +327,13 @@ class NameGraph:
                         where = self._nodes[state][0]
                         self._edges[state].append(self._node("", f"m:{where}\0{path}"))
         self._connect_registering()
+
+    def _connect_nested(self, path: str, unit: str) -> None:
+        """Whoever reaches a function may reach those inside of it, and they it."""
+        nested = self._ids[path, unit]
+        around = self._node(path, "f:" + function_around(unit[2:]))
+        self._edges[nested].append(around)
+        self._edges[around].append(nested)
 
     def _asks_for_modules(self, mentions: Mentions, uses: Uses) -> bool:
         """Whether code gets at modules by names that are not written in it, unseen: by
@@ -447,7 +467,7 @@ class NameGraph:
         for name in uses.parameters:
             yield from self._fixtures.get(name, ())
         for item in uses.imports:
-            if item.name != STAR:
+            if item.name != STAR and item.level != TEXT:
                 yield from self._imported(path, item, ())
 
     def _attribute(self, name: str) -> tuple[int, ...]:

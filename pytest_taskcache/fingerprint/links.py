@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pytest_taskcache.fingerprint.checksum import checksum
 from pytest_taskcache.fingerprint.imports import Finder, Form, Location
 from pytest_taskcache.fingerprint.modules import Modules
-from pytest_taskcache.fingerprint.syntax import STAR, Import
+from pytest_taskcache.fingerprint.syntax import STAR, TEXT, Import
 from pytest_taskcache.model.dependency import ABSENT, Kind
 
 
@@ -209,6 +209,9 @@ class Linker:
         """Adds what the imports of a module lead to."""
         package = self._package_of(str(self._path_of(name)))
         for item in items:
+            if item.level == TEXT:
+                self._follow_text(item.module, found, facts)
+                continue
             absolute = _absolute(item, package)
             if absolute:
                 self._follow(absolute, found, facts)
@@ -249,6 +252,20 @@ class Linker:
                     for owner in self._owners(parts[0]):
                         facts[(Kind.DISTRIBUTION, owner)] = None
                 return
+            self._add(location, found, facts)
+
+    def _follow_text(
+        self, text: str, found: dict[str, None], facts: dict[tuple[Kind, str], None]
+    ) -> None:
+        """Adds the modules of the project that a string leads to: whoever is given it (a patch,
+        a loader of settings) may import them, unseen where they are loaded already."""
+        parts = text.split(".")
+        for end in range(1, len(parts) + 1):
+            prefix = ".".join(parts[:end])
+            location = self._finder.find(prefix)
+            if location is None or self._reference(location).foreign:
+                return
+            facts[(Kind.IMPORT, prefix)] = None
             self._add(location, found, facts)
 
     def _follow_name(

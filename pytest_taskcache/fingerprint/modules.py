@@ -26,7 +26,7 @@ from pytest_taskcache.model.dependency import ABSENT
 if TYPE_CHECKING:
     from pytest_taskcache.ports import Shelf
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever digests or mentions of the same source come out differently."""
 
 DIGESTS = f"skeletons-{sys.implementation.cache_tag}-{FORMAT}"

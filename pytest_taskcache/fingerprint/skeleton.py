@@ -25,6 +25,9 @@ NAMES = "*"
 EVERYTHING = "s:0"
 """The one unit of a module that could not be parsed."""
 
+INSIDE = ".<locals>"
+"""What follows the name of a function in the names of all that is defined inside of it."""
+
 _IMPORT_LINES = re.compile(
     r"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^#\n]*)"
     r"|import[ \t]+([\w., \t]+))",
@@ -152,14 +155,23 @@ def interface_name(qualname: str) -> str:
 
 
 def function_key(qualname: str) -> str:
-    """The name a function counts under: its outermost function's, since lambdas, comprehensions
-    and nested functions belong to the function around them; empty for code that runs at import
-    and so belongs to the skeleton."""
-    outermost = qualname.partition(".<locals>")[0]
+    """The name a function counts under: lambdas and comprehensions belong to the function around
+    them; empty for code that runs at import and so belongs to the skeleton."""
+    outermost = qualname.partition(INSIDE)[0]
     head, _, last = outermost.rpartition(".")
-    if last.startswith("<"):
+    if last.startswith("<") or head.startswith("<"):
         return ""
-    return outermost if not head.startswith("<") else ""
+    while True:
+        around, nested, last = qualname.rpartition(INSIDE + ".")
+        if not nested or "<" not in last:
+            return qualname
+        qualname = around
+
+
+def function_around(qualname: str) -> str:
+    """The name of the function that a nested one is defined in; empty for one that is not
+    nested."""
+    return qualname.rpartition(INSIDE)[0]
 
 
 @dataclass(slots=True)
@@ -174,6 +186,45 @@ class _Definition:
     uses: Uses
     signature: list[str]
     digest: str
+    nested: dict[str, str]
+
+
+class _FunctionWriter(Writer):
+    """Writes a function without the statements of those nested in it, which may never run:
+    their digests are in ``nested``, by qualified name."""
+
+    def __init__(self, receiver: str, owner: str) -> None:
+        super().__init__(receiver, reads_hints=False)
+        self.nested: dict[str, str] = {}
+        self._prefix = f"{owner}." if owner else ""
+        self._splits = True
+
+    def function(self, node: FunctionNode) -> None:
+        before = self._prefix, self._splits
+        # Their code goes by a name that does not tell where it is.
+        self._splits &= not (self.declares_global(node.name) or _has_type_parameters(node))
+        super().function(node)
+        self._prefix, self._splits = before
+
+    def class_(self, node: ast.ClassDef) -> None:
+        before = self._prefix, self._splits
+        self._splits &= not (self.declares_global(node.name) or _has_type_parameters(node))
+        self._prefix += f"{node.name}."
+        super().class_(node)
+        self._prefix, self._splits = before
+
+    def body(self, node: FunctionNode) -> None:
+        qualname = self._prefix + node.name
+        self._prefix = f"{qualname}{INSIDE}."
+        if INSIDE not in qualname or not self._splits:
+            super().body(node)
+            return
+        around, self.out = self.out, []
+        super().body(node)
+        found, self.out = self.out, around
+        known = self.nested.get(qualname, "")
+        self.nested[qualname] = checksum((known, *found))
+        self.out += ("\0", ast.get_docstring(node, clean=False) or "")
 
 
 class _UnitWriter(Writer):
@@ -273,7 +324,7 @@ class _Skeleton:
     def define(self, node: FunctionNode, owner: str, *, direct: bool) -> str:
         """The mark of a function definition, which is digested by itself."""
         qualname = f"{owner}.{node.name}" if owner else node.name
-        writer = Writer(_receiver_of(node) if owner else "", reads_hints=False)
+        writer = _FunctionWriter(_receiver_of(node) if owner else "", owner)
         writer.function(node)
         signature = Writer()
         signature.signature(node)
@@ -285,6 +336,9 @@ class _Skeleton:
         self._note(uses.imports, writer)
         unit = "f:" + qualname
         self._merge(unit, uses)
+        for nested in writer.nested:
+            # What it mentions is among what the function around it mentions.
+            self._merge("f:" + nested, Uses())
         if not owner:
             self._bind(node.name, unit)
         index = len(self._definitions)
@@ -298,6 +352,7 @@ class _Skeleton:
                 signature.uses(),
                 [*signature.out, ast.get_docstring(node, clean=False) or ""],
                 checksum(writer.out),
+                writer.nested,
             )
         )
         return f"\0{index}"
@@ -395,7 +450,7 @@ class _Skeleton:
                 whole.append(text)
                 continue
             item = self._definitions[int(text[1:])]
-            whole += ("\0", item.name, item.digest)
+            whole += ("\0", item.name, item.digest, *item.nested.values())
             handed_on = [
                 chain
                 for decorator in item.node.decorator_list
@@ -433,6 +488,8 @@ class _Skeleton:
         interfaces: dict[str, list[str]] = {}
         for item in self._definitions:
             functions.setdefault(item.qualname, []).append(item.digest)
+            for name, digest in item.nested.items():
+                functions.setdefault(name, []).append(digest)
             interfaces.setdefault(item.qualname, []).extend(item.signature)
         seen = {name: checksum(found) for name, found in interfaces.items()}
         digests = Digests(
@@ -469,6 +526,10 @@ def _receiver_of(node: FunctionNode) -> str:
         return ""
     positional = [*node.args.posonlyargs, *node.args.args]
     return positional[0].arg if positional else ""
+
+
+def _has_type_parameters(node: FunctionNode | ast.ClassDef) -> bool:
+    return bool(getattr(node, "type_params", None))
 
 
 def _is_special(name: str) -> bool:

@@ -18,6 +18,9 @@ FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 STAR = "*"
 """The imported name of a star import."""
 
+TEXT = -1
+"""The level of an import that is none: a string that may name a module, or something in one."""
+
 
 class Import(NamedTuple):
     """One imported thing: ``from <level dots><module> import <name> as <bound>``, or ``import
@@ -226,7 +229,10 @@ class Writer:
         if not text or len(text) > _LONGEST_IDENTIFIER:
             return
         if _IDENTIFIERS.fullmatch(text):
-            self._attributes.update(re.split("[.:]", text))
+            names = re.split("[.:]", text)
+            self._attributes.update(names)
+            if len(names) > 1:
+                self._imports.append(Import(TEXT, ".".join(names), "", ""))
         if match := _PREFIX.search(text):
             self._affixes.add(match.group(1) + "*")
         if match := _SUFFIX.search(text):
@@ -431,9 +437,17 @@ class Writer:
         self._enter(_Level.FUNCTION)
         self._parameters(node.args)
         self._functions.append(node)
-        self.write_all(node.body)
+        self.body(node)
         self._functions.pop()
         self._leave()
+
+    def body(self, node: FunctionNode) -> None:
+        """Appends a function's statements."""
+        self.write_all(node.body)
+
+    def declares_global(self, name: str) -> bool:
+        """Whether the present scope declares a name global."""
+        return name in self._scopes[-1].declared
 
     def bind(self, name: str) -> None:
         """Notes that a name is bound in the present scope."""

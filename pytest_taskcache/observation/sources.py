@@ -57,16 +57,24 @@ class Sources:
         return Source(path, self._fingerprints.name_of(path), path.endswith(_PYTHON))
 
 
+_INSIDE = ".<locals>"
+
+
 def function_name(code: CodeType) -> str | None:
-    """The qualified name of the outermost function that holds this code: what is nested in a
-    function is part of its body. None for what belongs to the module's skeleton (module and
-    class bodies, module-level lambdas and comprehensions)."""
+    """The qualified name of the innermost function with a name that holds this code: lambdas
+    and comprehensions are part of its body. None for what belongs to the module's skeleton
+    (module and class bodies, module-level lambdas and comprehensions)."""
+    name = code.co_qualname
+    if "<" in name.partition(_INSIDE)[0]:
+        return None
     if not code.co_flags & inspect.CO_OPTIMIZED:
         # A class body nested in a function ran because that function did.
-        outer, nested, _ = code.co_qualname.partition(".<locals>")
-        return outer if nested and "<" not in outer else None
-    outer = code.co_qualname.partition(".<locals>")[0]
-    return None if "<" in outer else outer
+        name = name.rpartition(_INSIDE)[0]
+    while True:
+        around, nested, last = name.rpartition(_INSIDE + ".")
+        if not nested or "<" not in last:
+            return name or None
+        name = around
 
 
 def file_of_subject(subject: Callable[..., Any] | None) -> str | None:

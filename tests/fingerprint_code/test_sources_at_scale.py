@@ -171,11 +171,13 @@ def test_different_trees_have_different_texts(one, two) -> None:
     assert texts[0] != texts[1]
 
 
-def test_functions_belong_to_the_outermost() -> None:
-    """Nested functions, lambdas and comprehensions count as the function around them; what
-    stands at module level belongs to the module."""
+def test_nameless_functions_belong_to_the_function_around_them() -> None:
+    """Lambdas and comprehensions count as the named function around them; what stands at module
+    level belongs to the module."""
     assert function_key("f") == "f"
-    assert function_key("C.m.<locals>.g.<locals>.<lambda>") == "C.m"
+    assert function_key("C.m.<locals>.g.<locals>.<lambda>") == "C.m.<locals>.g"
+    assert function_key("f.<locals>.C.<lambda>") == "f"
+    assert function_key("f.<locals>.<lambda>.<locals>.<genexpr>") == "f"
     assert function_key("<lambda>") == function_key("<module>") == ""
     assert function_key("C.<lambda>") == ""
     assert function_key("<lambda>.<locals>.f") == ""

@@ -716,6 +716,241 @@ CODE = [
         },
     ),
     Scenario(
+        "nested_function_that_ran",
+        head="from .helper import make",
+        body="result = make(2)()",
+        files={
+            "helper.py": """
+            def make(x):
+                def price():
+                    return x * 2
+                return price
+            """
+        },
+        change={
+            "helper.py": """
+            def make(x):
+                def price():
+                    return x * 3
+                return price
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "method_of_a_nested_class_that_ran",
+        head="from .helper import make",
+        body="result = make(2).price()",
+        files={
+            "helper.py": """
+            def make(x):
+                class Box:
+                    class Inner:
+                        def price(self):
+                            return [y * 2 for y in (x,)]
+                return Box.Inner()
+            """
+        },
+        change={
+            "helper.py": """
+            def make(x):
+                class Box:
+                    class Inner:
+                        def price(self):
+                            return [y * 3 for y in (x,)]
+                return Box.Inner()
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "lambda_in_a_nested_function",
+        head="from .helper import make",
+        body="result = make(2)()()",
+        files={
+            "helper.py": """
+            def make(x):
+                def price():
+                    return lambda: x * 2
+                return price
+            """
+        },
+        change={
+            "helper.py": """
+            def make(x):
+                def price():
+                    return lambda: x * 3
+                return price
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "nested_function_that_is_declared_global",
+        head="from .helper import make",
+        body="result = make(2)",
+        files={
+            "helper.py": """
+            def make(x):
+                global price
+                def price():
+                    return x * 2
+                return price()
+            """
+        },
+        change={
+            "helper.py": """
+            def make(x):
+                global price
+                def price():
+                    return x * 3
+                return price()
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "docstring_of_a_nested_function",
+        head="from .helper import make",
+        body="result = make(2).__doc__",
+        files={
+            "helper.py": """
+            def make(x):
+                def price():
+                    '''two'''
+                    return x
+                return price
+            """
+        },
+        change={
+            "helper.py": """
+            def make(x):
+                def price():
+                    '''three'''
+                    return x
+                return price
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "default_of_a_nested_function",
+        head="from .helper import make",
+        body="result = make(2).__defaults__",
+        files={
+            "helper.py": """
+            def make(x):
+                def price(factor=2):
+                    return x * factor
+                return price
+            """
+        },
+        change={
+            "helper.py": """
+            def make(x):
+                def price(factor=3):
+                    return x * factor
+                return price
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "nested_decorator_around_another_function",
+        head="from .helper import make",
+        body="result = make(2)",
+        files={
+            "helper.py": """
+            def twice(function):
+                def inner(x):
+                    return function(x) * 2
+                return inner
+
+            @twice
+            def make(x):
+                return x
+            """
+        },
+        change={
+            "helper.py": """
+            def twice(function):
+                def inner(x):
+                    return function(x) * 3
+                return inner
+
+            @twice
+            def make(x):
+                return x
+            """
+        },
+        forms=EVERY,
+    ),
+    Scenario(
+        "nested_function_that_left_state_in_an_earlier_test",
+        files={
+            "helper.py": """
+            def make():
+                rows = []
+                class Store:
+                    def fill(self):
+                        rows.append(2)
+                    def all(self):
+                        return rows
+                return Store()
+
+            STORE = make()
+            """,
+            "test_a.py": """
+            from counter import count
+            from .helper import STORE
+
+            def test_a():
+                count("SELF.a")
+                STORE.fill()
+
+            def test_b():
+                count("SELF.b")
+                assert STORE.all()
+            """,
+        },
+        change={
+            "helper.py": """
+            def make():
+                rows = []
+                class Store:
+                    def fill(self):
+                        rows.append(3)
+                    def all(self):
+                        return rows
+                return Store()
+
+            STORE = make()
+            """
+        },
+    ),
+    Scenario(
+        "module_that_only_a_string_names",
+        files={
+            "helper.py": "def other():\n    from . import heavy\n    return heavy\n",
+            "heavy.py": "X = 1\n",
+            "test_a.py": """
+            from counter import count
+            from . import helper
+
+            def test_a(monkeypatch):
+                count("SELF.a")
+                monkeypatch.setattr("SELF.heavy.X", 3)
+                assert helper
+
+            def test_b(monkeypatch):
+                count("SELF.b")
+                monkeypatch.setattr("SELF.heavy.X", 3)
+                assert helper
+            """,
+        },
+        change={"heavy.py": "X = 2\n"},
+    ),
+    Scenario(
         "module_that_a_function_imports",
         head="from .helper import price",
         body="result = price(2)",

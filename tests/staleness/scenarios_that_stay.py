@@ -195,6 +195,34 @@ KEPT = [
         change={"heavy.py": "X = 2\n"},
     ),
     _keeps(
+        "nested_function_that_did_not_run",
+        head="from .helper import make",
+        body="result = make(2)[0]()",
+        files={
+            "helper.py": """
+            def make(x):
+                def price():
+                    return x * 2
+                class Other:
+                    def price(self):
+                        return x * 3
+                return price, Other()
+            """
+        },
+        change={
+            "helper.py": """
+            def make(x):
+                def price():
+                    return x * 2
+                class Other:
+                    def price(self):
+                        return x * 4
+                return price, Other()
+            """
+        },
+        forms=EVERY,
+    ),
+    _keeps(
         "new_unused_function_at_the_end",
         **_BODY,
         files={"helper.py": _HELPER},
