@@ -1,7 +1,7 @@
 """Whether a changed source or data file can pass for an unchanged one, on a real test suite.
 
-    python benchmarks/mutants.py PACKAGE SCRATCH [--count 40] [--minutes 10] [--seed 1]
-        [--testmon PYTHON]
+    python benchmarks/mutants.py [--count 40] [--minutes 10] [--seed 1] [--testmon PYTHON]
+        PACKAGE SCRATCH [-- ARGUMENTS OF PYTEST]
 
 PACKAGE is an unpacked source distribution with its tests; it is copied to SCRATCH and never
 touched. One cold run records all outcomes. Then, for one mutant after the other (a constant, an

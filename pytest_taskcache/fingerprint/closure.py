@@ -59,7 +59,7 @@ class Closure:
             tuple[frozenset[str], frozenset[tuple[Kind, str]]], list[Dependency]
         ] = {}
         self._by_function: dict[str, Dependency] = {}
-        self._by_mask: dict[tuple[frozenset[str], int, int], tuple[Dependency, ...]] = {}
+        self._by_mask: dict[tuple[frozenset[str], int, int, int], tuple[Dependency, ...]] = {}
 
     def forget(self) -> None:
         """Files may have changed. The graph stays until a module of it has."""
@@ -127,8 +127,9 @@ class Closure:
         return found
 
     def _inside(self, graph: NameGraph, reached: Reached) -> list[Links]:
-        """The links of the imports inside of the functions that were reached."""
-        return [self._linker.of_function(*one) for one in graph.importing(reached.mask)]
+        """The links of the imports inside of the functions that were reached, and of all others
+        around that ran but tests: what these loaded may have left something behind."""
+        return [self._linker.of_function(*one) for one in graph.places(reached.importing)]
 
     def _among(self, graph: NameGraph, ran: Sequence[str]) -> int:
         """The mask of the functions that ran; only those added since are looked at."""
@@ -156,7 +157,7 @@ class Closure:
     def _dependencies(
         self, graph: NameGraph, closed: _Closed, reached: Reached
     ) -> tuple[Dependency, ...]:
-        key = (closed.modules, reached.mask, reached.seen)
+        key = (closed.modules, reached.mask, reached.seen, reached.importing)
         known = self._by_mask.get(key)
         if known is None:
             facts = {*closed.facts}

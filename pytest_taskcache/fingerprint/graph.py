@@ -71,12 +71,13 @@ _XUNIT_MODULE = (
 
 class Reached(NamedTuple):
     """The functions reached, as a mask; those, too, that are at hand but never ran (``seen``);
-    modules that act on what was reached, e.g. by entering
-    themselves into a registry; and whether something reached looks modules up by names that
-    cannot be known."""
+    those whose imports count (``importing``); modules that act on what was reached, e.g. by
+    entering themselves into a registry; and whether something reached looks modules up by names
+    that cannot be known."""
 
     mask: int
     seen: int
+    importing: int
     acting: frozenset[str]
     asks: bool
 
@@ -138,6 +139,7 @@ class NameGraph:
         self._all_acting = 0
         self._asking = 0
         self._importing = 0
+        self._tests = 0
         self._functions: list[int] = []
         self._near: dict[int, int] = {}
         self._masks = self._close()
@@ -173,6 +175,7 @@ class NameGraph:
         return Reached(
             found,
             0 if among is None else self._at_hand(found) & mask & inside_mask & ~found,
+            (found | within & ~self._tests) & self._importing,
             frozenset(
                 path
                 for bit, (where, path) in self._acting.items()
@@ -231,14 +234,10 @@ class NameGraph:
             return [] if found is None else [found]
         return [self._ids[path, unit] for unit in mentions.uses if not unit.startswith("f:")]
 
-    def importing(self, mask: int) -> list[tuple[str, str]]:
-        """The functions of a mask that import something, by module and qualified name."""
-        return [
-            (path, unit[2:])
-            for path, unit in (
-                self._nodes[self._functions[bit]] for bit in _set_bits(mask & self._importing)
-            )
-        ]
+    def places(self, mask: int) -> list[tuple[str, str]]:
+        """The functions of a mask by module and qualified name."""
+        found = (self._nodes[self._functions[bit]] for bit in _set_bits(mask))
+        return [(path, unit[2:]) for path, unit in found]
 
     def members(self, mask: int) -> list[str]:
         """The functions of a mask as ``path::qualname``, sorted; ``*`` for the names a module
@@ -656,6 +655,8 @@ class NameGraph:
                 self._unrunnable |= bit
             elif mentions.uses[unit].imports:
                 self._importing |= bit
+            if unit[2:].rpartition(".")[2].startswith("test"):
+                self._tests |= bit
         for node in self._asking_nodes:
             self._asking |= own[node]
         beyond = len(self._bits)

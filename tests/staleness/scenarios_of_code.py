@@ -929,6 +929,59 @@ CODE = [
         },
     ),
     Scenario(
+        "module_that_a_hook_imports",
+        files={
+            "conftest.py": """
+            def pytest_collection_modifyitems():
+                from . import loading
+                loading.load()
+            """,
+            "loading.py": """
+            from . import state
+
+            def load():
+                from . import heavy
+                state.VALUE = heavy.X
+            """,
+            "state.py": "VALUE = 1\n",
+            "heavy.py": "X = 2\n",
+            "test_a.py": """
+            from counter import count
+            from . import state
+
+            def test_a():
+                count("SELF.a")
+                assert state.VALUE
+            """,
+        },
+        change={"heavy.py": "X = 3\n"},
+    ),
+    Scenario(
+        "module_that_a_lazy_attribute_imported_for_an_earlier_test",
+        files={
+            "helper.py": """
+            def __getattr__(name):
+                from . import heavy
+                found = globals()[name] = getattr(heavy, name)
+                return found
+            """,
+            "heavy.py": "RATE = 2\n",
+            "test_a.py": """
+            from counter import count
+            from . import helper
+
+            def test_a():
+                count("SELF.a")
+                assert helper.RATE
+
+            def test_b():
+                count("SELF.b")
+                assert helper.RATE
+            """,
+        },
+        change={"heavy.py": "RATE = 3\n"},
+    ),
+    Scenario(
         "module_that_only_a_string_names",
         files={
             "helper.py": "def other():\n    from . import heavy\n    return heavy\n",
