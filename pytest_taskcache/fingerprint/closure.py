@@ -54,6 +54,9 @@ class Closure:
         self._ran: tuple[NameGraph, int, int] | None = None
         self._unseen: tuple[frozenset[str], int] = (frozenset(), 0)
         self._closed: dict[tuple[frozenset[str], frozenset[str] | None], _Closed] = {}
+        self._closed_of: dict[tuple[str, frozenset[str] | None], frozenset[str]] = {}
+        self._closed_sets: dict[tuple[frozenset[str], frozenset[str] | None], _Closed] = {}
+        self._checked: set[frozenset[str]] = set()
         self._answers: dict[tuple[frozenset[str], frozenset[str]], tuple[Dependency, ...]] = {}
         self._around: dict[
             tuple[frozenset[str], frozenset[tuple[Kind, str]]], list[Dependency]
@@ -64,6 +67,9 @@ class Closure:
     def forget(self) -> None:
         """Files may have changed. The graph stays until a module of it has."""
         self._closed.clear()
+        self._closed_of.clear()
+        self._closed_sets.clear()
+        self._checked.clear()
         self._around.clear()
         self._by_function.clear()
         self._answers.clear()
@@ -196,30 +202,54 @@ class Closure:
         modules whose functions may have run unseen; in all for None."""
         known = self._closed.get((modules, unseen))
         if known is None:
-            found = set(modules)
-            pending = list(modules)
-            facts: set[tuple[Kind, str]] = set()
-            while pending:
-                name = pending.pop()
-                links = self._linker.of(name, functions=unseen is None or name in unseen)
-                facts.update(links.facts)
-                fresh = [name for name in links.modules if name not in found]
-                found.update(fresh)
-                pending += fresh
-            known = _Closed(frozenset(found), tuple(facts))
+            found: set[str] = set()
+            for name in modules:
+                if name not in found:
+                    found |= self._closure_of(name, unseen)
+            whole = frozenset(found)
+            # Most questions lead to one of a few closures: one object for each.
+            known = self._closed_sets.get((whole, unseen))
+            if known is None:
+                facts: set[tuple[Kind, str]] = set()
+                for name in whole:
+                    facts.update(self._links_of(name, unseen).facts)
+                known = self._closed_sets[whole, unseen] = _Closed(whole, tuple(facts))
             self._closed[modules, unseen] = known
         return known
+
+    def _closure_of(self, start: str, unseen: frozenset[str] | None) -> frozenset[str]:
+        """The import closure of one module, by the known ones of those it leads to."""
+        known = self._closed_of.get((start, unseen))
+        if known is None:
+            found = {start}
+            pending = [start]
+            while pending:
+                for name in self._links_of(pending.pop(), unseen).modules:
+                    if name in found:
+                        continue
+                    further = self._closed_of.get((name, unseen))
+                    if further is None:
+                        found.add(name)
+                        pending.append(name)
+                    else:
+                        found |= further
+            known = self._closed_of[start, unseen] = frozenset(found)
+        return known
+
+    def _links_of(self, name: str, unseen: frozenset[str] | None) -> Links:
+        return self._linker.of(name, functions=unseen is None or name in unseen)
 
     def _graph_of(self, modules: frozenset[str]) -> NameGraph:
         """A graph that holds at least these modules as they are now, and all that are loaded
         and may act on them."""
         acting = self._newly_acting()
-        if (
-            self._graph is not None
-            and not acting
-            and all(self._graphed.get(name) == self._modules.content(name) for name in modules)
-        ):
-            return self._graph
+        if self._graph is not None and not acting:
+            if modules in self._checked:
+                return self._graph
+            if all(self._graphed.get(name) == self._modules.content(name) for name in modules):
+                self._checked.add(modules)
+                return self._graph
+        self._checked.clear()
         wanted = {*modules, *self._graphed, *self._present}
         self._graphed = {name: self._modules.content(name) for name in wanted}
         with uncollected():

@@ -8,8 +8,9 @@ dunder methods are reached through their class instead, once the class itself is
 from __future__ import annotations
 
 import io
+import sys
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pytest_taskcache.fingerprint.inertness import BUILTINS
@@ -82,6 +83,8 @@ class Reached(NamedTuple):
     asks: bool
 
 
+_NOWHERE = sys.maxsize
+
 _BITS_OF = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 
 
@@ -119,7 +122,10 @@ class NameGraph:
         self._nodes: list[tuple[str, str]] = []
         self._edges: list[list[int]] = []
         self._names: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._visiting: set[tuple[str, str]] = set()
+        self._visiting: dict[tuple[str, str], int] = {}
+        self._walks: dict[tuple[Reference, tuple[str, ...]], list[int]] = {}
+        self._outermost = _NOWHERE
+        self._stars = {path: each.stars for path, each in mentions.items()}
         self._by_name: dict[str, list[int]] = {}
         self._fixtures: dict[str, list[int]] = {}
         self._derived: dict[str, list[tuple[str, str]]] = {}
@@ -142,6 +148,7 @@ class NameGraph:
         self._tests = 0
         self._functions: list[int] = []
         self._near: dict[int, int] = {}
+        self._insides: dict[frozenset[str], tuple[int, bool]] = {}
         self._masks = self._close()
 
     # ------------------------------------------------------------------------ asking
@@ -149,7 +156,7 @@ class NameGraph:
     def reach(
         self,
         functions: Iterable[tuple[str, str]],
-        inside: Collection[str],
+        inside: frozenset[str],
         among: int | None = None,
     ) -> Reached:
         """The functions, inside these modules, that can be reached from those given by module and
@@ -164,9 +171,13 @@ class NameGraph:
                 given |= self._own[node]
         within = 0
         asks = False
-        for path in inside:
-            within |= self._module_bits.get(path, 0)
-            asks |= path in self._asking_at_import
+        known = self._insides.get(inside)
+        if known is None:
+            for path in inside:
+                within |= self._module_bits.get(path, 0)
+                asks |= path in self._asking_at_import
+            known = self._insides[inside] = (within, asks)
+        within, asks = known
         inside_mask = within
         if among is not None:
             within &= among | given | self._unrunnable
@@ -190,27 +201,28 @@ class NameGraph:
         """The functions that those of a mask can get hold of in one step: by naming them, or
         variables, classes or attributes that may hold them."""
         found = 0
+        near, functions = self._near.get, self._functions
         for bit in _set_bits(mask):
-            found |= self._hands(self._functions[bit])
+            node = functions[bit]
+            known = near(node)
+            found |= self._hands(node) if known is None else known
         return found
 
     def _hands(self, node: int) -> int:
-        known = self._near.get(node)
-        if known is None:
-            known = 0
-            seen = set(self._edges[node])
-            pending = list(seen)
-            while pending:
-                target = pending.pop()
-                unit = self._nodes[target][1]
-                if unit.startswith("f:"):
-                    # How nested ones look from outside is part of the function around them.
-                    known |= 0 if INSIDE in unit else self._own[target]
-                    continue
-                fresh = [one for one in self._edges[target] if one not in seen]
-                seen.update(fresh)
-                pending += fresh
-            self._near[node] = known
+        known = 0
+        seen = set(self._edges[node])
+        pending = list(seen)
+        while pending:
+            target = pending.pop()
+            unit = self._nodes[target][1]
+            if unit.startswith("f:"):
+                # How nested ones look from outside is part of the function around them.
+                known |= 0 if INSIDE in unit else self._own[target]
+                continue
+            fresh = [one for one in self._edges[target] if one not in seen]
+            seen.update(fresh)
+            pending += fresh
+        self._near[node] = known
         return known
 
     def mask_of(self, functions: Iterable[tuple[str, str]]) -> int:
@@ -517,12 +529,24 @@ class NameGraph:
         known = self._names.get(key)
         if known is not None:
             return known
-        if key in self._visiting:
+        if not self._enter(key):
             return ()
-        self._visiting.add(key)
-        found = self._names[key] = tuple(dict.fromkeys(self._lookup(path, name, ())))
-        self._visiting.discard(key)
+        around, self._outermost = self._outermost, _NOWHERE
+        found = tuple(dict.fromkeys(self._lookup(path, name, ())))
+        del self._visiting[key]
+        if self._outermost >= len(self._visiting):
+            self._names[key] = found
+        self._outermost = min(around, self._outermost)
         return found
+
+    def _enter(self, key: tuple[str, str]) -> bool:
+        """Whether a name is not being looked up already, further out; then it is now."""
+        depth = self._visiting.get(key)
+        if depth is not None:
+            self._outermost = min(self._outermost, depth)
+            return False
+        self._visiting[key] = len(self._visiting)
+        return True
 
     def _resolve_chain(self, path: str, chain: str) -> tuple[int, ...]:
         key = (path, chain)
@@ -537,6 +561,17 @@ class NameGraph:
         mentions = self._mentions.get(path)
         if mentions is None:
             return self._anywhere((name, *rest))
+        found, bound = self._bound(path, mentions, name, rest)
+        if bound or name in BUILTINS or _is_dunder(name):
+            return found
+        return [*found, self._node(path, "f:" + name), *self._anywhere((name, *rest))]
+
+    def _bound(
+        self, path: str, mentions: Mentions, name: str, rest: Sequence[str]
+    ) -> tuple[list[int], bool]:
+        """The nodes that a module's own bindings, or else its star imports, give a name; and
+        whether any of them binds it. A module that is imported so and does not bind the name
+        counts with the names that it does bind."""
         found: list[int] = []
         units = mentions.bindings.get(name, ())
         if units:
@@ -545,19 +580,26 @@ class NameGraph:
         for item in mentions.aliases.get(name, ()):
             found += self._imported(path, item, rest)
         if units or name in mentions.aliases:
-            return found
-        for item in mentions.stars:
+            return found, True
+        bound = False
+        for item in self._stars[path]:
             reference = self._linker.reference(path, item.level, item.module)
             if reference is None or reference.foreign or not reference.name:
                 continue
             found.append(self._node(reference.name, "f:" + NAMES))
-            if (reference.name, name) not in self._visiting:
-                self._visiting.add((reference.name, name))
-                found += self._lookup(reference.name, name, rest)
-                self._visiting.discard((reference.name, name))
-        if not found and name not in BUILTINS and not _is_dunder(name):
-            return [self._node(path, "f:" + name), *self._anywhere((name, *rest))]
-        return found + self._anywhere(rest) if mentions.stars else found
+            starred = self._mentions.get(reference.name)
+            if starred is None:
+                found += self._anywhere((name, *rest))
+            elif self._enter((reference.name, name)):
+                if starred.opaque:
+                    found.append(self._ids[reference.name, EVERYTHING])
+                more, here = self._bound(reference.name, starred, name, rest)
+                found += more
+                bound |= here
+                del self._visiting[reference.name, name]
+        if self._stars[path]:
+            found += self._anywhere(rest)
+        return found, bound
 
     def _anywhere(self, names: Sequence[str]) -> list[int]:
         return [node for name in names for node in self._attribute(name)]
@@ -574,6 +616,17 @@ class NameGraph:
         """The nodes that a dotted access on a module leads to; none in foreign modules."""
         if reference is None or reference.foreign:
             return []
+        key = (reference, tuple(parts))
+        known = self._walks.get(key)
+        if known is None:
+            around, self._outermost = self._outermost, _NOWHERE
+            known = self._walked(reference, parts)
+            if self._outermost >= len(self._visiting):
+                self._walks[key] = known  # it hangs on nothing that is being looked up around it
+            self._outermost = min(around, self._outermost)
+        return known
+
+    def _walked(self, reference: Reference, parts: list[str]) -> list[int]:
         if not parts:
             # The module itself is handed on, and whoever gets it may ask for any name.
             return [self._node(reference.name, "f:" + NAMES)] if reference.name else []
@@ -589,10 +642,9 @@ class NameGraph:
             return [*found, self._ids[reference.name, EVERYTHING]]
         key = (reference.name, ".".join(parts))
         if name in mentions.bindings or name in mentions.aliases:
-            if key not in self._visiting:
-                self._visiting.add(key)
+            if self._enter(key):
                 found += self._lookup(reference.name, name, rest)
-                self._visiting.discard(key)
+                del self._visiting[key]
             return found
         if submodule is not None:
             return found
@@ -600,10 +652,9 @@ class NameGraph:
             return [self._ids[reference.name, "f:" + NAMES]]
         if _is_dunder(name):
             return []
-        if mentions.stars and key not in self._visiting:
-            self._visiting.add(key)
+        if self._stars[reference.name] and self._enter(key):
             found += self._lookup(reference.name, name, rest)
-            self._visiting.discard(key)
+            del self._visiting[key]
         found.append(self._node(reference.name, "f:" + name))
         if "__getattr__" in mentions.bindings:
             found += self._resolve(reference.name, "__getattr__")

@@ -216,6 +216,11 @@ class Sightings:
             self._changed.add(path)
             self._changed.add(os.path.dirname(path))
 
+    @property
+    def has_changed_something(self) -> bool:
+        """Whether anything was put somewhere, changed or set here."""
+        return bool(self.written or self.made or self.early or self.set_here)
+
     def inherits(self, kind: Kind, path: str) -> bool:
         """Whether what a reused value read counts here as well, with its digest as stored; what
         was put there or changed here counts as it was before, or not at all."""

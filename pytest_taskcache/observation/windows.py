@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
 
 from pytest_taskcache.model.dependency import Dependency, Observed, Opaque, Trace
@@ -23,7 +23,7 @@ class OpenWindow:
         sightings: Sightings,
         subject: str | None,
         settle: Callable[[OpenWindow], Observed],
-        inherit: Callable[[OpenWindow, Iterable[Dependency]], Iterable[Dependency]],
+        inherit: Callable[[OpenWindow, Sequence[Dependency]], Sequence[Dependency]],
     ) -> None:
         self.sightings = sightings
         self.subject = subject
@@ -31,7 +31,7 @@ class OpenWindow:
         self.log = CodeLog()
         self.running: list[CodeType] = []
         self.listeners = Listeners()
-        self.absorbed: list[Dependency] = []
+        self.absorbed: list[Sequence[Dependency]] = []
         self.upstream: set[str] = set()
         self._settle = settle
         self._inherit = inherit
@@ -45,7 +45,7 @@ class OpenWindow:
         """
         if trace.digest not in self.upstream:
             self.upstream.add(trace.digest)
-            self.absorbed += self._inherit(self, trace.dependencies)
+            self.absorbed.append(self._inherit(self, trace.dependencies))
 
     def absorb_observed(self, observed: Observed) -> None:
         """Adds all that a shared computation (a fixture of wider scope) was seen to touch."""
