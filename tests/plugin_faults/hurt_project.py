@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT = 120
+LIMIT = 300
 """Seconds after which a run counts as one that hangs."""
 
 SUITE = """
