@@ -534,23 +534,6 @@ FILES = [
         change={"pipe": None},
     ),
     Scenario(
-        "fifo_that_a_thread_writes_to",
-        head="import os, threading",
-        body="""
-        data = (HERE / "data.txt").read_text()
-        writer = threading.Thread(target=lambda: (HERE / "pipe").write_text(data))
-        writer.start()
-        with open(HERE / "pipe") as pipe:
-            result = pipe.read()
-        writer.join()
-        assert result == data
-        """,
-        files={"data.txt": "1"},
-        make=lambda directory: os.mkfifo(directory / "pipe"),
-        change={"data.txt": "2"},
-        forms=EVERY,
-    ),
-    Scenario(
         "fifo_becomes_a_file",
         head="import os",
         body="""
