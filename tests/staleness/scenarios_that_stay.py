@@ -293,6 +293,19 @@ KEPT = [
         },
     ),
     _keeps(
+        "temporary_directories_of_tests_of_one_name",
+        files={
+            "test_a.py": """
+            import pytest
+            from counter import count
+
+            @pytest.mark.parametrize("n", range(40))
+            def test_a(tmp_path, n):
+                count(f"SELF.{n}")
+            """,
+        },
+    ),
+    _keeps(
         "temporary_files_of_an_import",
         files={
             "probe.py": """
