@@ -27,6 +27,40 @@ class _Closed(NamedTuple):
     facts: tuple[tuple[Kind, str], ...]
 
 
+class _Functions:
+    """The dependencies that the functions of a graph are, each made when it is first met.
+
+    ``name`` makes the name of the dependency from the function's.
+    """
+
+    def __init__(self, digest: Callable[[Kind, str], str], name: Callable[[str], str]) -> None:
+        self._digest = digest
+        self._name = name
+        self._graph: NameGraph | None = None
+        self._made: list[Dependency] = []
+        self._known = 0
+
+    def forget(self) -> None:
+        """Digests may have changed."""
+        self._graph = None
+
+    def of(self, graph: NameGraph, mask: int) -> list[Dependency]:
+        """Those of a mask, sorted by the functions' names."""
+        if graph is not self._graph:
+            self._graph = graph
+            self._made = [_UNKNOWN] * len(graph.functions)
+            self._known = 0
+        made = self._made
+        for place in graph.members(mask & ~self._known):
+            name = self._name(graph.functions[place])
+            made[place] = Dependency(Kind.FUNCTION, name, self._digest(Kind.FUNCTION, name))
+        self._known |= mask
+        return [made[place] for place in graph.members(mask)]
+
+
+_UNKNOWN = Dependency(Kind.FUNCTION, "", "")
+
+
 class Closure:
     """Reachability over the project's modules.
 
@@ -61,7 +95,8 @@ class Closure:
         self._around: dict[
             tuple[frozenset[str], frozenset[tuple[Kind, str]]], list[Dependency]
         ] = {}
-        self._by_function: dict[str, Dependency] = {}
+        self._ran_ones = _Functions(digest, str)
+        self._seen_ones = _Functions(digest, interface_name)
         self._by_mask: dict[tuple[frozenset[str], int, int, int], tuple[Dependency, ...]] = {}
 
     def forget(self) -> None:
@@ -71,7 +106,8 @@ class Closure:
         self._closed_sets.clear()
         self._checked.clear()
         self._around.clear()
-        self._by_function.clear()
+        self._ran_ones.forget()
+        self._seen_ones.forget()
         self._answers.clear()
         self._by_mask.clear()
 
@@ -175,10 +211,9 @@ class Closure:
                 wanted = {*facts, *((Kind.MODULE, name) for name in closed.modules)}
                 around = sorted(self._dependency(kind, name) for kind, name in wanted)
                 self._around[place] = around
-            found = [self._function(name) for name in graph.members(reached.mask)]
+            found = self._ran_ones.of(graph, reached.mask)
             if reached.seen:
-                names = map(interface_name, graph.members(reached.seen))
-                found = sorted((*found, *map(self._function, names)))
+                found = sorted((*found, *self._seen_ones.of(graph, reached.seen)))
             # Sorted already: kinds before functions, functions, kinds after them.
             first = bisect_left(around, (Kind.FUNCTION,))
             last = bisect_left(around, (Kind.FUNCTION + "\0",))
@@ -187,12 +222,6 @@ class Closure:
             known = (*around[:first], *found, *around[last:])
             self._by_mask[key] = known
         return known
-
-    def _function(self, name: str) -> Dependency:
-        found = self._by_function.get(name)
-        if found is None:
-            found = self._by_function[name] = self._dependency(Kind.FUNCTION, name)
-        return found
 
     def _dependency(self, kind: Kind, name: str) -> Dependency:
         return Dependency(kind, name, self._digest(kind, name))

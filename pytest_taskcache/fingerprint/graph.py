@@ -148,6 +148,7 @@ class NameGraph:
         self._tests = 0
         self._functions: list[int] = []
         self._near: dict[int, int] = {}
+        self._common = (0, 0)
         self._insides: dict[frozenset[str], tuple[int, bool]] = {}
         self._masks = self._close()
 
@@ -200,6 +201,20 @@ class NameGraph:
     def _at_hand(self, mask: int) -> int:
         """The functions that those of a mask can get hold of in one step: by naming them, or
         variables, classes or attributes that may hold them."""
+        # Most tests of a project share most of what they reach: that part is done once.
+        base, found = self._common
+        if base & ~mask:
+            shared = base & mask
+            if shared.bit_count() * 2 < base.bit_count():
+                return self._all_hands(mask)
+            base, found = shared, self._all_hands(shared)
+            self._common = base, found
+        elif not base:
+            base, found = mask, self._all_hands(mask)
+            self._common = base, found
+        return found | self._all_hands(mask & ~base)
+
+    def _all_hands(self, mask: int) -> int:
         found = 0
         near, functions = self._near.get, self._functions
         for bit in _set_bits(mask):
@@ -251,10 +266,15 @@ class NameGraph:
         found = (self._nodes[self._functions[bit]] for bit in _set_bits(mask))
         return [(path, unit[2:]) for path, unit in found]
 
-    def members(self, mask: int) -> list[str]:
-        """The functions of a mask as ``path::qualname``, sorted; ``*`` for the names a module
-        binds, and names that are not bound at all where their absence matters."""
-        return [self._bits[bit] for bit in _set_bits(mask)]
+    @property
+    def functions(self) -> Sequence[str]:
+        """All functions as ``path::qualname``, sorted; ``*`` for the names a module binds, and
+        names that are not bound at all where their absence matters."""
+        return self._bits
+
+    def members(self, mask: int) -> list[int]:
+        """The functions of a mask, by their places among ``functions``, ascending."""
+        return _set_bits(mask)
 
     # ---------------------------------------------------------------------- building
 

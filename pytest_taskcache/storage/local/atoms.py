@@ -67,6 +67,10 @@ class Atoms:
     def intern(self, connection: sqlite3.Connection, atoms: Sequence[Atom]) -> list[int]:
         """The ids of atoms, adding those that are new."""
         known = self._ids
+        try:
+            return [known[atom] for atom in atoms]
+        except KeyError:
+            pass  # some are new here
         missing = [atom for atom in dict.fromkeys(atoms) if atom not in known]
         if missing:
             hashes = {atom: encoding.atom_hash(atom) for atom in missing}
@@ -82,7 +86,7 @@ class Atoms:
                     kind, name, digest = atom
                     cursor = connection.execute(
                         "INSERT INTO atoms (hash, kind, name, digest) VALUES (?, ?, ?, ?)",
-                        (hashes[atom], kind, encoding.to_sql(name), digest),
+                        (hashes[atom], str(kind), encoding.to_sql(name), digest),
                     )
                     assert cursor.lastrowid is not None
                     known[atom] = cursor.lastrowid
@@ -96,7 +100,7 @@ class Atoms:
             return found
         row = connection.execute("SELECT id FROM traces WHERE digest = ?", (name,)).fetchone()
         if row is None:
-            packed = encoding.pack(self.intern(connection, encoding.atoms_of(trace)))
+            packed = encoding.pack(self.intern(connection, trace.dependencies))
             cursor = connection.execute(
                 "INSERT INTO traces (digest, atoms) VALUES (?, ?)", (name, packed)
             )
