@@ -258,6 +258,9 @@ class Fingerprints(Protocol):
         """Whether a path belongs to the project: neither standard library nor site-packages,
         nor the cache's own directory."""
 
+    def owners(self, module: str) -> Collection[str]:
+        """The names of the distributions that a top-level module is installed from."""
+
     def digest(self, kind: Kind, name: str) -> str:
         """The present digest of a dependency; ABSENT where it does not exist. Never raises:
         what cannot be read gets a digest that says so. Memoized until ``forget``."""

@@ -86,6 +86,11 @@ class Present:
         """As ``ports.Fingerprints.is_first_party``."""
         return self.anchors.is_first_party(path)
 
+    def owners(self, module: str) -> Collection[str]:
+        """As ``ports.Fingerprints.owners``."""
+        with self._lock:
+            return self._distributions.owners(module)
+
     def digest(self, kind: Kind, name: str) -> str:
         """As ``ports.Fingerprints.digest``."""
         key = (kind, name)

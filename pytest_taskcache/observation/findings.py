@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Callable
 
-from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.observation import environ
 from pytest_taskcache.observation.imports import source_of
 from pytest_taskcache.observation.scratch import Scratch
@@ -57,7 +57,9 @@ class Findings:
             if variable == EVERYTHING or not is_derived(Kind.ENVIRONMENT, variable):
                 self._add_variable(sightings, variable, digests, doubts)
         for name in [*sightings.tried, *sightings.asked]:
-            if not self._is_third_party(name):
+            if self._was_put_there(sightings, name):
+                digests[Kind.IMPORT, name] = ABSENT  # as it is before the computation runs
+            elif not self._is_third_party(name):
                 digests[Kind.IMPORT, name] = self._verification.digest(Kind.IMPORT, name)
         self._add_distributions(sightings, digests)
         return digests, doubts
@@ -142,6 +144,11 @@ class Findings:
             kind = Kind.DISTRIBUTIONS if distribution == EVERYTHING else Kind.DISTRIBUTION
             name = re.sub(r"[-_.]+", "-", distribution).lower()
             digests[kind, name] = self._verification.digest(kind, name)
+
+    def _was_put_there(self, sightings: Sightings, name: str) -> bool:
+        """Whether a temporary module is what this computation itself wrote and then imported."""
+        filename = source_of(sys.modules.get(name))
+        return filename is not None and self._scratch.holds(filename) and sightings.covers(filename)
 
     def _is_third_party(self, name: str) -> bool:
         """Whether a module is loaded and not the project's: it counts by its distribution."""

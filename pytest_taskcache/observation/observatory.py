@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import gc
-import importlib.metadata
 import os
 import sys
 import time
@@ -462,7 +460,7 @@ class Observatory:
                 if source is not None:
                     target.modules[source.path] = None
             else:
-                for distribution in _distributions().get(top, ()):
+                for distribution in self._fingerprints.owners(top):
                     target.distributions[distribution] = None
 
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
@@ -490,9 +488,3 @@ class Observatory:
         self._armed = False
         self._windows = ()
         self._forked = True
-
-
-@functools.cache
-def _distributions() -> Mapping[str, Sequence[str]]:
-    """Distribution names by top-level package, as they were when first asked for."""
-    return importlib.metadata.packages_distributions()

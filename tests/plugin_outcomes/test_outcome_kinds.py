@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from inner_runs import line_of, run
 from projects import Project
@@ -540,3 +542,30 @@ def test_generated_functions_are_told_apart(project: Project) -> None:
     project.write("test_suite.py", source.replace("make(2)", "make(3)"))
     run(project, "--cache-tests=all").assert_outcomes(passed=2)
     assert project.counted("made 3") == 1
+
+
+def test_modules_that_a_test_writes_and_imports_are_no_dependency(project: Project) -> None:
+    """A module that a test puts into its temporary directory and imports by a statement is its
+    own doing: the outcome is kept, until the project gets a module of that name."""
+    project.write(
+        "test_suite.py",
+        """
+        import sys
+
+        def test_it(tmp_path, monkeypatch):
+            (tmp_path / "generated_here.py").write_text("answer = 42")
+            monkeypatch.syspath_prepend(tmp_path)
+            import generated_here
+            assert generated_here.answer == 42
+        """,
+    )
+    run(project, "--cache-tests=all").assert_outcomes(passed=1)
+    sys.modules.pop("generated_here", None)
+    warm = run(project, "--cache-tests=all")
+    assert line_of(warm).startswith("1 test reused")
+    project.write("generated_here.py", "answer = 43")
+    sys.modules.pop("generated_here", None)
+    result = run(project, "--cache-tests=all", "-v")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*generated_here*"])
+    assert "reused" not in line_of(result)
