@@ -8,9 +8,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pytest_taskcache.model.dependency import Dependency, Trace
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.storage.local import encoding
+from pytest_taskcache.storage.local.deltas import Base, added_by, applied
 from pytest_taskcache.storage.local.encoding import Atom
 
 _CHUNK = 500
+_BASES = 8
+_WORTH_IT = 16
+"""Shorter traces are no base of others."""
 
 
 def chunked(items: Collection[int] | Collection[bytes]) -> Iterator[Sequence[int | bytes]]:
@@ -38,6 +42,7 @@ class Atoms:
         self._generation: int | None = None
         self._ids: dict[Atom, int] = {}
         self._trace_ids: dict[bytes, int] = {}
+        self._bases: dict[int, Base] = {}
         self._dependencies: dict[int, Dependency] = {}
         self.parts: dict[int, Part] = {}
         self.traces: dict[int, Trace] = {}
@@ -58,6 +63,7 @@ class Atoms:
         if generation != self._generation:
             self._ids.clear()
             self._trace_ids.clear()
+            self._bases.clear()
             self._generation = generation
 
     def revoke(self) -> None:
@@ -99,38 +105,75 @@ class Atoms:
         if found is not None:
             return found
         row = connection.execute("SELECT id FROM traces WHERE digest = ?", (name,)).fetchone()
-        if row is None:
-            packed = encoding.pack(self.intern(connection, trace.dependencies))
-            cursor = connection.execute(
-                "INSERT INTO traces (digest, atoms) VALUES (?, ?)", (name, packed)
-            )
-            assert cursor.lastrowid is not None
-            row = (cursor.lastrowid,)
-        self._trace_ids[name] = row[0]
-        return int(row[0])
+        id_ = int(row[0]) if row is not None else self._add_trace(connection, name, trace)
+        self._trace_ids[name] = id_
+        return id_
+
+    def _add_trace(self, connection: sqlite3.Connection, name: bytes, trace: Trace) -> int:
+        ids = self.intern(connection, trace.dependencies)
+        base, numbers = self._shortest(ids)
+        cursor = connection.execute(
+            "INSERT INTO traces (digest, atoms, base) VALUES (?, ?, ?)",
+            (name, encoding.pack(numbers), base),
+        )
+        id_ = cursor.lastrowid
+        assert id_ is not None
+        if base is None and len(ids) >= _WORTH_IT:
+            if len(self._bases) >= _BASES:
+                self._bases.pop(next(iter(self._bases)))
+            self._bases[id_] = Base(ids)
+        return id_
+
+    def _shortest(self, ids: Sequence[int]) -> tuple[int | None, Sequence[int]]:
+        """How to keep a trace: by what makes it of which other one, or as it is. The bases that
+        were of use last are tried first."""
+        for id_ in reversed(self._bases):
+            edits = self._bases[id_].edits_to(ids)
+            if edits is not None:
+                self._bases[id_] = self._bases.pop(id_)
+                return id_, edits
+        return None, ids
 
     # ----------------------------------------------------------------------- reading
 
     def load_traces(self, connection: sqlite3.Connection, ids: Iterable[int]) -> None:
         """Puts the traces of these row ids into ``traces``, but for damaged and lost ones."""
-        packed: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+        whole: list[tuple[int, bytes, Sequence[int]]] = []
+        parts: list[tuple[int, bytes, int, Sequence[int]]] = []
         for chunk in chunked({id_ for id_ in ids if id_ not in self.traces}):
             rows = connection.execute(
-                f"SELECT id, digest, atoms FROM traces WHERE id IN ({marks(chunk)})", chunk
+                f"SELECT id, digest, atoms, base FROM traces WHERE id IN ({marks(chunk)})", chunk
             )
-            for id_, digest, data in rows:
-                members = encoding.unpack(data)
-                if members is not None:
-                    packed[id_] = (digest, members)
-        wanted = set[int]().union(*(members for _, members in packed.values()))
+            for id_, digest, data, base in rows:
+                numbers = encoding.unpack(data)
+                if numbers is None:
+                    continue
+                if base is None:
+                    whole.append((id_, digest, numbers))
+                else:
+                    parts.append((id_, digest, base, numbers))
+        wanted = set[int]().union(
+            *(numbers for _, _, numbers in whole), *(added_by(edits) for *_, edits in parts)
+        )
         self._load(connection, wanted.difference(self._dependencies))
-        known = self._dependencies.__getitem__
-        for id_, (digest, members) in packed.items():
-            try:
-                dependencies = tuple(map(known, members))
-            except KeyError:
-                continue
-            self.traces[id_] = Trace(dependencies, encoding.trace_digest(digest))
+        for id_, digest, members in whole:
+            dependencies = self._named(members)
+            if dependencies is not None:
+                self.traces[id_] = Trace(dependencies, encoding.trace_digest(digest))
+        if parts:
+            self.load_traces(connection, {base for _, _, base, _ in parts})
+        for id_, digest, base, edits in parts:
+            fresh = self._named(added_by(edits))
+            if base in self.traces and fresh is not None:
+                made = applied(self.traces[base].dependencies, edits, fresh)
+                if made is not None:
+                    self.traces[id_] = Trace(made, encoding.trace_digest(digest))
+
+    def _named(self, members: Iterable[int]) -> tuple[Dependency, ...] | None:
+        try:
+            return tuple(map(self._dependencies.__getitem__, members))
+        except KeyError:
+            return None
 
     def load_parts(self, connection: sqlite3.Connection, ids: Iterable[int]) -> None:
         """Puts the key parts of these ids into ``parts``."""

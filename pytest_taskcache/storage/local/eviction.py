@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pytest_taskcache.storage.local import encoding
 from pytest_taskcache.storage.local.atoms import chunked, marks
+from pytest_taskcache.storage.local.deltas import added_by
 from pytest_taskcache.storage.local.results import ResultFiles
 from pytest_taskcache.storage.local.variants import Records, delete_variants
 
@@ -155,13 +156,14 @@ def _delete_files(records: Records, files: ResultFiles, suspects: set[str]) -> t
 
 def _forget_atoms(connection: sqlite3.Connection, now: float) -> None:
     """Deletes traces that no row names, and atoms that no trace and no row names."""
-    connection.execute(
-        "DELETE FROM traces WHERE id NOT IN"
-        " (SELECT trace FROM variants UNION SELECT trace FROM staged)"
-    )
+    named = "SELECT trace FROM variants UNION SELECT trace FROM staged"
+    connection.execute(f"DELETE FROM traces WHERE base IS NOT NULL AND id NOT IN ({named})")
+    bases = "SELECT base FROM traces WHERE base IS NOT NULL"
+    connection.execute(f"DELETE FROM traces WHERE id NOT IN ({named} UNION {bases})")
     used: set[int] = set()
-    for (packed,) in connection.execute("SELECT atoms FROM traces"):
-        used.update(encoding.unpack(packed) or ())
+    for packed, base in connection.execute("SELECT atoms, base FROM traces"):
+        numbers = encoding.unpack(packed) or ()
+        used.update(numbers if base is None else added_by(numbers))
     for table in ("variants", "staged"):
         for columns in connection.execute(f"SELECT {encoding.COLUMNS} FROM {table}"):
             row = encoding.Row._make(columns)

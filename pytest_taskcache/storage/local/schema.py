@@ -98,7 +98,13 @@ CREATE TABLE shelf (
 INSERT INTO meta VALUES ('generation', 0), ('scanned', 0.0);
 """
 
-STEPS: tuple[str, ...] = (_VERSION_1,)
+# A trace may be kept as the places where it differs from another one, its base.
+_VERSION_2 = """
+ALTER TABLE traces ADD COLUMN base INTEGER;
+CREATE INDEX traces_base ON traces (base) WHERE base IS NOT NULL;
+"""
+
+STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """``STEPS[n]`` takes an index of version n to version n + 1; an empty file has version 0."""
 
 
