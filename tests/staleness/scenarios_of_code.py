@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 from ladder import EVERY, Scenario
 
@@ -1146,7 +1147,8 @@ CODE = [
             """,
         },
         change={"deep.py": "def make():\n    return 2\n"},
-        stale=("a", "b"),
+        # 3.11 does not see which of them imported it.
+        stale=("a", "b") if sys.version_info >= (3, 12) else ("a", "b", "c"),
     ),
     Scenario(
         "first_importer_by_name",
