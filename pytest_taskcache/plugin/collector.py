@@ -7,6 +7,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_AT_START = gc.get_freeze_count()
+"""Python 3.12 itself begins with some hundred frozen objects."""
+
 
 class Collector:
     """Of a warm run of many tests the collector takes a quarter: each full collection walks all
@@ -17,7 +20,7 @@ class Collector:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is collected inside; what is there at the end is not walked until `thaw`."""
+        """Nothing is collected inside."""
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -25,7 +28,10 @@ class Collector:
         finally:
             if collecting:
                 gc.enable()
-        if not gc.get_freeze_count():
+
+    def freeze(self) -> None:
+        """What is there now is not walked until `thaw`; unless someone else did that before."""
+        if gc.get_freeze_count() == _AT_START:
             gc.freeze()
             self._frozen = True
 

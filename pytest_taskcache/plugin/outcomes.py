@@ -74,6 +74,8 @@ class Outcomes:
         sweep."""
         with self._collector.paused():
             self._prepare(items)
+        if self._candidates:
+            self._collector.freeze()
 
     def _prepare(self, items: Sequence[pytest.Item]) -> None:
         engine = self._session.engine
