@@ -8,10 +8,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+import sqlalchemy.dialects.postgresql  # noqa: F401
 from projects import Project
 
 # What pytester forgets after a nested run would be imported anew by the next one, beside what
-# the package still refers to.
+# the package still refers to. (The dialect warns when that happens to it.)
 import pytest_taskcache.decorator
 import pytest_taskcache.plugin.fixtures
 import pytest_taskcache.plugin.items
