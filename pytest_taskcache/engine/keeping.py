@@ -85,7 +85,7 @@ class Keeper:
             return Refusal("value cannot be serialized", str(error))
         except ConfigurationError:
             raise  # the author of the computation can mend it
-        except Exception as error:
+        except Exception as error:  # storages and serializers may be users' code
             return self._not_stored(error)
         variant = self.record(computation, keyed, result, basis, duration=duration, pinned=pinned)
         return self.put(
@@ -200,7 +200,7 @@ class Keeper:
             return Refusal("its transaction had ended", "it was computed in a thread of its own")
         except ConfigurationError:
             raise  # the author of the computation can mend it
-        except Exception as error:
+        except Exception as error:  # storages and serializers may be users' code
             return self._not_stored(error)
         return variant
 

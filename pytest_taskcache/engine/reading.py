@@ -75,12 +75,15 @@ class Reader:
         read ahead too ("" has none)."""
         try:
             found = route.records.read_records(identities.keys())
-            missing = {name for key, name in identities.items() if name and key not in found}
-            nearest = route.records.recent(missing) if missing else {}
         except StorageError:
             return {}  # each look-up will meet the fault itself and report it
         for key in identities:
             self._prefetched[key] = found.get(key, ())
+        missing = {name for key, name in identities.items() if name and key not in found}
+        try:
+            nearest = route.records.recent(missing) if missing else {}
+        except StorageError:
+            missing = set()  # as above: a miss that is to be explained asks again
         for name in missing:
             self._nearest[name] = nearest.get(name)
         if self.observation is not None:

@@ -55,11 +55,12 @@ def test_edits_make_the_list_again() -> None:
     assert kept.edits_to(list(range(20_000, 20_100))) is None
 
 
-@pytest.mark.parametrize("edits", [[], [1], [1, 400], [0, 1], [2, 0, 1, 5], [0, 900, 7]])
+@pytest.mark.parametrize(
+    "edits", [[], [1], [-1], [1, 400], [1, -1], [0, 1], [2, 0, 1, 5], [0, 900, 7]]
+)
 def test_numbers_that_are_no_edits_make_nothing(edits: list[int]) -> None:
     """A damaged row reads as absent, never as another trace."""
-    made = applied(list(range(3)), edits, added_by(edits))
-    assert made is None or edits in ([], [1])
+    assert applied(list(range(3)), edits, added_by(edits)) is None
 
 
 def test_traces_that_share_most_take_little_and_come_back_whole(tmp_path: Path) -> None:

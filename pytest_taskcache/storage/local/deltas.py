@@ -7,7 +7,6 @@ where it differs from an earlier one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -41,15 +40,18 @@ class Base:
 
 def added_by(edits: Sequence[int]) -> Sequence[int]:
     """The ids that edits bring in; empty for numbers that are no edits."""
-    places, fresh = _split(edits)[1:]
-    return fresh if len(places) == len(fresh) else ()
+    parts = _split(edits)
+    return () if parts is None else parts[2]
 
 
 def applied(base: Sequence[T], edits: Sequence[int], fresh: Iterable[T]) -> tuple[T, ...] | None:
     """The list that edits make of a base, given what they bring in; None for numbers that are
     no edits of it."""
-    gone, places, ids = _split(edits)
-    if len(places) != len(ids) or (gone and not 0 <= gone[0] <= gone[-1] < len(base)):
+    parts = _split(edits)
+    if parts is None:
+        return None
+    gone, places, _ = parts
+    if gone and not 0 <= gone[0] <= gone[-1] < len(base):
         return None
     found: list[T] = []
     start = 0
@@ -64,12 +66,16 @@ def applied(base: Sequence[T], edits: Sequence[int], fresh: Iterable[T]) -> tupl
     return tuple(found)
 
 
-def _split(edits: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    rest = iter(edits)
-    gone = list(islice(rest, next(rest, 0)))
-    both = list(rest)
-    half = len(both) // 2
-    return gone, both[:half], both[half:]
+def _split(
+    edits: Sequence[int],
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]] | None:
+    """The places of those that go, and the places and ids of those that come."""
+    first = 1 + edits[0] if edits else 0
+    both = len(edits) - first
+    if first < 1 or both < 0 or both % 2:
+        return None
+    middle = first + both // 2
+    return edits[1:first], edits[first:middle], edits[middle:]
 
 
 __all__ = ["Base", "added_by", "applied"]
