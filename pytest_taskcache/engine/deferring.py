@@ -44,9 +44,10 @@ class Deferred:
         if len(self._waiting) >= _MANY or now - self._since > _LONG or variant.duration > _LONG:
             self.flush()
 
-    def holds(self, key: str) -> bool:
-        """Whether a record of this key waits to be written."""
-        return key in self._keys
+    def settle(self, key: str) -> None:
+        """To be called before records of this key are read: none of it waits any more."""
+        if key in self._keys:
+            self.flush()
 
     def flush(self) -> None:
         """Writes all. A forked child leaves that to its parent."""

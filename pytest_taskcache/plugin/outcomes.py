@@ -257,12 +257,11 @@ class Outcomes:
 
     def _look_up(self, engine: Engine, candidate: Candidate) -> Found | Miss | Fault:
         options = candidate.computation.options
+        engine.keeper.deferred.settle(candidate.keyed.key.digest)
         if not access(engine.parts.mode, options).consult:
             return Miss(Why.REFRESH)
         if self._flakiness is not None and self._flakiness.is_flaky(candidate):
             return Miss(Why.FLAKY)
-        if engine.keeper.deferred.holds(candidate.keyed.key.digest):
-            engine.keeper.deferred.flush()
         refresh = engine.parts.refresh
         fresh_only = refresh.asked and refresh.covers(str(candidate.keyed.key.identity))
         found = engine.reader.look_up(
