@@ -15,6 +15,7 @@ from pytest_taskcache.serializers.json import JSONSerializer
 REPLAYED = "taskcache_replayed"
 """Attribute of the reports that were not made by running the test."""
 
+_MARK: dict[str, Any] = {REPLAYED: True}
 _NOTHING: dict[str, Any] = {}
 
 _OWN = frozenset(
@@ -90,8 +91,8 @@ def from_json(item: pytest.Item, outcome: Any) -> list[pytest.TestReport]:
             sections=_pairs(entry.get("sections", ())),
             duration=entry["duration"],
             user_properties=_pairs(entry.get("properties", ())),
-            taskcache_replayed=True,
             **entry.get("extra", _NOTHING),
+            **_MARK,
         )
         for entry in outcome["reports"]
     ]
