@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any
 
@@ -21,6 +22,8 @@ from pytest_taskcache.observation.switchboard import board
 _TOOLS = (4, 3)  # 0 to 2 and 5 have customary owners: debugger, coverage, profiler, optimizer
 
 _NAME = "pytest-taskcache"
+
+_UNCHANGED = nullcontext()
 
 
 class MonitoredCode:
@@ -122,6 +125,10 @@ class MonitoredCode:
 
     def rest(self) -> None:
         """No window is open any more: nothing to do, what ran once is disabled."""
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """Nothing to do: only first-party code tells."""
+        return _UNCHANGED
 
     def begin_import(self) -> None:
         """A first-party module is about to be executed."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 
 from pytest_taskcache.observation.executions import executions
@@ -142,6 +144,19 @@ class TracedCode:
     def begin_import(self) -> None:
         """A first-party module is about to be executed."""
         self._claim()
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """Inside, this thread works for the observation itself: what it calls is not traced, and
+        is not taken for what a window around calls."""
+        active = sys.gettrace() is _trace
+        if active:
+            _set(None)
+        try:
+            yield
+        finally:
+            if active:
+                _set(_trace)
 
     def _claim(self) -> bool:
         active = sys.gettrace()

@@ -168,12 +168,12 @@ class Observatory:
         """The dependencies whose present digest differs, at most 8; empty when valid."""
         if self._verification.is_known(trace):
             return ()
-        with muted():
+        with muted(), instruments.code.unseen():
             return self._verification.verify(trace)
 
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Digests what these traces name, once for all of them."""
-        with muted():
+        with muted(), instruments.code.unseen():
             self._verification.prefetch(traces)
 
     def _sightings(self, environment: dict[bytes, bytes] | None = None) -> Sightings:
@@ -238,7 +238,8 @@ class Observatory:
                     self._end(window)
                 self._windows = tuple(one for one in self._windows if one is not window)
                 board.update()
-            return self._settling.settle(window)
+            with instruments.code.unseen():
+                return self._settling.settle(window)
 
     # ---------------------------------------------------------------------- listening
 

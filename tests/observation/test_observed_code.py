@@ -12,6 +12,7 @@ import pytest
 from observed_project import Project, named
 
 from pytest_taskcache.model.dependency import Kind, Observed
+from pytest_taskcache.observation import code_tracing
 
 MONITORED = sys.version_info >= (3, 12)
 
@@ -104,6 +105,26 @@ def test_an_outer_window_sees_what_only_an_inner_one_ran(project: Project) -> No
 
     assert functions(inside) == {"m.py::inside"}
     assert functions(observed) == {"m.py::before", "m.py::inside", "m.py::after"}
+
+
+def test_what_the_observation_itself_calls_is_not_what_a_computation_calls(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 3.11 a computation that calls much is given up on; one that uses a cached function is
+    not, however many calls it takes to find out what that function rests on."""
+    monkeypatch.setattr(code_tracing, "FREE", 100)
+    monkeypatch.setattr(code_tracing, "SHARE", 0.0)
+    project.write("m.py", "def inside(): ...\ndef outside(): ...\n")
+    module = project.load("m")
+    outer = project.window()
+    trace = project.observe(module.inside).trace
+    project.observatory.verify(trace)
+    project.observatory.prefetch([trace])
+    module.outside()
+    observed = outer.close()
+
+    assert named(observed, Kind.SOURCE) == set()
+    assert functions(observed) == {"m.py::inside", "m.py::outside"}
 
 
 def test_many_inner_windows_lose_nothing_of_the_outer(project: Project) -> None:
