@@ -11,13 +11,21 @@ import pytest
 import sqlalchemy.dialects.postgresql  # noqa: F401
 from projects import Project
 
-# What pytester forgets after a nested run would be imported anew by the next one, beside what
-# the package still refers to. (The dialect warns when that happens to it.)
+# What pytester forgets after a nested run is compiled and imported anew by the next one, which
+# takes longer than the run, and stands beside what the package still refers to. (The dialect
+# warns when that happens to it.)
+import pytest_taskcache.config.factory
+import pytest_taskcache.config.tiered_storages
 import pytest_taskcache.decorator
+import pytest_taskcache.locking.file
 import pytest_taskcache.plugin.fixtures
 import pytest_taskcache.plugin.items
 import pytest_taskcache.plugin.outcomes
-import pytest_taskcache.plugin.verification  # noqa: F401
+import pytest_taskcache.plugin.session
+import pytest_taskcache.plugin.summary
+import pytest_taskcache.plugin.verification
+import pytest_taskcache.plugin.xdist
+import pytest_taskcache.serializers.trees  # noqa: F401
 
 # Hypothesis's plugin imports all of itself anew in each run, which takes longer than the rest.
 _OTHERS = ("randomly", "html", "metadata", "cov", "rerunfailures", "anyio", "hypothesispytest")

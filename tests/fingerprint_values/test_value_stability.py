@@ -135,7 +135,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(trees)
 def test_walker_writes_the_same_stream_as_the_pickler(value: object) -> None:
     """A value digests alike on the fast path and on the path taken when the stack runs out."""
@@ -150,7 +150,7 @@ def test_walker_batches_items_as_the_pickler_does(kind: type, size: int) -> None
     assert walk(value, "", None) == digest_stream(value, Scope())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(values)
 def test_copies_of_a_value_share_its_digest(value: object) -> None:
     """A deep copy, and what comes back from pickle, digest like the original."""
@@ -158,7 +158,7 @@ def test_copies_of_a_value_share_its_digest(value: object) -> None:
     assert digest_value(pickle.loads(pickle.dumps(value))) == digest_value(value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(values)
 def test_values_sent_to_another_process_keep_their_digest(
     digest_elsewhere: Callable[[object], object], value: object
@@ -167,7 +167,7 @@ def test_values_sent_to_another_process_keep_their_digest(
     assert digest_elsewhere(value) == digest_value(value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(values, values)
 def test_values_that_differ_in_content_differ_in_digest(left: object, right: object) -> None:
     """Two values share a digest only if their representations agree, type by type."""

@@ -46,7 +46,14 @@ def ladders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Ladders([one for one in asked if isinstance(one, Scenario)], tmp_path_factory)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def _climbed_once() -> list[object]:
+    """The scenarios, those of one group for one worker."""
+    return [
+        pytest.param(one, marks=pytest.mark.xdist_group(f"ladder {one.group}")) for one in SCENARIOS
+    ]
+
+
+@pytest.mark.parametrize("scenario", _climbed_once(), ids=str)
 def test_the_ladder(ladders: Ladders, scenario: Scenario) -> None:
     """What is recorded is a hit until what it depends on changes, then a miss that names the
     change, then a hit again; what it does not depend on changes nothing."""
