@@ -15,7 +15,7 @@ from pytest_taskcache.fingerprint.collecting import uncollected
 from pytest_taskcache.fingerprint.graph import NameGraph, Reached
 from pytest_taskcache.fingerprint.links import Linker, Links
 from pytest_taskcache.fingerprint.modules import Modules
-from pytest_taskcache.fingerprint.skeleton import function_around, function_key, interface_name
+from pytest_taskcache.fingerprint.qualnames import function_around, function_key, interface_name
 from pytest_taskcache.fingerprint.syntax import STAR
 from pytest_taskcache.model.dependency import Dependency, Kind
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import builtins
 from collections.abc import Callable, Iterator, Sequence
 
 from pytest_taskcache.fingerprint.syntax import FunctionNode, dotted
-
-BUILTINS = frozenset(dir(builtins))
 
 _NEUTRAL = frozenset(
     {

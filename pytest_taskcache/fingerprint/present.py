@@ -19,7 +19,7 @@ from pytest_taskcache.fingerprint.kept import KeptContents
 from pytest_taskcache.fingerprint.links import Linker
 from pytest_taskcache.fingerprint.modules import Modules
 from pytest_taskcache.fingerprint.packages import Distributions
-from pytest_taskcache.fingerprint.skeleton import NAMES, function_key
+from pytest_taskcache.fingerprint.qualnames import NAMES, function_key
 from pytest_taskcache.model.dependency import ABSENT, Dependency, Kind
 
 if TYPE_CHECKING:

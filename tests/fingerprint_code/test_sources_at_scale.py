@@ -11,7 +11,8 @@ import pytest
 
 from pytest_taskcache.fingerprint.closure import reachable_source
 from pytest_taskcache.fingerprint.present import Present
-from pytest_taskcache.fingerprint.skeleton import function_key, parse_module
+from pytest_taskcache.fingerprint.qualnames import function_key
+from pytest_taskcache.fingerprint.skeleton import parse_module
 from pytest_taskcache.fingerprint.syntax import Writer
 from pytest_taskcache.model.dependency import ABSENT, Kind
 

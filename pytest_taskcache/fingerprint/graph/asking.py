@@ -10,7 +10,7 @@ from pytest_taskcache.fingerprint.graph.connecting import connect
 from pytest_taskcache.fingerprint.graph.hands import Hands
 from pytest_taskcache.fingerprint.graph.masks import bits_of, set_bits
 from pytest_taskcache.fingerprint.links import Linker
-from pytest_taskcache.fingerprint.skeleton import Mentions
+from pytest_taskcache.fingerprint.mentions import Mentions
 
 
 class Reached(NamedTuple):

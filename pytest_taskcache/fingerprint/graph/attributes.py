@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from pytest_taskcache.fingerprint.graph.special_names import comes_with_class
 from pytest_taskcache.fingerprint.graph.web import Web
-from pytest_taskcache.fingerprint.skeleton import INSIDE, Mentions
+from pytest_taskcache.fingerprint.mentions import Mentions
+from pytest_taskcache.fingerprint.qualnames import INSIDE
 
 
 class Attributes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pytest_taskcache.fingerprint.graph.attributes import Attributes
 from pytest_taskcache.fingerprint.graph.special_names import XUNIT, comes_with_class
 from pytest_taskcache.fingerprint.graph.web import SUBCLASSES, Web
-from pytest_taskcache.fingerprint.skeleton import Mentions
+from pytest_taskcache.fingerprint.mentions import Mentions
 
 
 class Classes:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from pytest_taskcache.fingerprint.builtin_names import NAMESPACE_READERS
 from pytest_taskcache.fingerprint.graph.attributes import Attributes
 from pytest_taskcache.fingerprint.graph.classes import Classes
 from pytest_taskcache.fingerprint.graph.resolving import Names
 from pytest_taskcache.fingerprint.graph.special_names import (
     IMPORTERS,
-    NAMESPACE_READERS,
     XUNIT_OF_MODULES,
     is_test,
 )
 from pytest_taskcache.fingerprint.graph.web import EVERYTHING, SUBCLASSES, Web
 from pytest_taskcache.fingerprint.links import Linker
-from pytest_taskcache.fingerprint.skeleton import INSIDE, NAMES, Mentions, function_around
+from pytest_taskcache.fingerprint.mentions import Mentions
+from pytest_taskcache.fingerprint.qualnames import INSIDE, NAMES, function_around
 from pytest_taskcache.fingerprint.syntax import STAR, TEXT, Uses
 
 

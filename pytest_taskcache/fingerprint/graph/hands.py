@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_taskcache.fingerprint.graph.masks import Bits, set_bits
 from pytest_taskcache.fingerprint.graph.web import Web
-from pytest_taskcache.fingerprint.skeleton import INSIDE
+from pytest_taskcache.fingerprint.qualnames import INSIDE
 
 
 class Hands:

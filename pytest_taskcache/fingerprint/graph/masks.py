@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_taskcache.fingerprint.graph.special_names import is_test
 from pytest_taskcache.fingerprint.graph.web import Web
-from pytest_taskcache.fingerprint.skeleton import Mentions
+from pytest_taskcache.fingerprint.mentions import Mentions
 
 _BITS_OF = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 

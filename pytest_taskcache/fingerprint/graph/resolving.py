@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from pytest_taskcache.fingerprint.builtin_names import BUILTINS
 from pytest_taskcache.fingerprint.graph.attributes import Attributes
 from pytest_taskcache.fingerprint.graph.special_names import is_dunder
 from pytest_taskcache.fingerprint.graph.web import Web
-from pytest_taskcache.fingerprint.inertness import BUILTINS
 from pytest_taskcache.fingerprint.links import Linker, Reference
-from pytest_taskcache.fingerprint.skeleton import EVERYTHING, NAMES, Mentions
+from pytest_taskcache.fingerprint.mentions import EVERYTHING, Mentions
+from pytest_taskcache.fingerprint.qualnames import NAMES
 from pytest_taskcache.fingerprint.syntax import Import
 
 _NOWHERE = sys.maxsize

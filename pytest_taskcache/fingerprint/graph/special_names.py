@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 
-NAMESPACE_READERS = frozenset({"globals", "locals", "vars", "dir", "eval", "exec"})
-"""Builtins that get at all names of a module."""
-
 IMPORTERS = frozenset(
     {
         "__import__",
