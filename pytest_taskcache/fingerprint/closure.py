@@ -14,9 +14,9 @@ from typing import NamedTuple
 from pytest_taskcache.fingerprint.collecting import uncollected
 from pytest_taskcache.fingerprint.graph import NameGraph, Reached
 from pytest_taskcache.fingerprint.links import Linker, Links
+from pytest_taskcache.fingerprint.mentions import STAR
 from pytest_taskcache.fingerprint.modules import Modules
 from pytest_taskcache.fingerprint.qualnames import function_around, function_key, interface_name
-from pytest_taskcache.fingerprint.syntax import STAR
 from pytest_taskcache.model.dependency import Dependency, Kind
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from pytest_taskcache.fingerprint.checksum import checksum
 from pytest_taskcache.fingerprint.imports import Finder, Form, Location
+from pytest_taskcache.fingerprint.mentions import STAR, TEXT, Import
 from pytest_taskcache.fingerprint.modules import Modules
-from pytest_taskcache.fingerprint.syntax import STAR, TEXT, Import
 from pytest_taskcache.model.dependency import ABSENT, Kind
 
 

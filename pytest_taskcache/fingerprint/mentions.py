@@ -1,4 +1,4 @@
-"""What a source file mentions, by the units that mention it."""
+"""What code mentions: by the piece, and by the units of a source file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pytest_taskcache.fingerprint.syntax import STAR, Import, Uses
+STAR = "*"
+"""The imported name of a star import."""
+
+TEXT = -1
+"""The level of an import that is none: a string that may name a module, or something in one."""
 
 EVERYTHING = "s:0"
 """The one unit of a module that could not be parsed."""
+
+
+class Import(NamedTuple):
+    """One imported thing: ``from <level dots><module> import <name> as <bound>``, or ``import
+    <module>`` with an empty name, which binds its first component. ``import a.b as c`` reads as
+    ``from a import b as c``. ``bound`` is the name it binds."""
+
+    level: int
+    module: str
+    name: str
+    bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What a piece of code mentions.
+
+    ``names`` are free names it loads by themselves; ``chains`` dotted accesses that start at a
+    free name (``np.linalg.norm``); ``attributes`` attribute names on anything else, and string
+    constants that read like identifiers, since ``getattr`` may be given them; ``own`` attributes
+    of the object that a method is called on; ``checked`` names, dotted or not, of classes that
+    are only compared with (``isinstance``, ``except``); ``affixes`` the
+    constant parts of computed identifiers (``visit_*``, ``*_handler``); ``parameters`` the
+    names of its arguments; ``imports`` the imports in it.
+    """
+
+    names: tuple[str, ...] = ()
+    chains: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    affixes: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    imports: tuple[Import, ...] = ()
+    own: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
 
 
 class ClassShape(NamedTuple):

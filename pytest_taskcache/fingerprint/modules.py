@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_taskcache.fingerprint.checksum import checksum_bytes
 from pytest_taskcache.fingerprint.collecting import uncollected
-from pytest_taskcache.fingerprint.mentions import ClassShape, Mentions
+from pytest_taskcache.fingerprint.mentions import ClassShape, Import, Mentions, Uses
 from pytest_taskcache.fingerprint.skeleton import Digests, Module, parse_module, unparsed_module
-from pytest_taskcache.fingerprint.syntax import Import, Uses
 from pytest_taskcache.model.dependency import ABSENT
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from pytest_taskcache.fingerprint.graph.special_names import (
 )
 from pytest_taskcache.fingerprint.graph.web import EVERYTHING, SUBCLASSES, Web
 from pytest_taskcache.fingerprint.links import Linker
-from pytest_taskcache.fingerprint.mentions import Mentions
+from pytest_taskcache.fingerprint.mentions import STAR, TEXT, Mentions, Uses
 from pytest_taskcache.fingerprint.qualnames import INSIDE, NAMES, function_around
-from pytest_taskcache.fingerprint.syntax import STAR, TEXT, Uses
 
 
 class Connected(NamedTuple):

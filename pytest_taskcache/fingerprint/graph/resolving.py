@@ -10,9 +10,8 @@ from pytest_taskcache.fingerprint.graph.attributes import Attributes
 from pytest_taskcache.fingerprint.graph.special_names import is_dunder
 from pytest_taskcache.fingerprint.graph.web import Web
 from pytest_taskcache.fingerprint.links import Linker, Reference
-from pytest_taskcache.fingerprint.mentions import EVERYTHING, Mentions
+from pytest_taskcache.fingerprint.mentions import EVERYTHING, Import, Mentions
 from pytest_taskcache.fingerprint.qualnames import NAMES
-from pytest_taskcache.fingerprint.syntax import Import
 
 _NOWHERE = sys.maxsize
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from pytest_taskcache.fingerprint.builtin_names import BUILTINS
 from pytest_taskcache.fingerprint.inertness import is_neutral
-from pytest_taskcache.fingerprint.mentions import ClassShape, Mentions
+from pytest_taskcache.fingerprint.mentions import STAR, ClassShape, Import, Mentions, Uses
 from pytest_taskcache.fingerprint.skeleton.definitions import Definition
-from pytest_taskcache.fingerprint.syntax import STAR, Import, Uses, Writer, dotted
+from pytest_taskcache.fingerprint.syntax import Noted, dotted
 
 
 class Collected:
@@ -51,12 +51,15 @@ class Collected:
             )
         self.uses[unit] = uses
 
-    def note(self, imports: Iterable[Import], writer: Writer | None = None) -> None:
-        """Notes imports, and what a writer came across that is not its unit's alone."""
+    def note(self, noted: Noted) -> None:
+        """Notes what is not the matter of the unit alone that mentions it."""
+        self.add_imports(noted.imports)
+        self.declared |= noted.declared
+        self._guarded += noted.guarded
+
+    def add_imports(self, imports: Iterable[Import]) -> None:
+        """Notes what importing or calling something in the module may import."""
         self.imports.update(dict.fromkeys(imports))
-        if writer is not None:
-            self.declared |= writer.declared
-            self._guarded += writer.guarded
 
     def add_class(self, qualname: str, shape: ClassShape) -> ClassShape:
         """Notes a class; one that is defined twice has the shape of both, which is returned."""

@@ -6,8 +6,9 @@ import ast
 from dataclasses import dataclass
 
 from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.fingerprint.mentions import Uses
 from pytest_taskcache.fingerprint.qualnames import INSIDE
-from pytest_taskcache.fingerprint.syntax import FunctionNode, Uses, Writer, dotted
+from pytest_taskcache.fingerprint.syntax import FunctionNode, Noted, Writer, dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class Definition:
     nested: dict[str, str]
 
 
-def definition_of(node: FunctionNode, owner: str, *, direct: bool) -> tuple[Definition, Writer]:
-    """A definition at module or class level, and the writer that knows what it mentions."""
+def definition_of(node: FunctionNode, owner: str, *, direct: bool) -> tuple[Definition, Noted]:
+    """A definition at module or class level, and what was noted of it."""
     writer = _FunctionWriter(_receiver_of(node) if owner else "", owner)
     writer.function(node)
     signature = Writer()
@@ -43,12 +44,12 @@ def definition_of(node: FunctionNode, owner: str, *, direct: bool) -> tuple[Defi
         owner,
         node,
         direct,
-        signature.uses(),
+        signature.noted.uses(),
         [*signature.out, ast.get_docstring(node, clean=False) or ""],
         checksum(writer.out),
         writer.nested,
     )
-    return definition, writer
+    return definition, writer.noted
 
 
 class _FunctionWriter(Writer):
@@ -64,13 +65,13 @@ class _FunctionWriter(Writer):
     def function(self, node: FunctionNode) -> None:
         before = self._prefix, self._splits
         # Their code goes by a name that does not tell where it is.
-        self._splits &= not (self.declares_global(node.name) or _has_type_parameters(node))
+        self._splits &= not (self._is_global(node.name) or _has_type_parameters(node))
         super().function(node)
         self._prefix, self._splits = before
 
     def class_(self, node: ast.ClassDef) -> None:
         before = self._prefix, self._splits
-        self._splits &= not (self.declares_global(node.name) or _has_type_parameters(node))
+        self._splits &= not (self._is_global(node.name) or _has_type_parameters(node))
         self._prefix += f"{node.name}."
         super().class_(node)
         self._prefix, self._splits = before
@@ -87,6 +88,9 @@ class _FunctionWriter(Writer):
         known = self.nested.get(qualname, "")
         self.nested[qualname] = checksum((known, *found))
         self.out += ("\0", ast.get_docstring(node, clean=False) or "")
+
+    def _is_global(self, name: str) -> bool:
+        return name in self.noted.scope.declared
 
 
 def _receiver_of(node: FunctionNode) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pytest_taskcache.fingerprint.builtin_names import BUILTINS, NAMESPACE_READERS
 from pytest_taskcache.fingerprint.checksum import checksum
 from pytest_taskcache.fingerprint.inertness import is_inert
+from pytest_taskcache.fingerprint.mentions import STAR
 from pytest_taskcache.fingerprint.skeleton.collected import Collected
 from pytest_taskcache.fingerprint.skeleton.parsed import Digests
-from pytest_taskcache.fingerprint.syntax import STAR
 
 _SPECIAL_PREFIXES = ("pytest_", "__")
 _SPECIAL = frozenset(

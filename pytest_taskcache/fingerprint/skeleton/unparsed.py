@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pytest_taskcache.fingerprint.mentions import EVERYTHING, Mentions
+from pytest_taskcache.fingerprint.mentions import EVERYTHING, Import, Mentions, Uses
 from pytest_taskcache.fingerprint.skeleton.parsed import Digests, Module
-from pytest_taskcache.fingerprint.syntax import Import, Uses
 
 _IMPORT_LINES = re.compile(
     r"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^#\n]*)"

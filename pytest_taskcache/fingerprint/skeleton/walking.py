@@ -6,11 +6,11 @@ import ast
 from collections import Counter
 from collections.abc import Iterable
 
-from pytest_taskcache.fingerprint.mentions import ClassShape
+from pytest_taskcache.fingerprint.mentions import ClassShape, Import, Uses
 from pytest_taskcache.fingerprint.skeleton.collected import Collected
 from pytest_taskcache.fingerprint.skeleton.definitions import definition_of
 from pytest_taskcache.fingerprint.skeleton.effects import plugin_modules, targets_of
-from pytest_taskcache.fingerprint.syntax import FunctionNode, Import, Uses, Writer, dotted
+from pytest_taskcache.fingerprint.syntax import FunctionNode, Writer, dotted
 
 
 def walk(tree: ast.Module) -> tuple[Collected, list[str]]:
@@ -48,7 +48,7 @@ class _Walk:
         found = self._found
         writer = _UnitWriter(self, owner)
         writer.write(statement)
-        uses = writer.uses()
+        uses = writer.noted.uses()
         if owner:
             unit = "c:" + owner
             found.merge(unit, uses)
@@ -56,8 +56,8 @@ class _Walk:
             unit = f"s:{self._statements}"
             self._statements += 1
             found.uses[unit] = uses
-        found.note(uses.imports, writer)
-        for name in writer.stores:
+        found.note(writer.noted)
+        for name in writer.noted.stores:
             found.counts[owner][name] += 1
             if not owner and not isinstance(statement, ast.Import | ast.ImportFrom):
                 found.bindings.setdefault(name, []).append(unit)
@@ -65,20 +65,20 @@ class _Walk:
             for item in uses.imports:
                 if item.bound:
                     found.aliases.setdefault(item.bound, []).append(item)
-            found.note(Import(0, module, "", "") for module in plugin_modules(statement))
+            found.add_imports(Import(0, module, "", "") for module in plugin_modules(statement))
         found.effects += ((chain, unit) for chain in targets_of(statement))
         return writer.out
 
     def define(self, node: FunctionNode, owner: str, *, direct: bool) -> str:
         """The mark of a function definition, which is digested by itself."""
         found = self._found
-        definition, writer = definition_of(node, owner, direct=direct)
+        definition, noted = definition_of(node, owner, direct=direct)
         arguments = node.args
-        uses = writer.uses(
+        uses = noted.uses(
             argument.arg
             for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
         )
-        found.note(uses.imports, writer)
+        found.note(noted)
         unit = "f:" + definition.qualname
         found.merge(unit, uses)
         for nested in definition.nested:
@@ -99,7 +99,7 @@ class _Walk:
         header.write_all(node.bases)
         header.write_all(node.keywords)
         header.write_all(node.decorator_list)
-        found.merge(unit, header.uses())
+        found.merge(unit, header.noted.uses())
         counts = found.counts.setdefault(qualname, Counter())
         first = len(found.definitions)
         body = self.body(node.body, qualname)
@@ -126,15 +126,15 @@ class _UnitWriter(Writer):
         self._owner = owner
 
     def function(self, node: FunctionNode) -> None:
-        if self.at_top:
-            self.bind(node.name)
+        if self.noted.at_top:
+            self.noted.scope.stores.add(node.name)
             self.out.append(self._walk.define(node, self._owner, direct=False))
         else:
             super().function(node)
 
     def class_(self, node: ast.ClassDef) -> None:
-        if self.at_top:
-            self.bind(node.name)
+        if self.noted.at_top:
+            self.noted.scope.stores.add(node.name)
             self.out += self._walk.class_(node, self._owner)
         else:
             super().class_(node)
