@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pytest_taskcache.fingerprint.graph.special_names import comes_with_class
 from pytest_taskcache.fingerprint.graph.web import Web
 from pytest_taskcache.fingerprint.mentions import Mentions
-from pytest_taskcache.fingerprint.qualnames import INSIDE
+from pytest_taskcache.fingerprint.qualnames import INSIDE, NAMES
 
 
 class Attributes:
     """The functions, classes and variables of a set of modules by the last part of their names.
 
-    Their nodes are made here; so are those that stand for all of one name.
+    The nodes of all units are made here; those that stand for all of one name when it is first
+    asked for.
     """
 
     def __init__(self, mentions: Mapping[str, Mentions], web: Web) -> None:
@@ -45,6 +46,7 @@ class Attributes:
             for attribute in shape.attributes:
                 if not comes_with_class(attribute):
                     by_name.setdefault(attribute, []).append(web.node(path, "b:" + name))
+        web.node(path, "f:" + NAMES)
 
     def named(self, name: str) -> tuple[int, ...]:
         """The node that stands for an attribute of this name on anything; none where nothing is

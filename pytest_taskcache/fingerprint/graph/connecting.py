@@ -54,7 +54,6 @@ class _Connecting:
             for name in each.decorated:
                 fixture = self.web.ids[path, "f:" + name]
                 self._fixtures.setdefault(name.rpartition(".")[2], []).append(fixture)
-            self.web.node(path, "f:" + NAMES)
 
     def connect(self) -> None:
         """Draws all edges, once."""

@@ -43,7 +43,7 @@ class Hands:
         return found
 
     def _of_one(self, node: int) -> int:
-        nodes, edges = self._web.nodes, self._web.edges
+        nodes, edges, own = self._web.nodes, self._web.edges, self._own
         known = 0
         seen = set(edges[node])
         pending = list(seen)
@@ -52,7 +52,7 @@ class Hands:
             unit = nodes[target][1]
             if unit.startswith("f:"):
                 # How nested ones look from outside is part of the function around them.
-                known |= 0 if INSIDE in unit else self._own[target]
+                known |= 0 if INSIDE in unit else own[target]
                 continue
             fresh = [one for one in edges[target] if one not in seen]
             seen.update(fresh)
