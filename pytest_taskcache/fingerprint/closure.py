@@ -7,6 +7,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from types import FunctionType
 from typing import NamedTuple
@@ -27,38 +28,63 @@ class _Closed(NamedTuple):
     facts: tuple[tuple[Kind, str], ...]
 
 
+_PIECES = 4096
+"""Pieces kept at a time, each of a few kilobytes."""
+
+
+class _Seed(NamedTuple):
+    """What a function that ran counts as: a module and a qualified name; and its own name in
+    traces where no syntax tree has it, else ""."""
+
+    counts_as: tuple[str, str]
+    unknown: str
+
+
+class _Inside(NamedTuple):
+    """What the imports inside of some functions lead to, and what they rest on."""
+
+    modules: frozenset[str]
+    facts: frozenset[tuple[Kind, str]]
+
+
 class _Functions:
-    """The dependencies that the functions of a graph are, each made when it is first met.
+    """The dependencies that the functions of a graph are, each made when it is first met."""
 
-    ``name`` makes the name of the dependency from the function's.
-    """
-
-    def __init__(self, digest: Callable[[Kind, str], str], name: Callable[[str], str]) -> None:
+    def __init__(self, digest: Callable[[Kind, str], str]) -> None:
         self._digest = digest
-        self._name = name
         self._graph: NameGraph | None = None
-        self._made: list[Dependency] = []
-        self._known = 0
+        # Most questions share most of their pieces.
+        self._pieces: dict[tuple[int, bytes, bytes], list[Dependency]] = {}
 
     def forget(self) -> None:
         """Digests may have changed."""
         self._graph = None
 
-    def of(self, graph: NameGraph, mask: int) -> list[Dependency]:
-        """Those of a mask, sorted by the functions' names."""
-        if graph is not self._graph:
+    def of(self, graph: NameGraph, mask: int, seen: int) -> list[Dependency]:
+        """Those that a mask has for what they do, and another for how they look, sorted."""
+        if graph is not self._graph or len(self._pieces) > _PIECES:
             self._graph = graph
-            self._made = [_UNKNOWN] * len(graph.functions)
-            self._known = 0
-        made = self._made
-        for place in graph.members(mask & ~self._known):
-            name = self._name(graph.functions[place])
-            made[place] = Dependency(Kind.FUNCTION, name, self._digest(Kind.FUNCTION, name))
-        self._known |= mask
-        return [made[place] for place in graph.members(mask)]
+            self._pieces = {}
+        found: list[Dependency] = []
+        known = self._pieces
+        in_order = True
+        pairs = zip(graph.pieces(mask), graph.pieces(seen), strict=True)
+        for number, (ran, at_hand) in enumerate(pairs):
+            key = (number, ran, at_hand)
+            some = known.get(key)
+            if some is None:
+                some = known[key] = self._made(graph, *key)
+            if some:
+                in_order = in_order and (not found or found[-1] < some[0])
+                found += some
+        return found if in_order else sorted(found)
 
-
-_UNKNOWN = Dependency(Kind.FUNCTION, "", "")
+    def _made(self, graph: NameGraph, number: int, ran: bytes, at_hand: bytes) -> list[Dependency]:
+        functions = graph.functions
+        names = [functions[place] for place in graph.members(number, ran)]
+        names += (interface_name(functions[one]) for one in graph.members(number, at_hand))
+        digest = self._digest
+        return sorted([Dependency(Kind.FUNCTION, one, digest(Kind.FUNCTION, one)) for one in names])
 
 
 class Closure:
@@ -95,8 +121,10 @@ class Closure:
         self._around: dict[
             tuple[frozenset[str], frozenset[tuple[Kind, str]]], list[Dependency]
         ] = {}
-        self._ran_ones = _Functions(digest, str)
-        self._seen_ones = _Functions(digest, interface_name)
+        self._seeds: dict[str, _Seed] = {}
+        self._insides: dict[int, _Inside] = {}
+        self._linked = -1
+        self._functions = _Functions(digest)
         self._by_mask: dict[tuple[frozenset[str], int, int, int], tuple[Dependency, ...]] = {}
 
     def forget(self) -> None:
@@ -106,8 +134,9 @@ class Closure:
         self._closed_sets.clear()
         self._checked.clear()
         self._around.clear()
-        self._ran_ones.forget()
-        self._seen_ones.forget()
+        self._seeds.clear()
+        self._insides.clear()
+        self._functions.forget()
         self._answers.clear()
         self._by_mask.clear()
 
@@ -129,8 +158,9 @@ class Closure:
     def _compute(
         self, functions: frozenset[str], modules: frozenset[str], ran: Sequence[str] | None
     ) -> tuple[Dependency, ...]:
-        seeds = [self._known(function) for function in functions]
-        wanted = modules | {path for path, _ in seeds}
+        counted = [self._seed(function) for function in functions]
+        seeds = [one.counts_as for one in counted]
+        wanted = modules.union([path for path, _ in seeds])
         unseen = None if ran is None else self._unseen_in(ran)
         while True:
             closed = self._close(wanted, unseen)
@@ -143,15 +173,13 @@ class Closure:
             if reached.asks:
                 more = self._present
             if unseen is not None:
-                more = more.union(*(links.modules for links in self._inside(graph, reached)))
+                more |= self._inside(graph, reached.importing).modules
             if more <= closed.modules:
                 break
             wanted |= more
         found = self._dependencies(graph, closed, reached)
         # A function that is in no syntax tree (generated code) still has a digest: none.
-        unknown = {
-            f"{path}::{name}" for path, name in seeds if name and name not in self._functions(path)
-        }
+        unknown = {one.unknown for one in counted if one.unknown}
         if not unknown:
             return found
         extra = (self._dependency(Kind.FUNCTION, name) for name in unknown)
@@ -168,10 +196,22 @@ class Closure:
             self._unseen = (found, len(ran))
         return found
 
-    def _inside(self, graph: NameGraph, reached: Reached) -> list[Links]:
-        """The links of the imports inside of the functions that were reached, and of all others
-        around that ran but tests: what these loaded may have left something behind."""
-        return [self._linker.of_function(*one) for one in graph.places(reached.importing)]
+    def _inside(self, graph: NameGraph, importing: int) -> _Inside:
+        """What the imports inside of these functions lead to: of those that were reached, and
+        of all others around that ran but tests. What these loaded may have left something
+        behind."""
+        version = self._linker.version()
+        if version != self._linked or len(self._insides) > _PIECES:
+            self._insides.clear()
+            self._linked = version
+        known = self._insides.get(importing)
+        if known is None:
+            links = [self._linker.of_function(*one) for one in graph.places(importing)]
+            known = self._insides[importing] = _Inside(
+                frozenset(chain.from_iterable(one.modules for one in links)),
+                frozenset(chain.from_iterable(one.facts for one in links)),
+            )
+        return known
 
     def _among(self, graph: NameGraph, ran: Sequence[str]) -> int:
         """The mask of the functions that ran; only those added since are looked at."""
@@ -184,17 +224,19 @@ class Closure:
         self._ran = known
         return known[2]
 
-    def _known(self, function: str) -> tuple[str, str]:
-        """The module and name that a function that ran counts under: the innermost function of
-        the syntax tree that holds it."""
-        path, name = _split(function)
-        while name not in self._functions(path) and (around := function_around(name)):
-            name = around
-        return path, name
-
-    def _functions(self, path: str) -> Collection[str]:
-        digests = self._modules.digests(path)
-        return () if digests is None else digests.functions
+    def _seed(self, function: str) -> _Seed:
+        """What a function that ran counts as: the innermost function of the syntax tree that
+        holds it."""
+        known = self._seeds.get(function)
+        if known is None:
+            path, name = _split(function)
+            digests = self._modules.digests(path)
+            functions: Collection[str] = () if digests is None else digests.functions
+            while name not in functions and (around := function_around(name)):
+                name = around
+            unknown = f"{path}::{name}" if name and name not in functions else ""
+            known = self._seeds[function] = _Seed((path, name), unknown)
+        return known
 
     def _dependencies(
         self, graph: NameGraph, closed: _Closed, reached: Reached
@@ -202,23 +244,21 @@ class Closure:
         key = (closed.modules, reached.mask, reached.seen, reached.importing)
         known = self._by_mask.get(key)
         if known is None:
-            facts = {*closed.facts}
-            for links in self._inside(graph, reached):
-                facts.update(links.facts)
-            place = (closed.modules, frozenset(facts))
+            place = (closed.modules, self._inside(graph, reached.importing).facts)
             around = self._around.get(place)
             if around is None:
-                wanted = {*facts, *((Kind.MODULE, name) for name in closed.modules)}
+                wanted = {*closed.facts, *place[1]}
+                wanted.update((Kind.MODULE, name) for name in closed.modules)
                 around = sorted(self._dependency(kind, name) for kind, name in wanted)
                 self._around[place] = around
-            found = self._ran_ones.of(graph, reached.mask)
-            if reached.seen:
-                found = sorted((*found, *self._seen_ones.of(graph, reached.seen)))
+            found = self._functions.of(graph, reached.mask, reached.seen)
             # Sorted already: kinds before functions, functions, kinds after them.
             first = bisect_left(around, (Kind.FUNCTION,))
             last = bisect_left(around, (Kind.FUNCTION + "\0",))
-            if first < last:
-                found = sorted({*found, *around[first:last]})
+            for one in around[first:last]:
+                index = bisect_left(found, one)
+                if index == len(found) or found[index] != one:
+                    found.insert(index, one)
             known = (*around[:first], *found, *around[last:])
             self._by_mask[key] = known
         return known
@@ -285,6 +325,7 @@ class Closure:
             mentions = {name: self._modules.mentions(name) for name in wanted}
             self._graph = NameGraph(mentions, self._linker)
         self.graphs += 1
+        self._insides.clear()
         self._by_mask.clear()
         self._answers.clear()
         return self._graph

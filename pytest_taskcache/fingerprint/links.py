@@ -159,6 +159,11 @@ class Linker:
             found = self._finder.find_in(found.search, part)
         return found
 
+    def version(self) -> int:
+        """Another number when directories or the path have changed, so that links may have."""
+        self._refresh()
+        return self._version
+
     def of(self, name: str, *, functions: bool) -> Links:
         """The links of a module, by the name of its file; with those of the imports inside of
         its functions, or without."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from types import CodeType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque
+from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation import environ
-from pytest_taskcache.observation.closures import Closures
-from pytest_taskcache.observation.findings import Findings, changed
+from pytest_taskcache.observation.closures import Closure, Closures
+from pytest_taskcache.observation.findings import Digests, Doubts, Findings, changed
 from pytest_taskcache.observation.imports import source_of
 from pytest_taskcache.observation.ledger import Ledger
 from pytest_taskcache.observation.scratch import Scratch
@@ -26,6 +27,27 @@ if TYPE_CHECKING:
 _PATHS = (Kind.FILE, Kind.STAT, Kind.LISTING)
 _WRITTEN = 8
 _SETS = 64
+
+
+class _Composed(NamedTuple):
+    """A trace, what it was made of, and what that did not agree on."""
+
+    closure: Closure
+    absorbed: tuple[Sequence[Dependency], ...]
+    found: Digests
+    trace: Trace
+    changes: Doubts
+
+    def is_of(
+        self, closure: Closure, absorbed: Sequence[Sequence[Dependency]], found: Digests
+    ) -> bool:
+        """Whether these very objects, and equal findings, would make the same."""
+        return (
+            self.closure is closure
+            and len(self.absorbed) == len(absorbed)
+            and all(map(operator.is_, self.absorbed, absorbed))
+            and self.found == found
+        )
 
 
 class Settling:
@@ -48,6 +70,7 @@ class Settling:
         self._findings = findings
         self._traces = Traces()
         self._variables: dict[str, tuple[bytes | None, set[str]]] = {}
+        self._composed: dict[int, _Composed] = {}
         self._sets: dict[int, tuple[Sequence[Dependency], frozenset[Dependency]]] = {}
 
     def settle(self, window: OpenWindow) -> Observed:
@@ -68,27 +91,43 @@ class Settling:
         extra, doubts = self._findings.of_window(
             sightings, lambda kind, path: self._is_derived(window, kind, path)
         )
-        for group in window.absorbed:
-            # Mostly the closure has it all: a set tells in a fraction of the time.
-            for dependency in self._set_of(group).difference(closure.ordered):
-                key = (dependency.kind, dependency.name)
-                if extra.setdefault(key, dependency.digest) != dependency.digest:
-                    doubts[changed(dependency.name)] = None
-                    extra[key] = dependency.digest
-        untrusted = {**sightings.untrusted, **closure.untrusted, **doubts}
-        new: list[Dependency] = []
-        for (kind, name), digest in extra.items():
-            known = closure.digest(kind, name)
-            if known is None:
-                new.append(Dependency(kind, name, digest))
-            elif known != digest:
-                untrusted[changed(name)] = None
-        ordered = closure.ordered
-        trace = self._traces.of((*ordered, *new)) if new else self._traces.of_sorted(ordered)
+        trace, changes = self._compose(closure, window.absorbed, extra)
+        untrusted = {**sightings.untrusted, **closure.untrusted, **doubts, **changes}
         self._own(window, trace.digest)
         written = islice(sightings.changed, _WRITTEN)
         names = tuple(self._fingerprints.name_of(path) for path in written)
         return Observed(trace, tuple(opaque), tuple(untrusted), names)
+
+    def _compose(
+        self, closure: Closure, absorbed: Sequence[Sequence[Dependency]], found: Digests
+    ) -> tuple[Trace, Doubts]:
+        """The trace of a closure, of what was absorbed, and of what else was found; and what
+        these do not agree on. The same for all rows of a parametrized test."""
+        known = self._composed.get(id(closure))
+        if known is not None and known.is_of(closure, absorbed, found):
+            return known.trace, known.changes
+        extra = dict(found)
+        changes: Doubts = {}
+        for group in absorbed:
+            # Mostly the closure has it all: a set tells in a fraction of the time.
+            for dependency in self._set_of(group).difference(closure.ordered):
+                key = (dependency.kind, dependency.name)
+                if extra.setdefault(key, dependency.digest) != dependency.digest:
+                    changes[changed(dependency.name)] = None
+                    extra[key] = dependency.digest
+        new: list[Dependency] = []
+        for (kind, name), digest in extra.items():
+            present = closure.digest(kind, name)
+            if present is None:
+                new.append(Dependency(kind, name, digest))
+            elif present != digest:
+                changes[changed(name)] = None
+        ordered = closure.ordered
+        trace = self._traces.of((*ordered, *new)) if new else self._traces.of_sorted(ordered)
+        if len(self._composed) >= _SETS:
+            self._composed.clear()
+        self._composed[id(closure)] = _Composed(closure, tuple(absorbed), found, trace, changes)
+        return trace, changes
 
     def _set_of(self, group: Sequence[Dependency]) -> frozenset[Dependency]:
         """A group of dependencies as a set, made once: that of a conftest comes with each test."""

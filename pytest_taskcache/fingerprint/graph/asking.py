@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pytest_taskcache.fingerprint.graph.closing import reachable
 from pytest_taskcache.fingerprint.graph.connecting import connect
 from pytest_taskcache.fingerprint.graph.hands import Hands
-from pytest_taskcache.fingerprint.graph.masks import bits_of, set_bits
+from pytest_taskcache.fingerprint.graph.masks import bits_in, bits_of, pieces_of, set_bits
 from pytest_taskcache.fingerprint.links import Linker
 from pytest_taskcache.fingerprint.mentions import Mentions
 
@@ -129,6 +129,11 @@ class NameGraph:
         names that are not bound at all where their absence matters."""
         return self._bits.names
 
-    def members(self, mask: int) -> list[int]:
-        """The functions of a mask, by their places among ``functions``, ascending."""
-        return set_bits(mask)
+    def pieces(self, mask: int) -> list[bytes]:
+        """A mask cut into pieces, as many for each, for `members`."""
+        return pieces_of(mask, len(self._bits.names))
+
+    def members(self, number: int, piece: bytes) -> list[int]:
+        """The functions of a piece, given its number among the pieces, by their places among
+        ``functions``, ascending."""
+        return bits_in(number, piece)

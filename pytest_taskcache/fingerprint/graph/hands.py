@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pytest_taskcache.fingerprint.graph.masks import Bits, set_bits
+from pytest_taskcache.fingerprint.graph.masks import Bits, bits_in, pieces_of
 from pytest_taskcache.fingerprint.graph.web import Web
 from pytest_taskcache.fingerprint.qualnames import INSIDE
+
+_KEPT = 4096
+"""Answers kept at a time, each as large as a mask."""
 
 
 class Hands:
@@ -15,31 +18,27 @@ class Hands:
         self._own = bits.own
         self._functions = bits.nodes
         self._near: dict[int, int] = {}
-        self._common = (0, 0)
+        self._pieces: dict[tuple[int, bytes], int] = {}
 
     def of(self, mask: int) -> int:
         """The functions that those of a mask can get hold of in one step: by naming them, or
         variables, classes or attributes that may hold them."""
-        # Most tests of a project share most of what they reach: that part is done once.
-        base, found = self._common
-        if base & ~mask:
-            shared = base & mask
-            if shared.bit_count() * 2 < base.bit_count():
-                return self._of_each(mask)
-            base, found = shared, self._of_each(shared)
-            self._common = base, found
-        elif not base:
-            base, found = mask, self._of_each(mask)
-            self._common = base, found
-        return found | self._of_each(mask & ~base)
+        if len(self._pieces) > _KEPT:
+            self._pieces.clear()
+        found = 0
+        for key in enumerate(pieces_of(mask, len(self._functions))):
+            known = self._pieces.get(key)
+            found |= self._of_piece(key) if known is None else known
+        return found
 
-    def _of_each(self, mask: int) -> int:
+    def _of_piece(self, key: tuple[int, bytes]) -> int:
         found = 0
         near, functions = self._near.get, self._functions
-        for bit in set_bits(mask):
+        for bit in bits_in(*key):
             node = functions[bit]
             known = near(node)
             found |= self._of_one(node) if known is None else known
+        self._pieces[key] = found
         return found
 
     def _of_one(self, node: int) -> int:

@@ -22,6 +22,22 @@ def set_bits(mask: int) -> list[int]:
     ]
 
 
+_PIECE = 32
+"""Bytes of a mask for which answers are kept: masks that differ share most of them."""
+
+
+def pieces_of(mask: int, count: int) -> list[bytes]:
+    """A mask of ``count`` functions in pieces of one length, but for the last."""
+    data = mask.to_bytes((count + 7) // 8, "little")
+    return [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
+
+
+def bits_in(number: int, piece: bytes) -> list[int]:
+    """The numbers of the bits that are set in a piece, given its own number, ascending."""
+    first = number * _PIECE * 8
+    return [first + bit for bit in set_bits(int.from_bytes(piece, "little"))]
+
+
 @dataclass(frozen=True, slots=True)
 class Bits:
     """The bits of a web's functions, in the order of their names, so that what a mask stands

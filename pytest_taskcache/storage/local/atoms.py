@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import cast
 
 from pytest_taskcache.model.dependency import Dependency, Trace
 from pytest_taskcache.model.key import Part
@@ -72,31 +73,35 @@ class Atoms:
 
     def intern(self, connection: sqlite3.Connection, atoms: Sequence[Atom]) -> list[int]:
         """The ids of atoms, adding those that are new."""
+        known = self._ids.get
+        found = list(map(known, atoms))
+        if None in found:
+            pairs = zip(atoms, found, strict=True)
+            self._add(connection, list(dict.fromkeys(atom for atom, id_ in pairs if id_ is None)))
+            found = [
+                known(atom) if id_ is None else id_ for atom, id_ in zip(atoms, found, strict=True)
+            ]
+        return cast("list[int]", found)
+
+    def _add(self, connection: sqlite3.Connection, missing: Sequence[Atom]) -> None:
+        """Learns the ids of atoms that are not known here, adding those that are nowhere."""
         known = self._ids
-        try:
-            return [known[atom] for atom in atoms]
-        except KeyError:
-            pass  # some are new here
-        missing = [atom for atom in dict.fromkeys(atoms) if atom not in known]
-        if missing:
-            hashes = {atom: encoding.atom_hash(atom) for atom in missing}
-            for chunk in chunked(list(hashes.values())):
-                rows = connection.execute(
-                    f"SELECT id, kind, name, digest FROM atoms WHERE hash IN ({marks(chunk)})",
-                    chunk,
+        hashes = {atom: encoding.atom_hash(atom) for atom in missing}
+        for chunk in chunked(list(hashes.values())):
+            rows = connection.execute(
+                f"SELECT id, kind, name, digest FROM atoms WHERE hash IN ({marks(chunk)})", chunk
+            )
+            for id_, kind, name, digest in rows:
+                known[kind, encoding.from_sql(name), digest] = id_
+        for atom in missing:
+            if atom not in known:
+                kind, name, digest = atom
+                cursor = connection.execute(
+                    "INSERT INTO atoms (hash, kind, name, digest) VALUES (?, ?, ?, ?)",
+                    (hashes[atom], str(kind), encoding.to_sql(name), digest),
                 )
-                for id_, kind, name, digest in rows:
-                    known[kind, encoding.from_sql(name), digest] = id_
-            for atom in missing:
-                if atom not in known:
-                    kind, name, digest = atom
-                    cursor = connection.execute(
-                        "INSERT INTO atoms (hash, kind, name, digest) VALUES (?, ?, ?, ?)",
-                        (hashes[atom], str(kind), encoding.to_sql(name), digest),
-                    )
-                    assert cursor.lastrowid is not None
-                    known[atom] = cursor.lastrowid
-        return [known[atom] for atom in atoms]
+                assert cursor.lastrowid is not None
+                known[atom] = cursor.lastrowid
 
     def intern_trace(self, connection: sqlite3.Connection, trace: Trace) -> int:
         """The row id of a trace, adding it if it is new."""
