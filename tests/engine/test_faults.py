@@ -178,7 +178,9 @@ def test_a_full_disk(closed, events):
         big(1)
         old = resource.getrlimit(resource.RLIMIT_FSIZE)
         import signal
+        import sys
 
+        bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
         try:
@@ -188,6 +190,7 @@ def test_a_full_disk(closed, events):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
             signal.signal(signal.SIGXFSZ, before)
+            sys.dont_write_bytecode = bytecode
         assert reasons(events)
         assert "not stored" in {event.reason for event in events.of(Computed)}
         assert big(1) == [1] * 20_000

@@ -343,6 +343,7 @@ def test_a_disk_that_takes_nothing(directory: Path) -> None:
     said = limited(
         directory,
         """
+sys.dont_write_bytecode = True
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
 try:

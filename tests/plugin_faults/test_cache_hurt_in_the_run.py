@@ -11,7 +11,8 @@ import pytest
 from hurt_project import ALL_COUNTED, HurtProject, Ran, check_recovered, check_unharmed
 
 NO_FILE_GROWS = """
-    import resource
+    import resource, sys
+    sys.dont_write_bytecode = True  # Python itself would leave a part of a module's
     resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
 """
 
