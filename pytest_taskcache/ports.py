@@ -225,6 +225,9 @@ class Window(Protocol):
     def close(self) -> Observed:
         """Ends the window; what it saw. To be called once; never raises."""
 
+    def discard(self) -> None:
+        """Ends the window instead, where nobody asks what it saw. Never raises."""
+
 
 class Observation(Protocol):
     """Sees what computations touch, and verifies what was seen."""

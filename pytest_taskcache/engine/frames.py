@@ -50,16 +50,25 @@ class Frames:
             self._open.append(frame)
         return frame
 
+    def discard(self, frame: Frame) -> None:
+        """Ends a frame of which nothing is to be kept, which costs next to nothing."""
+        self._end(frame)
+        if frame.window is not None:
+            frame.window.discard()
+
     def close(self, frame: Frame) -> Observed:
         """Ends the frame; what its window saw, with the opaque deeds it inherited."""
-        with self._guard:
-            if frame in self._open:
-                self._open.remove(frame)
+        self._end(frame)
         observed = frame.window.close() if frame.window is not None else Observed()
         if not frame.opaque:
             return observed
         deeds = dict.fromkeys((*observed.opaque, *frame.opaque))
         return replace(observed, opaque=tuple(deeds))
+
+    def _end(self, frame: Frame) -> None:
+        with self._guard:
+            if frame in self._open:
+                self._open.remove(frame)
 
     def absorb(self, basis: Basis) -> None:
         """Credits a used value to every open frame."""

@@ -144,6 +144,7 @@ class Observatory:
                 self._sightings(environ.snapshot()),
                 file_of_subject(subject),
                 self._close,
+                self._settle,
                 self._settling.inherit,
             )
             if not self._armed:
@@ -228,18 +229,21 @@ class Observatory:
         if segments.current is None:
             instruments.code.rest()
 
-    def _close(self, window: OpenWindow) -> Observed:
-        if self._forked:
-            # Another thread may have held any lock of ours when this process was forked.
-            return Observed(untrusted=("nothing was observed (forked child)",))
+    def _close(self, window: OpenWindow) -> None:
+        # In a forked child any lock of ours may be held for ever, by a thread that is not here.
+        if self._forked or not any(one is window for one in self._windows):
+            return
         with muted():
-            if any(one is window for one in self._windows):
-                if self._armed:
-                    self._end(window)
-                self._windows = tuple(one for one in self._windows if one is not window)
-                board.update()
-            with instruments.code.unseen():
-                return self._settling.settle(window)
+            if self._armed:
+                self._end(window)
+            self._windows = tuple(one for one in self._windows if one is not window)
+            board.update()
+
+    def _settle(self, window: OpenWindow) -> Observed:
+        if self._forked:
+            return Observed(untrusted=("nothing was observed (forked child)",))
+        with muted(), instruments.code.unseen():
+            return self._settling.settle(window)
 
     # ---------------------------------------------------------------------- listening
 

@@ -22,6 +22,7 @@ class OpenWindow:
         self,
         sightings: Sightings,
         subject: str | None,
+        end: Callable[[OpenWindow], None],
         settle: Callable[[OpenWindow], Observed],
         inherit: Callable[[OpenWindow, Sequence[Dependency]], Sequence[Dependency]],
     ) -> None:
@@ -33,6 +34,7 @@ class OpenWindow:
         self.listeners = Listeners()
         self.absorbed: list[Sequence[Dependency]] = []
         self.upstream: set[str] = set()
+        self._end = end
         self._settle = settle
         self._inherit = inherit
         self._observed: Observed | None = None
@@ -67,6 +69,7 @@ class OpenWindow:
         """Ends the window; what it saw. Never raises; asked again, gives the same."""
         if self._observed is None:
             try:
+                self._end(self)
                 self._observed = self._settle(self)
             except Exception as error:
                 # The computation is done and its value is right: only its trace is lost, and
@@ -74,3 +77,9 @@ class OpenWindow:
                 reason = f"observation failed: {type(error).__name__}: {error}"
                 self._observed = Observed(untrusted=(reason,))
         return self._observed
+
+    def discard(self) -> None:
+        """As ports.Window.discard."""
+        if self._observed is None:
+            self._observed = Observed(untrusted=("nobody asked what it saw",))
+            self._end(self)

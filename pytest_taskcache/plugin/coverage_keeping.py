@@ -320,6 +320,11 @@ class CoveredFrames(Frames):
         self._coverage.begin(frame)
         return frame
 
+    def discard(self, frame: Frame) -> None:
+        """As Frames.discard."""
+        self._coverage.end(frame)
+        super().discard(frame)
+
     def close(self, frame: Frame) -> Observed:
         """As Frames.close."""
         self._coverage.end(frame)

@@ -30,10 +30,10 @@ def outcome_options(facts: Facts, settings: Settings) -> Options | Uncacheable |
     Raises pytest.UsageError for a mark that cannot work, on whatever test it stands.
     """
     item = facts.item
-    marks = [mark for mark in facts.marks if mark.name == "cached"]
-    for mark in marks:
-        _check_mark(mark, item)
-    own = next((mark for mark in marks if not _only_fixtures(mark)), None)
+    for mark in facts.marks:
+        if mark.name == "cached":
+            _check_mark(mark, item)
+    own = own_mark(facts)
     if settings.tests is Tests.NONE or (own is None and settings.tests is not Tests.ALL):
         return None
     if own is not None and own.args and own.args[0] is False:
@@ -48,6 +48,11 @@ def outcome_options(facts: Facts, settings: Settings) -> Options | Uncacheable |
     if own is None:
         return _unmarked(settings.tests_max_age)
     return _options_of(own, item, settings.tests_max_age)
+
+
+def own_mark(facts: Facts) -> pytest.Mark | None:
+    """The closest mark that is about the outcome of the test, not only about its fixtures."""
+    return next((m for m in facts.marks if m.name == "cached" and not _only_fixtures(m)), None)
 
 
 def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:

@@ -28,7 +28,7 @@ from pytest_taskcache.plugin.doctests import run_in_its_modules
 from pytest_taskcache.plugin.facts import Facts, facts_of
 from pytest_taskcache.plugin.flakiness import Flakiness
 from pytest_taskcache.plugin.outcome_key import OutcomeKeys
-from pytest_taskcache.plugin.outcome_options import outcome_options
+from pytest_taskcache.plugin.outcome_options import outcome_options, own_mark
 from pytest_taskcache.plugin.randomness import Randomness
 from pytest_taskcache.plugin.replay import replay
 from pytest_taskcache.plugin.reports import to_json, warning_to_json
@@ -184,6 +184,12 @@ class Outcomes:
             return
         duration = time.perf_counter() - attempt.started
         observed = Observed()
+        told = self._teller(engine, running, duration)
+        if attempt.frame is not None and self._is_too_fast(candidate, duration, passed=passed):
+            engine.frames.discard(attempt.frame)
+            attempt.frame = None
+            least = self._session.settings.tests_min_duration.total_seconds()
+            told(Refusal(f"faster than {least * 1000:g} ms", "taskcache_tests_min_duration"))
         if attempt.frame is not None:
             if isinstance(running.item, DoctestItem):
                 run_in_its_modules(running.item)
@@ -195,21 +201,6 @@ class Outcomes:
         self._session.verification.compare(running, attempt, passed=passed)
         if attempt.frame is None:
             return
-        identity = candidate.computation.context.identity
-
-        def told(refusal: Refusal | None) -> None:
-            engine.notify(
-                Computed(
-                    Subject.TEST,
-                    identity,
-                    duration,
-                    refusal is None,
-                    refusal.reason if refusal is not None else "",
-                    refusal.detail if refusal is not None else "",
-                    running.nodeid,
-                )
-            )
-
         refusal = self._record(
             engine, running, attempt, candidate, observed, duration, passed, told
         )
@@ -274,6 +265,39 @@ class Outcomes:
         if isinstance(found, Fault):
             engine.notify(Faulted(found.reason, found.detail))
         return found
+
+    def _teller(
+        self, engine: Engine, running: Running, duration: float
+    ) -> Callable[[Refusal | None], None]:
+        """Tells that the test ran, and why it is not kept (None: it is)."""
+
+        def told(refusal: Refusal | None) -> None:
+            file, _, name = running.nodeid.partition("::")
+            engine.notify(
+                Computed(
+                    Subject.TEST,
+                    Identity(file, name),
+                    duration,
+                    refusal is None,
+                    refusal.reason if refusal is not None else "",
+                    refusal.detail if refusal is not None else "",
+                    running.nodeid,
+                )
+            )
+
+        return told
+
+    def _is_too_fast(self, candidate: Candidate | None, duration: float, *, passed: bool) -> bool:
+        """Whether recording this pass would cost more than it is worth to the user. What is asked
+        for by a mark, or is to be compared, is recorded however fast it is."""
+        least = self._session.settings.tests_min_duration.total_seconds()
+        return (
+            passed
+            and duration < least
+            and candidate is not None
+            and candidate.expected is None
+            and own_mark(candidate.facts) is None
+        )
 
     def _recording(self, candidate: Candidate) -> bool:
         engine = self._session.engine
