@@ -18,7 +18,7 @@ from typing import Any
 
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.fingerprint.values import digest_arguments, digest_value
+from pytest_taskcache.digests.values.digest import digest_arguments, digest_value
 
 ROUNDS = 7
 

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pytest_taskcache.config.standalone import Cache
     from pytest_taskcache.decorator import CachedFunction, State, cached
+    from pytest_taskcache.digests.values.hashers import register_hasher
     from pytest_taskcache.engine.scopes import get_transaction, transaction
     from pytest_taskcache.engine.validators import (
         all_inputs,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         UndigestableError,
         UnknownInputError,
     )
-    from pytest_taskcache.fingerprint.hashers import register_hasher
     from pytest_taskcache.locking.file import FileLockManager
     from pytest_taskcache.locking.memory import MemoryLockManager
     from pytest_taskcache.locking.postgres import PostgresLockManager

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from pytest_taskcache import __version__
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storages import StorageFactory
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine.cache import Engine, Parts
 from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import MissingExtraError, StorageError
-from pytest_taskcache.fingerprint.present import Present
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.settled import Settled
 from pytest_taskcache.model.event import Event, Faulted

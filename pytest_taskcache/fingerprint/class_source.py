@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.fingerprint.naming import is_installed, qualified_name
+from pytest_taskcache.digests.values.type_names import is_installed, qualified_name
 
 
 def class_sources(cls: type) -> list[tuple[str, str]]:

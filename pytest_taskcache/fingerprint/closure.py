@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import NamedTuple
 
-from pytest_taskcache.fingerprint.collecting import uncollected
+from pytest_taskcache.digests.values.collecting import uncollected
 from pytest_taskcache.fingerprint.graph import NameGraph, Reached
 from pytest_taskcache.fingerprint.links import Linker, Links
 from pytest_taskcache.fingerprint.mentions import STAR
@@ -368,7 +368,7 @@ def loaded_files(is_first_party: Callable[[str], bool]) -> list[str]:
 def reachable_source(function: FunctionType, root: Path) -> list[Dependency]:
     """The source of everything of the project that is reachable by name from a function, its
     modules' skeletons included; needs no observation. Empty for a function from elsewhere."""
-    from pytest_taskcache.fingerprint.present import Present
+    from pytest_taskcache.digests.present import Present
 
     present = Present(root, temporary=None, ignore=(), shelf=None, clock=time.time_ns)
     code = function.__code__

@@ -8,9 +8,9 @@ from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pytest_taskcache.fingerprint.callables import TaskCode
-from pytest_taskcache.fingerprint.terms import Anchors
-from pytest_taskcache.fingerprint.values import digest_value
+from pytest_taskcache.digests.values.callables import TaskCode
+from pytest_taskcache.digests.values.digest import digest_value
+from pytest_taskcache.digests.values.terms import Anchors
 
 _IMMUTABLE = frozenset({type(None), bool, int, str, bytes})
 

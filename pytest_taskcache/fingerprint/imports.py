@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from pytest_taskcache.fingerprint.files import is_racy
+from pytest_taskcache.digests.files import is_racy
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _SUFFIXES = (*_EXTENSIONS, *importlib.machinery.SOURCE_SUFFIXES, ".pyc")

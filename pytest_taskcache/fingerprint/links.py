@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.fingerprint.imports import Finder, Form, Location
 from pytest_taskcache.fingerprint.mentions import STAR, TEXT, Import
 from pytest_taskcache.fingerprint.modules import Modules

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_taskcache.fingerprint.checksum import checksum_bytes
-from pytest_taskcache.fingerprint.collecting import uncollected
+from pytest_taskcache.checksum import checksum_bytes
+from pytest_taskcache.digests.values.collecting import uncollected
 from pytest_taskcache.fingerprint.mentions import ClassShape, Import, Mentions, Uses
 from pytest_taskcache.fingerprint.skeleton import Digests, Module, parse_module, unparsed_module
 from pytest_taskcache.model.dependency import ABSENT

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
 
 _SUFFIXES = (".dist-info", ".egg-info", ".egg-link")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
-from pytest_taskcache.fingerprint.checksum import checksum
-from pytest_taskcache.fingerprint.files import identity_of
+from pytest_taskcache.checksum import checksum
+from pytest_taskcache.digests.files import identity_of
 from pytest_taskcache.fingerprint.syntax import FunctionNode, Writer
 
 _Node: TypeAlias = FunctionNode | ast.Lambda

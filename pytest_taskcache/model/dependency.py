@@ -42,6 +42,11 @@ class Kind(StrEnum):
     """Absolute module name whose import was tried; digest of where it is found, or absent."""
     INTERPRETER = "interpreter"
     """``python``; digest of implementation, version, platform and flags."""
+    CODE = "code"
+    """``digest:position:ran`` of a code log: the functions that ran in a window, and how far the
+    log had come when it closed; digest of the log, which is a shared part."""
+    TRACE = "trace"
+    """Digest of a shared trace, e.g. that of a fixture; the same digest."""
     SETTING = "setting"
     """Name of a pytest option or ini value; digest of its present value."""
 
@@ -67,16 +72,32 @@ class Opaque(NamedTuple):
         return f"{self.kind} ({self.detail})" if self.detail else self.kind
 
 
+class Blob(NamedTuple):
+    """A further result that a record refers to: one file of a tree, a shared part of a trace.
+
+    ``digest`` is xxh3-128 in hexadecimal and names it in result storage; ``sha256`` is filled
+    where records are signed, else empty. ``size`` in bytes.
+    """
+
+    digest: str
+    size: int
+    sha256: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """The dependencies of one execution, sorted, each (kind, name) once.
 
     ``digest`` names the trace; two traces are equal when their digests are. Storages return the
-    same object for the same digest where they can, so that it is verified once.
+    same object for the same digest where they can, so that it is verified once. A trace is a
+    tree: dependencies of the kinds CODE and TRACE stand for parts that many traces share.
+    ``uses`` lists all of these parts, those of the parts included: results that must be there
+    before the record is, and for as long as it is.
     """
 
     dependencies: tuple[Dependency, ...] = ()
     digest: str = field(default="")
+    uses: tuple[Blob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

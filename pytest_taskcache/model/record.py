@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_taskcache.model.dependency import Blob as Blob
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.key import Identity, Part
 
 VARIANTS = 16
 """How many variants of one key are kept and offered, newest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A further result that a result refers to, e.g. one file of a tree.
-
-    ``digest`` is xxh3-128 in hexadecimal and names it in result storage; ``sha256`` is filled
-    where records are signed, else empty. ``size`` in bytes.
-    """
-
-    digest: str
-    size: int
-    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from types import FunctionType
 from typing import Any
 
 from pytest_taskcache.decorator import Spec
+from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import SerializationError, UndigestableError
-from pytest_taskcache.fingerprint.values import digest_value
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result
 from pytest_taskcache.plugin.attribute_reads import reads_of, reads_of_self

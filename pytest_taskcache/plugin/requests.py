@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.values import digest_value
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.ports import Fingerprints

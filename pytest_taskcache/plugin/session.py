@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_taskcache.config.settings import Settings, Tests
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.fingerprint.present import Present
 from pytest_taskcache.model.event import Decided, Event, Faulted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.values import digest_value
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.pytest_private import written_ini
 

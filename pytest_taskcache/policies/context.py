@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pytest_taskcache.fingerprint.values import digest_arguments
+from pytest_taskcache.digests.values.digest import digest_arguments
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.ports import Fingerprints

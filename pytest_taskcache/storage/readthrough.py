@@ -40,7 +40,7 @@ class ReadThrough:
         ready = []
         with self._lock:
             for variant in variants:
-                missing = {digest for digest, _ in results_of(variant.result)}
+                missing = {digest for digest, _ in results_of(variant)}
                 if not missing:
                     ready.append(variant)
                     continue

@@ -17,11 +17,11 @@ from typing import Any
 
 import xxhash
 
-from pytest_taskcache.model.dependency import Dependency, Kind, Trace
+from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
-from pytest_taskcache.model.record import Blob, Result, Variant
+from pytest_taskcache.model.record import Result, Variant
 
-FORMAT = 1
+FORMAT = 2
 """Version of this encoding; bytes of any other version read as absent."""
 
 _KINDS = {str(kind): kind for kind in Kind}
@@ -51,6 +51,7 @@ def encode_variant(variant: Variant) -> bytes:
             "dependencies": [
                 [str(kind), name, digest] for kind, name, digest in variant.trace.dependencies
             ],
+            "uses": [list(blob) for blob in variant.trace.uses],
         },
         "result": {
             "digest": result.digest,
@@ -58,7 +59,7 @@ def encode_variant(variant: Variant) -> bytes:
             "serializer": result.serializer,
             "inline": None if result.inline is None else b64encode(result.inline).decode(),
             "sha256": result.sha256,
-            "blobs": [[blob.digest, blob.size, blob.sha256] for blob in result.blobs],
+            "blobs": [list(blob) for blob in result.blobs],
         },
         "created": float(variant.created),
         "expires": None if variant.expires is None else float(variant.expires),
@@ -113,7 +114,7 @@ def _variant(document: object) -> Variant:
 
 
 def _trace(document: object) -> Trace:
-    if not isinstance(document, dict) or document.keys() != {"digest", "dependencies"}:
+    if not isinstance(document, dict) or document.keys() != {"digest", "dependencies", "uses"}:
         raise _CorruptError("trace")
     dependencies = []
     for item in _list(document["dependencies"]):
@@ -122,7 +123,7 @@ def _trace(document: object) -> Trace:
         if kind is None:
             raise _CorruptError("kind")
         dependencies.append(Dependency(kind, name, digest))
-    return Trace(tuple(dependencies), _text(document["digest"]))
+    return Trace(tuple(dependencies), _text(document["digest"]), _blobs(document["uses"]))
 
 
 def _result(document: object) -> Result:
@@ -137,19 +138,23 @@ def _result(document: object) -> Result:
             raise _CorruptError("inline") from error
         if len(inline) != size or xxhash.xxh3_128_hexdigest(inline) != digest:
             raise _CorruptError("inline")
-    blobs = []
-    for item in _list(document["blobs"]):
-        if len(_list(item)) != 3:
-            raise _CorruptError("blob")
-        blobs.append(Blob(_digest(item[0]), _size(item[1]), _text(item[2])))
     return Result(
         digest=digest,
         size=size,
         serializer=_text(document["serializer"]),
         inline=inline,
         sha256=_text(document["sha256"]),
-        blobs=tuple(blobs),
+        blobs=_blobs(document["blobs"]),
     )
+
+
+def _blobs(document: object) -> tuple[Blob, ...]:
+    blobs = []
+    for item in _list(document):
+        if len(_list(item)) != 3:
+            raise _CorruptError("blob")
+        blobs.append(Blob(_digest(item[0]), _size(item[1]), _text(item[2])))
+    return tuple(blobs)
 
 
 def _parts(document: object) -> tuple[Part, ...]:

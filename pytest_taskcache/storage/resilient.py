@@ -123,7 +123,7 @@ class Resilient(Decorator):
 
     def write_records(self, variants: Sequence[Variant]) -> None:
         """As KeyStorage.write_records; records whose results were dropped are dropped too."""
-        named = {digest for variant in variants for digest, _ in results_of(variant.result)}
+        named = {digest for variant in variants for digest, _ in results_of(variant)}
         if not named.isdisjoint(self._unwritten):
             self._drop()
             return

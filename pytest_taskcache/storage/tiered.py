@@ -303,7 +303,7 @@ class Tiered:
 
     def _name(self, variants: Iterable[Variant], among: set[str]) -> None:
         if self._doubts:
-            named = [digest for v in variants for digest, _ in results_of(v.result)]
+            named = [digest for v in variants for digest, _ in results_of(v)]
             with self._lock:
                 among.update(named)
 

@@ -206,7 +206,7 @@ class Uploads:
 
     def _upload_results(self, job: tuple[Variant, ...], present: set[str]) -> str | None:
         for variant in job:
-            for digest, size in results_of(variant.result):
+            for digest, size in results_of(variant):
                 if digest in present:
                     continue
                 try:
@@ -254,5 +254,5 @@ class Uploads:
 def _digests(batch: list[tuple[Variant, ...]]) -> Iterable[str]:
     for job in batch:
         for variant in job:
-            for digest, _ in results_of(variant.result):
+            for digest, _ in results_of(variant):
                 yield digest

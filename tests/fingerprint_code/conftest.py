@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Dependency, Kind
 
 LATER = 3600 * 10**9

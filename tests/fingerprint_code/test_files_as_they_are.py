@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_taskcache.fingerprint import files
+from pytest_taskcache.digests import files
 from pytest_taskcache.model.dependency import ABSENT, Kind
 
 

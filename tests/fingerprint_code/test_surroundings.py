@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_taskcache.fingerprint.anchors import Anchors
-from pytest_taskcache.fingerprint.environment import environment_digest, interpreter_digest
-from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.digests.environment import environment_digest, interpreter_digest
+from pytest_taskcache.digests.path_names import Anchors
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import ABSENT, Kind
 
 # ------------------------------------------------------------------------- environment

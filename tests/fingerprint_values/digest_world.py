@@ -262,7 +262,7 @@ if __name__ == "__main__":
     # the names of __main__ are not those of the module that tests import
     import digest_world
 
-    from pytest_taskcache.fingerprint.values import digest_value
+    from pytest_taskcache.digests.values.digest import digest_value
 
     values = digest_world.many_values()
     json.dump({name: digest_value(value) for name, value in values.items()}, sys.stdout)

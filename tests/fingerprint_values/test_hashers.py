@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from pytest_taskcache.digests.values import hashers
+from pytest_taskcache.digests.values.digest import digest_value
+from pytest_taskcache.digests.values.hashers import register_hasher
+from pytest_taskcache.digests.values.reductions import REDUCTIONS
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
-from pytest_taskcache.fingerprint import hashers
-from pytest_taskcache.fingerprint.hashers import register_hasher
-from pytest_taskcache.fingerprint.reductions import REDUCTIONS
-from pytest_taskcache.fingerprint.values import digest_value
 
 
 @pytest.fixture(autouse=True)

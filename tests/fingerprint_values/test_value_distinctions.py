@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pytest_taskcache.fingerprint.values import digest_value
+from pytest_taskcache.digests.values.digest import digest_value
 
 
 def local_class(**namespace: object) -> type:

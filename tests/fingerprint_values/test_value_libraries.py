@@ -24,8 +24,8 @@ from pydantic import (
     model_serializer,
 )
 
+from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.values import digest_value
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ import digest_world as world
 import numpy as np
 import pytest
 
+from pytest_taskcache.digests.values.digest import digest_arguments, digest_value
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.values import digest_arguments, digest_value
 
 
 def refused(value: object, path: str = "rows") -> UndigestableError:

@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pytest_taskcache
-from pytest_taskcache.fingerprint.stream import digest_stream
-from pytest_taskcache.fingerprint.terms import Scope
-from pytest_taskcache.fingerprint.values import digest_arguments, digest_value
-from pytest_taskcache.fingerprint.walker import walk
+from pytest_taskcache.digests.values.digest import digest_arguments, digest_value
+from pytest_taskcache.digests.values.stream import digest_stream
+from pytest_taskcache.digests.values.terms import Scope
+from pytest_taskcache.digests.values.walker import walk
 
 HERE = Path(__file__).parent
 PACKAGE_ROOT = Path(pytest_taskcache.__file__).parents[1]
 
 _ANSWERING = """
 import pickle, sys
-from pytest_taskcache.fingerprint.values import digest_value
+from pytest_taskcache.digests.values.digest import digest_value
 while True:
     try:
         value = pickle.load(sys.stdin.buffer)
@@ -204,7 +204,7 @@ def test_importing_the_digest_imports_no_library_it_supports() -> None:
     """Projects without numpy, pandas, pydantic or attrs pay nothing for them, nor do others
     before the first such value."""
     code = (
-        "import sys, pytest_taskcache.fingerprint.values as v; v.digest_value([1, {2: b'x'}]);"
+        "import sys, pytest_taskcache.digests.values.digest as v; v.digest_value([1, {2: b'x'}]);"
         "libraries = {'numpy', 'pandas', 'pydantic', 'attr', 'decimal', 'uuid'};"
         "print(sorted(libraries & set(sys.modules)))"
     )

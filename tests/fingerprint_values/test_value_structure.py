@@ -14,10 +14,10 @@ import digest_world as world
 import pytest
 
 import pytest_taskcache
+from pytest_taskcache.digests.values import cycles, walker
+from pytest_taskcache.digests.values.digest import digest_value
+from pytest_taskcache.digests.values.stream import MAX_OBJECTS, StreamPickler
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint import cycles, walker
-from pytest_taskcache.fingerprint.stream import MAX_OBJECTS, StreamPickler
-from pytest_taskcache.fingerprint.values import digest_value
 
 
 def nested(depth: int, wrap: Callable[[Any], Any], core: object = None) -> Any:
@@ -88,7 +88,7 @@ def test_nesting_of_twenty_thousand_levels_digests_exactly(wrap: Callable[[Any],
 
 _DEEP = """
 import sys
-from pytest_taskcache.fingerprint.values import digest_value
+from pytest_taskcache.digests.values.digest import digest_value
 value = ()
 for _ in range(200_000):
     value = (value,)

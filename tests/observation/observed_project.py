@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Kind, Observed
 from pytest_taskcache.observation import Observatory
 from pytest_taskcache.observation.windows import OpenWindow

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from observed_project import Project, named
 
-from pytest_taskcache.fingerprint.present import Present
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation import Observatory, muted
 from pytest_taskcache.observation.traces import Traces

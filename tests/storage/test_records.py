@@ -120,7 +120,7 @@ def test_flipped_bits_never_yield_a_damaged_payload() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
         {"format": None},
         {"vouched": 1},
         {"created": "now"},

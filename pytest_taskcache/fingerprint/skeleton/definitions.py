@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.fingerprint.mentions import Uses
 from pytest_taskcache.fingerprint.qualnames import INSIDE
 from pytest_taskcache.fingerprint.syntax import FunctionNode, Noted, Writer, dotted

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.fingerprint.builtin_names import BUILTINS, NAMESPACE_READERS
-from pytest_taskcache.fingerprint.checksum import checksum
 from pytest_taskcache.fingerprint.inertness import is_inert
 from pytest_taskcache.fingerprint.mentions import STAR
 from pytest_taskcache.fingerprint.skeleton.collected import Collected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from pytest_taskcache.fingerprint.checksum import checksum_bytes
+from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.fingerprint.skeleton.digesting import digests_of
 from pytest_taskcache.fingerprint.skeleton.parsed import Module
 from pytest_taskcache.fingerprint.skeleton.unparsed import unparsed_module

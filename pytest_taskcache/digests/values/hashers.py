@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
+from pytest_taskcache.digests.values.type_names import shown_name
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.fingerprint.naming import shown_name
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from xxhash import xxh3_128_digest
 
-from pytest_taskcache.fingerprint.nodes import Node, Token, compose
+from pytest_taskcache.digests.values.nodes import Node, Token, compose
 
 MAX_STEPS: Final = 20_000_000
 """Children visited in one component, all rounds together; about 10 s. Beyond, it is refused."""

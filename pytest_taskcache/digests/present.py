@@ -10,12 +10,12 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, assert_never
 
-from pytest_taskcache.fingerprint import environment, files
-from pytest_taskcache.fingerprint.anchors import Anchors
-from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.checksum import checksum
+from pytest_taskcache.digests import environment, files
+from pytest_taskcache.digests.path_names import Anchors
+from pytest_taskcache.digests.stat_cache import KeptContents
 from pytest_taskcache.fingerprint.closure import Closure, loaded_files
 from pytest_taskcache.fingerprint.imports import Finder
-from pytest_taskcache.fingerprint.kept import KeptContents
 from pytest_taskcache.fingerprint.links import Linker
 from pytest_taskcache.fingerprint.modules import Modules
 from pytest_taskcache.fingerprint.packages import Distributions
@@ -136,6 +136,8 @@ class Present:
                 return environment.interpreter_digest()
             case Kind.SETTING:
                 return self._settings(name)
+            case Kind.CODE | Kind.TRACE:
+                return ABSENT  # shared parts, which stand for nothing that is there by itself
         assert_never(kind)
 
     def _function_digest(self, name: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
 
 ALL = "*"

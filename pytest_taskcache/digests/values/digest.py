@@ -19,11 +19,11 @@ from typing import Final
 
 from xxhash import xxh3_128_hexdigest
 
+from pytest_taskcache.digests.values.hashers import register_hasher
+from pytest_taskcache.digests.values.stream import digest_stream
+from pytest_taskcache.digests.values.terms import Anchors, Scope
+from pytest_taskcache.digests.values.walker import walk
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.hashers import register_hasher
-from pytest_taskcache.fingerprint.stream import digest_stream
-from pytest_taskcache.fingerprint.terms import Anchors, Scope
-from pytest_taskcache.fingerprint.walker import walk
 
 __all__ = ["UndigestableError", "digest_arguments", "digest_value", "register_hasher"]
 

@@ -9,16 +9,17 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from pytest_taskcache.fingerprint import callables, records, standard
-from pytest_taskcache.fingerprint.hashers import Hasher, hasher_for, on_registration
-from pytest_taskcache.fingerprint.naming import is_importable, qualified_name, shown_name
-from pytest_taskcache.fingerprint.terms import (
+from pytest_taskcache.digests.values import callables, standard
+from pytest_taskcache.digests.values import instances as records
+from pytest_taskcache.digests.values.hashers import Hasher, hasher_for, on_registration
+from pytest_taskcache.digests.values.terms import (
     TERM,
     Reducer,
     Reduction,
     RefusedError,
     Scope,
 )
+from pytest_taskcache.digests.values.type_names import is_importable, qualified_name, shown_name
 
 
 class Reductions(dict[type, Reducer]):
@@ -36,9 +37,9 @@ class Reductions(dict[type, Reducer]):
 
 
 _ADAPTERS = {
-    "numpy": "pytest_taskcache.fingerprint.arrays",
-    "pandas": "pytest_taskcache.fingerprint.frames",
-    "pydantic": "pytest_taskcache.fingerprint.models",
+    "numpy": "pytest_taskcache.digests.values.arrays",
+    "pandas": "pytest_taskcache.digests.values.dataframes",
+    "pydantic": "pytest_taskcache.digests.values.models",
 }
 
 REDUCTIONS = Reductions()

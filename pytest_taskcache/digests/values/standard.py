@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.fingerprint.naming import qualified_name, shown_name
-from pytest_taskcache.fingerprint.terms import TERM, Reducer, Reduction, RefusedError, Scope
+from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
+from pytest_taskcache.digests.values.type_names import qualified_name, shown_name
 
 if TYPE_CHECKING:
     import decimal

@@ -19,13 +19,11 @@ from typing import Any, Final
 
 from xxhash import xxh3_128, xxh3_128_digest, xxh3_128_hexdigest
 
-from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.cycles import TooUniformError, refine, strong_components
-from pytest_taskcache.fingerprint.location import locate
-from pytest_taskcache.fingerprint.naming import shown_name
-from pytest_taskcache.fingerprint.nodes import Node, Shape, Token, compose, frame
-from pytest_taskcache.fingerprint.reductions import REDUCTIONS
-from pytest_taskcache.fingerprint.stream import (
+from pytest_taskcache.digests.values.cycles import TooUniformError, refine, strong_components
+from pytest_taskcache.digests.values.location import locate
+from pytest_taskcache.digests.values.nodes import Node, Shape, Token, compose, frame
+from pytest_taskcache.digests.values.reductions import REDUCTIONS
+from pytest_taskcache.digests.values.stream import (
     END,
     HEADER,
     MAX_OBJECTS,
@@ -33,7 +31,9 @@ from pytest_taskcache.fingerprint.stream import (
     Sink,
     StreamPickler,
 )
-from pytest_taskcache.fingerprint.terms import Anchors, RefusedError, Scope
+from pytest_taskcache.digests.values.terms import Anchors, RefusedError, Scope
+from pytest_taskcache.digests.values.type_names import shown_name
+from pytest_taskcache.errors import UndigestableError
 
 _LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes, bytearray})
 _FLAT: Final = _LEAVES - {bytearray}

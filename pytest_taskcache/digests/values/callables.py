@@ -12,15 +12,15 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from pytest_taskcache.fingerprint.class_source import class_sources
-from pytest_taskcache.fingerprint.naming import (
+from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
+from pytest_taskcache.digests.values.type_names import (
     is_importable,
     is_installed,
     qualified_name,
     shown_name,
 )
+from pytest_taskcache.fingerprint.class_source import class_sources
 from pytest_taskcache.fingerprint.source import code_digest, function_source_digest
-from pytest_taskcache.fingerprint.terms import TERM, Reducer, Reduction, RefusedError, Scope
 
 _CLASS_MACHINERY = frozenset(
     {

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.fingerprint.naming import qualified_name
-from pytest_taskcache.fingerprint.records import class_term
-from pytest_taskcache.fingerprint.terms import TERM, Reducer, Reduction, RefusedError, Scope
+from pytest_taskcache.digests.values.instances import class_term
+from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
+from pytest_taskcache.digests.values.type_names import qualified_name
 
 _INLINE = 64
 """Arrays up to this many bytes are their own digest."""

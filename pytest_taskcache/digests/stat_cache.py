@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_taskcache.fingerprint import files
-from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.checksum import checksum
+from pytest_taskcache.digests import files
 
 if TYPE_CHECKING:
     from pytest_taskcache.ports import Shelf

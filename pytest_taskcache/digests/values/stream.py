@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from xxhash import xxh3_128
 
-from pytest_taskcache.fingerprint.reductions import REDUCTIONS
-from pytest_taskcache.fingerprint.terms import TERM, Reduction, Scope, WalkerNeededError
+from pytest_taskcache.digests.values.reductions import REDUCTIONS
+from pytest_taskcache.digests.values.terms import TERM, Reduction, Scope, WalkerNeededError
 
 MAX_OBJECTS: Final = 1 << 22
 """Values with more objects than this, shared ones counted each time, belong to the walker.

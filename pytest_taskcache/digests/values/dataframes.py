@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pytest_taskcache.fingerprint.records import class_term
-from pytest_taskcache.fingerprint.terms import TERM, Reducer, Reduction, Scope
+from pytest_taskcache.digests.values.instances import class_term
+from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, Scope
 
 
 def reducer_for(cls: type) -> Reducer | None:

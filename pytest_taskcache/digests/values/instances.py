@@ -13,8 +13,8 @@ from operator import attrgetter
 from pickle import whichmodule  # type: ignore[attr-defined]  # absent from the stubs
 from typing import Any
 
-from pytest_taskcache.fingerprint.naming import is_importable, qualified_name, shown_name
-from pytest_taskcache.fingerprint.terms import TERM, Reducer, Reduction, RefusedError, Scope
+from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
+from pytest_taskcache.digests.values.type_names import is_importable, qualified_name, shown_name
 
 _POINTER = object.__basicsize__ // 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_taskcache.fingerprint.nodes import Node, Shape
+from pytest_taskcache.digests.values.nodes import Node, Shape
 
 _LONGEST_KEY: Final = 40
 

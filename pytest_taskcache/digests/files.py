@@ -16,7 +16,7 @@ from pathlib import Path
 
 from xxhash import xxh3_128
 
-from pytest_taskcache.fingerprint.checksum import checksum
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
 
 LARGE = 1 << 30

@@ -1,0 +1,1 @@
+"""Digests of things as they are now: values, files, the environment."""
