@@ -222,6 +222,10 @@ class Window(Protocol):
         """Takes back the opaque deeds that ``other``, which was opened later and is closed, was
         credited with as well: the author of the value it was opened for answers for them."""
 
+    @property
+    def opaque_acts(self) -> int:
+        """How many acts that cannot be observed were credited to it so far."""
+
     def close(self) -> Observed:
         """Ends the window; what it saw. To be called once; never raises."""
 
@@ -245,6 +249,10 @@ class Observation(Protocol):
 
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Hints that these are about to be verified."""
+
+    def part(self, digest: str) -> bytes | None:
+        """The bytes of a shared part (`Trace.uses`) of a trace that was observed in this process;
+        None for any other. Whoever writes a record writes these first."""
 
 
 class Fingerprints(Protocol):
@@ -287,9 +295,17 @@ class Fingerprints(Protocol):
         loaded count too.
         """
 
-    def forget(self) -> None:
-        """Something may have changed (a write, a rename, a chdir, a child process): drops the
-        memo; digests kept by stat stay."""
+    def is_project_file(self, path: str) -> bool:
+        """Whether there is a file at a path that is neither the standard library's nor recorded
+        in an installed, non-editable distribution."""
+
+    def variable_digest(self, name: str, variables: Mapping[bytes, bytes]) -> str:
+        """The digest of an environment variable, or of all for ``*``, in an encoded environment."""
+
+    def forget(self, name: str = "", *, tree: bool = False) -> None:
+        """What this name stands for, or anything, may have changed (a write, a rename, a child
+        process): drops it from the memo, with all below it for a ``tree``; digests kept by stat
+        stay."""
 
 
 class Shelf(Protocol):

@@ -21,10 +21,11 @@ from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import MissingExtraError, StorageError
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.settled import Settled
+from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.event import Event, Faulted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
-from pytest_taskcache.observation.switchboard import muted
+from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import LockManager, Observer, Shelf
 from pytest_taskcache.storage.local import LocalStorage
@@ -155,6 +156,8 @@ def compose(
             raise
     surroundings.fingerprints.keep_on(local.shelf)
     observatory = surroundings.observatory
+    if observatory is not None:
+        observatory.read_parts_by(lambda blob: _part(local, blob))
 
     def valid(variant: object) -> bool:
         from pytest_taskcache.model.record import Variant
@@ -205,6 +208,18 @@ def compose(
     engine = Engine(parts, observers)
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings, lock)
+
+
+def _part(local: LocalStorage, blob: Blob) -> bytes | None:
+    """A shared part of a trace, from the local storage; None if it is lost."""
+    try:
+        if blob.size < 0:  # DEV
+            path = local.directory / "results" / blob.digest[:2] / blob.digest
+            return path.read_bytes() if path.exists() else None
+        data = local.read_result(blob.digest, blob.size)
+    except StorageError:
+        return None
+    return None if data is None else bytes(data)
 
 
 class Notices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, assert_never
@@ -122,6 +122,8 @@ class Present:
                 return files.stat_digest(self.path_of(name))
             case Kind.LISTING:
                 return files.listing_digest(self.path_of(name))
+            case Kind.WORKING_DIRECTORY:
+                return self.name_of(os.getcwd())
             case Kind.FILES:
                 return self._glob_digest(name)
             case Kind.ENVIRONMENT:
@@ -178,8 +180,30 @@ class Present:
     def _loaded(self) -> list[str]:
         return [self.name_of(file) for file in loaded_files(self.is_first_party)]
 
-    def forget(self) -> None:
+    def is_project_file(self, path: str) -> bool:
+        """As ``ports.Fingerprints.is_project_file``."""
+        return os.path.isfile(path) and self.anchors.is_first_party(path)
+
+    def variable_digest(self, name: str, variables: Mapping[bytes, bytes]) -> str:
+        """As ``ports.Fingerprints.variable_digest``."""
+        if name != environment.ALL:
+            value = variables.get(os.fsencode(name))
+            found = {} if value is None else {name: os.fsdecode(value)}
+            return environment.environment_digest(name, found)
+        decoded = {os.fsdecode(each): os.fsdecode(value) for each, value in variables.items()}
+        return environment.environment_digest(name, decoded)
+
+    def forget(self, name: str = "", *, tree: bool = False) -> None:
         """As ``ports.Fingerprints.forget``."""
+        if name:
+            for kind in (Kind.FILE, Kind.STAT, Kind.SOURCE, Kind.MODULE):
+                self._memo.pop((kind, name), None)
+            self._memo.pop((Kind.LISTING, name.rpartition("/")[0] or "."), None)
+            below = name + "/"
+            for key in list(self._memo):
+                if key[0] in (Kind.FILES, Kind.IMPORT) or (tree and key[1].startswith(below)):
+                    self._memo.pop(key, None)
+            return
         with self._lock:
             self._memo.clear()
             self.modules.forget()

@@ -142,6 +142,7 @@ class Engine:
             parts.fingerprints.name_of,
         )
         self.reader.shared = parts.several_workers
+        self._observes = parts.observation
         self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
         self.keeper = Keeper(
             parts.run.id,
@@ -156,6 +157,8 @@ class Engine:
             parts.clock,
             self.locks.still_held,
         )
+        if parts.observation is not None:
+            self.keeper.part = parts.observation.part
 
     # -------------------------------------------------------------- getting or computing
 

@@ -133,6 +133,12 @@ class Keeper:
             vouched=keyed.key.vouched,
         )
 
+    def _write_parts(self, variant: Variant) -> None:
+        for blob in variant.trace.uses:
+            data = self.part(blob.digest)
+            if data is not None:
+                self.local.write_result(blob.digest, [data])
+
     def put(
         self,
         variant: Variant,
@@ -148,6 +154,7 @@ class Keeper:
         """Stages a record in a transaction, or publishes it at once where there is none; or a
         little later, as `keep` says."""
         if told is not None and transaction is None and not basis.derives_from:
+            self._write_parts(variant)
             self.deferred.add(
                 route.name,
                 variant,
@@ -181,6 +188,7 @@ class Keeper:
             retryable=retryable,
         )
         try:
+            self._write_parts(variant)
             if transaction is None and mode is CommitMode.OFF:
                 return Refusal("commit is off")
             if transaction is None or mode is CommitMode.EAGER:

@@ -19,7 +19,7 @@ from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.traces import digest_of
+from pytest_taskcache.observation.recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.parts import Declared
 from pytest_taskcache.ports import Observation, ResultStorage

@@ -30,6 +30,8 @@ class Kind(StrEnum):
     """Path; digest of existence, type, mode and size."""
     LISTING = "listing"
     """Directory path; digest of the sorted names in it."""
+    WORKING_DIRECTORY = "working directory"
+    """``.``; digest: the name of the directory, as paths are named."""
     FILES = "files"
     """A declared glob pattern; digest of the names and contents of all files it matches."""
     ENVIRONMENT = "env"
@@ -43,8 +45,9 @@ class Kind(StrEnum):
     INTERPRETER = "interpreter"
     """``python``; digest of implementation, version, platform and flags."""
     CODE = "code"
-    """``digest:position:ran`` of a code log: the functions that ran in a window, and how far the
-    log had come when it closed; digest of the log, which is a shared part."""
+    """``segments:position:ran``: the functions that ran in a window, as ranges of positions in
+    their process's code log, and how far that log had come; the log's segments are shared parts,
+    named by their digests. Digest of the last segment."""
     TRACE = "trace"
     """Digest of a shared trace, e.g. that of a fixture; the same digest."""
     SETTING = "setting"

@@ -2,8 +2,7 @@
 
 Only first-party code is watched: it is found when it is executed, or made into a function, for
 which there are audit events. Each code object tells once that it starts (and once per place
-where it resumes), is then disabled, and enabled again when a window opens or a first-party
-module is executed. No steady cost was measured on 3.12.1 and 3.13.0; about 0.7 µs per distinct
+where it resumes), is then disabled, and enabled again when a window opens. No steady cost was measured on 3.12.1 and 3.13.0; about 0.7 µs per distinct
 function and window, none for the runner's and third-party functions.
 """
 
@@ -15,9 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any
 
-from pytest_taskcache.observation.executions import executions
-from pytest_taskcache.observation.segments import identity, segments
-from pytest_taskcache.observation.switchboard import board
+from pytest_taskcache.observation.code_runs import code_runs, identity
 
 _TOOLS = (4, 3)  # 0 to 2 and 5 have customary owners: debugger, coverage, profiler, optimizer
 
@@ -27,7 +24,7 @@ _UNCHANGED = nullcontext()
 
 
 class MonitoredCode:
-    """Notes code in the current segment, or in the import it runs for."""
+    """Notes code in the current piece of `code_runs`."""
 
     def __init__(self) -> None:
         self._tool: int | None = None
@@ -46,19 +43,12 @@ class MonitoredCode:
         else:
             return
         disable = monitoring.DISABLE
-        local = segments
-        switch = board
+        runs = code_runs
         key = identity
 
         def begins(code: CodeType, offset: int) -> object:
             # The hot path: once per code object and window.
-            if switch.executing and _note_import(code):
-                local.between[key(code)] = code
-                return disable
-            segment = local.current
-            if segment is None:
-                segment = local.between
-            segment[key(code)] = code
+            runs.current[key(code)] = code
             return disable
 
         def thrown(code: CodeType, offset: int, error: BaseException) -> None:
@@ -129,18 +119,3 @@ class MonitoredCode:
     def unseen(self) -> AbstractContextManager[None]:
         """Nothing to do: only first-party code tells."""
         return _UNCHANGED
-
-    def begin_import(self) -> None:
-        """A first-party module is about to be executed."""
-        if self._tool is not None:
-            self._monitoring.restart_events()
-
-
-def _note_import(code: CodeType) -> bool:
-    """Credits code to the module this thread is executing; False if it executes none."""
-    body = executions.innermost(sys._getframe(2))
-    if body is None:
-        return False
-    filename = body.co_filename
-    board.tell(lambda listener: listener.on_import_code(filename, code))
-    return True

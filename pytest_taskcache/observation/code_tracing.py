@@ -1,4 +1,4 @@
-"""Code that runs, by ``sys.settrace`` (Python 3.11), inside windows and imports only.
+"""Code that runs, by ``sys.settrace`` (Python 3.11), inside windows only.
 
 Where another tracer is active (coverage, a debugger) it keeps its place: the window is told
 that code was not seen completely, and counts all functions of its modules instead. Threads
@@ -19,9 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 
-from pytest_taskcache.observation.executions import executions
-from pytest_taskcache.observation.segments import identity, segments
-from pytest_taskcache.observation.switchboard import board
+from pytest_taskcache.observation.code_runs import code_runs, identity
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher
 
 FREE = 8192
 """Calls that are traced whatever they cost, so that small computations have one trace always."""
@@ -53,7 +52,7 @@ class _Budget:
         elapsed = time.perf_counter() - self._opened
         if not self.spent and self.calls * _CALL > SHARE * elapsed:
             self.spent = True
-            board.tell(lambda listener: listener.on_foreign_trace())
+            dispatcher.tell(lambda listener: listener.on_foreign_trace())
         self.limit = self.calls + _STEP
 
 
@@ -70,17 +69,10 @@ _setting = _Setting()
 def _trace(frame: FrameType, event: str, arg: object) -> None:
     # The hot path: every call while a window is open.
     code = frame.f_code
-    segment = segments.current
-    if board.executing:
-        body = executions.innermost(frame)
-        if body is not None:
-            filename = body.co_filename
-            board.tell(lambda listener: listener.on_import_code(filename, code))
-            return
-    if segment is None or _budget.spent:
+    if _budget.spent or not code_runs.watched:
         _set(None)
         return
-    segment[identity(code)] = code
+    code_runs.current[identity(code)] = code
     _budget.calls += 1
     if _budget.calls > _budget.limit:
         _budget.check()
@@ -97,11 +89,11 @@ def _set(function: object) -> None:
 def foreign_settrace() -> None:
     """The audit event ``sys.settrace``: unless it is ours, code goes unseen from here on."""
     if not _setting.ours:
-        board.tell(lambda listener: listener.on_foreign_trace())
+        dispatcher.tell(lambda listener: listener.on_foreign_trace())
 
 
 class TracedCode:
-    """Notes code in the current segment, or in the import it runs for."""
+    """Notes code in the current piece of `code_runs`."""
 
     def install(self) -> None:
         """Nothing to do: the trace function is set while it is needed."""
@@ -140,10 +132,6 @@ class TracedCode:
     def rest(self) -> None:
         """No window is open any more."""
         self.remove()
-
-    def begin_import(self) -> None:
-        """A first-party module is about to be executed."""
-        self._claim()
 
     @contextmanager
     def unseen(self) -> Iterator[None]:

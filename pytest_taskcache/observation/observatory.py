@@ -1,45 +1,64 @@
-"""Sees what computations touch, and verifies what was seen."""
+"""Sees what computations touch, and verifies what was seen.
+
+What is touched is credited twice: to every window that is open, whichever thread did it, and to
+the innermost function of the project that was running, in a window or outside of any. The first
+makes a window's trace; the second, kept in the code log, is what whoever reaches that function
+later inherits.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import CodeType, CoroutineType, FrameType, FunctionType, GeneratorType, ModuleType
-from typing import TYPE_CHECKING, Any
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    ModuleType,
+)
+from typing import Any
 
-from pytest_taskcache.model.dependency import Change, Kind, Observed, Opaque, Trace
-from pytest_taskcache.observation import environ, instruments
-from pytest_taskcache.observation.aside import Aside
-from pytest_taskcache.observation.callers import asked_by_machinery
-from pytest_taskcache.observation.closures import Closures
-from pytest_taskcache.observation.deeds import Deed
-from pytest_taskcache.observation.executions import executions
-from pytest_taskcache.observation.findings import Findings
-from pytest_taskcache.observation.imports import imported_by, source_of
-from pytest_taskcache.observation.ledger import Ledger
-from pytest_taskcache.observation.network import describe
-from pytest_taskcache.observation.processes import NETWORK
+from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
+from pytest_taskcache.observation.access_log import AccessLog
+from pytest_taskcache.observation.code_log import (
+    CodeLog,
+    SourceFile,
+    file_of_subject,
+    is_python,
+)
+from pytest_taskcache.observation.code_runs import code_runs
+from pytest_taskcache.observation.hooks import environ, installed
+from pytest_taskcache.observation.hooks.callers import (
+    Aside,
+    Origin,
+    asked_by_machinery,
+    origin_of,
+)
+from pytest_taskcache.observation.hooks.dispatcher import Write, muted
+from pytest_taskcache.observation.hooks.environ import EVERYTHING
+from pytest_taskcache.observation.hooks.imports import imported_by, source_of
+from pytest_taskcache.observation.hooks.network import describe
+from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.observation.hooks.processes import NETWORK
+from pytest_taskcache.observation.loaded_modules import LoadedModules
+from pytest_taskcache.observation.recorder import Recorder
 from pytest_taskcache.observation.scratch import Scratch
-from pytest_taskcache.observation.segments import segments
-from pytest_taskcache.observation.settling import Settling
-from pytest_taskcache.observation.sightings import Sightings
-from pytest_taskcache.observation.sources import Sources, file_of_subject
-from pytest_taskcache.observation.starting_environment import StartingEnvironment
-from pytest_taskcache.observation.switchboard import board, muted
-from pytest_taskcache.observation.verification import Verification
-from pytest_taskcache.observation.windows import OpenWindow
-
-if TYPE_CHECKING:
-    from pytest_taskcache.ports import Fingerprints
+from pytest_taskcache.observation.verify import Verification, at_start
+from pytest_taskcache.observation.window import OpenWindow
+from pytest_taskcache.ports import Fingerprints
 
 _EXPOSED = "targets"
 """What users may read and edit in a cache's own directory: files that stand for values."""
 
 _STANDARD_LIBRARY = sys.stdlib_module_names
+_HERE = "."
+_OTHERS = -1
 
 
 class Observatory:
@@ -54,7 +73,7 @@ class Observatory:
         self,
         fingerprints: Fingerprints,
         *,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] = originals.now,
         scratch: Sequence[Path] = (),
         own: Sequence[Path] = (),
     ) -> None:
@@ -62,25 +81,33 @@ class Observatory:
         self._clock = clock
         self._own = tuple(os.path.join(os.path.abspath(path), "") for path in own)
         self._exposed = tuple(os.path.join(path, _EXPOSED, "") for path in self._own)
-        self._scratch = Scratch(Path(fingerprints.path_of(".")), scratch)
-        self._verification = Verification(fingerprints, clock, self._scratch.holds)
+        self._scratch = Scratch(Path(fingerprints.path_of(_HERE)), scratch)
+        self._verification = Verification(fingerprints, clock, fingerprints.variable_digest)
         self._windows: tuple[OpenWindow, ...] = ()
         self._aside = Aside()
         self._armed = False
         self._forked = False
+        self._sources: dict[str, SourceFile | None] = {}
+        self._distributions: set[str] = set()
         self._start()
 
     def _start(self) -> None:
-        self._sources = Sources(self._fingerprints, self._is_own)
-        self._ledger = Ledger(self._sources, self._sightings())
-        findings = Findings(
-            self._fingerprints.name_of, self._sources, self._scratch, self._verification
+        self._log = CodeLog(
+            code_runs,
+            self._find,
+            self._digest_touched,
+            lambda name: self._verification.digest(Kind.FILE, name),
+            self._clock,
+            complete=installed.MONITORING,
         )
-        closures = Closures(
-            self._fingerprints, self._sources, self._ledger, self._verification, findings
-        )
-        self._settling = Settling(
-            self._fingerprints, self._sources, self._ledger, self._scratch, closures, findings
+        self._recorder = Recorder(
+            self._fingerprints.name_of,
+            self._fingerprints.path_of,
+            self._find,
+            self._scratch,
+            self._verification,
+            self._log,
+            LoadedModules(self._find),
         )
 
     def arm(self) -> None:
@@ -90,28 +117,42 @@ class Observatory:
         self._forked = False
         with muted():
             self._start()
-            self._verification.start = StartingEnvironment(environ.snapshot())
+            self._verification.start = environ.snapshot()
             self._scratch.add_system_directory()
-            self._verification.stir()
+            self._verification.change_anything()
             self._armed = True
-            instruments.arm(self)
-            if self._ledger.take_stock():
-                self._watch_loaded()
+            installed.arm(self)
+            self._take_stock()
 
-    def _watch_loaded(self) -> None:
-        """Watches the first-party code that was loaded before arming."""
+    def _take_stock(self) -> None:
+        """Enters the project's modules that were loaded before anyone looked, with all their
+        functions: which of them ran is not known."""
+        loaded = False
+        for module in list(sys.modules.values()):
+            filename = source_of(module)
+            source = self._find(filename) if filename else None
+            if source is None:
+                continue
+            loaded = True
+            if source.python:
+                self._log.add_loaded(source)
+            else:
+                self.on_native(source.path, "native", None)
+        if not loaded:
+            return
         for one in gc.get_objects():
-            code = (
-                one.__code__
-                if isinstance(one, FunctionType)
-                else one.gi_code
-                if isinstance(one, GeneratorType)
-                else one.cr_code
-                if isinstance(one, CoroutineType)
-                else None
-            )
-            if code is not None:
-                self.on_code(code)
+            if isinstance(one, FunctionType):
+                self._note_loaded(one.__code__)
+            elif isinstance(one, GeneratorType):
+                self._note_loaded(one.gi_code)
+            elif isinstance(one, CoroutineType):
+                self._note_loaded(one.cr_code)
+            elif isinstance(one, AsyncGeneratorType):
+                self._note_loaded(one.ag_code)
+
+    def _note_loaded(self, code: CodeType) -> None:
+        if self._find(code.co_filename) is not None:
+            installed.code.watch(code)
 
     def disarm(self) -> None:
         """Stops listening. Windows still open close as untrusted."""
@@ -120,8 +161,8 @@ class Observatory:
         self._armed = False
         for window in self._windows:
             self._end(window)
-            window.sightings.untrusted["observation ended before the computation"] = None
-        instruments.disarm(self)
+            window.access.untrusted["observation ended before the computation"] = None
+        installed.disarm(self)
 
     def add_scratch(self, directory: Path) -> None:
         """Counts one more directory as temporary, e.g. once the runner made it."""
@@ -130,9 +171,9 @@ class Observatory:
     def add_module(self, filename: str) -> None:
         """A module was handed to what runs now: it counts as if imported by name."""
         for window in self._windows:
-            window.sightings.modules[filename] = None
+            window.access.modules[filename] = None
 
-    # ------------------------------------------------------------------- observation
+    # ------------------------------------------------------------------------- windows
 
     def open_window(self, subject: Callable[..., object] | None) -> OpenWindow:
         """Starts observing all threads; ``subject`` is the function about to run.
@@ -140,74 +181,22 @@ class Observatory:
         The opener's own callers do not count: none of them runs before the window closes.
         """
         with muted():
-            window = OpenWindow(
-                self._sightings(environ.snapshot()),
-                file_of_subject(subject),
-                self._close,
-                self._settle,
-                self._settling.inherit,
-            )
+            access = AccessLog(self._clock(), self._digest_path, environ.snapshot())
+            window = OpenWindow(access, file_of_subject(subject), self._close, self._record)
             if not self._armed:
-                window.sightings.untrusted["nothing was observed (not armed)"] = None
+                access.untrusted["nothing was observed (not armed)"] = None
                 return window
-            segments.open(window.log)
+            window.pieces = code_runs.begin()
             self._windows = (*self._windows, window)
-            window.complete = instruments.code.begin()
+            window.complete = installed.code.begin()
             frames = sys._current_frames()
-            if board.executing:
-                executions.prune(frames)
             if len(frames) > 1:
                 self._note_running(window, frames)
-            board.update()
             return window
 
     def muted(self) -> Aside:
         """As ports.Observation.muted."""
         return self._aside
-
-    def verify(self, trace: Trace) -> tuple[Change, ...]:
-        """The dependencies whose present digest differs, at most 8; empty when valid."""
-        if self._verification.is_known(trace):
-            return ()
-        with muted(), instruments.code.unseen():
-            return self._verification.verify(trace)
-
-    def prefetch(self, traces: Iterable[Trace]) -> None:
-        """Digests what these traces name, once for all of them."""
-        with muted(), instruments.code.unseen():
-            self._verification.prefetch(traces)
-
-    def _sightings(self, environment: dict[bytes, bytes] | None = None) -> Sightings:
-        return Sightings(self._clock(), self._digest, environment)
-
-    def _digest(self, kind: Kind, name: str) -> str:
-        with muted():
-            if kind is Kind.ENVIRONMENT:
-                return self._verification.digest(kind, name)
-            return self._verification.digest(kind, self._fingerprints.name_of(name), name)
-
-    def _is_own(self, path: str) -> bool:
-        if path.startswith(self._own):
-            return not path.startswith(self._exposed)
-        return path + os.sep in self._own
-
-    def _is_temporary(self, filename: str) -> bool:
-        """Whether this is a temporary file's name, of which the project knows nothing."""
-        return self._sources.find(filename) is None and self._scratch.holds(
-            os.path.abspath(filename)
-        )
-
-    def _is_newest(self, path: str) -> bool:
-        """Whether this is pytest's link to the newest directory of tests of one name, which the
-        test before of that name has set a moment ago. Nothing depends on it."""
-        if not path.endswith("current"):
-            return False
-        directory, _, name = self._fingerprints.name_of(path).partition("/")
-        return directory == "<tmp>" and "/" not in name
-
-    def _is_export(self, path: str) -> bool:
-        """Whether the cache itself writes, or moves, a file that users may edit."""
-        return bool(self._aside.depth) and path.startswith(self._exposed)
 
     def _note_running(self, window: OpenWindow, frames: Mapping[int, FrameType]) -> None:
         here = sys._getframe()
@@ -223,11 +212,11 @@ class Observatory:
                 each = each.f_back
 
     def _end(self, window: OpenWindow) -> None:
-        if not instruments.code.end():
+        if not installed.code.end():
             window.complete = False
-        segments.close(window.log)
-        if segments.current is None:
-            instruments.code.rest()
+        code_runs.end(window.pieces)
+        if not code_runs.watched:
+            installed.code.rest()
 
     def _close(self, window: OpenWindow) -> None:
         # In a forked child any lock of ours may be held for ever, by a thread that is not here.
@@ -237,110 +226,217 @@ class Observatory:
             if self._armed:
                 self._end(window)
             self._windows = tuple(one for one in self._windows if one is not window)
-            board.update()
 
-    def _settle(self, window: OpenWindow) -> Observed:
+    def _record(self, window: OpenWindow) -> Observed:
         if self._forked:
             return Observed(untrusted=("nothing was observed (forked child)",))
-        with muted(), instruments.code.unseen():
-            return self._settling.settle(window)
+        with muted(), installed.code.unseen():
+            self._add_distributions()
+            return self._recorder.record(window)
 
-    # ---------------------------------------------------------------------- listening
+    def part(self, digest: str) -> bytes | None:
+        """The bytes of a shared part that a trace of this process uses; None for others."""
+        return self._log.parts.get(digest)
 
-    @property
-    def watching(self) -> bool:
-        """Whether a window is open."""
-        return bool(self._windows)
+    def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
+        """Says how the shared parts of recorded traces are read."""
+        self._verification.code.read_parts_by(read)
 
-    def _targets(self, frame: FrameType | None) -> Collection[Sightings]:
-        """Who is credited: the import this thread is in, else every open window."""
-        if board.executing:
-            body = executions.innermost(frame)
-            if body is not None:
-                record = self._ledger.of_body(body.co_filename)
-                if record is self._ledger.ambient and self._is_temporary(body.co_filename):
-                    # No distribution stands for it: whoever is about counts, too.
-                    return (record.sightings, *(window.sightings for window in self._windows))
-                return (record.sightings,)
-        if self._aside.depth:
+    # -------------------------------------------------------------------- verification
+
+    def verify(self, trace: Trace) -> tuple[Change, ...]:
+        """The dependencies whose present digest differs, at most 8; empty when valid."""
+        if self._verification.is_known(trace):
             return ()
-        return [window.sightings for window in self._windows]
+        with muted(), installed.code.unseen():
+            return self._verification.verify(trace)
 
-    def _askers(self, frame: FrameType | None) -> Collection[Sightings]:
-        targets = self._targets(frame)
-        return () if not targets or asked_by_machinery(frame) else targets
+    def prefetch(self, traces: Iterable[Trace]) -> None:
+        """Digests what these traces name, once for all of them."""
+        with muted(), installed.code.unseen():
+            self._verification.prefetch(traces)
 
-    def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> bool:
-        """A path is about to be read, listed or looked at; False if nobody was credited."""
+    # --------------------------------------------------------------------------- naming
+
+    def _find(self, filename: str) -> SourceFile | None:
+        """The project's file that a code object's file name stands for, or None."""
+        try:
+            return self._sources[filename]
+        except KeyError:
+            source = self._sources[filename] = self._look_for(filename)
+            return source
+
+    def _look_for(self, filename: str) -> SourceFile | None:
+        if filename.startswith("<"):
+            return None
+        path = os.path.abspath(filename)
+        if self._is_own(path) or not self._fingerprints.is_project_file(path):
+            return None
+        return SourceFile(path, self._fingerprints.name_of(path), is_python(path))
+
+    def _digest_path(self, kind: Kind, name: str) -> str:
+        with muted():
+            if kind is Kind.ENVIRONMENT:
+                return self._verification.digest(kind, name)
+            return self._verification.digest(kind, self._fingerprints.name_of(name), name)
+
+    def _digest_touched(self, kind: Kind, name: str, path: str) -> str:
+        with muted():
+            return self._verification.digest(kind, name, path)
+
+    def _is_own(self, path: str) -> bool:
+        if path.startswith(self._own):
+            return not path.startswith(self._exposed)
+        return path + os.sep in self._own
+
+    def _is_newest(self, path: str) -> bool:
+        """Whether this is pytest's link to the newest directory of tests of one name, which the
+        test before of that name has set a moment ago. Nothing depends on it."""
+        if not path.endswith("current"):
+            return False
+        directory, _, name = self._fingerprints.name_of(path).partition("/")
+        return directory == "<tmp>" and "/" not in name
+
+    def _is_export(self, path: str) -> bool:
+        """Whether the cache itself writes, or moves, a file that users may edit."""
+        return bool(self._aside.depth) and path.startswith(self._exposed)
+
+    # ------------------------------------------------------------------------ crediting
+
+    def _credited(self) -> list[AccessLog]:
+        """The windows to credit, whichever thread it is; none for the cache's own work."""
+        if self._aside.depth:
+            return []
+        return [window.access for window in self._windows]
+
+    def _owner(self, frame: FrameType | None) -> int:
+        """The node of the innermost function of the project on the stack, so far as it acts by
+        itself and not through the test machinery; -1 if there is none."""
+        if self._aside.depth and not _imports_something(frame):
+            return _OTHERS
+        while frame is not None:
+            code = frame.f_code
+            source = self._find(code.co_filename)
+            if source is not None and source.python:
+                self._log.read_runs()
+                return self._log.position(code)
+            if source is None and origin_of(code.co_filename) is Origin.MACHINERY:
+                return _OTHERS
+            frame = frame.f_back
+        return _OTHERS
+
+    def _touch(self, frame: FrameType | None, kind: Kind, where: str, name: str) -> None:
+        owner = self._owner(frame)
+        if owner != _OTHERS:
+            self._log.touch(owner, kind, where, name)
+
+    # ---------------------------------------------------------------- listening: reads
+
+    def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
+        """A path is about to be read, listed or looked at."""
         if self._is_own(path):
-            return True
-        targets = self._targets(frame)
-        for target in targets:
-            target.read(kind, path)
-        return bool(targets) or not self._windows
+            return
+        for access in self._credited():
+            access.read(kind, path)
+        if not self._scratch.holds(path) and not any(
+            window.access.covers(path) for window in self._windows
+        ):
+            self._touch(frame, kind, path, self._fingerprints.name_of(path))
 
-    def on_change(self, path: str, deed: Deed) -> None:
+    def on_working_directory(self, frame: FrameType | None) -> None:
+        """A relative path is about to be used, or the working directory asked for."""
+        fresh = [one for one in self._credited() if not one.moved and one.working_directory is None]
+        if fresh:
+            digest = self._verification.digest(Kind.WORKING_DIRECTORY, _HERE)
+            for access in fresh:
+                access.working_directory = digest
+        if not any(window.access.moved for window in self._windows):
+            self._touch(frame, Kind.WORKING_DIRECTORY, _HERE, _HERE)
+
+    def on_directory_change(self) -> None:
+        """The working directory is about to change."""
+        for access in self._credited():
+            access.moved = True
+        self._log.before_change(_HERE)
+        self._verification.change_directory()
+
+    def on_database(self, path: str, frame: FrameType | None) -> None:
+        """A database file is about to be connected to."""
+        if self._is_own(path) or asked_by_machinery(frame):
+            return
+        for access in self._credited():
+            access.database(path)
+        if not self._scratch.holds(path):
+            self._touch(frame, Kind.FILE, path, self._fingerprints.name_of(path))
+        self._before_change(path)
+        self._verification.unsettle(path)
+
+    def on_distributions(self, name: str, frame: FrameType | None) -> None:
+        """An installed distribution's metadata is looked up; ``*`` for all."""
+        if not asked_by_machinery(frame):
+            for access in self._credited():
+                access.distributions[name] = None
+
+    def on_variable(self, name: str, frame: FrameType | None) -> None:
+        """An environment variable is about to be read."""
+        value = environ.present(name)
+        for access in self._credited():
+            access.variable(name, value)
+        if self._verification.start.get(os.fsencode(name)) == value:
+            # What the process set itself is a matter of the code that did.
+            self._touch(frame, Kind.ENVIRONMENT, name, at_start(name))
+
+    def on_environment(self, frame: FrameType | None) -> None:
+        """The whole environment is about to be read."""
+        present = environ.snapshot()
+        for access in self._credited():
+            access.whole_environment(present)
+        self._touch(frame, Kind.ENVIRONMENT, EVERYTHING, at_start(EVERYTHING))
+
+    # -------------------------------------------------------------- listening: changes
+
+    def on_change(self, path: str, write: Write) -> None:
         """A path is about to be changed."""
         if self._is_own(path) or self._is_newest(path):
             return
         if self._is_export(path):
-            self._stir(path)
+            self._verification.change(path)
             return
         exists = os.path.lexists(path)
-        scratch = self._before_change(path)
-        for target in self._changers():
-            target.change(path, deed, exists, not scratch)
+        scratch = self._before_change(path, tree=write is Write.REMOVE)
+        for access in self._credited():
+            access.change(path, write, exists, not scratch)
         if self._aside.depth and not exists:
             for window in self._windows:
-                window.sightings.restore(path, tree=deed is Deed.MAKE)
+                window.access.restore(path, tree=write is Write.MAKE)
         if scratch:
-            if not self._windows and deed is not Deed.ALTER and not exists:
+            if not self._windows and write is not Write.ALTER and not exists:
                 self._scratch.own([path], None)
-        elif deed in (Deed.REPLACE, Deed.ALTER, Deed.CREATE):
+        elif write in (Write.REPLACE, Write.ALTER, Write.CREATE):
             self._verification.unsettle(path)
 
-    def _changers(self) -> Collection[Sightings]:
-        """Whose doing a change is: that of every open window, and of the import this thread is
-        in, which would else take what it made itself for something it depends on."""
-        if self._aside.depth:
-            return ()
-        found = [window.sightings for window in self._windows]
-        body = executions.innermost(sys._getframe(1)) if board.executing else None
-        if body is not None:
-            found.append(self._ledger.of_body(body.co_filename).sightings)
-        return found
-
-    def _before_change(self, path: str) -> bool:
-        """Takes early what imports depend on, ends the generation; whether it is scratch."""
-        for record in self._ledger.all():
-            if record.sightings.reads:
-                record.sightings.keep_read(path)
-                record.sightings.keep_read(os.path.dirname(path))
-        return self._stir(path)
-
-    def _stir(self, path: str) -> bool:
-        """Ends the generation where the path may matter; whether it is scratch."""
-        if self._scratch.holds(path):
-            self._verification.stir_scratch()
-            return True
-        self._verification.stir()
-        return False
+    def _before_change(self, path: str, *, tree: bool = False) -> bool:
+        """Digests what was touched there while it is as it was; whether the path is scratch."""
+        self._log.before_change(path)
+        self._log.before_change(os.path.dirname(path))
+        self._verification.change(path, tree=tree)
+        return self._scratch.holds(path)
 
     def on_move(self, source: str, target: str) -> None:
         """A path is about to be renamed."""
         if self._is_own(source) and self._is_own(target):
             return
         if self._is_export(target):
-            self._stir(target)
+            self._verification.change(target)
             return
         directory = os.path.isdir(source)
-        self._before_change(source)
-        scratch = self._before_change(target)
-        for changer in self._changers():
-            changer.move(source, target, directory, not scratch)
+        self._before_change(source, tree=directory)
+        scratch = self._before_change(target, tree=directory)
+        for access in self._credited():
+            access.move(source, target, directory, not scratch)
         if self._aside.depth:
             for window in self._windows:
-                window.sightings.restore(target, tree=directory)
+                window.access.restore(target, tree=directory)
         if scratch and not self._windows:
             self._scratch.own([target], None)
 
@@ -348,64 +444,50 @@ class Observatory:
         """``target`` is about to become a link to ``source``."""
         if self._is_newest(target):
             return
-        scratch = self._before_change(target)
-        for changer in self._changers():
-            changer.link(source, target, not scratch)
-
-    def on_database(self, path: str, frame: FrameType | None) -> None:
-        """A database file is about to be connected to."""
-        if self._is_own(path):
-            return
-        for target in self._askers(frame):
-            target.database(path)
-        self._before_change(path)
-        self._verification.unsettle(path)
-
-    def on_distributions(self, name: str, frame: FrameType | None) -> None:
-        """An installed distribution's metadata is looked up; ``*`` for all."""
-        for target in self._askers(frame):
-            target.distributions[name] = None
-
-    def on_variable(self, name: str, frame: FrameType | None) -> bool:
-        """An environment variable is about to be read; False if nobody was credited."""
-        value = environ.present(name)
-        targets = self._targets(frame)
-        for target in targets:
-            target.variable(name, value)
-        return bool(targets) or not self._windows
-
-    def on_environment(self, frame: FrameType | None) -> None:
-        """The whole environment is about to be read."""
-        present = environ.snapshot(copy=False)
-        for target in self._targets(frame):
-            target.whole_environment(present)
+        scratch = self._before_change(target, tree=True)
+        for access in self._credited():
+            access.link(source, target, not scratch)
 
     def on_variable_change(self, name: str) -> None:
         """An environment variable is about to be set or deleted."""
-        for record in self._ledger.all():
-            if record.sightings.variables:
-                record.sightings.keep_variable(name)
         for window in self._windows:
-            window.sightings.keep_variable(name)
-        self._verification.stir_variable(name)
+            window.access.keep_variable(name)
+        self._verification.change_variable(name)
+
+    def on_own_write(self, path: str | None = None) -> None:
+        """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
+        if path is None:
+            self._verification.change_anything()
+        elif not self._is_own(path):
+            self._verification.change(path)
+
+    # --------------------------------------------------- listening: what cannot be observed
 
     def on_opaque(self, kind: str, detail: str, frame: FrameType | None) -> None:
-        """A deed that cannot be observed is about to be done."""
-        self._verification.stir()
-        for target in self._askers(frame):
-            target.deed(Opaque(kind, detail))
+        """Something whose effects cannot be observed is about to be done."""
+        self._verification.change_anything()
+        if asked_by_machinery(frame):
+            return
+        opaque = Opaque(kind, detail)
+        credited = self._credited()
+        for access in credited:
+            access.act(opaque)
+        if not credited:
+            owner = self._owner(frame)
+            if owner != _OTHERS:
+                self._log.act(owner, opaque)
 
     def on_native(self, path: str, kind: str, frame: FrameType | None) -> None:
         """A shared library of the project is about to be loaded."""
-        if not self._fingerprints.is_first_party(path):
+        if not self._fingerprints.is_project_file(path):
             return
         opaque = Opaque(kind, self._fingerprints.name_of(path))
-        for target in self._askers(frame):
-            target.deed(opaque)
-            target.reads[Kind.FILE, path] = None
+        for access in self._credited() if not asked_by_machinery(frame) else ():
+            access.act(opaque)
+            access.reads[Kind.FILE, path] = None
         if kind == "native":
             module = os.path.basename(path).partition(".")[0]
-            self._ledger.add_native(module, opaque, path)
+            self._recorder.natives[module] = opaque, path
 
     def on_bind(self, sock: Any) -> None:
         """A socket is about to be bound."""
@@ -414,65 +496,79 @@ class Observatory:
 
     def on_connect(self, sock: Any, address: object, frame: FrameType | None) -> None:
         """A socket is about to connect or send to an address."""
-        windows = self._windows
-        if any(window.listeners.include(address) for window in windows):
-            windows = tuple(one for one in windows if not one.listeners.include(address))
-        if not windows or self._aside.depth or asked_by_machinery(frame):
+        if self._aside.depth or asked_by_machinery(frame):
             return
-        for window in windows:
-            window.sightings.deed(Opaque(NETWORK, describe(address)))
+        for window in self._windows:
+            if not window.listeners.include(address):
+                window.access.act(Opaque(NETWORK, describe(address)))
+
+    # ------------------------------------------------------------------ listening: code
 
     def on_code(self, code: CodeType) -> None:
         """Code is about to be executed or made into a function."""
-        if self._sources.find(code.co_filename) is not None:
-            instruments.code.watch(code)
+        if self._find(code.co_filename) is not None:
+            installed.code.watch(code)
 
     def on_execution(self, code: CodeType, frame: FrameType | None) -> None:
         """A module's body is about to be executed."""
-        filename = code.co_filename
-        record = self._ledger.begin(filename, self._sightings())
-        body = executions.innermost(frame) if board.executing else None
-        if record is not None:
-            instruments.code.begin_import()
-            if body is not None:
-                self._ledger.of_body(body.co_filename).children[filename] = None
-            if body is None or self._ledger.of_body(body.co_filename) is self._ledger.ambient:
-                for window in self._windows:
-                    window.sightings.modules[filename] = None
+        source = self._find(code.co_filename)
+        if source is None or not source.python:
+            return
+        self._log.read_runs()
+        importer = self._importer(frame)
+        if importer is not None or not asked_by_machinery(frame):
+            self._log.add_import(importer, source)
+        self._log.position(code)
+        for window in self._windows:
+            window.access.modules[source.path] = None
 
-    def on_import_code(self, filename: str, code: CodeType) -> None:
-        """Code runs while the module of this file is being executed."""
-        if self._sources.find(code.co_filename) is not None:
-            self._ledger.of_body(filename).codes[id(code)] = code
+    def _importer(self, frame: FrameType | None) -> SourceFile | None:
+        """The innermost file of the project on the stack."""
+        while frame is not None:
+            source = self._find(frame.f_code.co_filename)
+            if source is not None and source.python:
+                return source
+            if origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
+                return None
+            frame = frame.f_back
+        return None
 
     def on_import_tried(self, name: str, frame: FrameType | None) -> None:
         """An import that is not in ``sys.modules`` was begun."""
-        for target in self._askers(frame):
-            target.tried[name] = None
+        if asked_by_machinery(frame):
+            return
+        for access in self._credited():
+            access.tried[name] = None
+        self._touch(frame, Kind.IMPORT, name, name)
 
     def on_import_asked(
         self, name: str, module: ModuleType | None, frame: FrameType | None
     ) -> None:
         """``importlib.import_module`` returned this module, or failed."""
         top = name.partition(".")[0]
-        if top in _STANDARD_LIBRARY:
+        if top in _STANDARD_LIBRARY or asked_by_machinery(frame):
             return
         filename = source_of(module)
-        source = self._sources.find(filename) if filename else None
-        for target in self._askers(frame):
+        source = self._find(filename) if filename else None
+        for access in self._credited():
             if module is None or source is not None:
-                target.asked[name] = None
+                access.asked[name] = None
                 if source is not None:
-                    target.modules[source.path] = None
+                    access.modules[source.path] = None
             else:
                 for distribution in self._fingerprints.owners(top):
-                    target.distributions[distribution] = None
+                    access.distributions[distribution] = None
+        importer = self._importer(frame)
+        if importer is not None and source is not None and source.python:
+            self._log.add_import(importer, source)
 
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
         """Code without a file, or of a temporary one, is about to be executed: the modules that
         it imports count, loaded or not. Its own text was made by what ran."""
         filename = code.co_filename
-        if filename.startswith("<") or self._is_temporary(filename):
+        if filename.startswith("<") or (
+            self._find(filename) is None and self._scratch.holds(os.path.abspath(filename))
+        ):
             for name in imported_by(code):
                 self.on_import_asked(name, sys.modules.get(name), frame)
 
@@ -481,15 +577,34 @@ class Observatory:
         for window in self._windows:
             window.complete = False
 
-    def on_stir(self, path: str | None = None) -> None:
-        """Something happened, to this path or anywhere, after which digests may be wrong."""
-        if path is None:
-            self._verification.stir()
-        elif not self._is_own(path):
-            self._stir(path)
-
     def on_fork(self) -> None:
         """This is a forked child; nothing is observed here any more."""
         self._armed = False
         self._windows = ()
         self._forked = True
+
+    def _add_distributions(self) -> None:
+        """Enters the distributions that were loaded from since."""
+        tops = {name.partition(".")[0] for name in list(sys.modules)} - self._distributions
+        self._distributions |= tops
+        owned: dict[str, list[str]] = {}
+        for top in tops - _STANDARD_LIBRARY:
+            for distribution in self._fingerprints.owners(top):
+                owned.setdefault(distribution, []).append(top)
+        for name, modules in owned.items():
+            digest = self._verification.digest(Kind.DISTRIBUTION, name)
+            self._log.add_distribution(name, digest, modules)
+
+
+def _imports_something(frame: FrameType | None) -> bool:
+    """Whether a module's body is running: one that is first imported to decode a value is used
+    by others later, so what it touches counts though it is the cache that asked for it."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and origin_of(frame.f_code.co_filename) in (
+            Origin.OUTSIDE,
+        ):
+            return True
+        if origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
+            return False
+        frame = frame.f_back
+    return False

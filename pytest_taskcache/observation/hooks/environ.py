@@ -15,11 +15,15 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.observation.audit import Handler
-from pytest_taskcache.observation.callers import asked_by_machinery
-from pytest_taskcache.observation.starting_environment import NEVER
-from pytest_taskcache.observation.switchboard import board, is_muted
+from pytest_taskcache.observation.hooks.audit import Handler
+from pytest_taskcache.observation.hooks.callers import asked_by_machinery
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
+
+EVERYTHING = "*"
+"""The name that stands for all variables."""
+
+NEVER = frozenset({"PYTEST_CURRENT_TEST"})
+"""Set by the runner for each phase of each test; says nothing that the key does not."""
 
 _MONKEYPATCH = os.path.join("_pytest", "monkeypatch.py")
 _MOCK = os.path.join("unittest", "mock.py")
@@ -43,37 +47,35 @@ class _Recorder(os._Environ[Any]):
 
     def __getitem__(self, key: Any) -> Any:
         __tracebackhide__ = True
-        if board.attentive:
-            known = type(key) is str and (Kind.ENVIRONMENT, key) in board.seen
-            if not known or _iteration.pending:
-                sys.audit(READ, key)
+        if dispatcher.listeners:
+            sys.audit(READ, key)
         return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         __tracebackhide__ = True
-        if board.listeners:
+        if dispatcher.listeners:
             sys.audit(WRITE, key)
         super().__setitem__(key, value)
 
     def __delitem__(self, key: Any) -> None:
         __tracebackhide__ = True
-        if board.listeners:
+        if dispatcher.listeners:
             sys.audit(WRITE, key)
         super().__delitem__(key)
 
     def __iter__(self) -> Iterator[Any]:
         names = list(super().__iter__())
-        if board.attentive:
+        if dispatcher.listeners:
             sys.audit(READ_ALL, names)
         return iter(names)
 
     def __len__(self) -> int:
-        if board.attentive:
+        if dispatcher.listeners:
             sys.audit(READ_ALL, None)
         return super().__len__()
 
     def __repr__(self) -> str:
-        if board.attentive:
+        if dispatcher.listeners:
             sys.audit(READ_ALL, None)
         return super().__repr__()
 
@@ -111,11 +113,8 @@ def _read(arguments: tuple[Any, ...]) -> None:
     if name is None or _is_bookkeeping(frame):
         return
     frame = _beyond_monkeypatch(frame)
-    seen = board.seen
     if not asked_by_machinery(frame):
-        credited = board.tell(lambda listener: listener.on_variable(name, frame))
-        if credited and not board.executing:
-            seen.add((Kind.ENVIRONMENT, name))
+        dispatcher.tell(lambda listener: listener.on_variable(name, frame))
 
 
 def _read_all(arguments: tuple[Any, ...]) -> None:
@@ -125,14 +124,13 @@ def _read_all(arguments: tuple[Any, ...]) -> None:
     if arguments[0] is not None:
         _iteration.pending = arguments[0][::-1]
     if not _is_bookkeeping(frame) and not asked_by_machinery(frame):
-        board.tell(lambda listener: listener.on_environment(frame))
+        dispatcher.tell(lambda listener: listener.on_environment(frame))
 
 
 def _write(arguments: tuple[Any, ...]) -> None:
     name = _name(arguments[0])
     if name is not None:
-        board.seen = set()
-        board.tell(lambda listener: listener.on_variable_change(name))
+        dispatcher.tell(lambda listener: listener.on_variable_change(name))
 
 
 def _outside_os(frame: FrameType | None) -> FrameType | None:
@@ -175,31 +173,38 @@ EVENTS: dict[str, Handler] = {READ: _read, READ_ALL: _read_all, WRITE: _write}
 
 def install() -> None:
     """Starts recording."""
-    for environment in _environments():
+    for environment in _ENVIRONMENTS:
         if type(environment) is os._Environ:
             environment.__class__ = _Recorder
 
 
 def remove() -> None:
     """Stops recording."""
-    for environment in _environments():
+    for environment in _ENVIRONMENTS:
         if type(environment) is _Recorder:
             environment.__class__ = _PLAIN
 
 
 def present(name: str) -> bytes | None:
     """A variable's value now, encoded; None where it is not set."""
-    return snapshot(copy=False).get(os.fsencode(name))
+    return _DATA.get(os.fsencode(name))
 
 
-def snapshot(copy: bool = True) -> dict[bytes, bytes]:
-    """The environment now, encoded, read past the recorder."""
-    data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
-    return data.copy() if copy else data
+def snapshot() -> dict[bytes, bytes]:
+    """A copy of the environment now, encoded, read past the recorder."""
+    return _DATA.copy()
 
 
-def _environments() -> list[Any]:
-    found: list[Any] = [os.environ]
-    if os.supports_bytes_environ:
-        found.append(os.environb)
-    return found
+# Taken when this is imported: a test may put any mapping in place of `os.environ`. Both objects
+# share one dictionary, which is written through to the process's environment.
+_ENVIRONMENTS: list[Any] = [os.environ, *([os.environb] if os.supports_bytes_environ else [])]
+_DATA: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
+
+
+def same(left: dict[bytes, bytes], right: dict[bytes, bytes]) -> bool:
+    """Whether two encoded environments are equal in all that counts."""
+    return left == right or _counting(left) == _counting(right)
+
+
+def _counting(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return {name: value for name, value in environment.items() if os.fsdecode(name) not in NEVER}

@@ -1,4 +1,4 @@
-"""Deeds whose effects cannot be observed: child processes, forks, shared libraries.
+"""Acts whose effects cannot be observed: child processes, forks, shared libraries.
 
 Details name the program, never its arguments, which may be secrets.
 """
@@ -11,9 +11,9 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-from pytest_taskcache.observation.audit import Handler
-from pytest_taskcache.observation.files import absolute, is_file_of_interest
-from pytest_taskcache.observation.switchboard import board, is_muted
+from pytest_taskcache.observation.hooks.audit import Handler
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
+from pytest_taskcache.observation.hooks.files import absolute, is_file_of_interest
 
 SUBPROCESS = "subprocess"
 FORK = "fork"
@@ -30,11 +30,11 @@ _MULTIPROCESSING = os.path.join("multiprocessing", "")
 
 
 def tell(kind: str, detail: str, frame: FrameType | None) -> None:
-    """Tells of an opaque deed; a muted one only stirs."""
+    """Tells of an opaque act; a muted one may have written anything."""
     if is_muted():
-        board.tell(lambda listener: listener.on_stir())
+        dispatcher.tell(lambda listener: listener.on_own_write())
     else:
-        board.tell(lambda listener: listener.on_opaque(kind, detail, frame))
+        dispatcher.tell(lambda listener: listener.on_opaque(kind, detail, frame))
 
 
 def _within(frame: FrameType | None, part: str, depth: int = 8) -> bool:
@@ -90,7 +90,7 @@ def _load_extension(arguments: tuple[Any, ...]) -> None:
 def _tell_native(name: object, kind: str, frame: FrameType) -> None:
     path = absolute(name)
     if path is not None and is_file_of_interest(path):
-        board.tell(lambda listener: listener.on_native(path, kind, frame))
+        dispatcher.tell(lambda listener: listener.on_native(path, kind, frame))
 
 
 EVENTS: dict[str, Handler] = {
@@ -119,7 +119,7 @@ class Spawning:
 
     def fork_exec(self, *args: Any) -> Any:
         """As ``_posixsubprocess.fork_exec``."""
-        if board.listeners:
+        if dispatcher.listeners:
             frame = sys._getframe(1)
             kind = MULTIPROCESSING if _within(frame, _MULTIPROCESSING) else SUBPROCESS
             tell(kind, "" if kind == MULTIPROCESSING else _program(args[0]), frame)

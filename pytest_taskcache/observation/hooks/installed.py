@@ -9,13 +9,12 @@ import os
 import sys
 import threading
 
-from pytest_taskcache.observation import audit, environ, files, imports, network, processes
 from pytest_taskcache.observation.code_monitoring import MonitoredCode
+from pytest_taskcache.observation.code_runs import code_runs
 from pytest_taskcache.observation.code_tracing import TracedCode, foreign_settrace
-from pytest_taskcache.observation.executions import executions
-from pytest_taskcache.observation.looks import EVENTS, looks
-from pytest_taskcache.observation.segments import segments
-from pytest_taskcache.observation.switchboard import Listener, board
+from pytest_taskcache.observation.hooks import audit, environ, files, imports, network, processes
+from pytest_taskcache.observation.hooks.dispatcher import Listener, dispatcher
+from pytest_taskcache.observation.hooks.stat import EVENTS, stat_hooks
 
 MONITORING = sys.version_info >= (3, 12)
 """Whether code is seen by ``sys.monitoring``, in all threads."""
@@ -30,12 +29,11 @@ def arm(listener: Listener) -> None:
     """From now on the listener is told. Idempotent."""
     global _fork_noted
     with _lock:
-        if any(one is listener for one in board.listeners):
+        if any(one is listener for one in dispatcher.listeners):
             return
-        if not board.listeners:
+        if not dispatcher.listeners:
             _install()
-        board.listeners = (*board.listeners, listener)
-        board.update()
+        dispatcher.listeners = (*dispatcher.listeners, listener)
         if not _fork_noted and hasattr(os, "register_at_fork"):
             _fork_noted = True
             os.register_at_fork(after_in_child=_in_child)
@@ -44,12 +42,11 @@ def arm(listener: Listener) -> None:
 def disarm(listener: Listener) -> None:
     """The listener is told nothing any more. Idempotent."""
     with _lock:
-        if not any(one is listener for one in board.listeners):
+        if not any(one is listener for one in dispatcher.listeners):
             return
-        board.listeners = tuple(one for one in board.listeners if one is not listener)
-        if not board.listeners:
+        dispatcher.listeners = tuple(one for one in dispatcher.listeners if one is not listener)
+        if not dispatcher.listeners:
             _remove()
-        board.update()
 
 
 def _install() -> None:
@@ -63,7 +60,7 @@ def _install() -> None:
     }
     if not MONITORING:
         events["sys.settrace"] = lambda arguments: foreign_settrace()
-    looks.install()
+    stat_hooks.install()
     environ.install()
     processes.spawning.install()
     imports.install()
@@ -77,19 +74,17 @@ def _remove() -> None:
     imports.remove()
     processes.spawning.remove()
     environ.remove()
-    looks.remove()
-    executions.clear()
+    stat_hooks.remove()
 
 
 def _in_child() -> None:
     """A forked child has its parent's windows but nobody to tell: it observes nothing."""
     global _lock
     _lock = threading.Lock()
-    if not board.listeners:
+    if not dispatcher.listeners:
         return
-    board.tell(lambda listener: listener.on_fork())
-    board.listeners = ()
-    segments.clear()
+    dispatcher.tell(lambda listener: listener.on_fork())
+    dispatcher.listeners = ()
+    code_runs.clear()
     code.abandon()
     _remove()
-    board.update()

@@ -11,35 +11,18 @@ from collections.abc import Sequence
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
-from pytest_taskcache.observation.audit import Handler
-from pytest_taskcache.observation.callers import Origin, origin_of
-from pytest_taskcache.observation.executions import executions
-from pytest_taskcache.observation.sightings import Sightings, plain_stat
-from pytest_taskcache.observation.switchboard import board, is_muted
+from pytest_taskcache.observation.hooks.audit import Handler
+from pytest_taskcache.observation.hooks.callers import Origin, origin_of
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
+from pytest_taskcache.observation.hooks.originals import originals
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
-
-
-class ImportRecord:
-    """What happened while one module was imported.
-
-    ``filename`` is its source, ``status`` that file's identity when it was imported: inode,
-    size, mtime and ctime in nanoseconds; None where it could not be had. ``children`` are the
-    files of the modules whose bodies ran within it; ``codes`` the functions that ran.
-    """
-
-    def __init__(self, filename: str, sightings: Sightings) -> None:
-        self.filename = filename
-        self.sightings = sightings
-        self.status = identity_of(filename)
-        self.codes: dict[int, CodeType] = {}
-        self.children: dict[str, None] = {}
 
 
 def identity_of(path: str) -> tuple[int, ...] | None:
     """What changes when a file does: device, inode, size, mtime and ctime in nanoseconds."""
     try:
-        status = plain_stat(path)
+        status = originals.stat(path)
     except (OSError, ValueError):
         return None
     return (
@@ -65,9 +48,9 @@ class NotingFinder:
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> None:
         """None, always."""
-        if board.attentive and not is_muted():
+        if dispatcher.listeners and not is_muted():
             frame = sys._getframe(1)
-            board.tell(lambda listener: listener.on_import_tried(fullname, frame))
+            dispatcher.tell(lambda listener: listener.on_import_tried(fullname, frame))
 
 
 class Asking:
@@ -83,7 +66,7 @@ class Asking:
     def import_module(self, name: str, package: str | None = None) -> ModuleType:
         """As `importlib.import_module`."""
         __tracebackhide__ = True
-        if not board.attentive or is_muted():
+        if not dispatcher.listeners or is_muted():
             return self._import_module(name, package)
         frame = sys._getframe(1)
         module: ModuleType | None = None
@@ -91,7 +74,7 @@ class Asking:
             module = self._import_module(name, package)
             return module
         finally:
-            board.tell(
+            dispatcher.tell(
                 lambda listener: listener.on_import_asked(
                     importlib.util.resolve_name(name, package), module, frame
                 )
@@ -115,9 +98,7 @@ def _execute(arguments: tuple[Any, ...]) -> None:
     if code.co_name != "<module>" or code.co_filename.startswith("<") or is_muted():
         return
     frame = sys._getframe(2)
-    # The importer is asked for before this body counts as being executed.
-    board.tell(lambda listener: listener.on_execution(code, frame))
-    executions.begin(code)
+    dispatcher.tell(lambda listener: listener.on_execution(code, frame))
 
 
 def _make_function(arguments: tuple[Any, ...]) -> None:
@@ -132,16 +113,16 @@ def _set_attribute(arguments: tuple[Any, ...]) -> None:
 
 def _tell_code(code: CodeType) -> None:
     if not code.co_filename.startswith("<"):
-        board.tell(lambda listener: listener.on_code(code))
+        dispatcher.tell(lambda listener: listener.on_code(code))
 
 
 def _tell_imports(code: CodeType, frame: FrameType) -> None:
     """What is imported by code that no file of the project holds shows nowhere else, where the
     module is loaded already."""
-    if not board.attentive or is_muted() or code.co_filename.startswith("<frozen"):
+    if not dispatcher.listeners or is_muted() or code.co_filename.startswith("<frozen"):
         return
     if origin_of(code.co_filename) is Origin.OUTSIDE or code.co_filename.startswith("<"):
-        board.tell(lambda listener: listener.on_unnamed_code(code, frame))
+        dispatcher.tell(lambda listener: listener.on_unnamed_code(code, frame))
 
 
 def imported_by(code: CodeType) -> set[str]:
@@ -170,10 +151,10 @@ def imported_by(code: CodeType) -> set[str]:
 def _find_class(arguments: tuple[Any, ...]) -> None:
     """Unpickling looks a name up in a module, which may be loaded already."""
     name = arguments[0]
-    if not board.attentive or is_muted() or not isinstance(name, str):
+    if not dispatcher.listeners or is_muted() or not isinstance(name, str):
         return
     frame = sys._getframe(2)
-    board.tell(lambda listener: listener.on_import_asked(name, sys.modules.get(name), frame))
+    dispatcher.tell(lambda listener: listener.on_import_asked(name, sys.modules.get(name), frame))
 
 
 finder = NotingFinder()

@@ -9,15 +9,20 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.observation.audit import Handler
-from pytest_taskcache.observation.callers import (
+from pytest_taskcache.observation.hooks.audit import Handler
+from pytest_taskcache.observation.hooks.callers import (
     Origin,
     asked_by_machinery,
     installed_directories,
     origin_of,
 )
-from pytest_taskcache.observation.deeds import Deed
-from pytest_taskcache.observation.switchboard import board, is_muted, muted
+from pytest_taskcache.observation.hooks.dispatcher import (
+    Listener,
+    Write,
+    dispatcher,
+    is_muted,
+    muted,
+)
 
 _INSTALLED = installed_directories()
 _NOT_FILES = ("/proc/", "/dev/", "/sys/")
@@ -68,8 +73,8 @@ def is_file_of_interest(path: str) -> bool:
 
 
 def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -1) -> None:
-    """Tells of a read, a listing or a look, if anyone is attentive."""
-    if not board.attentive or is_muted():
+    """Tells of a read, a listing or a look at the status, if anyone listens."""
+    if not dispatcher.listeners or is_muted():
         return
     if frame is not None:
         filename = frame.f_code.co_filename
@@ -80,14 +85,19 @@ def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -
             kind is not Kind.FILE or str(path).endswith((".py", *_COMPILED))
         ):
             return
-    seen = board.seen
-    text = absolute(path, directory)
-    if text is None or (kind, text) in seen or not is_file_of_interest(text):
+    if asked_by_machinery(frame, path):
         return
-    if not asked_by_machinery(frame):
-        credited = board.tell(lambda listener: listener.on_read(kind, text, frame))
-        if credited and not board.executing:
-            seen.add((kind, text))
+    text = absolute(path, directory)
+    if text is None or not is_file_of_interest(text):
+        return
+    relative = type(path) is str and path[:1] != os.sep and directory == -1
+
+    def tell(listener: Listener) -> None:
+        if relative:
+            listener.on_working_directory(frame)
+        listener.on_read(kind, text, frame)
+
+    dispatcher.tell(tell)
 
 
 def _tell_distributions(frame: FrameType) -> None:
@@ -99,19 +109,18 @@ def _tell_distributions(frame: FrameType) -> None:
             name = str(outer.f_locals.get("name", "*"))
             break
         outer = outer.f_back
-    board.tell(lambda listener: listener.on_distributions(name, frame))
+    dispatcher.tell(lambda listener: listener.on_distributions(name, frame))
 
 
-def change(path: object, deed: Deed, directory: object = -1) -> None:
-    """Tells of a change that is about to happen. Muted ones only stir."""
-    board.seen = set()
+def change(path: object, write: Write, directory: object = -1) -> None:
+    """Tells of a change that is about to happen; a muted one is the cache's own."""
     text = absolute(path, directory)
     if text is None or not is_file_of_interest(text):
         return
     if is_muted():
-        board.tell(lambda listener: listener.on_stir(text))
+        dispatcher.tell(lambda listener: listener.on_own_write(text))
     else:
-        board.tell(lambda listener: listener.on_change(text, deed))
+        dispatcher.tell(lambda listener: listener.on_change(text, write))
 
 
 def _open(arguments: tuple[Any, ...]) -> None:
@@ -119,21 +128,21 @@ def _open(arguments: tuple[Any, ...]) -> None:
     if isinstance(path, int):
         return
     if not flags & _WRITES:
-        if board.attentive:
+        if dispatcher.listeners:
             frame = sys._getframe(2)
             if mode is None and _relative_to_descriptor(path, frame):
                 return
             see(Kind.FILE, path, frame)
         return
     if flags & os.O_TRUNC:
-        deed = Deed.REPLACE
+        write = Write.REPLACE
     elif flags & os.O_EXCL:
-        deed = Deed.CREATE
+        write = Write.CREATE
     else:
-        deed = Deed.ALTER
-    if flags & os.O_RDWR and deed is Deed.ALTER:
+        write = Write.ALTER
+    if flags & os.O_RDWR and write is Write.ALTER:
         see(Kind.FILE, path, sys._getframe(2))
-    change(path, deed)
+    change(path, write)
 
 
 def _relative_to_descriptor(path: object, frame: FrameType) -> bool:
@@ -145,12 +154,12 @@ def _relative_to_descriptor(path: object, frame: FrameType) -> bool:
 
 
 def _list(arguments: tuple[Any, ...]) -> None:
-    if board.attentive:
+    if dispatcher.listeners:
         see(Kind.LISTING, arguments[0], sys._getframe(2))
 
 
 def _scan(arguments: tuple[Any, ...]) -> None:
-    if not board.attentive or is_muted():
+    if not dispatcher.listeners or is_muted():
         return
     frame = sys._getframe(2)
     see(Kind.LISTING, arguments[0], frame)
@@ -172,7 +181,7 @@ def _scan(arguments: tuple[Any, ...]) -> None:
 def _glob(arguments: tuple[Any, ...]) -> None:
     # Patterns without wildcards are looked up, since 3.13, by a call that nothing else shows.
     directory, pattern = arguments[0], os.fspath(arguments[1])
-    if board.attentive and not any(char in pattern for char in "*?["):
+    if dispatcher.listeners and not any(char in pattern for char in "*?["):
         see(Kind.STAT, os.path.join(os.fspath(directory), pattern), sys._getframe(2))
 
 
@@ -181,11 +190,10 @@ def _rename(arguments: tuple[Any, ...]) -> None:
     target = absolute(arguments[1], arguments[3])
     if source is None or target is None or not is_file_of_interest(target):
         return
-    board.seen = set()
     if is_muted():
-        board.tell(lambda listener: listener.on_stir(target))
+        dispatcher.tell(lambda listener: listener.on_own_write(target))
     else:
-        board.tell(lambda listener: listener.on_move(source, target))
+        dispatcher.tell(lambda listener: listener.on_move(source, target))
 
 
 def _link(arguments: tuple[Any, ...]) -> None:
@@ -201,28 +209,27 @@ def _symlink(arguments: tuple[Any, ...]) -> None:
 
 def _tell_link(source: str | None, target: str | None) -> None:
     if source is not None and target is not None and is_file_of_interest(target):
-        board.seen = set()
-        board.tell(lambda listener: listener.on_link(source, target))
+        dispatcher.tell(lambda listener: listener.on_link(source, target))
 
 
 def _remove(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Deed.REMOVE, arguments[1])
+    change(arguments[0], Write.REMOVE, arguments[1])
 
 
 def _make(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Deed.MAKE, arguments[2])
+    change(arguments[0], Write.MAKE, arguments[2])
 
 
 def _alter(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Deed.ALTER)
+    change(arguments[0], Write.ALTER)
 
 
 def _remove_tree(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Deed.REMOVE, -1 if len(arguments) < 2 else arguments[1])
+    change(arguments[0], Write.REMOVE, -1 if len(arguments) < 2 else arguments[1])
 
 
 def _change_directory(arguments: tuple[Any, ...]) -> None:
-    board.tell(lambda listener: listener.on_stir())
+    dispatcher.tell(lambda listener: listener.on_directory_change())
 
 
 def _database(arguments: tuple[Any, ...]) -> None:
@@ -239,8 +246,7 @@ def _database(arguments: tuple[Any, ...]) -> None:
     path = absolute(name)
     if path is not None and is_file_of_interest(path):
         frame = sys._getframe(2)
-        board.seen = set()
-        board.tell(lambda listener: listener.on_database(path, frame))
+        dispatcher.tell(lambda listener: listener.on_database(path, frame))
 
 
 EVENTS: dict[str, Handler] = {

@@ -1,5 +1,4 @@
-"""What one window, or one import, has seen so far: names only, digests where they must be
-taken early.
+"""What one window has seen so far: names only, digests where they must be taken early.
 
 A digest is taken early when the thing is about to be changed by the computation itself: the
 computation depended on what was there before. What it created is no dependency.
@@ -12,14 +11,12 @@ import threading
 from collections.abc import Callable
 
 from pytest_taskcache.model.dependency import Kind, Opaque
-from pytest_taskcache.observation.deeds import Deed
-from pytest_taskcache.observation.starting_environment import EVERYTHING, same
+from pytest_taskcache.observation.hooks.dispatcher import Write
+from pytest_taskcache.observation.hooks.environ import EVERYTHING, same
+from pytest_taskcache.observation.hooks.originals import originals
 
 Digest = Callable[[Kind, str], str]
 """The present digest of an absolute path, or of a variable's name."""
-
-plain_stat = os.stat
-"""Taken before anything is armed: it tells nobody."""
 
 SLACK = 10_000_000
 """Nanoseconds by which a file system's coarse clock may lag behind the system's."""
@@ -31,14 +28,14 @@ def is_newer(path: str, moment: int) -> bool:
     An absent path is not newer: nothing tells when it vanished.
     """
     try:
-        status = plain_stat(path)
+        status = originals.stat(path)
     except (OSError, ValueError):
         return False
     return max(status.st_mtime_ns, status.st_ctime_ns) > moment - SLACK
 
 
-class Sightings:
-    """A record in the making.
+class AccessLog:
+    """What a window is credited with, until it closes.
 
     Attributes:
         opened: when it began, POSIX nanoseconds.
@@ -51,22 +48,23 @@ class Sightings:
         asked: absolute module names that `importlib.import_module` was asked for.
         modules: absolute paths of first-party modules imported or asked for.
         distributions: installed distributions whose metadata was looked up.
-        opaque: deeds as in `Observed`, in order of sight, with how often each was done; ``own``
-            are those that the thread did which began the record.
+        opaque: acts as in `Observed`, in order of sight, with how often each was done; ``own``
+            are those that the thread did which opened the window.
+        moved: the working directory was changed here.
         untrusted: as in `Observed`, in order of sight.
         written, made: paths, and directories with all below, that were put there here.
-        environment: the environment at the opening, for windows; None for imports.
+        environment: the environment at the opening.
     """
 
-    def __init__(
-        self, opened: int, digest: Digest, environment: dict[bytes, bytes] | None = None
-    ) -> None:
+    def __init__(self, opened: int, digest: Digest, environment: dict[bytes, bytes]) -> None:
         self.opened = opened
         self.reads: dict[tuple[Kind, str], None] = {}
         self.early: dict[tuple[Kind, str], str] = {}
         self.variables: dict[str, bytes | None] = {}
         self.set_here: dict[str, None] = {}
         self.late = False
+        self.moved = False
+        self.working_directory: str | None = None
         self.tried: dict[str, None] = {}
         self.asked: dict[str, None] = {}
         self.modules: dict[str, None] = {}
@@ -83,16 +81,16 @@ class Sightings:
         self._changed: set[str] = set()
         self._links: dict[str, str] = {}
 
-    # -------------------------------------------------------------------------- deeds
+    # ---------------------------------------------------------------------- opaque acts
 
-    def deed(self, opaque: Opaque) -> None:
-        """A deed that cannot be observed was done."""
+    def act(self, opaque: Opaque) -> None:
+        """Something that cannot be observed was done."""
         self.opaque[opaque] = self.opaque.get(opaque, 0) + 1
         if threading.get_ident() == self._thread:
             self.own[opaque] = self.own.get(opaque, 0) + 1
 
-    def forgive(self, other: Sightings) -> None:
-        """Takes back deeds that were credited here and to the other record, done by its thread."""
+    def forgive(self, other: AccessLog) -> None:
+        """Takes back acts that were credited here and to the other record, done by its thread."""
         for opaque, times in other.own.items():
             for counts in (self.opaque, self.own):
                 left = counts.pop(opaque, 0) - times
@@ -150,7 +148,7 @@ class Sightings:
             if (kind, path) in self.reads:
                 self.keep(kind, path)
 
-    def change(self, path: str, deed: Deed, exists: bool, listed: bool) -> None:
+    def change(self, path: str, write: Write, exists: bool, listed: bool) -> None:
         """A path is about to change. ``listed``: its directory's listing may matter later."""
         path = self.resolve(path)
         self.changed[path] = None
@@ -158,21 +156,25 @@ class Sightings:
             return
         self.keep_read(path)
         parent = os.path.dirname(path)
-        if (deed is Deed.REMOVE) == exists and deed is not Deed.ALTER and not self.covers(parent):
+        if (
+            (write is Write.REMOVE) == exists
+            and write is not Write.ALTER
+            and not self.covers(parent)
+        ):
             self.keep_read(parent)
             if listed:
                 self.keep(Kind.LISTING, parent)
             self._changed.add(parent)
-        if deed is Deed.ALTER:
+        if write is Write.ALTER:
             self.keep(Kind.FILE, path)
             self.keep(Kind.STAT, path)
-        elif deed is Deed.MAKE and not exists:
+        elif write is Write.MAKE and not exists:
             self.made.add(path)
-        elif deed is Deed.REMOVE or (exists and deed in (Deed.MAKE, Deed.CREATE)):
+        elif write is Write.REMOVE or (exists and write in (Write.MAKE, Write.CREATE)):
             # It works, or fails, by what was there.
             self.reads[Kind.STAT, path] = None
             self.keep(Kind.STAT, path)
-            if deed is Deed.REMOVE:
+            if write is Write.REMOVE:
                 self.written.add(path)
         else:
             self.written.add(path)
@@ -196,14 +198,14 @@ class Sightings:
             self.keep(Kind.FILE, source)
         elif directory:
             tree = True
-        self.change(source, Deed.REMOVE, True, listed)
-        self.change(target, Deed.REPLACE, os.path.lexists(target), listed)
+        self.change(source, Write.REMOVE, True, listed)
+        self.change(target, Write.REPLACE, os.path.lexists(target), listed)
         if tree:
             self.made.add(target)
 
     def link(self, source: str, target: str, listed: bool) -> None:
         """``target`` is about to become a link: what is read through it is the source's."""
-        self.change(target, Deed.CREATE, os.path.lexists(target), listed)
+        self.change(target, Write.CREATE, os.path.lexists(target), listed)
         self.written.discard(target)
         self._links[target] = self.resolve(source)
 
@@ -241,13 +243,13 @@ class Sightings:
 
     def whole_environment(self, present: dict[bytes, bytes]) -> None:
         """All variables were read at once."""
-        if self.environment is not None and not same(self.environment, present):
+        if not same(self.environment, present):
             self.late = True
         self.variables.setdefault(EVERYTHING)
 
     def is_outer(self, name: str, present: bytes | None) -> bool:
         """Whether a variable has the value that it had when the window opened."""
-        return self.environment is None or self.environment.get(os.fsencode(name)) == present
+        return self.environment.get(os.fsencode(name)) == present
 
     def keep_variable(self, name: str) -> None:
         """A variable is about to change."""

@@ -7,9 +7,9 @@ import sys
 import weakref
 from typing import Any
 
-from pytest_taskcache.observation.audit import Handler
-from pytest_taskcache.observation.processes import NETWORK, tell
-from pytest_taskcache.observation.switchboard import board, is_muted
+from pytest_taskcache.observation.hooks.audit import Handler
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
+from pytest_taskcache.observation.hooks.processes import NETWORK, tell
 
 _LOCAL_NAMES = frozenset({"", "localhost", "localhost.localdomain", "ip6-localhost"})
 _ANY = frozenset({"", "0.0.0.0", "::"})
@@ -77,14 +77,14 @@ def _same(bound: object, address: object) -> bool:
 
 
 def _bind(arguments: tuple[Any, ...]) -> None:
-    if board.attentive and not is_muted():
-        board.tell(lambda listener: listener.on_bind(arguments[0]))
+    if dispatcher.listeners and not is_muted():
+        dispatcher.tell(lambda listener: listener.on_bind(arguments[0]))
 
 
 def _connect(arguments: tuple[Any, ...]) -> None:
-    if board.attentive and not is_muted() and arguments[1] is not None:
+    if dispatcher.listeners and not is_muted() and arguments[1] is not None:
         frame = sys._getframe(2)
-        board.tell(lambda listener: listener.on_connect(arguments[0], arguments[1], frame))
+        dispatcher.tell(lambda listener: listener.on_connect(arguments[0], arguments[1], frame))
 
 
 def _resolve(arguments: tuple[Any, ...]) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pytest_taskcache.observation.switchboard import board
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher
 
 Handler = Callable[[tuple[Any, ...]], None]
 """Is given the event's arguments, as documented in the audit events table of the Python docs."""
@@ -43,4 +43,4 @@ def _hook(
     except Exception:
         # An exception here would abort the user's own call. Arguments are whatever the user
         # passed (hostile path objects, closed sockets); what cannot be understood is counted.
-        board.faults += 1
+        dispatcher.faults += 1

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import CodeType
 
-from pytest_taskcache.model.dependency import Dependency, Observed, Opaque, Trace
-from pytest_taskcache.observation.network import Listeners
-from pytest_taskcache.observation.segments import CodeLog
-from pytest_taskcache.observation.sightings import Sightings
+from pytest_taskcache.model.dependency import Observed, Opaque, Trace
+from pytest_taskcache.observation.access_log import AccessLog
+from pytest_taskcache.observation.code_runs import Piece
+from pytest_taskcache.observation.hooks.network import Listeners
 
 
 class OpenWindow:
     """Collects until it is closed; see `ports.Window`.
 
     ``complete`` is false once code may have run unseen: then all functions of the modules
-    count. ``running`` is the first-party code that other threads ran when it was opened.
+    count. ``running`` is the code that other threads ran when it was opened, ``subject`` the
+    file of what is about to run.
     """
 
     def __init__(
         self,
-        sightings: Sightings,
+        access: AccessLog,
         subject: str | None,
         end: Callable[[OpenWindow], None],
-        settle: Callable[[OpenWindow], Observed],
-        inherit: Callable[[OpenWindow, Sequence[Dependency]], Sequence[Dependency]],
+        record: Callable[[OpenWindow], Observed],
     ) -> None:
-        self.sightings = sightings
+        self.access = access
         self.subject = subject
         self.complete = True
-        self.log = CodeLog()
+        self.pieces: list[Piece] = []
         self.running: list[CodeType] = []
         self.listeners = Listeners()
-        self.absorbed: list[Sequence[Dependency]] = []
-        self.upstream: set[str] = set()
+        self.absorbed: dict[str, Trace] = {}
         self._end = end
-        self._settle = settle
-        self._inherit = inherit
+        self._record = record
         self._observed: Observed | None = None
+
+    @property
+    def opaque_acts(self) -> int:
+        """How many acts that cannot be observed were credited so far."""
+        return sum(self.access.opaque.values())
 
     def absorb(self, trace: Trace) -> None:
         """Adds what a reused value rests on, with the digests as stored.
@@ -45,32 +48,30 @@ class OpenWindow:
         Left out is what this computation brought about itself: files that it wrote, variables
         that it set.
         """
-        if trace.digest not in self.upstream:
-            self.upstream.add(trace.digest)
-            self.absorbed.append(self._inherit(self, trace.dependencies))
+        self.absorbed.setdefault(trace.digest, trace)
 
     def absorb_observed(self, observed: Observed) -> None:
         """Adds all that a shared computation (a fixture of wider scope) was seen to touch."""
         self.absorb(observed.trace)
         self.absorb_opaque(observed.opaque)
         for reason in observed.untrusted:
-            self.sightings.untrusted[reason] = None
+            self.access.untrusted[reason] = None
 
     def absorb_opaque(self, opaque: Iterable[Opaque]) -> None:
-        """Adds deeds that a reused value rests on."""
-        for deed in opaque:
-            self.sightings.deed(deed)
+        """Adds acts that a reused value rests on."""
+        for act in opaque:
+            self.access.act(act)
 
     def forgive(self, other: OpenWindow) -> None:
         """As ports.Window.forgive."""
-        self.sightings.forgive(other.sightings)
+        self.access.forgive(other.access)
 
     def close(self) -> Observed:
         """Ends the window; what it saw. Never raises; asked again, gives the same."""
         if self._observed is None:
             try:
                 self._end(self)
-                self._observed = self._settle(self)
+                self._observed = self._record(self)
             except Exception as error:
                 # The computation is done and its value is right: only its trace is lost, and
                 # with it the right to be stored.

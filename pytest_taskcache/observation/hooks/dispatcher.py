@@ -1,4 +1,4 @@
-"""The process-wide state that hooks share: who listens, whether anyone does, who is muted.
+"""The process-wide state that hooks share: who listens, and which thread is muted.
 
 Hooks are installed once per process and tell every armed listener, so that a pytest run inside
 a pytest run is seen by both.
@@ -9,25 +9,42 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Protocol
 
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.observation.deeds import Deed
+
+
+class Write(Enum):
+    """What is about to happen to a path, as far as it differs for what was there before."""
+
+    REPLACE = "replace"
+    """Created, or emptied and rewritten: nothing of it remains."""
+    CREATE = "create"
+    """Created, and refused where it exists already."""
+    ALTER = "alter"
+    """Changed in part: appended to, truncated, its mode or times set."""
+    REMOVE = "remove"
+    """Unlinked, file or directory."""
+    MAKE = "make"
+    """Made as a directory."""
 
 
 class Listener(Protocol):
     """Is told what happens in the process while armed. Paths are absolute; ``frame`` is that of
     the code that did it. May raise: the caller absorbs it."""
 
-    @property
-    def watching(self) -> bool:
-        """Whether a window is open."""
+    def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
+        """A path is about to be read, listed or looked at."""
 
-    def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> bool:
-        """A path is about to be read, listed or looked at; False if nobody was credited."""
+    def on_working_directory(self, frame: FrameType | None) -> None:
+        """A relative path is about to be used, or the working directory asked for."""
 
-    def on_change(self, path: str, deed: Deed) -> None:
+    def on_directory_change(self) -> None:
+        """The working directory is about to change."""
+
+    def on_change(self, path: str, write: Write) -> None:
         """A path is about to be changed."""
 
     def on_move(self, source: str, target: str) -> None:
@@ -42,8 +59,8 @@ class Listener(Protocol):
     def on_distributions(self, name: str, frame: FrameType | None) -> None:
         """An installed distribution's metadata is looked up; ``*`` for all."""
 
-    def on_variable(self, name: str, frame: FrameType | None) -> bool:
-        """An environment variable is about to be read; False if nobody was credited."""
+    def on_variable(self, name: str, frame: FrameType | None) -> None:
+        """An environment variable is about to be read."""
 
     def on_environment(self, frame: FrameType | None) -> None:
         """The whole environment is about to be read."""
@@ -52,7 +69,7 @@ class Listener(Protocol):
         """An environment variable is about to be set or deleted."""
 
     def on_opaque(self, kind: str, detail: str, frame: FrameType | None) -> None:
-        """A deed that cannot be observed is about to be done."""
+        """Something whose effects cannot be observed is about to be done."""
 
     def on_native(self, path: str, kind: str, frame: FrameType | None) -> None:
         """A shared library is about to be loaded."""
@@ -69,9 +86,6 @@ class Listener(Protocol):
     def on_execution(self, code: CodeType, frame: FrameType | None) -> None:
         """A module's body is about to be executed; ``frame`` is the importer's."""
 
-    def on_import_code(self, filename: str, code: CodeType) -> None:
-        """Code runs while the module of this file is being executed."""
-
     def on_import_tried(self, name: str, frame: FrameType | None) -> None:
         """An import that is not in ``sys.modules`` was begun."""
 
@@ -86,9 +100,8 @@ class Listener(Protocol):
     def on_foreign_trace(self) -> None:
         """Someone else set a trace function."""
 
-    def on_stir(self, path: str | None = None) -> None:
-        """Something happened, to this path or anywhere, after which earlier digests may be
-        wrong."""
+    def on_own_write(self, path: str | None = None) -> None:
+        """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
 
     def on_fork(self) -> None:
         """This is a forked child; nothing is observed here any more."""
@@ -117,39 +130,25 @@ def is_muted() -> bool:
     return _mute.depth > 0
 
 
-class Switchboard:
-    """The armed listeners.
-
-    ``attentive`` is the one flag that hooks check first: true while a window is open or a module
-    is being executed. ``seen`` holds what was credited to all that are listening now, absolute
-    path or variable name by kind: seeing it again tells nothing new.
-    """
+class Dispatcher:
+    """The armed listeners. ``faults`` counts what hooks could not understand."""
 
     def __init__(self) -> None:
         self.listeners: tuple[Listener, ...] = ()
-        self.attentive = False
-        self.executing = False
         self.faults = 0
-        self.seen: set[tuple[Kind, str]] = set()
 
-    def update(self) -> None:
-        """Recomputes ``attentive``; called when a window opens or closes, or a body begins."""
-        self.seen = set()
-        self.attentive = self.executing or any(one.watching for one in self.listeners)
-
-    def tell(self, call: Callable[[Listener], bool | None]) -> bool:
-        """Calls every listener with this thread muted; never raises. Whether none of them
-        returned False, which means: not credited this time, tell again."""
+    def tell(self, call: Callable[[Listener], None]) -> None:
+        """Calls every listener with this thread muted; never raises."""
         _mute.depth += 1
         try:
-            return False not in [call(listener) for listener in self.listeners]
+            for listener in self.listeners:
+                call(listener)
         except Exception:
             # A hook runs inside the user's own calls: whatever went wrong in it (a vanished
             # directory, a hostile path object) must not surface there. Counted, for reports.
             self.faults += 1
-            return False
         finally:
             _mute.depth -= 1
 
 
-board = Switchboard()
+dispatcher = Dispatcher()

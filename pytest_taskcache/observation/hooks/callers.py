@@ -7,11 +7,15 @@ import os
 import re
 import site
 import sysconfig
+import threading
 from enum import Enum
 from types import FrameType
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_IMPORTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "imports.py")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+_WRAPPERS = tuple(
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+    for name in ("imports.py", "stat.py", "environ.py")
+)
 _STDLIB = tuple(
     {
         os.path.join(form(sysconfig.get_path(key)), "")
@@ -56,8 +60,8 @@ def origin_of(filename: str) -> Origin:
 
 
 def _classify(filename: str) -> Origin:
-    if filename == _IMPORTS:
-        return Origin.LIBRARY  # stands in for `importlib.import_module`
+    if filename in _WRAPPERS:
+        return Origin.LIBRARY  # stand in for functions of the standard library
     if filename.startswith(_PACKAGE):
         return Origin.MACHINERY
     if filename.startswith("<"):
@@ -72,10 +76,11 @@ def _classify(filename: str) -> Origin:
     return Origin.OUTSIDE
 
 
-def asked_by_machinery(frame: FrameType | None) -> bool:
+def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
     """Whether the code that runs in this frame acts for the test machinery, or only reads
-    source lines to render a traceback or a warning."""
+    source lines, of a Python file at this path, to render a traceback or a warning."""
     rendering = False
+    source = not path or str(path).endswith((".py", ".pyw"))
     while frame is not None:
         origin = origin_of(frame.f_code.co_filename)
         if origin is Origin.OUTSIDE:
@@ -83,7 +88,7 @@ def asked_by_machinery(frame: FrameType | None) -> bool:
         if origin is Origin.MACHINERY:
             return True
         if origin is Origin.RENDERING:
-            rendering = True
+            rendering = source
         elif origin is Origin.INSPECTING:
             rendering = False
         frame = frame.f_back
@@ -108,3 +113,21 @@ def installed_directories() -> tuple[str, ...]:
     found.update(path.rstrip(os.sep) for path in _STDLIB)
     found.update([os.path.realpath(path) for path in found])
     return tuple(sorted(os.path.join(path, "") for path in found))
+
+
+class Aside(threading.local):
+    """A context in which what this thread reads and does is the cache's own work, credited to no
+    open window. Reentrant.
+
+    Other than `dispatcher.muted` it leaves imports their footprints, since a module that is first
+    imported to decode a value is used by others later, and it leaves writes to the windows, since
+    what is restored for a computation is not something it read.
+    """
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self.depth -= 1

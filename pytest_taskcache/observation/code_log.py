@@ -1,0 +1,396 @@
+"""What ran in this process, in order, and what it touched: the part that all traces share.
+
+    position   node                       footprint
+    0          src/lib.py::<module>
+    1          src/lib.py::load           file data/rates.csv, since position 1
+    2          tests/test_a.py::<module>
+    3          tests/test_a.py::test_a    environment TZ, since position 3
+
+A **node** is a function, or the body of a module, and its position tells when it first ran. A
+window keeps only which nodes ran in it and how many there were when it closed: ``0-1,3`` and 4.
+What a node touched, in a window or outside of any, is its footprint. Nothing is parsed here and no
+graph is walked; `verify` does that, if ever a file changed.
+
+The log leaves the process as segments, JSON that is named by its digest. Each flush makes one of
+what is new and merges those before it that are no larger, so that a log of n nodes is in at most
+log n segments, and a node is written log n times.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
+from typing import Any, NamedTuple
+
+import xxhash
+
+from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
+from pytest_taskcache.observation.access_log import is_newer
+from pytest_taskcache.observation.code_runs import CodeRuns, identity
+
+MODULE = "<module>"
+"""The name of the node that stands for a module's body."""
+
+LOADED = "<loaded>"
+"""The node of a module of which any function may have run before anyone looked."""
+
+STATEMENTS = "<statements>"
+"""The node of code that a module's statements hold and that runs later: lambdas, generators."""
+
+UNSTABLE = "changed while it was read"
+"""The digest of what changed before it could be digested; equal to no other."""
+
+_INSIDE = ".<locals>"
+_PYTHON = (".py", ".pyw")
+
+
+class SourceFile(NamedTuple):
+    """A file of the project that code came from: absolute path, name in traces, and whether it
+    is Python (a compiled template is not)."""
+
+    path: str
+    name: str
+    python: bool
+
+
+class Touch:
+    """One thing that was touched, as it was from ``moment`` (POSIX nanoseconds) until it changed
+    or was digested; ``owners`` are the nodes that did, each with its log's length then."""
+
+    __slots__ = ("digest", "kind", "moment", "name", "owners", "where")
+
+    def __init__(self, kind: Kind, where: str, name: str, moment: int) -> None:
+        self.kind = kind
+        self.where = where
+        self.name = name
+        self.moment = moment
+        self.digest: str | None = None
+        self.owners: dict[int, int] = {}
+
+
+class Segment(NamedTuple):
+    """A part of a log, encoded; ``weight`` is how many facts are in it."""
+
+    blob: Blob
+    data: bytes
+    weight: int
+
+
+class CodeLog:
+    """The log of one process, for one project.
+
+    ``find`` gives the project's file of a code object's file name, or None; ``digest`` the present
+    digest of a kind and an absolute path or variable; ``content`` that of a source file.
+    ``complete`` is false where code outside of windows goes unseen: then every function of a
+    module counts as having run with it.
+    """
+
+    def __init__(
+        self,
+        runs: CodeRuns,
+        find: Callable[[str], SourceFile | None],
+        digest: Callable[[Kind, str, str], str],
+        content: Callable[[str], str],
+        clock: Callable[[], int],
+        *,
+        complete: bool,
+    ) -> None:
+        self.complete = complete
+        self.nodes: list[tuple[int, str]] = []
+        self.files: list[SourceFile] = []
+        self.segments: list[Segment] = []
+        self.opaque: list[tuple[int, Opaque]] = []
+        self.parts: dict[str, bytes] = {}
+        self._runs = runs
+        self._find = find
+        self._digest = digest
+        self._content = content
+        self._clock = clock
+        self._positions: dict[int, tuple[CodeType, int]] = {}
+        self._nodes: dict[tuple[int, str], int] = {}
+        self._indices: dict[str, int] = {}
+        self._edges: set[tuple[int, int]] = set()
+        self._open: dict[tuple[Kind, str], Touch] = {}
+        self._fresh: _Facts = _Facts()
+
+    # ------------------------------------------------------------------------------ nodes
+
+    def read_runs(self) -> None:
+        """Gives a position to all code that ran since."""
+        for code in self._runs.unread():
+            self.position(code)
+
+    def position(self, code: CodeType) -> int:
+        """The position of a code object's node, which is made when it is new; -1 for code that
+        is not the project's."""
+        known = self._positions.get(identity(code))
+        if known is not None:
+            return known[1]
+        source = self._find(code.co_filename)
+        position = -1
+        if source is not None and source.python:
+            position = self._node(self.file(source), node_name(code))
+        self._positions[identity(code)] = code, position
+        return position
+
+    def body(self, source: SourceFile) -> int:
+        """The position of a module's body."""
+        return self._node(self.file(source), MODULE)
+
+    def _node(self, file: int, name: str) -> int:
+        position = self._nodes.get((file, name))
+        if position is None:
+            position = self._nodes[file, name] = len(self.nodes)
+            self.nodes.append((file, name))
+            self._fresh.nodes.append([file, name])
+        return position
+
+    def file(self, source: SourceFile) -> int:
+        """The index of a source file, which enters the log with the content that it has now."""
+        index = self._indices.get(source.name)
+        if index is None:
+            index = self._indices[source.name] = len(self.files)
+            self.files.append(source)
+            self._fresh.files.append([source.name, self._content(source.name)])
+        return index
+
+    def add_import(self, importer: SourceFile | None, source: SourceFile) -> None:
+        """A file of the project imports another, or asks for it by name. Without an importer
+        everyone depends on it: no file of the project says where it comes from."""
+        edge = (-1 if importer is None else self.file(importer), self.file(source))
+        if edge not in self._edges:
+            self._edges.add(edge)
+            self._fresh.imports.append([*edge])
+
+    def add_loaded(self, source: SourceFile) -> None:
+        """A module was loaded before anyone looked: any function of it may have run."""
+        self._node(self.file(source), LOADED)
+        self.body(source)
+
+    def add_distribution(self, name: str, digest: str, modules: Iterable[str]) -> None:
+        """A distribution was loaded from; ``modules`` are its top-level modules."""
+        self._fresh.distributions.append([name, digest, sorted(modules)])
+
+    # ------------------------------------------------------------------------- footprints
+
+    def touch(self, owner: int, kind: Kind, where: str, name: str) -> None:
+        """A node touched something: ``where`` is an absolute path or a variable's name."""
+        touch = self._open.get((kind, where))
+        if touch is None:
+            touch = self._open[kind, where] = Touch(kind, where, name, self._clock())
+        elif owner in touch.owners:
+            return
+        position = touch.owners[owner] = len(self.nodes)
+        self._fresh.touches.append((touch, owner, position))
+
+    def before_change(self, path: str) -> None:
+        """A path is about to change: what was touched there is digested as it is."""
+        if self._open:
+            for kind in (Kind.FILE, Kind.STAT, Kind.LISTING, Kind.WORKING_DIRECTORY):
+                touch = self._open.pop((kind, path), None)
+                if touch is not None and touch.digest is None:
+                    touch.digest = self._settled(touch)
+
+    def act(self, owner: int, opaque: Opaque) -> None:
+        """A node did something that cannot be observed."""
+        self.opaque.append((owner, opaque))
+
+    def _settled(self, touch: Touch) -> str:
+        paths = touch.kind in (Kind.FILE, Kind.STAT)
+        if paths and is_newer(touch.where, touch.moment) and not os.path.isdir(touch.where):
+            return UNSTABLE
+        return self._digest(touch.kind, touch.name, touch.where)
+
+    # --------------------------------------------------------------------------- segments
+
+    def flush(self) -> tuple[Blob, ...]:
+        """The segments that hold all of the log so far, oldest first; their bytes are in
+        ``parts``."""
+        facts = self._fresh
+        if facts.weight:
+            self._fresh = _Facts()
+            rows = []
+            for touch, owner, position in facts.touches:
+                if touch.digest is None:
+                    touch.digest = self._settled(touch)
+                rows.append([touch.kind, touch.name, touch.digest, owner, position])
+            document = {
+                "complete": self.complete,
+                "nodes": facts.nodes,
+                "files": facts.files,
+                "imports": facts.imports,
+                "distributions": facts.distributions,
+                "touches": rows,
+            }
+            self._append(document, facts.weight)
+        return tuple(segment.blob for segment in self.segments)
+
+    def _append(self, document: dict[str, Any], weight: int) -> None:
+        while self.segments and self.segments[-1].weight <= weight:
+            before = self.segments.pop()
+            older = json.loads(zlib.decompress(before.data))
+            for key, value in document.items():
+                if isinstance(value, list):
+                    older[key] += value
+            document = older
+            weight += before.weight
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
+        data = zlib.compress(text.encode(), 1)
+        blob = Blob(xxhash.xxh3_128_hexdigest(data), len(data))
+        self.segments.append(Segment(blob, data, weight))
+        self.parts[blob.digest] = data
+
+
+class _Facts:
+    """What entered the log since it was flushed."""
+
+    def __init__(self) -> None:
+        self.nodes: list[list[Any]] = []
+        self.files: list[list[Any]] = []
+        self.imports: list[list[Any]] = []
+        self.distributions: list[list[Any]] = []
+        self.touches: list[tuple[Touch, int, int]] = []
+
+    @property
+    def weight(self) -> int:
+        return (
+            len(self.nodes)
+            + len(self.files)
+            + len(self.imports)
+            + len(self.distributions)
+            + len(self.touches)
+        )
+
+
+class DecodedLog(NamedTuple):
+    """A log as it is read back. Indices and positions are those of `CodeLog`.
+
+    ``nodes``: file and name. ``files``: name and content digest. ``imports``: importing file (-1
+    for everyone) and file. ``distributions``: name, digest, modules. ``touches``: dependency,
+    owner, length of the log then.
+    """
+
+    complete: bool
+    nodes: list[tuple[int, str]]
+    files: list[tuple[str, str]]
+    imports: list[tuple[int, int]]
+    distributions: list[tuple[str, str, list[str]]]
+    touches: list[tuple[Dependency, int, int]]
+
+
+def decode_log(segments: Iterable[bytes]) -> DecodedLog:
+    """The log that these segments hold. Raises ValueError for anything else."""
+    log = DecodedLog(True, [], [], [], [], [])
+    complete = True
+    try:
+        for data in segments:
+            document = json.loads(zlib.decompress(data))
+            complete = complete and document["complete"] is True
+            log.nodes.extend((file, name) for file, name in document["nodes"])
+            log.files.extend((name, digest) for name, digest in document["files"])
+            log.imports.extend((a, b) for a, b in document["imports"])
+            log.distributions.extend((a, b, c) for a, b, c in document["distributions"])
+            log.touches.extend(
+                (Dependency(Kind(kind), name, digest), owner, position)
+                for kind, name, digest, owner, position in document["touches"]
+            )
+    except (zlib.error, KeyError, TypeError) as error:
+        raise ValueError(f"not a code log: {error}") from error
+    return log._replace(complete=complete)
+
+
+# ---------------------------------------------------------------------- a window's own part
+
+
+def code_dependency(segments: Sequence[Blob], position: int, ran: Iterable[int]) -> Dependency:
+    """What a window rests on of a log: the nodes that ran in it, and how long the log was."""
+    names = ",".join(blob.digest for blob in segments)
+    last = segments[-1].digest if segments else ""
+    return Dependency(Kind.CODE, f"{names}:{position}:{encode_ranges(ran)}", last)
+
+
+class CodePart(NamedTuple):
+    """A CODE dependency as it is read back."""
+
+    segments: tuple[str, ...]
+    position: int
+    ran: tuple[range, ...]
+
+
+def decode_code(dependency: Dependency) -> CodePart:
+    """What `code_dependency` wrote. Raises ValueError for anything else."""
+    segments, position, ran = dependency.name.split(":")
+    return CodePart(
+        tuple(segments.split(",")) if segments else (), int(position), decode_ranges(ran)
+    )
+
+
+def encode_ranges(numbers: Iterable[int]) -> str:
+    """``0-3,5`` for 0, 1, 2, 3 and 5."""
+    found: list[str] = []
+    first = last = -2
+    for number in [*sorted(numbers), -1]:
+        if number == last + 1 and number != -1:
+            last = number
+            continue
+        if first >= 0:
+            found.append(str(first) if first == last else f"{first}-{last}")
+        first = last = number
+    return ",".join(found)
+
+
+def decode_ranges(text: str) -> tuple[range, ...]:
+    """The inverse of `encode_ranges`. Raises ValueError for anything else."""
+    found = []
+    for part in text.split(",") if text else ():
+        first, _, last = part.partition("-")
+        found.append(range(int(first), int(last or first) + 1))
+    return tuple(found)
+
+
+def node_name(code: CodeType) -> str:
+    """The qualified name of the innermost function with a name that holds this code: lambdas
+    and comprehensions are part of its body. MODULE for module bodies and those of classes in
+    them, STATEMENTS for lambdas and comprehensions that are in no function."""
+    name = code.co_qualname
+    if "<" in name.partition(_INSIDE)[0]:
+        return MODULE if code.co_name == MODULE else STATEMENTS
+    if not code.co_flags & inspect.CO_OPTIMIZED:
+        # A class body nested in a function ran because that function did.
+        name = name.rpartition(_INSIDE)[0]
+    while True:
+        around, nested, last = name.rpartition(_INSIDE + ".")
+        if not nested or "<" not in last:
+            return name or MODULE
+        name = around
+
+
+def file_of_subject(subject: Callable[..., Any] | None) -> str | None:
+    """The file that defines what is about to run, seen through wrappers, partials and bound
+    methods; None where it has none."""
+    seen: set[int] = set()
+    target: Any = subject
+    while target is not None and id(target) not in seen:
+        seen.add(id(target))
+        if isinstance(target, functools.partial):
+            target = target.func
+        elif hasattr(target, "__wrapped__"):
+            target = target.__wrapped__
+        elif hasattr(target, "__func__"):
+            target = target.__func__
+        else:
+            break
+    code = getattr(target, "__code__", None)
+    if code is None and callable(target):
+        code = getattr(type(target).__call__, "__code__", None)
+    return code.co_filename if isinstance(code, CodeType) else None
+
+
+def is_python(path: str) -> bool:
+    """Whether a file's name is that of Python source."""
+    return path.endswith(_PYTHON)

@@ -1,0 +1,39 @@
+"""What the cache itself uses of the interpreter, taken before any test runs.
+
+A test may replace ``time``, ``os`` or ``open`` by what it likes (mock, freezegun, pyfakefs,
+time-machine). What lies in the slots here is reached by no such replacement: not by one of module
+attributes, nor by one that searches modules for references. The wall clock is derived from
+``perf_counter``, which time-machine leaves alone, since it changes the C functions themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+
+class Originals:
+    """Functions as they were when this module was imported."""
+
+    __slots__ = ("_begin", "_epoch", "listdir", "lstat", "perf", "readlink", "stat")
+
+    def __init__(self) -> None:
+        self.perf: Callable[[], int] = time.perf_counter_ns
+        self.stat: Callable[..., os.stat_result] = os.stat
+        self.lstat: Callable[..., os.stat_result] = os.lstat
+        self.readlink: Callable[[str], str] = os.readlink
+        self.listdir: Callable[[str], list[str]] = os.listdir
+        self._begin = self.perf()
+        self._epoch = time.time_ns()
+
+    def now(self) -> int:
+        """POSIX nanoseconds."""
+        return self._epoch + self.perf() - self._begin
+
+    def seconds(self) -> float:
+        """POSIX seconds."""
+        return self.now() / 1e9
+
+
+originals = Originals()

@@ -1,0 +1,57 @@
+"""Which of the project's loaded modules refer to which, as their attributes tell.
+
+Asked only where an import did something that cannot be observed (it ran a child, it loaded an
+extension of the project): then whoever may have got at its result is to be known at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from types import ModuleType
+
+from pytest_taskcache.observation.code_log import SourceFile
+from pytest_taskcache.observation.hooks.imports import source_of
+
+
+class LoadedModules:
+    """Files by the files they refer to; ``find`` gives the project's file of a file name."""
+
+    def __init__(self, find: Callable[[str], SourceFile | None]) -> None:
+        self._find = find
+        self._direct: dict[str, frozenset[str]] = {}
+        self._count = 0
+
+    def reached_from(self, paths: Iterable[str]) -> set[str]:
+        """These files (absolute paths), and all files of the project that they lead to."""
+        if len(sys.modules) != self._count:
+            self._count = len(sys.modules)
+            self._direct = {}
+        if not self._direct:
+            self._look()
+        found: set[str] = set()
+        waiting = list(paths)
+        while waiting:
+            path = waiting.pop()
+            if path not in found:
+                found.add(path)
+                waiting += self._direct.get(path, ())
+        return found
+
+    def _look(self) -> None:
+        modules: dict[str, str] = {}
+        for name, module in list(sys.modules.items()):
+            path = source_of(module)
+            if path is not None and self._find(path) is not None:
+                modules[name] = path
+        for name, path in modules.items():
+            found = set(self._direct.get(path, ()))
+            for value in list(vars(sys.modules[name]).values()):
+                owner = (
+                    value.__name__
+                    if isinstance(value, ModuleType)
+                    else getattr(value, "__module__", None)
+                )
+                if isinstance(owner, str) and owner in modules:
+                    found.add(modules[owner])
+            self._direct[path] = frozenset(found)

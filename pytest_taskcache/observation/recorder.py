@@ -1,0 +1,283 @@
+"""The trace of a window that closes: names from what it saw, digests from the present.
+
+Nothing is parsed and no graph is walked. A trace is what the window itself touched, one CODE
+dependency for the functions that ran in it, and what the values it reused rest on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
+from types import CodeType
+
+import xxhash
+
+from pytest_taskcache.model.dependency import (
+    ABSENT,
+    Blob,
+    Dependency,
+    Kind,
+    Observed,
+    Opaque,
+    Trace,
+)
+from pytest_taskcache.observation.access_log import AccessLog, is_newer
+from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
+from pytest_taskcache.observation.hooks import environ
+from pytest_taskcache.observation.hooks.environ import EVERYTHING, same
+from pytest_taskcache.observation.hooks.imports import source_of
+from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.observation.loaded_modules import LoadedModules
+from pytest_taskcache.observation.scratch import Scratch
+from pytest_taskcache.observation.verify import Verification, at_start
+from pytest_taskcache.observation.window import OpenWindow
+
+_PATHS = (Kind.FILE, Kind.STAT, Kind.LISTING)
+_WRITTEN = 8
+_RUN = "<tmp>"
+_UNNAMED = frozenset({"__main__", "__mp_main__", "__init__"})
+
+Digests = dict[tuple[Kind, str], str]
+
+
+def changed(name: str) -> str:
+    """The reason not to trust a trace in which this is named."""
+    return f"{name} changed while the computation ran"
+
+
+def digest_of(dependencies: Iterable[Dependency]) -> str:
+    """The trace's digest: xxh3-128, hexadecimal, of kinds, names and digests in order. None of
+    the three can hold the separator, NUL."""
+    text = "\0".join(chain.from_iterable(dependencies))
+    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+class Recorder:
+    """Turns closed windows into what they observed."""
+
+    def __init__(
+        self,
+        name_of: Callable[[str], str],
+        path_of: Callable[[str], object],
+        find: Callable[[str], SourceFile | None],
+        scratch: Scratch,
+        verification: Verification,
+        log: CodeLog,
+        loaded: LoadedModules,
+    ) -> None:
+        self._name_of = name_of
+        self._path_of = path_of
+        self._find = find
+        self._scratch = scratch
+        self._verification = verification
+        self._log = log
+        self._loaded = loaded
+        self.natives: dict[str, tuple[Opaque, str]] = {}
+        self._variables: dict[str, tuple[bytes | None, set[str]]] = {}
+
+    def record(self, window: OpenWindow) -> Observed:
+        """What a window saw, whose collecting has ended."""
+        access = window.access
+        ran, templates = self._ran(window)
+        for path in templates:
+            access.reads.setdefault((Kind.FILE, path))
+        opaque: dict[Opaque, None] = dict.fromkeys(access.opaque)
+        for act, path in self._acts_of_imports(ran, window):
+            opaque[act] = None
+            if path:
+                access.reads.setdefault((Kind.FILE, path))
+        found: Digests = {}
+        doubts: dict[str, None] = dict(access.untrusted)
+        self._add_paths(window, found, doubts)
+        self._add_variables(window, found, doubts)
+        self._add_imports(access, found)
+        if access.working_directory is not None:
+            found[Kind.WORKING_DIRECTORY, "."] = access.working_directory
+        uses: dict[Blob, None] = {}
+        code = self._absorb(window, found, doubts, uses)
+        segments = self._log.flush()
+        uses.update(dict.fromkeys(segments))
+        position = len(self._log.nodes)
+        own = code_dependency(segments, position, ran)
+        if not window.complete:
+            own = own._replace(name=own.name + ":whole")
+        ordered = tuple(
+            sorted({own, *code, *(Dependency(*key, digest) for key, digest in found.items())})
+        )
+        trace = Trace(ordered, digest_of(ordered), tuple(uses))
+        self._own(window, trace.digest)
+        names = tuple(self._name_of(path) for path in islice(access.changed, _WRITTEN))
+        return Observed(trace, tuple(opaque), tuple(doubts), names)
+
+    # ------------------------------------------------------------------------------- code
+
+    def _ran(self, window: OpenWindow) -> tuple[set[int], list[str]]:
+        """The positions of what ran, and the files of code that is no Python (templates)."""
+        log = self._log
+        log.read_runs()
+        ran: set[int] = set()
+        templates: list[str] = []
+        for code in _codes(window):
+            position = log.position(code)
+            if position >= 0:
+                ran.add(position)
+            else:
+                source = self._find(code.co_filename)
+                if source is not None:
+                    templates.append(source.path)
+        access = window.access
+        loaded = (source_of(sys.modules.get(name)) for name in chain(access.tried, access.asked))
+        for filename in chain([window.subject], access.modules, loaded):
+            source = self._find(filename) if filename else None
+            if source is not None and source.python:
+                ran.add(log.body(source))
+        return ran, templates
+
+    def _acts_of_imports(self, ran: set[int], window: OpenWindow) -> list[tuple[Opaque, str]]:
+        """What cannot be observed of the modules that this code leads to: children that their
+        imports ran, and extensions of the project, with their files."""
+        log = self._log
+        if not log.opaque and not self.natives:
+            return []
+        reached = self._loaded.reached_from({log.files[log.nodes[each][0]].path for each in ran})
+        found = [
+            (act, "")
+            for owner, act in log.opaque
+            if owner >= 0 and log.files[log.nodes[owner][0]].path in reached
+        ]
+        if self.natives:
+            short = {name.rpartition(".")[2]: name for name in self.natives}
+            used = {name for name, (_, path) in self.natives.items() if path in reached}
+            for code in _codes(window):
+                used.update(short[name] for name in short.keys() & set(code.co_names))
+            found += [self.natives[name] for name in sorted(used)]
+        return found
+
+    # -------------------------------------------------------------------- paths, variables
+
+    def _add_paths(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
+        access = window.access
+        for kind, path in list(access.reads):
+            if self._scratch.holds(path) and self._scratch.is_derived(path, set(window.absorbed)):
+                continue
+            name = self._name_of(path)
+            early = access.early.get((kind, path))
+            if early is not None:
+                found[kind, name] = early
+                continue
+            if name == _RUN:
+                continue  # the run's own directory: there as soon as anyone asks for one
+            found[kind, name] = self._verification.digest(kind, name, path)
+            if not access.changed_here(path) and _changed_since(kind, path, access.opened):
+                doubts[changed(name)] = None
+
+    def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
+        access = window.access
+        for name in list(access.variables):
+            value, owners = self._variables.get(name, (None, set()))
+            if not owners.isdisjoint(window.absorbed) and access.variables[name] == value:
+                continue  # a fixture set it
+            early = access.early.get((Kind.ENVIRONMENT, name))
+            if name == EVERYTHING and access.late:
+                # Read after the computation changed some of it: what was there before counts.
+                name, early = at_start(name), None
+                if not same(access.environment, self._verification.start):
+                    doubts["the environment was read as a whole after a part of it was set"] = None
+            found[Kind.ENVIRONMENT, name] = (
+                self._verification.digest(Kind.ENVIRONMENT, name) if early is None else early
+            )
+
+    def _add_imports(self, access: AccessLog, found: Digests) -> None:
+        for name in [*access.tried, *access.asked]:
+            if name.rpartition(".")[2] in _UNNAMED:
+                continue
+            filename = source_of(sys.modules.get(name))
+            if filename and self._scratch.holds(filename) and access.covers(filename):
+                found[Kind.IMPORT, name] = ABSENT  # as it is before the computation runs
+            elif name not in sys.modules or (filename and self._find(filename) is not None):
+                found[Kind.IMPORT, name] = self._verification.digest(Kind.IMPORT, name)
+        for distribution in list(access.distributions):
+            kind = Kind.DISTRIBUTIONS if distribution == EVERYTHING else Kind.DISTRIBUTION
+            name = re.sub(r"[-_.]+", "-", distribution).lower()
+            found[kind, name] = self._verification.digest(kind, name)
+
+    # ---------------------------------------------------------------------- reused values
+
+    def _absorb(
+        self,
+        window: OpenWindow,
+        found: Digests,
+        doubts: dict[str, None],
+        uses: dict[Blob, None],
+    ) -> list[Dependency]:
+        """Adds what reused values rest on; the CODE dependencies among it."""
+        code: list[Dependency] = []
+        for trace in window.absorbed.values():
+            uses.update(dict.fromkeys(trace.uses))
+            for dependency in self._inherited(window.access, trace.dependencies):
+                if dependency.kind in (Kind.CODE, Kind.TRACE):
+                    code.append(dependency)
+                    continue
+                key = (dependency.kind, dependency.name)
+                if found.setdefault(key, dependency.digest) != dependency.digest:
+                    doubts[changed(dependency.name)] = None
+                    found[key] = dependency.digest
+        return code
+
+    def _inherited(
+        self, access: AccessLog, dependencies: Sequence[Dependency]
+    ) -> Sequence[Dependency]:
+        """Those dependencies of a reused value that this window does not owe to itself."""
+        if not access.has_changed_something:
+            return dependencies
+        kept = []
+        for dependency in dependencies:
+            kind, name, _ = dependency
+            if kind in _PATHS:
+                if not access.inherits(kind, os.fspath(str(self._path_of(name)))):
+                    continue
+            elif (
+                kind is Kind.ENVIRONMENT
+                and name in access.set_here
+                and not access.is_outer(name, environ.present(name))
+            ):
+                continue
+            kept.append(dependency)
+        return kept
+
+    def _own(self, window: OpenWindow, trace: str) -> None:
+        """Notes what this computation leaves behind for those that reuse it."""
+        access = window.access
+        self._scratch.own(chain(access.written, access.made), trace)
+        for name in access.set_here:
+            value = environ.present(name)
+            before, owners = self._variables.get(name, (None, set()))
+            if access.is_outer(name, value):
+                continue
+            self._variables[name] = (value, {*owners, trace} if before == value else {trace})
+
+
+def _codes(window: OpenWindow) -> list[CodeType]:
+    return [
+        *(code for piece in window.pieces for code in list(piece.values())),
+        *window.running,
+    ]
+
+
+def _changed_since(kind: Kind, path: str, moment: int) -> bool:
+    """Whether something else changed what was read. A directory's own times tell of its
+    entries, which matter to a listing only; ``__pycache__`` is no entry of interest."""
+    if not is_newer(path, moment):
+        return False
+    if kind is Kind.STAT:
+        try:
+            return not stat.S_ISDIR(originals.stat(path).st_mode)
+        except OSError:
+            return True
+    if kind is Kind.LISTING:
+        return not is_newer(os.path.join(path, "__pycache__"), moment)
+    return True
