@@ -117,6 +117,8 @@ class Composed:
         if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):
             return
         self.surroundings.fingerprints.save()
+        if self.surroundings.observatory is not None:
+            self.surroundings.observatory.save()
         self.local.mark_used(self.engine.used)
         if self.surroundings.controller:
             self.engine.staging.end()
@@ -158,6 +160,7 @@ def compose(
     observatory = surroundings.observatory
     if observatory is not None:
         observatory.read_parts_by(lambda blob: _part(local, blob))
+        observatory.keep_on(local.shelf)
 
     def valid(variant: object) -> bool:
         from pytest_taskcache.model.record import Variant

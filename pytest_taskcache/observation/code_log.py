@@ -36,10 +36,13 @@ from pytest_taskcache.observation.code_runs import CodeRuns, identity
 MODULE = "<module>"
 """The name of the node that stands for a module's body."""
 
+FILE = "<file>"
+"""The node of what acts on all of a file, whatever of it ran: its imports' effects, its hooks."""
+
 LOADED = "<loaded>"
 """The node of a module of which any function may have run before anyone looked."""
 
-STATEMENTS = "<statements>"
+STATEMENTS = "<lambda>"
 """The node of code that a module's statements hold and that runs later: lambdas, generators."""
 
 UNSTABLE = "changed while it was read"
@@ -103,6 +106,7 @@ class CodeLog:
         self.complete = complete
         self.nodes: list[tuple[int, str]] = []
         self.files: list[SourceFile] = []
+        self.digests: dict[str, str] = {}
         self.segments: list[Segment] = []
         self.opaque: list[tuple[int, Opaque]] = []
         self.parts: dict[str, bytes] = {}
@@ -138,9 +142,9 @@ class CodeLog:
         self._positions[identity(code)] = code, position
         return position
 
-    def body(self, source: SourceFile) -> int:
-        """The position of a module's body."""
-        return self._node(self.file(source), MODULE)
+    def root(self, source: SourceFile) -> int:
+        """The position of the node that stands for what acts on all of a file."""
+        return self._node(self.file(source), FILE)
 
     def _node(self, file: int, name: str) -> int:
         position = self._nodes.get((file, name))
@@ -156,7 +160,8 @@ class CodeLog:
         if index is None:
             index = self._indices[source.name] = len(self.files)
             self.files.append(source)
-            self._fresh.files.append([source.name, self._content(source.name)])
+            digest = self.digests[source.name] = self._content(source.name)
+            self._fresh.files.append([source.name, digest])
         return index
 
     def add_import(self, importer: SourceFile | None, source: SourceFile) -> None:
@@ -170,7 +175,7 @@ class CodeLog:
     def add_loaded(self, source: SourceFile) -> None:
         """A module was loaded before anyone looked: any function of it may have run."""
         self._node(self.file(source), LOADED)
-        self.body(source)
+        self._node(self.file(source), MODULE)
 
     def add_distribution(self, name: str, digest: str, modules: Iterable[str]) -> None:
         """A distribution was loaded from; ``modules`` are its top-level modules."""
@@ -307,11 +312,15 @@ def decode_log(segments: Iterable[bytes]) -> DecodedLog:
 # ---------------------------------------------------------------------- a window's own part
 
 
-def code_dependency(segments: Sequence[Blob], position: int, ran: Iterable[int]) -> Dependency:
-    """What a window rests on of a log: the nodes that ran in it, and how long the log was."""
+def code_dependency(
+    segments: Sequence[Blob], position: int, ran: Iterable[int], *, whole: bool = False
+) -> Dependency:
+    """What a window rests on of a log: the nodes that ran in it, and how long the log was.
+    ``whole``: code may have run unseen, so that any change counts."""
     names = ",".join(blob.digest for blob in segments)
     last = segments[-1].digest if segments else ""
-    return Dependency(Kind.CODE, f"{names}:{position}:{encode_ranges(ran)}", last)
+    mark = "*" if whole else ""
+    return Dependency(Kind.CODE, f"{names}:{position}:{mark}{encode_ranges(ran)}", last)
 
 
 class CodePart(NamedTuple):
@@ -320,13 +329,17 @@ class CodePart(NamedTuple):
     segments: tuple[str, ...]
     position: int
     ran: tuple[range, ...]
+    whole: bool
 
 
 def decode_code(dependency: Dependency) -> CodePart:
     """What `code_dependency` wrote. Raises ValueError for anything else."""
     segments, position, ran = dependency.name.split(":")
     return CodePart(
-        tuple(segments.split(",")) if segments else (), int(position), decode_ranges(ran)
+        tuple(segments.split(",")) if segments else (),
+        int(position),
+        decode_ranges(ran.removeprefix("*")),
+        ran.startswith("*"),
     )
 
 

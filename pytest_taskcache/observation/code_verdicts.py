@@ -10,9 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind
-from pytest_taskcache.observation.code_log import DecodedLog, decode_code, decode_log
-from pytest_taskcache.ports import Fingerprints
+from pytest_taskcache.code.reach import HiddenState, Log, Reached, affected
+from pytest_taskcache.code.source_file import Analysis, Changed, Changes, Import, diff
+from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind
+from pytest_taskcache.observation.code_log import (
+    LOADED,
+    CodePart,
+    DecodedLog,
+    decode_code,
+    decode_log,
+)
+from pytest_taskcache.observation.source_archive import SourceArchive
 
 Digest = Callable[[Kind, str], str]
 
@@ -20,11 +28,11 @@ Digest = Callable[[Kind, str], str]
 class CodeVerdicts:
     """Verdicts by log. ``digest`` is the present one of a dependency."""
 
-    def __init__(self, fingerprints: Fingerprints, digest: Digest) -> None:
-        self._fingerprints = fingerprints
+    def __init__(self, digest: Digest, archive: SourceArchive) -> None:
         self._digest = digest
+        self._archive = archive
         self._read: Callable[[Blob], bytes | None] = lambda blob: None
-        self._logs: dict[tuple[str, ...], _Log | None] = {}
+        self._logs: dict[tuple[str, ...], _Verdict | None] = {}
 
     def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
         """Says how segments are read; None for those that are lost."""
@@ -32,9 +40,9 @@ class CodeVerdicts:
 
     def reconsider(self) -> None:
         """Something that was asked for differs from what it was."""
-        for log in self._logs.values():
-            if log is not None:
-                log.changes = None
+        for verdict in self._logs.values():
+            if verdict is not None:
+                verdict.compared = False
 
     def check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
         """What changed of the code that a record rests on; empty if nothing did."""
@@ -44,14 +52,12 @@ class CodeVerdicts:
             return [Change("code log", "unreadable", dependency.digest, "")]
         if part.segments not in self._logs:
             self._logs[part.segments] = self._load(part.segments, uses)
-        log = self._logs[part.segments]
-        if log is None:
+        verdict = self._logs[part.segments]
+        if verdict is None:
             return [Change("code log", "lost", dependency.digest, "")]
-        if log.changes is None:
-            log.changes = log.compare(self._digest)
-        return log.changes
+        return verdict.of(part, self._digest)
 
-    def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Log | None:
+    def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Verdict | None:
         blobs = {blob.digest: blob for blob in uses}
         found = []
         for name in segments:
@@ -60,24 +66,180 @@ class CodeVerdicts:
                 return None
             found.append(data)
         try:
-            return _Log(decode_log(found))
+            return _Verdict(decode_log(found), self._archive)
         except ValueError:
             return None
 
 
-class _Log:
-    def __init__(self, decoded: DecodedLog) -> None:
-        self.decoded = decoded
-        self.changes: list[Change] | None = None
+class _Verdict:
+    """What is known of one log: nothing at first, then what differs, then who reaches that."""
 
-    def compare(self, digest: Digest) -> list[Change]:
-        found = []
-        for name, before in self.decoded.files:
-            after = digest(Kind.FILE, name)
-            if after != before:
-                found.append(Change("file", name, before, after))
-        for (kind, name, before), owner, position in self.decoded.touches:
-            after = digest(kind, name)
-            if after != before:
-                found.append(Change(str(kind), name, before, after))
+    def __init__(self, log: DecodedLog, archive: SourceArchive) -> None:
+        self._log = log
+        self._archive = archive
+        self.compared = False
+        self._changed: tuple[object, ...] = ()
+        self._reached: Reached | None = None
+        self._first: Change | None = None
+
+    def of(self, part: CodePart, digest: Digest) -> list[Change]:
+        """What changed of what these nodes rest on, at this position of the log."""
+        if not self.compared:
+            self._compare(digest)
+        if not self._changed:
+            return []
+        if part.whole and self._first is not None:
+            return [self._first]
+        if self._reached is None:
+            return []
+        nodes = [node for ran in part.ran for node in ran]
+        cause = self._reached.invalid(nodes, part.position)
+        return [_told(cause)] if cause else []
+
+    def _compare(self, digest: Digest) -> None:
+        """Finds what differs; walks only if that is not what it was."""
+        self.compared = True
+        files = {
+            name: (before, after)
+            for name, before in self._log.files
+            if (after := digest(Kind.FILE, name)) != before
+        }
+        touches = [
+            (dependency, owner, position)
+            for dependency, owner, position in self._log.touches
+            if digest(dependency.kind, dependency.name) != dependency.digest
+        ]
+        distributions = [
+            (name, frozenset(modules))
+            for name, before, modules in self._log.distributions
+            if digest(Kind.DISTRIBUTION, name) != before
+        ]
+        changed = (tuple(files.items()), tuple(touches), tuple(distributions))
+        if not any(changed):
+            self._changed = ()
+            return
+        if changed == self._changed:
+            return
+        self._changed = changed
+        self._walk(files, touches, distributions)
+
+    def _walk(
+        self,
+        files: dict[str, tuple[str, str]],
+        touches: list[tuple[Dependency, int, int]],
+        distributions: list[tuple[str, frozenset[str]]],
+    ) -> None:
+        analyses: dict[str, Analysis] = {}
+        changes: dict[str, Changes] = {}
+        for name, recorded in self._log.files:
+            present = None if name in files else self._archive.present(name, recorded)
+            before = present or self._archive.recorded(name, recorded)
+            after = self._archive.present(name, files[name][1]) if name in files else before
+            if before is None:
+                analyses[name] = after or Analysis(whole=True)
+                changes[name] = _all_of(after)
+                continue
+            analyses[name] = before
+            if name in files:
+                found = diff(before, after) if after is not None else _all_of(before)
+                if found:
+                    changes[name] = found
+        for name, modules in distributions:
+            for file, analysis in analyses.items():
+                importing = [
+                    Changed(item, item)
+                    for item in analysis.definitions
+                    if not modules.isdisjoint(item.mentions) and item.kind == "import"
+                ]
+                if importing:
+                    known = changes.get(file, Changes())
+                    changes[file] = Changes(
+                        (*known.definitions, *importing), reordered=known.reordered
+                    )
+        touched: dict[int, tuple[int, str]] = {}
+        for dependency, owner, position in touches:
+            known_touch = touched.get(owner)
+            if known_touch is None or position < known_touch[0]:
+                touched[owner] = position, f"{dependency.kind} changed: {dependency.name}"
+        self._first = self._name_first(files, touches, distributions)
+        log = self._log_of(analyses)
+        self._reached = affected(log, changes, touched, HiddenState.REACHED)
+
+    def _name_first(
+        self,
+        files: dict[str, tuple[str, str]],
+        touches: list[tuple[Dependency, int, int]],
+        distributions: list[tuple[str, frozenset[str]]],
+    ) -> Change:
+        for name, (before, after) in files.items():
+            return Change("file", name, before, after)
+        for dependency, _, _ in touches:
+            return Change(str(dependency.kind), dependency.name, dependency.digest, "")
+        return Change("distribution", distributions[0][0], "", "changed")
+
+    def _log_of(self, analyses: dict[str, Analysis]) -> Log:
+        names = [name for name, _ in self._log.files]
+        imports: dict[str, set[str]] = {name: set() for name in names}
+        everyone: set[str] = set()
+        for importer, imported in self._log.imports:
+            if importer < 0:
+                everyone.add(names[imported])
+            else:
+                imports[names[importer]].add(names[imported])
+        places = _Places(names)
+        for name, leads in imports.items():
+            for one in analyses[name].imports:
+                leads |= places.imported(name, one)
+            leads |= everyone
+            leads.discard(name)
+        nodes = [(names[file], name) for file, name in self._log.nodes]
+        loaded = {file for file, name in nodes if name == LOADED}
+        return Log(nodes, analyses, imports, loaded=loaded if self._log.complete else names)
+
+
+class _Places:
+    """Files by the modules that they may be: ``a.b`` is any ``.../a/b.py`` or
+    ``.../a/b/__init__.py``. Which of several it is does not matter: all count."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._by_suffix: dict[str, set[str]] = {}
+        for name in names:
+            parts = name.removesuffix(".py").removesuffix("/__init__").split("/")
+            for start in range(len(parts)):
+                self._by_suffix.setdefault("/".join(parts[start:]), set()).add(name)
+
+    def imported(self, name: str, one: Import) -> set[str]:
+        """The files that an import of this file may lead to."""
+        inside = name.split("/")[:-1]
+        base = one.module.replace(".", "/")
+        if one.level:
+            around = inside[: len(inside) + 1 - one.level] if one.level > 1 else inside
+            base = "/".join([*around, *([base] if base else [])])
+        found = set(self._by_suffix.get(base, ()))
+        for each in one.names:
+            found |= self._by_suffix.get(f"{base}/{each}" if base else each, set())
+        parts = base.split("/")
+        if not one.level:  # importing a.b.c runs a and a.b, too
+            for end in range(1, len(parts)):
+                found |= self._by_suffix.get("/".join(parts[:end]), set())
         return found
+
+
+def _all_of(analysis: Analysis | None) -> Changes:
+    """As if all that a file defines had changed."""
+    items = analysis.definitions if analysis is not None else ()
+    return Changes(tuple(Changed(item, None) for item in items), reordered=True)
+
+
+def _told(cause: str) -> Change:
+    """``lib.py::f changed``, or ``file changed: data.txt``, as a change."""
+    kind, middle, name = cause.partition(" changed: ")
+    if middle:
+        return Change(kind, name, "recorded", "present")
+    name, _, verb = cause.rpartition(" ")
+    before, after = ("recorded", "present")
+    if verb == "appeared":
+        before = ABSENT
+    elif verb == "vanished":
+        after = ABSENT
+    return Change("function", name, before, after)

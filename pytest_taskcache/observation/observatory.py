@@ -51,7 +51,7 @@ from pytest_taskcache.observation.recorder import Recorder
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification, at_start
 from pytest_taskcache.observation.window import OpenWindow
-from pytest_taskcache.ports import Fingerprints
+from pytest_taskcache.ports import Fingerprints, Shelf
 
 _EXPOSED = "targets"
 """What users may read and edit in a cache's own directory: files that stand for values."""
@@ -90,6 +90,7 @@ class Observatory:
         self._sources: dict[str, SourceFile | None] = {}
         self._distributions: set[str] = set()
         self._start()
+        self.read_parts_by(lambda blob: None)
 
     def _start(self) -> None:
         self._log = CodeLog(
@@ -182,7 +183,13 @@ class Observatory:
         """
         with muted():
             access = AccessLog(self._clock(), self._digest_path, environ.snapshot())
-            window = OpenWindow(access, file_of_subject(subject), self._close, self._record)
+            window = OpenWindow(
+                access,
+                file_of_subject(subject),
+                self._close,
+                self._record,
+                self._recorder.inherited,
+            )
             if not self._armed:
                 access.untrusted["nothing was observed (not armed)"] = None
                 return window
@@ -239,8 +246,25 @@ class Observatory:
         return self._log.parts.get(digest)
 
     def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
-        """Says how the shared parts of recorded traces are read."""
-        self._verification.code.read_parts_by(read)
+        """Says how the shared parts of recorded traces are read that this process did not make."""
+
+        def find(blob: Blob) -> bytes | None:
+            own = self.part(blob.digest)
+            return read(blob) if own is None else own
+
+        self._verification.code.read_parts_by(find)
+
+    def keep_on(self, shelf: Shelf) -> None:
+        """Keeps sources on this shelf, so that a later session can tell what changed in them."""
+        self._verification.archive.keep_on(shelf)
+
+    def save(self) -> None:
+        """Keeps the sources of what ran. Never raises."""
+        with muted(), installed.code.unseen():
+            for source in self._log.files:
+                digest = self._log.digests[source.name]
+                if self._verification.digest(Kind.FILE, source.name) == digest:
+                    self._verification.archive.keep(source.name, digest)
 
     # -------------------------------------------------------------------- verification
 

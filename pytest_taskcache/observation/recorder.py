@@ -18,7 +18,6 @@ import xxhash
 
 from pytest_taskcache.model.dependency import (
     ABSENT,
-    Blob,
     Dependency,
     Kind,
     Observed,
@@ -97,14 +96,12 @@ class Recorder:
         self._add_imports(access, found)
         if access.working_directory is not None:
             found[Kind.WORKING_DIRECTORY, "."] = access.working_directory
-        uses: dict[Blob, None] = {}
-        code = self._absorb(window, found, doubts, uses)
+        uses = dict(window.uses)
+        code = self._absorb(window, found, doubts)
         segments = self._log.flush()
         uses.update(dict.fromkeys(segments))
         position = len(self._log.nodes)
-        own = code_dependency(segments, position, ran)
-        if not window.complete:
-            own = own._replace(name=own.name + ":whole")
+        own = code_dependency(segments, position, ran, whole=not window.complete)
         ordered = tuple(
             sorted({own, *code, *(Dependency(*key, digest) for key, digest in found.items())})
         )
@@ -134,7 +131,7 @@ class Recorder:
         for filename in chain([window.subject], access.modules, loaded):
             source = self._find(filename) if filename else None
             if source is not None and source.python:
-                ran.add(log.body(source))
+                ran.add(log.root(source))
         return ran, templates
 
     def _acts_of_imports(self, ran: set[int], window: OpenWindow) -> list[tuple[Opaque, str]]:
@@ -208,27 +205,21 @@ class Recorder:
     # ---------------------------------------------------------------------- reused values
 
     def _absorb(
-        self,
-        window: OpenWindow,
-        found: Digests,
-        doubts: dict[str, None],
-        uses: dict[Blob, None],
+        self, window: OpenWindow, found: Digests, doubts: dict[str, None]
     ) -> list[Dependency]:
         """Adds what reused values rest on; the CODE dependencies among it."""
         code: list[Dependency] = []
-        for trace in window.absorbed.values():
-            uses.update(dict.fromkeys(trace.uses))
-            for dependency in self._inherited(window.access, trace.dependencies):
-                if dependency.kind in (Kind.CODE, Kind.TRACE):
-                    code.append(dependency)
-                    continue
-                key = (dependency.kind, dependency.name)
-                if found.setdefault(key, dependency.digest) != dependency.digest:
-                    doubts[changed(dependency.name)] = None
-                    found[key] = dependency.digest
+        for dependency in chain.from_iterable(window.absorbed.values()):
+            if dependency.kind in (Kind.CODE, Kind.TRACE):
+                code.append(dependency)
+                continue
+            key = (dependency.kind, dependency.name)
+            if found.setdefault(key, dependency.digest) != dependency.digest:
+                doubts[changed(dependency.name)] = None
+                found[key] = dependency.digest
         return code
 
-    def _inherited(
+    def inherited(
         self, access: AccessLog, dependencies: Sequence[Dependency]
     ) -> Sequence[Dependency]:
         """Those dependencies of a reused value that this window does not owe to itself."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_verdicts import CodeVerdicts
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING
+from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Fingerprints
 
 CHANGES = 8
@@ -53,14 +55,21 @@ class Verification:
         self._fingerprints = fingerprints
         self._clock = clock
         self._digest_variable = digest_variable
-        self.start: dict[bytes, bytes] = {}
-        self.code = CodeVerdicts(fingerprints, self.digest)
+        self.start = environ.snapshot()
+        self.archive = SourceArchive(self._source)
+        self.code = CodeVerdicts(self.digest, self.archive)
         self._asked: dict[tuple[Kind, str], str] = {}
         self._dirty: set[tuple[Kind, str]] = set()
         self._good: set[Dependency] = set()
         self._valid: set[str] = set()
         self._invalid: dict[str, tuple[Change, ...]] = {}
         self._unsettled: dict[str, tuple[str, int]] = {}
+
+    def _source(self, name: str) -> bytes | None:
+        try:
+            return Path(self._fingerprints.path_of(name)).read_bytes()
+        except OSError:
+            return None
 
     # ---------------------------------------------------------------------------- changes
 

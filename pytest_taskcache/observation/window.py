@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
 
-from pytest_taskcache.model.dependency import Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import Blob, Dependency, Observed, Opaque, Trace
 from pytest_taskcache.observation.access_log import AccessLog
 from pytest_taskcache.observation.code_runs import Piece
 from pytest_taskcache.observation.hooks.network import Listeners
@@ -25,6 +25,7 @@ class OpenWindow:
         subject: str | None,
         end: Callable[[OpenWindow], None],
         record: Callable[[OpenWindow], Observed],
+        inherited: Callable[[AccessLog, Sequence[Dependency]], Sequence[Dependency]],
     ) -> None:
         self.access = access
         self.subject = subject
@@ -32,7 +33,9 @@ class OpenWindow:
         self.pieces: list[Piece] = []
         self.running: list[CodeType] = []
         self.listeners = Listeners()
-        self.absorbed: dict[str, Trace] = {}
+        self.absorbed: dict[str, Sequence[Dependency]] = {}
+        self.uses: dict[Blob, None] = {}
+        self._inherited = inherited
         self._end = end
         self._record = record
         self._observed: Observed | None = None
@@ -48,7 +51,9 @@ class OpenWindow:
         Left out is what this computation brought about itself: files that it wrote, variables
         that it set.
         """
-        self.absorbed.setdefault(trace.digest, trace)
+        if trace.digest not in self.absorbed:
+            self.absorbed[trace.digest] = self._inherited(self.access, trace.dependencies)
+            self.uses.update(dict.fromkeys(trace.uses))
 
     def absorb_observed(self, observed: Observed) -> None:
         """Adds all that a shared computation (a fixture of wider scope) was seen to touch."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Kind, Observed
-from pytest_taskcache.observation import Observatory
-from pytest_taskcache.observation.windows import OpenWindow
+from pytest_taskcache.observation.code_log import decode_code, decode_log
+from pytest_taskcache.observation.observatory import Observatory
+from pytest_taskcache.observation.window import OpenWindow
 
 
 class Project:
@@ -25,11 +26,14 @@ class Project:
         self.own = self.root / ".cache"
         for directory in (self.root, self.scratch, self.own):
             directory.mkdir()
+        self.parts: dict[str, bytes] = {}
         self.observatory = self.new_observatory()
 
     def new_observatory(self) -> Observatory:
         present = Present(self.root, temporary=self.scratch, ignore=[self.own])
-        return Observatory(present, scratch=[self.scratch], own=[self.own])
+        observatory = Observatory(present, scratch=[self.scratch], own=[self.own])
+        observatory.read_parts_by(lambda blob: self.parts.get(blob.digest))
+        return observatory
 
     def write(self, name: str, text: str = "") -> Path:
         path = self.root / name
@@ -59,7 +63,29 @@ class Project:
 
     def changes(self, observed: Observed) -> list[str]:
         """What a later session would say: a fresh observatory verifies the trace."""
+        self.keep_parts(observed)
         return [str(change) for change in self.new_observatory().verify(observed.trace)]
+
+    def keep_parts(self, observed: Observed) -> None:
+        """Puts the shared parts of a trace where verification finds them."""
+        for blob in observed.trace.uses:
+            data = self.observatory.part(blob.digest)
+            if data is not None:
+                self.parts[blob.digest] = data
+
+    def functions(self, observed: Observed) -> set[str]:
+        """What ran in a window, as ``file::qualified name``."""
+        self.keep_parts(observed)
+        found: set[str] = set()
+        for dependency in observed.trace.dependencies:
+            if dependency.kind is Kind.CODE:
+                part = decode_code(dependency)
+                log = decode_log(self.parts[name] for name in part.segments)
+                for ran in part.ran:
+                    found.update(
+                        f"{log.files[file][0]}::{name}" for file, name in log.nodes[ran.start : ran.stop]
+                    )
+        return {name for name in found if not name.endswith(">")}
 
 
 def named(observed: Observed, kind: Kind) -> set[str]:

@@ -17,10 +17,6 @@ from pytest_taskcache.observation import code_tracing
 MONITORED = sys.version_info >= (3, 12)
 
 
-def functions(observed: Observed) -> set[str]:
-    return named(observed, Kind.FUNCTION)
-
-
 def test_a_function_that_ran_counts_and_one_that_did_not_run_does_not(project: Project) -> None:
     """Changing a function's body re-runs what called it, not its neighbours' callers."""
     project.write("m.py", "def used(): return 1\ndef unused(): return 2\n")
@@ -28,8 +24,8 @@ def test_a_function_that_ran_counts_and_one_that_did_not_run_does_not(project: P
 
     observed = project.observe(module.used)
 
-    assert "m.py::used" in functions(observed)
-    assert "m.py::unused" not in functions(observed)
+    assert "m.py::used" in project.functions(observed)
+    assert "m.py::unused" not in project.functions(observed)
     assert "m.py" in named(observed, Kind.MODULE)
     assert observed.untrusted == ()
     assert project.changes(observed) == []
@@ -47,7 +43,7 @@ def test_every_window_sees_a_function_that_ran_before_in_another(project: Projec
     first = project.observe(module.f)
     second = project.observe(module.f)
 
-    assert "m.py::f" in functions(first)
+    assert "m.py::f" in project.functions(first)
     assert second == first
     assert second.trace is first.trace
 
@@ -61,7 +57,7 @@ def test_identical_functions_on_the_same_line_of_two_files_both_count(project: P
 
     observed = project.observe(lambda: (left.helper(), right.helper()))
 
-    assert {"left.py::helper", "right.py::helper"} <= functions(observed)
+    assert {"left.py::helper", "right.py::helper"} <= project.functions(observed)
 
 
 def test_overlapping_windows_in_two_threads_both_see_a_helper(project: Project) -> None:
@@ -87,8 +83,8 @@ def test_overlapping_windows_in_two_threads_both_see_a_helper(project: Project) 
     thread.join()
     seen["main"] = window.close()
 
-    assert "m.py::helper" in functions(seen["main"])
-    assert "m.py::helper" in functions(seen["other"])
+    assert "m.py::helper" in project.functions(seen["main"])
+    assert "m.py::helper" in project.functions(seen["other"])
 
 
 def test_an_outer_window_sees_what_only_an_inner_one_ran(project: Project) -> None:
@@ -103,8 +99,8 @@ def test_an_outer_window_sees_what_only_an_inner_one_ran(project: Project) -> No
     module.after()
     observed = outer.close()
 
-    assert functions(inside) == {"m.py::inside"}
-    assert functions(observed) == {"m.py::before", "m.py::inside", "m.py::after"}
+    assert project.functions(inside) == {"m.py::inside"}
+    assert project.functions(observed) == {"m.py::before", "m.py::inside", "m.py::after"}
 
 
 def test_what_the_observation_itself_calls_is_not_what_a_computation_calls(
@@ -124,7 +120,7 @@ def test_what_the_observation_itself_calls_is_not_what_a_computation_calls(
     observed = outer.close()
 
     assert named(observed, Kind.SOURCE) == set()
-    assert functions(observed) == {"m.py::inside", "m.py::outside"}
+    assert project.functions(observed) == {"m.py::inside", "m.py::outside"}
 
 
 def test_many_inner_windows_lose_nothing_of_the_outer(project: Project) -> None:
@@ -139,7 +135,7 @@ def test_many_inner_windows_lose_nothing_of_the_outer(project: Project) -> None:
         inner.close()
     observed = outer.close()
 
-    assert {"m.py::first", "m.py::repeated"} <= functions(observed)
+    assert {"m.py::first", "m.py::repeated"} <= project.functions(observed)
 
 
 def test_a_generator_resumed_in_the_window_counts(project: Project) -> None:
@@ -160,8 +156,8 @@ def test_a_generator_resumed_in_the_window_counts(project: Project) -> None:
     next(resumed), next(thrown)
     next(thrown)
 
-    assert "m.py::rows" in functions(project.observe(next, resumed))
-    assert "m.py::rows" in functions(project.observe(thrown.throw, ValueError))
+    assert "m.py::rows" in project.functions(project.observe(next, resumed))
+    assert "m.py::rows" in project.functions(project.observe(thrown.throw, ValueError))
 
 
 def test_coroutines_count(project: Project) -> None:
@@ -180,7 +176,7 @@ def test_coroutines_count(project: Project) -> None:
     module = project.load("m")
     observed = project.observe(lambda: asyncio.run(module.outer()))
 
-    assert {"m.py::inner", "m.py::outer"} <= functions(observed)
+    assert {"m.py::inner", "m.py::outer"} <= project.functions(observed)
 
 
 def test_code_that_a_thread_is_already_running_counts(project: Project) -> None:
@@ -204,7 +200,7 @@ def test_code_that_a_thread_is_already_running_counts(project: Project) -> None:
         stop.set()
         thread.join()
 
-    assert "m.py::serve" in functions(observed)
+    assert "m.py::serve" in project.functions(observed)
 
 
 @pytest.mark.skipif(not MONITORED, reason="3.11 traces only threads that have a window")
@@ -226,7 +222,7 @@ def test_what_an_older_thread_calls_in_the_window_counts(project: Project) -> No
     done.wait(10)
     thread.join()
 
-    assert "m.py::job" in functions(window.close())
+    assert "m.py::job" in project.functions(window.close())
 
 
 def test_a_thread_started_in_the_window_counts(project: Project) -> None:
@@ -239,7 +235,7 @@ def test_a_thread_started_in_the_window_counts(project: Project) -> None:
         thread.start()
         thread.join()
 
-    assert "m.py::job" in functions(project.observe(run))
+    assert "m.py::job" in project.functions(project.observe(run))
 
 
 def test_the_openers_own_callers_do_not_count(project: Project) -> None:
@@ -249,7 +245,7 @@ def test_the_openers_own_callers_do_not_count(project: Project) -> None:
 
     observed = module.outer(lambda: project.observe(module.inner))
 
-    assert functions(observed) == {"m.py::inner"}
+    assert project.functions(observed) == {"m.py::inner"}
 
 
 def test_generated_code_is_no_dependency_and_traces_repeat(project: Project) -> None:
@@ -272,7 +268,7 @@ def test_generated_code_is_no_dependency_and_traces_repeat(project: Project) -> 
     module = project.load("m")
     first, second = project.observe(module.make), project.observe(module.make)
 
-    assert {name.rpartition("::")[0] for name in functions(first)} == {"m.py"}
+    assert {name.rpartition("::")[0] for name in project.functions(first)} == {"m.py"}
     assert second.trace is first.trace
     assert project.changes(first) == []
 
@@ -292,7 +288,7 @@ def test_a_hidden_lru_cache_hit_still_depends_on_the_cached_function(project: Pr
     project.observe(module.caller)
     second = project.observe(module.caller)
 
-    assert "m.py::slow" in functions(second)
+    assert "m.py::slow" in project.functions(second)
 
 
 def test_code_from_a_template_counts_by_its_file(project: Project) -> None:
@@ -322,7 +318,7 @@ def test_a_foreign_tracer_on_3_11_falls_back_to_whole_modules(project: Project) 
         sys.settrace(before)
 
     if MONITORED:
-        assert functions(observed) == {"m.py::used"}
+        assert project.functions(observed) == {"m.py::used"}
     else:
         assert "m.py" in named(observed, Kind.SOURCE)
 
@@ -346,7 +342,7 @@ def test_a_tracer_set_inside_the_window_does_not_hide_code(project: Project) -> 
     module = project.load("m")
     observed = project.observe(module.debugged)
 
-    assert "m.py::hidden" in functions(observed)
+    assert "m.py::hidden" in project.functions(observed)
     if not MONITORED:
         assert "m.py" in named(observed, Kind.SOURCE)
     assert project.changes(observed) == []
@@ -377,7 +373,7 @@ def test_coverage_and_windows_do_not_disturb_each_other(
     assert lines == [2]
     assert again.trace is observed.trace
     if MONITORED:
-        assert functions(observed) == {"m.py::used"}
+        assert project.functions(observed) == {"m.py::used"}
     else:
         assert "m.py" in named(observed, Kind.SOURCE)
 
@@ -396,7 +392,7 @@ def test_code_that_mostly_calls_is_given_up_on_and_counts_by_its_modules(
 
     assert "m.py" in named(observed, Kind.SOURCE)
     assert named(after, Kind.SOURCE) == set()
-    assert "m.py::f" in functions(after)
+    assert "m.py::f" in project.functions(after)
     assert sys.gettrace() is None
 
 
@@ -437,7 +433,7 @@ def test_code_that_is_made_by_hand_counts(project: Project, how: str) -> None:
         plain.__code__ = code
         call = plain
 
-    assert "m.py::f" in functions(project.observe(call))
+    assert "m.py::f" in project.functions(project.observe(call))
 
 
 def test_code_loaded_before_arming_counts(project: Project) -> None:
@@ -458,5 +454,5 @@ def test_code_loaded_before_arming_counts(project: Project) -> None:
     next(rows)
     project.observatory.arm()
 
-    assert {"m.py::f", "m.py::helper"} <= functions(project.observe(module.f))
-    assert "m.py::rows" in functions(project.observe(next, rows))
+    assert {"m.py::f", "m.py::helper"} <= project.functions(project.observe(module.f))
+    assert "m.py::rows" in project.functions(project.observe(next, rows))

@@ -16,7 +16,7 @@ import pytest
 from observed_project import Project, named
 
 from pytest_taskcache.model.dependency import ABSENT, Kind
-from pytest_taskcache.observation import muted
+from pytest_taskcache.observation.hooks.dispatcher import muted
 
 READS: dict[str, Callable[[Path], object]] = {
     "open": lambda path: open(path).close(),

@@ -18,7 +18,7 @@ import pytest
 from observed_project import Project, named
 
 from pytest_taskcache.model.dependency import Kind, Observed, Opaque
-from pytest_taskcache.observation import muted
+from pytest_taskcache.observation.hooks.dispatcher import muted
 
 
 def kinds(observed: Observed) -> set[str]:

@@ -13,7 +13,8 @@ from observed_project import Project, named
 
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
-from pytest_taskcache.observation import Observatory, muted
+from pytest_taskcache.observation.hooks.dispatcher import muted
+from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.traces import Traces
 
 

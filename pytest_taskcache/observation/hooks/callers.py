@@ -14,7 +14,7 @@ from types import FrameType
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _WRAPPERS = tuple(
     os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
-    for name in ("imports.py", "stat.py", "environ.py")
+    for name in ("imports.py", "stat.py", "environ.py", "patches.py", "native_readers.py")
 )
 _STDLIB = tuple(
     {

@@ -26,6 +26,7 @@ NEVER = frozenset({"PYTEST_CURRENT_TEST"})
 """Set by the runner for each phase of each test; says nothing that the key does not."""
 
 _MONKEYPATCH = os.path.join("_pytest", "monkeypatch.py")
+_AROUND = (_MONKEYPATCH, os.path.join("hooks", "patches.py"))
 _MOCK = os.path.join("unittest", "mock.py")
 _OS = os.__file__
 _PLAIN: Any = os._Environ
@@ -157,7 +158,7 @@ def _beyond_monkeypatch(frame: FrameType | None) -> FrameType | None:
         name in ("delitem", "delenv") and bool(frame.f_locals.get("raising"))
     )
     outer: FrameType | None = frame
-    while matters and outer is not None and outer.f_code.co_filename.endswith(_MONKEYPATCH):
+    while matters and outer is not None and outer.f_code.co_filename.endswith(_AROUND):
         outer = outer.f_back
     return outer
 

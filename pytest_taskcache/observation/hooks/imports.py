@@ -8,9 +8,11 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from pytest_taskcache.observation.hooks.after_import import spec_of
 from pytest_taskcache.observation.hooks.audit import Handler
 from pytest_taskcache.observation.hooks.callers import Origin, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
@@ -41,16 +43,17 @@ def source_of(module: ModuleType | None) -> str | None:
 
 
 class NotingFinder:
-    """First on ``sys.meta_path``: finds nothing, notes what was tried. A missing import raises
+    """First on ``sys.meta_path``: notes what was tried, and leaves finding it to the others. A missing import raises
     no audit event of its own."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> None:
-        """None, always."""
+    ) -> ModuleSpec | None:
+        """None, but for modules that are amended once they are imported."""
         if dispatcher.listeners and not is_muted():
             frame = sys._getframe(1)
             dispatcher.tell(lambda listener: listener.on_import_tried(fullname, frame))
+        return spec_of(fullname, path)
 
 
 class Asking:

@@ -12,8 +12,17 @@ import threading
 from pytest_taskcache.observation.code_monitoring import MonitoredCode
 from pytest_taskcache.observation.code_runs import code_runs
 from pytest_taskcache.observation.code_tracing import TracedCode, foreign_settrace
-from pytest_taskcache.observation.hooks import audit, environ, files, imports, network, processes
+from pytest_taskcache.observation.hooks import (
+    audit,
+    environ,
+    files,
+    imports,
+    native_readers,
+    network,
+    processes,
+)
 from pytest_taskcache.observation.hooks.dispatcher import Listener, dispatcher
+from pytest_taskcache.observation.hooks.patches import patches
 from pytest_taskcache.observation.hooks.stat import EVENTS, stat_hooks
 
 MONITORING = sys.version_info >= (3, 12)
@@ -56,6 +65,7 @@ def _install() -> None:
         **environ.EVENTS,
         **processes.EVENTS,
         **network.EVENTS,
+        **native_readers.EVENTS,
         **imports.EVENTS,
     }
     if not MONITORING:
@@ -64,6 +74,8 @@ def _install() -> None:
     environ.install()
     processes.spawning.install()
     imports.install()
+    native_readers.install()
+    patches.install()
     code.install()
     audit.listen(events)
 

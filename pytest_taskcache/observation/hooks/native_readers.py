@@ -1,0 +1,92 @@
+"""Readers in native code: polars, pyarrow and their like open files where nobody sees it.
+
+Their reading functions are wrapped as soon as they are imported: an argument that is the path of
+a file, or a pattern that matches some, counts as read. What else such a library opens (a database
+it was pointed to earlier, the files that a file names) stays unseen.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import sys
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from types import ModuleType
+from typing import Any
+
+from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.observation.hooks.after_import import amend
+from pytest_taskcache.observation.hooks.audit import Handler
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
+from pytest_taskcache.observation.hooks.files import see
+
+READERS: dict[str, tuple[str, ...]] = {
+    "polars": ("read_*", "scan_*"),
+    "pyarrow": ("memory_map", "input_stream"),
+    "pyarrow.csv": ("read_csv", "open_csv"),
+    "pyarrow.dataset": ("dataset", "parquet_dataset"),
+    "pyarrow.feather": ("read_*",),
+    "pyarrow.json": ("read_json", "open_json"),
+    "pyarrow.orc": ("read_table",),
+    "pyarrow.parquet": ("read_*",),
+    "duckdb": ("connect", "read_*", "from_csv_auto", "from_parquet"),
+    "cv2": ("imread", "imreadmulti"),
+    "soundfile": ("read", "info", "blocks"),
+    "rasterio": ("open",),
+    "pyogrio": ("read_*",),
+}
+"""Functions, by module and pattern of names, that read the files their arguments name."""
+
+READ = "pytest_taskcache.native_read"
+"""Our own audit event: a path, or a pattern, that was given to such a function."""
+
+_LONGEST = 4096
+
+
+def install() -> None:
+    """Wraps the readers, now or when they are imported. They stay wrapped: the wrappers do
+    nothing while nobody listens."""
+    for name, patterns in READERS.items():
+        amend(name, functools.partial(_wrap_matching, patterns))
+
+
+def _wrap_matching(patterns: tuple[str, ...], module: ModuleType) -> None:
+    for name, value in list(vars(module).items()):
+        if callable(value) and not isinstance(value, type):
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                setattr(module, name, _wrapped(value))
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if dispatcher.listeners and not is_muted():
+            for value in (*args, *kwargs.values()):
+                for each in value if isinstance(value, (list, tuple)) else (value,):
+                    if isinstance(each, (str, os.PathLike)):
+                        sys.audit(READ, each)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _read(arguments: tuple[Any, ...]) -> None:
+    text = os.fsdecode(arguments[0])
+    if not text or len(text) > _LONGEST or "\n" in text or "://" in text:
+        return
+    frame = sys._getframe(3)  # this, the audit hook, the wrapper, its caller
+    if not glob.has_magic(text):
+        see(Kind.FILE, text, frame)
+        return
+    directory = os.path.dirname(text)
+    if not glob.has_magic(directory):
+        see(Kind.LISTING, directory or ".", frame)
+    for match in glob.glob(text, recursive=True):
+        see(Kind.FILE, match, frame)
+
+
+EVENTS: dict[str, Handler] = {READ: _read}
+"""Handlers by audit event."""

@@ -1,0 +1,90 @@
+"""The sources that records rest on, as they were, and what they define: kept locally by content.
+
+They are needed only when a file has changed: to tell which of its definitions did, and to show the
+lines. One that is lost counts as if all of the file had changed. They are sent to no shared storage.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from pytest_taskcache.code.source_file import FORMAT, Analysis, analyse
+from pytest_taskcache.ports import Shelf
+
+_TEXT = "text"
+
+
+class SourceArchive:
+    """Analyses by content digest; ``read`` gives the present bytes of a file by its name."""
+
+    def __init__(self, read: Callable[[str], bytes | None]) -> None:
+        self._read = read
+        self._shelf: Shelf | None = None
+        self._known: dict[tuple[str, bool], Analysis] = {}
+        self._kept: set[str] = set()
+
+    def keep_on(self, shelf: Shelf) -> None:
+        """Keeps sources on this shelf from now on, and finds those that are there."""
+        self._shelf = shelf
+
+    def keep(self, name: str, digest: str) -> None:
+        """Keeps the content of a file, which has this digest now."""
+        if self._shelf is None or digest in self._kept:
+            return
+        self._kept.add(digest)
+        content = self._read(name)
+        if content is not None and not self._shelf.read(_section(digest)):
+            self._shelf.write(_section(digest), {_TEXT: zlib.compress(content, 1)})
+
+    def content(self, digest: str) -> bytes | None:
+        """The source of this digest, as it was kept; None if it was not."""
+        if self._shelf is None:
+            return None
+        data = self._shelf.read(_section(digest)).get(_TEXT)
+        try:
+            return None if data is None else zlib.decompress(data)
+        except zlib.error:
+            return None
+
+    def recorded(self, name: str, digest: str) -> Analysis | None:
+        """What the file defined when it had this content; None if that is not known."""
+        return self._analysis(name, digest, lambda: self.content(digest))
+
+    def present(self, name: str, digest: str) -> Analysis | None:
+        """What the file defines now that it has this content; None if it is not there."""
+        return self._analysis(name, digest, lambda: self._read(name))
+
+    def _analysis(
+        self, name: str, digest: str, source: Callable[[], bytes | None]
+    ) -> Analysis | None:
+        key = (digest, _is_test(name))
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        item = f"{FORMAT} {key[1]}"
+        kept = self._shelf.read(_section(digest)).get(item) if self._shelf is not None else None
+        if kept is not None:
+            try:
+                known = Analysis.from_text(zlib.decompress(kept).decode())
+            except (ValueError, zlib.error):
+                known = None  # damaged: made anew
+        if known is None:
+            content = source()
+            if content is None:
+                return None
+            known = analyse(content, is_test=key[1])
+            if self._shelf is not None:
+                text = zlib.compress(known.to_text().encode(), 1)
+                self._shelf.write(_section(digest), {item: text})
+        self._known[key] = known
+        return known
+
+
+def _section(digest: str) -> str:
+    return f"source {digest}"
+
+
+def _is_test(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    return last.startswith("test_") or last.endswith("_test.py")
