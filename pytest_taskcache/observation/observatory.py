@@ -137,6 +137,7 @@ class Observatory:
             loaded = True
             if source.python:
                 self._log.add_loaded(source)
+                self._log.add_import(None, source)
             else:
                 self.on_native(source.path, "native", None)
         if not loaded:
