@@ -1,0 +1,1 @@
+"""The code model: what source files define, where modules come from, and who reaches whom."""

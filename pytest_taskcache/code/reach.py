@@ -1,0 +1,503 @@
+"""Who reaches a changed definition: one walk backwards, for all records of a process together.
+
+Worked example. A process ran, in this order::
+
+    0  lib.py     <module>      LIMIT = 2
+    1  lib.py     fill          def fill(): STORE["x"] = scale()
+    2  lib.py     scale         def scale(): return LIMIT
+    3  test_a.py  <module>      import lib
+    4  test_a.py  test_read     def test_read(): assert lib.STORE["x"]
+    5  lib.py     limit         def limit(): return LIMIT + 1
+    6  test_a.py  test_limit    def test_limit(): assert lib.limit()
+
+``scale`` is edited. It ran at 2, so its cost is 2. ``fill`` mentions it: 2. ``fill`` changes
+STORE, which ``test_read`` mentions, in a file whose imports lead to lib.py: 2. So a record that
+ran ``test_read`` and was closed at any position from 2 on is invalid; one that ran ``test_limit``
+alone is not. The cost of a way is the position at which all that it leads through had run, so the
+walk is Dijkstra's with ``max`` instead of ``+``.
+
+Identifiers lead to all definitions that bind them in the import closure of the file they stand
+in, and to all that store into them, or may change the object, wherever these are, as long as both
+files import one that binds the identifier to something that can be changed. See `source_file` for
+what mentions, binds and stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from heapq import heappop, heappush
+from itertools import chain
+from pathlib import PurePosixPath
+
+from pytest_taskcache.code.source_file import (
+    ALL_MODULES,
+    ALL_NAMES,
+    EVERYTHING,
+    Analysis,
+    Changes,
+    Definition,
+    Kind,
+    definition_name,
+)
+
+NEVER = 1 << 60
+"""The position of what never ran."""
+
+_MODULE = "<module>"
+
+
+class HiddenState(Enum):
+    """How much of what ran before a window may have left something for it."""
+
+    REACHED = auto()
+    """Whatever is reached by identifiers from what ran in the window."""
+
+    KEPT = auto()
+    """Of plain functions that are mentioned, but did not run in the window, nothing by itself: in
+    the window they were not called, so what they computed before can matter only through what was
+    kept of it: by something that stores (which is found by what it stores into), by a wrapper
+    around them, in a module's or class's variable, in the frame of a generator or the cells of a
+    closure that ran. From these on, all counts that is reached by identifiers, since it may have
+    computed what was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What one process ran, and the code as it was then.
+
+    ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
+    ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
+    ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
+    hooks apply to all, conftests excepted, which are known by name.
+    """
+
+    nodes: Sequence[tuple[str, str]]
+    files: Mapping[str, Analysis]
+    imports: Mapping[str, Collection[str]] = field(default_factory=dict)
+    plugins: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """For each node of a log, the position from which on it reaches something that changed
+    (`NEVER` if it does not), and what: ``file::name changed``."""
+
+    positions: Sequence[int]
+    causes: Sequence[str]
+
+    def invalid(self, ran: Iterable[int], position: int) -> str:
+        """What changed of what a record rests on that ran these nodes and was closed at this
+        position; empty while it is valid."""
+        positions = self.positions
+        first = min(ran, key=positions.__getitem__, default=-1)
+        return self.causes[first] if first >= 0 and positions[first] <= position else ""
+
+
+def affected(
+    log: Log,
+    changes: Mapping[str, Changes],
+    touched: Mapping[int, tuple[int, str]] | None = None,
+    rule: HiddenState = HiddenState.REACHED,
+) -> Reached:
+    """Which nodes reach a changed definition of these files, or a node whose footprint changed.
+
+    ``touched`` gives for such a node the position at which it touched what changed, and what
+    that is. Takes time in proportion to what the files of the log mention.
+    """
+    walk = _Walk(log, changes, rule)
+    walk.start(changes)
+    for node, (position, cause) in (touched or {}).items():
+        walk.seed(walk.vertex_of(node), position, cause)
+    walk.run()
+    return walk.answer()
+
+
+class _Walk:
+    """The graph, backwards, and the costs found so far.
+
+    Vertices are definitions and module bodies, by number. ``_cost`` is of what a vertex may
+    have computed at any time, ``_now`` of its running in a window.
+    """
+
+    def __init__(self, log: Log, changes: Mapping[str, Changes], rule: HiddenState) -> None:
+        self._log = log
+        self._rule = rule
+        self._files: dict[str, int] = {}
+        for name in (*log.files, *changes):
+            self._files.setdefault(name, len(self._files))
+        self._names = list(self._files)
+        self._closures = [*_closures(_imports(log, self._files)), (1 << len(self._files)) - 1]
+        self._own_names = {
+            part.removesuffix(".py") for name in self._files for part in name.split("/")
+        }
+        self._ids: dict[tuple[str, str], int] = {}
+        self._definitions: list[list[Definition]] = []
+        self._file_of: list[int] = []
+        self._scope: list[int] = []
+        self._position: list[int] = []
+        self._mentioning: dict[str, list[int]] = {}
+        self._taking: dict[str, list[int]] = {}
+        self._handing: dict[str, list[int]] = {}
+        self._rebound: dict[str, int] = {}
+        self._mutable: dict[str, int] = {}
+        self._ran: dict[tuple[str, str], int] = {}
+        self._add_log()
+        self._add_changed(changes)
+        for vertex in range(len(self._definitions)):
+            self._index(vertex)
+        count = len(self._definitions)
+        self._cost = [NEVER] * count
+        self._now = [NEVER] * count
+        self._cause = [""] * count
+        self._settled = bytearray(count)
+        self._seeds: set[int] = set()
+        self._effects: dict[int, tuple[int, str]] = {}
+        self._implicit: dict[int, tuple[int, str]] = {}
+        self._heap: list[tuple[int, int]] = []
+        self._makers: set[str] | None = None
+
+    # ---- the graph
+
+    def _add_log(self) -> None:
+        first: dict[str, int] = {}
+        for index, (file, qualname) in enumerate(self._log.nodes):
+            self._ran.setdefault((file, definition_name(qualname)), index)
+            first.setdefault(file, index)
+        for file, analysis in self._log.files.items():
+            loaded = self._ran.get((file, _MODULE), first.get(file, NEVER))
+            self._vertex(file, _MODULE, loaded)
+            for item in analysis.definitions:
+                self._add(file, item, loaded)
+
+    def _add_changed(self, changes: Mapping[str, Changes]) -> None:
+        for file, found in changes.items():
+            known = self._ids.get((file, _MODULE))
+            loaded = 0 if known is None else self._position[known]
+            self._vertex(file, _MODULE, loaded)
+            for item in found.definitions:
+                for definition in (item.before, item.after):
+                    if definition is not None:
+                        self._add(file, definition, loaded)
+
+    def _vertex(self, file: str, name: str, position: int) -> int:
+        known = self._ids.get((file, name))
+        if known is None:
+            known = self._ids[file, name] = len(self._definitions)
+            self._definitions.append([])
+            self._file_of.append(self._files[file])
+            self._scope.append(self._files[file])
+            self._position.append(position)
+        return known
+
+    def _add(self, file: str, item: Definition, loaded: int) -> None:
+        if item.kind is Kind.FUNCTION:
+            loaded = self._ran.get((file, item.name), NEVER)
+        vertex = self._vertex(file, item.name, loaded)
+        if item not in self._definitions[vertex]:
+            self._definitions[vertex].append(item)
+        if ALL_MODULES in item.mentions:
+            self._scope[vertex] = len(self._files)
+
+    def _index(self, vertex: int) -> None:
+        if self._position[vertex] >= NEVER:
+            return
+        bit = 1 << self._file_of[vertex]
+        for item in self._definitions[vertex]:
+            for name in item.mentions:
+                self._mentioning.setdefault(name, []).append(vertex)
+            if item.takes:
+                for name in item.binds:
+                    self._taking.setdefault(name, []).append(vertex)
+            if item.hands:
+                for name in item.binds:
+                    self._handing.setdefault(name, []).append(vertex)
+            for name in item.stores:
+                name = name.partition("<")[0]
+                self._rebound[name] = self._rebound.get(name, 0) | bit
+                self._mutable[name] = self._mutable.get(name, 0) | bit
+            if item.kind is Kind.STATEMENT or item.wrapped:
+                for name in item.binds:
+                    self._rebound[name] = self._rebound.get(name, 0) | bit
+                    if not item.constant and not item.name.endswith("()"):
+                        self._mutable[name] = self._mutable.get(name, 0) | bit
+            elif item.kind is Kind.CLASS:
+                for name in item.binds:
+                    self._mutable[name] = self._mutable.get(name, 0) | bit
+
+    def vertex_of(self, node: int) -> int:
+        """The vertex of a node of the log; its module's where no definition is known by that
+        name."""
+        file, qualname = self._log.nodes[node]
+        for name in (definition_name(qualname), EVERYTHING, _MODULE):
+            found = self._ids.get((file, name))
+            if found is not None:
+                return found
+        return -1
+
+    # ---- the walk
+
+    def start(self, changes: Mapping[str, Changes]) -> None:
+        """What changed costs what it took to run it."""
+        for file, found in changes.items():
+            for item in found.definitions:
+                vertex = self._ids[file, item.name]
+                self.seed(vertex, self._position[vertex], f"{file}::{item}")
+            if found.reordered:
+                module = self._ids[file, _MODULE]
+                self._note(self._effects, module, self._position[module], f"{file} reordered")
+
+    def seed(self, vertex: int, position: int, cause: str) -> None:
+        """Something about a vertex changed, which mattered from a position on."""
+        if vertex < 0 or position >= NEVER:
+            return
+        self._seeds.add(vertex)
+        self._relax(vertex, position, cause, now=True)
+
+    def _relax(self, vertex: int, cost: int, cause: str, *, now: bool) -> None:
+        if now and cost < self._now[vertex]:
+            self._now[vertex] = cost
+            self._cause[vertex] = cause
+        if cost < self._cost[vertex]:
+            self._cost[vertex] = cost
+            if self._now[vertex] >= NEVER:
+                self._cause[vertex] = cause
+            heappush(self._heap, (cost, vertex))
+
+    def run(self) -> None:
+        """Finds all costs, cheapest first."""
+        while self._heap:
+            cost, vertex = heappop(self._heap)
+            if self._settled[vertex]:
+                continue
+            self._settled[vertex] = True
+            cost = max(cost, self._position[vertex])
+            if cost < NEVER:
+                self._leave(vertex, cost)
+
+    def _leave(self, vertex: int, cost: int) -> None:
+        cause = self._cause[vertex]
+        file = self._names[self._file_of[vertex]]
+        for item in self._definitions[vertex]:
+            self._note_file(vertex, item, cost, cause)
+            plain = item.kind is Kind.FUNCTION and not item.wrapped
+            # What has a name is found by it; a listing of names shows no bodies.
+            for name in item.binds:
+                certain = not plain or name[0] == "^"
+                self._to_mentioning(name, vertex, cost, cause, certain, 0)
+                self._to_affixes(name, vertex, cost, cause, certain)
+            if not plain or item.stores:
+                self._to_mentioning(ALL_NAMES, vertex, cost, cause, True, 0)
+            if item.kind is Kind.IMPORT:
+                self._to_mentioning(ALL_MODULES, vertex, cost, cause, True, -1)
+            for name in item.stores:
+                self._to_stored(name, vertex, cost, cause)
+            for name in item.changes:
+                self._to_changed(name, vertex, cost, cause)
+            for name in item.mentions:
+                for taking in self._taking.get(name, ()):
+                    self._to_user(taking, vertex, cost, cause)
+            for name in item.changes:
+                for handing in self._handing.get(name, ()):
+                    self._to_user(handing, vertex, cost, cause)
+            if item.kind is not Kind.FUNCTION:
+                # A module's body runs all its statements.
+                self._relax(self._ids[file, _MODULE], cost, cause, now=True)
+            if item.name.endswith("()"):
+                body = self._ids.get((file, item.name[:-2]))
+                if body is not None:
+                    self._relax(body, cost, cause, now=True)
+
+    def _note_file(self, vertex: int, item: Definition, cost: int, cause: str) -> None:
+        """What applies to all of a file, or to all who import it."""
+        foreign = any(name not in self._own_names for name in item.calls)
+        seeded = item.effect and vertex in self._seeds
+        if seeded or item.acts or foreign:
+            self._note(self._effects, vertex, cost, cause)
+        if item.implicit:
+            self._note(self._implicit, vertex, cost, cause)
+
+    def _note(self, found: dict[int, tuple[int, str]], vertex: int, cost: int, cause: str) -> None:
+        file = self._file_of[vertex]
+        if file not in found or cost < found[file][0]:
+            found[file] = (cost, cause)
+
+    def _to_mentioning(
+        self, name: str, vertex: int, cost: int, cause: str, certain: bool, shared: int
+    ) -> None:
+        """Goes on to all that mention a name: where the closure holds this file, or, if
+        ``shared`` tells in which files the name is bound, one of these that this file imports
+        too (all for -1)."""
+        users = self._mentioning.get(name)
+        if not users:
+            return
+        own = self._file_of[vertex]
+        mask = 1 << own
+        if shared:
+            mask = shared if shared < 0 else shared & self._closures[self._scope[vertex]]
+        seen: dict[int, bool] = {}
+        left: list[int] = []
+        for user in users:
+            scope = self._scope[user]
+            inside = seen.get(scope)
+            if inside is None:
+                inside = seen[scope] = bool(self._closures[scope] & mask)
+            if inside:
+                self._relax(user, cost, cause, now=certain or self._follows(user))
+            if not inside or self._now[user] >= NEVER:
+                left.append(user)
+        users[:] = left
+
+    def _follows(self, user: int) -> bool:
+        """Whether a vertex, as it runs in a window, may rest on what plain functions that it
+        mentions computed before."""
+        if self._rule is HiddenState.REACHED:
+            return True
+        return any(
+            item.lasting or item.kind is not Kind.FUNCTION for item in self._definitions[user]
+        )
+
+    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str, certain: bool) -> None:
+        for end in range(2, len(name) + 1):
+            for affix in (name[:end] + "*", "*" + name[-end:]):
+                if affix in self._mentioning:
+                    self._to_mentioning(affix, vertex, cost, cause, certain, 0)
+
+    def _to_stored(self, name: str, vertex: int, cost: int, cause: str) -> None:
+        if name == ALL_NAMES:
+            for each in list(self._mentioning):
+                self._to_mentioning(each, vertex, cost, cause, True, 0)
+            return
+        name, _, maker = name.partition("<")
+        if maker and self._makes_new(maker):
+            return
+        bound = self._rebound.get(name, 0)
+        if bound:
+            self._to_mentioning(name, vertex, cost, cause, True, bound)
+
+    def _to_changed(self, name: str, vertex: int, cost: int, cause: str) -> None:
+        bound = self._mutable.get(name, 0)
+        if bound:
+            self._to_mentioning(name.removeprefix("~"), vertex, cost, cause, True, bound)
+
+    def _makes_new(self, maker: str) -> bool:
+        """Whether a name is that of classes only, whose call makes a new object."""
+        if self._makers is None:
+            classes: set[str] = set()
+            others: set[str] = set()
+            for item in chain.from_iterable(self._definitions):
+                (classes if item.kind is Kind.CLASS else others).update(item.binds[:1])
+            self._makers = classes - others
+        return maker in self._makers
+
+    def _to_user(self, target: int, vertex: int, cost: int, cause: str) -> None:
+        """What a function kept depends on who called it, or on who changes what it returned."""
+        if self._closures[self._scope[vertex]] >> self._file_of[target] & 1:
+            self._relax(target, cost, cause, now=True)
+
+    # ---- the answer
+
+    def answer(self) -> Reached:
+        """The positions and causes of the nodes of the log."""
+        around = self._by_file()
+        positions: list[int] = []
+        causes: list[str] = []
+        for node in range(len(self._log.nodes)):
+            vertex = self.vertex_of(node)
+            found = (NEVER, "")
+            if vertex >= 0:
+                cost = self._now[vertex] if self._rule is HiddenState.KEPT else self._cost[vertex]
+                found = min((cost, self._cause[vertex]), around[self._file_of[vertex]])
+            positions.append(found[0])
+            causes.append(found[1] if found[0] < NEVER else "")
+        return Reached(positions, causes)
+
+    def _by_file(self) -> list[tuple[int, str]]:
+        """For each file, what applies to all that is in it."""
+        found: list[tuple[int, str]] = []
+        applying = {self._files[name] for name in self._log.plugins if name in self._files}
+        for name, file in self._files.items():
+            closure = self._closures[file]
+            best = min(
+                (each for one, each in self._effects.items() if closure >> one & 1),
+                default=(NEVER, ""),
+            )
+            for one in {file, *applying, *_conftests(name, self._files)}:
+                best = min(best, self._implicit.get(one, best))
+            found.append(best)
+        return found
+
+
+def _conftests(name: str, files: Mapping[str, int]) -> Iterator[int]:
+    """The conftests that apply to a file."""
+    for directory in PurePosixPath(name).parents:
+        found = files.get(str(directory / "conftest.py"))
+        if found is not None:
+            yield found
+
+
+def _imports(log: Log, files: Mapping[str, int]) -> list[list[int]]:
+    """For each file those it imports, the packages around it, and its conftests."""
+    found: list[list[int]] = []
+    for name in files:
+        leads = [files[other] for other in log.imports.get(name, ()) if other in files]
+        leads += _conftests(name, files)
+        for directory in PurePosixPath(name).parents:
+            package = files.get(str(directory / "__init__.py"))
+            if package is None:
+                break
+            leads.append(package)
+        found.append(leads)
+    return found
+
+
+def _closures(imports: Sequence[Sequence[int]]) -> list[int]:
+    """For each file the mask of all that its imports lead to, itself included: Tarjan's
+    strongly connected components, each after those it leads to."""
+    count = len(imports)
+    masks = [0] * count
+    order = [0] * count
+    low = [0] * count
+    stack: list[int] = []
+    number = 0
+    for start in range(count):
+        if order[start]:
+            continue
+        number += 1
+        order[start] = low[start] = number
+        stack.append(start)
+        path = [(start, iter(imports[start]))]
+        while path:
+            file, leads = path[-1]
+            for other in leads:
+                if not order[other]:
+                    number += 1
+                    order[other] = low[other] = number
+                    stack.append(other)
+                    path.append((other, iter(imports[other])))
+                    break
+                if not masks[other]:
+                    low[file] = min(low[file], order[other])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[file])
+                if low[file] == order[file]:
+                    _close_component(file, stack, imports, masks)
+    return masks
+
+
+def _close_component(
+    first: int, stack: list[int], imports: Sequence[Sequence[int]], masks: list[int]
+) -> None:
+    members = [stack.pop()]
+    while members[-1] != first:
+        members.append(stack.pop())
+    mask = 0
+    for file in members:
+        mask |= 1 << file
+        for other in imports[file]:
+            mask |= masks[other]
+    for file in members:
+        masks[file] = mask

@@ -1,0 +1,1285 @@
+"""One source file, analysed once per content: its definitions, and what each of them mentions.
+
+Worked example::
+
+    from rates import RATE          import    RATE=       mentions rates, RATE; binds RATE
+    def price(x, by=RATE):          statement price()     mentions RATE; binds price
+        return x * by * factor()    function  price       mentions factor; binds price
+    class Box(Base):                class     Box:        mentions Base; binds Box
+        limit = 5                   statement Box.limit=  binds limit, Box
+        def size(self):             statement Box.size()  binds size, Box
+            self.seen = self.limit  function  Box.size    mentions limit, Box; stores seen
+
+The body of a function is a definition, named like ``code.co_qualname``, with lambdas and
+comprehensions in it; what executing its ``def`` takes (decorators, parameters, defaults,
+annotations, docstring) is another, named with ``()``, and part of the function around it where
+there is one. Every other statement of the module or of a class is named by what it binds.
+Identifiers are bare: ``a.b.c`` mentions a, b and c, whatever they are. Lambdas outside of
+functions are also one function, ``<lambda>``.
+
+What code gets at without naming it, and how that is covered:
+
+* strings that read like names, or lists of them, mention them; the constant parts of computed
+  ones mention all that start (``visit_*``) or end (``*_handler``) so;
+* ``globals``, ``locals``, ``vars``, ``dir``, ``eval``, ``exec``, ``__dict__``, ``inspect`` and
+  star imports mention all names (``*``); so do stores by computed names store into all;
+* ``__import__``, ``import_module``, ``sys.modules`` and the like get at every module
+  (``*modules``); a base class's ``__subclasses__`` is bound by every class that has a base;
+* parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
+  bind;
+* dunder methods, xunit set-ups, wrapped methods and those called like methods of builtin types
+  come with their class, as do all statements of its body: they bind its name too. Classes that
+  something is only compared with (``isinstance``, ``except``) are mentioned without their methods
+  (``?name``);
+* module-level ``__getattr__`` and ``__dir__``, hooks, automatic fixtures and ``pytestmark`` act
+  on code that names none of them: ``implicit``, or ``effect`` for all who import the module;
+* a statement that binds nothing may act on all others in the process, and does ``act``; so may
+  one that calls, is decorated by, or inherits from something of an installed distribution, whose
+  module is then in ``calls``. What it does to things of the project is in ``stores`` and
+  ``changes``. Imports only have an ``effect`` when they are edited.
+
+Not covered: operators at module level, and what the standard library is called for to get a
+value, are taken to act on nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+from pytest_taskcache.checksum import checksum, checksum_bytes
+
+FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
+"""Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
+
+ALL_NAMES = "*"
+ALL_MODULES = "*modules"
+EFFECTS = "#effects"
+EVERYTHING = "#everything"
+
+
+class Kind(StrEnum):
+    """What a definition is."""
+
+    FUNCTION = "function"
+    STATEMENT = "statement"
+    CLASS = "class"
+    IMPORT = "import"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One definition of a file; see the worked example.
+
+    ``digest`` is of the normalised syntax tree. ``binds``: identifiers by which others get at it.
+    ``mentions``: identifiers it mentions. ``stores``: names and attributes that it assigns, and
+    that outlive it; ``changes``: those whose objects it may change (by a method, an item, or by
+    handing them on). ``calls``: see the rules above. ``effect``: an edit of it matters to all who
+    import the module; ``acts``: so does an edit of what it mentions. ``implicit``: it applies
+    without being mentioned. ``constant``: what it binds cannot be changed. ``wrapped``: something
+    that may keep results is around it. ``lasting``: it is a generator or makes functions, so that
+    what it got earlier may live on in its frame or cells. ``takes``: its callers say what it
+    stores in globals; ``hands``: it returns what outlives it.
+    """
+
+    name: str
+    kind: Kind
+    digest: str
+    binds: tuple[str, ...] = ()
+    mentions: frozenset[str] = frozenset()
+    stores: frozenset[str] = frozenset()
+    changes: frozenset[str] = frozenset()
+    calls: frozenset[str] = frozenset()
+    effect: bool = False
+    acts: bool = False
+    implicit: bool = False
+    constant: bool = False
+    wrapped: bool = False
+    lasting: bool = False
+    takes: bool = False
+    hands: bool = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a later caller may find what an earlier call left."""
+        return bool(self.stores or self.changes or self.wrapped or self.lasting)
+
+    @property
+    def label(self) -> str:
+        """Its name as people write it."""
+        return self.name.rstrip("():=")
+
+
+class Import(NamedTuple):
+    """``from <level dots><module> import <names>``, or ``import <module>`` without names; ``*``
+    is a star import. ``function`` is what it is inside of, empty at import."""
+
+    level: int
+    module: str
+    names: tuple[str, ...]
+    function: str = ""
+
+
+_FLAGS = (
+    "effect",
+    "acts",
+    "implicit",
+    "constant",
+    "wrapped",
+    "lasting",
+    "takes",
+    "hands",
+)
+_SETS = ("binds", "mentions", "stores", "changes", "calls")
+_KINDS = tuple(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What one source file defines. ``whole``: it could not be parsed, and is one definition."""
+
+    definitions: tuple[Definition, ...] = ()
+    imports: tuple[Import, ...] = ()
+    whole: bool = False
+
+    @property
+    def by_name(self) -> Mapping[str, Definition]:
+        """The definitions by name."""
+        return {item.name: item for item in self.definitions}
+
+    @property
+    def digest(self) -> str:
+        """The digest of all of the file but comments and formatting."""
+        return checksum(part for item in self.definitions for part in (item.name, item.digest))
+
+    def to_text(self) -> str:
+        """JSON, about as long as the source at most; each identifier is written once."""
+        numbers: dict[str, int] = {}
+
+        def number(name: str) -> int:
+            return numbers.setdefault(name, len(numbers))
+
+        rows: list[Any] = []
+        for item in self.definitions:
+            flags = sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS))
+            row: list[Any] = [number(item.name), _KINDS.index(item.kind), flags, item.digest]
+            row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
+            row.append(list(map(number, item.binds)))
+            rows.append(row)
+        imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
+        found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
+        return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> Analysis:
+        """The inverse of `to_text`. Raises ValueError for anything else."""
+        try:
+            found = json.loads(text)
+            if found["f"] != FORMAT:
+                raise ValueError("analysis of another version")
+            names = [sys.intern(name) for name in found["n"]]
+            return cls(
+                tuple(_definition(row, names) for row in found["d"]),
+                tuple(Import(level, module, tuple(n), f) for level, module, n, f in found["i"]),
+                bool(found["w"]),
+            )
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"no analysis: {error!r}") from error
+
+
+def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
+    name, kind, flags, digest, *sets, binds = row
+    mentions, stores, changes, calls = (
+        frozenset(names[number] for number in numbers) for numbers in sets
+    )
+    return Definition(
+        names[name],
+        _KINDS[kind],
+        digest,
+        tuple(names[number] for number in binds),
+        mentions,
+        stores,
+        changes,
+        calls,
+        *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
+    )
+
+
+class Changed(NamedTuple):
+    """One definition that differs: as it was, and as it is (None where it is not there)."""
+
+    before: Definition | None
+    after: Definition | None
+
+    @property
+    def name(self) -> str:
+        """Its name, which both have."""
+        found = self.before or self.after
+        assert found is not None
+        return found.name
+
+    def __str__(self) -> str:
+        found = self.before or self.after
+        assert found is not None
+        verb = "changed"
+        if self.before is None or self.after is None:
+            verb = "vanished" if self.before else "appeared"
+        return f"{found.label} {verb}"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How two versions of a file differ. ``reordered``: statements that may act on each other
+    come in another order."""
+
+    definitions: tuple[Changed, ...] = ()
+    reordered: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.definitions) or self.reordered
+
+
+def diff(old: Analysis, new: Analysis) -> Changes:
+    """The definitions that differ."""
+    before, after = old.by_name, new.by_name
+    if old.whole or new.whole:
+        if old.whole and new.whole and old.digest == new.digest:
+            return Changes()
+        gone = (Changed(item, None) for item in old.definitions)
+        come = (Changed(None, item) for item in new.definitions if item.name not in before)
+        return Changes((*gone, *come), reordered=True)
+    found = [
+        Changed(item, after.get(name))
+        for name, item in before.items()
+        if name not in after or not _same(item, after[name])
+    ]
+    found += (Changed(None, item) for name, item in after.items() if name not in before)
+    return Changes(tuple(found), _acting(old, after) != _acting(new, before))
+
+
+def _same(one: Definition, two: Definition) -> bool:
+    # The meaning of a name may change though the text does not: an import of it, a global.
+    return one.digest == two.digest and one.mentions == two.mentions and one.stores == two.stores
+
+
+def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
+    """What may act on others as the module is imported, in its order."""
+    return [
+        item.name
+        for item in analysis.definitions
+        if (item.effect or item.calls) and item.kind is not Kind.FUNCTION and item.name in among
+    ]
+
+
+def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
+    """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
+    which has all effects. ``is_test`` tells that pytest collects its functions."""
+    try:
+        tree = ast.parse(content)
+        walker = _Walker(tree, is_test=is_test)
+        walker.module(tree)
+        return Analysis(walker.definitions(), tuple(dict.fromkeys(walker.imports)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        whole = Definition(
+            EVERYTHING,
+            Kind.STATEMENT,
+            checksum_bytes(content),
+            binds=(ALL_NAMES,),
+            mentions=frozenset({ALL_NAMES}),
+            stores=frozenset({ALL_NAMES}),
+            effect=True,
+            acts=True,
+            lasting=True,
+        )
+        return Analysis((whole,), (), whole=True)
+
+
+# ------------------------------------------------------------------------------ the walk
+
+FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+
+INSIDE = ".<locals>."
+
+_BUILTINS = frozenset(dir(builtins))
+_METHODS = frozenset(
+    name
+    for kind in (str, bytes, list, dict, set, frozenset, tuple, int, float)
+    for name in dir(kind)
+    if not name.startswith("_")
+)
+_CHANGING = frozenset(
+    name
+    for kind in (list, dict, set, bytearray)
+    for name in dir(kind)
+    if name not in dir(tuple) and name not in dir(frozenset) and name not in dir(bytes)
+) - {"get", "items", "keys", "values", "copy"}
+_HARMLESS_METHODS = (
+    _METHODS - _CHANGING
+    | {"match", "search", "fullmatch", "findall", "finditer", "exists", "is_file", "is_dir"}
+    | {"read_text", "read_bytes", "resolve", "joinpath", "with_suffix", "with_name"}
+)
+_HARMLESS_BUILTINS = frozenset(
+    {
+        *("len", "isinstance", "issubclass", "hasattr", "callable", "repr", "str", "int", "float"),
+        *("bool", "bytes", "abs", "sum", "hash", "id", "print", "range", "ord", "chr", "hex"),
+        *("type", "ascii", "format", "round", "divmod", "pow", "any", "all"),
+    }
+)
+_XUNIT_OF_CLASSES = frozenset(
+    {
+        *("setUp", "tearDown", "setUpClass", "tearDownClass", "asyncSetUp", "asyncTearDown"),
+        *("setup_class", "teardown_class", "setup_method", "teardown_method", "setup", "teardown"),
+    }
+)
+_IMPLICIT = frozenset(
+    {
+        *("setup_module", "teardown_module", "setUpModule", "tearDownModule", "setup", "teardown"),
+        *("setup_function", "teardown_function", "load_tests", "pytestmark", "pytest_plugins"),
+        *("collect_ignore", "collect_ignore_glob"),
+    }
+)
+_OF_MODULES = frozenset({"__getattr__", "__dir__", "__path__"})
+_NAMESPACES = frozenset(
+    {
+        *("globals", "locals", "vars", "dir", "eval", "exec", "__dict__", "getmembers"),
+        *("getmembers_static", "get_type_hints", "get_annotations"),
+    }
+)
+_IMPORTERS = frozenset(
+    {
+        *("__import__", "import_module", "iter_modules", "walk_packages", "exec_module"),
+        *("run_module", "run_path", "resolve_name", "importorskip"),
+    }
+)
+_PLAIN_WRAPPERS = frozenset(
+    {
+        *("property", "staticmethod", "classmethod", "abc.abstractmethod", "typing.final"),
+        *("typing.overload", "typing.override", "typing.no_type_check", "enum.property"),
+        *("contextlib.contextmanager", "contextlib.asynccontextmanager"),
+        *("typing_extensions.final", "typing_extensions.overload", "typing_extensions.override"),
+        *("pytest.fixture", "pytest_taskcache.cached_fixture", "pytest_taskcache.cached"),
+        *("unittest.skip", "unittest.skipIf", "unittest.skipUnless", "unittest.expectedFailure"),
+    }
+)
+_FIXTURES = frozenset(
+    {"pytest.fixture", "pytest_taskcache.cached_fixture", "pytest_asyncio.fixture"}
+)
+_CONSTANTS: tuple[type[ast.AST], ...] = (
+    *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
+    *(ast.expr_context, ast.operator, ast.unaryop),
+)
+_SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
+_NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
+_SPLIT = re.compile(r"[.:,\s]+")
+_PREFIX = re.compile(r"(?:^|[.\s])([A-Za-z]\w*_)(?:$|[{%])")
+_SUFFIX = re.compile(r"(?:\}|%[sr])(_\w*[A-Za-z0-9])$")
+_LONGEST = 200
+
+
+def definition_name(qualname: str) -> str:
+    """The definition that a code object of this qualified name belongs to: the function around
+    a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
+    code and class bodies' comprehensions."""
+    if "<" not in qualname:
+        return qualname
+    kept: list[str] = []
+    for part in qualname.split(INSIDE):
+        head, _, last = part.rpartition(".")
+        if last.startswith("<generic"):
+            continue
+        if last.startswith("<") or head.startswith("<"):
+            if kept:
+                break
+            return "<module>" if last == "<module>" else "<lambda>"
+        kept.append(part)
+    return INSIDE.join(kept)
+
+
+class _Unit:
+    """What is collected of one definition while it is walked.
+
+    ``names`` are free or local names that are loaded, ``attributes`` all other mentions;
+    ``roots`` are chains that are changed: root name, whether it was called, attributes.
+    """
+
+    __slots__ = (
+        "attributes",
+        "binds",
+        "bound",
+        "calls",
+        "changes",
+        "children",
+        "declared",
+        "flags",
+        "hidden",
+        "kind",
+        "name",
+        "names",
+        "origins",
+        "out",
+        "owner",
+        "parameters",
+        "roots",
+        "stores",
+    )
+
+    def __init__(self, name: str, kind: Kind, owner: str = "") -> None:
+        self.name = name
+        self.kind = kind
+        self.owner = owner
+        self.out: list[str] = []
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.bound: set[str] = set()
+        self.hidden: set[str] = set()
+        self.declared: set[str] = set()
+        self.parameters: tuple[str, ...] = ()
+        self.stores: set[str] = set()
+        self.changes: set[str] = set()
+        self.roots: list[tuple[str, bool, tuple[str, ...]]] = []
+        self.origins: dict[str, set[str]] = {}
+        self.calls: set[str] = set()
+        self.flags: set[str] = set()
+        self.binds: dict[str, None] = {}
+        self.children: list[_Unit] = []
+
+
+class _Walker:
+    """Walks a module's tree once."""
+
+    def __init__(self, tree: ast.Module, *, is_test: bool) -> None:
+        self.imports: list[Import] = []
+        self._is_test = is_test
+        self._units: list[_Unit] = []
+        self._unit = _Unit("", Kind.STATEMENT)
+        self._prefix = ""
+        self._owner = ""
+        self._aliases: dict[str, str] = {}
+        self._bound: set[str] = set()
+        self._stars: list[str] = []
+        self._find_aliases(tree.body)
+        self._rules: dict[type, Callable[[Any], None]] = {
+            ast.Name: self._name,
+            ast.Attribute: self._attribute,
+            ast.Constant: self._constant,
+            ast.Call: self._call,
+            ast.FunctionDef: self._inner_function,
+            ast.AsyncFunctionDef: self._inner_function,
+            ast.ClassDef: self._inner_class,
+            ast.Lambda: self._lambda,
+            ast.ListComp: self._comprehension,
+            ast.SetComp: self._comprehension,
+            ast.DictComp: self._comprehension,
+            ast.GeneratorExp: self._comprehension,
+            ast.Import: self._import,
+            ast.ImportFrom: self._import_from,
+            ast.Global: self._global,
+            ast.Nonlocal: self._global,
+            ast.Subscript: self._subscript,
+            ast.AugAssign: self._aug_assign,
+            ast.Assign: self._assign,
+            ast.AnnAssign: self._ann_assign,
+            ast.For: self._for,
+            ast.AsyncFor: self._for,
+            ast.With: self._with,
+            ast.AsyncWith: self._with,
+            ast.Return: self._return,
+            ast.Yield: self._yield,
+            ast.YieldFrom: self._yield,
+            ast.Expr: self._expression,
+            ast.Raise: self._acting,
+            ast.Assert: self._acting,
+            ast.ExceptHandler: self._handler,
+            ast.MatchAs: self._binding,
+            ast.MatchStar: self._binding,
+            ast.MatchMapping: self._binding,
+            ast.BinOp: self._computed,
+            ast.JoinedStr: self._computed,
+        }
+
+    def _find_aliases(self, statements: Iterable[ast.stmt]) -> None:
+        """What the names that the module imports stand for."""
+        for node in statements:
+            match node:
+                case ast.Import():
+                    for item in node.names:
+                        root = item.name if item.asname else item.name.partition(".")[0]
+                        self._aliases[item.asname or root] = root
+                case ast.ImportFrom():
+                    start = "." * node.level + (node.module or "")
+                    for item in node.names:
+                        self._aliases[item.asname or item.name] = f"{start}.{item.name}"
+                        if item.name == "*":
+                            self._stars.append(start.partition(".")[0])
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    self._bound.add(node.name)
+                case ast.Assign():
+                    self._bound.update(t.id for t in node.targets if isinstance(t, ast.Name))
+                case ast.If() | ast.Try() | ast.With():
+                    self._find_aliases(node.body)
+                    self._find_aliases(getattr(node, "orelse", ()))
+                    for handler in getattr(node, "handlers", ()):
+                        self._find_aliases(handler.body)
+
+    # ---- definitions
+
+    def module(self, tree: ast.Module) -> None:
+        """Walks all statements of the module."""
+        self._statements(tree.body, "")
+        if any(item.names == ("*",) and not item.function for item in self.imports):
+            # Any name may come from elsewhere, and any new one may hide another.
+            for unit in self._units:
+                if unit.kind is Kind.IMPORT and "*" in unit.binds:
+                    unit.attributes.add(ALL_NAMES)
+
+    def _statements(self, body: Sequence[ast.stmt], prefix: str) -> None:
+        for index, node in enumerate(body):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                self._function(node, prefix)
+            elif isinstance(node, ast.ClassDef):
+                self._class(node, prefix)
+            elif not (index == 0 and _is_text(node)):
+                self._statement(node, prefix)
+            elif prefix or index == 0:
+                self._docstring(node, prefix)
+
+    def _docstring(self, node: ast.stmt, prefix: str) -> None:
+        unit = self._open(f"{prefix}__doc__=", Kind.STATEMENT)
+        unit.binds["__doc__"] = None
+        unit.flags.add("constant")
+        unit.out.append(ast.dump(node))
+        self._close(unit)
+
+    def _open(self, name: str, kind: Kind) -> _Unit:
+        unit = _Unit(name, kind, self._owner)
+        self._unit = unit
+        self._units.append(unit)
+        return unit
+
+    def _close(self, unit: _Unit) -> None:
+        """Ends a statement or class outside of functions."""
+        if self._owner:
+            cls = self._owner.rpartition(".")[2]
+            unit.binds[cls] = unit.binds["?" + cls] = None
+        unit.attributes |= unit.names
+        self._settle(unit, frozenset())
+
+    def _statement(self, node: ast.stmt, prefix: str) -> None:
+        unit = self._open("", Kind.STATEMENT)
+        self._prefix = prefix
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            unit.kind = Kind.IMPORT
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_constant(node.value):
+            unit.flags.add("constant")
+        self.visit(node)
+        names = sorted(unit.bound)
+        unit.name = f"{prefix}{','.join(names)}=" if names else prefix + EFFECTS
+        unit.binds = dict.fromkeys(names)
+        if self._owner and "constant" not in unit.flags:
+            unit.binds.update((f"~{name}", None) for name in names)
+        if _IMPLICIT.intersection(names):
+            unit.flags.add("implicit")
+        if "__all__" in unit.bound:
+            unit.binds["*"] = None
+        unit.bound = set()
+        self._close(unit)
+        if "lambda" in unit.flags:
+            self._loose_lambda(unit)
+
+    def _loose_lambda(self, around: _Unit) -> None:
+        unit = _Unit("<lambda>", Kind.FUNCTION)
+        unit.out = around.out
+        unit.attributes = around.attributes
+        unit.stores, unit.changes = around.stores, around.changes
+        unit.flags.add("lasting")
+        self._units.append(unit)
+
+    def _class(self, node: ast.ClassDef, prefix: str) -> None:
+        unit = self._open(f"{prefix}{node.name}:", Kind.CLASS)
+        unit.binds[node.name] = unit.binds["?" + node.name] = None
+        unit.out.append("ClassDef " + node.name)
+        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
+            self._all(part)
+        self._all(node.keywords)
+        for decorator in node.decorator_list:
+            self._note_call(decorator)
+        for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
+            self._note_call(base)
+            self._change(base)
+        if node.bases:
+            unit.binds["__subclasses__"] = None
+        self._close(unit)
+        before, self._owner = self._owner, prefix + node.name
+        self._statements(node.body, f"{prefix}{node.name}.")
+        self._owner = before
+
+    def _function(self, node: FunctionNode, prefix: str) -> None:
+        """A function at module or class level: its ``def``, and its body."""
+        made = self._open(f"{prefix}{node.name}()", Kind.STATEMENT)
+        made.binds[node.name] = None
+        self._signature(node)
+        fixture = self._decorate(node, made)
+        implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
+        if implicit:
+            made.flags.add("implicit")
+        if not prefix and node.name in _OF_MODULES:
+            made.flags.add("effect")
+        self._close(made)
+        unit = self._body(node, prefix + node.name)
+        unit.binds[node.name] = None
+        unit.flags |= made.flags & {"implicit", "wrapped"}
+        if not prefix and node.name in _OF_MODULES:
+            unit.flags.update(("effect", "acts"))
+        if node.decorator_list:
+            unit.attributes |= {name for name in made.attributes if name[0] != "?"}
+            for each in (made, unit):
+                each.binds["@" + node.name] = None
+                if fixture:
+                    each.binds[f"~@{node.name}"] = None
+        if self._owner:
+            cls = self._owner.rpartition(".")[2]
+            unit.attributes.add(cls)
+            if _comes_with_class(node.name) or unit.flags & {"wrapped", "implicit"}:
+                unit.binds[cls] = None
+        self._resolve(unit, frozenset())
+
+    def _decorate(self, node: FunctionNode, unit: _Unit) -> bool:
+        """Notes what decorators do; true for a fixture whose value outlives a test."""
+        lasting = False
+        for decorator in node.decorator_list:
+            name = self._resolved(decorator)
+            if name in _FIXTURES:
+                keywords = decorator.keywords if isinstance(decorator, ast.Call) else ()
+                for keyword in keywords:
+                    if keyword.arg in (None, "autouse"):
+                        unit.flags.add("implicit")
+                    lasting |= keyword.arg in (None, "scope")
+                continue
+            if name.startswith("pytest.mark.") or name in _PLAIN_WRAPPERS:
+                continue
+            if name.endswith((".setter", ".getter", ".deleter")):
+                continue
+            unit.flags.add("wrapped")
+            self._note_call(decorator)
+            self._change(decorator)
+            lasting = True
+        return lasting
+
+    def _signature(self, node: FunctionNode) -> None:
+        unit, out = self._unit, self._unit.out
+        out.append(f"{node.__class__.__name__} {node.name}")
+        self._all(node.decorator_list)
+        self._all(getattr(node, "type_params", ()))
+        self._arguments(node.args)
+        out.append("->")
+        hints = [item.annotation for item in _parameters(node.args)] + [node.returns]
+        attributes, names = set(unit.attributes), set(unit.names)
+        for hint in hints:
+            out.append("~") if hint is None else self.visit(hint)
+        if not node.decorator_list:
+            # Nobody makes objects of the types in the annotations of a plain function.
+            unit.attributes, unit.names = attributes, names
+        out.append(ast.get_docstring(node, clean=False) or "")
+
+    def _arguments(self, arguments: ast.arguments) -> None:
+        out = self._unit.out
+        for group in (arguments.posonlyargs, arguments.args, arguments.kwonlyargs):
+            out.append("/" + ",".join(item.arg for item in group))
+        out.append(f"*{arguments.vararg and arguments.vararg.arg}")
+        out.append(f"**{arguments.kwarg and arguments.kwarg.arg}")
+        for default in (*arguments.defaults, None, *arguments.kw_defaults):
+            out.append("~") if default is None else self.visit(default)
+
+    def _body(self, node: FunctionNode, qualname: str) -> _Unit:
+        """Walks a function's statements into a definition of their own."""
+        around, prefix = self._unit, self._prefix
+        unit = _Unit(qualname, Kind.FUNCTION, self._owner)
+        self._units.append(unit)
+        self._unit, self._prefix = unit, qualname + INSIDE
+        unit.parameters = tuple(item.arg for item in _parameters(node.args))
+        unit.bound.update(unit.parameters)
+        if isinstance(node, ast.AsyncFunctionDef):
+            unit.flags.add("lasting")
+        if (
+            self._is_test
+            or node.decorator_list
+            or node.name.startswith(("test", "setup", "pytest"))
+        ):
+            unit.attributes.update("@" + name for name in unit.parameters)
+        body = node.body[1:] if _is_text(node.body[0]) else node.body
+        self._all(body)
+        self._unit, self._prefix = around, prefix
+        return unit
+
+    def _inner_function(self, node: FunctionNode) -> None:
+        unit = self._unit
+        unit.bound.add(node.name)
+        self._signature(node)
+        unit.out.append("\0")
+        unit.flags.add("lasting")
+        if unit.kind is not Kind.FUNCTION:
+            self._decorate(node, unit)
+        if node.name in unit.declared:
+            inner = self._body(node, node.name)
+        else:
+            inner = self._body(node, self._prefix + node.name)
+        if unit.kind is Kind.FUNCTION:
+            # It lives in the cells and on the results of the function around it.
+            inner.attributes.add("^" + unit.name)
+            unit.attributes.add("^" + inner.name)
+            inner.binds["^" + inner.name] = unit.binds["^" + unit.name] = None
+            unit.children.append(inner)
+        else:
+            inner.binds[node.name] = None
+            self._resolve(inner, frozenset())
+
+    def _inner_class(self, node: ast.ClassDef) -> None:
+        """A class that is defined as some other statement or function runs: part of it."""
+        unit = self._unit
+        unit.bound.add(node.name)
+        unit.out.append("ClassDef " + node.name)
+        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
+            self._all(part)
+        self._all(node.keywords)
+        for base in node.bases:
+            self._change(base)
+        prefix, bound = self._prefix, unit.bound
+        self._prefix = f"{prefix}{node.name}."
+        unit.bound = set()
+        self._all(node.body)
+        unit.stores |= unit.bound
+        self._prefix, unit.bound = prefix, bound
+
+    def _resolve(self, unit: _Unit, around: frozenset[str]) -> None:
+        """Ends a function and those inside of it: names of functions around are no mentions."""
+        bound = unit.bound - unit.declared
+        free = {name for name in unit.names if name not in bound and name not in around}
+        unit.attributes |= free
+        unit.stores |= unit.bound & unit.declared
+        self._settle(unit, bound | around)
+        hidden = around | bound
+        for child in unit.children:
+            self._resolve(child, hidden)
+
+    def _settle(self, unit: _Unit, local: frozenset[str] | set[str]) -> None:
+        """Decides which of the chains that are changed outlive the definition."""
+        for root, called, attributes in unit.roots:
+            for name in attributes:
+                unit.changes.add(self._shared(unit, name, root))
+            self._settle_root(unit, root, called, local, 2)
+
+    def _settle_root(
+        self, unit: _Unit, root: str, called: bool, local: frozenset[str] | set[str], depth: int
+    ) -> None:
+        if not root or root in unit.hidden:
+            return
+        if root not in local:
+            unit.changes.add(root)
+            if not called and root not in self._aliases and root in self._bound:
+                unit.flags.add("global")
+            return
+        if root in unit.parameters:
+            if unit.parameters[0] != root or not unit.owner:
+                unit.changes.add("~@" + root)
+            return
+        if depth:
+            for origin in unit.origins.get(root, ()):
+                self._settle_root(unit, origin, True, local, depth - 1)
+
+    def _shared(self, unit: _Unit, name: str, root: str) -> str:
+        """Each test has an instance of its own, but one class."""
+        if unit.kind is Kind.FUNCTION and unit.owner and unit.name.rpartition(".")[2][:4] == "test":
+            return "~" + name if unit.parameters[:1] == (root,) else name
+        return name
+
+    # ---- nodes
+
+    def visit(self, node: ast.AST) -> None:
+        """Appends a node's text, and notes what it mentions."""
+        rule = self._rules.get(node.__class__)
+        if rule is not None:
+            rule(node)
+        else:
+            self._generic(node)
+
+    def _all(self, nodes: Iterable[ast.AST]) -> None:
+        out = self._unit.out
+        out.append("[")
+        for node in nodes:
+            rule = self._rules.get(node.__class__)
+            if rule is not None:
+                rule(node)
+            else:
+                self._generic(node)
+        out.append("]")
+
+    def _generic(self, node: ast.AST) -> None:
+        out = self._unit.out
+        kind = node.__class__
+        fields = _FIELDS.get(kind)
+        if fields is None:
+            fields = tuple(name for name in kind._fields if name not in _SKIPPED)
+            _FIELDS[kind] = fields
+        out.append(kind.__name__)
+        for name in fields:
+            value = getattr(node, name, None)
+            if value is None:
+                out.append("~")
+            elif value.__class__ is list:
+                out.append("[")
+                for item in value:
+                    if isinstance(item, ast.AST):
+                        self.visit(item)
+                    else:
+                        out.append(repr(item))
+                out.append("]")
+            elif isinstance(value, ast.AST):
+                self.visit(value)
+            else:
+                if kind is ast.keyword:
+                    self._unit.attributes.add(value)
+                out.append(repr(value))
+
+    def _name(self, node: ast.Name) -> None:
+        name, unit = node.id, self._unit
+        unit.out.append("=" + name)
+        if node.ctx.__class__ is ast.Load:
+            unit.names.add(name)
+            if name in _NAMESPACES:
+                unit.attributes.add(ALL_NAMES)
+            elif name in _IMPORTERS:
+                unit.attributes.add(ALL_MODULES)
+        else:
+            unit.bound.add(name)
+
+    def _attribute(self, node: ast.Attribute) -> None:
+        unit, name = self._unit, node.attr
+        unit.out.append("." + name)
+        self.visit(node.value)
+        if node.ctx.__class__ is ast.Load:
+            unit.attributes.add(name)
+            if name in _NAMESPACES:
+                unit.attributes.add(ALL_NAMES)
+            elif name in _IMPORTERS or (
+                name == "modules" and isinstance(node.value, ast.Name) and node.value.id == "sys"
+            ):
+                unit.attributes.add(ALL_MODULES)
+            return
+        self._store_attribute(node)
+
+    def _store_attribute(self, node: ast.Attribute) -> None:
+        unit = self._unit
+        root, called, _ = _chain(node.value)
+        origins = unit.origins.get(root, set()) if root in unit.bound else set()
+        if called and root in self._bound and isinstance(node.value, ast.Call):
+            origins = {root}
+        if origins and root not in unit.parameters:
+            # An object that was just made is shared with nobody, if it is a class that made it.
+            unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
+            return
+        unit.stores.add(node.attr)
+        if root == "cls":
+            unit.stores.add("~" + node.attr)
+        if root and root not in unit.bound and root in self._aliases:
+            self._note_root(root)
+
+    def _constant(self, node: ast.Constant) -> None:
+        value = node.value
+        if value.__class__ is str:
+            self._unit.out.append(repr(value))
+            self._note_text(value)
+        elif value.__class__ is int:
+            self._unit.out.append(hex(value))
+        else:
+            self._unit.out.append(repr(value))
+
+    def _note_text(self, text: str) -> None:
+        if not text or len(text) > _LONGEST:
+            return
+        attributes = self._unit.attributes
+        if _NAMES.match(text):
+            attributes.update(_SPLIT.split(text))
+        if (found := _PREFIX.search(text)) is not None:
+            attributes.add(found.group(1) + "*")
+        if (found := _SUFFIX.search(text)) is not None:
+            attributes.add("*" + found.group(1))
+
+    def _computed(self, node: ast.BinOp | ast.JoinedStr) -> None:
+        """``"visit_" + name`` and ``f"{name}_handler"`` mention what they may come to."""
+        self._generic(node)
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node.left, node.right]
+        for index in (0, -1):
+            part = parts[index] if parts else None
+            if not isinstance(part, ast.Constant) or not isinstance(part.value, str):
+                continue
+            word = part.value.rpartition(".")[2] if index == 0 else part.value
+            if len(word) > 1 and word.isidentifier() and word.strip("_"):
+                self._unit.attributes.add(word + "*" if index == 0 else "*" + word)
+
+    def _call(self, node: ast.Call) -> None:
+        function = node.func
+        unit = self._unit
+        unit.out.append("Call")
+        name = function.id if isinstance(function, ast.Name) else ""
+        if name in ("isinstance", "issubclass") and len(node.args) == 2:
+            self.visit(function)
+            self.visit(node.args[0])
+            self._check(node.args[1])
+            return
+        if name in ("setattr", "delattr") and len(node.args) > 1:
+            self._set_attribute(node.args[0], node.args[1])
+        self.visit(function)
+        method = function.attr if isinstance(function, ast.Attribute) else ""
+        if method not in _HARMLESS_METHODS and name not in _HARMLESS_BUILTINS:
+            if isinstance(function, ast.Attribute) and not self._is_module(function.value):
+                self._change(function.value)
+            for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+                self._change(argument)
+        if unit.kind is not Kind.FUNCTION:
+            self._note_call(function)
+        self._all(node.args)
+        self._all(node.keywords)
+
+    def _set_attribute(self, target: ast.expr, name: ast.expr) -> None:
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            self._unit.stores.add(name.value)
+        else:
+            self._unit.stores.add(ALL_NAMES)
+        self._change(target)
+
+    def _check(self, node: ast.expr) -> None:
+        """Classes that something is only compared with."""
+        unit = self._unit
+        attributes, names = set(unit.attributes), set(unit.names)
+        self.visit(node)
+        new = (unit.attributes - attributes) | (unit.names - names)
+        unit.attributes, unit.names = attributes, names
+        unit.attributes.update("?" + name for name in new)
+
+    def _handler(self, node: ast.ExceptHandler) -> None:
+        self._unit.out.append(f"ExceptHandler {node.name}")
+        if node.type is not None:
+            self._check(node.type)
+        if node.name:
+            self._unit.bound.add(node.name)
+        self._all(node.body)
+
+    def _subscript(self, node: ast.Subscript) -> None:
+        if node.ctx.__class__ is not ast.Load:
+            value = node.value
+            if isinstance(value, ast.Call) and _chain(value)[0] in ("globals", "locals", "vars"):
+                self._unit.stores.add(ALL_NAMES)
+            self._change(value)
+            root = _chain(value)[0]
+            if root in self._aliases and root not in self._unit.bound:
+                self._note_root(root)
+        self._generic(node)
+
+    def _aug_assign(self, node: ast.AugAssign) -> None:
+        self._change(node.target)
+        if isinstance(node.target, ast.Name):
+            self._unit.names.add(node.target.id)
+        elif isinstance(node.target, ast.Attribute):
+            self._unit.attributes.add(node.target.attr)
+        self._generic(node)
+
+    def _assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            self._note_origin(target, node.value)
+        self._generic(node)
+
+    def _ann_assign(self, node: ast.AnnAssign) -> None:
+        unit = self._unit
+        if node.value is not None:
+            self._note_origin(node.target, node.value)
+        if unit.kind is Kind.FUNCTION:
+            attributes, names = set(unit.attributes), set(unit.names)
+            self.visit(node.annotation)
+            unit.attributes, unit.names = attributes, names
+        else:
+            self.visit(node.annotation)
+        self.visit(node.target)
+        if node.value is not None:
+            self.visit(node.value)
+
+    def _for(self, node: ast.For | ast.AsyncFor) -> None:
+        self._note_origin(node.target, node.iter)
+        self._generic(node)
+
+    def _with(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            if item.optional_vars is not None:
+                self._note_origin(item.optional_vars, item.context_expr)
+        self._generic(node)
+
+    def _note_origin(self, target: ast.expr, value: ast.expr) -> None:
+        """What a local name may be another name of."""
+        root, _, attributes = _chain(value)
+        found = {name for name in (root, *attributes) if name}
+        if not found:
+            return
+        targets = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+        for each in targets:
+            if isinstance(each, ast.Name):
+                self._unit.origins.setdefault(each.id, set()).update(found)
+            elif isinstance(each, (ast.Attribute, ast.Subscript)):
+                self._change(value)
+
+    def _return(self, node: ast.Return) -> None:
+        if node.value is not None and not isinstance(node.value, (ast.Call, ast.Constant)):
+            unit = self._unit
+            root, _, attributes = _chain(node.value)
+            if attributes or (root and root not in unit.parameters):
+                before = len(unit.roots)
+                self._change(node.value)
+                if len(unit.roots) > before:
+                    unit.flags.add("hands")
+        self._generic(node)
+
+    def _yield(self, node: ast.Yield | ast.YieldFrom) -> None:
+        self._unit.flags.add("lasting")
+        self._generic(node)
+
+    def _expression(self, node: ast.Expr) -> None:
+        unit = self._unit
+        if unit.kind is not Kind.FUNCTION and not isinstance(node.value, ast.Constant):
+            unit.flags.update(("effect", "acts"))
+        self._generic(node)
+
+    def _acting(self, node: ast.stmt) -> None:
+        if self._unit.kind is not Kind.FUNCTION:
+            self._unit.flags.update(("effect", "acts"))
+        self._generic(node)
+
+    def _binding(self, node: ast.MatchAs | ast.MatchStar | ast.MatchMapping) -> None:
+        name = node.rest if isinstance(node, ast.MatchMapping) else node.name
+        if name:
+            self._unit.bound.add(name)
+        self._generic(node)
+
+    def _global(self, node: ast.Global | ast.Nonlocal) -> None:
+        self._unit.declared.update(node.names)
+        self._unit.attributes.update(node.names)
+        if isinstance(node, ast.Global):
+            self._unit.flags.add("global")
+        self._generic(node)
+
+    def _lambda(self, node: ast.Lambda) -> None:
+        unit = self._unit
+        unit.flags.update(("lambda", "lasting"))
+        unit.out.append("Lambda")
+        self._arguments(node.args)
+        names = {item.arg for item in _parameters(node.args)}
+        self._scoped([node.body], names)
+
+    def _comprehension(
+        self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    ) -> None:
+        unit = self._unit
+        unit.out.append(node.__class__.__name__)
+        if isinstance(node, ast.GeneratorExp):
+            unit.flags.update(("lambda", "lasting"))
+        first = node.generators[0]
+        self.visit(first.iter)
+        bound = unit.bound
+        unit.bound = set()
+        for generator in node.generators:
+            self.visit(generator.target)
+        targets, unit.bound = unit.bound, bound
+        inside: list[ast.AST] = list(first.ifs)
+        inside += node.generators[1:]
+        inside += [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        self._scoped(inside, targets)
+
+    def _scoped(self, nodes: Sequence[ast.AST], hidden: set[str]) -> None:
+        unit = self._unit
+        before, bound = unit.names, set(unit.bound)
+        unit.names = set()
+        self._all(nodes)
+        unit.names = before | (unit.names - hidden)
+        unit.bound = bound | (unit.bound - hidden)
+        unit.hidden |= hidden - unit.names
+
+    def _import(self, node: ast.Import) -> None:
+        unit = self._unit
+        for item in node.names:
+            self._unit.out.append(f"import {item.name} as {item.asname}")
+            self._add_import(Import(0, item.name, (), self._inside()))
+            unit.bound.add(item.asname or item.name.partition(".")[0])
+            unit.attributes.update(item.name.split("."))
+            self._note_import(item.name)
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        unit = self._unit
+        module = node.module or ""
+        names = tuple(item.name for item in node.names)
+        self._add_import(Import(node.level, module, names, self._inside()))
+        unit.out.append(f"from {'.' * node.level}{module}")
+        unit.attributes.update(filter(None, module.split(".")))
+        for item in node.names:
+            unit.out.append(f"import {item.name} as {item.asname}")
+            unit.bound.add(item.asname or item.name)
+            unit.attributes.add(ALL_NAMES if item.name == "*" else item.name)
+        if not node.level:
+            self._note_import(module)
+        elif unit.kind is not Kind.FUNCTION:
+            unit.flags.add("effect")
+
+    def _add_import(self, found: Import) -> None:
+        self.imports.append(found)
+
+    def _inside(self) -> str:
+        return self._unit.name if self._unit.kind is Kind.FUNCTION else ""
+
+    def _note_import(self, module: str) -> None:
+        foreign = module.partition(".")[0] not in sys.stdlib_module_names
+        if foreign and self._unit.kind is not Kind.FUNCTION:
+            self._unit.flags.add("effect")
+
+    # ---- what is changed and called
+
+    def _change(self, node: ast.expr) -> None:
+        """Notes that whoever holds the object of an expression may find it changed."""
+        if isinstance(node, ast.Starred):
+            node = node.value
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+            for item in node.elts:
+                self._change(item)
+            return
+        root, called, attributes = _chain(node)
+        if root in self._aliases and not attributes and self._is_module(node):
+            return
+        if root or attributes:
+            self._unit.roots.append((root, called, attributes))
+
+    def _is_module(self, node: ast.expr) -> bool:
+        """Whether an expression is a module for certain."""
+        if not isinstance(node, ast.Name) or node.id in self._unit.bound:
+            return False
+        full = self._aliases.get(node.id, "")
+        return bool(full) and ("." not in full or full.partition(".")[0] in sys.stdlib_module_names)
+
+    def _note_call(self, function: ast.expr) -> None:
+        """Notes that something is called, inherited from or decorated by at import."""
+        root, _, _ = _chain(function)
+        self._note_root(root)
+
+    def _note_root(self, root: str) -> None:
+        full = self._aliases.get(root)
+        if full is None:
+            if root and root not in self._bound and root not in _BUILTINS:
+                self._unit.calls.update(self._stars)
+            return
+        top = full.partition(".")[0]
+        if top and top not in sys.stdlib_module_names:
+            self._unit.calls.add(top)
+
+    def _resolved(self, node: ast.expr) -> str:
+        """The full dotted name of a decorator; empty where it is bound here."""
+        if isinstance(node, ast.Call):
+            node = node.func
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return ".".join(["", *reversed(parts)])
+        root = self._aliases.get(node.id, "" if node.id in self._bound else node.id)
+        return ".".join([root, *reversed(parts)])
+
+    def definitions(self) -> tuple[Definition, ...]:
+        """All that was found; what has one name is one definition."""
+        merged: dict[str, list[_Unit]] = {}
+        for unit in self._units:
+            merged.setdefault(unit.name, []).append(unit)
+        return tuple(_definition_of(name, units) for name, units in merged.items())
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
+    first = units[0]
+    flags = set().union(*(unit.flags for unit in units))
+    if not all("constant" in unit.flags for unit in units):
+        flags.discard("constant")
+    is_function = first.kind is Kind.FUNCTION
+    changes = frozenset().union(*(unit.changes for unit in units))
+    takes = is_function and "global" in flags and any(_takes(unit) for unit in units)
+    return Definition(
+        name,
+        first.kind,
+        checksum(part for unit in units for part in ("\0", *unit.out)),
+        tuple(dict.fromkeys(bound for unit in units for bound in unit.binds)),
+        frozenset().union(*(unit.attributes for unit in units)),
+        frozenset().union(*(unit.stores for unit in units)),
+        changes,
+        frozenset().union(*(unit.calls for unit in units)),
+        effect="effect" in flags,
+        acts="acts" in flags,
+        implicit="implicit" in flags,
+        constant="constant" in flags,
+        wrapped="wrapped" in flags,
+        lasting="lasting" in flags,
+        takes=takes,
+        hands=is_function and bool(changes) and "hands" in flags,
+    )
+
+
+def _takes(unit: _Unit) -> bool:
+    is_method = unit.owner and not unit.name.endswith("__")
+    return bool(unit.parameters[1:] if is_method else unit.parameters)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _is_constant(node: ast.expr | None) -> bool:
+    return node is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(node))
+
+
+def _comes_with_class(name: str) -> bool:
+    """Whether a method is reached through its class, not by its own name."""
+    special = name.startswith("_") and name.endswith("_")
+    return special or name in _METHODS or name in _XUNIT_OF_CLASSES
+
+
+def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
+    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    if arguments.vararg is not None:
+        yield arguments.vararg
+    if arguments.kwarg is not None:
+        yield arguments.kwarg
+
+
+def _chain(node: ast.expr) -> tuple[str, bool, tuple[str, ...]]:
+    """The name an access starts at (empty for none), whether a call is on the way, and the
+    attributes on the way."""
+    attributes: list[str] = []
+    called = False
+    while True:
+        match node:
+            case ast.Attribute(value=value, attr=name):
+                attributes.append(name)
+                node = value
+            case ast.Subscript(value=value) | ast.Starred(value=value) | ast.Await(value=value):
+                node = value
+            case ast.Call(func=function):
+                called = True
+                node = function.value if isinstance(function, ast.Attribute) else function
+            case ast.Name(id=name):
+                return name, called, tuple(attributes)
+            case _:
+                return "", called, tuple(attributes)
