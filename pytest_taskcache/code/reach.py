@@ -35,6 +35,7 @@ from pytest_taskcache.code.source_file import (
     ALL_MODULES,
     ALL_NAMES,
     EVERYTHING,
+    OWN_NAMES,
     Analysis,
     Changes,
     Definition,
@@ -206,6 +207,8 @@ class _Walk:
         bit = 1 << self._file_of[vertex]
         for item in self._definitions[vertex]:
             for name in item.mentions:
+                if name == OWN_NAMES:
+                    name = f"{OWN_NAMES} {self._file_of[vertex]}"
                 self._mentioning.setdefault(name, []).append(vertex)
             if item.takes:
                 for name in item.binds:
@@ -289,7 +292,9 @@ class _Walk:
                 self._to_affixes(name, vertex, cost, cause, certain)
             if not plain or item.stores:
                 self._to_mentioning(ALL_NAMES, vertex, cost, cause, True, 0)
-            if item.kind is Kind.IMPORT:
+                own = f"{OWN_NAMES} {self._file_of[vertex]}"
+                self._to_mentioning(own, vertex, cost, cause, True, 0)
+            if item.kind is Kind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, True, -1)
             for name in item.stores:
                 self._to_stored(name, vertex, cost, cause)
@@ -365,7 +370,7 @@ class _Walk:
                     self._to_mentioning(affix, vertex, cost, cause, certain, 0)
 
     def _to_stored(self, name: str, vertex: int, cost: int, cause: str) -> None:
-        if name == ALL_NAMES:
+        if name in (ALL_NAMES, OWN_NAMES):
             for each in list(self._mentioning):
                 self._to_mentioning(each, vertex, cost, cause, True, 0)
             return

@@ -21,8 +21,12 @@ What code gets at without naming it, and how that is covered:
 
 * strings that read like names, or lists of them, mention them; the constant parts of computed
   ones mention all that start (``visit_*``) or end (``*_handler``) so;
-* ``globals``, ``locals``, ``vars``, ``dir``, ``eval``, ``exec``, ``__dict__``, ``inspect`` and
-  star imports mention all names (``*``); so do stores by computed names store into all;
+* ``vars``, ``dir``, ``__dict__`` and ``inspect`` mention all names (``*``);
+  ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
+  stores by computed names store into all of that; texts that are evaluated mention what they
+  read like, and what they import is for observation to see;
+* a star import gets names of another module under their own names, which mention it by
+  themselves; what ``__all__`` says acts on whoever imports the importer (``*star``);
 * ``__import__``, ``import_module``, ``sys.modules`` and the like get at every module
   (``*modules``); a base class's ``__subclasses__`` is bound by every class that has a base;
 * parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
@@ -60,7 +64,9 @@ FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
+OWN_NAMES = "*own"
 ALL_MODULES = "*modules"
+STAR = "*star"
 EFFECTS = "#effects"
 EVERYTHING = "#everything"
 
@@ -348,10 +354,11 @@ _IMPLICIT = frozenset(
 _OF_MODULES = frozenset({"__getattr__", "__dir__", "__path__"})
 _NAMESPACES = frozenset(
     {
-        *("globals", "locals", "vars", "dir", "eval", "exec", "__dict__", "getmembers"),
-        *("getmembers_static", "get_type_hints", "get_annotations"),
+        *("vars", "dir", "__dict__", "getmembers", "getmembers_static", "get_type_hints"),
+        *("get_annotations", "getsource"),
     }
 )
+_NAMES_OF_MODULE = frozenset({"globals", "locals", "eval", "exec"})
 _IMPORTERS = frozenset(
     {
         *("__import__", "import_module", "iter_modules", "walk_packages", "exec_module"),
@@ -533,11 +540,6 @@ class _Walker:
     def module(self, tree: ast.Module) -> None:
         """Walks all statements of the module."""
         self._statements(tree.body, "")
-        if any(item.names == ("*",) and not item.function for item in self.imports):
-            # Any name may come from elsewhere, and any new one may hide another.
-            for unit in self._units:
-                if unit.kind is Kind.IMPORT and "*" in unit.binds:
-                    unit.attributes.add(ALL_NAMES)
 
     def _statements(self, body: Sequence[ast.stmt], prefix: str) -> None:
         for index, node in enumerate(body):
@@ -582,12 +584,14 @@ class _Walker:
         names = sorted(unit.bound)
         unit.name = f"{prefix}{','.join(names)}=" if names else prefix + EFFECTS
         unit.binds = dict.fromkeys(names)
+        if not names:
+            unit.flags.add("effect")
         if self._owner and "constant" not in unit.flags:
             unit.binds.update((f"~{name}", None) for name in names)
         if _IMPLICIT.intersection(names):
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
-            unit.binds["*"] = None
+            unit.binds[STAR] = None
         unit.bound = set()
         self._close(unit)
         if "lambda" in unit.flags:
@@ -660,7 +664,9 @@ class _Walker:
                 for keyword in keywords:
                     if keyword.arg in (None, "autouse"):
                         unit.flags.add("implicit")
-                    lasting |= keyword.arg in (None, "scope")
+                    if keyword.arg in (None, "scope"):
+                        lasting = True
+                        unit.flags.add("wrapped")
                 continue
             if name.startswith("pytest.mark.") or name in _PLAIN_WRAPPERS:
                 continue
@@ -854,6 +860,8 @@ class _Walker:
             unit.names.add(name)
             if name in _NAMESPACES:
                 unit.attributes.add(ALL_NAMES)
+            elif name in _NAMES_OF_MODULE:
+                unit.attributes.add(OWN_NAMES)
             elif name in _IMPORTERS:
                 unit.attributes.add(ALL_MODULES)
         else:
@@ -951,7 +959,7 @@ class _Walker:
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             self._unit.stores.add(name.value)
         else:
-            self._unit.stores.add(ALL_NAMES)
+            self._unit.stores.add(OWN_NAMES)
         self._change(target)
 
     def _check(self, node: ast.expr) -> None:
@@ -975,7 +983,7 @@ class _Walker:
         if node.ctx.__class__ is not ast.Load:
             value = node.value
             if isinstance(value, ast.Call) and _chain(value)[0] in ("globals", "locals", "vars"):
-                self._unit.stores.add(ALL_NAMES)
+                self._unit.stores.add(OWN_NAMES)
             self._change(value)
             root = _chain(value)[0]
             if root in self._aliases and root not in self._unit.bound:
@@ -1126,7 +1134,9 @@ class _Walker:
         for item in node.names:
             unit.out.append(f"import {item.name} as {item.asname}")
             unit.bound.add(item.asname or item.name)
-            unit.attributes.add(ALL_NAMES if item.name == "*" else item.name)
+            unit.attributes.add(STAR if item.name == "*" else item.name)
+            if item.name == "*":
+                unit.flags.add("acts")
         if not node.level:
             self._note_import(module)
         elif unit.kind is not Kind.FUNCTION:
