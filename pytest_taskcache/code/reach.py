@@ -31,7 +31,7 @@ from heapq import heappop, heappush
 from itertools import chain
 from pathlib import PurePosixPath
 
-from pytest_taskcache.code.source_file import (
+from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     EVERYTHING,
@@ -40,8 +40,8 @@ from pytest_taskcache.code.source_file import (
     Changes,
     Definition,
     Kind,
-    definition_name,
 )
+from pytest_taskcache.code.source_file import definition_name
 
 NEVER = 1 << 60
 """The position of what never ran."""
