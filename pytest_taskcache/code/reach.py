@@ -31,22 +31,20 @@ from heapq import heappop, heappush
 from itertools import chain
 from pathlib import PurePosixPath
 
-from pytest_taskcache.code.source_file import (
+from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     EVERYTHING,
+    OWN_NAMES,
     Analysis,
     Changes,
     Definition,
     Kind,
-    definition_name,
 )
+from pytest_taskcache.code.source_file import definition_name
 
 NEVER = 1 << 60
 """The position of what never ran."""
-
-FILE = "<file>"
-"""The node of a file whose own code need not have run: what acts on all of it counts."""
 
 _MODULE = "<module>"
 
@@ -73,15 +71,13 @@ class Log:
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
     ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
-    hooks apply to all, conftests excepted, which are known by name. ``loaded``: files any function
-    of which may have run as soon as they were imported, unseen.
+    hooks apply to all, conftests excepted, which are known by name.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
     plugins: Collection[str] = ()
-    loaded: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +193,7 @@ class _Walk:
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
-        if item.kind is Kind.FUNCTION and file not in self._log.loaded:
+        if item.kind is Kind.FUNCTION:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
         if item not in self._definitions[vertex]:
@@ -211,6 +207,8 @@ class _Walk:
         bit = 1 << self._file_of[vertex]
         for item in self._definitions[vertex]:
             for name in item.mentions:
+                if name == OWN_NAMES:
+                    name = f"{OWN_NAMES} {self._file_of[vertex]}"
                 self._mentioning.setdefault(name, []).append(vertex)
             if item.takes:
                 for name in item.binds:
@@ -294,7 +292,9 @@ class _Walk:
                 self._to_affixes(name, vertex, cost, cause, certain)
             if not plain or item.stores:
                 self._to_mentioning(ALL_NAMES, vertex, cost, cause, True, 0)
-            if item.kind is Kind.IMPORT:
+                own = f"{OWN_NAMES} {self._file_of[vertex]}"
+                self._to_mentioning(own, vertex, cost, cause, True, 0)
+            if item.kind is Kind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, True, -1)
             for name in item.stores:
                 self._to_stored(name, vertex, cost, cause)
@@ -370,7 +370,7 @@ class _Walk:
                     self._to_mentioning(affix, vertex, cost, cause, certain, 0)
 
     def _to_stored(self, name: str, vertex: int, cost: int, cause: str) -> None:
-        if name == ALL_NAMES:
+        if name in (ALL_NAMES, OWN_NAMES):
             for each in list(self._mentioning):
                 self._to_mentioning(each, vertex, cost, cause, True, 0)
             return
@@ -408,12 +408,10 @@ class _Walk:
         around = self._by_file()
         positions: list[int] = []
         causes: list[str] = []
-        for node, (file, name) in enumerate(self._log.nodes):
+        for node in range(len(self._log.nodes)):
             vertex = self.vertex_of(node)
             found = (NEVER, "")
-            if name == FILE:
-                found = around[self._files[file]] if file in self._files else found
-            elif vertex >= 0:
+            if vertex >= 0:
                 cost = self._now[vertex] if self._rule is HiddenState.KEPT else self._cost[vertex]
                 found = min((cost, self._cause[vertex]), around[self._file_of[vertex]])
             positions.append(found[0])

@@ -21,8 +21,12 @@ What code gets at without naming it, and how that is covered:
 
 * strings that read like names, or lists of them, mention them; the constant parts of computed
   ones mention all that start (``visit_*``) or end (``*_handler``) so;
-* ``globals``, ``locals``, ``vars``, ``dir``, ``eval``, ``exec``, ``__dict__``, ``inspect`` and
-  star imports mention all names (``*``); so do stores by computed names store into all;
+* ``vars``, ``dir``, ``__dict__`` and ``inspect`` mention all names (``*``);
+  ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
+  stores by computed names store into all of that; texts that are evaluated mention what they
+  read like, and what they import is for observation to see;
+* a star import gets names of another module under their own names, which mention it by
+  themselves; what ``__all__`` says acts on whoever imports the importer (``*star``);
 * ``__import__``, ``import_module``, ``sys.modules`` and the like get at every module
   (``*modules``); a base class's ``__subclasses__`` is bound by every class that has a base;
 * parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
@@ -46,262 +50,24 @@ from __future__ import annotations
 
 import ast
 import builtins
-import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
-
-FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
-"""Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
-
-ALL_NAMES = "*"
-ALL_MODULES = "*modules"
-EFFECTS = "#effects"
-EVERYTHING = "#everything"
-
-
-class Kind(StrEnum):
-    """What a definition is."""
-
-    FUNCTION = "function"
-    STATEMENT = "statement"
-    CLASS = "class"
-    IMPORT = "import"
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """One definition of a file; see the worked example.
-
-    ``digest`` is of the normalised syntax tree. ``binds``: identifiers by which others get at it.
-    ``mentions``: identifiers it mentions. ``stores``: names and attributes that it assigns, and
-    that outlive it; ``changes``: those whose objects it may change (by a method, an item, or by
-    handing them on). ``calls``: see the rules above. ``effect``: an edit of it matters to all who
-    import the module; ``acts``: so does an edit of what it mentions. ``implicit``: it applies
-    without being mentioned. ``constant``: what it binds cannot be changed. ``wrapped``: something
-    that may keep results is around it. ``lasting``: it is a generator or makes functions, so that
-    what it got earlier may live on in its frame or cells. ``takes``: its callers say what it
-    stores in globals; ``hands``: it returns what outlives it.
-    """
-
-    name: str
-    kind: Kind
-    digest: str
-    binds: tuple[str, ...] = ()
-    mentions: frozenset[str] = frozenset()
-    stores: frozenset[str] = frozenset()
-    changes: frozenset[str] = frozenset()
-    calls: frozenset[str] = frozenset()
-    effect: bool = False
-    acts: bool = False
-    implicit: bool = False
-    constant: bool = False
-    wrapped: bool = False
-    lasting: bool = False
-    takes: bool = False
-    hands: bool = False
-
-    @property
-    def keeps(self) -> bool:
-        """Whether a later caller may find what an earlier call left."""
-        return bool(self.stores or self.changes or self.wrapped or self.lasting)
-
-    @property
-    def label(self) -> str:
-        """Its name as people write it."""
-        return self.name.rstrip("():=")
-
-
-class Import(NamedTuple):
-    """``from <level dots><module> import <names>``, or ``import <module>`` without names; ``*``
-    is a star import. ``function`` is what it is inside of, empty at import."""
-
-    level: int
-    module: str
-    names: tuple[str, ...]
-    function: str = ""
-
-
-_FLAGS = (
-    "effect",
-    "acts",
-    "implicit",
-    "constant",
-    "wrapped",
-    "lasting",
-    "takes",
-    "hands",
+from pytest_taskcache.code.definitions import (
+    ALL_MODULES,
+    ALL_NAMES,
+    EFFECTS,
+    EVERYTHING,
+    OWN_NAMES,
+    STAR,
+    Analysis,
+    Definition,
+    Import,
+    Kind,
 )
-_SETS = ("binds", "mentions", "stores", "changes", "calls")
-_KINDS = tuple(Kind)
-
-
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """What one source file defines. ``whole``: it could not be parsed, and is one definition."""
-
-    definitions: tuple[Definition, ...] = ()
-    imports: tuple[Import, ...] = ()
-    whole: bool = False
-
-    @property
-    def by_name(self) -> Mapping[str, Definition]:
-        """The definitions by name."""
-        return {item.name: item for item in self.definitions}
-
-    @property
-    def digest(self) -> str:
-        """The digest of all of the file but comments and formatting."""
-        return checksum(part for item in self.definitions for part in (item.name, item.digest))
-
-    def to_text(self) -> str:
-        """JSON, about as long as the source at most; each identifier is written once."""
-        numbers: dict[str, int] = {}
-
-        def number(name: str) -> int:
-            return numbers.setdefault(name, len(numbers))
-
-        rows: list[Any] = []
-        for item in self.definitions:
-            flags = sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS))
-            row: list[Any] = [number(item.name), _KINDS.index(item.kind), flags, item.digest]
-            row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
-            row.append(list(map(number, item.binds)))
-            rows.append(row)
-        imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
-        found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
-        return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
-
-    @classmethod
-    def from_text(cls, text: str) -> Analysis:
-        """The inverse of `to_text`. Raises ValueError for anything else."""
-        try:
-            found = json.loads(text)
-            if found["f"] != FORMAT:
-                raise ValueError("analysis of another version")
-            names = [sys.intern(name) for name in found["n"]]
-            return cls(
-                tuple(_definition(row, names) for row in found["d"]),
-                tuple(Import(level, module, tuple(n), f) for level, module, n, f in found["i"]),
-                bool(found["w"]),
-            )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(f"no analysis: {error!r}") from error
-
-
-def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
-    name, kind, flags, digest, *sets, binds = row
-    mentions, stores, changes, calls = (
-        frozenset(names[number] for number in numbers) for numbers in sets
-    )
-    return Definition(
-        names[name],
-        _KINDS[kind],
-        digest,
-        tuple(names[number] for number in binds),
-        mentions,
-        stores,
-        changes,
-        calls,
-        *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
-    )
-
-
-class Changed(NamedTuple):
-    """One definition that differs: as it was, and as it is (None where it is not there)."""
-
-    before: Definition | None
-    after: Definition | None
-
-    @property
-    def name(self) -> str:
-        """Its name, which both have."""
-        found = self.before or self.after
-        assert found is not None
-        return found.name
-
-    def __str__(self) -> str:
-        found = self.before or self.after
-        assert found is not None
-        verb = "changed"
-        if self.before is None or self.after is None:
-            verb = "vanished" if self.before else "appeared"
-        return f"{found.label} {verb}"
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How two versions of a file differ. ``reordered``: statements that may act on each other
-    come in another order."""
-
-    definitions: tuple[Changed, ...] = ()
-    reordered: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.definitions) or self.reordered
-
-
-def diff(old: Analysis, new: Analysis) -> Changes:
-    """The definitions that differ."""
-    before, after = old.by_name, new.by_name
-    if old.whole or new.whole:
-        if old.whole and new.whole and old.digest == new.digest:
-            return Changes()
-        gone = (Changed(item, None) for item in old.definitions)
-        come = (Changed(None, item) for item in new.definitions if item.name not in before)
-        return Changes((*gone, *come), reordered=True)
-    found = [
-        Changed(item, after.get(name))
-        for name, item in before.items()
-        if name not in after or not _same(item, after[name])
-    ]
-    found += (Changed(None, item) for name, item in after.items() if name not in before)
-    return Changes(tuple(found), _acting(old, after) != _acting(new, before))
-
-
-def _same(one: Definition, two: Definition) -> bool:
-    # The meaning of a name may change though the text does not: an import of it, a global.
-    return one.digest == two.digest and one.mentions == two.mentions and one.stores == two.stores
-
-
-def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
-    """What may act on others as the module is imported, in its order."""
-    return [
-        item.name
-        for item in analysis.definitions
-        if (item.effect or item.calls) and item.kind is not Kind.FUNCTION and item.name in among
-    ]
-
-
-def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
-    """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
-    which has all effects. ``is_test`` tells that pytest collects its functions."""
-    try:
-        tree = ast.parse(content)
-        walker = _Walker(tree, is_test=is_test)
-        walker.module(tree)
-        return Analysis(walker.definitions(), tuple(dict.fromkeys(walker.imports)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        whole = Definition(
-            EVERYTHING,
-            Kind.STATEMENT,
-            checksum_bytes(content),
-            binds=(ALL_NAMES,),
-            mentions=frozenset({ALL_NAMES}),
-            stores=frozenset({ALL_NAMES}),
-            effect=True,
-            acts=True,
-            lasting=True,
-        )
-        return Analysis((whole,), (), whole=True)
-
-
-# ------------------------------------------------------------------------------ the walk
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -348,10 +114,11 @@ _IMPLICIT = frozenset(
 _OF_MODULES = frozenset({"__getattr__", "__dir__", "__path__"})
 _NAMESPACES = frozenset(
     {
-        *("globals", "locals", "vars", "dir", "eval", "exec", "__dict__", "getmembers"),
-        *("getmembers_static", "get_type_hints", "get_annotations"),
+        *("vars", "dir", "__dict__", "getmembers", "getmembers_static", "get_type_hints"),
+        *("get_annotations", "getsource"),
     }
 )
+_NAMES_OF_MODULE = frozenset({"globals", "locals", "eval", "exec"})
 _IMPORTERS = frozenset(
     {
         *("__import__", "import_module", "iter_modules", "walk_packages", "exec_module"),
@@ -381,6 +148,55 @@ _SPLIT = re.compile(r"[.:,\s]+")
 _PREFIX = re.compile(r"(?:^|[.\s])([A-Za-z]\w*_)(?:$|[{%])")
 _SUFFIX = re.compile(r"(?:\}|%[sr])(_\w*[A-Za-z0-9])$")
 _LONGEST = 200
+
+
+def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
+    """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
+    which has all effects. ``is_test`` tells that pytest collects its functions."""
+    try:
+        tree = ast.parse(content)
+        walker = _Walker(tree, is_test=is_test)
+        walker.module(tree)
+        return Analysis(walker.definitions(), tuple(dict.fromkeys(walker.imports)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        whole = Definition(
+            EVERYTHING,
+            Kind.STATEMENT,
+            checksum_bytes(content),
+            binds=(ALL_NAMES,),
+            mentions=frozenset({ALL_NAMES}),
+            stores=frozenset({ALL_NAMES}),
+            effect=True,
+            acts=True,
+            lasting=True,
+        )
+        return Analysis((whole,), (), whole=True)
+
+
+def normalised_text(node: ast.AST) -> list[str]:
+    """The text of a whole tree, which tells it apart from any other; the same in all versions of
+    Python. Neither positions nor what an expression is used for are in it."""
+    out: list[str] = []
+    pending: list[Any] = [node]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, ast.AST):
+            out.append(part.__class__.__name__)
+            pending.append(")")
+            for name in reversed(_fields_of(part.__class__)):
+                value = getattr(part, name, None)
+                # Type parameters are new in 3.12.
+                if value or name != "type_params":
+                    pending.append(value)
+        elif isinstance(part, list):
+            out.append(f"[{len(part)}")
+            pending += reversed(part)
+        elif part.__class__ is int:
+            # repr refuses integers of more than 4300 digits.
+            out.append(hex(part))
+        else:
+            out.append(repr(part))
+    return out
 
 
 def definition_name(qualname: str) -> str:
@@ -533,11 +349,6 @@ class _Walker:
     def module(self, tree: ast.Module) -> None:
         """Walks all statements of the module."""
         self._statements(tree.body, "")
-        if any(item.names == ("*",) and not item.function for item in self.imports):
-            # Any name may come from elsewhere, and any new one may hide another.
-            for unit in self._units:
-                if unit.kind is Kind.IMPORT and "*" in unit.binds:
-                    unit.attributes.add(ALL_NAMES)
 
     def _statements(self, body: Sequence[ast.stmt], prefix: str) -> None:
         for index, node in enumerate(body):
@@ -582,12 +393,14 @@ class _Walker:
         names = sorted(unit.bound)
         unit.name = f"{prefix}{','.join(names)}=" if names else prefix + EFFECTS
         unit.binds = dict.fromkeys(names)
+        if not names:
+            unit.flags.add("effect")
         if self._owner and "constant" not in unit.flags:
             unit.binds.update((f"~{name}", None) for name in names)
         if _IMPLICIT.intersection(names):
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
-            unit.binds["*"] = None
+            unit.binds[STAR] = None
         unit.bound = set()
         self._close(unit)
         if "lambda" in unit.flags:
@@ -660,7 +473,9 @@ class _Walker:
                 for keyword in keywords:
                     if keyword.arg in (None, "autouse"):
                         unit.flags.add("implicit")
-                    lasting |= keyword.arg in (None, "scope")
+                    if keyword.arg in (None, "scope"):
+                        lasting = True
+                        unit.flags.add("wrapped")
                 continue
             if name.startswith("pytest.mark.") or name in _PLAIN_WRAPPERS:
                 continue
@@ -823,12 +638,8 @@ class _Walker:
     def _generic(self, node: ast.AST) -> None:
         out = self._unit.out
         kind = node.__class__
-        fields = _FIELDS.get(kind)
-        if fields is None:
-            fields = tuple(name for name in kind._fields if name not in _SKIPPED)
-            _FIELDS[kind] = fields
         out.append(kind.__name__)
-        for name in fields:
+        for name in _fields_of(kind):
             value = getattr(node, name, None)
             if value is None:
                 out.append("~")
@@ -854,6 +665,8 @@ class _Walker:
             unit.names.add(name)
             if name in _NAMESPACES:
                 unit.attributes.add(ALL_NAMES)
+            elif name in _NAMES_OF_MODULE:
+                unit.attributes.add(OWN_NAMES)
             elif name in _IMPORTERS:
                 unit.attributes.add(ALL_MODULES)
         else:
@@ -951,7 +764,7 @@ class _Walker:
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             self._unit.stores.add(name.value)
         else:
-            self._unit.stores.add(ALL_NAMES)
+            self._unit.stores.add(OWN_NAMES)
         self._change(target)
 
     def _check(self, node: ast.expr) -> None:
@@ -975,7 +788,7 @@ class _Walker:
         if node.ctx.__class__ is not ast.Load:
             value = node.value
             if isinstance(value, ast.Call) and _chain(value)[0] in ("globals", "locals", "vars"):
-                self._unit.stores.add(ALL_NAMES)
+                self._unit.stores.add(OWN_NAMES)
             self._change(value)
             root = _chain(value)[0]
             if root in self._aliases and root not in self._unit.bound:
@@ -1126,7 +939,9 @@ class _Walker:
         for item in node.names:
             unit.out.append(f"import {item.name} as {item.asname}")
             unit.bound.add(item.asname or item.name)
-            unit.attributes.add(ALL_NAMES if item.name == "*" else item.name)
+            unit.attributes.add(STAR if item.name == "*" else item.name)
+            if item.name == "*":
+                unit.flags.add("acts")
         if not node.level:
             self._note_import(module)
         elif unit.kind is not Kind.FUNCTION:
@@ -1203,6 +1018,14 @@ class _Walker:
 
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
+    fields = _FIELDS.get(kind)
+    if fields is None:
+        fields = tuple(name for name in kind._fields if name not in _SKIPPED)
+        _FIELDS[kind] = fields
+    return fields
 
 
 def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:

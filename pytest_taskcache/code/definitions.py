@@ -1,0 +1,238 @@
+"""The definitions of a source file: their form, their text, and how two versions differ.
+
+See `source_file` for how they are found, and for the rules behind what they mention.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from pytest_taskcache.checksum import checksum
+
+FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
+"""Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
+
+ALL_NAMES = "*"
+OWN_NAMES = "*own"
+ALL_MODULES = "*modules"
+STAR = "*star"
+EFFECTS = "#effects"
+EVERYTHING = "#everything"
+
+
+class Kind(StrEnum):
+    """What a definition is."""
+
+    FUNCTION = "function"
+    STATEMENT = "statement"
+    CLASS = "class"
+    IMPORT = "import"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One definition of a file; see the worked example.
+
+    ``digest`` is of the normalised syntax tree. ``binds``: identifiers by which others get at it.
+    ``mentions``: identifiers it mentions. ``stores``: names and attributes that it assigns, and
+    that outlive it; ``changes``: those whose objects it may change (by a method, an item, or by
+    handing them on). ``calls``: see the rules above. ``effect``: an edit of it matters to all who
+    import the module; ``acts``: so does an edit of what it mentions. ``implicit``: it applies
+    without being mentioned. ``constant``: what it binds cannot be changed. ``wrapped``: something
+    that may keep results is around it. ``lasting``: it is a generator or makes functions, so that
+    what it got earlier may live on in its frame or cells. ``takes``: its callers say what it
+    stores in globals; ``hands``: it returns what outlives it.
+    """
+
+    name: str
+    kind: Kind
+    digest: str
+    binds: tuple[str, ...] = ()
+    mentions: frozenset[str] = frozenset()
+    stores: frozenset[str] = frozenset()
+    changes: frozenset[str] = frozenset()
+    calls: frozenset[str] = frozenset()
+    effect: bool = False
+    acts: bool = False
+    implicit: bool = False
+    constant: bool = False
+    wrapped: bool = False
+    lasting: bool = False
+    takes: bool = False
+    hands: bool = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a later caller may find what an earlier call left."""
+        return bool(self.stores or self.changes or self.wrapped or self.lasting)
+
+    @property
+    def label(self) -> str:
+        """Its name as people write it."""
+        return self.name.rstrip("():=")
+
+
+class Import(NamedTuple):
+    """``from <level dots><module> import <names>``, or ``import <module>`` without names; ``*``
+    is a star import. ``function`` is what it is inside of, empty at import."""
+
+    level: int
+    module: str
+    names: tuple[str, ...]
+    function: str = ""
+
+
+_FLAGS = (
+    "effect",
+    "acts",
+    "implicit",
+    "constant",
+    "wrapped",
+    "lasting",
+    "takes",
+    "hands",
+)
+_SETS = ("binds", "mentions", "stores", "changes", "calls")
+_KINDS = tuple(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What one source file defines. ``whole``: it could not be parsed, and is one definition."""
+
+    definitions: tuple[Definition, ...] = ()
+    imports: tuple[Import, ...] = ()
+    whole: bool = False
+
+    @property
+    def by_name(self) -> Mapping[str, Definition]:
+        """The definitions by name."""
+        return {item.name: item for item in self.definitions}
+
+    @property
+    def digest(self) -> str:
+        """The digest of all of the file but comments and formatting."""
+        return checksum(part for item in self.definitions for part in (item.name, item.digest))
+
+    def to_text(self) -> str:
+        """JSON, about as long as the source at most; each identifier is written once."""
+        numbers: dict[str, int] = {}
+
+        def number(name: str) -> int:
+            return numbers.setdefault(name, len(numbers))
+
+        rows: list[Any] = []
+        for item in self.definitions:
+            flags = sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS))
+            row: list[Any] = [number(item.name), _KINDS.index(item.kind), flags, item.digest]
+            row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
+            row.append(list(map(number, item.binds)))
+            rows.append(row)
+        imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
+        found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
+        return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> Analysis:
+        """The inverse of `to_text`. Raises ValueError for anything else."""
+        try:
+            found = json.loads(text)
+            if found["f"] != FORMAT:
+                raise ValueError("analysis of another version")
+            names = [sys.intern(name) for name in found["n"]]
+            return cls(
+                tuple(_definition(row, names) for row in found["d"]),
+                tuple(Import(level, module, tuple(n), f) for level, module, n, f in found["i"]),
+                bool(found["w"]),
+            )
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"no analysis: {error!r}") from error
+
+
+def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
+    name, kind, flags, digest, *sets, binds = row
+    mentions, stores, changes, calls = (
+        frozenset(names[number] for number in numbers) for numbers in sets
+    )
+    return Definition(
+        names[name],
+        _KINDS[kind],
+        digest,
+        tuple(names[number] for number in binds),
+        mentions,
+        stores,
+        changes,
+        calls,
+        *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
+    )
+
+
+class Changed(NamedTuple):
+    """One definition that differs: as it was, and as it is (None where it is not there)."""
+
+    before: Definition | None
+    after: Definition | None
+
+    @property
+    def name(self) -> str:
+        """Its name, which both have."""
+        found = self.before or self.after
+        assert found is not None
+        return found.name
+
+    def __str__(self) -> str:
+        found = self.before or self.after
+        assert found is not None
+        verb = "changed"
+        if self.before is None or self.after is None:
+            verb = "vanished" if self.before else "appeared"
+        return f"{found.label} {verb}"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How two versions of a file differ. ``reordered``: statements that may act on each other
+    come in another order."""
+
+    definitions: tuple[Changed, ...] = ()
+    reordered: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.definitions) or self.reordered
+
+
+def diff(old: Analysis, new: Analysis) -> Changes:
+    """The definitions that differ."""
+    before, after = old.by_name, new.by_name
+    if old.whole or new.whole:
+        if old.whole and new.whole and old.digest == new.digest:
+            return Changes()
+        gone = (Changed(item, None) for item in old.definitions)
+        come = (Changed(None, item) for item in new.definitions if item.name not in before)
+        return Changes((*gone, *come), reordered=True)
+    found = [
+        Changed(item, after.get(name))
+        for name, item in before.items()
+        if name not in after or not _same(item, after[name])
+    ]
+    found += (Changed(None, item) for name, item in after.items() if name not in before)
+    return Changes(tuple(found), _acting(old, after) != _acting(new, before))
+
+
+def _same(one: Definition, two: Definition) -> bool:
+    # The meaning of a name may change though the text does not: an import of it, a global.
+    return one.digest == two.digest and one.mentions == two.mentions and one.stores == two.stores
+
+
+def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
+    """What may act on others as the module is imported, in its order."""
+    return [
+        item.name
+        for item in analysis.definitions
+        if (item.effect or item.calls) and item.kind is not Kind.FUNCTION and item.name in among
+    ]

@@ -1,0 +1,427 @@
+"""Source files of the project: which they are, what they are called, and where imports find them.
+
+Project code is every Python file that is neither the standard library nor recorded in an
+installed, non-editable distribution, wherever it lies: under the root, beside it, on a path entry
+of its own, in a directory that only looks like site-packages, in a zip file. The cache's own
+directories are left out.
+
+Names are portable between checkouts: relative to the root (``src/x.py``), with ``../`` up to the
+repository around it (``../lib/x.py``), else relative to the entry of ``sys.path`` that it lies
+under (``<path>/x.py``), else absolute.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import stat as stats
+import sys
+import sysconfig
+import time
+import zipfile
+import zipimport
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_taskcache.checksum import checksum
+from pytest_taskcache.code.definitions import Analysis
+from pytest_taskcache.code.distributions import Distributions
+from pytest_taskcache.model.dependency import ABSENT
+
+PATH_ENTRY = "<path>"
+"""First component of the name of a file that lies under an entry of the path only."""
+
+LARGEST = 8 << 20
+"""Bytes of the largest source file that is read."""
+
+_EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+_SUFFIXES = (*_EXTENSIONS, *importlib.machinery.SOURCE_SUFFIXES, ".pyc")
+_NOTED = (*_SUFFIXES, ".dist-info", ".egg-info", ".egg-link")
+_PASSIVE_FINDERS = ("_pytest", "pytest_taskcache", "importlib", "_frozen_importlib", "zipimport")
+_REPOSITORIES = (".git", ".hg", ".jj", ".svn")
+_RACY = 2_000_000_000
+
+
+class Form(StrEnum):
+    """What a module is loaded from."""
+
+    SOURCE = "source"
+    PACKAGE = "package"
+    EXTENSION = "extension"
+    NAMESPACE = "namespace"
+    INTERNAL = "internal"
+    ELSEWHERE = "elsewhere"
+
+
+class Location(NamedTuple):
+    """Where a module was found: its form, its file (empty for a namespace package and for what
+    the interpreter itself provides), and the directories its submodules are looked for in."""
+
+    form: Form
+    file: str
+    search: tuple[str, ...] = ()
+
+
+class Finder:
+    """Finds modules as the path-based import system does, from directory listings, importing
+    nothing.
+
+    ``path`` returns the present ``sys.path``; ``clock`` nanoseconds since the epoch. Listings
+    are kept as long as a directory's stat stays the same; what was found, until ``forget``.
+    ``listings`` counts the directories that were read.
+    """
+
+    def __init__(
+        self, path: Callable[[], Sequence[str]], clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.listings = 0
+        self._path = path
+        self._clock = clock
+        self._kept: dict[str, tuple[tuple[int, ...], frozenset[str]]] = {}
+        self._current: dict[str, frozenset[str]] = {}
+        self._found: dict[str, Location | None] = {}
+        self._search: tuple[str, ...] = ()
+
+    def forget(self) -> None:
+        """Directories, or the path, may have changed."""
+        self._current.clear()
+        self._found.clear()
+
+    def find(self, name: str) -> Location | None:
+        """The location of a module by its absolute name; None where an import would fail."""
+        search = tuple(self._path())
+        if search != self._search:
+            self._search = search
+            self._found.clear()
+        try:
+            return self._found[name]
+        except KeyError:
+            found = self._found[name] = self._find(name)
+            return found
+
+    def _find(self, name: str) -> Location | None:
+        parent, _, leaf = name.rpartition(".")
+        if not leaf:
+            return None
+        if parent:
+            package = self.find(parent)
+            if package is None:
+                return None
+            if package.form in (Form.INTERNAL, Form.ELSEWHERE):
+                return Location(package.form, "") if name in sys.modules else None
+            return self._find_in(package.search, leaf) or _elsewhere(name, package.search)
+        if name in sys.builtin_module_names:
+            return Location(Form.INTERNAL, "")
+        if importlib.machinery.FrozenImporter.find_spec(name) is not None:
+            return Location(Form.INTERNAL, "")
+        entries = [entry or os.getcwd() for entry in self._search]
+        return self._find_in(entries, leaf) or _elsewhere(name, None)
+
+    def _find_in(self, directories: Sequence[str], leaf: str) -> Location | None:
+        """The location of a module by its last name, in the first directory that has it."""
+        portions: list[str] = []
+        for directory in directories:
+            names = self._names_in(directory)
+            path = os.path.join(directory, leaf)
+            inside = self._names_in(path) if leaf in names else frozenset()
+            for suffix in _SUFFIXES:
+                if "__init__" + suffix in inside:
+                    return Location(Form.PACKAGE, os.path.join(path, "__init__" + suffix), (path,))
+            for suffix in _SUFFIXES:
+                if leaf + suffix in names:
+                    form = Form.EXTENSION if suffix in _EXTENSIONS else Form.SOURCE
+                    return Location(form, path + suffix)
+            if leaf in names and (inside or os.path.isdir(path)):
+                portions.append(path)
+        return Location(Form.NAMESPACE, "", tuple(portions)) if portions else None
+
+    def _names_in(self, directory: str) -> frozenset[str]:
+        """The names in a directory, also one in a zip file, that may be modules or packages;
+        empty where it is none or cannot be read."""
+        names = self._current.get(directory)
+        if names is None:
+            names = self._current[directory] = self._read(directory)
+        return names
+
+    def _read(self, directory: str) -> frozenset[str]:
+        try:
+            found = os.stat(directory)
+        except (OSError, ValueError):
+            archive, inside = archive_of(directory)
+            return _zipped_names(archive, inside) if archive else frozenset()
+        if not stats.S_ISDIR(found.st_mode):
+            return _zipped_names(directory, "") if zipfile.is_zipfile(directory) else frozenset()
+        stamp = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+        kept = self._kept.get(directory)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        self.listings += 1
+        try:
+            # What cannot be imported is left out, so that a new data file changes nothing.
+            names = frozenset(filter(_may_matter, os.listdir(directory)))
+        except OSError:
+            return frozenset()  # not ours to read: imports find nothing there either
+        if self._clock() - max(found.st_mtime_ns, found.st_ctime_ns) > _RACY:
+            self._kept[directory] = (stamp, names)
+        return names
+
+
+def _may_matter(name: str) -> bool:
+    return name.endswith(_NOTED) or name.isidentifier()
+
+
+def archive_of(path: str) -> tuple[str, str]:
+    """The zip file that a path leads into, and the rest of the path; both empty for none."""
+    archive, inside = os.path.split(path)
+    while len(archive) > 1:
+        if os.path.isfile(archive):
+            return (archive, inside) if zipfile.is_zipfile(archive) else ("", "")
+        if os.path.exists(archive):
+            break
+        archive, last = os.path.split(archive)
+        inside = os.path.join(last, inside)
+    return "", ""
+
+
+def _zipped_names(archive: str, directory: str) -> frozenset[str]:
+    prefix = directory.replace(os.sep, "/") + "/" if directory else ""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [name[len(prefix) :] for name in opened.namelist() if name.startswith(prefix)]
+    except (OSError, zipfile.BadZipFile):
+        return frozenset()  # damaged: imports find nothing in it either
+    return frozenset(name.partition("/")[0] for name in names if name)
+
+
+def _elsewhere(name: str, search: Sequence[str] | None) -> Location | None:
+    """What other finders than the path-based one say, such as those of editable installs, and
+    at last the module as it was imported."""
+    for finder in sys.meta_path:
+        origin = finder if isinstance(finder, type) else type(finder)
+        find_spec = getattr(finder, "find_spec", None)
+        if find_spec is None or origin.__module__.startswith(_PASSIVE_FINDERS):
+            continue
+        try:
+            spec = find_spec(name, search)
+        except Exception:  # a finder is anyone's code, and may refuse names in its own way
+            continue
+        if spec is not None:
+            return _location_of(spec)
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return _location_of(spec) if isinstance(spec, importlib.machinery.ModuleSpec) else None
+
+
+def _location_of(spec: importlib.machinery.ModuleSpec) -> Location:
+    try:
+        search = tuple(spec.submodule_search_locations or ())
+    except Exception:  # a namespace path recomputes itself through its parent, which may be gone
+        search = ()
+    if spec.has_location and spec.origin:
+        if spec.origin.endswith(_EXTENSIONS):
+            return Location(Form.EXTENSION, spec.origin, search)
+        form = Form.PACKAGE if Path(spec.origin).stem == "__init__" else Form.SOURCE
+        return Location(form, spec.origin, search)
+    return Location(Form.NAMESPACE if search else Form.ELSEWHERE, "", search)
+
+
+class SourceFiles:
+    """The project's source files.
+
+    ``root`` is the project's directory; ``ignore`` are directories that are not its own (the
+    cache's). What a path is, is remembered until `forget`. Nothing here raises.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        distributions: Distributions,
+        finder: Finder,
+        *,
+        ignore: Collection[Path] = (),
+        path: Callable[[], Sequence[str]] = lambda: sys.path,
+    ) -> None:
+        self.root = os.path.abspath(root)
+        self._distributions = distributions
+        self._finder = finder
+        self._path = path
+        paths = sysconfig.get_paths()
+        standard = {paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)}
+        self._standard = _prefixes(*standard)
+        self._ignored = _prefixes(*map(str, ignore), os.path.dirname(os.path.dirname(__file__)))
+        self._roots = _prefixes(self.root)
+        self._repository = _repository_around(self.root)
+        self._own: dict[str, bool] = {}
+        self._names: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Files may have been installed, or the path changed."""
+        self._own.clear()
+        self._names.clear()
+        self._finder.forget()
+        self._distributions.forget()
+
+    def is_project(self, file: str) -> bool:
+        """Whether a Python file belongs to the project."""
+        known = self._own.get(file)
+        if known is None:
+            known = self._own[file] = self._belongs(file)
+        return known
+
+    def _belongs(self, file: str) -> bool:
+        if not file or file.startswith("<"):
+            return False
+        absolute = os.path.abspath(file)
+        if absolute.startswith(self._ignored) or f"{os.sep}__pycache__{os.sep}" in absolute:
+            return False
+        if absolute.startswith(self._standard) and not _is_beside_library(absolute):
+            return False
+        spelled = {absolute, os.path.realpath(absolute)}
+        return not any(self._distributions.owner_of(path) for path in spelled)
+
+    def name_of(self, file: str) -> str:
+        """The portable name of a file; see above. Follows no links, but for the root's own."""
+        known = self._names.get(file)
+        if known is None:
+            known = self._names[file] = self._name(os.path.abspath(file)).replace(os.sep, "/")
+        return known
+
+    def _name(self, absolute: str) -> str:
+        for prefix in self._roots:
+            if absolute.startswith(prefix):
+                return absolute[len(prefix) :]
+        if self._repository and absolute.startswith(self._repository):
+            return os.path.relpath(absolute, self.root)
+        for entry in self._entries():
+            if absolute.startswith(entry + os.sep):
+                return f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}"
+        return absolute
+
+    def path_of(self, name: str) -> str:
+        """The path that a name stands for here; for one under an entry of the path, in the first
+        entry that has it."""
+        if not name.startswith(PATH_ENTRY + "/"):
+            return os.path.normpath(os.path.join(self.root, name))
+        rest = name[len(PATH_ENTRY) + 1 :]
+        candidates = [os.path.join(entry, rest) for entry in self._entries()]
+        for candidate in candidates:
+            if os.path.exists(candidate) or archive_of(candidate)[0]:
+                return candidate
+        return candidates[0] if candidates else os.path.join(self.root, name)
+
+    def _entries(self) -> list[str]:
+        """The entries of the path, those that lie in others first, as imports prefer neither."""
+        entries = {os.path.abspath(entry) for entry in self._path() if entry}
+        return sorted(entries, key=lambda entry: (-len(entry), entry))
+
+    def content(self, name: str) -> bytes | None:
+        """The bytes of a source file, also of one in a zip file; None where there is no regular
+        file of a sane size that can be read."""
+        path = self.path_of(name)
+        try:
+            found = os.stat(path)
+            if not stats.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+                return None
+            with open(path, "rb") as stream:
+                return stream.read()
+        except (OSError, ValueError):
+            return _zipped_content(path)
+
+    def import_digest(self, module: str) -> str:
+        """The digest of where an import finds a module: the same in every checkout and
+        environment where it is found in the same place; ABSENT where it fails."""
+        found = self._finder.find(module)
+        if found is None:
+            return ABSENT
+        if not found.file:
+            own = sorted(self.name_of(path) for path in found.search if self.is_project(path))
+            return checksum(("import", found.form, *own))
+        if self.is_project(found.file):
+            return checksum(("import", found.form, self.name_of(found.file)))
+        # Where environments keep their packages differs; what is in them counts by distribution.
+        return checksum(("import", "installed"))
+
+    def find(self, module: str) -> str:
+        """The name of the project's source file that an import of a module would run; empty where
+        it is none."""
+        found = self._finder.find(module)
+        if found is None or not found.file.endswith(".py") or not self.is_project(found.file):
+            return ""
+        return self.name_of(found.file)
+
+    def distributions_of(self, module: str) -> frozenset[str]:
+        """The distributions that an import of a module rests on: what it comes from, and all that
+        requires; empty for the standard library's and the project's own."""
+        top = module.partition(".")[0]
+        found = self._finder.find(top)
+        if found is None or found.form is Form.INTERNAL:
+            return frozenset()
+        if found.file and (
+            self.is_project(found.file)
+            or (found.file.startswith(self._standard) and not _is_beside_library(found.file))
+        ):
+            return frozenset()
+        owners = self._distributions.owners(top)
+        return frozenset().union(*map(self._distributions.requirements, owners))
+
+
+def _is_beside_library(path: str) -> bool:
+    """Whether a path below the standard library's is that of an installed package."""
+    return f"{os.sep}site-packages{os.sep}" in path or f"{os.sep}dist-packages{os.sep}" in path
+
+
+def _prefixes(*paths: str) -> tuple[str, ...]:
+    """Directories as named and with links resolved, each with a separator at the end."""
+    both = (
+        spelled for path in paths for spelled in (os.path.abspath(path), os.path.realpath(path))
+    )
+    return tuple(dict.fromkeys(path.rstrip(os.sep) + os.sep for path in both))
+
+
+def _repository_around(root: str) -> str:
+    """The repository that a directory lies in, with a separator at the end; empty for none."""
+    directory = root
+    while True:
+        if any(os.path.exists(os.path.join(directory, name)) for name in _REPOSITORIES):
+            return directory.rstrip(os.sep) + os.sep
+        above = os.path.dirname(directory)
+        if above == directory:
+            return ""
+        directory = above
+
+
+def _zipped_content(path: str) -> bytes | None:
+    archive, inside = archive_of(path)
+    if not archive:
+        return None
+    try:
+        return zipimport.zipimporter(archive).get_data(os.path.join(archive, inside))
+    except (OSError, zipimport.ZipImportError):
+        return None
+
+
+def imported_files(
+    analysis: Analysis, module: str, *, is_package: bool, loaded: Mapping[str, str]
+) -> frozenset[str]:
+    """The project's files that the imports of one file, which is this module, led to, given the
+    file of each loaded module: those it names, the packages around them, and submodules that it
+    takes from packages."""
+    package = module if is_package else module.rpartition(".")[0]
+    found = {loaded[name] for name in _around(package) if name in loaded}
+    for item in analysis.imports:
+        start = item.module
+        if item.level:
+            parts = package.split(".") if package else []
+            kept = parts[: len(parts) - item.level + 1]
+            start = ".".join([*kept, item.module] if item.module else kept)
+        for name in (start, *(f"{start}.{leaf}" for leaf in item.names)):
+            found.update(loaded[one] for one in _around(name) if one in loaded)
+    return frozenset(found)
+
+
+def _around(module: str) -> Iterator[str]:
+    """A module and the packages around it."""
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
