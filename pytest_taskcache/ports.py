@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
-from pytest_taskcache.model.dependency import Change, Dependency, Kind, Observed, Trace
+from pytest_taskcache.model.dependency import Change, Kind, Observed, Trace
 from pytest_taskcache.model.event import Event
 from pytest_taskcache.model.record import Result, Variant
 
@@ -265,10 +265,6 @@ class Fingerprints(Protocol):
     def path_of(self, name: str) -> Path:
         """The path a name stands for here; the inverse of name_of."""
 
-    def is_first_party(self, path: str | Path) -> bool:
-        """Whether a path belongs to the project: neither standard library nor site-packages,
-        nor the cache's own directory."""
-
     def owners(self, module: str) -> Collection[str]:
         """The names of the distributions that a top-level module is installed from."""
 
@@ -276,24 +272,11 @@ class Fingerprints(Protocol):
         """The present digest of a dependency; ABSENT where it does not exist. Never raises:
         what cannot be read gets a digest that says so. Memoized until ``forget``."""
 
-    def reach(
-        self,
-        functions: Collection[str],
-        modules: Collection[str],
-        ran: Sequence[str] | None = None,
-    ) -> Collection[Dependency]:
-        """The code that may matter given what ran: the functions (``path::qualname``) and all
-        that is reachable from them by name, and the skeletons of the modules (paths' names) and
-        of all first-party modules that their imports reach; third-party distributions these
-        import from, and imports that failed, as absences.
+    def requirements(self, distribution: str) -> Collection[str]:
+        """The distribution and all installed ones that it requires, directly or not."""
 
-        ``ran`` may name all functions that ran in this process so far (``path::`` for all of a
-        module), and only grows: what never ran cannot have left state behind, and is left out
-        though it can be reached. To be given only where that is known for certain, imports
-        included. Where modules act on what is reached without being imported by it (they enter
-        themselves into a registry), or it looks modules up by computed names, those that are
-        loaded count too.
-        """
+    def source(self, name: str) -> bytes | None:
+        """The bytes of a source file, in a zip file too; None where there is none."""
 
     def is_project_file(self, path: str) -> bool:
         """Whether there is a file at a path that is neither the standard library's nor recorded

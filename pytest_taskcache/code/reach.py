@@ -46,6 +46,9 @@ from pytest_taskcache.code.source_file import definition_name
 NEVER = 1 << 60
 """The position of what never ran."""
 
+FILE = "<file>"
+"""The node of a file whose own code need not have run: what acts on all of it counts."""
+
 _MODULE = "<module>"
 
 
@@ -71,13 +74,15 @@ class Log:
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
     ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
-    hooks apply to all, conftests excepted, which are known by name.
+    hooks apply to all, conftests excepted, which are known by name. ``loaded``: files any function
+    of which may have run as soon as they were imported, unseen.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
     plugins: Collection[str] = ()
+    loaded: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,7 @@ class _Walk:
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
-        if item.kind is Kind.FUNCTION:
+        if item.kind is Kind.FUNCTION and file not in self._log.loaded:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
         if item not in self._definitions[vertex]:
@@ -408,10 +413,12 @@ class _Walk:
         around = self._by_file()
         positions: list[int] = []
         causes: list[str] = []
-        for node in range(len(self._log.nodes)):
+        for node, (file, name) in enumerate(self._log.nodes):
             vertex = self.vertex_of(node)
             found = (NEVER, "")
-            if vertex >= 0:
+            if name == FILE:
+                found = around[self._files[file]] if file in self._files else found
+            elif vertex >= 0:
                 cost = self._now[vertex] if self._rule is HiddenState.KEPT else self._cost[vertex]
                 found = min((cost, self._cause[vertex]), around[self._file_of[vertex]])
             positions.append(found[0])

@@ -24,8 +24,8 @@ from pytest_taskcache.locking.settled import Settled
 from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.event import Event, Faulted
 from pytest_taskcache.model.modes import Mode
-from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.hooks.dispatcher import muted
+from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import LockManager, Observer, Shelf
 from pytest_taskcache.storage.local import LocalStorage

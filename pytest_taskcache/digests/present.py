@@ -5,25 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
-from pytest_taskcache.checksum import checksum
+from pytest_taskcache.checksum import checksum, checksum_bytes
+from pytest_taskcache.code.distributions import Distributions, library_directories, normalized
+from pytest_taskcache.code.imports import PATH_ENTRY, Finder, SourceFiles, archive_of
+from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.digests import environment, files
 from pytest_taskcache.digests.path_names import Anchors
 from pytest_taskcache.digests.stat_cache import KeptContents
-from pytest_taskcache.fingerprint.closure import Closure, loaded_files
-from pytest_taskcache.fingerprint.imports import Finder
-from pytest_taskcache.fingerprint.links import Linker
-from pytest_taskcache.fingerprint.modules import Modules
-from pytest_taskcache.fingerprint.packages import Distributions
-from pytest_taskcache.fingerprint.qualnames import NAMES, function_key
-from pytest_taskcache.model.dependency import ABSENT, Dependency, Kind
-
-if TYPE_CHECKING:
-    from pytest_taskcache.ports import Shelf
+from pytest_taskcache.model.dependency import ABSENT, Kind
+from pytest_taskcache.ports import Shelf
 
 
 def _no_setting(name: str) -> str:
@@ -36,9 +31,9 @@ class Present:
 
     ``temporary`` is the run's temporary directory, or a function that returns it once there is
     one; ``ignore`` are directories that are not the project's (the cache's own); ``shelf`` keeps
-    contents' digests and syntax trees between sessions; ``clock`` returns nanoseconds since the
-    epoch; ``settings`` the digest of a pytest option or ini value; ``path`` the import path.
-    Digests stand until ``forget``. May be used from several threads.
+    contents' digests between sessions; ``clock`` returns nanoseconds since the epoch;
+    ``settings`` the digest of a pytest option or ini value; ``path`` the import path. Digests
+    stand until ``forget``. May be used from several threads.
     """
 
     def __init__(
@@ -55,41 +50,68 @@ class Present:
         where = temporary if callable(temporary) else lambda: temporary
         self.anchors = Anchors(root, where, ignore)
         self.contents = KeptContents(shelf, clock)
-        self.modules = Modules(shelf, self.anchors.path_of, self.contents.digest)
         self._settings = settings
-        self._finder = Finder(path, clock)
-        self._distributions = Distributions(
-            path, self._finder.names_in, self.contents.digest, self.anchors.is_first_party
+        self._distributions = Distributions(path, lambda file: self.contents.digest(Path(file)))
+        self._sources = SourceFiles(
+            root, self._distributions, Finder(path, clock), ignore=ignore, path=path
         )
-        self._linker = Linker(
-            self.modules,
-            self._finder,
-            self.anchors.name_of,
-            self.anchors.path_of,
-            self.anchors.is_first_party,
-            self._distributions.owners,
-            path,
-        )
-        self.closure = Closure(self.modules, self._linker, self.digest, self._loaded)
+        self._libraries = tuple(os.path.join(directory, "") for directory in library_directories())
+        self._installed: dict[str, frozenset[str]] = {}
         self._memo: dict[tuple[Kind, str], str] = {}
         self._lock = RLock()
 
+    # ------------------------------------------------------------------------------ names
+
     def name_of(self, path: str | Path) -> str:
         """As ``ports.Fingerprints.name_of``."""
-        return self.anchors.name_of(path)
+        name = self.anchors.name_of(path)
+        return self._sources.name_of(name) if os.path.isabs(name) else name
 
     def path_of(self, name: str) -> Path:
         """As ``ports.Fingerprints.path_of``."""
+        if name.startswith((PATH_ENTRY, "../")):
+            return Path(self._sources.path_of(name))
         return self.anchors.path_of(name)
 
-    def is_first_party(self, path: str | Path) -> bool:
-        """As ``ports.Fingerprints.is_first_party``."""
-        return self.anchors.is_first_party(path)
+    def is_project_file(self, path: str) -> bool:
+        """As ``ports.Fingerprints.is_project_file``."""
+        for directory in self._libraries:
+            if path.startswith(directory):
+                top = path[len(directory) :].partition(os.sep)[0].partition(".")[0]
+                if normalized(top) in self._installed_in(directory):
+                    return False  # by its name alone, which spares reading what was installed
+        return self._sources.is_project(path) and (
+            os.path.isfile(path) or self._sources.content(self.name_of(path)) is not None
+        )
+
+    def _installed_in(self, directory: str) -> frozenset[str]:
+        """The normalised names of the distributions in a directory of installed packages."""
+        found = self._installed.get(directory)
+        if found is None:
+            try:
+                names = os.listdir(directory)
+            except OSError:
+                names = []
+            found = self._installed[directory] = frozenset(
+                normalized(name.partition("-")[0]) for name in names if name.endswith(".dist-info")
+            )
+        return found
 
     def owners(self, module: str) -> Collection[str]:
         """As ``ports.Fingerprints.owners``."""
         with self._lock:
             return self._distributions.owners(module)
+
+    def requirements(self, distribution: str) -> Collection[str]:
+        """As ``ports.Fingerprints.requirements``."""
+        with self._lock:
+            return self._distributions.requirements(distribution)
+
+    def source(self, name: str) -> bytes | None:
+        """As ``ports.Fingerprints.source``."""
+        return self._sources.content(name)
+
+    # ---------------------------------------------------------------------------- digests
 
     def digest(self, kind: Kind, name: str) -> str:
         """As ``ports.Fingerprints.digest``."""
@@ -108,16 +130,11 @@ class Present:
 
     def _digest(self, kind: Kind, name: str) -> str:
         match kind:
-            case Kind.FUNCTION:
-                return self._function_digest(name)
-            case Kind.MODULE:
-                digests = self.modules.digests(name)
-                return ABSENT if digests is None else digests.skeleton
             case Kind.SOURCE:
-                digests = self.modules.digests(name)
-                return ABSENT if digests is None else digests.tree
+                content = self.source(name)
+                return ABSENT if content is None else analyse(content).digest
             case Kind.FILE:
-                return self.contents.digest(self.path_of(name))
+                return self._file_digest(name)
             case Kind.STAT:
                 return files.stat_digest(self.path_of(name))
             case Kind.LISTING:
@@ -133,31 +150,22 @@ class Present:
             case Kind.DISTRIBUTIONS:
                 return self._distributions.list_digest()
             case Kind.IMPORT:
-                return self._linker.import_digest(name)
+                return self._sources.import_digest(name)
             case Kind.INTERPRETER:
                 return environment.interpreter_digest()
             case Kind.SETTING:
                 return self._settings(name)
-            case Kind.CODE | Kind.TRACE:
+            case Kind.CODE | Kind.TRACE | Kind.FUNCTION | Kind.MODULE:
                 return ABSENT  # shared parts, which stand for nothing that is there by itself
         assert_never(kind)
 
-    def _function_digest(self, name: str) -> str:
-        path, _, qualname = name.rpartition("::")
-        digests = self.modules.digests(path)
-        if digests is None:
-            return ABSENT
-        if qualname == NAMES:
-            return digests.names
-        if qualname.endswith("()") and not digests.whole:
-            return digests.interfaces.get(qualname[:-2], ABSENT)
-        found = digests.functions.get(qualname)
-        if found is not None:
-            return found
-        key = function_key(qualname)
-        if not key or digests.whole:
-            return digests.skeleton
-        return digests.functions.get(key, ABSENT)
+    def _file_digest(self, name: str) -> str:
+        path = self.path_of(name)
+        found = self.contents.digest(path)
+        if found == ABSENT and archive_of(str(path))[0]:
+            content = self.source(name)
+            return ABSENT if content is None else checksum_bytes(content)
+        return found
 
     def _glob_digest(self, pattern: str) -> str:
         parts: list[str] = []
@@ -166,23 +174,6 @@ class Present:
             name = self.name_of(path)
             parts += (name, "" if os.path.isdir(path) else self.digest(Kind.FILE, name))
         return checksum(("glob", *parts))
-
-    def reach(
-        self,
-        functions: Collection[str],
-        modules: Collection[str],
-        ran: Sequence[str] | None = None,
-    ) -> Collection[Dependency]:
-        """As ``ports.Fingerprints.reach``."""
-        with self._lock:
-            return self.closure.reach(functions, modules, ran)
-
-    def _loaded(self) -> list[str]:
-        return [self.name_of(file) for file in loaded_files(self.is_first_party)]
-
-    def is_project_file(self, path: str) -> bool:
-        """As ``ports.Fingerprints.is_project_file``."""
-        return os.path.isfile(path) and self.anchors.is_first_party(path)
 
     def variable_digest(self, name: str, variables: Mapping[bytes, bytes]) -> str:
         """As ``ports.Fingerprints.variable_digest``."""
@@ -195,31 +186,30 @@ class Present:
 
     def forget(self, name: str = "", *, tree: bool = False) -> None:
         """As ``ports.Fingerprints.forget``."""
-        if name:
-            for kind in (Kind.FILE, Kind.STAT, Kind.SOURCE, Kind.MODULE):
+        with self._lock:
+            if not name:
+                self._memo.clear()
+                self._sources.forget()
+                return
+            for kind in (Kind.FILE, Kind.STAT, Kind.SOURCE):
                 self._memo.pop((kind, name), None)
             self._memo.pop((Kind.LISTING, name.rpartition("/")[0] or "."), None)
             below = name + "/"
-            for key in list(self._memo):
+            for key in [*self._memo]:
                 if key[0] in (Kind.FILES, Kind.IMPORT) or (tree and key[1].startswith(below)):
-                    self._memo.pop(key, None)
-            return
-        with self._lock:
-            self._memo.clear()
-            self.modules.forget()
-            self._finder.forget()
-            self._distributions.forget()
-            self.closure.forget()
+                    del self._memo[key]
+            if name.endswith(".py") or tree:
+                self._sources.forget()
+
+    # --------------------------------------------------------------------- between sessions
 
     def keep_on(self, shelf: Shelf) -> None:
-        """Keeps digests and syntax trees on this shelf from now on: a run opens its storage only
-        when it first needs it."""
+        """Keeps digests on this shelf from now on: a run opens its storage only when it first
+        needs it."""
         with self._lock:
             self.contents.keep_on(shelf)
-            self.modules.keep_on(shelf)
 
     def save(self) -> None:
         """Puts what was newly found out on the shelf. Never raises."""
         with self._lock:
             self.contents.save()
-            self.modules.save()

@@ -52,7 +52,7 @@ class Keeper:
     clock: Callable[[], float]
     confirm: Callable[[Lease], bool]
     """Whether a lease is still held."""
-    part: Callable[[str], bytes | None] = lambda digest: None  # noqa: E731
+    part: Callable[[str], bytes | None] = lambda digest: None
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pytest_taskcache.code.reach import HiddenState, Log, Reached, affected
-from pytest_taskcache.code.source_file import Analysis, Changed, Changes, Import, diff
+from pytest_taskcache.code.definitions import Analysis, Changed, Changes, Import, diff
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind
 from pytest_taskcache.observation.code_log import (
     LOADED,
@@ -144,7 +144,7 @@ class _Verdict:
                 found = diff(before, after) if after is not None else _all_of(before)
                 if found:
                     changes[name] = found
-        for name, modules in distributions:
+        for _, modules in distributions:
             for file, analysis in analyses.items():
                 importing = [
                     Changed(item, item)

@@ -1,7 +1,8 @@
 """The sources that records rest on, as they were, and what they define: kept locally by content.
 
-They are needed only when a file has changed: to tell which of its definitions did, and to show the
-lines. One that is lost counts as if all of the file had changed. They are sent to no shared storage.
+They are needed only when a file has changed: to tell which of its definitions did, and to show
+the lines. One that is lost counts as if all of the file had changed. They are sent to no shared
+storage.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
-from pytest_taskcache.code.source_file import FORMAT, Analysis, analyse
+from pytest_taskcache.code.definitions import FORMAT, Analysis
+from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.ports import Shelf
 
 _TEXT = "text"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_verdicts import CodeVerdicts
@@ -56,7 +55,7 @@ class Verification:
         self._clock = clock
         self._digest_variable = digest_variable
         self.start = environ.snapshot()
-        self.archive = SourceArchive(self._source)
+        self.archive = SourceArchive(fingerprints.source)
         self.code = CodeVerdicts(self.digest, self.archive)
         self._asked: dict[tuple[Kind, str], str] = {}
         self._dirty: set[tuple[Kind, str]] = set()
@@ -64,12 +63,6 @@ class Verification:
         self._valid: set[str] = set()
         self._invalid: dict[str, tuple[Change, ...]] = {}
         self._unsettled: dict[str, tuple[str, int]] = {}
-
-    def _source(self, name: str) -> bytes | None:
-        try:
-            return Path(self._fingerprints.path_of(name)).read_bytes()
-        except OSError:
-            return None
 
     # ---------------------------------------------------------------------------- changes
 

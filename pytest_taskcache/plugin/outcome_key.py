@@ -88,7 +88,7 @@ class OutcomeKeys:
             world, file = self._engine.fingerprints, function.__code__.co_filename
             name = self._names.get(file)
             if name is None:
-                name = world.name_of(file) if world.is_first_party(file) else ""
+                name = world.name_of(file) if world.is_project_file(file) else ""
                 self._names[file] = name
             digest = world.digest(Kind.FUNCTION, f"{name}::{function.__qualname__}")
             if name and digest != ABSENT:
@@ -140,7 +140,7 @@ class OutcomeKeys:
         function = inspect.unwrap(getattr(definition.func, "__func__", definition.func))
         if is_handle(definition) or not isinstance(function, types.FunctionType):
             return text
-        if not self._engine.fingerprints.is_first_party(function.__code__.co_filename):
+        if not self._engine.fingerprints.is_project_file(function.__code__.co_filename):
             return f"{text}{function.__module__}.{function.__qualname__}"
         return text + digest_function(function, anchors=self._engine.fingerprints.name_of)
 

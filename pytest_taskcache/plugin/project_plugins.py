@@ -31,7 +31,7 @@ class ProjectPlugins:
         self._modules: dict[Path, types.ModuleType] = {}
         for plugin in config.pluginmanager.get_plugins():
             file = getattr(plugin, "__file__", None)
-            if not file or not file.endswith(".py") or not fingerprints.is_first_party(file):
+            if not file or not file.endswith(".py") or not fingerprints.is_project_file(file):
                 continue
             if isinstance(plugin, types.ModuleType) and not Path(file).is_relative_to(_OWN):
                 self._modules[Path(file)] = plugin

@@ -83,7 +83,8 @@ class Project:
                 log = decode_log(self.parts[name] for name in part.segments)
                 for ran in part.ran:
                     found.update(
-                        f"{log.files[file][0]}::{name}" for file, name in log.nodes[ran.start : ran.stop]
+                        f"{log.files[file][0]}::{name}"
+                        for file, name in log.nodes[ran.start : ran.stop]
                     )
         return {name for name in found if not name.endswith(">")}
 

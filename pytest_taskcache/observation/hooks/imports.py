@@ -43,8 +43,8 @@ def source_of(module: ModuleType | None) -> str | None:
 
 
 class NotingFinder:
-    """First on ``sys.meta_path``: notes what was tried, and leaves finding it to the others. A missing import raises
-    no audit event of its own."""
+    """First on ``sys.meta_path``: notes what was tried, and leaves finding it to the others. A
+    missing import raises no audit event of its own."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

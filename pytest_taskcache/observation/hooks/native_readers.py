@@ -54,9 +54,9 @@ def install() -> None:
 
 def _wrap_matching(patterns: tuple[str, ...], module: ModuleType) -> None:
     for name, value in list(vars(module).items()):
-        if callable(value) and not isinstance(value, type):
-            if any(fnmatchcase(name, pattern) for pattern in patterns):
-                setattr(module, name, _wrapped(value))
+        reads = any(fnmatchcase(name, pattern) for pattern in patterns)
+        if reads and callable(value) and not isinstance(value, type):
+            setattr(module, name, _wrapped(value))
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
