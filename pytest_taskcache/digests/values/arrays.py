@@ -12,8 +12,14 @@ import numpy as np
 from xxhash import xxh3_128_hexdigest
 
 from pytest_taskcache.digests.values.instances import class_term
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import qualified_name
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    qualified_name,
+)
 
 _INLINE = 64
 """Arrays up to this many bytes are their own digest."""

@@ -1,4 +1,4 @@
-"""Reducers of functions, methods, partials, builtins and classes.
+"""Reducers of functions, methods, partials, builtins, classes and modules.
 
 Code of the project counts by its source; installed code counts by its name, since the version
 that is installed is digested elsewhere. Attributes set on a function do not count: a call counter
@@ -8,19 +8,28 @@ kept there would make every call a new input.
 from __future__ import annotations
 
 import functools
+import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import (
-    is_importable,
+from pytest_taskcache.digests.values.sources import (
+    class_source,
+    code_digest,
     is_installed,
+    module_source,
+    source_digest,
+)
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    is_importable,
     qualified_name,
     shown_name,
 )
-from pytest_taskcache.fingerprint.class_source import class_sources
-from pytest_taskcache.fingerprint.source import code_digest, function_source_digest
 
 _CLASS_MACHINERY = frozenset(
     {
@@ -43,6 +52,7 @@ _PLAIN = frozenset(
         *(list, tuple, dict, set, frozenset),
     }
 )
+_IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _DESCRIPTORS = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
@@ -64,7 +74,7 @@ def _source(function: types.FunctionType) -> tuple[str, str]:
     # of a wrapper, the source digest is that of what it wraps; lambdas may share a line
     hidden = "__wrapped__" in vars(function) or function.__name__ == "<lambda>"
     code = code_digest(function.__code__) if hidden else ""
-    return function_source_digest(function), code
+    return source_digest(function), code
 
 
 def closure_values(function: types.FunctionType) -> dict[str, object]:
@@ -108,12 +118,12 @@ def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
     """As a function, and the source of the class around with what it inherits from."""
     function, owner = code.function, code.owner
     if not isinstance(function, types.FunctionType):
-        return TERM, ("task callable", function, class_sources(type(function)))
+        return TERM, ("task callable", function, _class_sources(type(function)))
     return TERM, (
         "function source",
         *_source(function),
         *_bound_values(function, scope),
-        [] if owner is None else class_sources(owner),
+        [] if owner is None else _class_sources(owner),
     )
 
 
@@ -186,7 +196,65 @@ def reduce_class(cls: type, scope: Scope) -> Reduction:
     if is_installed(cls.__module__):
         return TERM, ("class", qualified_name(cls))
     own = [base for base in cls.__mro__ if not is_installed(base.__module__)]
-    return TERM, ("class source", class_sources(cls), [_constants(base) for base in own])
+    return TERM, ("class source", _class_sources(cls), [_constants(base) for base in own])
+
+
+def _class_sources(cls: type) -> list[tuple[str, str]]:
+    """Name and source of a class and of all it inherits from, in resolution order."""
+    return [
+        (qualified_name(base), class_source(base).whole)
+        for base in cls.__mro__
+        if base is not object
+    ]
+
+
+def class_definition(cls: type) -> list[Any]:
+    """What a class of the project is to its instances, as native types: for it and each base, the
+    name, the statements, and the constants as they are now. Methods count where they run."""
+    return [
+        (qualified_name(base), class_source(base).statements, _immutable(vars(base)))
+        for base in cls.__mro__
+        if not is_installed(base.__module__)
+    ]
+
+
+def _immutable(namespace: Mapping[str, object]) -> dict[str, object]:
+    """The constants of a namespace that nothing can have changed in place since: registries and
+    counters that live in containers would make every call a new input."""
+    return {
+        name: value
+        for name, value in list(namespace.items())
+        if not name.startswith("__") and _is_immutable(value)
+    }
+
+
+def _is_immutable(value: object) -> bool:
+    kind = type(value)
+    if kind is tuple or kind is frozenset:
+        return all(map(_is_immutable, value))  # type: ignore[call-overload]
+    return kind in _IMMUTABLE
+
+
+def reduce_module(module: types.ModuleType, scope: Scope) -> Reduction:
+    """Installed modules by name, the project's by source, present constants, and the modules of
+    the project that can be reached through it."""
+    name = module.__name__
+    if sys.modules.get(name) is not module:
+        raise RefusedError("module", f"{name} is not the module imported by that name")
+    if is_installed(name):
+        return TERM, ("module", name)
+    namespace = vars(module)
+    reached = {
+        key: value
+        for key, value in list(namespace.items())
+        if isinstance(value, types.ModuleType)
+        and sys.modules.get(value.__name__) is value
+        and not is_installed(value.__name__)
+    }
+    if reached:
+        # modules that import each other are a cycle
+        scope.need_walker()
+    return TERM, ("module source", name, module_source(module), _immutable(namespace), reached)
 
 
 def _content(cls: type) -> dict[str, object]:
@@ -255,6 +323,7 @@ REDUCERS: dict[type, Reducer] = {
     types.BuiltinFunctionType: reduce_builtin,
     types.MethodWrapperType: reduce_method_wrapper,
     types.GenericAlias: reduce_alias,
+    types.ModuleType: reduce_module,
     types.CodeType: refuse_code,
     functools.partial: reduce_partial,
     functools.cached_property: reduce_cached_property,

@@ -7,22 +7,27 @@ import collections
 import datetime
 import pathlib
 import re
-import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import qualified_name, shown_name
+from pytest_taskcache.digests.values.sentinels import place_of
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    qualified_name,
+    shown_name,
+)
 
 if TYPE_CHECKING:
     import decimal
     import fractions
     import uuid
     import zoneinfo
-
-_sentinels: dict[int, tuple[object, str, str]] = {}
 
 
 def reduce_path(path: pathlib.PurePath, scope: Scope) -> Reduction:
@@ -148,25 +153,14 @@ def _reduce_view(view: Any, scope: Scope) -> Reduction:
     return TERM, (type(view).__name__, list(view))
 
 
-def _reduce_module(module: types.ModuleType, scope: Scope) -> Reduction:
-    """By name: what a module contains counts where its code is observed."""
-    if sys.modules.get(module.__name__) is not module:
-        raise RefusedError("module", f"{module.__name__} is not the module imported by that name")
-    return TERM, ("module", module.__name__)
-
-
 def _reduce_bare_object(value: object, scope: Scope) -> Reduction:
     """A sentinel counts by the module and name that hold it: it has nothing but its identity."""
-    known = _sentinels.get(id(value))
-    if known and getattr(sys.modules.get(known[1]), known[2], None) is value:
-        return TERM, ("sentinel", known[1], known[2])
-    for module_name, module in sorted(sys.modules.items()):
-        # lazy modules and None can stand there too, whatever the annotation says
-        for name, attribute in list(getattr(module, "__dict__", {}).items()):
-            if attribute is value:
-                _sentinels[id(value)] = (value, module_name, name)
-                return TERM, ("sentinel", module_name, name)
-    raise RefusedError("object", "a bare object() has no content and no module holds it by name")
+    place = place_of(value)
+    if place is None:
+        raise RefusedError(
+            "object", "a bare object() has no content and no module holds it by name"
+        )
+    return TERM, ("sentinel", *place)
 
 
 EXACT: dict[type, Reducer] = {
@@ -187,7 +181,6 @@ EXACT: dict[type, Reducer] = {
     array.array: _reduce_array,
     types.SimpleNamespace: _reduce_namespace,
     types.MappingProxyType: _reduce_proxy,
-    types.ModuleType: _reduce_module,
     memoryview: reduce_memoryview,
     type({}.keys()): _reduce_view,
     type({}.values()): _reduce_view,
