@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_taskcache.digests.values.sources import (
@@ -208,14 +208,12 @@ def _class_sources(cls: type) -> list[tuple[str, str]]:
     ]
 
 
-def class_definition(cls: type) -> list[Any]:
-    """What a class of the project is to its instances, as native types: for it and each base, the
-    name, the statements, and the constants as they are now. Methods count where they run."""
-    return [
-        (qualified_name(base), class_source(base).statements, _immutable(vars(base)))
-        for base in cls.__mro__
-        if not is_installed(base.__module__)
-    ]
+def class_definition(cls: type) -> Sequence[object]:
+    """What a class of the project is to its instances, as native types: its name, its statements,
+    and its constants as they are now. Methods count where they run. Empty for installed ones."""
+    if is_installed(cls.__module__):
+        return ()
+    return qualified_name(cls), class_source(cls).statements, _immutable(vars(cls))
 
 
 def _immutable(namespace: Mapping[str, object]) -> dict[str, object]:

@@ -7,7 +7,6 @@ elsewhere. The project's counts by its normalised source: comments and formattin
 from __future__ import annotations
 
 import sys
-import sysconfig
 from functools import cache, lru_cache
 from pathlib import PurePath
 from types import CodeType, FunctionType, ModuleType
@@ -39,6 +38,8 @@ def is_installed(module_name: str | None) -> bool:
 def _is_installed_file(origin: str) -> bool:
     if origin in {"built-in", "frozen"}:
         return True
+    import sysconfig
+
     path = PurePath(origin)
     if {"site-packages", "dist-packages"} & set(path.parts):
         return True
