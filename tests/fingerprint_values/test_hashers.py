@@ -9,8 +9,7 @@ import pytest
 
 from pytest_taskcache.digests.values import dispatch as hashers
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.digests.values.dispatch import register_hasher
-from pytest_taskcache.digests.values.dispatch import REDUCERS
+from pytest_taskcache.digests.values.dispatch import REDUCERS, register_hasher
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
 
 

@@ -16,7 +16,7 @@ from xxhash import xxh3_128
 
 from pytest_taskcache.errors import SerializationError, StorageError
 from pytest_taskcache.ports import Payload, Restore
-from pytest_taskcache.serializers import scanning
+from pytest_taskcache.serializers import trees
 from pytest_taskcache.serializers.trees import TreeSerializer, tree
 
 
@@ -361,7 +361,7 @@ def meddle(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], 
             def hexdigest(self) -> str:
                 return self.digest.hexdigest()
 
-        monkeypatch.setattr(scanning, "xxh3_128", Meddling)
+        monkeypatch.setattr(trees, "xxh3_128", Meddling)
 
     return meddle
 
