@@ -101,7 +101,10 @@ def _text_of(module_name: str) -> str:
     import linecache
 
     file = getattr(sys.modules.get(module_name), "__file__", None)
-    return "".join(linecache.getlines(file)) if isinstance(file, str) else ""
+    if not isinstance(file, str):
+        return ""
+    linecache.checkcache(file)
+    return "".join(linecache.getlines(file))
 
 
 @lru_cache(maxsize=64)
