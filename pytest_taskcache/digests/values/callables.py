@@ -11,6 +11,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from pytest_taskcache.digests.values.sources import (
@@ -29,6 +30,7 @@ from pytest_taskcache.digests.values.terms import (
     is_importable,
     qualified_name,
     shown_name,
+    term,
 )
 
 _CLASS_MACHINERY = frozenset(
@@ -127,61 +129,12 @@ def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
     )
 
 
-def reduce_method(method: types.MethodType, scope: Scope) -> Reduction:
-    """The object it is bound to and the function."""
-    return TERM, ("method", method.__self__, method.__func__)
-
-
-def reduce_partial(partial: functools.partial[Any], scope: Scope) -> Reduction:
-    """Function, positional and keyword arguments, and attributes set on it."""
-    return TERM, (
-        "partial",
-        qualified_name(type(partial)),
-        partial.func,
-        partial.args,
-        partial.keywords,
-        vars(partial),
-    )
-
-
 def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reduction:
     """By name; a bound one (``[].append``) with the object it is bound to."""
     owner = function.__self__
     if owner is None or isinstance(owner, types.ModuleType):
         return TERM, ("builtin", function.__module__ or "builtins", function.__qualname__)
     return TERM, ("bound builtin", owner, function.__name__)
-
-
-def reduce_method_wrapper(method: types.MethodWrapperType, scope: Scope) -> Reduction:
-    """``(5).__add__``: the object and the name."""
-    return TERM, ("bound builtin", method.__self__, method.__name__)
-
-
-def reduce_descriptor(descriptor: Any, scope: Scope) -> Reduction:
-    """``str.upper``, a slot: the class's name and its own."""
-    return TERM, ("descriptor", qualified_name(descriptor.__objclass__), descriptor.__name__)
-
-
-def reduce_static(
-    wrapper: staticmethod[Any, Any] | classmethod[Any, Any, Any], scope: Scope
-) -> Reduction:
-    """The function inside."""
-    return TERM, (type(wrapper).__name__, wrapper.__func__)
-
-
-def reduce_property(value: property, scope: Scope) -> Reduction:
-    """Getter, setter and deleter."""
-    return TERM, ("property", value.fget, value.fset, value.fdel)
-
-
-def reduce_cached_property(value: functools.cached_property[Any], scope: Scope) -> Reduction:
-    """The function inside; its lock (before 3.12) and its documentation do not count."""
-    return TERM, ("cached property", value.func, value.attrname)
-
-
-def reduce_lru_cache(wrapper: Any, scope: Scope) -> Reduction:
-    """The function inside; what it has cached does not count."""
-    return TERM, ("lru_cache", wrapper.__wrapped__, wrapper.cache_parameters())
 
 
 def reduce_class(cls: type, scope: Scope) -> Reduction:
@@ -304,11 +257,6 @@ def _is_authored(value: object) -> bool:
     return isinstance(value, types.FunctionType) and not value.__code__.co_filename.startswith("<")
 
 
-def reduce_alias(alias: types.GenericAlias, scope: Scope) -> Reduction:
-    """``list[int]``: origin and arguments."""
-    return TERM, ("generic alias", alias.__origin__, alias.__args__)
-
-
 def refuse_code(code: Any, scope: Scope) -> Reduction:
     """Never returns: raises RefusedError."""
     raise RefusedError(shown_name(type(code)), "pass the function instead")
@@ -317,18 +265,31 @@ def refuse_code(code: Any, scope: Scope) -> Reduction:
 REDUCERS: dict[type, Reducer] = {
     types.FunctionType: reduce_function,
     TaskCode: reduce_task,
-    types.MethodType: reduce_method,
+    types.MethodType: term("method", attrgetter("__self__", "__func__")),
     types.BuiltinFunctionType: reduce_builtin,
-    types.MethodWrapperType: reduce_method_wrapper,
-    types.GenericAlias: reduce_alias,
+    # (5).__add__
+    types.MethodWrapperType: term("bound builtin", attrgetter("__self__", "__name__")),
+    types.GenericAlias: term("generic alias", attrgetter("__origin__", "__args__")),
     types.ModuleType: reduce_module,
     types.CodeType: refuse_code,
-    functools.partial: reduce_partial,
-    functools.cached_property: reduce_cached_property,
-    type(functools.lru_cache(len)): reduce_lru_cache,
-    staticmethod: reduce_static,
-    classmethod: reduce_static,
-    property: reduce_property,
-    **dict.fromkeys(_DESCRIPTORS, reduce_descriptor),
+    functools.partial: term(
+        "partial",
+        # with the attributes set on it
+        lambda value: ("functools.partial", value.func, value.args, value.keywords, vars(value)),
+    ),
+    # its lock (before 3.12) and its documentation do not count
+    functools.cached_property: term("cached property", attrgetter("func", "attrname")),
+    # what it has cached does not count
+    type(functools.lru_cache(len)): term(
+        "lru_cache", lambda value: (value.__wrapped__, value.cache_parameters())
+    ),
+    staticmethod: term("staticmethod", lambda value: (value.__func__,)),
+    classmethod: term("classmethod", lambda value: (value.__func__,)),
+    property: term("property", attrgetter("fget", "fset", "fdel")),
+    # str.upper, a slot
+    **dict.fromkeys(
+        _DESCRIPTORS,
+        term("descriptor", lambda value: (qualified_name(value.__objclass__), value.__name__)),
+    ),
 }
-"""Reducers of callables and of what classes are made of, by exact type."""
+"""Reducers of callables, of what classes are made of, and of modules, by exact type."""

@@ -81,6 +81,15 @@ Reducer: TypeAlias = Callable[[Any, Scope], Reduction]
 """Rewrites one value. Raises RefusedError; whatever else it raises counts as a refusal too."""
 
 
+def term(kind: str, read: Callable[[Any], tuple[Any, ...]]) -> Reducer:
+    """The reducer of values that are of a kind and otherwise what ``read`` gives."""
+
+    def reduce(value: Any, scope: Scope) -> Reduction:
+        return TERM, (kind, *read(value))
+
+    return reduce
+
+
 def qualified_name(named: type | object) -> str:
     """``module.qualified.name`` of a class or function."""
     module = getattr(named, "__module__", None) or "builtins"
