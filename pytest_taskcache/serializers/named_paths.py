@@ -16,14 +16,14 @@ from pathlib import Path
 
 from pytest_taskcache.ports import Payload
 
-_PICKLED = re.compile(rb"\x8c(.)(?=/)", re.DOTALL)
+PICKLED = re.compile(rb"\x8c(.)(?=/)", re.DOTALL)
 """A text of fewer than 256 bytes in a pickle: the opcode, the length, and a first slash."""
 
 _QUOTED = re.compile(rb'"(/[^"\\\x00-\x1f]*)"')
 """A text in JSON that is a path without escapes."""
 
 _CONTROL = re.compile(rb"[\x00-\x1f]")
-_MANY = 256
+_MANY = 64
 """Paths that are kept of one value: enough to tell that its directory is gone."""
 
 _WORKER = "popen-"
@@ -32,7 +32,7 @@ _WORKER = "popen-"
 
 def in_pickle(stream: bytes) -> Iterator[str]:
     """The absolute paths among the texts of a pickle."""
-    for match in _PICKLED.finditer(stream):
+    for match in PICKLED.finditer(stream):
         text = stream[match.end() : match.end() + match[1][0]]
         if not _CONTROL.search(text):
             yield os.fsdecode(text)

@@ -112,10 +112,12 @@ class PickleSerializer:
                 _refuse_lost(stream, copies)
         except Exception as error:  # as above
             raise SerializationError(NAME, _type_name(value), _reason(error)) from error
+        if not (references.found or named_paths.PICKLED.search(stream)):
+            return Payload(pack(stream, buffers, b""))
         paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
         claims = _claims(references.ambiguous, named_paths.present(paths))
         absolute = tuple(map(os.path.abspath, paths))
-        return Payload(pack(stream, buffers, claims), holds=references.held_code(), paths=absolute)
+        return Payload(pack(stream, buffers, claims), (), references.held_code(), absolute)
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Writable ``data`` is the value's own from now on. Raises SerializationError.

@@ -49,13 +49,14 @@ class References:
     """Gathers what one value refers to while it is pickled; ``reduce`` is a pickler's
     ``reducer_override``. ``copies`` says that the pickler is cloudpickle's.
 
-    ``held`` is code by file and qualified name, ``ambiguous`` are modules that go by an ambiguous
+    ``found`` says that there is any of it: ``held`` is code by file and qualified name, ``ambiguous`` are modules that go by an ambiguous
     name, ``paths`` the path objects. ``uncertain`` says that code of the value's authors runs
     when it comes back, which may fail.
     """
 
     def __init__(self, copies: bool = False) -> None:
         self.copies = copies
+        self.found = False
         self.held: set[tuple[str, str]] = set()
         self.ambiguous: set[str] = set()
         self.paths: list[str] = []
@@ -91,10 +92,12 @@ class References:
     def _hold(self, function: FunctionType) -> None:
         if not is_installed(function.__module__):
             code = function.__code__
+            self.found = True
             self.held.add((os.path.abspath(code.co_filename), code.co_qualname))
 
     def _name(self, module: str) -> None:
         if module in AMBIGUOUS:
+            self.found = True
             self.ambiguous.add(module)
 
     def by_copy(self) -> Any:
@@ -153,6 +156,7 @@ class References:
 
     def add_path(self, path: PurePath) -> Any:
         """As pickle does; that it is a path is noted."""
+        self.found = True
         self.paths.append(str(path))
         return NotImplemented
 
@@ -170,19 +174,20 @@ class References:
         self._name(place.module)
         return _held_object, (*place, state)
 
-    def is_held(self, value: object) -> bool:
-        """Whether a module holds the value: asked of many, so all are looked up at once."""
-        if self._held_ids is None:
-            self._held_ids = held_ids()
-        return id(value) in self._held_ids
-
     def add_instance(self, value: Any, facts: Facts) -> Any:
         """As pickle does, but for a singleton."""
         self.uncertain = self.uncertain or facts.uncertain
         for function in facts.picklers:
             self._hold(function)
             self._made = True
-        if facts.singleton and self.is_held(value):
+        return self.add_singleton(value) if facts.singleton else NotImplemented
+
+    def add_singleton(self, value: Any) -> Any:
+        """By the module and name that hold it, if any do and it is at most a few texts."""
+        if self._held_ids is None:
+            # one look at all modules serves the thousands of instances that a value may have
+            self._held_ids = held_ids()
+        if id(value) in self._held_ids:
             state = value.__getstate__()
             if state is None or (type(state) is dict and set(map(type, state.values())) <= {str}):
                 return self._by_place(value, state) or NotImplemented
@@ -291,8 +296,8 @@ def _rule_of(kind: type) -> _Rule:
         _is_plain(kind) and kind.__eq__ is object.__eq__,
         *_hooks(kind),
     )
-    if not (facts.singleton or facts.uncertain or facts.picklers):
-        return None
+    if not (facts.uncertain or facts.picklers):
+        return References.add_singleton if facts.singleton else None
     return lambda references, value: references.add_instance(value, facts)
 
 
