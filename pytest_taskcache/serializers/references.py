@@ -49,9 +49,9 @@ class References:
     """Gathers what one value refers to while it is pickled; ``reduce`` is a pickler's
     ``reducer_override``. ``copies`` says that the pickler is cloudpickle's.
 
-    ``found`` says that there is any of it: ``held`` is code by file and qualified name, ``ambiguous`` are modules that go by an ambiguous
-    name, ``paths`` the path objects. ``uncertain`` says that code of the value's authors runs
-    when it comes back, which may fail.
+    ``found`` says that there is any of it: ``held`` is code by file and qualified name,
+    ``ambiguous`` are modules that go by an ambiguous name, ``paths`` the path objects.
+    ``uncertain`` says that code of the value's authors runs when it comes back, which may fail.
     """
 
     def __init__(self, copies: bool = False) -> None:
@@ -189,7 +189,12 @@ class References:
             self._held_ids = held_ids()
         if id(value) in self._held_ids:
             state = value.__getstate__()
-            if state is None or (type(state) is dict and set(map(type, state.values())) <= {str}):
+            # what its slots hold stands beside what its dict holds
+            parts = state if type(state) is tuple else (state,)
+            if all(
+                part is None or (type(part) is dict and set(map(type, part.values())) <= {str})
+                for part in parts
+            ):
                 return self._by_place(value, state) or NotImplemented
         return NotImplemented
 

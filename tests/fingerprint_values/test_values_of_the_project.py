@@ -171,6 +171,15 @@ def test_two_sentinels_of_a_module_differ(load: Load) -> None:
     assert digest_value(module.A) == digest_value(module.C)
 
 
+@pytest.mark.parametrize("slots", ["pass", "__slots__ = ()"])
+def test_two_instances_without_content_differ_by_their_names(load: Load, slots: str) -> None:
+    """Where their module holds them: they are all that ``is`` has to go by. Others are alike."""
+    module = load(zzz=f"class _Mark:\n    {slots}\nA = _Mark()\nB = _Mark()\n")
+    assert digest_value([module.A]) != digest_value([module.B])
+    assert digest_value([module._Mark()]) == digest_value([module._Mark()])
+    assert digest_value([module._Mark()]) != digest_value([module.A])
+
+
 # ------------------------------------------------------------------------------- arguments
 
 

@@ -56,10 +56,14 @@ UNSET = _Unset()
 class Named:
     def __init__(self, name): self.name = name
 NAMED = Named("NAMED")
+class Slotted:
+    __slots__ = ("name",)
+    def __init__(self, name): self.name = name
+SLOTTED = Slotted("SLOTTED")
 """
 
 
-@pytest.mark.parametrize("name", ["MISSING", "UNSET", "NAMED"])
+@pytest.mark.parametrize("name", ["MISSING", "UNSET", "NAMED", "SLOTTED"])
 def test_what_a_module_holds_comes_back_as_itself(project: Load, name: str) -> None:
     """``is`` holds after a hit wherever it held after the miss, in another process too."""
     value = getattr(project(SINGLETONS), name)

@@ -8,7 +8,7 @@
 * Classes and modules of the project count by what they say, and by their constants.
 * Iterators, open files, connections, locks, threads and mocks are refused, untouched.
 
-Reasons: docs/decisions/0001-value-digest.md and 0017-values-that-hold-code.md.
+Reasons: docs/decisions/0001-value-digest.md, 0017-values-that-hold-code.md.
 """
 
 from __future__ import annotations

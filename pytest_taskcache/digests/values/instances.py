@@ -14,6 +14,7 @@ from operator import attrgetter
 from pickle import whichmodule  # type: ignore[attr-defined]  # absent from the stubs
 from typing import Any
 
+from pytest_taskcache.digests.values.sentinels import name_in_own_module
 from pytest_taskcache.digests.values.sources import is_installed
 from pytest_taskcache.digests.values.terms import (
     TERM,
@@ -86,10 +87,19 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
     head = class_term(cls, scope)
     maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
     if maker is copyreg.__newobj__:  # type: ignore[attr-defined]  # absent from the stubs
+        bare = state is None and not arguments[1:] and _has_identity(cls)
+        if bare and (held := name_in_own_module(value)):
+            return TERM, ("singleton", head, held)
         return TERM, ("instance", head, arguments[1:], state, None)
     listed = [None if part is None else list(part) for part in (items, pairs)]
     made_by = None if maker is cls else maker
     return TERM, ("reduced", head, made_by, arguments, state, listed)
+
+
+def _has_identity(cls: Any) -> bool:
+    """Whether instances are equal to themselves alone."""
+    plain: Any = object
+    return cls.__eq__ is plain.__eq__
 
 
 def _native_content(value: Any) -> object:
@@ -124,11 +134,15 @@ def instance_reducer(cls: type) -> Reducer:
         return reduce_instance
     name = qualified_name(cls)
     own = _is_own(cls)
+    identity = _has_identity(cls)
 
     def reduce(value: Any, scope: Scope) -> Reduction:
         if own:
             scope.classes.add(cls)
-        return TERM, ("instance", name, (), value.__dict__, None)
+        state = value.__dict__
+        if identity and not state and (held := name_in_own_module(value)):
+            return TERM, ("singleton", name, held)
+        return TERM, ("instance", name, (), state, None)
 
     return reduce
 

@@ -53,6 +53,15 @@ def place_of(value: object) -> Place | None:
     return place
 
 
+def name_in_own_module(value: object) -> str:
+    """The first name by which the module of the value's class holds it; empty where it does not:
+    what two instances without content differ by."""
+    names = vars(sys.modules.get(type(value).__module__, sys))
+    if id(value) not in map(id, names.values()):
+        return ""
+    return next((name for name, held in list(names.items()) if held is value), "")
+
+
 def held_ids() -> frozenset[int]:
     """The ids of all that any module holds at present: what is not in it has no place."""
     return frozenset(

@@ -38,16 +38,10 @@ def is_installed(module_name: str | None) -> bool:
 def _is_installed_file(origin: str) -> bool:
     if origin in {"built-in", "frozen"}:
         return True
-    import sysconfig
+    from pytest_taskcache.digests.path_names import library_roots
 
-    path = PurePath(origin)
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    return any(
-        path.is_relative_to(root)
-        for name in ("stdlib", "platstdlib", "purelib", "platlib")
-        if (root := sysconfig.get_path(name))
-    )
+    parts = set(PurePath(origin).parts)
+    return bool({"site-packages", "dist-packages"} & parts) or origin.startswith(library_roots())
 
 
 def source_digest(function: FunctionType) -> str:
