@@ -36,10 +36,17 @@ class FileBlob:
 class Payload:
     """A serialized value: the bytes, in chunks that are written one after the other, and the
     files it refers to by digest. Chunks may alias the value's memory: write them before anyone
-    can change it."""
+    can change it.
+
+    ``holds`` is the project's code that the bytes are worth nothing without, run or not: closures,
+    lambdas, what pickles and unpickles an instance; each by the absolute path of its file and its
+    qualified name. ``paths`` are the absolute paths that the value names, as text or as paths.
+    """
 
     chunks: tuple[Buffer, ...]
     blobs: tuple[FileBlob, ...] = ()
+    holds: tuple[tuple[str, str], ...] = ()
+    paths: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -16,58 +16,26 @@ ALL = "*"
 
 VOLATILE = (
     # Set by pytest, its plugins and their runners for each process or test.
-    "PYTEST_CURRENT_TEST",
-    "PYTEST_VERSION",
-    "PYTEST_XDIST_*",
-    "PYTEST_RUN_CONFIG",
-    "PYTEST_TASKCACHE_*",
-    "COV_CORE_*",
-    "COVERAGE_PROCESS_*",
+    *("PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_*", "PYTEST_RUN_CONFIG"),
+    *("PYTEST_TASKCACHE_*", "COV_CORE_*", "COVERAGE_PROCESS_*"),
     # Set by shells as they go.
-    "PWD",
-    "OLDPWD",
-    "SHLVL",
-    "_",
-    "RANDOM",
-    "SECONDS",
-    "HISTFILE",
-    "PS1",
-    "PS2",
+    *("PWD", "OLDPWD", "SHLVL", "_", "RANDOM", "SECONDS", "HISTFILE", "PS1", "PS2"),
     # Set by terminals, desktops and logins for each session.
-    "COLUMNS",
-    "LINES",
-    "WINDOWID",
-    "TERM_SESSION_ID",
-    "TERM_PROGRAM*",
-    "ITERM_*",
-    "TMUX*",
-    "STY",
-    "SSH_*",
-    "GPG_AGENT_INFO",
-    "GPG_TTY",
-    "DBUS_SESSION_BUS_ADDRESS",
-    "XDG_SESSION_*",
-    "XDG_RUNTIME_DIR",
-    "DESKTOP_STARTUP_ID",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "SYSTEMD_EXEC_PID",
-    "VSCODE_*",
+    *("COLUMNS", "LINES", "WINDOWID", "TERM_SESSION_ID", "TERM_PROGRAM*", "ITERM_*", "TMUX*"),
+    *("STY", "SSH_*", "GPG_AGENT_INFO", "GPG_TTY", "DBUS_SESSION_BUS_ADDRESS", "XDG_SESSION_*"),
+    *("XDG_RUNTIME_DIR", "DESKTOP_STARTUP_ID", "INVOCATION_ID", "JOURNAL_STREAM"),
+    *("SYSTEMD_EXEC_PID", "VSCODE_*"),
 )
 """Patterns of variables that change from session to session without changing what tests do;
 they count where they are read by name, but not where all variables are read at once."""
 
 _READ_IN_C = ("PYTHON*", "TZ", "TZDIR", "LANG", "LANGUAGE", "LC_*", "LOCPATH")
 _NEUTRAL_PYTHON = frozenset(
-    {
-        # What it makes importable is verified import by import.
-        "PYTHONPATH",
-        "PYTHONDONTWRITEBYTECODE",
-        "PYTHONPYCACHEPREFIX",
-        "PYTHONSTARTUP",
-        "PYTHON_HISTORY",
-        "PYTHONUNBUFFERED",
-    }
+    (
+        "PYTHONPATH",  # what it makes importable is verified import by import
+        *("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONSTARTUP"),
+        *("PYTHON_HISTORY", "PYTHONUNBUFFERED"),
+    )
 )
 # Whether bytecode is written changes no outcome, and xdist's workers differ in it.
 _NEUTRAL_FLAGS = frozenset({"dont_write_bytecode", "quiet", "verbose", "interactive", "inspect"})

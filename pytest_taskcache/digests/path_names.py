@@ -7,6 +7,7 @@ import re
 import site
 import sysconfig
 from collections.abc import Callable, Collection
+from functools import cache
 from pathlib import Path
 
 TEMPORARY = "<tmp>"
@@ -17,6 +18,7 @@ _UNSAFE = re.compile("[\\\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\(\\|u[0-9a-f]{4}|x3c)")
 
 
+@cache
 def library_roots() -> tuple[str, ...]:
     """The directories of the standard library and of installed packages, each ending in a
     separator; both as named and with links resolved."""

@@ -22,7 +22,7 @@ from pytest_taskcache.plugin.requests import HARMLESS, WATCHED, RequestRecorder,
 from pytest_taskcache.plugin.running import Instance
 from pytest_taskcache.ports import Fingerprints
 from pytest_taskcache.serializers.catalog import serializer_for
-from pytest_taskcache.serializers.scanning import scan
+from pytest_taskcache.serializers.trees import scan
 
 _TREE = "tree"
 

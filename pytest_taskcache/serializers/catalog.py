@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.ports import Serializer
@@ -12,25 +12,13 @@ SETTING = "serializer"
 _WRAPPER = "compressed"
 
 
-def _pickle() -> Serializer:
-    from pytest_taskcache.serializers.pickle import PickleSerializer
-
-    return PickleSerializer()
-
-
-def _json() -> Serializer:
-    from pytest_taskcache.serializers.json import JSONSerializer
-
-    return JSONSerializer()
-
-
-def _tree() -> Serializer:
-    from pytest_taskcache.serializers.trees import TreeSerializer
-
-    return TreeSerializer()
-
-
-_KNOWN: dict[str, Callable[[], Serializer]] = {"json": _json, "pickle": _pickle, "tree": _tree}
+_HOMES = {
+    "json": ("json", "JSONSerializer"),
+    "pickle": ("pickle", "PickleSerializer"),
+    "tree": ("trees", "TreeSerializer"),
+    _WRAPPER: ("compressed", "CompressedSerializer"),
+}
+"""Module and class by name; imported when they are used."""
 
 _accepted: set[type] = set()
 """Types that were seen to have the protocol: looking takes longer than a small value's use."""
@@ -40,7 +28,7 @@ def serializer_for(spec: str | Serializer) -> Serializer:
     """The serializer that a setting means.
 
     ``spec`` is an object with the protocol, which is returned as it is, or a name: ``pickle``,
-    ``json``, ``tree``, ``compressed`` (zlib over pickle), ``compressed(lz4)``,
+    ``json``, ``tree``, ``compressed`` (zlib over pickle), ``compressed(bz2)``,
     ``compressed(zstd)+json``. Raises ConfigurationError.
     """
     if isinstance(spec, str):
@@ -64,29 +52,32 @@ def serializer_for(spec: str | Serializer) -> Serializer:
 def by_name(name: str) -> Serializer:
     """The serializer that a name means, see `serializer_for`. Raises ConfigurationError."""
     outer, plus, inner = name.strip().partition("+")
-    if outer.startswith(_WRAPPER):
-        from pytest_taskcache.serializers.compressed import CompressedSerializer
-
-        method = outer.removeprefix(_WRAPPER)
-        if not method:
-            return CompressedSerializer(by_name(inner) if plus else _pickle())
-        if method.startswith("(") and method.endswith(")"):
-            return CompressedSerializer(by_name(inner) if plus else _pickle(), method[1:-1])
-    elif name.strip() in _KNOWN:
-        return _KNOWN[name.strip()]()
+    kind, parenthesis, codec = outer.partition("(")
+    if kind == _WRAPPER and (not parenthesis or codec.endswith(")")):
+        return _made(
+            _WRAPPER, by_name(inner if plus else "pickle"), codec[:-1] if parenthesis else "zlib"
+        )
+    if not plus and outer in _HOMES:
+        return _made(outer)
     raise ConfigurationError(
         SETTING,
         f"unknown serializer {name!r}",
-        f"write one of {', '.join(sorted((*_KNOWN, _WRAPPER)))} "
+        f"write one of {', '.join(sorted(_HOMES))} "
         "(as in compressed(lz4) or compressed(zstd)+json), or pass an object of your own",
     )
+
+
+def _made(name: str, *arguments: object) -> Serializer:
+    module, cls = _HOMES[name]
+    made: Serializer = getattr(import_module(f"{__package__}.{module}"), cls)(*arguments)
+    return made
 
 
 def for_reading(recorded: str, own: Serializer | None = None) -> Serializer | None:
     """The serializer that reads what a record says was written by ``recorded``.
 
     ``own`` is the one that the computation is set to, tried first. None where it cannot be read
-    here: a pickle of another Python version, a method whose package is missing, a serializer of
+    here: a pickle of another Python version, a codec whose package is missing, a serializer of
     someone's own.
     """
     if own is not None and own.name == recorded:

@@ -1,18 +1,23 @@
-"""Another serializer's payloads, compressed.
+"""Another serializer's payloads, compressed by any of the usual methods.
 
 The payload: magic, version, the content's size and the compressed size (bytes, little-endian),
-then one stream of the method that the serializer's name tells.
+then one stream of the codec that the serializer's name tells.
+
+Every codec writes a checksum of the content, reads no more than one stream, and never makes
+more than STEP bytes at once, so that a reader can stop a stream that grows without end.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
-from pytest_taskcache.errors import SerializationError
-from pytest_taskcache.ports import Payload, Restore, Serializer
-from pytest_taskcache.serializers.compression import Codec, CompressionError, codec_for
-from pytest_taskcache.serializers.pickle import PickleSerializer
+from pytest_taskcache.errors import ConfigurationError, SerializationError
+from pytest_taskcache.ports import Buffer, Payload, Restore, Serializer
+from pytest_taskcache.serializers.catalog import SETTING, serializer_for
 
 MAX_SIZE = 1 << 32
 """Bytes of content that are read, unless told otherwise: 4 GiB."""
@@ -22,50 +27,64 @@ _VERSION = 1
 _HEAD = struct.Struct("<4sB3xQQ")
 
 
-@dataclass(frozen=True, slots=True)
 class CompressedSerializer:
-    """``inner``'s payloads, compressed by ``method``: zlib, lzma, lz4 or zstd.
+    """Another serializer's payloads, compressed: ``CompressedSerializer("json", "bz2")``.
 
-    lz4 needs the package lz4, and zstd the package zstandard before Python 3.14; making the
-    serializer raises ConfigurationError where they are missing. ``level`` is the method's own
-    scale and does not matter for reading. Content of more than ``max_size`` bytes is refused on
-    writing and, against streams that unpack to far more than they should, on reading: never
-    more is unpacked than the payload says, and it may not say more than ``max_size``. Files
-    that belong to a payload (a tree's) stay as they are.
+    ``serializer`` is an object or a name, as ``serializer=`` takes it. ``codec`` is zlib, gzip,
+    bz2, lzma, lz4 (needs the package lz4) or zstd (needs the package zstandard before Python
+    3.14). ``level`` is the codec's own scale and does not matter for reading. Making it raises
+    ConfigurationError for what is unknown or not installed.
+
+    Content of more than ``max_size`` bytes is refused on writing and, against streams that unpack
+    to far more than they should, on reading: never more is unpacked than the payload says, and it
+    may not say more than ``max_size``. Files that belong to a payload (a tree's) stay as they are.
     """
 
-    inner: Serializer
-    method: str = "zlib"
-    level: int | None = None
-    max_size: int = MAX_SIZE
+    __slots__ = ("_codec", "_identity", "codec", "max_size", "name", "serializer")
 
-    def __post_init__(self) -> None:
-        self._codec()
+    def __init__(
+        self,
+        serializer: str | Serializer = "pickle",
+        codec: str = "zlib",
+        *,
+        level: int | None = None,
+        max_size: int = MAX_SIZE,
+    ) -> None:
+        self.serializer = serializer_for(serializer)
+        self._codec = codec_for(codec, level)
+        self.codec = self._codec.name
+        self.max_size = max_size
+        self.name = f"compressed({self.codec})+{self.serializer.name}"
+        self._identity = (self.serializer, self.codec, level, max_size)
 
-    @property
-    def name(self) -> str:
-        """E.g. ``compressed(zlib)+pickle/cpython-3.12``."""
-        return f"compressed({self.method})+{self.inner.name}"
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CompressedSerializer) and other._identity == self._identity
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.max_size))
+
+    def __repr__(self) -> str:
+        return f"CompressedSerializer({self.serializer!r}, {self.codec!r})"
 
     @property
     def executes(self) -> bool:
         """As the inner serializer."""
-        return self.inner.executes
+        return self.serializer.executes
 
     def dump(self, value: object) -> Payload:
         """The payload; nothing in it aliases the value. Raises SerializationError."""
-        plain = self.inner.dump(value)
+        plain = self.serializer.dump(value)
         size = plain.size
         if size > self.max_size:
             reason = f"{size} bytes are more than max_size={self.max_size}; raise it, or store less"
             raise SerializationError(self.name, type(value).__name__, reason)
-        pieces = tuple(piece for piece in self._codec().compress(plain.chunks) if piece)
+        pieces = tuple(piece for piece in self._codec.write(plain.chunks) if piece)
         head = _HEAD.pack(_MAGIC, _VERSION, size, sum(map(len, pieces)))
-        return Payload((head, *pieces), plain.blobs)
+        return Payload((head, *pieces), plain.blobs, plain.holds, plain.paths)
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Raises SerializationError."""
-        return self.inner.load(memoryview(self._content(data)), restore)
+        return self.serializer.load(memoryview(self._content(data)), restore)
 
     def _content(self, data: memoryview) -> bytearray:
         if data.nbytes < _HEAD.size:
@@ -82,7 +101,7 @@ class CompressedSerializer:
             raise SerializationError(self.name, "", reason)
         content = bytearray()
         try:
-            for piece in self._codec().decompress(stream):
+            for piece in self._codec.read(stream):
                 if len(content) + len(piece) > size:
                     raise CompressionError(f"more content than the {size} bytes announced")
                 content += piece
@@ -93,12 +112,261 @@ class CompressedSerializer:
             raise SerializationError(self.name, "", reason)
         return content
 
-    def _codec(self) -> Codec:
-        return codec_for(self.method, self.level)
-
 
 def CompressedPickleSerializer(
-    method: str = "zlib", *, level: int | None = None, max_size: int = MAX_SIZE
+    codec: str = "zlib", *, level: int | None = None, max_size: int = MAX_SIZE
 ) -> CompressedSerializer:
     """Pickles, compressed; named as Prefect's."""
-    return CompressedSerializer(PickleSerializer(), method, level, max_size)
+    return CompressedSerializer("pickle", codec, level=level, max_size=max_size)
+
+
+# ------------------------------------------------------------------------------- codecs
+
+STEP = 1 << 20
+"""Bytes that are decompressed at a time, at most."""
+
+_LZMA_MEMORY = 1 << 28  # bytes; the highest preset needs 65 MiB to be read
+_ZSTD_WINDOW = 27  # log2 of bytes; the default limit of the format's reference decoder
+
+
+class CompressionError(ValueError):
+    """Bytes that are not what the codec wrote, or only a part of it."""
+
+
+class Decompressor(Protocol):
+    """What bz2, lzma, lz4.frame and compression.zstd have in common."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing more comes out before something goes in."""
+
+    @property
+    def unused_data(self) -> bytes | None:
+        """What was found after the stream."""
+
+    def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
+        """The next bytes of content, at most ``max_length``."""
+
+
+class Codec:
+    """Compresses to, and reads, one stream.
+
+    ``compressor`` and ``decompressor`` make the library's objects for one stream; ``failures``
+    are what these raise for bytes that they did not write.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        compressor: Callable[[], Any],
+        decompressor: Callable[..., Decompressor],
+        failures: tuple[type[Exception], ...],
+    ) -> None:
+        self.name = name
+        self.compressor = compressor
+        self.decompressor = decompressor
+        self.failures = failures
+
+    def write(self, chunks: Iterable[Buffer]) -> Iterator[bytes]:
+        """The compressed stream, in pieces."""
+        compressor = self.compressor()
+        begin = getattr(compressor, "begin", None)
+        if begin is not None:
+            yield begin()
+        for chunk in chunks:
+            yield compressor.compress(chunk)
+        yield compressor.flush()
+
+    def read(self, data: memoryview) -> Iterator[bytes]:
+        """The content, in pieces of at most STEP bytes. Raises CompressionError; a stream that is
+        cut off may also yield less content and no error, so compare the size."""
+        decompressor = self.decompressor()
+        at = 0
+        try:
+            while not decompressor.eof:
+                given: Buffer = b""
+                if decompressor.needs_input:
+                    given = data[at : at + STEP]
+                    at += len(given)
+                    if not given:
+                        raise CompressionError("the compressed stream is cut off")
+                yield decompressor.decompress(given, STEP)
+        except self.failures as error:
+            raise CompressionError(str(error)) from error
+        if decompressor.unused_data or at != len(data):
+            raise CompressionError("there are bytes after the compressed stream")
+
+
+class _Inflater:
+    """zlib's decompressor with the others' interface; ``bits`` tell zlib's format from gzip's."""
+
+    def __init__(self, bits: int) -> None:
+        self._zlib = zlib.decompressobj(bits)
+        self._full = False
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        # after a full piece more may come out though all has gone in
+        return not self._zlib.unconsumed_tail and not self._full
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
+        piece = self._zlib.decompress(data or self._zlib.unconsumed_tail, max_length)
+        self._full = len(piece) == max_length
+        return piece
+
+
+class _PackagedZstd(Codec):
+    """The package zstandard has a reader of its own, and no decompressor that can be bounded."""
+
+    def __init__(self, library: Any, level: int) -> None:
+        super().__init__(
+            "zstd",
+            lambda: library.ZstdCompressor(level=level, write_checksum=True).compressobj(),
+            library.ZstdDecompressor,
+            (library.ZstdError,),
+        )
+
+    def read(self, data: memoryview) -> Iterator[bytes]:
+        decompressor: Any = self.decompressor(max_window_size=1 << _ZSTD_WINDOW)
+        try:
+            with decompressor.stream_reader(data) as reader:
+                while piece := reader.read(STEP):
+                    yield piece
+        except self.failures as error:
+            raise CompressionError(str(error)) from error
+
+
+def _deflate(name: str, level: int, bits: int) -> Codec:
+    return Codec(
+        name,
+        lambda: zlib.compressobj(level, zlib.DEFLATED, bits),
+        lambda: _Inflater(bits),
+        (zlib.error,),
+    )
+
+
+def _zlib(level: int) -> Codec:
+    return _deflate("zlib", level, 15)
+
+
+def _gzip(level: int) -> Codec:
+    return _deflate("gzip", level, 31)
+
+
+def _bz2(level: int) -> Codec:
+    import bz2
+
+    return Codec("bz2", lambda: bz2.BZ2Compressor(level), bz2.BZ2Decompressor, (OSError,))
+
+
+def _lzma(level: int) -> Codec:
+    import lzma
+
+    return Codec(
+        "lzma",
+        lambda: lzma.LZMACompressor(check=lzma.CHECK_CRC64, preset=level),
+        lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY),
+        (lzma.LZMAError,),
+    )
+
+
+def _lz4(level: int) -> Codec:
+    library = importlib.import_module("lz4.frame")
+    return Codec(
+        "lz4",
+        lambda: library.LZ4FrameCompressor(
+            compression_level=level,
+            block_size=library.BLOCKSIZE_MAX1MB,
+            content_checksum=True,
+        ),
+        library.LZ4FrameDecompressor,
+        (RuntimeError,),  # what lz4 raises for anything wrong with the stream
+    )
+
+
+def _zstd(level: int) -> Codec:
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return standard_zstd(importlib.import_module(name), level)
+        except ModuleNotFoundError:
+            continue  # the next library may be there, and the last one's absence is raised
+    return packaged_zstd(importlib.import_module("zstandard"), level)
+
+
+def standard_zstd(library: Any, level: int) -> Codec:
+    """Zstandard by the standard library's module (Python 3.14), or its backport."""
+    option = library.CompressionParameter
+    options = {option.compression_level: level, option.checksum_flag: 1}
+    limit = {library.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
+    return Codec(
+        "zstd",
+        lambda: library.ZstdCompressor(options=options),
+        lambda: library.ZstdDecompressor(options=limit),
+        (library.ZstdError,),
+    )
+
+
+def packaged_zstd(library: Any, level: int) -> Codec:
+    """Zstandard by the package zstandard."""
+    return _PackagedZstd(library, level)
+
+
+class _Known(NamedTuple):
+    make: Callable[[int], Codec]
+    default: int
+    levels: range
+    package: str = ""
+
+
+_KNOWN = {
+    "zlib": _Known(_zlib, 6, range(10)),
+    "gzip": _Known(_gzip, 6, range(10)),
+    "bz2": _Known(_bz2, 9, range(1, 10)),
+    "lzma": _Known(_lzma, 6, range(10)),
+    "lz4": _Known(_lz4, 0, range(-16, 17), "lz4"),
+    "zstd": _Known(_zstd, 3, range(-7, 23), "zstandard"),
+}
+
+CODECS = tuple(_KNOWN)
+"""The names of the codecs."""
+
+
+def codec_for(name: str, level: int | None = None) -> Codec:
+    """The codec of a name; ``level`` None means its own default. The module's name will do, too:
+    ``lz4.frame``, ``compression.bz2``.
+
+    Raises ConfigurationError for an unknown name or level, and where a package is missing.
+    """
+    short = str(name).removeprefix("compression.").removesuffix(".frame")
+    known = _KNOWN.get(short)
+    if known is None:
+        raise ConfigurationError(
+            SETTING, f"unknown codec {name!r}", f"write one of {', '.join(CODECS)}"
+        )
+    if level is not None and level not in known.levels:
+        raise ConfigurationError(
+            SETTING,
+            f"{short} has no compression level {level!r}",
+            f"write one of {known.levels[0]} to {known.levels[-1]}",
+        )
+    try:
+        return known.make(known.default if level is None else level)
+    except ModuleNotFoundError as error:
+        package = known.package or short
+        raise ConfigurationError(
+            SETTING,
+            f"codec {short!r} needs the package {package}, which is not installed",
+            f"run `pip install {package}`, or write compressed(zlib)",
+        ) from error

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import NoReturn
 
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Payload, Restore
+from pytest_taskcache.serializers.named_paths import distinct, in_json
 
 NAME = "json"
 
 
-@dataclass(frozen=True, slots=True)
 class JSONSerializer:
     """JSON in UTF-8, for None, bool, int, float, str, list, and dict with str keys.
 
@@ -23,6 +22,17 @@ class JSONSerializer:
     comes back as two equal lists. Lone surrogates, as in undecodable file names, are kept
     (as UTF-8 would write them, were it allowed to), so such text is for Python to read.
     """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(NAME)
+
+    def __repr__(self) -> str:
+        return "JSONSerializer()"
 
     @property
     def name(self) -> str:
@@ -44,7 +54,8 @@ class JSONSerializer:
         except ValueError as error:
             # Ours, and an integer of more digits than the interpreter agrees to convert.
             raise SerializationError(NAME, type(value).__name__, str(error)) from error
-        return Payload((text.encode("utf-8", "surrogatepass"),))
+        data = text.encode("utf-8", "surrogatepass")
+        return Payload((data,), paths=distinct(in_json(data)))
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Raises SerializationError."""

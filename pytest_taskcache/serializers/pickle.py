@@ -1,15 +1,42 @@
-"""Values as pickles, with large buffers beside the stream so that they can be mapped in place."""
+"""Values as pickles, with large buffers beside the stream so that they can be mapped in place.
+
+A payload; all numbers little-endian, offsets count from its first byte::
+
+    head     32 bytes: magic, version, length of the claims, number of buffers,
+             length of the stream, xxh3-64 of everything from the table to the stream's end
+    table    8 bytes per buffer: its length
+    claims   what must hold here for the stream to mean the same (see ``_claims``)
+    stream   the pickle
+    buffers  each at the next multiple of 64
+
+It ends with the last buffer, so that its size alone shows that something is missing. The checksum
+keeps the unpickler from ever running a damaged stream, whose opcodes could ask for any amount of
+memory; the buffers are data only, and the storage's digest covers them.
+"""
 
 from __future__ import annotations
 
 import gc
+import io
+import os
 import pickle
+import struct
 import sys
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 from pytest_taskcache.errors import SerializationError
-from pytest_taskcache.ports import Payload, Restore
-from pytest_taskcache.serializers import frame, origins
+from pytest_taskcache.ports import Buffer, Payload, Restore
+from pytest_taskcache.serializers import named_paths
+from pytest_taskcache.serializers.references import (
+    BufferCallback,
+    References,
+    RefusedValueError,
+    copy_pickler,
+)
 
 NAME = f"pickle/{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}"
 """Pickles of functions hold byte code, so only the same Python version reads them back."""
@@ -17,17 +44,21 @@ NAME = f"pickle/{sys.implementation.name}-{sys.version_info.major}.{sys.version_
 _OUT_OF_BAND = 4096  # bytes; below a page, a buffer of its own costs more than the copy it saves
 
 
-@dataclass(frozen=True, slots=True)
 class PickleSerializer:
     """Pickles of protocol 5; anything that pickle or cloudpickle can write.
 
     *What goes by name.* Importable classes and functions are stored by reference, first-party
-    ones too: a value that comes back has the very class that the test compares it with, and
-    that the code behind it is unchanged is what the trace verifies. Lambdas and closures are
-    stored by value. A class that cannot be found by name (local to a function, say) is refused,
-    since a copy of it would be another type; named tuples are excepted. ``__main__`` and
+    ones too: a value that comes back has the very class that the test compares it with. So are
+    sentinels and other singletons without content that a module holds. Lambdas and closures are
+    stored by value, with the globals of their module as these are at the hit; what they rest on
+    is in ``Payload.holds``. A class that cannot be found by name (local to a function, say) is
+    refused, since a copy of it would be another type; named tuples are excepted. ``__main__`` and
     ``conftest`` are names of many files, so a value that refers to them loads only where they
     are the same file.
+
+    *What comes back.* Where code of the value's authors runs on loading (``__setstate__``, an
+    exception's ``__init__``), the value is read back when it is stored, and refused if that
+    fails. A value that names files which existed loads only where they still do.
 
     *Memory.* Buffers of 4 KiB and more (numpy arrays, Arrow tables) are not copied when stored:
     the chunks alias them. When loaded from writable bytes (a private mapping) they are views of
@@ -35,6 +66,8 @@ class PickleSerializer:
     so that what was writable is writable again. What was read-only comes back read-only. Arrays
     that have no such buffers (strided views, numpy's dates) are part of the stream.
     """
+
+    __slots__ = ()
 
     @property
     def name(self) -> str:
@@ -46,11 +79,17 @@ class PickleSerializer:
         """True: unpickling calls what the bytes name."""
         return True
 
-    def dump(self, value: object) -> Payload:
-        """The payload, laid out as `pytest_taskcache.serializers.frame` says.
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
 
-        Raises SerializationError.
-        """
+    def __hash__(self) -> int:
+        return hash(NAME)
+
+    def __repr__(self) -> str:
+        return "PickleSerializer()"
+
+    def dump(self, value: object) -> Payload:
+        """The payload. Raises SerializationError."""
         buffers: list[memoryview] = []
 
         def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -61,21 +100,24 @@ class PickleSerializer:
             return False
 
         try:
-            stream = pickle.dumps(value, 5, buffer_callback=keep_in_band)
-        except Exception:
-            # A value's own methods may raise anything. Whether it is a fault shows below.
-            stream = b""
-        if stream and not origins.may_mention(stream):
-            return Payload(frame.pack(stream, buffers, b""))
-
-        from pytest_taskcache.serializers import by_value
-
-        buffers.clear()
-        try:
-            stream, ambiguous = by_value.dumps(value, keep_in_band)
+            try:
+                stream, references = _pickled(value, keep_in_band)
+            except RefusedValueError:
+                raise
+            except Exception:  # a value's own methods may raise anything; cloudpickle may manage
+                buffers.clear()
+                stream, references = _pickled(value, keep_in_band, copies=True)
+            if references.uncertain:
+                copies = [bytearray(buffer) for buffer in buffers]
+                _refuse_lost(stream, copies)
         except Exception as error:  # as above
             raise SerializationError(NAME, _type_name(value), _reason(error)) from error
-        return Payload(frame.pack(stream, buffers, origins.encode(ambiguous)))
+        if not (references.found or named_paths.PICKLED.search(stream)):
+            return Payload(pack(stream, buffers, b""))
+        paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
+        claims = _claims(references.ambiguous, named_paths.present(paths))
+        absolute = tuple(map(os.path.abspath, paths))
+        return Payload(pack(stream, buffers, claims), (), references.held_code(), absolute)
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Writable ``data`` is the value's own from now on. Raises SerializationError.
@@ -86,10 +128,10 @@ class PickleSerializer:
         if data.format != "B" or data.ndim != 1:
             data = data.cast("B")
         try:
-            parts = frame.unpack(data)
-        except frame.FrameError as error:
+            parts = unpack(data)
+        except FrameError as error:
             raise SerializationError(NAME, "", str(error)) from error
-        if parts.origins and (moved := origins.mismatch(parts.origins)):
+        if parts.claims and (moved := _broken(parts.claims)):
             raise SerializationError(NAME, "", moved)
         given = [bytearray(b) for b in parts.buffers] if data.readonly else parts.buffers
         buffers = iter(given)
@@ -108,6 +150,36 @@ class PickleSerializer:
         return value
 
 
+class _Pickler(pickle.Pickler):
+    """A class of our own, since only such have room for a ``reducer_override``."""
+
+
+def _pickled(
+    value: object, keep_in_band: BufferCallback, *, copies: bool = False
+) -> tuple[bytes, References]:
+    file = io.BytesIO()
+    references = References(copies)
+    pickler: Any
+    if copies:
+        pickler = copy_pickler(file, keep_in_band, references)
+    else:
+        pickler = _Pickler(file, 5, buffer_callback=keep_in_band)
+        pickler.reducer_override = references.reduce
+    pickler.dump(value)
+    return file.getvalue(), references
+
+
+def _refuse_lost(stream: bytes, buffers: Sequence[bytearray]) -> None:
+    """Raises RefusedValueError for a stream that does not come back."""
+    try:
+        pickle.loads(stream, buffers=iter(buffers))
+    except Exception as error:
+        raise RefusedValueError(
+            f"it would not come back: {_reason(error)}; give its class a __reduce__, or return "
+            f"plain data"
+        ) from error
+
+
 def _type_name(value: object) -> str:
     kind = type(value)
     if kind.__module__ == "builtins":
@@ -116,4 +188,146 @@ def _type_name(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return (
+        str(error) if isinstance(error, RefusedValueError) else f"{type(error).__name__}: {error}"
+    )
+
+
+# ------------------------------------------------------------------------------- claims
+
+
+def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
+    """The files that ambiguous modules are at present, and paths that exist: three fields each,
+    the name (empty for a path), the path, the content's digest (of a module's file)."""
+    fields: list[str] = []
+    for name in sorted(modules):
+        path = _file_of(name)
+        fields += (name, path, _content_of(path))
+    for path in paths:
+        fields += ("", path, "")
+    return os.fsencode("\0".join(fields))
+
+
+def _broken(claims: bytes) -> str:
+    """Why a claim no longer holds; empty if all do.
+
+    A module is the same one when its path is the same (whether the code changed is for the trace
+    to say), or its content (the project lies in another place); one without a file (an
+    interactive session) in its own process only.
+    """
+    fields = os.fsdecode(claims).split("\0")
+    for name, path, content in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
+        if not name:
+            if not os.path.lexists(path):
+                return f"it names {path}, which is gone"
+            continue
+        here = _file_of(name)
+        if not (path and here == path) and _content_of(here) != content:
+            return f"module {name} was {path or 'no file'} and is now {here or 'no file'}"
+    return ""
+
+
+def _file_of(module: str) -> str:
+    path = getattr(sys.modules.get(module), "__file__", None)
+    return os.path.abspath(path) if isinstance(path, str) else ""
+
+
+def _content_of(path: str) -> str:
+    if path:
+        try:
+            with open(path, "rb") as file:
+                return xxh3_128_hexdigest(file.read())
+        except OSError:
+            pass  # a script whose file is gone still has its path to be compared by
+    return _this_process()
+
+
+@cache
+def _this_process() -> str:
+    return "process " + os.urandom(8).hex()
+
+
+# ------------------------------------------------------------------------------- layout
+
+ALIGNMENT = 64
+"""Bytes; a cache line, and what numpy and Arrow ask for."""
+
+_MAGIC = b"TcPk"
+_VERSION = 2
+_HEAD = struct.Struct("<4sB3xIIQQ")
+_JOINED = 1 << 16  # below this, one chunk is cheaper to store than a chunk for each part
+
+
+class FrameError(ValueError):
+    """Bytes that are no payload of this layout, or only a part of one."""
+
+
+class Frame(NamedTuple):
+    """A payload taken apart: views of its bytes, nothing copied."""
+
+    claims: bytes
+    stream: memoryview
+    buffers: tuple[memoryview, ...]
+
+
+def pack(stream: bytes, buffers: Sequence[memoryview], claims: bytes) -> tuple[Buffer, ...]:
+    """The payload's chunks; they alias ``stream`` and ``buffers``.
+
+    ``buffers`` are views of bytes (format ``B``, one dimension).
+    """
+    if buffers or claims:
+        table = struct.pack(f"<{len(buffers)}Q", *[buffer.nbytes for buffer in buffers])
+        body = b"".join((table, claims, stream))
+    else:
+        body = stream
+    head = _HEAD.pack(
+        _MAGIC, _VERSION, len(claims), len(buffers), len(stream), xxh3_64_intdigest(body)
+    )
+    chunks: list[Buffer] = [head + body] if len(body) <= _JOINED else [head, body]
+    end = len(head) + len(body)
+    for buffer in buffers:
+        padding = -end % ALIGNMENT
+        if padding:
+            chunks.append(bytes(padding))
+        chunks.append(buffer)
+        end += padding + buffer.nbytes
+    return tuple(chunks)
+
+
+def unpack(data: memoryview) -> Frame:
+    """The parts of a payload given as bytes (format ``B``). Raises FrameError."""
+    size = data.nbytes
+    if size < _HEAD.size:
+        raise FrameError(f"{size} bytes are too few for a payload")
+    magic, version, of_claims, count, of_stream, checksum = _HEAD.unpack_from(data)
+    if magic != _MAGIC:
+        raise FrameError("the bytes do not start as a pickle payload does")
+    if version != _VERSION:
+        raise FrameError(f"payload version {version} is not {_VERSION}, which is read here")
+    start = _HEAD.size
+    if not count and not of_claims:  # most values; in a third of the time
+        body = data[start:]
+        if of_stream != size - start:
+            raise FrameError(f"damaged: {size} bytes, {start + of_stream} expected")
+        if xxh3_64_intdigest(body) != checksum:
+            raise FrameError("damaged: the checksum does not fit")
+        return Frame(b"", body, ())
+    claims_at = start + 8 * count
+    stream_at = claims_at + of_claims
+    end = stream_at + of_stream
+    if end > size:
+        raise FrameError(f"cut off: {size} bytes, at least {end} expected")
+    if xxh3_64_intdigest(data[start:end]) != checksum:
+        raise FrameError("damaged: the checksum does not fit")
+    lengths = struct.unpack_from(f"<{count}Q", data, start) if count else ()
+    buffers: list[memoryview] = []
+    for length in lengths:
+        begin = end + -end % ALIGNMENT
+        end = begin + length
+        if end > size:
+            break
+        buffers.append(data[begin:end])
+    if end != size:
+        raise FrameError(f"damaged: {size} bytes, {end} expected")
+    claims = bytes(data[claims_at:stream_at]) if of_claims else b""
+    return Frame(claims, data[stream_at : stream_at + of_stream], tuple(buffers))

@@ -1,21 +1,452 @@
-"""Directories and files as values: a manifest, and one blob per distinct file content."""
+"""Directories and files as values: a manifest, and one blob per distinct file content.
+
+The manifest is JSON with sorted entries, so equal trees have equal manifests::
+
+    rates/             {"path": "", "kind": "directory", "mode": 493, "mtime": ...}
+    rates/a.csv        {"path": "a.csv", "kind": "file", "size": 12, "digest": "9f..", ...}
+    rates/latest       {"path": "latest", "kind": "link", "target": "a.csv", ...}
+
+It may come from a storage that others write to: it is checked, and nothing in it may lead out of
+the tree, before anything is written.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+import re
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from xxhash import xxh3_128
 
 from pytest_taskcache.errors import SerializationError, StorageError
-from pytest_taskcache.ports import Payload, Restore
-from pytest_taskcache.serializers.manifest import TreeError, decode, encode
-from pytest_taskcache.serializers.restoring import restore_tree
-from pytest_taskcache.serializers.scanning import scan
+from pytest_taskcache.ports import CopyBlob, FileBlob, Payload, Restore
 
 NAME = "tree"
 
+# ----------------------------------------------------------------------------- manifest
 
-@dataclass(frozen=True, slots=True)
+PERMISSIONS = 0o777
+"""The mode bits that are kept; set-user-id and its like are not."""
+
+_FORMAT = "pytest-taskcache tree"
+_VERSION = 1
+_DIGEST = re.compile("[0-9a-f]{32}")
+_MAX_LINKS = 40  # as Linux: more on one way are a loop, which leads nowhere
+_MAX_NUMBER = (1 << 63) - 1
+
+
+class TreeError(ValueError):
+    """Why a tree cannot be stored or restored, naming the entry."""
+
+
+class EntryKind(StrEnum):
+    """What an entry is."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    LINK = "link"
+
+
+class Entry(NamedTuple):
+    """One directory, file or symbolic link.
+
+    ``path`` is relative to the tree, its parts joined by ``/``, and empty for the tree itself.
+    ``mtime`` in nanoseconds; ``mode`` permission bits (not for links); ``size`` in bytes and
+    ``digest`` (xxh3-128, hexadecimal) for files; ``target`` for links.
+    """
+
+    path: str
+    kind: EntryKind
+    mtime: int
+    mode: int = 0
+    size: int = 0
+    digest: str = ""
+    target: str = ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names on the way from the tree to the entry."""
+        return tuple(self.path.split("/")) if self.path else ()
+
+
+class Manifest(NamedTuple):
+    """A tree: its own name, and its entries, parents before children; the first is itself."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest's JSON. Names that are no valid text keep their lone surrogates, escaped."""
+    document = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "name": manifest.name,
+        "entries": [_document(entry) for entry in manifest.entries],
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def decode(data: bytes) -> Manifest:
+    """The manifest that JSON holds, checked by `check`. Raises TreeError."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise TreeError(f"the manifest is no JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise TreeError("the bytes are no manifest of a tree")
+    if document.get("version") != _VERSION:
+        raise TreeError(f"manifest version {document.get('version')!r} is not {_VERSION}")
+    entries = document.get("entries")
+    if not isinstance(entries, list):
+        raise TreeError("the manifest has no entries")
+    manifest = Manifest(_text(document, "name"), tuple(_entry(item) for item in entries))
+    check(manifest)
+    return manifest
+
+
+def check(manifest: Manifest) -> None:
+    """Raises TreeError unless everything in the manifest stays inside the tree.
+
+    Each name is a plain one, each entry's parent is a directory that comes before it, nothing
+    comes twice, and no link leads out, by whatever way through other links.
+    """
+    _check_name(manifest.name, manifest.name)
+    if not manifest.entries or manifest.entries[0].path:
+        raise TreeError("the manifest does not begin with the tree itself")
+    if manifest.entries[0].kind is EntryKind.LINK:
+        raise TreeError("the tree itself is a link")
+    kinds: dict[str, EntryKind] = {"": manifest.entries[0].kind}
+    links: dict[str, str] = {}
+    for entry in manifest.entries[1:]:
+        for part in entry.path.split("/"):
+            _check_name(part, entry.path)
+        if entry.path in kinds:
+            raise TreeError(f"{entry.path!r} comes twice")
+        if kinds.get(entry.path.rpartition("/")[0]) is not EntryKind.DIRECTORY:
+            raise TreeError(f"{entry.path!r} does not lie in a directory of the tree")
+        kinds[entry.path] = entry.kind
+        if entry.kind is EntryKind.LINK:
+            links[entry.path] = entry.target
+    for path, target in links.items():
+        if not target or "\0" in target or _is_absolute(target):
+            raise TreeError(
+                f"link {path!r} leads to the absolute path {target!r}; make it relative"
+            )
+        if _leaves(path, links):
+            raise TreeError(f"link {path!r} leads out of the tree, to {target!r}")
+
+
+def _leaves(path: str, links: Mapping[str, str]) -> bool:
+    """Whether following the link at ``path`` passes above the tree."""
+    at: list[str] = []
+    ahead = deque(path.split("/"))
+    followed = 0
+    while ahead:
+        part = ahead.popleft()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not at:
+                return True
+            at.pop()
+            continue
+        at.append(part)
+        target = links.get("/".join(at))
+        if target is not None:
+            followed += 1
+            if _is_absolute(target):
+                return True
+            if followed > _MAX_LINKS:
+                return False
+            at.pop()
+            ahead.extendleft(reversed(target.split("/")))
+    return False
+
+
+def _is_absolute(target: str) -> bool:
+    return target.startswith("/") or (
+        os.sep != "/" and (os.sep in target or bool(os.path.splitdrive(target)[0]))
+    )
+
+
+def _check_name(name: str, path: str) -> None:
+    foreign = os.sep != "/" and (os.sep in name or ":" in name)
+    if name in ("", ".", "..") or "/" in name or "\0" in name or foreign:
+        raise TreeError(f"{path!r} is no path inside a tree")
+
+
+def _document(entry: Entry) -> dict[str, str | int]:
+    document: dict[str, str | int] = {
+        "path": entry.path,
+        "kind": str(entry.kind),
+        "mtime": entry.mtime,
+    }
+    match entry.kind:
+        case EntryKind.DIRECTORY:
+            document["mode"] = entry.mode
+        case EntryKind.FILE:
+            document |= {"mode": entry.mode, "size": entry.size, "digest": entry.digest}
+        case EntryKind.LINK:
+            document["target"] = entry.target
+    return document
+
+
+def _entry(document: object) -> Entry:
+    if not isinstance(document, dict):
+        raise TreeError("an entry of the manifest is no object")
+    path = _text(document, "path")
+    mtime = _number(document, "mtime", -_MAX_NUMBER, _MAX_NUMBER)
+    match document.get("kind"):
+        case "directory":
+            mode = _number(document, "mode", 0, PERMISSIONS)
+            return Entry(path, EntryKind.DIRECTORY, mtime, mode)
+        case "file":
+            mode = _number(document, "mode", 0, PERMISSIONS)
+            size = _number(document, "size", 0, _MAX_NUMBER)
+            digest = _text(document, "digest")
+            if not _DIGEST.fullmatch(digest):
+                raise TreeError(f"{path!r} has no valid digest")
+            return Entry(path, EntryKind.FILE, mtime, mode, size, digest)
+        case "link":
+            return Entry(path, EntryKind.LINK, mtime, target=_text(document, "target"))
+        case unknown:
+            raise TreeError(f"{path!r} is of the unknown kind {unknown!r}")
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str):
+        raise TreeError(f"{key} of an entry is no text")
+    return value
+
+
+def _number(document: Mapping[str, Any], key: str, least: int, most: int) -> int:
+    value = document.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise TreeError(f"{key} of {document.get('path')!r} is no number from {least} to {most}")
+    return value
+
+
+# ----------------------------------------------------------------------------- scanning
+
+_STEP = 1 << 20
+_OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_OPEN |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+_BYTE_CODE = (".pyc", ".pyo")
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def scan(root: str, *, movable: bool = False) -> tuple[Manifest, tuple[FileBlob, ...]]:
+    """The tree at an absolute path, each distinct content once as a blob.
+
+    With ``movable``, a tree that holds its own absolute path is refused, since it will be restored
+    elsewhere; byte code that names its source so is not. Raises TreeError, also for what changed
+    while it was read, and OSError.
+    """
+    name = os.path.basename(root)
+    if not name:
+        raise TreeError(f"{root!r} has no name of its own; return a directory below it")
+    real = os.path.realpath(root, strict=True)
+    own = {os.fsencode(path) for path in (root, real)} if movable else set()
+    return _Scan(real, frozenset(own)).run(name)
+
+
+class _Scan:
+    """One walk. Directories are stated again at its end, since a name that came or went while
+    their files were read shows in nothing else."""
+
+    def __init__(self, root: str, own: frozenset[bytes]) -> None:
+        self.root = root
+        self.own = own
+        self.blobs: dict[str, FileBlob] = {}
+        self.linked: dict[tuple[int, int], tuple[os.stat_result, str]] = {}
+
+    def run(self, name: str) -> tuple[Manifest, tuple[FileBlob, ...]]:
+        directories: list[tuple[str, os.stat_result]] = []
+        entries: list[Entry] = []
+        for path, found in self._walk():
+            if stat.S_ISDIR(found.st_mode):
+                directories.append((path, found))
+            entries.append(self._entry(path, found))
+        for path, before in directories:
+            _refuse_changed(path, before, os.lstat(self._place(path)))
+        entries.sort(key=lambda entry: entry.parts)
+        manifest = Manifest(name, tuple(entries))
+        check(manifest)
+        return manifest, tuple(self.blobs.values())
+
+    def _place(self, path: str) -> str:
+        return os.path.join(self.root, *path.split("/")) if path else self.root
+
+    def _walk(self) -> Iterator[tuple[str, os.stat_result]]:
+        ahead = [""]
+        while ahead:
+            path = ahead.pop()
+            place = self._place(path)
+            found = os.lstat(place)
+            yield path, found
+            if stat.S_ISDIR(found.st_mode):
+                names = sorted(os.listdir(place), reverse=True)
+                ahead += [f"{path}/{name}" if path else name for name in names]
+
+    def _entry(self, path: str, found: os.stat_result) -> Entry:
+        mode = found.st_mode & PERMISSIONS
+        match stat.S_IFMT(found.st_mode):
+            case stat.S_IFDIR:
+                return Entry(path, EntryKind.DIRECTORY, found.st_mtime_ns, mode)
+            case stat.S_IFLNK:
+                target = os.readlink(self._place(path)).replace(os.sep, "/")
+                return Entry(path, EntryKind.LINK, found.st_mtime_ns, target=target)
+            case stat.S_IFREG:
+                digest = self._content(path, found)
+                return Entry(path, EntryKind.FILE, found.st_mtime_ns, mode, found.st_size, digest)
+            case other:
+                what = _SPECIAL.get(other, "neither file, directory nor link")
+                raise TreeError(f"{_shown(path)} is {what}, which cannot be stored")
+
+    def _content(self, path: str, found: os.stat_result) -> str:
+        place = self._place(path)
+        node = (found.st_dev, found.st_ino)
+        if node in self.linked:
+            before, digest = self.linked[node]
+            _refuse_changed(path, before, found)
+            return digest
+        own = frozenset() if path.endswith(_BYTE_CODE) else self.own
+        digest = _digest(path, place, found, own)
+        if found.st_nlink > 1:
+            self.linked[node] = (found, digest)
+        if digest not in self.blobs:
+            self.blobs[digest] = FileBlob(digest, found.st_size, Path(place))
+        return digest
+
+
+def _digest(path: str, place: str, found: os.stat_result, refused: frozenset[bytes]) -> str:
+    """The xxh3-128 of a regular file, read in steps. Raises TreeError if it changes meanwhile, or
+    if one of the ``refused`` texts is in it."""
+    digest = xxh3_128()
+    size = 0
+    tail, keep = b"", max(map(len, refused), default=0)
+    step = memoryview(bytearray(min(_STEP, found.st_size + 1)))
+    with open(os.open(place, _OPEN), "rb", buffering=0) as file:
+        _refuse_changed(path, found, os.fstat(file.fileno()))
+        while count := file.readinto(step):
+            digest.update(step[:count])
+            size += count
+            if refused:
+                read = tail + step[:count].tobytes()
+                if any(text in read for text in refused):
+                    raise TreeError(_names_itself(path))
+                tail = read[-keep:]
+            if size > found.st_size:
+                break  # a file that grows as fast as it is read would never end
+        after = os.fstat(file.fileno())
+    _refuse_changed(path, found, after)
+    if size != found.st_size:
+        raise TreeError(_changed(path))
+    return digest.hexdigest()
+
+
+def _refuse_changed(path: str, before: os.stat_result, after: os.stat_result) -> None:
+    if _state(before) != _state(after):
+        raise TreeError(_changed(path))
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return (found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _names_itself(path: str) -> str:
+    return (
+        f"{_shown(path)} holds the absolute path of the tree, which will lie elsewhere when it is "
+        f"restored; write paths relative to it"
+    )
+
+
+def _changed(path: str) -> str:
+    return f"{_shown(path)} changed while it was read; let its writers end before it is returned"
+
+
+def _shown(path: str) -> str:
+    return repr(path) if path else "the path"
+
+
+# ---------------------------------------------------------------------------- restoring
+
+_WRITE = 0o222
+
+
+def restore_tree(manifest: Manifest, scratch: Path, copy: CopyBlob, readonly: bool) -> Path:
+    """The tree's new path, under its own name in ``scratch``, an empty directory.
+
+    The manifest has been checked. Links are made when all files are there, so that no file is
+    ever written through one, whatever the file system takes for the same name. Modes and times
+    of directories come last, from the inside out, as filling them would change them. Raises
+    TreeError, OSError and what ``copy`` raises.
+    """
+    root = scratch / manifest.name
+    for entry in manifest.entries:
+        place = root.joinpath(*entry.parts)
+        match entry.kind:
+            case EntryKind.DIRECTORY:
+                place.mkdir(mode=0o700)
+            case EntryKind.FILE:
+                _restore_file(entry, place, copy, readonly)
+            case EntryKind.LINK:
+                pass  # below
+    for entry in manifest.entries:
+        if entry.kind is EntryKind.LINK:
+            place = root.joinpath(*entry.parts)
+            os.symlink(entry.target, place)
+            if os.utime in os.supports_follow_symlinks:
+                os.utime(place, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
+    for entry in reversed(manifest.entries):
+        if entry.kind is EntryKind.DIRECTORY:
+            place = root.joinpath(*entry.parts)
+            os.utime(place, ns=(entry.mtime, entry.mtime))
+            os.chmod(place, _mode(entry, readonly))
+    return root
+
+
+def _restore_file(entry: Entry, place: Path, copy: CopyBlob, readonly: bool) -> None:
+    if os.path.lexists(place):
+        raise TreeError(f"{entry.path!r} and another name are the same on this file system")
+    mode = _mode(entry, readonly)
+    copy(entry.digest, place, readonly)
+    found = os.lstat(place)
+    if found.st_nlink > 1 and stat.S_IMODE(found.st_mode) != mode:
+        # The stored file itself, with another mode: to change it here would change it there.
+        os.unlink(place)
+        copy(entry.digest, place, False)
+        found = os.lstat(place)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
+        raise TreeError(f"{entry.path!r} came back with {found.st_size} bytes, not {entry.size}")
+    if found.st_nlink == 1:
+        os.utime(place, ns=(entry.mtime, entry.mtime))
+        os.chmod(place, mode)
+    elif not readonly:
+        raise TreeError(f"{entry.path!r} came back as a hard link though it is to be written to")
+
+
+def _mode(entry: Entry, readonly: bool) -> int:
+    return entry.mode & ~_WRITE if readonly else entry.mode
+
+
+# ---------------------------------------------------------------------------- serializer
+
+
 class TreeSerializer:
     """A `pathlib.Path` to a directory or file; what comes back is a path of the same final name.
 
@@ -23,8 +454,9 @@ class TreeSerializer:
     modification in nanoseconds, and relative symbolic links as they are. Equal contents are
     stored once. Not kept: owners, set-user-id and its like, extended attributes, holes, and that
     two names were one file. Refused: links that are absolute or lead out of the tree, pipes,
-    sockets, devices, and files that change while they are read. A path that is itself a
-    link stands for what it leads to.
+    sockets, devices, files that change while they are read, and files that hold the tree's own
+    absolute path (in plain bytes: what they compress is not seen), since the copy lies elsewhere.
+    A path that is itself a link stands for what it leads to.
 
     Each load restores a fresh copy that the caller may change. With ``readonly`` the files and
     directories lose their write bits, and files may be hard links to the stored ones: fast for
@@ -32,7 +464,19 @@ class TreeSerializer:
     them all the same, and then damages the stored file, which the storage's digests detect.
     """
 
-    readonly: bool = False
+    __slots__ = ("readonly",)
+
+    def __init__(self, readonly: bool = False) -> None:
+        self.readonly = readonly
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TreeSerializer) and other.readonly == self.readonly
+
+    def __hash__(self) -> int:
+        return hash((NAME, self.readonly))
+
+    def __repr__(self) -> str:
+        return f"TreeSerializer(readonly={self.readonly})"
 
     @property
     def name(self) -> str:
@@ -50,7 +494,7 @@ class TreeSerializer:
         if not isinstance(value, Path):
             raise SerializationError(NAME, kind, "only a pathlib.Path names a tree; return one")
         try:
-            manifest, blobs = scan(os.path.abspath(value))
+            manifest, blobs = scan(os.path.abspath(value), movable=True)
         except (TreeError, OSError) as error:
             raise SerializationError(NAME, kind, f"{value}: {error}") from error
         return Payload((encode(manifest),), blobs)

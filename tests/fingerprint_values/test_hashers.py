@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_taskcache.digests.values import hashers
+from pytest_taskcache.digests.values import dispatch as hashers
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.digests.values.hashers import register_hasher
-from pytest_taskcache.digests.values.reductions import REDUCTIONS
+from pytest_taskcache.digests.values.dispatch import REDUCERS, register_hasher
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
 
 
@@ -18,7 +17,7 @@ from pytest_taskcache.errors import ConfigurationError, UndigestableError
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(hashers, "_hashers", dict(hashers._hashers))
     yield
-    REDUCTIONS.clear()
+    REDUCERS.clear()
 
 
 class Database:

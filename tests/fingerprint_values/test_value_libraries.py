@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -236,6 +238,7 @@ def test_mapped_array_digests_by_content(tmp_path: Any) -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="numpy 1 has no such strings")
 def test_strings_of_variable_width_count_by_content() -> None:
     """numpy's own string dtype stores pointers, which no digest may see."""
     string = np.dtypes.StringDType()
@@ -254,3 +257,66 @@ def test_generators_of_random_numbers_count_by_state() -> None:
     assert digest_value(first) == digest_value(second)
     second.random()
     assert digest_value(first) != digest_value(second)
+
+
+# -------------------------------------------------------------------- before and after pickling
+
+_STRUCTURE = np.dtype([("a", "i1"), ("b", "f8"), ("c", "f4", (2, 2))], align=True)
+_DATES = pd.date_range("2020", periods=3)
+
+PICKLED: dict[str, object] = {
+    "float64": np.arange(9.0),
+    "matrix": np.ones((2, 3), int),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "strided": np.arange(10.0)[::2],
+    "empty": np.zeros((0, 3)),
+    "large": np.arange(100_000.0),
+    "other byte order": np.arange(3, dtype=">f8"),
+    "longlong": np.arange(3, dtype=np.longlong),
+    "dates": np.array(["2020-01-01"], "M8[D]"),
+    "durations": np.array([1], "m8[ns]"),
+    "texts": np.array(["a", "bcd"]),
+    "objects": np.array([1, "a", None], object),
+    "structure": np.zeros(2, _STRUCTURE),
+    "record": np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+    "masked": np.ma.array([1.0, 2.0], mask=[0, 1]),
+    "metadata": np.zeros(2, np.dtype("f8", metadata={"a": 1})),
+    "scalar": np.float64(1.5),
+    "longlong scalar": np.longlong(4),
+    "date scalar": np.datetime64("2020-01-01"),
+    "dtype": np.dtype("f8"),
+    "dtype of a structure": _STRUCTURE,
+    "series": pd.Series([1.0], name="q", index=["z"]),
+    "frame": pd.DataFrame({"a": [1.0], "b": [2.0]}),
+    "mixed frame": pd.DataFrame({"a": [1], "b": ["x"], "c": _DATES[:1]}),
+    "transposed": pd.DataFrame({"a": [1, 2], "b": [3, 4]}).T,
+    "sliced": pd.DataFrame({"a": range(10), "b": range(10)}).iloc[::2],
+    "categories": pd.Series(["a", "b"], dtype="category"),
+    "times": pd.Series(_DATES.tz_localize("UTC")),
+    "index of times": _DATES,
+    "nullable": pd.array([1, None], dtype="Int64"),
+    "strings": pd.array(["a", None], dtype="string"),
+    "periods": pd.period_range("2020", periods=3, freq="M"),
+    "index of pairs": pd.MultiIndex.from_product([[1, 2], ["a"]], names=["x", None]),
+}
+
+
+@pytest.mark.parametrize("value", PICKLED.values(), ids=PICKLED)
+def test_arrays_and_frames_have_one_digest_before_and_after_pickling(value: Any) -> None:
+    """A cached result is the same input as the value it was computed as, however it was stored."""
+    before = digest_value(value)
+    buffers: list[pickle.PickleBuffer] = []
+    beside = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    assert digest_value(pickle.loads(pickle.dumps(value, 5))) == before
+    assert digest_value(pickle.loads(beside, buffers=buffers)) == before
+    assert digest_value(copy.deepcopy(value)) == before
+
+
+def test_scalars_keep_their_type_apart() -> None:
+    """Of numpy's own, by width and kind, and a subclass by its name."""
+
+    class Length(np.float64):
+        pass
+
+    scalars = [np.float64(1), np.float32(1), np.int64(1), np.uint8(1), np.bool_(True), Length(1)]
+    assert len({digest_value(scalar) for scalar in [*scalars, np.array(1.0), 1.0]}) == 8

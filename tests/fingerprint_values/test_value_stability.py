@@ -20,7 +20,7 @@ import pytest_taskcache
 from pytest_taskcache.digests.values.digest import digest_arguments, digest_value
 from pytest_taskcache.digests.values.stream import digest_stream
 from pytest_taskcache.digests.values.terms import Scope
-from pytest_taskcache.digests.values.walker import walk
+from pytest_taskcache.digests.values.walker import Exploration, walk
 
 HERE = Path(__file__).parent
 PACKAGE_ROOT = Path(pytest_taskcache.__file__).parents[1]
@@ -139,7 +139,7 @@ values = st.recursive(
 @given(trees)
 def test_walker_writes_the_same_stream_as_the_pickler(value: object) -> None:
     """A value digests alike on the fast path and on the path taken when the stack runs out."""
-    assert walk([value], "", None) == digest_stream([value], Scope())
+    assert walk([value], "", Exploration(None)) == digest_stream([value], Scope())
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 999, 1000, 1001, 1999, 2000, 2001])
@@ -147,7 +147,7 @@ def test_walker_writes_the_same_stream_as_the_pickler(value: object) -> None:
 def test_walker_batches_items_as_the_pickler_does(kind: type, size: int) -> None:
     """Containers of every size around the pickler's batches digest alike on both paths."""
     value = {i: [[i]] for i in range(size)} if kind is dict else kind([[i]] for i in range(size))
-    assert walk(value, "", None) == digest_stream(value, Scope())
+    assert walk(value, "", Exploration(None)) == digest_stream(value, Scope())
 
 
 @settings(max_examples=75, deadline=None)

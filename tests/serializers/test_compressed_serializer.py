@@ -19,15 +19,14 @@ from stored_payloads import NO_FILES, stored, there_and_back
 from pytest_taskcache.errors import ConfigurationError, SerializationError
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.serializers.compressed import (
-    CompressedPickleSerializer,
-    CompressedSerializer,
-)
-from pytest_taskcache.serializers.compression import (
-    METHODS,
+    CODECS,
     STEP,
     Codec,
+    CompressedPickleSerializer,
+    CompressedSerializer,
     CompressionError,
     codec_for,
+    packaged_zstd,
 )
 from pytest_taskcache.serializers.json import JSONSerializer
 from pytest_taskcache.serializers.pickle import NAME
@@ -39,7 +38,7 @@ HEAD = struct.Struct("<4sB3xQQ")
 def every_codec() -> list[Codec]:
     """Those of the standard library, and those of the packages that are installed."""
     codecs = []
-    for method in METHODS:
+    for method in CODECS:
         try:
             codecs.append(codec_for(method))
         except ConfigurationError:
@@ -47,13 +46,12 @@ def every_codec() -> list[Codec]:
     try:
         import zstandard
 
-        from pytest_taskcache.serializers.zstd_codec import ZstandardCodec
     except ModuleNotFoundError:
         return codecs
-    return [*codecs, ZstandardCodec(zstandard, 3)]
+    return [*codecs, packaged_zstd(zstandard, 3)]
 
 
-@pytest.mark.parametrize("codec", every_codec(), ids=lambda codec: type(codec).__name__)
+@pytest.mark.parametrize("codec", every_codec(), ids=lambda codec: codec.name)
 @given(chunks=st.lists(st.binary(max_size=2000), max_size=5), repeat=st.sampled_from([1, 3000]))
 @settings(deadline=None, max_examples=25)
 def test_any_bytes_come_back_in_bounded_pieces(
@@ -61,25 +59,25 @@ def test_any_bytes_come_back_in_bounded_pieces(
 ) -> None:
     """However well it was compressed, it never unpacks at once."""
     content = [chunk * repeat for chunk in chunks]
-    stream = b"".join(codec.compress(content))
-    pieces = list(codec.decompress(memoryview(stream)))
+    stream = b"".join(codec.write(content))
+    pieces = list(codec.read(memoryview(stream)))
     assert b"".join(pieces) == b"".join(content)
     assert all(len(piece) <= STEP for piece in pieces)
 
 
-@pytest.mark.parametrize("codec", every_codec(), ids=lambda codec: type(codec).__name__)
+@pytest.mark.parametrize("codec", every_codec(), ids=lambda codec: codec.name)
 def test_a_damaged_stream_is_never_another_content(codec: Codec) -> None:
     """Each method has a checksum of its own, so a flipped bit is noticed unless it carries
     nothing or ends the stream; nothing but the one error is raised."""
     content = json.dumps([random.Random(3).random() for _ in range(500)]).encode()
-    stream = b"".join(codec.compress([content]))
+    stream = b"".join(codec.write([content]))
     picks = random.Random(4)
     for _ in range(300):
         damaged = bytearray(stream)
         damaged[picks.randrange(len(stream))] ^= 1 << picks.randrange(8)
         back = bytearray()
         try:
-            for piece in codec.decompress(memoryview(damaged)):
+            for piece in codec.read(memoryview(damaged)):
                 back += piece
                 assert len(back) <= 16 * STEP
         except CompressionError:
@@ -87,7 +85,7 @@ def test_a_damaged_stream_is_never_another_content(codec: Codec) -> None:
         assert content.startswith(back), "what is missing shows by the size that is stored beside"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CODECS)
 def test_a_payload_cut_off_or_continued_is_refused(method: str) -> None:
     """Whatever the method notices, the payload's own size is checked."""
     if method in ("lz4", "zstd"):
@@ -189,10 +187,35 @@ def test_a_missing_package_is_named_when_the_serializer_is_made(
 
 def test_unknown_methods_and_levels_name_the_known_ones() -> None:
     """A typing error is answered by what could have been meant."""
-    with pytest.raises(ConfigurationError, match="zlib, lzma, lz4, zstd"):
-        CompressedPickleSerializer("gzip")
+    with pytest.raises(ConfigurationError, match="write one of zlib, gzip, bz2, lzma, lz4, zstd"):
+        CompressedPickleSerializer("gzpi")
     with pytest.raises(ConfigurationError, match="no compression level 10; write one of 0 to 9"):
         CompressedPickleSerializer(level=10)
+
+
+@pytest.mark.parametrize("codec", ["zlib", "gzip", "bz2", "lzma"])
+def test_serializer_and_codec_go_by_name(codec: str) -> None:
+    """Any compression module of the standard library, around any serializer, as Prefect has it."""
+    serializer = CompressedSerializer(serializer="json", codec=codec)
+    assert serializer.name == f"compressed({codec})+json"
+    assert there_and_back(serializer, {"a": [1, None]}) == {"a": [1, None]}
+    with pytest.raises(SerializationError):
+        serializer.dump({1, 2})  # no JSON
+
+
+def test_a_wrong_name_is_refused_where_it_is_written() -> None:
+    """The line that names an unknown serializer or codec raises, not the first call."""
+    with pytest.raises(ConfigurationError, match="unknown codec 'json'"):
+        CompressedSerializer("pickle", "json")
+    with pytest.raises(ConfigurationError, match="unknown serializer 'bz2'"):
+        CompressedSerializer("bz2", "json")
+    with pytest.raises(ConfigurationError, match="JSONSerializer is a class"):
+        CompressedSerializer(JSONSerializer, "bz2")  # type: ignore[arg-type]
+
+
+def test_the_modules_names_of_python_3_14_will_do() -> None:
+    """``compression.bz2`` is bz2, and records are read by either name."""
+    assert CompressedPickleSerializer("compression.bz2").name == f"compressed(bz2)+{NAME}"
 
 
 def test_a_trees_files_pass_by(tmp_path: Path) -> None:

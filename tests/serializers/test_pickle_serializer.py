@@ -24,8 +24,7 @@ from stored_payloads import NO_FILES, mapping_of, stored, there_and_back
 
 import pytest_taskcache
 from pytest_taskcache.errors import SerializationError
-from pytest_taskcache.serializers import frame
-from pytest_taskcache.serializers.pickle import PickleSerializer
+from pytest_taskcache.serializers.pickle import ALIGNMENT, PickleSerializer, pack
 
 PICKLE = PickleSerializer()
 
@@ -129,7 +128,7 @@ def test_an_array_from_a_mapped_file_is_a_view_of_it(tmp_path: Path) -> None:
     whole = np.frombuffer(mapping, "u1")
     for name, array in back.items():
         assert np.shares_memory(array, whole)
-        assert array.ctypes.data % frame.ALIGNMENT == 0
+        assert array.ctypes.data % ALIGNMENT == 0
         array[:] = -1
         assert np.array_equal(arrays[name], np.arange(len(array)))
     assert (tmp_path / "mapped-0").read_bytes() == data
@@ -321,10 +320,10 @@ def test_the_number_of_buffers_must_fit() -> None:
 
     stream = cloudpickle.dumps([np.ones(1000)] * 1, protocol=5, buffer_callback=collect)
     for wrong in ([], [*buffers, memoryview(b"x" * 5000)]):
-        data = b"".join(frame.pack(stream, wrong, b""))
+        data = b"".join(pack(stream, wrong, b""))
         with pytest.raises(SerializationError, match="buffers"):
             PICKLE.load(memoryview(data), NO_FILES)
-    data = b"".join(frame.pack(stream, buffers, b""))
+    data = b"".join(pack(stream, buffers, b""))
     assert PICKLE.load(memoryview(data), NO_FILES)[0].sum() == 1000  # type: ignore[index]
 
 

@@ -81,7 +81,7 @@ def test_every_recorded_name_finds_its_reader(serializer: Serializer) -> None:
         "pickle/cpython-2.7",
         "pickle/pypy-3.11",
         "compressed(zlib)+pickle/cpython-2.7",
-        "compressed(gzip)+json",
+        "compressed(brotli)+json",
         "csv",
         "pickle",
         "compressed",

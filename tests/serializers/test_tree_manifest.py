@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Restore
-from pytest_taskcache.serializers.manifest import (
+from pytest_taskcache.serializers.trees import (
     Entry,
     EntryKind,
     Manifest,
     TreeError,
+    TreeSerializer,
     check,
     decode,
     encode,
 )
-from pytest_taskcache.serializers.trees import TreeSerializer
 
 
 def written(*_: object) -> NoReturn:

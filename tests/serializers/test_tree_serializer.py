@@ -16,7 +16,7 @@ from xxhash import xxh3_128
 
 from pytest_taskcache.errors import SerializationError, StorageError
 from pytest_taskcache.ports import Payload, Restore
-from pytest_taskcache.serializers import scanning
+from pytest_taskcache.serializers import trees
 from pytest_taskcache.serializers.trees import TreeSerializer, tree
 
 
@@ -361,7 +361,7 @@ def meddle(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], 
             def hexdigest(self) -> str:
                 return self.digest.hexdigest()
 
-        monkeypatch.setattr(scanning, "xxh3_128", Meddling)
+        monkeypatch.setattr(trees, "xxh3_128", Meddling)
 
     return meddle
 
@@ -442,3 +442,40 @@ def test_two_names_that_are_one_here_are_refused(made: Path, cellar: Cellar) -> 
 
     with pytest.raises(SerializationError, match="the same on this file system"):
         TreeSerializer().load(data, Restore(cellar.scratch, copy_to_both))
+
+
+# -------------------------------------------------------------------------------- its own place
+
+
+@pytest.mark.parametrize("before", [0, (1 << 20) - 5, 3 << 20])
+def test_a_tree_that_holds_its_own_absolute_path_is_refused(tmp_path: Path, before: int) -> None:
+    """Its copy lies elsewhere; wherever in a file the path stands."""
+    (tmp_path / "tree" / "bin").mkdir(parents=True)
+    (tmp_path / "tree" / "bin" / "run").write_text("#" * before + f"{tmp_path}/tree/bin/python")
+    with pytest.raises(SerializationError, match="'bin/run' holds the absolute path of the tree"):
+        TreeSerializer().dump(tmp_path / "tree")
+
+
+def test_a_tree_reached_through_a_link_is_known_by_both_names(tmp_path: Path) -> None:
+    """The name it was returned by, and the one that its files were written with."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "name").symlink_to("real")
+    for written in ("real", "name"):
+        (tmp_path / "real" / "file").write_text(str(tmp_path / written / "data"))
+        with pytest.raises(SerializationError, match="holds the absolute path of the tree"):
+            TreeSerializer().dump(tmp_path / "name")
+
+
+def test_other_absolute_paths_and_byte_code_are_left_alone(tmp_path: Path) -> None:
+    """A path that is as long-lived as the machine, and byte code, which names its source."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("#!/usr/bin/env python")
+    (tmp_path / "tree" / "mod.cpython-312.pyc").write_text(f"{tmp_path}/tree/mod.py")
+    assert len(TreeSerializer().dump(tmp_path / "tree").blobs) == 2
+
+
+def test_a_file_alone_may_not_name_itself_either(tmp_path: Path) -> None:
+    """A file is a tree of one."""
+    (tmp_path / "file").write_text(f"I am {tmp_path}/file")
+    with pytest.raises(SerializationError, match="the path holds the absolute path"):
+        TreeSerializer().dump(tmp_path / "file")

@@ -12,8 +12,14 @@ import numpy as np
 from xxhash import xxh3_128_hexdigest
 
 from pytest_taskcache.digests.values.instances import class_term
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import qualified_name
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    qualified_name,
+)
 
 _INLINE = 64
 """Arrays up to this many bytes are their own digest."""
@@ -48,9 +54,18 @@ def _reduce_array(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
         # field by field, since the padding between fields is undefined
         fields = [np.asarray(array[name]) for name in dtype.names]
         return TERM, ("structured array", dtype, array.shape, fields)
-    # the byte string of a native dtype says it all; others have parameters
-    code = dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
-    return TERM, ("array", code, array.shape, _content(array))
+    return TERM, ("array", _code(dtype), array.shape, _content(array))
+
+
+def _code(dtype: np.dtype[Any]) -> np.dtype[Any] | str:
+    """The text that says all about one of numpy's plain dtypes; the dtype itself for others.
+
+    Not by ``isbuiltin``: a dtype that was unpickled is another object than the built-in one, and
+    ``longlong`` comes back as the ``int64`` that it is.
+    """
+    plain = dtype.kind in "biufcSUmM" and dtype.type.__module__ == "numpy"
+    # an unpickled datetime64 of numpy 1 has metadata, which is empty
+    return dtype.str if plain and not dtype.metadata else dtype
 
 
 def _content(array: np.ndarray[Any, Any]) -> bytes | str:
@@ -83,10 +98,16 @@ def _reduce_masked(array: Any, scope: Scope) -> Reduction:
 
 
 def _reduce_scalar(scalar: np.generic, scope: Scope) -> Reduction:
-    return TERM, ("scalar", class_term(type(scalar), scope), np.asarray(scalar))
+    array = np.asarray(scalar)
+    # the array says the type of numpy's own, and longlong is int64 again after pickling
+    cls = type(scalar)
+    return TERM, ("scalar", None if cls.__module__ == "numpy" else class_term(cls, scope), array)
 
 
 def _reduce_dtype(dtype: np.dtype[Any], scope: Scope) -> Reduction:
+    code = _code(dtype)
+    if isinstance(code, str):
+        return TERM, ("dtype", code)
     # what pickle keeps: fields with offsets, byte order, alignment, units, metadata
     reduced = dtype.__reduce__()
     if isinstance(reduced, str):

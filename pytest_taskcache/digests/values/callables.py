@@ -1,4 +1,4 @@
-"""Reducers of functions, methods, partials, builtins and classes.
+"""Reducers of functions, methods, partials, builtins, classes and modules.
 
 Code of the project counts by its source; installed code counts by its name, since the version
 that is installed is digested elsewhere. Attributes set on a function do not count: a call counter
@@ -8,19 +8,30 @@ kept there would make every call a new input.
 from __future__ import annotations
 
 import functools
+import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import (
-    is_importable,
+from pytest_taskcache.digests.values.sources import (
+    class_source,
+    code_digest,
     is_installed,
+    module_source,
+    source_digest,
+)
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    is_importable,
     qualified_name,
     shown_name,
+    term,
 )
-from pytest_taskcache.fingerprint.class_source import class_sources
-from pytest_taskcache.fingerprint.source import code_digest, function_source_digest
 
 _CLASS_MACHINERY = frozenset(
     {
@@ -43,6 +54,7 @@ _PLAIN = frozenset(
         *(list, tuple, dict, set, frozenset),
     }
 )
+_IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _DESCRIPTORS = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
@@ -64,7 +76,7 @@ def _source(function: types.FunctionType) -> tuple[str, str]:
     # of a wrapper, the source digest is that of what it wraps; lambdas may share a line
     hidden = "__wrapped__" in vars(function) or function.__name__ == "<lambda>"
     code = code_digest(function.__code__) if hidden else ""
-    return function_source_digest(function), code
+    return source_digest(function), code
 
 
 def closure_values(function: types.FunctionType) -> dict[str, object]:
@@ -108,29 +120,12 @@ def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
     """As a function, and the source of the class around with what it inherits from."""
     function, owner = code.function, code.owner
     if not isinstance(function, types.FunctionType):
-        return TERM, ("task callable", function, class_sources(type(function)))
+        return TERM, ("task callable", function, _class_sources(type(function)))
     return TERM, (
         "function source",
         *_source(function),
         *_bound_values(function, scope),
-        [] if owner is None else class_sources(owner),
-    )
-
-
-def reduce_method(method: types.MethodType, scope: Scope) -> Reduction:
-    """The object it is bound to and the function."""
-    return TERM, ("method", method.__self__, method.__func__)
-
-
-def reduce_partial(partial: functools.partial[Any], scope: Scope) -> Reduction:
-    """Function, positional and keyword arguments, and attributes set on it."""
-    return TERM, (
-        "partial",
-        qualified_name(type(partial)),
-        partial.func,
-        partial.args,
-        partial.keywords,
-        vars(partial),
+        [] if owner is None else _class_sources(owner),
     )
 
 
@@ -140,38 +135,6 @@ def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reducti
     if owner is None or isinstance(owner, types.ModuleType):
         return TERM, ("builtin", function.__module__ or "builtins", function.__qualname__)
     return TERM, ("bound builtin", owner, function.__name__)
-
-
-def reduce_method_wrapper(method: types.MethodWrapperType, scope: Scope) -> Reduction:
-    """``(5).__add__``: the object and the name."""
-    return TERM, ("bound builtin", method.__self__, method.__name__)
-
-
-def reduce_descriptor(descriptor: Any, scope: Scope) -> Reduction:
-    """``str.upper``, a slot: the class's name and its own."""
-    return TERM, ("descriptor", qualified_name(descriptor.__objclass__), descriptor.__name__)
-
-
-def reduce_static(
-    wrapper: staticmethod[Any, Any] | classmethod[Any, Any, Any], scope: Scope
-) -> Reduction:
-    """The function inside."""
-    return TERM, (type(wrapper).__name__, wrapper.__func__)
-
-
-def reduce_property(value: property, scope: Scope) -> Reduction:
-    """Getter, setter and deleter."""
-    return TERM, ("property", value.fget, value.fset, value.fdel)
-
-
-def reduce_cached_property(value: functools.cached_property[Any], scope: Scope) -> Reduction:
-    """The function inside; its lock (before 3.12) and its documentation do not count."""
-    return TERM, ("cached property", value.func, value.attrname)
-
-
-def reduce_lru_cache(wrapper: Any, scope: Scope) -> Reduction:
-    """The function inside; what it has cached does not count."""
-    return TERM, ("lru_cache", wrapper.__wrapped__, wrapper.cache_parameters())
 
 
 def reduce_class(cls: type, scope: Scope) -> Reduction:
@@ -186,7 +149,63 @@ def reduce_class(cls: type, scope: Scope) -> Reduction:
     if is_installed(cls.__module__):
         return TERM, ("class", qualified_name(cls))
     own = [base for base in cls.__mro__ if not is_installed(base.__module__)]
-    return TERM, ("class source", class_sources(cls), [_constants(base) for base in own])
+    return TERM, ("class source", _class_sources(cls), [_constants(base) for base in own])
+
+
+def _class_sources(cls: type) -> list[tuple[str, str]]:
+    """Name and source of a class and of all it inherits from, in resolution order."""
+    return [
+        (qualified_name(base), class_source(base).whole)
+        for base in cls.__mro__
+        if base is not object
+    ]
+
+
+def class_definition(cls: type) -> Sequence[object]:
+    """What a class of the project is to its instances, as native types: its name, its statements,
+    and its constants as they are now. Methods count where they run. Empty for installed ones."""
+    if is_installed(cls.__module__):
+        return ()
+    return qualified_name(cls), class_source(cls).statements, _immutable(vars(cls))
+
+
+def _immutable(namespace: Mapping[str, object]) -> dict[str, object]:
+    """The constants of a namespace that nothing can have changed in place since: registries and
+    counters that live in containers would make every call a new input."""
+    return {
+        name: value
+        for name, value in list(namespace.items())
+        if not name.startswith("__") and _is_immutable(value)
+    }
+
+
+def _is_immutable(value: object) -> bool:
+    kind = type(value)
+    if kind is tuple or kind is frozenset:
+        return all(map(_is_immutable, value))  # type: ignore[call-overload]
+    return kind in _IMMUTABLE
+
+
+def reduce_module(module: types.ModuleType, scope: Scope) -> Reduction:
+    """Installed modules by name, the project's by source, present constants, and the modules of
+    the project that can be reached through it."""
+    name = module.__name__
+    if sys.modules.get(name) is not module:
+        raise RefusedError("module", f"{name} is not the module imported by that name")
+    if is_installed(name):
+        return TERM, ("module", name)
+    namespace = vars(module)
+    reached = {
+        key: value
+        for key, value in list(namespace.items())
+        if isinstance(value, types.ModuleType)
+        and sys.modules.get(value.__name__) is value
+        and not is_installed(value.__name__)
+    }
+    if reached:
+        # modules that import each other are a cycle
+        scope.need_walker()
+    return TERM, ("module source", name, module_source(module), _immutable(namespace), reached)
 
 
 def _content(cls: type) -> dict[str, object]:
@@ -238,11 +257,6 @@ def _is_authored(value: object) -> bool:
     return isinstance(value, types.FunctionType) and not value.__code__.co_filename.startswith("<")
 
 
-def reduce_alias(alias: types.GenericAlias, scope: Scope) -> Reduction:
-    """``list[int]``: origin and arguments."""
-    return TERM, ("generic alias", alias.__origin__, alias.__args__)
-
-
 def refuse_code(code: Any, scope: Scope) -> Reduction:
     """Never returns: raises RefusedError."""
     raise RefusedError(shown_name(type(code)), "pass the function instead")
@@ -251,17 +265,31 @@ def refuse_code(code: Any, scope: Scope) -> Reduction:
 REDUCERS: dict[type, Reducer] = {
     types.FunctionType: reduce_function,
     TaskCode: reduce_task,
-    types.MethodType: reduce_method,
+    types.MethodType: term("method", attrgetter("__self__", "__func__")),
     types.BuiltinFunctionType: reduce_builtin,
-    types.MethodWrapperType: reduce_method_wrapper,
-    types.GenericAlias: reduce_alias,
+    # (5).__add__
+    types.MethodWrapperType: term("bound builtin", attrgetter("__self__", "__name__")),
+    types.GenericAlias: term("generic alias", attrgetter("__origin__", "__args__")),
+    types.ModuleType: reduce_module,
     types.CodeType: refuse_code,
-    functools.partial: reduce_partial,
-    functools.cached_property: reduce_cached_property,
-    type(functools.lru_cache(len)): reduce_lru_cache,
-    staticmethod: reduce_static,
-    classmethod: reduce_static,
-    property: reduce_property,
-    **dict.fromkeys(_DESCRIPTORS, reduce_descriptor),
+    functools.partial: term(
+        "partial",
+        # with the attributes set on it
+        lambda value: ("functools.partial", value.func, value.args, value.keywords, vars(value)),
+    ),
+    # its lock (before 3.12) and its documentation do not count
+    functools.cached_property: term("cached property", attrgetter("func", "attrname")),
+    # what it has cached does not count
+    type(functools.lru_cache(len)): term(
+        "lru_cache", lambda value: (value.__wrapped__, value.cache_parameters())
+    ),
+    staticmethod: term("staticmethod", lambda value: (value.__func__,)),
+    classmethod: term("classmethod", lambda value: (value.__func__,)),
+    property: term("property", attrgetter("fget", "fset", "fdel")),
+    # str.upper, a slot
+    **dict.fromkeys(
+        _DESCRIPTORS,
+        term("descriptor", lambda value: (qualified_name(value.__objclass__), value.__name__)),
+    ),
 }
-"""Reducers of callables and of what classes are made of, by exact type."""
+"""Reducers of callables, of what classes are made of, and of modules, by exact type."""

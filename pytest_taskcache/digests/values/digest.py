@@ -5,33 +5,34 @@
 * The order of dict entries and of attributes counts, since a function can return it; the order
   of set elements does not.
 * Which object it is does not count: ``[a, a]`` and ``[a, copy of a]`` are equal.
+* Classes and modules of the project count by what they say, and by their constants.
 * Iterators, open files, connections, locks, threads and mocks are refused, untouched.
 
-Reasons: docs/decisions/0001-value-digest.md.
+Reasons: docs/decisions/0001-value-digest.md, 0017-values-that-hold-code.md.
 """
 
 from __future__ import annotations
 
-import pickle
+import marshal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from operator import is_
 from typing import Final
 
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.hashers import register_hasher
-from pytest_taskcache.digests.values.stream import digest_stream
-from pytest_taskcache.digests.values.terms import Anchors, Scope
-from pytest_taskcache.digests.values.walker import walk
+from pytest_taskcache.checksum import checksum
+from pytest_taskcache.digests.values.terms import Anchors, Scope, qualified_name
 from pytest_taskcache.errors import UndigestableError
 
-__all__ = ["UndigestableError", "digest_arguments", "digest_value", "register_hasher"]
+__all__ = ["UndigestableError", "changed_arguments", "digest_arguments", "digest_value"]
 
 _SCALARS: Final = frozenset({type(None), bool, int, float})
 _TEXTS: Final = frozenset({str, bytes})
 _SHORT: Final = 1 << 16
-
-_DEFAULT_SCOPE: Final = Scope()
+_FORMAT: Final = 2
+"""Of marshal: the last without references, so that interning leaves no trace."""
 
 _SHARED_LIMIT: Final = sys.hexversion < 0x030C0000
 _SAFE_LIMIT: Final = 10_000
@@ -48,18 +49,51 @@ def digest_value(value: object, *, path: str = "", anchors: Anchors | None = Non
     Raises UndigestableError, which names the type and where in the value it sits.
     """
     kind = type(value)
-    # 0.4 µs instead of 1.8: no pickler of our own for what holds nothing
+    # 0.2 µs instead of 1.8: no pickler of our own for what holds nothing
     if kind in _SCALARS or (kind in _TEXTS and len(value) < _SHORT):  # type: ignore[arg-type]
-        return xxh3_128_hexdigest(pickle.dumps(value, 3))
-    if _SHARED_LIMIT and sys.getrecursionlimit() > _SAFE_LIMIT:
-        return walk(value, path, anchors)
+        return xxh3_128_hexdigest(marshal.dumps(value, _FORMAT))  # type: ignore[arg-type]
+    # a run whose inputs are numbers and names does without the reducers' modules
+    from pytest_taskcache.digests.values.stream import digest_stream
+
+    scope = Scope(anchors)
     try:
-        return digest_stream(value, _DEFAULT_SCOPE if anchors is None else Scope(anchors))
+        if _SHARED_LIMIT and sys.getrecursionlimit() > _SAFE_LIMIT:
+            scope.need_walker()
+        digest = digest_stream(value, scope)
     except MemoryError:
         raise
     except Exception:
         # whatever went wrong, the walker digests the value or says what is the matter and where
-        return walk(value, path, anchors)
+        from pytest_taskcache.digests.values.walker import Exploration, walk
+
+        scope = exploration = Exploration(anchors)
+        digest = walk(value, path, exploration)
+    if scope.classes:
+        classes = sorted(scope.classes, key=qualified_name)
+        return checksum([digest, *[part for cls in classes for part in _definitions(cls)]])
+    return digest
+
+
+_defined: dict[type, tuple[tuple[object, ...], str]] = {}
+"""The digest of an importable class's definition, and the namespace it was read from: 1 µs
+instead of 15, which each call with such an instance would pay."""
+
+
+def _definitions(cls: type) -> Iterator[str]:
+    """The digests of what a class is to its instances, and what it inherits from."""
+    for base in cls.__mro__:
+        namespace = vars(base)
+        known = _defined.get(base)
+        if (
+            known is None
+            or len(known[0]) != 2 * len(namespace)
+            or not all(map(is_, known[0], chain(namespace, namespace.values())))
+        ):
+            from pytest_taskcache.digests.values.callables import class_definition
+
+            kept = (*namespace, *namespace.values())
+            known = _defined[base] = kept, digest_value(class_definition(base))
+        yield known[1]
 
 
 def digest_arguments(
@@ -69,6 +103,36 @@ def digest_arguments(
 
     Raises UndigestableError for the first that has none; its path starts with the name.
     """
-    return {
-        name: digest_value(value, path=name, anchors=anchors) for name, value in arguments.items()
-    }
+    digests = {}
+    for name, value in arguments.items():
+        kind = type(value)
+        # as in digest_value, whose call would cost as much again: this is part of every hit
+        if kind in _SCALARS or (kind in _TEXTS and len(value) < _SHORT):  # type: ignore[arg-type]
+            digests[name] = xxh3_128_hexdigest(marshal.dumps(value, _FORMAT))  # type: ignore[arg-type]
+        else:
+            digests[name] = digest_value(value, path=name, anchors=anchors)
+    return digests
+
+
+_FROZEN: Final = _SCALARS | _TEXTS
+
+
+def changed_arguments(
+    arguments: Mapping[str, object], before: Mapping[str, str], *, anchors: Anchors | None = None
+) -> tuple[str, ...]:
+    """The names of the arguments that are no longer what ``before`` says (see
+    ``digest_arguments``), for what a function changed in place is lost on a hit. Never raises: an
+    argument that can no longer be digested has changed. Those without a digest are left out.
+    """
+    changed = []
+    for name, value in arguments.items():
+        digest = before.get(name)
+        if digest is None or type(value) in _FROZEN:
+            continue
+        try:
+            same = digest == digest_value(value, path=name, anchors=anchors)
+        except UndigestableError:
+            same = False
+        if not same:
+            changed.append(name)
+    return tuple(changed)

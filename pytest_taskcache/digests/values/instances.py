@@ -1,7 +1,8 @@
 """Reducers of classes whose instances are their attributes: dataclasses, attrs, plain objects.
 
-A class counts by its qualified name where that name leads to it; a local class counts by its
-content, since two of them may share a name. The order of attributes counts, as any dict's does.
+A class counts by its qualified name where that name leads to it, and one of the project by its
+statements and constants, too (``Scope.classes``); a local class counts by its content, since two
+of them may share a name. The order of attributes counts, as any dict's does.
 """
 
 from __future__ import annotations
@@ -13,32 +14,52 @@ from operator import attrgetter
 from pickle import whichmodule  # type: ignore[attr-defined]  # absent from the stubs
 from typing import Any
 
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import is_importable, qualified_name, shown_name
+from pytest_taskcache.digests.values.sentinels import name_in_own_module
+from pytest_taskcache.digests.values.sources import is_installed
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    is_importable,
+    qualified_name,
+    shown_name,
+)
 
 _POINTER = object.__basicsize__ // 2
 
 
-_names: dict[type, str] = {}
-"""Names of classes that they lead to; those are not forgotten by their modules either."""
+_importable: dict[type, tuple[str, bool]] = {}
+"""Names of classes that they lead to, and whether the class, or one that it inherits from, is the
+project's. Their modules do not forget them either."""
 
 
-def class_term(cls: type, scope: Scope) -> str | type:
-    """The class's name, or the class itself where the name does not lead to it."""
-    name = _names.get(cls)
-    if name is not None:
-        return name
-    if is_importable(cls):
-        name = _names[cls] = qualified_name(cls)
-        return name
-    scope.need_walker()
-    return cls
+def class_term(cls: type, scope: Scope, state: bool = True) -> str | type:
+    """The class's name, or the class itself where the name does not lead to it.
+
+    ``state`` says that instances may be read for what the class holds: its constants.
+    """
+    known = _importable.get(cls)
+    if known is None:
+        if not is_importable(cls):
+            scope.need_walker()
+            return cls
+        known = _importable[cls] = qualified_name(cls), _is_own(cls)
+    name, own = known
+    if own and state:
+        scope.classes.add(cls)
+    return name
+
+
+def _is_own(cls: type) -> bool:
+    return not all(is_installed(base.__module__) for base in cls.__mro__)
 
 
 def reduce_enum(member: enum.Enum, scope: Scope) -> Reduction:
     """Class, name and value; so a changed value changes the digest, too. A bare ``object()`` as
     value has nothing but its identity, for which class and name stand."""
-    member_of = ("enum", class_term(type(member), scope), member._name_)
+    member_of = ("enum", class_term(type(member), scope, state=False), member._name_)
     if type(member._value_) is object:
         return TERM, member_of
     return TERM, (*member_of, member._value_)
@@ -66,10 +87,19 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
     head = class_term(cls, scope)
     maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
     if maker is copyreg.__newobj__:  # type: ignore[attr-defined]  # absent from the stubs
+        bare = state is None and not arguments[1:] and _has_identity(cls)
+        if bare and (held := name_in_own_module(value)):
+            return TERM, ("singleton", head, held)
         return TERM, ("instance", head, arguments[1:], state, None)
     listed = [None if part is None else list(part) for part in (items, pairs)]
     made_by = None if maker is cls else maker
     return TERM, ("reduced", head, made_by, arguments, state, listed)
+
+
+def _has_identity(cls: Any) -> bool:
+    """Whether instances are equal to themselves alone."""
+    plain: Any = object
+    return cls.__eq__ is plain.__eq__
 
 
 def _native_content(value: Any) -> object:
@@ -103,9 +133,16 @@ def instance_reducer(cls: type) -> Reducer:
     if _slots(cls) or cls.__dictoffset__ == 0 or not _is_plain(cls, []):
         return reduce_instance
     name = qualified_name(cls)
+    own = _is_own(cls)
+    identity = _has_identity(cls)
 
     def reduce(value: Any, scope: Scope) -> Reduction:
-        return TERM, ("instance", name, (), value.__dict__, None)
+        if own:
+            scope.classes.add(cls)
+        state = value.__dict__
+        if identity and not state and (held := name_in_own_module(value)):
+            return TERM, ("singleton", name, held)
+        return TERM, ("instance", name, (), state, None)
 
     return reduce
 
@@ -138,15 +175,17 @@ def _record_reducer(cls: type, kind: str, fields: list[str]) -> Reducer:
     loose = f"{kind} {qualified_name(cls)} by name"
     if not _is_plain(cls, slots):
         return reduce_instance
+    own = frozenset({cls} if _is_own(cls) else ())
     if not slots:
-        return _by_dict(head, loose, fields)
+        return _by_dict(head, loose, fields, own)
     if cls.__dictoffset__ == 0 and slots == fields:
-        return _by_slots(head, loose, fields)
+        return _by_slots(head, loose, fields, own)
     return reduce_instance
 
 
-def _by_dict(head: str, loose: str, fields: list[str]) -> Reducer:
+def _by_dict(head: str, loose: str, fields: list[str], own: frozenset[type]) -> Reducer:
     def reduce(value: Any, scope: Scope) -> Reduction:
+        scope.classes |= own
         state = value.__dict__
         if [*state] == fields:
             return TERM, (head, *state.values())
@@ -157,11 +196,12 @@ def _by_dict(head: str, loose: str, fields: list[str]) -> Reducer:
     return reduce
 
 
-def _by_slots(head: str, loose: str, fields: list[str]) -> Reducer:
+def _by_slots(head: str, loose: str, fields: list[str], own: frozenset[type]) -> Reducer:
     read: Callable[[Any], Any] = attrgetter(*fields)
     single = len(fields) == 1
 
     def reduce(value: Any, scope: Scope) -> Reduction:
+        scope.classes |= own
         try:
             content = read(value)
         except AttributeError:

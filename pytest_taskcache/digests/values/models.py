@@ -15,8 +15,7 @@ from typing import Any
 from pydantic import BaseModel, RootModel
 
 from pytest_taskcache.digests.values.instances import class_term
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, Scope
-from pytest_taskcache.digests.values.type_names import qualified_name
+from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, Scope, qualified_name
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _ABSENT = object()

@@ -7,22 +7,26 @@ import collections
 import datetime
 import pathlib
 import re
-import sys
 import types
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import qualified_name, shown_name
+from pytest_taskcache.digests.values.sentinels import place_of
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    qualified_name,
+    shown_name,
+    term,
+)
 
 if TYPE_CHECKING:
-    import decimal
-    import fractions
-    import uuid
     import zoneinfo
-
-_sentinels: dict[int, tuple[object, str, str]] = {}
 
 
 def reduce_path(path: pathlib.PurePath, scope: Scope) -> Reduction:
@@ -51,162 +55,68 @@ def reduce_memoryview(view: memoryview, scope: Scope) -> Reduction:
         raise RefusedError("memoryview", str(error)) from error
 
 
-def _reduce_complex(value: complex, scope: Scope) -> Reduction:
-    return TERM, ("complex", value.real, value.imag)
-
-
-def _reduce_datetime(value: datetime.datetime, scope: Scope) -> Reduction:
-    return TERM, (
-        "datetime",
-        value.replace(tzinfo=None, fold=0).isoformat(),
-        value.fold,
-        value.tzinfo,
-    )
-
-
-def _reduce_time(value: datetime.time, scope: Scope) -> Reduction:
-    return TERM, ("time", value.replace(tzinfo=None, fold=0).isoformat(), value.fold, value.tzinfo)
-
-
-def _reduce_date(value: datetime.date, scope: Scope) -> Reduction:
-    return TERM, ("date", value.toordinal())
-
-
-def _reduce_timedelta(value: datetime.timedelta, scope: Scope) -> Reduction:
-    return TERM, ("timedelta", value.days, value.seconds, value.microseconds)
-
-
-def _reduce_timezone(value: datetime.timezone, scope: Scope) -> Reduction:
-    return TERM, ("timezone", value.utcoffset(None), value.tzname(None))
-
-
 def _reduce_zone(value: zoneinfo.ZoneInfo, scope: Scope) -> Reduction:
     if value.key is None:
         raise RefusedError("zoneinfo.ZoneInfo", "it was read from a file and has no key")
     return TERM, ("zoneinfo", value.key)
 
 
-def _reduce_decimal(value: decimal.Decimal, scope: Scope) -> Reduction:
-    # str() would depend on the present decimal context
-    return TERM, ("decimal", *value.as_tuple())
-
-
-def _reduce_fraction(value: fractions.Fraction, scope: Scope) -> Reduction:
-    return TERM, ("fraction", value.numerator, value.denominator)
-
-
-def _reduce_uuid(value: uuid.UUID, scope: Scope) -> Reduction:
-    return TERM, ("uuid", value.int, value.is_safe.value)
-
-
-def _reduce_range(value: range, scope: Scope) -> Reduction:
-    return TERM, ("range", value.start, value.stop, value.step)
-
-
-def _reduce_slice(value: slice, scope: Scope) -> Reduction:
-    return TERM, ("slice", value.start, value.stop, value.step)
-
-
-def _reduce_pattern(value: re.Pattern[Any], scope: Scope) -> Reduction:
-    return TERM, ("pattern", value.pattern, value.flags)
-
-
-def _reduce_ellipsis(value: types.EllipsisType, scope: Scope) -> Reduction:
-    return TERM, ("singleton", "Ellipsis")
-
-
-def _reduce_not_implemented(value: object, scope: Scope) -> Reduction:
-    return TERM, ("singleton", "NotImplemented")
-
-
-def _reduce_ordered(value: collections.OrderedDict[Any, Any], scope: Scope) -> Reduction:
-    # state: attributes can be set on an OrderedDict
-    return TERM, ("ordereddict", dict(value.items()), vars(value))
-
-
-def _reduce_defaultdict(value: collections.defaultdict[Any, Any], scope: Scope) -> Reduction:
-    return TERM, ("defaultdict", value.default_factory, dict(value))
-
-
-def _reduce_deque(value: collections.deque[Any], scope: Scope) -> Reduction:
-    return TERM, ("deque", list(value), value.maxlen)
-
-
-def _reduce_array(value: array.array[Any], scope: Scope) -> Reduction:
-    return TERM, ("array", value.typecode, value.tobytes())
-
-
-def _reduce_namespace(value: types.SimpleNamespace, scope: Scope) -> Reduction:
-    return TERM, ("namespace", vars(value))
-
-
-def _reduce_proxy(value: types.MappingProxyType[Any, Any], scope: Scope) -> Reduction:
-    return TERM, ("mappingproxy", dict(value))
-
-
-def _reduce_view(view: Any, scope: Scope) -> Reduction:
-    return TERM, (type(view).__name__, list(view))
-
-
-def _reduce_module(module: types.ModuleType, scope: Scope) -> Reduction:
-    """By name: what a module contains counts where its code is observed."""
-    if sys.modules.get(module.__name__) is not module:
-        raise RefusedError("module", f"{module.__name__} is not the module imported by that name")
-    return TERM, ("module", module.__name__)
-
-
 def _reduce_bare_object(value: object, scope: Scope) -> Reduction:
     """A sentinel counts by the module and name that hold it: it has nothing but its identity."""
-    known = _sentinels.get(id(value))
-    if known and getattr(sys.modules.get(known[1]), known[2], None) is value:
-        return TERM, ("sentinel", known[1], known[2])
-    for module_name, module in sorted(sys.modules.items()):
-        # lazy modules and None can stand there too, whatever the annotation says
-        for name, attribute in list(getattr(module, "__dict__", {}).items()):
-            if attribute is value:
-                _sentinels[id(value)] = (value, module_name, name)
-                return TERM, ("sentinel", module_name, name)
-    raise RefusedError("object", "a bare object() has no content and no module holds it by name")
+    place = place_of(value)
+    if place is None:
+        raise RefusedError(
+            "object", "a bare object() has no content and no module holds it by name"
+        )
+    return TERM, ("sentinel", *place)
+
+
+def _naive(value: Any) -> str:
+    text: str = value.replace(tzinfo=None, fold=0).isoformat()
+    return text
 
 
 EXACT: dict[type, Reducer] = {
-    complex: _reduce_complex,
-    datetime.datetime: _reduce_datetime,
-    datetime.time: _reduce_time,
-    datetime.date: _reduce_date,
-    datetime.timedelta: _reduce_timedelta,
-    datetime.timezone: _reduce_timezone,
-    range: _reduce_range,
-    slice: _reduce_slice,
-    re.Pattern: _reduce_pattern,
-    types.EllipsisType: _reduce_ellipsis,
-    types.NotImplementedType: _reduce_not_implemented,
-    collections.OrderedDict: _reduce_ordered,
-    collections.defaultdict: _reduce_defaultdict,
-    collections.deque: _reduce_deque,
-    array.array: _reduce_array,
-    types.SimpleNamespace: _reduce_namespace,
-    types.MappingProxyType: _reduce_proxy,
-    types.ModuleType: _reduce_module,
+    complex: term("complex", lambda value: (value.real, value.imag)),
+    datetime.datetime: term("datetime", lambda value: (_naive(value), value.fold, value.tzinfo)),
+    datetime.time: term("time", lambda value: (_naive(value), value.fold, value.tzinfo)),
+    datetime.date: term("date", lambda value: (value.toordinal(),)),
+    datetime.timedelta: term("timedelta", attrgetter("days", "seconds", "microseconds")),
+    datetime.timezone: term("timezone", lambda value: (value.utcoffset(None), value.tzname(None))),
+    range: term("range", attrgetter("start", "stop", "step")),
+    slice: term("slice", attrgetter("start", "stop", "step")),
+    re.Pattern: term("pattern", attrgetter("pattern", "flags")),
+    types.EllipsisType: term("singleton", lambda value: ("Ellipsis",)),
+    types.NotImplementedType: term("singleton", lambda value: ("NotImplemented",)),
+    # with its state: attributes can be set on one
+    collections.OrderedDict: term("ordereddict", lambda value: (dict(value.items()), vars(value))),
+    collections.defaultdict: term(
+        "defaultdict", lambda value: (value.default_factory, dict(value))
+    ),
+    collections.deque: term("deque", lambda value: (list(value), value.maxlen)),
+    array.array: term("array", lambda value: (value.typecode, value.tobytes())),
+    types.SimpleNamespace: term("namespace", lambda value: (vars(value),)),
+    types.MappingProxyType: term("mappingproxy", lambda value: (dict(value),)),
     memoryview: reduce_memoryview,
-    type({}.keys()): _reduce_view,
-    type({}.values()): _reduce_view,
-    type({}.items()): _reduce_view,
+    type({}.keys()): term("dict_keys", lambda value: (list(value),)),
+    type({}.values()): term("dict_values", lambda value: (list(value),)),
+    type({}.items()): term("dict_items", lambda value: (list(value),)),
     object: _reduce_bare_object,
 }
 """Reducers of types whose modules are always loaded."""
 
 NAMED: dict[str, Reducer] = {
-    "decimal.Decimal": _reduce_decimal,
-    "fractions.Fraction": _reduce_fraction,
-    "uuid.UUID": _reduce_uuid,
+    # str() would depend on the present decimal context
+    "decimal.Decimal": term("decimal", lambda value: tuple(value.as_tuple())),
+    "fractions.Fraction": term("fraction", attrgetter("numerator", "denominator")),
+    "uuid.UUID": term("uuid", lambda value: (value.int, value.is_safe.value)),
     "zoneinfo.ZoneInfo": _reduce_zone,
     "zoneinfo._zoneinfo.ZoneInfo": _reduce_zone,
 }
 """Reducers of types by qualified name, so that digesting imports none of their modules."""
 
 _STATEFUL = frozenset(
-    {
+    [
         "_asyncio",
         "_socket",
         "_ssl",
@@ -225,8 +135,9 @@ _STATEFUL = frozenset(
         "subprocess",
         "threading",
         "weakref",
-    }
+    ]
 )
+"""Packages whose objects stand for something outside of them."""
 
 _RECORDS = frozenset({"subprocess.CompletedProcess"})
 

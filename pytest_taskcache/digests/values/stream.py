@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from xxhash import xxh3_128
 
-from pytest_taskcache.digests.values.reductions import REDUCTIONS
+from pytest_taskcache.digests.values.dispatch import REDUCERS
 from pytest_taskcache.digests.values.terms import TERM, Reduction, Scope, WalkerNeededError
 
 MAX_OBJECTS: Final = 1 << 22
@@ -60,7 +60,7 @@ class StreamPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Reduction:
         """The reduction of every value that is not of a native type."""
-        return REDUCTIONS[type(value)](value, self.scope)
+        return REDUCERS[type(value)](value, self.scope)
 
 
 def digest_stream(value: object, scope: Scope) -> str:

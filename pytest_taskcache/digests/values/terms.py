@@ -2,12 +2,18 @@
 
 Native types (None, bool, int, float, str, bytes, bytearray, list, tuple, dict) stand for
 themselves. Anything else is *reduced*: its reducer returns ``(TERM, arguments)`` where the first
-argument is a text that names the kind and all others are values again. The fast path and the
-walker read the same terms, so they can only agree on what a value is.
+argument is a text that names the kind and all others are values again::
+
+    [1, Decimal("1.5")]    is    [1, TERM("decimal", 0, (1, 5), -1)]
+
+The fast path and the walker read the same terms, so they can only agree on what a value is.
+
+Here too: what classes and functions are called in terms, and whether a name leads back to one.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -51,12 +57,17 @@ class WalkerNeededError(Exception):
 
 
 class Scope:
-    """What reducers may ask while one value is digested."""
+    """What reducers may ask and say while one value is digested.
 
-    __slots__ = ("anchors",)
+    ``classes`` are those of the project that instances in the value belong to: what their
+    statements say is part of the value, and is added once, at the end.
+    """
+
+    __slots__ = ("anchors", "classes")
 
     def __init__(self, anchors: Anchors | None = None) -> None:
         self.anchors = anchors
+        self.classes: set[type] = set()
 
     def need_walker(self) -> None:
         """Says that the value belongs to the walker; raises WalkerNeededError on the fast path.
@@ -68,3 +79,48 @@ class Scope:
 
 Reducer: TypeAlias = Callable[[Any, Scope], Reduction]
 """Rewrites one value. Raises RefusedError; whatever else it raises counts as a refusal too."""
+
+
+def term(kind: str, read: Callable[[Any], tuple[Any, ...]]) -> Reducer:
+    """The reducer of values that are of a kind and otherwise what ``read`` gives."""
+
+    def reduce(value: Any, scope: Scope) -> Reduction:
+        return TERM, (kind, *read(value))
+
+    return reduce
+
+
+def qualified_name(named: type | object) -> str:
+    """``module.qualified.name`` of a class or function."""
+    module = getattr(named, "__module__", None) or "builtins"
+    name = getattr(named, "__qualname__", None) or getattr(named, "__name__", "?")
+    return f"{module}.{name}"
+
+
+def shown_name(cls: type) -> str:
+    """The type as users write it: ``builtins.`` is left out."""
+    return qualified_name(cls).removeprefix("builtins.")
+
+
+_HEAP_TYPE: Final = 1 << 9
+"""Flag of types made at run time (CPython's ``Py_TPFLAGS_HEAPTYPE``)."""
+
+
+def is_importable(named: object) -> bool:
+    """Whether importing its module and following its qualified name gives this very object.
+
+    Types that are part of the interpreter or of an extension (NoneType) count as if it did: no
+    two of them share a name.
+    """
+    if isinstance(named, type) and not named.__flags__ & _HEAP_TYPE:
+        return True
+    module = sys.modules.get(getattr(named, "__module__", None) or "builtins")
+    name = getattr(named, "__qualname__", None)
+    if module is None or not isinstance(name, str) or "<locals>" in name:
+        return False
+    first, *rest = name.split(".")
+    # not getattr: a module's own __getattr__ may import, or warn
+    found: object = vars(module).get(first)
+    for attribute in rest:
+        found = getattr(found, attribute, None)
+    return found is named

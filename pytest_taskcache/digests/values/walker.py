@@ -5,24 +5,35 @@ It explores the value's term iteratively, each object once, and then writes
 * the canonical stream, the same as the pickler's, if the term is a finite tree of native types
   that was merely too deep for the interpreter's stack at that moment; so the digest never
   depends on how deep the caller was;
-* else a Merkle digest: one per container, so that sets can be sorted, shared objects cost once,
-  and cycles are told apart by partition refinement (see ``cycles``).
+* else a Merkle digest (see ``graph``), because a set, a cycle or much shared structure is in it.
 
-Which of the two it is depends on the value's content alone.
+::
+
+    [[[... 20,000 levels ...]]]       the stream: what the pickler would have written
+    {"b", "a"}                        Merkle: digests of "a" and "b", sorted
+    [rows, rows] with rows = [{1}]    Merkle: rows explored once, and digested once
+
+Which of the two it is depends on the value's content alone. Where something cannot be digested,
+the trail of open containers is its place, in the words a user would write: ``rows[3].conn``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
 from xxhash import xxh3_128, xxh3_128_digest, xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.cycles import TooUniformError, refine, strong_components
-from pytest_taskcache.digests.values.location import locate
-from pytest_taskcache.digests.values.nodes import Node, Shape, Token, compose, frame
-from pytest_taskcache.digests.values.reductions import REDUCTIONS
+from pytest_taskcache.digests.values.dispatch import REDUCERS
+from pytest_taskcache.digests.values.graph import (
+    Node,
+    Shape,
+    Token,
+    TooUniformError,
+    frame,
+    merkle_digest,
+)
 from pytest_taskcache.digests.values.stream import (
     END,
     HEADER,
@@ -31,8 +42,7 @@ from pytest_taskcache.digests.values.stream import (
     Sink,
     StreamPickler,
 )
-from pytest_taskcache.digests.values.terms import Anchors, RefusedError, Scope
-from pytest_taskcache.digests.values.type_names import shown_name
+from pytest_taskcache.digests.values.terms import Anchors, RefusedError, Scope, shown_name
 from pytest_taskcache.errors import UndigestableError
 
 _LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes, bytearray})
@@ -56,12 +66,11 @@ _BYTEARRAY_OBJECTS: Final = 8
 one less for an empty one, which it calls without any."""
 
 
-def walk(value: object, path: str, anchors: Anchors | None) -> str:
-    """The digest of any digestable value, 32 hexadecimal digits.
+def walk(value: object, path: str, exploration: Exploration) -> str:
+    """The digest of any digestable value, 32 hexadecimal digits, by an exploration of its own.
 
     Raises UndigestableError with the place of the first part that has none.
     """
-    exploration = Exploration(anchors)
     root = exploration.explore(value, path)
     if isinstance(root, bytes):
         if not exploration.exact_only:
@@ -72,7 +81,7 @@ def walk(value: object, path: str, anchors: Anchors | None) -> str:
         if root.objects <= MAX_OBJECTS:
             return _stream(root)
     try:
-        return _merkle(root, exploration)
+        return merkle_digest(root, exploration.finished, exploration.cyclic)
     except TooUniformError:
         raise UndigestableError(
             path, shown_name(type(value)), "the members of its cycle are too many and too alike"
@@ -138,7 +147,7 @@ class Exploration(Scope):
         shape = _NATIVE.get(kind)
         self.exact_only = self.exact_only or shape in _UNORDERED
         if shape is None:
-            _, content = REDUCTIONS[kind](value, self)
+            _, content = REDUCERS[kind](value, self)
             node = Node(Shape.TERM, value, content)
             self._trail.append((node, iter(content)))
         elif written := self._write_flat(value, shape):
@@ -259,25 +268,78 @@ def _tuple(children: list[Token]) -> list[Token]:
     return [b"(", *children, b"t"]
 
 
-def _merkle(root: Node, exploration: Exploration) -> str:
-    digests: dict[Node, bytes] = {}
+_LONGEST_KEY: Final = 40
 
-    def text(child: Token) -> bytes:
-        return frame(child) if isinstance(child, bytes) else b"#" + digests[child]
+_ATTRIBUTES: Final = "attributes"
+"""The part is a dict of attributes: its keys are shown as ``.name``."""
 
-    if exploration.cyclic:
-        for component in strong_components(root):
-            if len(component) > 1 or component[0] in component[0].children:
-                digests.update(refine(component, text))
-            else:
-                digests[component[0]] = _digest(component[0], text)
-    else:
-        for node in exploration.finished:
-            digests[node] = _digest(node, text)
-    return xxh3_128_hexdigest(b"merkle" + digests[root])
+_PARTS: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
+    "instance": {3: ("", _ATTRIBUTES)},
+    "reduced": {4: ("", _ATTRIBUTES)},
+    "local class": {3: ("", _ATTRIBUTES)},
+    "namespace": {1: ("", _ATTRIBUTES)},
+    "pydantic": {2: ("", _ATTRIBUTES), 4: ("", _ATTRIBUTES)},
+    "function source": {
+        3: (".__defaults__", ""),
+        4: (".__kwdefaults__", ""),
+        5: (".<closure>", _ATTRIBUTES),
+    },
+    "method": {1: (".__self__", ""), 2: (".__func__", "")},
+    "partial": {2: (".func", ""), 3: (".args", ""), 4: (".keywords", "")},
+    "hasher": {2: (".<hasher>", "")},
+    "enum": {3: (".value", "")},
+    "array of objects": {3: (".flat", "")},
+}
 
 
-def _digest(node: Node, text: Callable[[Token], bytes]) -> bytes:
-    if node.shape is Shape.FLAT:
-        return xxh3_128_digest(Shape.FLAT.value + node.written)
-    return xxh3_128_digest(compose(node.shape, [text(child) for child in node.children]))
+def locate(trail: Sequence[Node]) -> str:
+    """The path from the outermost node to the child that the innermost could not add."""
+    text = ""
+    style = ""
+    for depth, node in enumerate(trail, 1):
+        index = len(node.children) - (depth < len(trail))
+        step, style = _step(node, index, style)
+        text += step
+    return text
+
+
+def _step(node: Node, index: int, style: str) -> tuple[str, str]:
+    match node.shape:
+        case Shape.TERM:
+            return _part(node.content, index)
+        case Shape.DICT:
+            key = list(node.content)[index // 2]
+            if index % 2 == 0:
+                return f".keys()[{index // 2}]", ""
+            if style == _ATTRIBUTES:
+                return f".{key}", ""
+            return f"[{_shown(key)}]", ""
+        case Shape.UNORDERED | Shape.FROZEN:
+            return "[*]", ""
+        case _:
+            # state may be a pair of dicts, of attributes and of slots
+            return ("", style) if style == _ATTRIBUTES else (f"[{index}]", "")
+
+
+def _part(content: Sequence[object], index: int) -> tuple[str, str]:
+    kind = str(content[0])
+    if kind.startswith(("dataclass ", "attrs ")):
+        if kind.endswith(" by name"):
+            return "", _ATTRIBUTES
+        names = kind[kind.index("(") + 1 : -1].split(", ")
+        return f".{names[index - 1]}", ""
+    if kind == "namedtuple" and index > 3:
+        fields = content[2]
+        return (f".{fields[index - 4]}" if isinstance(fields, tuple) else ""), ""
+    if index == 1 and isinstance(content[1], type):
+        # a local class counts by its content
+        return ".__class__", ""
+    return _PARTS.get(kind, {}).get(index, ("", ""))
+
+
+def _shown(key: object) -> str:
+    if type(key) not in {str, bytes, int, float, bool, type(None)}:
+        # the repr of anything else is the user's code
+        return f"<{type(key).__name__}>"
+    text = repr(key)
+    return text if len(text) <= _LONGEST_KEY else text[:_LONGEST_KEY] + "..."

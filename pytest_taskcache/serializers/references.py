@@ -1,0 +1,387 @@
+"""What a pickle refers to besides data: code, modules, singletons and paths.
+
+    value                                  in the pickle
+    Colour.RED, json.dumps, models.Order   by name: the very objects come back
+    lib.MISSING, made by object()          by the module and the name that hold it
+    lambda x: x + n                        by value: byte code, defaults, cells; its globals are
+                                           those of its module, as they are when it comes back
+    object() that nobody holds             refused: another object would come back
+    a class local to a function            refused: another type would come back
+
+What is stored by value rests on its source, and so does an instance on the methods that pickle
+and unpickle it: they are reported as held.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+import io
+import marshal
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import PurePath
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from pytest_taskcache.digests.values.sentinels import held_ids, place_of
+from pytest_taskcache.digests.values.sources import is_installed
+from pytest_taskcache.digests.values.terms import is_importable
+
+BufferCallback: TypeAlias = Callable[[pickle.PickleBuffer], bool]
+
+AMBIGUOUS: Final = frozenset({"__main__", "conftest"})
+"""Module names that mean different files in different runs, or at different times of one."""
+
+
+class RefusedValueError(pickle.PicklingError):
+    """A value that would come back as something else, whichever pickler writes it."""
+
+
+class CopyNeededError(pickle.PicklingError):
+    """A value that only cloudpickle writes."""
+
+
+class References:
+    """Gathers what one value refers to while it is pickled; ``reduce`` is a pickler's
+    ``reducer_override``. ``copies`` says that the pickler is cloudpickle's.
+
+    ``found`` says that there is any of it: ``held`` is code by file and qualified name,
+    ``ambiguous`` are modules that go by an ambiguous name, ``paths`` the path objects.
+    ``uncertain`` says that code of the value's authors runs when it comes back, which may fail.
+    """
+
+    def __init__(self, copies: bool = False) -> None:
+        self.copies = copies
+        self.found = False
+        self.held: set[tuple[str, str]] = set()
+        self.ambiguous: set[str] = set()
+        self.paths: list[str] = []
+        self.uncertain = False
+        self._makers: list[FunctionType] = []
+        self._made = False
+        self._held_ids: frozenset[int] | None = None
+
+    def reduce(self, value: Any) -> Any:
+        """The reduction of a value, NotImplemented where pickle's own is right. Raises
+        RefusedValueError and CopyNeededError."""
+        kind = type(value)
+        rule = _rules.get(kind, _undecided)
+        if rule is None:
+            return NotImplemented
+        if rule is _undecided:
+            rule = _rule_of(kind)
+            if is_importable(kind):
+                # a local class is decided each time, so that the table keeps none of them alive
+                _rules[kind] = rule
+            if rule is None:
+                return NotImplemented
+        return rule(self, value)
+
+    def held_code(self) -> tuple[tuple[str, str], ...]:
+        """``held`` in order; with functions that are referred to by name, if some of them may
+        make the instances that they stand beside."""
+        if self._made:
+            for function in self._makers:
+                self._hold(function)
+        return tuple(sorted(self.held))
+
+    def _hold(self, function: FunctionType) -> None:
+        if not is_installed(function.__module__):
+            code = function.__code__
+            self.found = True
+            self.held.add((os.path.abspath(code.co_filename), code.co_qualname))
+
+    def _name(self, module: str) -> None:
+        if module in AMBIGUOUS:
+            self.found = True
+            self.ambiguous.add(module)
+
+    def by_copy(self) -> Any:
+        """NotImplemented where cloudpickle is at work; raises CopyNeededError elsewhere."""
+        if self.copies:
+            return NotImplemented
+        raise CopyNeededError
+
+    def add_class(self, cls: type) -> Any:
+        """By name; a copy only of what compares equal to its original."""
+        if _is_reachable(cls):
+            self._name(cls.__module__)
+            return NotImplemented
+        if cls.__module__ == "builtins":
+            return NotImplemented
+        if not (cls.__bases__ == (tuple,) and hasattr(cls, "_fields")):
+            raise RefusedValueError(
+                f"class {cls.__module__}.{cls.__qualname__} cannot be found under this name when "
+                f"it is read back, and a copy would be another type; define it at the top level of "
+                f"a module"
+            )
+        return self.by_copy()
+
+    def add_function(self, function: FunctionType) -> Any:
+        """By name where that leads to it, else by value, with its module's present globals."""
+        name = function.__module__
+        if _is_reachable(function):
+            self._name(name)
+            self._makers.append(function)
+            return NotImplemented
+        self._hold(function)
+        module = sys.modules.get(name) if isinstance(name, str) else None
+        if module is None or vars(module) is not function.__globals__:
+            return self.by_copy()  # compiled from text: its globals are its own
+        self._name(name)
+        code = function.__code__
+        moves = code.co_filename == getattr(module, "__file__", None)
+        made = (name, marshal.dumps(code), moves, function.__name__, function.__closure__)
+        state = {name: value for name in _STATE if (value := getattr(function, name, None))}
+        return _make_function, made, (state, vars(function)), None, None, _set_function
+
+    def add_cell(self, cell: CellType) -> Any:
+        """By content, which may lead back to it, and is shared by those that share the cell."""
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            return CellType, ()  # never assigned, or deleted
+        return CellType, (), (content,), None, None, _set_cell
+
+    def add_module(self, module: ModuleType) -> Any:
+        """By name."""
+        if sys.modules.get(module.__name__) is not module:
+            return self.by_copy()
+        self._name(module.__name__)
+        return import_module, (module.__name__,)
+
+    def add_path(self, path: PurePath) -> Any:
+        """As pickle does; that it is a path is noted."""
+        self.found = True
+        self.paths.append(str(path))
+        return NotImplemented
+
+    def add_bare_object(self, value: object) -> Any:
+        """By the module and name that hold it."""
+        return self._by_place(value, None) or _refuse(
+            "a bare object() that no module holds would come back as another one; make it a global "
+            "of a module, or an enum's member"
+        )
+
+    def _by_place(self, value: object, state: object) -> Any:
+        place = place_of(value)
+        if place is None:
+            return None
+        self._name(place.module)
+        return _held_object, (*place, state)
+
+    def add_instance(self, value: Any, facts: Facts) -> Any:
+        """As pickle does, but for a singleton."""
+        self.uncertain = self.uncertain or facts.uncertain
+        for function in facts.picklers:
+            self._hold(function)
+            self._made = True
+        return self.add_singleton(value) if facts.singleton else NotImplemented
+
+    def add_singleton(self, value: Any) -> Any:
+        """By the module and name that hold it, if any do and it is at most a few texts."""
+        if self._held_ids is None:
+            # one look at all modules serves the thousands of instances that a value may have
+            self._held_ids = held_ids()
+        if id(value) in self._held_ids:
+            state = value.__getstate__()
+            # what its slots hold stands beside what its dict holds
+            parts = state if type(state) is tuple else (state,)
+            if all(
+                part is None or (type(part) is dict and set(map(type, part.values())) <= {str})
+                for part in parts
+            ):
+                return self._by_place(value, state) or NotImplemented
+        return NotImplemented
+
+
+_Rule: TypeAlias = Callable[[References, Any], Any] | None
+
+_STATE = (
+    *("__defaults__", "__kwdefaults__", "__annotations__", "__doc__", "__qualname__"),
+    *("__module__", "__type_params__"),
+)
+
+
+def _make_function(
+    module: str, code: bytes, moves: bool, name: str, closure: tuple[CellType, ...] | None
+) -> FunctionType:
+    found = import_module(module)
+    made: CodeType = marshal.loads(code)
+    if moves and isinstance(found.__file__, str):
+        made = _moved(made, found.__file__)
+    return FunctionType(made, vars(found), name, None, closure)
+
+
+def _moved(code: CodeType, file: str) -> CodeType:
+    """The code as of the module's file here: its record may come from another checkout."""
+    if code.co_filename == file:
+        return code
+    constants = tuple(
+        _moved(each, file) if isinstance(each, CodeType) else each for each in code.co_consts
+    )
+    return code.replace(co_filename=file, co_consts=constants)
+
+
+def _set_function(function: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    attributes, own = state
+    for name, value in attributes.items():
+        setattr(function, name, value)
+    vars(function).update(own)
+
+
+def _set_cell(cell: CellType, state: tuple[object]) -> None:
+    cell.cell_contents = state[0]
+
+
+def _held_object(module: str, name: str, state: object) -> object:
+    found: object = getattr(import_module(module), name)
+    if state is not None and found.__getstate__() != state:
+        raise pickle.UnpicklingError(f"{module}.{name} is no longer what it was")
+    return found
+
+
+def _is_reachable(named: Any) -> bool:
+    """Whether a class or function is found under its own module and qualified name."""
+    found: object = sys.modules.get(named.__module__) if isinstance(named.__module__, str) else None
+    for name in named.__qualname__.split("."):
+        found = getattr(found, name, None)
+        if found is None:
+            return False
+    return found is named
+
+
+# ------------------------------------------------------------- what a type's instances need
+
+
+class Facts(NamedTuple):
+    """What instances of a class need to come back.
+
+    ``singleton``: one that a module holds is known by nothing but its identity. ``uncertain``:
+    code of its authors runs then. ``picklers``: the functions of the project that do.
+    """
+
+    singleton: bool
+    uncertain: bool
+    picklers: tuple[FunctionType, ...]
+
+
+_PICKLING = (
+    *("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__"),
+    *("__getnewargs__", "__getnewargs_ex__"),
+)
+_CALLED = (*_PICKLING, "__getattr__", "__getattribute__", "__setattr__")
+_FILLING: Final[dict[type, tuple[str, ...]]] = {
+    list: ("append", "extend"),
+    dict: ("__setitem__",),
+    set: ("__init__",),
+    BaseException: ("__init__",),
+}
+"""What a subclass is filled with as it comes back: cls(*args) for an exception, which an __init__
+of its own may not take."""
+_TRUSTED = sys.stdlib_module_names | {"attr", "numpy", "pandas", "polars", "pyarrow", "pydantic"}
+"""Packages whose own methods are known to bring back what they stored."""
+
+
+def _rule_of(kind: type) -> _Rule:
+    exact = _EXACT.get(kind)
+    if exact is not None:
+        return exact
+    if issubclass(kind, type):
+        return References.add_class
+    if issubclass(kind, PurePath):
+        return References.add_path
+    if issubclass(kind, enum.Enum):
+        return None
+    facts = Facts(
+        _is_plain(kind) and kind.__eq__ is object.__eq__,
+        *_hooks(kind),
+    )
+    if not (facts.uncertain or facts.picklers):
+        return References.add_singleton if facts.singleton else None
+    return lambda references, value: references.add_instance(value, facts)
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether pickle reads instances by their attributes alone."""
+    plain: Any = object
+    return (
+        kind.__reduce_ex__ is plain.__reduce_ex__
+        and kind.__reduce__ is plain.__reduce__
+        and kind.__getstate__ is plain.__getstate__
+        and kind not in copyreg.dispatch_table
+        and kind.__itemsize__ == 0
+    )
+
+
+def _hooks(kind: type) -> tuple[bool, tuple[FunctionType, ...]]:
+    names = _CALLED + tuple(
+        name for base, names in _FILLING.items() if issubclass(kind, base) for name in names
+    )
+    found = [
+        (name, hook)
+        for base in kind.__mro__
+        for name in names
+        if isinstance(hook := vars(base).get(name), FunctionType | staticmethod)
+        and not _is_trusted(hook)
+    ]
+    functions = (getattr(hook, "__func__", hook) for name, hook in found if name in _PICKLING)
+    picklers = tuple(each for each in functions if isinstance(each, FunctionType))
+    return bool(found) or kind in copyreg.dispatch_table, picklers
+
+
+def _is_trusted(hook: Any) -> bool:
+    function = getattr(hook, "__func__", hook)
+    names = getattr(function, "__globals__", {})
+    # what namedtuple compiles says so in the name of its module
+    root = str(names.get("__name__", "")).partition(".")[0]
+    return root in _TRUSTED or root.startswith("namedtuple_")
+
+
+def _refuse(reason: str) -> Any:
+    raise RefusedValueError(reason)
+
+
+def _refuse_view(references: References, value: object) -> Any:
+    return _refuse("a memoryview would come back as bytes; return bytes(view)")
+
+
+def _refuse_text_file(references: References, value: io.TextIOWrapper) -> Any:
+    if value in (sys.stdin, sys.stdout, sys.stderr):
+        return references.by_copy()
+    return _refuse(f"an open file ({value.name}) would come back as a copy of its text")
+
+
+_EXACT: Final[dict[type, Callable[[References, Any], Any]]] = {
+    object: References.add_bare_object,
+    FunctionType: References.add_function,
+    CellType: References.add_cell,
+    ModuleType: References.add_module,
+    memoryview: _refuse_view,
+    io.TextIOWrapper: _refuse_text_file,
+}
+
+
+def _undecided(references: References, value: object) -> Any:
+    raise AssertionError("a rule is decided before it is used")
+
+
+_rules: dict[type, _Rule] = {**_EXACT}
+"""Rules by type, None where pickle's own way is right."""
+
+
+def copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: References) -> Any:
+    """Cloudpickle's pickler, less what would come back as something else. The only place that
+    imports cloudpickle; it is called when a value needs it."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
+        def reducer_override(self, obj: Any) -> Any:
+            reduced = references.reduce(obj)
+            return super().reducer_override(obj) if reduced is NotImplemented else reduced
+
+    return Pickler(file, protocol=5, buffer_callback=buffer_callback)
