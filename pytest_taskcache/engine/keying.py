@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.targets import target_name
 from pytest_taskcache.engine.validators import Present
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
-from pytest_taskcache.fingerprint.functions import digest_function
 from pytest_taskcache.model.decision import Fault, Uncacheable
 from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.policies.algebra import Declined

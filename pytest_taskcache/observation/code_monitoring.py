@@ -3,7 +3,8 @@
 Only first-party code is watched: it is found when it is executed, or made into a function, for
 which there are audit events. Each code object tells once that it starts (and once per place
 where it resumes), is then disabled, and enabled again when a window opens. No steady cost was
-measured on 3.12.1 and 3.13.0; about 0.7 µs per distinct function and window, none for the runner's and third-party functions.
+measured on 3.12.1 and 3.13.0; about 0.7 µs per distinct function and window, none for the
+runner's and third-party functions.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pytest_taskcache.code.reach import HiddenState, Log, Reached, affected
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, Import, diff
+from pytest_taskcache.code.reach import HiddenState, Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind
 from pytest_taskcache.observation.code_log import (
     LOADED,

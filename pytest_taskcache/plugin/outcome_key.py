@@ -12,11 +12,11 @@ import pytest
 import xxhash
 from _pytest.doctest import DoctestItem
 
+from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.functions import digest_function
 from pytest_taskcache.model.dependency import ABSENT, Kind, Observed
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part

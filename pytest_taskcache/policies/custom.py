@@ -8,9 +8,9 @@ from typing import ClassVar, TypeAlias
 
 import xxhash
 
+from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.fingerprint.functions import digest_function
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.policies.algebra import CachePolicy, Declined
 from pytest_taskcache.policies.context import TaskContext

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
+from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.fingerprint.functions import digest_function
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.policies.algebra import CachePolicy, Component

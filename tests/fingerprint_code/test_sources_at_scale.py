@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 
 import pytest
-
-from pytest_taskcache.digests.present import Present
 from pytest_taskcache.fingerprint.closure import reachable_source
 from pytest_taskcache.fingerprint.qualnames import function_key
 from pytest_taskcache.fingerprint.skeleton import parse_module
 from pytest_taskcache.fingerprint.syntax import Writer
+
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import ABSENT, Kind
 
 LIBRARY = Path(os.__file__).parent

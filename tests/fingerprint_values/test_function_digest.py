@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.fingerprint.functions import digest_function
 
 Load = Callable[[str], ModuleType]
 

@@ -11,7 +11,7 @@ import types
 import pytest
 from observed_project import Project, named
 
-from pytest_taskcache.model.dependency import Kind, Observed
+from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation import code_tracing
 
 MONITORED = sys.version_info >= (3, 12)

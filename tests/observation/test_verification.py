@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from observed_project import Project, named
+from pytest_taskcache.observation.traces import Traces
 
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
-from pytest_taskcache.observation.traces import Traces
 
 
 class Counting:

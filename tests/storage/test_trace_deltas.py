@@ -7,11 +7,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from pytest_taskcache.observation.traces import digest_of
 
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.traces import digest_of
 from pytest_taskcache.storage.local.deltas import Base, added_by, applied
 from pytest_taskcache.storage.local.storage import LocalStorage
 

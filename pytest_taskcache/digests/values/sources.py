@@ -47,14 +47,14 @@ def _is_installed_file(origin: str) -> bool:
 def source_digest(function: FunctionType) -> str:
     """The digest of a function's identity and source; of a wrapper, of what it wraps."""
     # the model of the code is imported where a project's function is met, not for plain data
-    from pytest_taskcache.fingerprint.source import function_source_digest
+    from pytest_taskcache.code.function_source import function_source_digest
 
     return function_source_digest(function)
 
 
 def code_digest(code: CodeType) -> str:
     """The digest of a code object: instructions, constants and names, but no line numbers."""
-    from pytest_taskcache.fingerprint.source import code_digest as digest
+    from pytest_taskcache.code.function_source import code_digest as digest
 
     return digest(code)
 

@@ -13,7 +13,7 @@ from types import FunctionType, ModuleType
 
 import pytest
 
-from pytest_taskcache.fingerprint.source import (
+from pytest_taskcache.code.function_source import (
     code_digest,
     function_source_digest,
     is_current,
@@ -194,7 +194,7 @@ def test_functions_without_source_count_by_code() -> None:
 def test_digest_of_code_is_the_same_in_every_process() -> None:
     """String hashing, and so the order of constant sets, does not leak into a digest."""
     program = (
-        "from pytest_taskcache.fingerprint.source import code_digest\n"
+        "from pytest_taskcache.code.function_source import code_digest\n"
         'print(code_digest(compile(\'x in {"a", "b", "c", (1, "d")}\', \'f\', \'eval\')))'
     )
     digests = {

@@ -1,1 +1,0 @@
-"""Digests of things as they are now: values, source, files, environment, packages."""
