@@ -69,7 +69,7 @@ def test_least_recently_used_go_first(storage: LocalStorage) -> None:
 
 def test_inline_values_count_too(storage: LocalStorage) -> None:
     """A cache of nothing but small values is bounded as well."""
-    variants = [variant_of(f"k{n}", result=result_of(bytes([n % 256]) * 4000)) for n in range(400)]
+    variants = [variant_of(f"k{n}", result=result_of(os.urandom(4000))) for n in range(400)]
     storage.write_records(variants)
     assert storage.size() > 1_000_000
     storage.prune()

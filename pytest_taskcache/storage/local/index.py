@@ -196,6 +196,7 @@ class Index:
             files = [f"{self.directory / NAME}{suffix}" for suffix in ("", "-wal")]
             before = Descriptors(files).numbers()
             connection = self._connect_to(self.directory)
+            schema.version_of(connection)  # opens the log too
             # Not those of others in this process, who may close theirs; the shared memory has one
             # descriptor for all of them.
             self._descriptors = Descriptors([*files, f"{files[0]}-shm"], before)
