@@ -20,6 +20,7 @@ from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import MissingExtraError, StorageError
 from pytest_taskcache.locking.by_name import lock_manager_for
+from pytest_taskcache.locking.file import IndexLocks
 from pytest_taskcache.locking.settled import Settled
 from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.event import Event, Faulted
@@ -29,7 +30,7 @@ from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import LockManager, Observer, Shelf
 from pytest_taskcache.storage.local import LocalStorage
-from pytest_taskcache.transactions.staging import Run, RunLock, Staging
+from pytest_taskcache.transactions.staging import Run, Staging
 
 if TYPE_CHECKING:
     from pytest_taskcache.config.tiered_storages import Terms
@@ -77,7 +78,6 @@ class Composed:
     storages: StorageFactory
     managers: LockManagers
     surroundings: Surroundings
-    lock: RunLock | None = None
 
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Awaits uploads (bounded), notes what was used, evicts what is too much, and closes
@@ -97,8 +97,6 @@ class Composed:
             engine.close()
             self.managers.close()
             self.storages.close()
-            if self.lock is not None:
-                self.lock.release()
             self.local.close()
 
     def _drain(self, on_progress: Callable[[int, int], None] | None) -> None:
@@ -136,6 +134,7 @@ def compose(
         notices.tell(Faulted(reason))
 
     reading = settings.mode is Mode.READ
+    idle = reading or settings.mode is Mode.OFF
     run = surroundings.run
     local = LocalStorage(
         surroundings.directory,
@@ -144,16 +143,20 @@ def compose(
         create=not reading,
         on_fault=on_fault,
         run=run.id,
+        leads=surroundings.controller and not idle,
     )
-    staging = Staging(local.records, run)
-    idle = reading or settings.mode is Mode.OFF
-    lock = staging.lock() if surroundings.controller and not idle else None
-    if lock is not None:
-        lock.acquire()
+    staging = Staging(local.records, run, local.run_lock)
+    mode = settings.mode
+    if not idle:
         try:
-            staging.sweep()
+            local.open()
+            if local.readonly:
+                # There is a cache, on a file system that cannot be written: it is read.
+                mode = Mode.READ if mode is Mode.READ_WRITE else Mode.OFF
+                reading = True
+            elif surroundings.controller:
+                staging.sweep()
         except StorageError:
-            lock.release()
             local.close()
             raise
     surroundings.fingerprints.keep_on(local.shelf)
@@ -183,7 +186,7 @@ def compose(
 
     storages = StorageFactory(surroundings.root, local, settings, terms, on_fault)
     managers = LockManagers(
-        surroundings.directory / "locks",
+        files=lambda: IndexLocks(local.index, run.id, staging.hold),
         names=lambda: storages.names,
         settle=lambda: storages.flush(FLUSH_SECONDS),
         tell=notices.tell,
@@ -204,21 +207,18 @@ def compose(
         lock_manager=None if reading else managers.resolve(settings.lock_manager or "file"),
         isolation=settings.isolation,
         several_workers=surroundings.several_workers,
-        mode=settings.mode,
+        mode=mode,
         refresh=settings.refresh,
         versions=(("python", platform.python_version()), ("taskcache", __version__)),
     )
     engine = Engine(parts, observers)
     notices.deliver(engine.notify)
-    return Composed(engine, local, storages, managers, surroundings, lock)
+    return Composed(engine, local, storages, managers, surroundings)
 
 
 def _part(local: LocalStorage, blob: Blob) -> bytes | None:
     """A shared part of a trace, from the local storage; None if it is lost."""
     try:
-        if blob.size < 0:  # DEV
-            path = local.directory / "results" / blob.digest[:2] / blob.digest
-            return path.read_bytes() if path.exists() else None
         data = local.read_result(blob.digest, blob.size)
     except StorageError:
         return None
@@ -252,13 +252,13 @@ def _default_route(settings: Settings, storages: StorageFactory) -> Route:
 
 @dataclass
 class LockManagers:
-    """Lock managers by spec or name, each made once; ``file`` ones in a directory of the cache.
+    """Lock managers by spec or name, each made once. ``files()`` makes that of the cache directory.
 
     ``settle()`` is called before a lease that others than this run's workers may wait for is
     given back. One whose library is not installed is replaced by files, which ``tell`` hears.
     """
 
-    directory: Path
+    files: Callable[[], LockManager]
     names: Callable[[], Mapping[str, str]] = dict
     settle: Callable[[], None] = lambda: None
     tell: Callable[[Event], None] = lambda event: None
@@ -282,13 +282,15 @@ class LockManagers:
             manager.close()
 
     def _named(self, spec: str) -> LockManager:
+        if spec == "file":
+            return self.files()
         try:
-            manager = lock_manager_for(spec, directory=self.directory)
+            manager = lock_manager_for(spec)
         except MissingExtraError as error:
             text = f"{error}; only runs in this checkout exclude each other"
             self.tell(Faulted("lock manager not available", text))
-            return lock_manager_for("file", directory=self.directory)
-        return manager if spec in ("file", "memory") else self._settled(manager)
+            return self.files()
+        return manager if spec == "memory" else self._settled(manager)
 
     def _settled(self, manager: LockManager) -> LockManager:
         return Settled(manager, self.settle)

@@ -42,7 +42,14 @@ class XdistHooks:
     def pytest_configure_node(self, node: Any) -> None:
         """Before a worker starts: tells it the run, which the controller keeps alive."""
         run = self._session.run()
-        if self._session.engine is not None:
+        engine = self._session.engine
+        if engine is not None:
+            try:
+                engine.staging.hold()
+            except StorageError as fault:
+                self._session.notify(
+                    Faulted(f"{fault.operation} failed: {fault.reason}", str(fault))
+                )
             node.workerinput[_FIELD] = {"run": run.id, "started": run.started}
 
     @pytest.hookimpl(optionalhook=True)

@@ -1,23 +1,71 @@
-"""What becomes of staged entries when one of their claimants ends.
+"""What becomes of staged entries when one of their claimants ends: rules over a graph, no I/O.
 
-Runs inside one write transaction of the index. An entry is *in use* while it, or one that derives
-from it, is claimed. It is *approved* once a passing claimant used it, directly or through what
-derives from it, and it commits as soon as no ``held`` entry among itself and its sources is still
-in use. It is *poisoned*, and so is all that derives from it, when a user of a held entry failed.
-It is *decided* from the moment its commit to a remote storage begins; nothing changes it then.
+Worked example, with a fixture whose value needs *all* its users to pass (``held``)::
+
+    fix   F stages it, held            open
+    own   t1 derives it from fix       open
+    t1 passes                          fix, own: approved; both wait, fix is in use
+    t2, a user of fix, passes          nothing changes
+    F ends                             fix: nobody uses it any more; fix and own commit
+    (or: t2 fails                      fix, own: poisoned; they go with their last user)
+
+An entry is *in use* while it, or one that derives from it, is claimed. It commits as soon as a
+passing claimant used it, directly or through what derives from it, and no held entry among itself
+and its sources is still in use.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import assert_never
 
-from pytest_taskcache.storage.local import staged
-from pytest_taskcache.storage.local.atoms import marks
-from pytest_taskcache.storage.local.staged import Standing
+from pytest_taskcache.storage.local.staged import Node
+
+
+class State(StrEnum):
+    """How a staged entry stands. Readers of the run see those in ``VISIBLE``."""
+
+    OPEN = "open"
+    HIDDEN = "hidden"
+    """Its producer failed or ended: kept for those who use it already."""
+    APPROVED = "approved"
+    """A passing claimant used it; it waits for the other users of a held entry."""
+    WAITING = "waiting"
+    """Approved, and hidden since."""
+    POISONED = "poisoned"
+    """A user of a held entry failed; never to be committed."""
+    CONDEMNED = "condemned"
+    """Poisoned, and hidden since."""
+    COMMITTING = "committing"
+    """Its commit to a remote storage has begun; nothing changes it any more."""
+    RETAINED = "retained"
+    """Kept for a retry of the test that failed, whichever run that is in."""
+
+
+_STATES = frozenset(State)
+VISIBLE = (State.OPEN, State.APPROVED, State.POISONED, State.COMMITTING)
+_APPROVED = (State.APPROVED, State.WAITING)
+_POISONED = (State.POISONED, State.CONDEMNED)
+_UNDECIDED = (State.OPEN, State.HIDDEN)
+_HIDE = {
+    State.OPEN: State.HIDDEN,
+    State.APPROVED: State.WAITING,
+    State.POISONED: State.CONDEMNED,
+}
+_APPROVE = {
+    State.OPEN: State.APPROVED,
+    State.HIDDEN: State.WAITING,
+    State.RETAINED: State.WAITING,
+}
+_POISON = {
+    State.OPEN: State.POISONED,
+    State.APPROVED: State.POISONED,
+    State.HIDDEN: State.CONDEMNED,
+    State.WAITING: State.CONDEMNED,
+    State.RETAINED: State.CONDEMNED,
+}
 
 
 class Verdict(Enum):
@@ -31,144 +79,120 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which entries commit and which go now, and how many approved ones go on waiting."""
+    """Which entries commit, go, or are retained for a retry now, and how many approved ones of
+    the claimants go on waiting. The others' new states are in the graph."""
 
-    commit: tuple[Standing, ...]
-    drop: frozenset[bytes]
-    waiting: int
+    commit: tuple[Node, ...] = ()
+    drop: frozenset[bytes] = frozenset()
+    retained: frozenset[bytes] = frozenset()
+    waiting: int = 0
+
+
+class Graph:
+    """Staged entries by id, with all whose fate may depend on one another."""
+
+    def __init__(self, nodes: Mapping[bytes, Node]) -> None:
+        self.nodes = nodes
+        self._users: dict[bytes, list[bytes]] = {id_: [] for id_ in nodes}
+        for node in nodes.values():
+            if node.state not in _STATES:
+                node.state = State.CONDEMNED  # damaged
+            for source in node.sources:
+                self._users[source].append(node.id)
+
+    def upstream(self, ids: Iterable[bytes]) -> list[Node]:
+        """Entries and what they derive from, transitively."""
+        return self._reach(ids, lambda id_: self.nodes[id_].sources)
+
+    def downstream(self, ids: Iterable[bytes]) -> list[Node]:
+        """Entries and what derives from them, transitively."""
+        return self._reach(ids, self._users.__getitem__)
+
+    def _reach(self, ids: Iterable[bytes], step: Callable[[bytes], Iterable[bytes]]) -> list[Node]:
+        seen: set[bytes] = set()
+        todo = list(ids)
+        while todo:
+            id_ = todo.pop()
+            if id_ in self.nodes and id_ not in seen:
+                seen.add(id_)
+                todo += step(id_)
+        return [self.nodes[id_] for id_ in self.nodes if id_ in seen]
+
+    def in_use(self) -> set[bytes]:
+        """The entries that anyone claims, and all that these derive from."""
+        return {n.id for n in self.upstream(n.id for n in self.nodes.values() if n.claimants)}
+
+    def claimed(self, claimants: Collection[bytes]) -> list[Node]:
+        """The entries that any of these claims."""
+        return [node for node in self.nodes.values() if node.claimants.intersection(claimants)]
 
 
 def conclude(
-    connection: sqlite3.Connection,
-    claimants: Collection[bytes],
-    verdict: Verdict,
-    *,
-    run: str,
-    retain_for: bytes = b"",
-    now: float = 0.0,
+    graph: Graph, claimants: Collection[bytes], verdict: Verdict, *, retains: bool = False
 ) -> Plan:
-    """Marks entries as the verdict says, takes back the claimants' claims, and returns what is
-    to be done about the entries this concerns."""
-    claimed = _ids_where(connection, "claims", "claimant", claimants, run)
-    produced = _ids_where(connection, "staged", "producer", claimants, run)
-    for claimant in claimants:
-        connection.execute("DELETE FROM claims WHERE claimant = ? AND run = ?", (claimant, run))
+    """Ends claimants: changes states as the verdict says, takes back the claims, and plans.
+    ``retains``: whether a retry may start from what a failed one computed for it."""
+    claimed = graph.claimed(claimants)
+    produced = [node for node in graph.nodes.values() if node.producer in claimants]
+    retained: frozenset[bytes] = frozenset()
     match verdict:
         case Verdict.PASSED:
-            concerned = staged.upstream(connection, claimed)
-            standing = staged.standings(connection, concerned).values()
-            if not any(e.held or e.poisoned or e.decided for e in standing):
-                # The common case, at a third of the cost: nobody else has a say.
-                return Plan(tuple(standing), frozenset(), 0)
-            _approve(connection, standing)
+            _change(graph.upstream(node.id for node in claimed), _APPROVE)
         case Verdict.FAILED:
-            concerned = claimed | produced
-            concerned |= _reject(connection, claimed, produced, retain_for, now)
+            own = [n for n in produced if retains and n.retryable and n.state in _UNDECIDED]
+            guilty = [node.id for node in claimed if node.held and node not in own]
+            _change(graph.downstream(guilty), _POISON)
+            retained = frozenset(node.id for node in own if node.state not in _POISONED)
+            _change(produced, _HIDE)
+            for id_ in retained:
+                # Out of the run's own affairs: a retry of this test decides about it.
+                graph.nodes[id_].state, graph.nodes[id_].held = State.RETAINED, False
         case Verdict.ENDED:
-            concerned = claimed | produced
-            staged.set_flag(connection, "hidden", produced)
+            _change(produced, _HIDE)
         case _:
             assert_never(verdict)
-    return resolve(connection, staged.upstream(connection, concerned))
+    for node in graph.nodes.values():
+        node.claimants -= set(claimants)
+    return plan(graph, {node.id for node in (*claimed, *produced)}, retained)
 
 
-def resolve(connection: sqlite3.Connection, concerned: Collection[bytes]) -> Plan:
-    """What is to be done about entries whose claims or flags have changed."""
-    standing = staged.standings(connection, concerned)
-    free: dict[bytes, bool] = {}
-
-    def is_free(id_: bytes) -> bool:
-        if id_ not in free:
-            free[id_] = not staged.in_use(connection, id_)
-        return free[id_]
-
+def plan(
+    graph: Graph, concerned: Collection[bytes], retained: frozenset[bytes] = frozenset()
+) -> Plan:
+    """What is to be done about a graph whose claims or states have changed."""
+    in_use = graph.in_use()
+    nodes = graph.nodes.values()
     # A held entry that nobody uses any more releases all that waited for it, or takes it along.
-    released = [
-        entry.id
-        for entry in standing.values()
-        if entry.held and not entry.decided
-        if is_free(entry.id)
+    failed = [
+        node.id
+        for node in nodes
+        if node.held and node.id not in in_use and node.state not in (*_APPROVED, State.COMMITTING)
     ]
-    failed = [id_ for id_ in released if standing[id_].poisoned or not standing[id_].approved]
-    if failed:
-        staged.set_flag(connection, "poisoned", _undecided(connection, failed))
-    if released:
-        standing = staged.standings(
-            connection, {*concerned, *staged.downstream(connection, released)}
-        )
-    commit, waiting = [], 0
-    for entry in standing.values():
-        if not entry.approved or entry.poisoned or entry.decided:
-            continue
-        sources = staged.standings(connection, staged.upstream(connection, [entry.id]))
-        if any(s.held and not s.decided and not is_free(s.id) for s in sources.values()):
-            waiting += 1
-        else:
-            commit.append(entry)
-    drop = frozenset(
-        entry.id
-        for entry in standing.values()
-        if (entry.poisoned or (entry.hidden and not entry.approved))
-        and not entry.decided
-        and not entry.retained_for
-        and is_free(entry.id)
+    _change(graph.downstream(failed), _POISON)
+    blocking = [n.id for n in nodes if n.held and n.id in in_use and n.state != State.COMMITTING]
+    blocked = {node.id for node in graph.downstream(blocking)}
+    drop = [
+        node.id
+        for node in nodes
+        if (node.state in _POISONED or node.state == State.HIDDEN) and node.id not in in_use
+    ]
+    waits = {node.id for node in nodes if node.state in _APPROVED and node.id in blocked}
+    return Plan(
+        tuple(n for n in nodes if n.state in _APPROVED and n.id not in blocked),
+        frozenset(drop),
+        retained,
+        len(waits.intersection(node.id for node in graph.upstream(concerned))),
     )
-    return Plan(tuple(commit), drop, waiting)
 
 
-def _ids_where(
-    connection: sqlite3.Connection,
-    table: str,
-    column: str,
-    claimants: Collection[bytes],
-    run: str,
-) -> set[bytes]:
-    names = list(claimants)
-    rows = connection.execute(
-        f"SELECT id FROM {table} WHERE {column} IN ({marks(names)}) AND run = ?", (*names, run)
-    )
-    return {id_ for (id_,) in rows}
+def hide(nodes: Iterable[Node]) -> None:
+    """Shows entries to no new readers."""
+    _change(nodes, _HIDE)
 
 
-def _approve(connection: sqlite3.Connection, standing: Collection[Standing]) -> None:
-    """Approves what is not poisoned. What is, a passing test had the use of, and no more."""
-    staged.set_flag(connection, "approved", [e.id for e in standing if not e.poisoned])
+def _change(nodes: Iterable[Node], step: Mapping[State, State]) -> None:
+    for node in nodes:
+        node.state = step.get(State(node.state), State(node.state))
 
 
-def _reject(
-    connection: sqlite3.Connection,
-    claimed: set[bytes],
-    produced: set[bytes],
-    retain_for: bytes,
-    now: float,
-) -> set[bytes]:
-    """Poisons the held entries a failed claimant used, and hides or retains those it produced;
-    all entries that were poisoned."""
-    standing = staged.standings(connection, claimed | produced)
-    own = {
-        id_
-        for id_ in produced
-        if retain_for and standing[id_].retryable
-        if not standing[id_].decided and not standing[id_].approved
-    }
-    guilty = [id_ for id_ in claimed if id_ in standing and standing[id_].held and id_ not in own]
-    poisoned = _undecided(connection, guilty)
-    staged.set_flag(connection, "poisoned", poisoned)
-    staged.set_flag(connection, "hidden", produced)
-    retained = {id_ for id_ in own if id_ not in poisoned and not standing[id_].poisoned}
-    for id_ in retained:
-        # Out of the run's own affairs from now on: a retry of this test decides about it.
-        connection.execute(
-            "UPDATE staged SET retained_for = ?, retained_at = ?, held = 0 WHERE id = ?",
-            (retain_for, now, id_),
-        )
-    return poisoned
-
-
-def _undecided(connection: sqlite3.Connection, ids: Collection[bytes]) -> set[bytes]:
-    """The entries and all that derive from them, but for those being committed."""
-    standing = staged.standings(connection, staged.downstream(connection, ids))
-    return {entry.id for entry in standing.values() if not entry.decided}
-
-
-__all__ = ["Plan", "Verdict", "conclude", "resolve"]
+__all__ = ["VISIBLE", "Graph", "Plan", "State", "Verdict", "conclude", "hide", "plan"]

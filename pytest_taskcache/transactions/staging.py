@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.local import runs, staged
-from pytest_taskcache.storage.local.atoms import chunked, marks
-from pytest_taskcache.storage.local.encoding import COLUMNS, Row, from_sql, to_sql
+from pytest_taskcache.storage.local.encoding import COLUMNS, chunked, from_sql, marks, to_sql
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.variants import Records, insert_refs
-from pytest_taskcache.transactions.settlement import Plan, Verdict, conclude, resolve
+from pytest_taskcache.transactions.settlement import (
+    VISIBLE,
+    Graph,
+    Plan,
+    State,
+    Verdict,
+    conclude,
+    hide,
+    plan,
+)
 
+_SHOWN = ", ".join(f"'{state}'" for state in VISIBLE)
 RETAINED_SECONDS = 7 * 86400.0
 """How long a failed test's inputs are kept for its retry."""
 
@@ -79,15 +88,22 @@ class Staging:
 
     Claimants are any strings that no two users share, by convention
     ``<worker>/<node id>#<attempt>`` and ``<worker>/fixture/...``. Every method is one transaction
-    and raises StorageError; then it did nothing. The run's lock must be held (``RunLock``) where
-    other processes share the index, or they take the run for dead.
+    and raises StorageError; then it did nothing. The run's controlling process gives the ``lock``
+    by which other processes see that the run lives; it is taken before anything is staged.
     """
 
-    def __init__(self, records: Records, run: Run) -> None:
+    def __init__(self, records: Records, run: Run, lock: RunLock | None = None) -> None:
         self.run = run
+        self._lock = lock
         self._records = records
         self._index = records.index
         self._seen = _Seen()
+
+    def hold(self) -> None:
+        """Makes the run visible to others as one that lives: to be called by its controlling
+        process before any other process of the run begins. Raises StorageError."""
+        if self._lock is not None:
+            self._lock.hold()
 
     # ----------------------------------------------------------------------- staging
 
@@ -99,19 +115,18 @@ class Staging:
 
         def work(connection: sqlite3.Connection) -> None:
             (row,) = self._records.rows(connection, [entry.variant])
-            standing = staged.standings(connection, sources).values()
             columns = (
                 self.run.id,
                 to_sql(entry.producer),
                 to_sql(entry.destination),
                 entry.held,
                 entry.retryable,
-                any(source.poisoned for source in standing),
+                _first_state(connection, sources),
                 *row,
             )
             cursor = connection.execute(
                 "INSERT OR IGNORE INTO staged"
-                f" (run, producer, destination, held, retryable, poisoned, {COLUMNS})"
+                f" (run, producer, destination, held, retryable, state, {COLUMNS})"
                 f" VALUES ({marks(columns)})",
                 columns,
             )
@@ -123,12 +138,9 @@ class Staging:
                 )
             self._claim(connection, [id_], claimant)
 
+        self.hold()
         self._records.write("stage", work, ())
         self._records.remember(entry.variant)
-
-    def commit_now(self, variants: Sequence[Variant]) -> None:
-        """Commits to this index what nobody needs to see before, without staging it."""
-        self._records.write_records(variants)
 
     def visible(self, keys: Collection[str], *, test: str = "") -> Mapping[str, tuple[Entry, ...]]:
         """The run's entries under each key that has any, newest first, but for hidden ones; and
@@ -149,7 +161,7 @@ class Staging:
                 self._seen.answers[key, test] = tuple(entries.get(key, ()))
             return {key: tuple(found) for key, found in entries.items()}
 
-        return self._index.read("read staged entries", work)
+        return self._records.read("read staged entries", work)
 
     def claim(self, ids: Collection[str], claimant: str) -> frozenset[str]:
         """Those of the ids that are still there, now claimed: they stay as long as the claim."""
@@ -159,6 +171,7 @@ class Staging:
         def work(connection: sqlite3.Connection) -> frozenset[str]:
             return self._claim(connection, [to_sql(id_) for id_ in ids], claimant)
 
+        self.hold()
         return self._index.write("claim staged entries", work)
 
     # ---------------------------------------------------------------------- settling
@@ -188,19 +201,20 @@ class Staging:
         rows = [to_sql(id_) for id_ in ids]
         name = to_sql(claimant)
 
-        def plan(connection: sqlite3.Connection) -> Plan:
+        def decide(connection: sqlite3.Connection) -> tuple[Graph, dict[bytes, str], Plan]:
+            graph, before = _load(connection, rows)
+            own = [graph.nodes[id_] for id_ in rows if id_ in graph.nodes]
+            for node in own:
+                node.claimants.discard(name)
+            hide(node for node in own if node.producer == name)
             for chunk in chunked(rows):
                 connection.execute(
                     f"DELETE FROM claims WHERE claimant = ? AND id IN ({marks(chunk)})",
                     (name, *chunk),
                 )
-                connection.execute(
-                    f"UPDATE staged SET hidden = 1 WHERE producer = ? AND id IN ({marks(chunk)})",
-                    (name, *chunk),
-                )
-            return resolve(connection, staged.upstream(connection, rows))
+            return graph, before, plan(graph, rows)
 
-        return self._carry_out(plan, publish) if rows else Settled()
+        return self._carry_out(decide, publish) if rows else Settled()
 
     def abandon(self, worker_prefix: str, *, publish: Publish | None = None) -> Settled:
         """Settles as FAILED all claimants ``<worker_prefix>/...`` of a worker that died while
@@ -217,42 +231,34 @@ class Staging:
             )
             return [claimant for (claimant,) in rows]
 
+        self._index.write(
+            "free the locks of a worker", lambda c: runs.forget_locks_of_the_dead(c, self.run.id)
+        )
         claimants = self._index.read("abandon a worker", work)
         return self._settle(claimants, Verdict.FAILED, publish, b"")
 
     # ------------------------------------------------------------------------- runs
 
-    def lock(self) -> RunLock | None:
-        """The lock that the run's controlling process must hold from now to its end; None where
-        the index is in memory, and so nobody else's."""
-        directory = self._index.directory
-        return None if directory is None else RunLock(directory, self.run.id)
-
     def sweep(self) -> int:
-        """Removes the staging and the pins of all dead runs, and what was retained for more
-        than a week; how many entries went."""
-        directory = self._index.directory
+        """Removes what dead runs left, and what was retained for more than a week; how many
+        entries went."""
         oldest = time.time() - RETAINED_SECONDS
-        count = self._records.write("sweep", lambda c: _forget_retained(c, before=oldest), ())
-        if directory is None:
-            return count
-        try:
-            for run in sorted(self._index.read("sweep", _runs) | runs.known_runs(directory)):
-                lock = None if run == self.run.id else runs.is_dead(directory, run)
-                if lock is None:
-                    continue
-                try:
-                    count += self._forget(run)
-                finally:
-                    lock.release(remove=True)
-        except OSError as error:
-            raise self._index.error("sweep", error) from error
-        return count
+
+        def outdated(connection: sqlite3.Connection) -> bool:
+            row = connection.execute(
+                "SELECT 1 FROM staged WHERE retained_at < ? LIMIT 1", (oldest,)
+            ).fetchone()
+            return row is not None
+
+        count = 0
+        if self._index.read("sweep", outdated):
+            count = self._records.write("sweep", lambda c: _forget_retained(c, before=oldest), ())
+        return count + runs.sweep(self._index, but=self.run.id)
 
     def end(self) -> int:
         """Removes what the run still has staged or pinned, but for what is retained; for the
         controlling process, last of all. How many entries went."""
-        return self._forget(self.run.id)
+        return self._records.write("sweep", lambda c: runs.forget(c, self.run.id), ())
 
     # -------------------------------------------------------------------- how it works
 
@@ -266,7 +272,8 @@ class Staging:
             connection.execute(
                 "INSERT OR IGNORE INTO claims (id, claimant, run)"
                 f" SELECT id, ?, ? FROM staged WHERE id IN ({marks(chunk)})"
-                " AND (retained_for != x'' OR (run = ? AND (hidden = 0 OR producer = ?)))",
+                f" AND (state = '{State.RETAINED}'"
+                f" OR (run = ? AND (state IN ({_SHOWN}) OR producer = ?)))",
                 (name, self.run.id, *chunk, self.run.id, name),
             )
             rows = connection.execute(
@@ -290,17 +297,17 @@ class Staging:
         found: dict[str, list[Entry]] = {}
         for chunk in chunked([to_sql(key) for key in keys]):
             rows = connection.execute(
-                f"SELECT producer, destination, held, retryable, {COLUMNS} FROM staged"
-                f" WHERE key IN ({marks(chunk)})"
-                " AND ((run = ? AND hidden = 0) OR (retained_for = ? AND retained_for != x''))"
+                f"SELECT producer, destination, held, retryable, seq, {COLUMNS} FROM staged"
+                f" WHERE key IN ({marks(chunk)}) AND ((run = ? AND state IN ({_SHOWN}))"
+                f" OR (state = '{State.RETAINED}' AND retained_for = ?))"
                 " ORDER BY created DESC, seq DESC",
                 (*chunk, self.run.id, to_sql(test)),
             ).fetchall()
             variants = {
                 variant.id: variant
-                for variant in self._records.decode(connection, [Row._make(r[4:]) for r in rows])
+                for variant in self._records.decode(connection, "staged", [r[4:] for r in rows])
             }
-            for producer, destination, held, retryable, id_, *_ in rows:
+            for producer, destination, held, retryable, _, id_, *_ in rows:
                 variant = variants.get(from_sql(id_))
                 if variant is None:
                     continue
@@ -326,43 +333,54 @@ class Staging:
         if not self._index.read("settle", lambda c: self._concerns(c, claimants, retain_for)):
             return Settled()
 
-        def plan(connection: sqlite3.Connection) -> Plan:
-            return conclude(
-                connection,
-                claimants,
-                verdict,
-                run=self.run.id,
-                retain_for=retain_for,
-                now=time.time(),
+        def decide(connection: sqlite3.Connection) -> tuple[Graph, dict[bytes, str], Plan]:
+            ids = staged.claimed_by(connection, self.run.id, claimants)
+            graph, before = _load(connection, ids, related=False)
+            if verdict is not Verdict.PASSED or not _is_simple(graph):
+                # Mostly not, and then nobody else has a say, at a third of the cost.
+                ids |= staged.produced_by(connection, self.run.id, claimants)
+                graph, before = _load(connection, ids)
+            found = conclude(graph, claimants, verdict, retains=bool(retain_for))
+            for claimant in claimants:
+                connection.execute(
+                    "DELETE FROM claims WHERE claimant = ? AND run = ?", (claimant, self.run.id)
+                )
+            connection.executemany(
+                "UPDATE staged SET retained_for = ?, retained_at = ?, held = 0 WHERE id = ?",
+                [(retain_for, time.time(), id_) for id_ in found.retained],
             )
+            return graph, before, found
 
         forgotten = retain_for if verdict is Verdict.PASSED else b""
-        return self._carry_out(plan, publish, forgotten)
+        return self._carry_out(decide, publish, forgotten)
 
     def _carry_out(
         self,
-        plan_in: Callable[[sqlite3.Connection], Plan],
+        decide: Callable[[sqlite3.Connection], tuple[Graph, dict[bytes, str], Plan]],
         publish: Publish | None,
         forgotten: bytes = b"",
     ) -> Settled:
         """Commits and drops as planned, in the transaction that the plan was made in; what goes
-        to other storages is decided there, published, and taken out in a second one."""
+        to other storages is marked there, published, and taken out in a second one."""
 
-        def decide(connection: sqlite3.Connection) -> tuple[Plan, list[Variant], int]:
-            plan = plan_in(connection)
+        def work(connection: sqlite3.Connection) -> tuple[Plan, list[Variant], int]:
+            graph, before, plan = decide(connection)
             staged.delete(connection, plan.drop)
             rows = staged.read_rows(connection, [entry.id for entry in plan.commit])
-            variants = self._records.decode(connection, rows)
-            if any(entry.destination for entry in plan.commit):
-                staged.set_flag(connection, "decided", [entry.id for entry in plan.commit])
-            else:
+            variants = self._records.decode(connection, "staged", rows)
+            local = not any(entry.destination for entry in plan.commit)
+            for entry in () if local else plan.commit:
+                entry.state = State.COMMITTING
+            if local:
                 staged.move(connection, plan.commit, time.time())
+            gone = {*plan.drop, *(entry.id for entry in plan.commit if local)}
+            staged.save(connection, before, graph.nodes, gone)
             dropped = len(plan.drop)
             if forgotten:
                 dropped += _forget_retained(connection, test=forgotten)
             return plan, variants, dropped
 
-        plan, variants, dropped = self._records.write("settle", decide)
+        plan, variants, dropped = self._records.write("settle", work)
         remote = {from_sql(e.id): from_sql(e.destination) for e in plan.commit if e.destination}
         if not remote:
             return Settled(tuple(variants), dropped, plan.waiting)
@@ -397,17 +415,29 @@ class Staging:
         ).fetchone()
         return row is not None
 
-    def _forget(self, run: str) -> int:
-        def work(connection: sqlite3.Connection) -> int:
-            rows = connection.execute(
-                "SELECT id FROM staged WHERE run = ? AND retained_for = x''", (run,)
-            ).fetchall()
-            staged.delete(connection, [id_ for (id_,) in rows])
-            connection.execute("DELETE FROM claims WHERE run = ?", (run,))
-            connection.execute("DELETE FROM pins WHERE run = ?", (run,))
-            return len(rows)
 
-        return self._records.write("sweep", work, ())
+def _first_state(connection: sqlite3.Connection, sources: Sequence[bytes]) -> State:
+    poisoned = (State.POISONED, State.CONDEMNED)
+    for chunk in chunked(sources):
+        row = connection.execute(
+            f"SELECT 1 FROM staged WHERE state IN (?, ?) AND id IN ({marks(chunk)}) LIMIT 1",
+            (*poisoned, *chunk),
+        ).fetchone()
+        if row is not None:
+            return State.POISONED
+    return State.OPEN
+
+
+def _load(
+    connection: sqlite3.Connection, ids: Collection[bytes], *, related: bool = True
+) -> tuple[Graph, dict[bytes, str]]:
+    nodes = staged.load(connection, ids, related=related)
+    return Graph(nodes), {id_: node.state for id_, node in nodes.items()}
+
+
+def _is_simple(graph: Graph) -> bool:
+    plain = (State.OPEN, State.HIDDEN, State.RETAINED)
+    return all(node.state in plain and not node.held for node in graph.nodes.values())
 
 
 def _publish(
@@ -437,14 +467,6 @@ def _forget_retained(
         ).fetchall()
     staged.delete(connection, [id_ for (id_,) in rows])
     return len(rows)
-
-
-def _runs(connection: sqlite3.Connection) -> set[str]:
-    rows: Iterable[tuple[str]] = connection.execute(
-        "SELECT run FROM staged WHERE retained_for = x''"
-        " UNION SELECT run FROM claims UNION SELECT run FROM pins WHERE run != ''"
-    )
-    return {run for (run,) in rows}
 
 
 __all__ = [

@@ -59,7 +59,8 @@ class Area:
 
     def __init__(self, storage: LocalStorage | MemoryStorage, run: str = "run") -> None:
         self.storage = storage
-        self.staging = Staging(storage.records, Run(run, 1.0))
+        lock = storage.run_lock if isinstance(storage, LocalStorage) else None
+        self.staging = Staging(storage.records, Run(run, 1.0), lock)
 
     def put(self, name: str, producer: str, *sources: str, **options: object) -> None:
         self.staging.stage(entry_of(name, producer, *sources, **options), producer)  # type: ignore[arg-type]
@@ -76,8 +77,9 @@ class Area:
         return set(self.staging.claim(names, claimant))
 
 
-def area_at(directory: Path, run: str = "run") -> Area:
-    return Area(LocalStorage(directory, run=run), run)
+def area_at(directory: Path, run: str = "run", *, leads: bool = False) -> Area:
+    """That of a worker of the run, or of the process that ``leads`` it."""
+    return Area(LocalStorage(directory, run=run, leads=leads), run)
 
 
 def ids(variants: Iterable[Variant]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from staged_samples import Area, area_at, entry_of, ids
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.transactions.staging import RunLock, Verdict
+from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.transactions.staging import Verdict
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -36,7 +38,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     preamble = (
         "import sys, os, signal\nfrom pathlib import Path\n"
         "from staged_samples import area_at, entry_of, ids\n"
-        "from pytest_taskcache.transactions.staging import Verdict, RunLock\n"
+        "from pytest_taskcache.transactions.staging import Verdict\n"
         "directory = Path(sys.argv[1])\n"
     )
     return subprocess.Popen(
@@ -105,9 +107,7 @@ def test_what_a_crashed_worker_used_is_given_up(area: Area, directory: Path) -> 
 
 
 CONTROLLER = """
-area = area_at(directory, "doomed")
-lock = RunLock(directory, "doomed")
-lock.acquire()
+area = area_at(directory, "doomed", leads=True)
 area.put("abandoned", "t#1")
 area.put("retained", "t#2", retryable=True)
 area.staging.settle("t#2", Verdict.FAILED, retain_for="test_t")
@@ -119,14 +119,16 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-def test_a_dead_runs_staging_is_swept_and_a_live_ones_not(area: Area, directory: Path) -> None:
+def test_a_dead_runs_staging_is_swept_and_a_live_ones_not(directory: Path) -> None:
     """A killed run leaves nothing in the way of the next, except inputs kept for a retry."""
-    with RunLock(directory, "run"), start(CONTROLLER, directory) as child:
+    area = area_at(directory, leads=True)
+    with start(CONTROLLER, directory) as child:
         assert child.stdout is not None
         assert child.stdin is not None
         assert child.stdout.readline() == "ready\n"
         area.put("own", "t#1")
         assert area.staging.sweep() == 0
+        assert area_at(directory, "a third").staging.sweep() == 0
         assert area.storage.statistics().staged == 3
         child.stdin.write("\n")
         child.stdin.flush()
@@ -138,40 +140,57 @@ def test_a_dead_runs_staging_is_swept_and_a_live_ones_not(area: Area, directory:
         assert os.listdir(directory / "runs") == ["run.lock"]
         assert area.visible("own", "abandoned", "retained", test="test_t") == {"own", "retained"}
         assert ids(area.staging.settle("t#1", Verdict.PASSED).committed) == {"own"}
+    area.storage.close()
     assert os.listdir(directory / "runs") == []
 
 
 def test_a_run_that_left_no_lock_is_dead(area: Area, directory: Path) -> None:
     """Rows without a lock file belong to nobody."""
     area_at(directory, "gone").put("left", "t#1")
-    with RunLock(directory, "run"):
-        assert area.staging.sweep() == 1
+    assert area.staging.sweep() == 1
     assert area.storage.statistics().staged == 0
 
 
-def test_two_processes_cannot_be_the_same_run(directory: Path, monkeypatch: object) -> None:
+def test_a_run_that_only_reads_takes_no_lock(directory: Path) -> None:
+    """Taking it costs as much as all the rest of such a run."""
+    area_at(directory).put("a", "t#1")
+    reader = area_at(directory, leads=True)
+    assert reader.staging.sweep() == 0
+    assert reader.visible("a") == {"a"}
+    assert not (directory / "runs").exists()
+    reader.storage.close()
+
+
+def test_two_processes_cannot_be_the_same_run(directory: Path) -> None:
     """The lock says so, rather than letting them share what they staged."""
-    with RunLock(directory, "run"):
-        second = RunLock(directory, "run")
-        monkeypatch.setattr(  # type: ignore[attr-defined]
-            "pytest_taskcache.storage.local.runs._ACQUIRE_SECONDS", 0.05
-        )
-        with pytest.raises(StorageError, match="another process is the same run"):
-            second.acquire()
-    second.acquire()
-    second.release()
+    first, second = area_at(directory, leads=True), area_at(directory, leads=True)
+    first.staging.hold()
+    with pytest.raises(StorageError, match="another process is the same run"):
+        second.put("a", "t#1")
+    first.storage.close()
+    second.put("a", "t#1")
+    second.storage.close()
 
 
 def test_a_run_id_that_is_no_file_name_is_refused(directory: Path) -> None:
     """Nothing outside the directory is locked."""
     with pytest.raises(ValueError, match="must do as a file name"):
-        RunLock(directory, "../elsewhere")
+        LocalStorage(directory, run="../elsewhere", leads=True)
+
+
+def test_a_run_whose_directory_vanished_lives_on_in_the_new_one(directory: Path) -> None:
+    """After `rm -rf` of the cache what is staged from then on is not swept by others."""
+    area = area_at(directory, leads=True)
+    area.put("before", "t#1")
+    shutil.rmtree(directory)
+    area.put("after", "t#2")
+    assert area_at(directory, "other").staging.sweep() == 0
+    assert ids(area.staging.settle("t#2", Verdict.PASSED).committed) == {"after"}
+    area.storage.close()
 
 
 FORKED = """
-lock = RunLock(directory, "forker")
-lock.acquire()
-area = area_at(directory, "forker")
+area = area_at(directory, "forker", leads=True)
 area.put("staged", "t#1")
 if os.fork() == 0:
     sys.exit(0)

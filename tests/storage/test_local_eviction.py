@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from local_samples import digest_of, result_of, trace_of, variant_of
 
+from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.transactions.staging import Entry, Run, Staging
@@ -68,7 +69,7 @@ def test_least_recently_used_go_first(storage: LocalStorage) -> None:
 
 def test_inline_values_count_too(storage: LocalStorage) -> None:
     """A cache of nothing but small values is bounded as well."""
-    variants = [variant_of(f"k{n}", result=result_of(bytes([n % 256]) * 4000)) for n in range(400)]
+    variants = [variant_of(f"k{n}", result=result_of(os.urandom(4000))) for n in range(400)]
     storage.write_records(variants)
     assert storage.size() > 1_000_000
     storage.prune()
@@ -124,15 +125,17 @@ def test_expired_records_go(storage: LocalStorage) -> None:
 
 def test_unreferenced_and_orphaned_files_go(storage: LocalStorage, directory: Path) -> None:
     """Values of rolled-back transactions and of killed writers do not pile up."""
-    storage.write_result(digest_of(b"dropped"), [b"dropped"])
+    dropped = b"dropped".ljust(9000)
+    storage.write_result(digest_of(dropped), [dropped])
+    storage.write_result(digest_of(b"small"), [b"small"])
     orphan, young = directory / "tmp" / "1-orphan", directory / "tmp" / "1-young"
     orphan.write_bytes(b"half")
     young.write_bytes(b"half")
     os.utime(orphan, (time.time() - 7200, time.time() - 7200))
     unpin(storage)
     pruned = storage.prune(full=True)
-    assert (pruned.files, pruned.bytes) == (1, len(b"dropped"))
-    assert not storage.has_results([digest_of(b"dropped")])
+    assert (pruned.files, pruned.bytes) == (2, 9005)
+    assert not storage.has_results([digest_of(dropped), digest_of(b"small")])
     assert not orphan.exists()
     assert young.exists()
 
@@ -152,16 +155,16 @@ def test_staged_values_stay(storage: LocalStorage) -> None:
     assert storage.read_result(digest_of(data), 1000) is None
 
 
-def test_dependencies_of_the_dead_are_forgotten(storage: LocalStorage, directory: Path) -> None:
+def test_traces_of_the_dead_are_forgotten(storage: LocalStorage, directory: Path) -> None:
     """The index shrinks with what it describes, and a writer in another process notices."""
     other = LocalStorage(directory)
     first = variant_of("first", trace=trace_of("shared", "only first"))
     storage.write_records([first])
     other.write_records([variant_of("second", trace=trace_of("shared", "only second"))])
-    assert other.statistics().dependencies == 3
+    assert other.statistics().traces == 2
     storage.remove_records([first.id, "second-0000"])
     storage.prune(full=True)
-    assert other.statistics().dependencies == other.statistics().traces == 0
+    assert other.statistics().traces == 0
     again = variant_of("again", trace=trace_of("shared", "only second"))
     other.write_records([again])
     storage.write_records([first])
@@ -170,6 +173,99 @@ def test_dependencies_of_the_dead_are_forgotten(storage: LocalStorage, directory
         found = reader.read_records(["first", "again"])
         assert found == {"first": (first,), "again": (again,)}
         reader.close()
+
+
+@pytest.mark.parametrize("size", [100, 20_000], ids=["row", "file"])
+def test_what_a_trace_uses_lives_as_long_as_it(storage: LocalStorage, size: int) -> None:
+    """The shared parts of traces go with the last record that has such a trace, not before."""
+    log = os.urandom(size)
+    trace = replace(trace_of("a"), uses=(Blob(digest_of(log), size),))
+    storage.write_result(digest_of(log), [log])
+    variants = [variant_of(key, trace=trace) for key in ("one", "two")]
+    storage.write_records(variants)
+    unpin(storage)
+    assert storage.size() > size
+    for variant in variants:
+        storage.prune(full=True)
+        assert storage.read_result(digest_of(log), size) == log
+        fresh = LocalStorage(storage.directory)
+        assert fresh.read_records([variant.key])[variant.key][0].trace == trace
+        fresh.close()
+        storage.remove_records([variant.id])
+    storage.prune(full=True)
+    assert storage.read_result(digest_of(log), size) is None
+    assert storage.size() == 0
+
+
+def test_old_and_unused_records_can_be_pruned(storage: LocalStorage) -> None:
+    """By the time they were made, or last of use; the others stay."""
+    now = time.time()
+    old = keep(storage, "old", os.urandom(100), created=now - 1000)
+    new = keep(storage, "new", os.urandom(100), created=now)
+    used = keep(storage, "used", os.urandom(100), created=now)
+    unpin(storage)
+    assert storage.prune(older_than=500).variants == 1
+    assert has(storage, old, new, used) == [False, True, True]
+    storage.records.mark_used([new.id, used.id], now + 1000)
+    storage.index.write("age", lambda c: c.execute("UPDATE variants SET used = used - 1500"))
+    storage.records.mark_used([used.id], now)
+    assert storage.prune(unused=200).variants == 1
+    assert has(storage, new, used) == [False, True]
+    assert storage.prune(max_size=0).variants == 1
+    assert has(storage, used) == [False]
+
+
+def test_why_a_record_is_gone_is_told(storage: LocalStorage) -> None:
+    """An eviction is not "never computed"."""
+    now = time.time()
+    for name, fields in {
+        "evicted": {"created": now - 10},
+        "expired": {"created": now, "expires": now - 1},
+        "pruned": {"created": now - 1000},
+        "cleared": {"created": now},
+        "removed": {"created": now},
+    }.items():
+        variant = replace(variant_of(name, name=name), **fields)
+        storage.write_records([variant])
+        if name == "removed":
+            storage.remove_records([variant.id])
+        elif name == "cleared":
+            assert storage.clear("src/*::clear*").variants == 1
+        elif name == "pruned":
+            storage.prune(older_than=500)
+        else:
+            storage.prune(max_size=0 if name == "evicted" else None)
+    names = ["evicted", "expired", "pruned", "cleared", "removed"]
+    found = storage.removed([f"src/app.py::{name}" for name in [*names, "never"]])
+    assert {who.partition("::")[2]: removal.reason for who, removal in found.items()} == {
+        name: name for name in names
+    }
+    assert all(abs(removal.at - now) < 60 for removal in found.values())
+
+
+def test_clearing_by_pattern_leaves_the_rest(storage: LocalStorage) -> None:
+    """One can forget what one file or one function computed."""
+    a, b = keep(storage, "a", b"1" * 9000), variant_of("b", name="other")
+    storage.write_records([b])
+    storage.shelf.write("digests", {"a": b"1"})
+    unpin(storage)
+    assert storage.clear("src/app.py::build").variants == 1
+    assert has(storage, a) == [False]
+    assert storage.read_records(["b"]) == {"b": (b,)}
+    assert storage.shelf.read("digests")
+
+
+def test_usage_tells_sizes_and_times(storage: LocalStorage) -> None:
+    """What the cache is full of, and since when nobody needed it."""
+    a, b = keep(storage, "a", b"1" * 9000), variant_of("b", 3, name="other", expires=7.5)
+    storage.write_records([b])
+    storage.records.mark_used([b.id], 4e9)
+    found = {usage.id: usage for usage in storage.usage()}
+    assert found.keys() == {a.id, b.id}
+    assert found[a.id].bytes > 9000 > found[b.id].bytes > 0
+    usage = found[b.id]
+    assert (usage.key, usage.identity, usage.created) == ("b", "src/app.py::other", b.created)
+    assert (usage.used, usage.expires) == (4e9, 7.5)
 
 
 def test_a_rolled_back_write_leaves_no_false_memory(storage: LocalStorage) -> None:
@@ -219,6 +315,6 @@ def test_statistics_count_what_is_there(storage: LocalStorage) -> None:
     storage.write_records([variant_of("a", 7)])
     statistics = storage.statistics()
     assert (statistics.keys, statistics.variants, statistics.traces) == (2, 3, 1)
-    assert (statistics.dependencies, statistics.results, statistics.pins) == (2, 2, 2)
+    assert (statistics.results, statistics.pins, statistics.locks) == (2, 2, 0)
     assert statistics.bytes == storage.size() > 0
     assert statistics.index_bytes > 0

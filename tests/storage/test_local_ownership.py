@@ -13,6 +13,8 @@ from local_samples import digest_of, variant_of
 from pytest_taskcache.errors import UntrustedStorageError
 from pytest_taskcache.storage.local import LocalStorage
 
+VALUE = b"value".ljust(9000)
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners here")
 
 
@@ -24,7 +26,7 @@ def directory(tmp_path: Path) -> Path:
 def fill(directory: Path) -> None:
     storage = LocalStorage(directory)
     storage.write_records([variant_of("k")])
-    storage.write_result(digest_of(b"value"), [b"value"])
+    storage.write_result(digest_of(VALUE), [VALUE])
     storage.close()
 
 
@@ -38,11 +40,11 @@ def refuses(directory: Path, words: str) -> None:
 
 def uses_of(storage: LocalStorage) -> Iterator[Callable[[], object]]:
     yield lambda: storage.read_records(["k"])
-    yield lambda: storage.read_result(digest_of(b"value"), 5)
-    yield lambda: storage.copy_file(digest_of(b"value"), storage.directory.parent / "copy")
+    yield lambda: storage.read_result(digest_of(VALUE), 9000)
+    yield lambda: storage.copy_file(digest_of(VALUE), storage.directory.parent / "copy")
     if not storage.readonly:
         yield lambda: storage.write_records([variant_of("new")])
-        yield lambda: storage.write_result(digest_of(b"new"), [b"new"])
+        yield lambda: storage.write_result(digest_of(VALUE[1:]), [VALUE[1:]])
     storage.close()
 
 
@@ -57,7 +59,7 @@ def test_what_we_make_is_ours_alone(directory: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     storage = LocalStorage(directory)
     assert storage.read_records(["k"])
-    assert storage.read_result(digest_of(b"value"), 5) == b"value"
+    assert storage.read_result(digest_of(VALUE), 9000) == VALUE
     storage.close()
 
 
@@ -119,7 +121,7 @@ def test_a_link_to_a_directory_of_ours_is_followed_once(directory: Path, tmp_pat
     evil.mkdir()
     link.symlink_to(evil)
     assert storage.read_records(["k"])
-    assert storage.read_result(digest_of(b"value"), 5) == b"value"
+    assert storage.read_result(digest_of(VALUE), 9000) == VALUE
     storage.write_records([variant_of("new")])
     assert os.listdir(evil) == []
     storage.close()
@@ -129,12 +131,12 @@ def test_a_directory_swapped_under_us_is_checked_again(directory: Path, tmp_path
     """Trust belongs to a directory, not to a path."""
     fill(directory)
     storage = LocalStorage(directory)
-    assert storage.read_result(digest_of(b"value"), 5) == b"value"
+    assert storage.read_result(digest_of(VALUE), 9000) == VALUE
     directory.rename(tmp_path / "old")
     fill(directory)
     directory.chmod(0o777)
     with pytest.raises(UntrustedStorageError):
-        storage.read_result(digest_of(b"value"), 5)
+        storage.read_result(digest_of(VALUE), 9000)
     with pytest.raises(UntrustedStorageError):
         storage.write_records([variant_of("new")])
     storage.close()

@@ -20,7 +20,8 @@ except ImportError:
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.storage.local import LocalStorage
 
-SMALL = b"a small value"
+ROW = b"a small value"
+SMALL = b"a value that is worth a file of its own".ljust(9000, b".")
 LARGE = bytes(range(256)) * 4096
 
 
@@ -47,7 +48,7 @@ def put(storage: LocalStorage, data: bytes) -> str:
     return digest_of(data)
 
 
-@pytest.mark.parametrize("data", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
 def test_what_was_written_is_read(storage: LocalStorage, other: LocalStorage, data: bytes) -> None:
     """Here and in other processes, in one chunk or several, from memory or a file."""
     half = len(data) // 2
@@ -216,21 +217,52 @@ def test_a_damaged_file_is_not_given_out(storage: LocalStorage, tmp_path: Path) 
     assert not (tmp_path / "copy").exists()
 
 
-def test_links_and_pipes_in_the_place_of_results_are_not_followed(
-    storage: LocalStorage, tmp_path: Path
-) -> None:
-    """Whatever lies at a result's name, only a regular file is read, and nobody waits."""
+def link_to_a_secret(path: Path) -> None:
+    secret = path.parents[3] / "secret"
+    secret.write_bytes(SMALL)
+    path.symlink_to(secret)
+
+
+def directory_with_files(path: Path) -> None:
+    path.mkdir()
+    (path / "file").write_text("in the way")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [link_to_a_secret, os.mkfifo, directory_with_files],
+    ids=["a link", "a pipe", "a directory"],
+)
+def test_what_lies_in_the_place_of_a_result_is_put_aside(tmp_path: Path, block: object) -> None:
+    """Only a regular file is read, nobody waits, and the next writer mends it."""
+    faults: list[str] = []
+    storage = LocalStorage(tmp_path / "cache", on_fault=faults.append)
     digest = put(storage, SMALL)
     path = path_of(storage, digest)
     path.unlink()
-    secret = tmp_path / "secret"
-    secret.write_bytes(SMALL)
-    path.symlink_to(secret)
-    with pytest.raises(StorageError):
-        storage.read_result(digest, len(SMALL))
-    path.unlink()
-    os.mkfifo(path)
+    block(path)  # type: ignore[operator]
     assert storage.read_result(digest, len(SMALL)) is None
+    assert not storage.copy_file(digest, tmp_path / "copy")
+    assert faults
+    put(storage, SMALL)
+    assert storage.read_result(digest, len(SMALL)) == SMALL
+    assert not path.is_symlink()
+    storage.prune(full=True)
+    storage.close()
+
+
+@pytest.mark.parametrize("name", ["results", "tmp", "runs"])
+def test_a_file_in_the_place_of_a_directory_is_put_aside(tmp_path: Path, name: str) -> None:
+    """The same for the directories that hold them."""
+    storage = LocalStorage(tmp_path / "cache", run="r", leads=True)
+    storage.write_records([])
+    storage.open()
+    (tmp_path / "cache" / name).write_text("in the way")
+    assert storage.read_result(digest_of(SMALL), len(SMALL)) is None
+    put(storage, SMALL)
+    assert storage.read_result(digest_of(SMALL), len(SMALL)) == SMALL
+    storage.prune(full=True)
+    storage.close()
 
 
 def test_threads_writing_one_result_agree(storage: LocalStorage) -> None:
@@ -243,3 +275,43 @@ def test_threads_writing_one_result_agree(storage: LocalStorage) -> None:
     assert storage.read_result(digest_of(LARGE), len(LARGE)) == LARGE
     files = [name for name in files_under(storage.directory / "results") if len(name) > 2]
     assert len(files) == 1
+
+
+# ----------------------------------------------------------------------------- small results
+
+
+@pytest.mark.parametrize("data", [b"", ROW], ids=["empty", "small"])
+def test_small_results_are_rows(storage: LocalStorage, other: LocalStorage, data: bytes) -> None:
+    """Thousands of small values and shared parts of traces make no thousands of files."""
+    digest = put(storage, data)
+    view = storage.read_result(digest, len(data))
+    assert view == data
+    assert other.read_result(digest, len(data)) == data
+    assert other.read_result(digest, len(data) + 1) is None
+    assert other.has_results([digest, digest_of(b"no")]) == {digest}
+    assert not path_of(storage, digest).exists()
+
+
+def test_small_results_are_given_out_by_copy(storage: LocalStorage, tmp_path: Path) -> None:
+    """A tree may have small files that were stored as values too."""
+    digest = put(storage, ROW)
+    assert storage.copy_file(digest, tmp_path / "copy", readonly=True)
+    assert (tmp_path / "copy").read_bytes() == ROW
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) & 0o222 == 0
+
+
+@pytest.mark.parametrize("damage", ["x'00'", "'text'", "CAST(x'ff' AS TEXT)", "7"])
+def test_a_damaged_small_result_reads_as_absent_and_heals(tmp_path: Path, damage: str) -> None:
+    """A changed row is never served, and writing the value again mends it."""
+    faults: list[str] = []
+    storage = LocalStorage(tmp_path / "cache", on_fault=faults.append)
+    digest = put(storage, ROW)
+    storage.index.write(
+        "damage", lambda c: c.execute(f"UPDATE small_results SET data = {damage}").close()
+    )
+    assert storage.read_result(digest, len(ROW)) is None
+    assert not storage.copy_file(digest, tmp_path / "copy")
+    assert set(faults) == {"damaged result"}
+    put(storage, ROW)
+    assert storage.read_result(digest, len(ROW)) == ROW
+    storage.close()

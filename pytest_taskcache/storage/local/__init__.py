@@ -2,16 +2,20 @@
 
 from pytest_taskcache.storage.local.eviction import Pruned
 from pytest_taskcache.storage.local.index import Index
-from pytest_taskcache.storage.local.oslock import OsLock
+from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.shelf import IndexShelf
 from pytest_taskcache.storage.local.storage import DEFAULT_MAX_SIZE, LocalStorage, Statistics
+from pytest_taskcache.storage.local.variants import Reason, Removal, Usage
 
 __all__ = [
     "DEFAULT_MAX_SIZE",
     "Index",
     "IndexShelf",
     "LocalStorage",
-    "OsLock",
     "Pruned",
+    "Reason",
+    "Removal",
+    "RunLock",
     "Statistics",
+    "Usage",
 ]

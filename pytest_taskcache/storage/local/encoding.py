@@ -1,31 +1,42 @@
-"""Rows from variants and traces, and back.
+"""Rows from variants, traces and small facts, and back.
 
-Dependencies and key parts are *atoms*: kept once, however many records name them. A trace is
-the list of its atoms' ids, as differences (neighbours are mostly interned one after the other)
-in 32-bit little-endian integers, compressed where that pays. Bodies are JSON. Everything that is
-read back carries a checksum, and a row that fails it reads as absent.
+A record of the index is a row of its own, but for what thousands of records share: its trace, and
+the parts of its key that are the run's rather than its own (options, plugins, versions). Those are
+rows of `shared`, one for each content.
+
+Everything that is believed carries a checksum of eight bytes over the row, and, for a record, over
+the names of the shared rows it refers to: no row can be taken for another one.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import xxhash
 
-from pytest_taskcache.model.dependency import Kind, Trace
+from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import Blob, Result, Variant
 
-Atom = tuple[str, str, str]
-"""Kind, name, digest: a dependency, or, with the kind "", a part of a key."""
+T = TypeVar("T")
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+"""What reading a damaged row may raise."""
 
-KINDS = {str(kind): kind for kind in Kind}
+_KINDS = {str(kind): kind for kind in Kind}
 _CHECKSUM = 8
+_CHUNK = 500
+_OWN = ("fixtures", "identity", "inputs", "parameters", "source", "test")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -38,11 +49,39 @@ class Row(NamedTuple):
     created: float
     expires: float | None
     trace: int
+    common: int
     inline: bytes | None
     body: bytes
 
 
 COLUMNS = ", ".join(Row._fields)
+
+
+class Shared(NamedTuple):
+    """A row of `shared` as it is written: what it is named, and what it says."""
+
+    name: bytes
+    body: bytes
+
+
+class Common(NamedTuple):
+    """Parts and versions that many records have in common; ``name`` is that of their row."""
+
+    name: bytes
+    parts: tuple[Part, ...]
+    versions: tuple[tuple[str, str], ...]
+
+
+def chunked(items: Collection[T]) -> Iterator[Sequence[T]]:
+    """The items in lists short enough for one SQL statement."""
+    whole = list(items)
+    for start in range(0, len(whole), _CHUNK):
+        yield whole[start : start + _CHUNK]
+
+
+def marks(items: Collection[object]) -> str:
+    """As many SQL placeholders as there are items."""
+    return ",".join("?" * len(items))
 
 
 def to_sql(text: str) -> bytes:
@@ -51,167 +90,193 @@ def to_sql(text: str) -> bytes:
 
 
 def from_sql(data: bytes) -> str:
-    """The text that ``to_sql`` stored."""
+    """The text that ``to_sql`` stored. Raises UnicodeDecodeError, or AttributeError for what is
+    no bytes."""
     return data.decode("utf-8", "surrogatepass")
 
 
-def atom_hash(atom: Atom) -> int:
-    """A signed 64-bit hash by which atoms are looked up; collisions are told apart after."""
-    digest = xxhash.xxh3_64_intdigest(to_sql("\0".join(atom)))
-    return digest - (1 << 64) if digest >= 1 << 63 else digest
+def seal(data: bytes, *context: bytes) -> bytes:
+    """Data with a checksum before it, of itself and of where it belongs."""
+    return _checksum(data, *context) + data
 
 
-def atoms_of(trace: Trace) -> list[Atom]:
-    """The atoms a trace is made of, in its order."""
-    return [(str(kind), name, digest) for kind, name, digest in trace.dependencies]
+def unseal(data: bytes, *context: bytes) -> bytes:
+    """The data that was sealed for this place. Raises ValueError for anything else."""
+    content = bytes(data[_CHECKSUM:])
+    if _checksum(content, *context) != data[:_CHECKSUM]:
+        raise ValueError("checksum")
+    return content
 
 
-def trace_name(trace: Trace) -> bytes:
-    """What a trace is stored under: its digest, or one of its content if it has none."""
-    if trace.digest or not trace.dependencies:
-        return to_sql(trace.digest)
-    content = "\0".join("\0".join(atom) for atom in atoms_of(trace))
-    return to_sql("~" + xxhash.xxh3_128_hexdigest(to_sql(content)))
+def _checksum(*parts: bytes) -> bytes:
+    lengths = repr([len(part) for part in parts]).encode()
+    return xxhash.xxh3_64_digest(b"".join((lengths, *parts)))
 
 
-def trace_digest(name: bytes) -> str:
-    """The digest of the trace that is stored under a name."""
-    return "" if name.startswith(b"~") else from_sql(name)
+# ----------------------------------------------------------------------------- shared rows
 
 
-def pack(ids: Sequence[int]) -> bytes:
-    """A list of atom ids in few bytes, checksummed."""
-    differences = [after - before for before, after in zip((0, *ids), ids, strict=False)]
-    raw = struct.pack(f"<{len(ids)}i", *differences)
-    packed = zlib.compress(raw, 6)
-    data = b"z" + packed if len(packed) < len(raw) else b"r" + raw
-    return xxhash.xxh3_64_digest(data) + data
+def encode_trace(trace: Trace) -> Shared:
+    """The row of a trace; one without a digest is named by its content."""
+    content = [
+        [[str(kind), name, digest] for kind, name, digest in trace.dependencies],
+        [list(blob) for blob in trace.uses],
+    ]
+    data = _ENCODER.encode(content).encode("ascii")
+    name = to_sql(trace.digest)
+    if not trace.digest and (trace.dependencies or trace.uses):
+        name = b"~" + xxhash.xxh3_128_hexdigest(data).encode()
+    return Shared(name, seal(zlib.compress(data, 3), name))
 
 
-def unpack(data: bytes) -> tuple[int, ...] | None:
-    """The ids that ``pack`` packed; None if the bytes are damaged."""
-    content = data[_CHECKSUM:]
-    if len(content) < 1 or xxhash.xxh3_64_digest(content) != data[:_CHECKSUM]:
-        return None
-    raw = zlib.decompress(content[1:]) if content[:1] == b"z" else content[1:]
-    return tuple(accumulate(struct.unpack(f"<{len(raw) // 4}i", raw)))
+def decode_trace(name: bytes, body: bytes) -> Trace:
+    """The trace of a row. Raises DAMAGE."""
+    dependencies, uses = json.loads(zlib.decompress(unseal(body, name)))
+    kinds = _KINDS
+    return Trace(
+        tuple([Dependency(kinds[kind], what, digest) for kind, what, digest in dependencies]),
+        "" if name.startswith(b"~") else from_sql(name),
+        tuple([Blob(*blob) for blob in uses]),
+    )
 
 
-def encode(variant: Variant, trace: int, parts: Sequence[int]) -> Row:
-    """The row of a variant, given the row id of its trace and the atom ids of its parts."""
+def encode_common(variant: Variant) -> Shared:
+    """The row of what a variant has in common with others of its run."""
+    parts = [part for part in variant.parts if not _is_own(part)]
+    data = _ENCODER.encode([parts, variant.versions]).encode("ascii")
+    name = b"=" + xxhash.xxh3_128_hexdigest(data).encode()
+    return Shared(name, seal(zlib.compress(data, 6), name))
+
+
+def decode_common(name: bytes, body: bytes) -> Common:
+    """What a row says that variants have in common. Raises DAMAGE."""
+    parts, versions = json.loads(zlib.decompress(unseal(body, name)))
+    return Common(
+        name,
+        tuple([Part(*part) for part in parts]),
+        tuple([(what, version) for what, version in versions]),
+    )
+
+
+def _is_own(part: Part) -> bool:
+    return part.name.partition(".")[0] in _OWN
+
+
+# --------------------------------------------------------------------------------- records
+
+
+def encode(variant: Variant, trace: tuple[int, bytes], common: tuple[int, bytes]) -> Row:
+    """The row of a variant, given ids and names of its shared rows."""
     result = variant.result
+    own = [part for part in variant.parts if _is_own(part)]
+    places = [place for place, part in enumerate(variant.parts) if _is_own(part)]
+    identity = to_sql(str(variant.identity))
+    producer = variant.producer
     fields = [
-        *variant.identity,
-        list(parts),
+        len(variant.identity.file),
+        own,
+        places,
         variant.inputs,
         variant.parameters,
         variant.duration,
-        variant.producer,
-        variant.versions,
-        variant.vouched,
+        None if to_sql(producer) == identity else producer,
+        int(variant.vouched),
         variant.signature,
         result.digest,
         result.size,
         result.serializer,
         result.sha256,
-        [(blob.digest, blob.size, blob.sha256) for blob in result.blobs],
+        result.blobs,
     ]
-    body = _ENCODER.encode(fields).encode("ascii")
+    body = zlib.compress(_ENCODER.encode(fields).encode("ascii"), 6)
     row = Row(
         id=to_sql(variant.id),
         key=to_sql(variant.key),
-        identity=to_sql(str(variant.identity)),
+        identity=identity,
         created=float(variant.created),
         expires=None if variant.expires is None else float(variant.expires),
-        trace=trace,
-        inline=result.inline,
+        trace=trace[0],
+        common=common[0],
+        inline=None if result.inline is None else _squeeze(result.inline),
         body=body,
     )
-    return row._replace(body=_checksum(row, body) + body)
+    return row._replace(body=seal(body, *_context(row, trace[1], common[1])))
 
 
-def intact(row: Row) -> bool:
-    """Whether the row is as it was written."""
-    body = row.body[_CHECKSUM:]
-    return _checksum(row, body) == row.body[:_CHECKSUM]
+def _context(row: Row, trace: bytes, common: bytes) -> tuple[bytes, ...]:
+    others = repr((row.created, row.expires, row.inline is None)).encode()
+    return (row.id, row.key, row.identity, others, row.inline or b"", trace, common)
 
 
-def _checksum(row: Row, body: bytes) -> bytes:
-    others = repr((row.id, row.key, row.created, row.expires, row.trace, len(body)))
-    return xxhash.xxh3_64_digest(b"".join((body, row.inline or b"", others.encode())))
-
-
-def fields_of(row: Row) -> list[Any]:
-    """The fields in the body of an intact row, for ``decode``."""
-    fields: list[Any] = json.loads(row.body[_CHECKSUM:].decode("ascii"))
-    return fields
-
-
-def part_ids(fields: Sequence[Any]) -> list[int]:
-    """The atom ids of the parts that a body names."""
-    ids: list[int] = fields[2]
-    return ids
-
-
-def decode(
-    row: Row, fields: Sequence[Any], trace: Trace, parts: Mapping[int, Part]
-) -> Variant | None:
-    """The variant of an intact row, with its trace and the parts it may name; None if one of
-    these is missing."""
-    file, name, ids, inputs, parameters, duration, producer, versions, vouched = fields[:9]
-    signature, digest, size, serializer, sha256, blobs = fields[9:]
-    try:
-        own = tuple([parts[atom] for atom in ids])
-    except KeyError:
-        return None
+def decode(row: Row, trace: tuple[bytes, Trace], common: Common) -> Variant:
+    """The variant of a row, given its shared rows, the trace's with its name. Raises DAMAGE."""
+    data = unseal(row.body, *_context(row, trace[0], common.name))
+    fields: list[Any] = json.loads(zlib.decompress(data))
+    file, own, places, inputs, parameters, duration, producer, vouched, signature = fields[:9]
+    digest, size, serializer, sha256, blobs = fields[9:]
+    parts = list(common.parts)
+    for place, part in zip(places, own, strict=True):
+        parts.insert(place, Part(*part))
+    identity = from_sql(row.identity)
     return Variant(
         id=from_sql(row.id),
         key=from_sql(row.key),
-        identity=Identity(file, name),
-        parts=own,
-        trace=trace,
+        identity=Identity(identity[:file], identity[file + 2 :]),
+        parts=tuple(parts),
+        trace=trace[1],
         result=Result(
             digest=digest,
             size=size,
             serializer=serializer,
-            inline=row.inline,
+            inline=None if row.inline is None else _expand(row.inline),
             sha256=sha256,
             blobs=tuple([Blob(*blob) for blob in blobs]),
         ),
         created=row.created,
         expires=row.expires,
         duration=duration,
-        producer=producer,
-        versions=tuple([(what, version) for what, version in versions]),
+        producer=identity if producer is None else producer,
+        versions=common.versions,
         inputs=tuple([Part(*part) for part in inputs]),
         parameters=tuple([Part(*part) for part in parameters]),
-        vouched=vouched,
+        vouched=bool(vouched),
         signature=signature,
     )
 
 
+def _squeeze(data: bytes) -> bytes:
+    packed = zlib.compress(data, 6)
+    return b"z" + packed if len(packed) < len(data) else b"r" + data
+
+
+def _expand(data: bytes) -> bytes:
+    return zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:]
+
+
 def files_of(result: Result) -> list[tuple[str, int]]:
-    """Digest and size of every result file that a result needs; none for an inline one."""
+    """Digest and size of what a result needs beside its record; what its trace uses is kept with
+    the trace."""
     own = [] if result.inline is not None else [(result.digest, result.size)]
     return own + [(blob.digest, blob.size) for blob in result.blobs]
 
 
 __all__ = [
-    "Atom",
     "COLUMNS",
+    "DAMAGE",
+    "Common",
     "Row",
-    "atom_hash",
-    "atoms_of",
+    "Shared",
+    "chunked",
     "decode",
+    "decode_common",
+    "decode_trace",
     "encode",
-    "fields_of",
+    "encode_common",
+    "encode_trace",
     "files_of",
     "from_sql",
-    "intact",
-    "pack",
-    "part_ids",
+    "marks",
+    "seal",
     "to_sql",
-    "trace_digest",
-    "trace_name",
-    "unpack",
+    "unseal",
 ]

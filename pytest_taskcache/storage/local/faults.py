@@ -9,6 +9,8 @@ import sqlite3
 from pytest_taskcache.errors import StorageError
 
 CORRUPT = "corrupt index"
+UNWRITABLE = ("read-only file system", "permission denied", "index cannot be opened")
+"""Reasons for which an index that is there is read instead."""
 
 _SQLITE = {
     sqlite3.SQLITE_FULL: "disk full",
@@ -26,6 +28,7 @@ _SQLITE = {
     sqlite3.SQLITE_CORRUPT: CORRUPT,
     sqlite3.SQLITE_NOTADB: CORRUPT,
 }
+_LAST_ID = (1 << 63) - 1
 # The only code of its kind for these, so the text has to tell (build.c and resolve.c of SQLite).
 _MISSING = ("no such table: ", "no such column: ", " has no column named ")
 _ERRNO = {
@@ -64,6 +67,18 @@ def is_corruption(error: BaseException) -> bool:
     if code == sqlite3.SQLITE_ERROR:
         return any(words in str(error) for words in _MISSING)
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def has_no_id_left(error: BaseException, connection: sqlite3.Connection) -> bool:
+    """Whether a "full" database is one with a row of the greatest id there is: nothing could be
+    added to it for ever. No index grows so old; somebody's hand was in it."""
+    if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF != sqlite3.SQLITE_FULL:
+        return False
+    for table, column in (("shared", "id"), ("variants", "seq"), ("staged", "seq")):
+        (last,) = connection.execute(f"SELECT max({column}) FROM {table}").fetchone()
+        if last == _LAST_ID:
+            return True
+    return False
 
 
 def storage_error(storage: str, operation: str, error: BaseException) -> StorageError:

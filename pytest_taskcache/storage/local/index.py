@@ -13,13 +13,13 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pytest_taskcache.errors import SchemaVersionError, StorageError
-from pytest_taskcache.storage.local import faults, ownership, schema, snapshot
-from pytest_taskcache.storage.local.oslock import OsLock
+from pytest_taskcache.storage.local import faults, ownership, schema
+from pytest_taskcache.storage.local.descriptors import Descriptors
 
 T = TypeVar("T")
 NAME = "index.sqlite3"
@@ -30,7 +30,8 @@ class Index:
     """The index at ``directory / "index.sqlite3"``, or one in memory that this object alone has.
 
     ``readonly`` promises that nothing is written, not even SQLite's side files; an index that is
-    not there then reads as an empty one. ``on_fault`` is told what was mended along the way.
+    not there then reads as an empty one. An index that turns out not to be writable is read from
+    then on, as if that had been asked for. ``on_fault`` is told what was mended along the way.
     ``epoch`` changes whenever the connection does: what was remembered of an earlier one is void.
     ``writes`` counts the transactions of this connection, which ``data_version`` says nothing of.
     """
@@ -54,9 +55,11 @@ class Index:
         self._pid = os.getpid()
         self._stamp: object = None
         self._check_at = 0.0
-        self._copy: snapshot.Copy | None = None
+        self._descriptors = Descriptors(())
+        self._copy: _Copy | None = None
         self._box: list[sqlite3.Connection] = []
         self.fork_held = False
+        self.on_descriptors_lost: Callable[[], Callable[[], None] | None] = lambda: None
         weakref.finalize(self, _close_all, self._box)
         _INDEXES.add(self)
 
@@ -75,8 +78,6 @@ class Index:
         It runs with the write lock held, and again from the start if the index had to be made
         anew, so it must change nothing but the index. Raises StorageError.
         """
-        if self.readonly:
-            raise StorageError(str(self), operation, "opened read-only")
         return self._run(operation, work, "BEGIN IMMEDIATE", write=True)
 
     def connection(self, *, certain: bool = False) -> sqlite3.Connection:
@@ -94,6 +95,9 @@ class Index:
             _ABANDONED.append(connection)
             self._connection = None
             self._box.clear()
+            return self._connect()
+        if not self._descriptors.intact():
+            self._recover()
             return self._connect()
         if self.directory is not None and (certain or time.monotonic() >= self._check_at):
             self._check_at = time.monotonic() + _RECHECK_SECONDS
@@ -136,6 +140,8 @@ class Index:
             for attempt in range(3):
                 try:
                     connection = self.connection(certain=write)
+                    if write and self.readonly:
+                        raise StorageError(str(self), operation, "opened read-only")
                     connection.execute(begin)
                     try:
                         found = work(connection)
@@ -157,8 +163,14 @@ class Index:
         """Whether it is worth trying again on a new connection."""
         if self.directory is None:
             return False
+        if not self._descriptors.intact():
+            self._recover()
+            return True
         moved = self._connection is not None and self._stamp != self._present_stamp()
-        if faults.is_corruption(error) and not self.readonly and not moved:
+        corrupt = faults.is_corruption(error) or (
+            self._connection is not None and faults.has_no_id_left(error, self._connection)
+        )
+        if corrupt and not self.readonly and not moved:
             damaged = self._stamp
             self._disconnect()
             return self._quarantine(damaged)
@@ -166,20 +178,52 @@ class Index:
             self._disconnect()
         return moved
 
+    def _recover(self) -> None:
+        """Ends a connection whose files were closed behind its back."""
+        self.tell("the index's files were closed by somebody else")
+        with self._descriptors.restored():
+            self._disconnect(keep_log=True)
+        then = self.on_descriptors_lost()
+        if then is not None:
+            then()
+
     def _connect(self) -> sqlite3.Connection:
         if self.directory is None:
             connection = self._open(":memory:")
             schema.migrate(connection)
-        elif self.readonly:
-            connection = self._connect_readonly(self.directory)
+            self._descriptors = Descriptors(())
         else:
-            connection = self._connect_writable(self.directory)
+            files = [f"{self.directory / NAME}{suffix}" for suffix in ("", "-wal")]
+            before = Descriptors(files).numbers()
+            connection = self._connect_to(self.directory)
+            schema.version_of(connection)  # opens the log too
+            # Not those of others in this process, who may close theirs; the shared memory has one
+            # descriptor for all of them.
+            self._descriptors = Descriptors([*files, f"{files[0]}-shm"], before)
         self._pid = os.getpid()
         self._connection = connection
         self._box[:] = [connection]
         self._check_at = time.monotonic() + _RECHECK_SECONDS
         self.epoch += 1
         return connection
+
+    def _connect_to(self, directory: Path) -> sqlite3.Connection:
+        if self.readonly:
+            return self._connect_readonly(directory)
+        try:
+            return self._connect_writable(directory)
+        except (sqlite3.Error, OSError) as error:
+            reason = faults.reason_of(error)
+            if reason not in faults.UNWRITABLE or not (directory / NAME).exists():
+                raise
+            self.readonly = True
+            try:
+                connection = self._connect_readonly(directory)
+            except BaseException:
+                self.readonly = False
+                raise
+            self.tell(f"cache can only be read: {reason}")
+            return connection
 
     def _connect_writable(self, directory: Path) -> sqlite3.Connection:
         if self._create:
@@ -207,19 +251,15 @@ class Index:
         raise StorageError(str(self), "open", "index is replaced again and again")
 
     def _set_up(self, connection: sqlite3.Connection, directory: Path, version: int) -> None:
-        newest = len(schema.STEPS)
+        newest = schema.VERSION
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         if version < newest or mode != "wal":
             # SQLite's busy handler does not cover the change to WAL, so starters take turns.
-            turn = OsLock(directory / "index.lock")
-            turn.acquire(schema.BUSY_SECONDS)
-            try:
+            with _turn(directory):
                 schema.migrate(connection)
                 # Where WAL cannot work (some network file systems) the old mode stays; it is
                 # slower, and as safe.
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            finally:
-                turn.release()
         elif version > newest:
             raise _newer(str(self), version)
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -232,7 +272,7 @@ class Index:
             schema.migrate(connection)
             return connection
         ownership.check_ownership(directory, "open")
-        if not snapshot.has_log(path):
+        if not _has_log(path):
             # Nobody wrote since the last checkpoint: the one file is the whole index.
             connection = self._open(_uri(path, mode="ro", immutable="1"))
         else:
@@ -243,13 +283,13 @@ class Index:
                 # A log without its shared memory, as a killed run or a copied directory leaves
                 # it. Reading that in place would make SQLite write, so a copy is read instead.
                 connection.close()
-                self._copy = snapshot.Copy(path)
+                self._copy = _Copy(path)
                 connection = self._open(_uri(self._copy.path, mode="rw"))
         try:
             version = schema.version_of(connection)
-            if version > len(schema.STEPS):
+            if version > schema.VERSION:
                 raise _newer(str(self), version)
-            if version < len(schema.STEPS):
+            if version < schema.VERSION:
                 raise StorageError(str(self), "open", "older index; one writing run migrates it")
             connection.execute("PRAGMA query_only = 1")
         except BaseException:
@@ -258,7 +298,7 @@ class Index:
         return connection
 
     def _open(self, database: str) -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             database,
             timeout=schema.BUSY_SECONDS,
             isolation_level=None,
@@ -266,13 +306,16 @@ class Index:
             cached_statements=256,
             uri=True,
         )
+        # A damaged byte makes a wrong text, which nobody finds; not an error wherever it is met.
+        connection.text_factory = _text
+        return connection
 
     def _present_stamp(self) -> object:
         """Changes when the index at the path is no longer the one that was opened."""
         assert self.directory is not None
         path = self.directory / NAME
         if self.readonly:
-            return snapshot.stamp(path)
+            return _log_stamp(path)
         try:
             info = os.stat(path)
         except FileNotFoundError:
@@ -281,6 +324,7 @@ class Index:
 
     def _disconnect(self, *, keep_log: bool = False) -> None:
         connection, self._connection = self._connection, None
+        self._descriptors = Descriptors(())
         self._box.clear()
         if connection is not None and self._pid != os.getpid():
             _ABANDONED.append(connection)
@@ -302,10 +346,9 @@ class Index:
         """Whether the index of that stamp is out of the way: moved aside by us or someone else."""
         assert self.directory is not None
         path = self.directory / NAME
-        turn = OsLock(self.directory / "index.lock")
-        if not turn.acquire(schema.BUSY_SECONDS):
-            return False
-        try:
+        with _turn(self.directory) as mine:
+            if not mine:
+                return False
             if self._present_stamp() != damaged:
                 return True
             aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}"
@@ -317,8 +360,6 @@ class Index:
             for suffix in ("-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{path}{suffix}", f"{aside}{suffix}")
-        finally:
-            turn.release()
         self.tell(faults.CORRUPT)
         return True
 
@@ -340,6 +381,27 @@ class Index:
             self.lock = threading.RLock()
 
 
+@contextlib.contextmanager
+def _turn(directory: Path) -> Iterator[bool]:
+    """Whether this process alone starts or replaces the index meanwhile."""
+    import filelock  # rarely needed, and slow to import
+
+    lock = filelock.FileLock(directory / "index.lock", mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=schema.BUSY_SECONDS)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
 def _uri(path: Path, **parameters: str) -> str:
     query = "&".join(f"{name}={value}" for name, value in parameters.items())
     # `urllib.parse` would be a tenth of the time that a cold hit may take.
@@ -354,9 +416,54 @@ def _newer(storage: str, version: int) -> SchemaVersionError:
     return SchemaVersionError(
         storage,
         "open",
-        f"index has schema {version}, newer than {len(schema.STEPS)}; upgrade pytest-taskcache "
+        f"index has schema {version}, newer than {schema.VERSION}; upgrade pytest-taskcache "
         "or delete the directory",
     )
+
+
+# ------------------------------------------------------------- indexes that must not be touched
+
+
+def _has_log(index: Path) -> bool:
+    """Whether a write-ahead log holds something that the index file lacks."""
+    try:
+        return os.stat(f"{index}-wal").st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _log_stamp(index: Path) -> object:
+    """Changes whenever an index that was opened as immutable would have to be opened anew."""
+    try:
+        info = os.stat(index)
+    except FileNotFoundError:
+        return None
+    try:
+        log = os.stat(f"{index}-wal")
+    except FileNotFoundError:
+        return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+    moment = (log.st_ino, log.st_size, log.st_mtime_ns) if log.st_size else ()
+    return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, *moment)
+
+
+class _Copy:
+    """A private copy of an index with its log, outside the cache directory.
+
+    ``remove()`` deletes it, as does the end of the object or of the process.
+    """
+
+    def __init__(self, index: Path) -> None:
+        import shutil  # rarely needed, and slow to import
+        import tempfile
+
+        self._directory = Path(tempfile.mkdtemp(prefix="taskcache-"))
+        self.path = self._directory / index.name
+        self.remove = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        shutil.copyfile(index, self.path)
+        shutil.copyfile(f"{index}-wal", f"{self.path}-wal")
+
+
+# --------------------------------------------------------------------------------- forks
 
 
 def _close_all(box: list[sqlite3.Connection]) -> None:

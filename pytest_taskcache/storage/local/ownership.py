@@ -77,6 +77,8 @@ def _check(directory: Path, path: Path, operation: str) -> None:
     if not whole and path.name in _FILE_PARTS:
         kind, is_kind = ("file", stat.S_ISREG)
     problem = ""
+    if kind == "directory" and not whole and stat.S_ISREG(info.st_mode):
+        return  # holds nothing that is believed, and is moved out of the way by who needs the place
     if stat.S_ISLNK(info.st_mode):
         problem = f"{what} is a symbolic link; delete the link"
     elif not is_kind(info.st_mode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import re
@@ -36,7 +37,9 @@ class ResultFiles:
 
     ``pin(digest)`` is called before a file that may exist already is relied on. Read-only files
     (mode 0444) guard against accidents; against the rest there is the digest, checked again
-    whenever a file's stat differs from the one that was checked.
+    whenever a file's stat differs from the one that was checked. Whatever else lies where a file
+    belongs (a directory, a link, a pipe, one without permissions) is no result, and is moved out of
+    the way by the next writer. ``tell`` hears of what was found damaged.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class ResultFiles:
         directory: Path,
         pin: Callable[[str], None],
         *,
-        readonly: bool = False,
+        readonly: Callable[[], bool] = lambda: False,
         create: bool = True,
+        tell: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._directory = directory
         self._results = directory / "results"
@@ -53,6 +57,7 @@ class ResultFiles:
         self._pin = pin
         self._readonly = readonly
         self._create = create
+        self._tell = tell
         self._checked: dict[str, Stamp] = {}
         self._trusted: object = None
         self._lock = threading.Lock()
@@ -84,7 +89,7 @@ class ResultFiles:
                 _copy(file.fileno(), descriptor)
 
     def _is_there(self, digest: str, size: int) -> bool:
-        if self._readonly:
+        if self._readonly():
             raise StorageError(str(self._directory), "write results", "opened read-only")
         path = self.path_of(digest)
         self._pin(digest)
@@ -107,10 +112,12 @@ class ResultFiles:
                 os.close(descriptor)
             try:
                 os.replace(temporary, path)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 # Each by itself: `parents=True` would leave the mode of parents to the umask.
-                self._results.mkdir(mode=0o700, exist_ok=True)
-                path.parent.mkdir(mode=0o700, exist_ok=True)
+                self._make_directory(self._results)
+                self._make_directory(path.parent)
+                if path.is_dir():
+                    self._put_aside(path)
                 os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -123,8 +130,24 @@ class ResultFiles:
         except FileNotFoundError:
             if self._create:
                 ownership.create_directory(self._directory)
-            self._temporary.mkdir(mode=0o700, exist_ok=True)
-            return os.open(path, flags, 0o600)
+        except NotADirectoryError:
+            pass
+        self._make_directory(self._temporary)
+        return os.open(path, flags, 0o600)
+
+    def _make_directory(self, path: Path) -> None:
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            if not path.is_dir():
+                self._put_aside(path)
+                path.mkdir(mode=0o700)
+
+    def _put_aside(self, path: Path) -> None:
+        """Moves what is in the way into ``tmp``, from where it goes with the orphans."""
+        self._tell("something else in the place of a result")
+        where = self._temporary if path != self._temporary else self._directory
+        os.rename(path, where / f"aside-{os.urandom(8).hex()}")
 
     # ----------------------------------------------------------------------- reading
 
@@ -153,7 +176,7 @@ class ResultFiles:
         try:
             if not self._verified(digest, descriptor, None):
                 return False
-            if readonly and not self._readonly:
+            if readonly and not self._readonly():
                 with contextlib.suppress(OSError):
                     os.link(self.path_of(digest), destination, follow_symlinks=False)
                     return True
@@ -185,9 +208,15 @@ class ResultFiles:
             descriptor = os.open(self.path_of(digest), flags)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO):
+                raise
+            self._tell("something else in the place of a result")
+            return None
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode) or (size is not None and info.st_size != size):
             os.close(descriptor)
+            self._tell("damaged result")
             return None
         return descriptor
 
@@ -210,6 +239,7 @@ class ResultFiles:
                 return True
         found = xxhash.xxh3_128(view) if view is not None else _digest(descriptor)
         if found.hexdigest() != digest:
+            self._tell("damaged result")
             return False
         with self._lock:
             self._checked[digest] = stamp
@@ -244,7 +274,10 @@ class ResultFiles:
         """Deletes the file of a digest; how many bytes that freed."""
         path = self.path_of(digest)
         try:
-            size = os.lstat(path).st_size
+            info = os.lstat(path)
+            if stat.S_ISDIR(info.st_mode):
+                return 0
+            size = info.st_size
             if os.name == "nt":
                 os.chmod(path, 0o600)
             os.unlink(path)
@@ -263,7 +296,15 @@ class ResultFiles:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat(follow_symlinks=False).st_mtime < time.time() - _ORPHAN_SECONDS:
-                    os.unlink(entry.path)
+                    self._delete(entry)
+
+    def _delete(self, entry: os.DirEntry[str]) -> None:
+        if entry.is_dir(follow_symlinks=False):
+            import shutil  # rarely needed, and slow to import
+
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
 
 
 def _write_all(descriptor: int, view: memoryview) -> None:

@@ -1,83 +1,228 @@
-"""The runs that use a cache directory: a lock each, held as long as the run lives."""
+"""The runs that use an index: each is alive as long as a lock is held, by which its rows are.
+
+A run is started, and a dead one swept, within a write transaction of the index, so neither can
+happen in the middle of the other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
+import sqlite3
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.storage.local import ownership
-from pytest_taskcache.storage.local.faults import storage_error
-from pytest_taskcache.storage.local.oslock import OsLock
+from pytest_taskcache.storage.local import staged
+from pytest_taskcache.storage.local.descriptors import Descriptors
+from pytest_taskcache.storage.local.index import Index
 
-_ACQUIRE_SECONDS = 10.0
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 _is_name = re.compile(r"[A-Za-z0-9_.-]{1,100}").fullmatch
+_FOLDER = "runs"
+_SUFFIX = ".lock"
+_OWNED = ("claims", "pins", "locks")
 
 
 class RunLock:
-    """The lock of one run, held by its controlling process from before anything is staged.
+    """The lock of one run: its controlling process has it from before the first row of the run
+    is written. When that process ends, however it ends, the operating system frees the lock.
 
-    When that process ends, however it ends, the operating system frees the lock, and whoever
-    can take it knows that the run is dead. A context manager.
+    It is taken when it is first needed, because a run that only reads needs none, and importing
+    `filelock` takes as long as such a run may (65 ms). A forked child does not have it.
     """
 
-    def __init__(self, directory: Path, run: str) -> None:
+    def __init__(self, index: Index, run: str) -> None:
         if not _is_name(run):
             raise ValueError(f"a run's id must do as a file name: {run!r}")
-        self._directory = directory
-        self._lock = OsLock(_folder(directory) / f"{run}.lock")
+        self.run = run
+        self._index = index
+        self._lock: BaseFileLock | None = None
+        self._pid = 0
+        self._descriptors = Descriptors(())
+        index.on_descriptors_lost = weakref.WeakMethod(self._take_again)
+        _LOCKS.add(self)
 
-    def acquire(self) -> None:
-        """Takes the lock. Raises StorageError."""
-        try:
-            ownership.create_directory(self._directory)
-            ownership.check_ownership(self._directory, "start a run")
-            _folder(self._directory).mkdir(mode=0o700, exist_ok=True)
-            if not self._lock.acquire(_ACQUIRE_SECONDS):
-                reason = "another process is the same run"
-                raise StorageError(str(self._directory), "start a run", reason)
-        except OSError as error:
-            raise storage_error(str(self._directory), "start a run", error) from error
+    def hold(self) -> None:
+        """Takes the lock, unless this process or its parent has it, or the index is in memory and
+        so nobody else's. Raises StorageError."""
+        directory = self._index.directory
+        if directory is None:
+            return
+        path = directory / _FOLDER / f"{self.run}{_SUFFIX}"
+        if self._lock is not None:
+            if self._pid != os.getpid() or path.exists():
+                return
+            self._let_go()
+        before = Descriptors([path]).numbers()
+        self._index.write("start a run", lambda connection: self._take(path))
+        self._descriptors = Descriptors([path], before)
 
     def release(self) -> None:
         """Ends the run: its lock goes, with its file. Never raises."""
-        # The file may have been removed with the whole directory; the lock goes in any case.
-        with contextlib.suppress(OSError):
-            self._lock.release(remove=True)
+        if self._lock is not None and self._pid == os.getpid():
+            # The file may have been removed with the whole directory; the lock goes in any case.
+            with contextlib.suppress(OSError):
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._let_go()
 
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
+    def keep_inherited(self) -> None:
+        """In a forked child: leaves the lock to the parent."""
+        if self._lock is not None:
+            # The end of the object would free the parent's lock in versions of filelock before 4.
+            import ctypes
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._lock))
+
+    def _take(self, path: Path) -> None:
+        lock = _try(path)
+        if lock is None:
+            raise StorageError(str(self._index), "start a run", "another process is the same run")
+        self._lock, self._pid = lock, os.getpid()
+
+    def _let_go(self) -> None:
+        lock, self._lock = self._lock, None
+        with contextlib.suppress(OSError), self._descriptors.restored():
+            if lock is not None:
+                lock.release(force=True)
+        self._descriptors = Descriptors(())
+
+    def _take_again(self) -> None:
+        """After somebody closed what was not theirs. Whoever swept the run meanwhile took what
+        was staged with it, so nothing of it is found any more."""
+        if self._lock is not None and self._pid == os.getpid() and not self._descriptors.intact():
+            self._let_go()
+            with contextlib.suppress(StorageError):
+                self.hold()
 
 
-def is_dead(directory: Path, run: str) -> OsLock | None:
-    """The lock of a dead run, now held so that it stays dead (to be released with its file
-    removed); None while the run lives."""
-    if not _is_name(run):
-        return None
-    folder = _folder(directory)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    lock = OsLock(folder / f"{run}.lock")
-    return lock if lock.try_acquire() else None
+def this_process() -> str:
+    """``pid@host``."""
+    return f"{os.getpid()}@{platform.node()}"
 
 
-def known_runs(directory: Path) -> set[str]:
-    """The runs, dead or alive, that left a lock file."""
+def is_gone(process: str) -> bool:
+    """Whether a process (``pid@host``) of this host has ended; False where that cannot be told.
+    To be asked about processes of the own run alone: others may count their processes apart."""
+    pid, _, host = process.partition("@")
+    if os.name == "nt" or host != platform.node() or not pid.isdigit():
+        return False
     try:
-        names = os.listdir(_folder(directory))
-    except FileNotFoundError:
-        return set()
-    return {name.removesuffix(".lock") for name in names if name.endswith(".lock")}
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
-def _folder(directory: Path) -> Path:
-    return directory / "runs"
+def forget_locks_of_the_dead(connection: sqlite3.Connection, run: str) -> None:
+    """Frees the keys that ended processes of a living run held."""
+    rows = connection.execute("SELECT DISTINCT process FROM locks WHERE run = ?", (run,)).fetchall()
+    for (process,) in rows:
+        if is_gone(str(process)):
+            connection.execute("DELETE FROM locks WHERE run = ? AND process = ?", (run, process))
 
 
-__all__ = ["RunLock", "is_dead", "known_runs"]
+def is_alive(directory: Path, run: str) -> bool:
+    """Whether a run lives; to be asked in a write transaction. Raises OSError."""
+    if not _is_name(run):
+        return False
+    path = directory / _FOLDER / f"{run}{_SUFFIX}"
+    if not path.exists():
+        return False
+    lock = _try(path)
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def sweep(index: Index, but: str = "") -> int:
+    """Removes what dead runs left: staged entries that are not retained, claims, pins and locks;
+    how many entries that were. Raises StorageError."""
+    directory = index.directory
+    if directory is None:
+        return 0
+    names = index.read("sweep", _runs) | {path.stem for path in _lock_files(directory)}
+    names.discard(but)
+
+    def work(connection: sqlite3.Connection) -> int:
+        count = 0
+        for run in sorted(names):
+            if not is_alive(directory, run):
+                count += forget(connection, run)
+                if _is_name(run):
+                    (directory / _FOLDER / f"{run}{_SUFFIX}").unlink(missing_ok=True)
+        return count
+
+    return index.write("sweep", work) if names else 0
+
+
+def forget(connection: sqlite3.Connection, run: str) -> int:
+    """Removes what a run has staged, claimed, pinned or locked, but for what is retained; how
+    many entries went."""
+    rows = connection.execute(
+        "SELECT id FROM staged WHERE run = ? AND retained_for = x''", (run,)
+    ).fetchall()
+    staged.delete(connection, [id_ for (id_,) in rows])
+    for table in _OWNED:
+        connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
+    return len(rows)
+
+
+def _runs(connection: sqlite3.Connection) -> set[str]:
+    tables = " UNION ".join(f"SELECT run FROM {table} WHERE run != ''" for table in _OWNED)
+    rows = connection.execute(f"SELECT run FROM staged WHERE retained_for = x'' UNION {tables}")
+    return {run for (run,) in rows if isinstance(run, str)}
+
+
+def _lock_files(directory: Path) -> Iterator[Path]:
+    try:
+        names = os.listdir(directory / _FOLDER)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    yield from (directory / _FOLDER / name for name in names if name.endswith(_SUFFIX))
+
+
+def _try(path: Path) -> BaseFileLock | None:
+    """The lock at a path, now held; None if another process has it. Raises OSError."""
+    import filelock
+
+    if path.parent.is_file():
+        path.parent.rename(f"{path.parent}.aside")
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    lock = filelock.FileLock(path, mode=0o600, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    return lock
+
+
+_LOCKS: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for lock in list(_LOCKS):
+        lock.keep_inherited()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+__all__ = [
+    "RunLock",
+    "forget",
+    "forget_locks_of_the_dead",
+    "is_alive",
+    "is_gone",
+    "sweep",
+    "this_process",
+]

@@ -7,33 +7,36 @@ from collections.abc import Sequence
 
 APPLICATION = 0x7463_6163  # "tcac": tells our databases from others
 BUSY_SECONDS = 10.0
+OLDEST = 3
+"""Indexes of versions before this one are emptied rather than converted: it is a cache."""
 
 # AUTOINCREMENT wherever other processes remember ids: an id must never come to mean another row.
-# `hash` columns stand in for unique indexes on long text, at a fifth of the space.
-_VERSION_1 = """
+# What is believed carries a checksum (`encoding`); text is stored as bytes, because file names may
+# hold what SQLite's text cannot.
+_VERSION_3 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE atoms (
+CREATE TABLE shared (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    hash INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    name BLOB NOT NULL,
-    digest TEXT NOT NULL
+    name BLOB NOT NULL UNIQUE,
+    body BLOB NOT NULL
 );
-CREATE INDEX atoms_hash ON atoms (hash);
-CREATE TABLE traces (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    digest BLOB NOT NULL UNIQUE,
-    atoms BLOB NOT NULL
-);
+CREATE TABLE uses (
+    trace INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    PRIMARY KEY (trace, digest)
+) WITHOUT ROWID;
+CREATE TABLE small_results (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE variants (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    used REAL NOT NULL,
     id BLOB NOT NULL UNIQUE,
     key BLOB NOT NULL,
     identity BLOB NOT NULL,
     created REAL NOT NULL,
     expires REAL,
-    used REAL NOT NULL,
     trace INTEGER NOT NULL,
+    common INTEGER NOT NULL,
     inline BLOB,
     body BLOB NOT NULL
 );
@@ -46,10 +49,7 @@ CREATE TABLE staged (
     destination BLOB NOT NULL,
     held INTEGER NOT NULL,
     retryable INTEGER NOT NULL,
-    hidden INTEGER NOT NULL DEFAULT 0,
-    approved INTEGER NOT NULL DEFAULT 0,
-    poisoned INTEGER NOT NULL DEFAULT 0,
-    decided INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL,
     retained_for BLOB NOT NULL DEFAULT x'',
     retained_at REAL,
     id BLOB NOT NULL UNIQUE,
@@ -58,6 +58,7 @@ CREATE TABLE staged (
     created REAL NOT NULL,
     expires REAL,
     trace INTEGER NOT NULL,
+    common INTEGER NOT NULL,
     inline BLOB,
     body BLOB NOT NULL
 );
@@ -89,23 +90,30 @@ CREATE TABLE pins (
     since REAL NOT NULL,
     PRIMARY KEY (digest, run)
 ) WITHOUT ROWID;
+CREATE TABLE locks (
+    key BLOB PRIMARY KEY,
+    run TEXT NOT NULL,
+    process TEXT NOT NULL,
+    token INTEGER NOT NULL,
+    holder TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE shelf (
     section TEXT NOT NULL,
     name BLOB NOT NULL,
     item BLOB NOT NULL,
     PRIMARY KEY (section, name)
 ) WITHOUT ROWID;
-INSERT INTO meta VALUES ('generation', 0), ('scanned', 0.0);
+CREATE TABLE removals (
+    identity BLOB PRIMARY KEY,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL
+) WITHOUT ROWID;
 """
 
-# A trace may be kept as the places where it differs from another one, its base.
-_VERSION_2 = """
-ALTER TABLE traces ADD COLUMN base INTEGER;
-CREATE INDEX traces_base ON traces (base) WHERE base IS NOT NULL;
-"""
+STEPS: tuple[str, ...] = (_VERSION_3,)
+"""``STEPS[n]`` takes an index of version OLDEST + n - 1 to OLDEST + n, the first an empty one."""
 
-STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
-"""``STEPS[n]`` takes an index of version n to version n + 1; an empty file has version 0."""
+VERSION = OLDEST + len(STEPS) - 1
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -128,20 +136,24 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[str] = STEPS) -> None:
-    """Brings the index to version ``len(steps)``, each step with its version in a transaction of
-    its own; does nothing to one that is there already. Raises sqlite3.Error."""
-    while (version := version_of(connection)) < len(steps):
+    """Brings the index to version ``OLDEST + len(steps) - 1``, each step with its version in a
+    transaction of its own; does nothing to one that is there already. Raises sqlite3.Error."""
+    newest = OLDEST + len(steps) - 1
+    while (version := version_of(connection)) < newest:
         if version == 0:
             # Only an empty database takes this; it lets the file shrink after pruning.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("BEGIN IMMEDIATE")
         try:
             if version_of(connection) == version:
-                for statement in steps[version].split(";"):
+                target = max(version + 1, OLDEST)
+                if target == OLDEST:
+                    _empty(connection)
+                for statement in steps[target - OLDEST].split(";"):
                     if statement.strip():
                         connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {version + 1}")
+                connection.execute(f"PRAGMA user_version = {target}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -149,4 +161,12 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[str] = STEPS) -> Non
             raise
 
 
-__all__ = ["APPLICATION", "BUSY_SECONDS", "STEPS", "migrate", "version_of"]
+def _empty(connection: sqlite3.Connection) -> None:
+    names = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    ).fetchall()
+    for (name,) in names:
+        connection.execute(f"DROP TABLE {name}")
+
+
+__all__ = ["APPLICATION", "BUSY_SECONDS", "OLDEST", "STEPS", "VERSION", "migrate", "version_of"]

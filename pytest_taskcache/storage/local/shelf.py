@@ -21,7 +21,14 @@ class IndexShelf:
 
         def work(connection: sqlite3.Connection) -> dict[str, bytes]:
             rows = connection.execute("SELECT name, item FROM shelf WHERE section = ?", (section,))
-            return {encoding.from_sql(name): item for name, item in rows}
+            found = {}
+            for name, item in rows:
+                try:
+                    found[encoding.from_sql(name)] = encoding.unseal(item, section.encode(), name)
+                except encoding.DAMAGE:
+                    # Nobody finds it, and the next one written takes its place.
+                    self._index.tell("damaged row in the index")
+            return found
 
         try:
             return self._index.read("read the shelf", work)
@@ -35,7 +42,10 @@ class IndexShelf:
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(
                 "INSERT OR REPLACE INTO shelf (section, name, item) VALUES (?, ?, ?)",
-                [(section, encoding.to_sql(name), item) for name, item in items.items()],
+                [
+                    (section, name, encoding.seal(item, section.encode(), name))
+                    for name, item in zip(map(encoding.to_sql, items), items.values(), strict=True)
+                ],
             )
 
         if not items or self._index.readonly:

@@ -3,106 +3,123 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from pytest_taskcache.storage.local.atoms import chunked, marks
-from pytest_taskcache.storage.local.encoding import COLUMNS, Row
+from pytest_taskcache.storage.local.encoding import COLUMNS, chunked, marks
 from pytest_taskcache.storage.local.variants import trim
 
 
-class Standing(NamedTuple):
-    """How a staged entry stands; all but the first two as SQLite's 0 and 1."""
+@dataclass(slots=True)
+class Node:
+    """A staged entry as far as its fate goes: what it is (`held`, `retryable`), how it stands
+    (``state``), whom it derives from among those that are still staged, who uses it."""
 
     id: bytes
     key: bytes
     destination: bytes
     producer: bytes
-    held: int
-    retryable: int
-    hidden: int
-    approved: int
-    poisoned: int
-    decided: int
-    retained_for: bytes
+    held: bool
+    retryable: bool
+    state: str
+    sources: set[bytes] = field(default_factory=set)
+    claimants: set[bytes] = field(default_factory=set)
 
 
-_STANDING = ", ".join(Standing._fields)
+def claimed_by(
+    connection: sqlite3.Connection, run: str, claimants: Collection[bytes]
+) -> set[bytes]:
+    """The entries that any of these claims in a run."""
+    return _ids(connection, "claims", "claimant", run, claimants)
 
 
-def standings(connection: sqlite3.Connection, ids: Collection[bytes]) -> dict[bytes, Standing]:
-    """How those of the entries stand that are still staged."""
-    found = {}
-    for chunk in chunked(ids):
+def produced_by(
+    connection: sqlite3.Connection, run: str, claimants: Collection[bytes]
+) -> set[bytes]:
+    """The entries that any of these staged in a run."""
+    return _ids(connection, "staged", "producer", run, claimants)
+
+
+def _ids(
+    connection: sqlite3.Connection, table: str, column: str, run: str, names: Collection[bytes]
+) -> set[bytes]:
+    found: set[bytes] = set()
+    for chunk in chunked(names):
         rows = connection.execute(
-            f"SELECT {_STANDING} FROM staged WHERE id IN ({marks(chunk)})", chunk
+            f"SELECT id FROM {table} WHERE {column} IN ({marks(chunk)}) AND run = ?", (*chunk, run)
         )
-        found.update({row[0]: Standing._make(row) for row in rows})
+        found |= {id_ for (id_,) in rows}
     return found
 
 
-def upstream(connection: sqlite3.Connection, ids: Collection[bytes]) -> set[bytes]:
-    """The entries and the staged ones they derive from, transitively."""
-    return _reach(connection, ids, "id", "source")
-
-
-def downstream(connection: sqlite3.Connection, ids: Collection[bytes]) -> set[bytes]:
-    """The entries and the staged ones that derive from them, transitively."""
-    return _reach(connection, ids, "source", "id")
-
-
-def _reach(connection: sqlite3.Connection, ids: Collection[bytes], at: str, to: str) -> set[bytes]:
-    # Breadth first, in a few statements, rather than a recursive query for each entry; a source
-    # that has been committed meanwhile has no row any more, and ends the path.
-    seen = set(standings(connection, ids))
-    edge = set(seen)
+def load(
+    connection: sqlite3.Connection, ids: Iterable[bytes], *, related: bool
+) -> dict[bytes, Node]:
+    """The entries and what they derive from, transitively; if ``related`` also what derives from
+    any of these, and so on: all whose fate may depend on one another."""
+    graph: dict[bytes, Node] = {}
+    seen = edge = set(ids)
     while edge:
         further: set[bytes] = set()
         for chunk in chunked(edge):
             rows = connection.execute(
-                f"SELECT derives.{to} FROM derives JOIN staged ON staged.id = derives.{to}"
-                f" WHERE derives.{at} IN ({marks(chunk)})",
+                "SELECT id, key, destination, producer, held, retryable, state"
+                f" FROM staged WHERE id IN ({marks(chunk)})",
                 chunk,
             )
-            further |= {id_ for (id_,) in rows}
+            fresh = {
+                id_: Node(id_, key, destination, producer, bool(held), bool(retryable), state)
+                for id_, key, destination, producer, held, retryable, state in rows
+            }
+            inside = f"IN ({marks(fresh)})"
+            for id_, source in connection.execute(
+                f"SELECT id, source FROM derives WHERE id {inside}", [*fresh]
+            ):
+                fresh[id_].sources.add(source)
+                further.add(source)
+            for id_, claimant in connection.execute(
+                f"SELECT id, claimant FROM claims WHERE id {inside}", [*fresh]
+            ):
+                fresh[id_].claimants.add(claimant)
+            if related:
+                rows = connection.execute(f"SELECT id FROM derives WHERE source {inside}", [*fresh])
+                further |= {id_ for (id_,) in rows}
+            graph |= fresh
         edge = further - seen
-        seen |= edge
-    return seen
+        seen = seen | edge
+    for node in graph.values():
+        node.sources &= graph.keys()  # one that was committed meanwhile is no concern any more
+    return graph
 
 
-def in_use(connection: sqlite3.Connection, id_: bytes) -> bool:
-    """Whether anyone claims the entry, or one that derives from it."""
-    if _claimed(connection, [id_]):
-        return True
-    return _claimed(connection, downstream(connection, [id_]))
+def save(
+    connection: sqlite3.Connection,
+    before: Mapping[bytes, str],
+    graph: Mapping[bytes, Node],
+    gone: Collection[bytes],
+) -> None:
+    """Writes the states that changed."""
+    connection.executemany(
+        "UPDATE staged SET state = ? WHERE id = ?",
+        [
+            (node.state, id_)
+            for id_, node in graph.items()
+            if id_ not in gone and node.state != before[id_]
+        ],
+    )
 
 
-def _claimed(connection: sqlite3.Connection, ids: Collection[bytes]) -> bool:
-    for chunk in chunked(ids):
-        row = connection.execute(
-            f"SELECT 1 FROM claims WHERE id IN ({marks(chunk)}) LIMIT 1", chunk
-        ).fetchone()
-        if row is not None:
-            return True
-    return False
-
-
-def set_flag(connection: sqlite3.Connection, flag: str, ids: Iterable[bytes]) -> None:
-    """Sets one of the flags of entries."""
-    connection.executemany(f"UPDATE staged SET {flag} = 1 WHERE id = ?", [(id_,) for id_ in ids])
-
-
-def read_rows(connection: sqlite3.Connection, ids: Collection[bytes]) -> list[Row]:
-    """The encoded variants of entries, oldest first."""
-    rows = []
+def read_rows(connection: sqlite3.Connection, ids: Collection[bytes]) -> list[tuple[object, ...]]:
+    """The rows of entries (``seq`` and COLUMNS), oldest first."""
+    rows: list[tuple[object, ...]] = []
     for chunk in chunked(ids):
         rows += connection.execute(
             f"SELECT seq, {COLUMNS} FROM staged WHERE id IN ({marks(chunk)})", chunk
         ).fetchall()
-    return [Row._make(row[1:]) for row in sorted(rows, key=lambda row: int(row[0]))]
+    return sorted(rows, key=lambda row: int(row[0]))  # type: ignore[call-overload]
 
 
-def move(connection: sqlite3.Connection, entries: Collection[Standing], now: float) -> None:
+def move(connection: sqlite3.Connection, entries: Collection[Node], now: float) -> None:
     """Makes entries committed variants of this index; what they refer to goes with them."""
     ids = [entry.id for entry in entries]
     for chunk in chunked(ids):
@@ -132,14 +149,4 @@ def _unstage(connection: sqlite3.Connection, ids: Collection[bytes]) -> None:
             connection.execute(f"DELETE FROM {table} WHERE id IN ({marks(chunk)})", chunk)
 
 
-__all__ = [
-    "Standing",
-    "delete",
-    "downstream",
-    "in_use",
-    "move",
-    "read_rows",
-    "set_flag",
-    "standings",
-    "upstream",
-]
+__all__ = ["Node", "claimed_by", "delete", "load", "move", "produced_by", "read_rows", "save"]

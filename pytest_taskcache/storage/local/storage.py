@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import xxhash
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer
 from pytest_taskcache.storage.local import eviction, faults
-from pytest_taskcache.storage.local.eviction import Pruned
+from pytest_taskcache.storage.local.eviction import Limits, Pruned
 from pytest_taskcache.storage.local.index import NAME, Index
 from pytest_taskcache.storage.local.results import ResultFiles
+from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.shelf import IndexShelf
-from pytest_taskcache.storage.local.variants import Records
+from pytest_taskcache.storage.local.variants import Records, Removal, Usage
 
 T = TypeVar("T")
 DEFAULT_MAX_SIZE = 5_000_000_000
+SMALL = 8192
+"""Results of at most so many bytes are rows of the index; a file each would cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,10 @@ class Statistics:
     keys: int
     variants: int
     traces: int
-    dependencies: int
     results: int
     staged: int
     pins: int
+    locks: int
     bytes: int
     index_bytes: int
 
@@ -43,10 +48,11 @@ class Statistics:
 class LocalStorage:
     """Both storage roles in one directory, shared by any number of processes of one user.
 
-    ``max_size`` in bytes is enforced by ``prune()``. ``readonly`` writes nothing at all.
-    ``create=False`` fails where there is no cache yet. ``run`` is set by whoever keeps that
-    run's lock, so that what it writes stays pinned while it lives. ``on_fault`` is told the
-    reason of what went wrong and was mended.
+    ``max_size`` in bytes is enforced by ``prune()``. ``readonly`` writes nothing at all; so does
+    a cache that is there but cannot be written, whatever was asked for. ``create=False`` fails
+    where there is no cache yet. ``run`` is that whose writing keeps results pinned while it lives;
+    with ``leads`` this process is the one that it lives as long as. ``on_fault`` is told the reason
+    of what went wrong and was mended.
     """
 
     def __init__(
@@ -58,17 +64,22 @@ class LocalStorage:
         readonly: bool = False,
         on_fault: Callable[[str], None] | None = None,
         run: str = "",
+        leads: bool = False,
     ) -> None:
         # Resolved once: a link that is swapped later leads nowhere new.
         self.directory = Path(os.path.realpath(directory))
         self.max_size = max_size
-        self.readonly = readonly
         self.run = run
         self.index = Index(self.directory, readonly=readonly, create=create, on_fault=on_fault)
+        self.run_lock = RunLock(self.index, run) if leads else None
         self.records = Records(self.index)
         self.shelf = IndexShelf(self.index)
         self._files = ResultFiles(
-            self.directory, self.pin, readonly=readonly, create=create and not readonly
+            self.directory,
+            self.pin,
+            readonly=lambda: self.readonly,
+            create=create and not readonly,
+            tell=self.index.tell,
         )
         self._pinned: dict[str, tuple[int, str, float]] = {}
 
@@ -80,6 +91,15 @@ class LocalStorage:
     def trusted(self) -> bool:
         """True: nothing is read before owner and mode of the directory were checked."""
         return True
+
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing is written: that was asked for, or turned out when it was opened."""
+        return self.index.readonly
+
+    def open(self) -> None:
+        """Opens the index, as its first use would. Raises StorageError."""
+        self.index.read("open", lambda connection: None)
 
     # ----------------------------------------------------------------------- records
 
@@ -95,9 +115,9 @@ class LocalStorage:
         """As KeyStorage.recent."""
         return self.records.recent(identities)
 
-    def all_records(self) -> list[Variant]:
-        """Every committed variant, newest first, for listings. Raises StorageError."""
-        return self.records.all_records()
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan."""
+        return self.records.scan()
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
@@ -114,23 +134,51 @@ class LocalStorage:
         """Keeps a result from eviction for as long as ``run`` lives, or for an hour if there is
         no run. Raises StorageError."""
         now = time.time()
+        if not self._is_pinned(digest, now):
+            self._hold_run()
+            self.index.write("pin a result", lambda c: self._pin(c, digest, now))
+            self._pinned[digest] = (self.index.epoch, self.run, now)
+
+    def _is_pinned(self, digest: str, now: float) -> bool:
         known = self._pinned.get(digest)
-        lasting = self.run or (known is not None and now - known[2] < eviction.PIN_SECONDS / 4)
         # A reopened index, which may be a new one, has another epoch.
-        if known is not None and known[:2] == (self.index.epoch, self.run) and lasting:
-            return
-        self.index.write(
-            "pin a result",
-            lambda connection: connection.execute(
-                "INSERT OR REPLACE INTO pins (digest, run, since) VALUES (?, ?, ?)",
-                (digest, self.run, now),
-            ),
+        if known is None or known[:2] != (self.index.epoch, self.run):
+            return False
+        return bool(self.run) or now - known[2] < eviction.PIN_SECONDS / 4
+
+    def _pin(self, connection: sqlite3.Connection, digest: str, now: float) -> None:
+        connection.execute(
+            "INSERT OR REPLACE INTO pins (digest, run, since) VALUES (?, ?, ?)",
+            (digest, self.run, now),
         )
-        self._pinned[digest] = (self.index.epoch, self.run, now)
+
+    def _hold_run(self) -> None:
+        if self.run_lock is not None:
+            self.run_lock.hold()
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result."""
-        self._guarded("write results", lambda: self._files.write(digest, chunks))
+        if sum(memoryview(chunk).nbytes for chunk in chunks) <= SMALL:
+            self._write_small(digest, b"".join(memoryview(chunk).cast("B") for chunk in chunks))
+        else:
+            self._guarded("write results", lambda: self._files.write(digest, chunks))
+
+    def _write_small(self, digest: str, data: bytes) -> None:
+        now = time.time()
+
+        def work(connection: sqlite3.Connection) -> None:
+            self._pin(connection, digest, now)
+            # What is there already is the same, or damaged.
+            connection.execute(
+                "INSERT OR REPLACE INTO small_results (digest, data) VALUES (?, ?)",
+                (digest, data),
+            )
+
+        if self._is_pinned(digest, now) and self._read_small(digest, len(data)) is not None:
+            return
+        self._hold_run()
+        self.index.write("write results", work)
+        self._pinned[digest] = (self.index.epoch, self.run, now)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ResultStorage.add_file."""
@@ -138,30 +186,85 @@ class LocalStorage:
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """As ResultStorage.read_result; large ones are mapped copy-on-write."""
+        small = self._read_small(digest, size) if size <= SMALL else None
+        if small is not None:
+            return memoryview(bytearray(small))
         return self._guarded("read results", lambda: self._files.read(digest, size))
+
+    def _read_small(self, digest: str, size: int | None) -> bytes | None:
+        def work(connection: sqlite3.Connection) -> object:
+            query = "SELECT data FROM small_results WHERE digest = ?"
+            row = connection.execute(query, (digest,)).fetchone()
+            return None if row is None else row[0]
+
+        data = self.index.read("read results", work)
+        if data is None:
+            return None
+        if not isinstance(data, bytes) or xxhash.xxh3_128_hexdigest(data) != digest:
+            self.index.tell("damaged result")
+            return None
+        return data if size is None or len(data) == size else None
 
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """As ResultStorage.copy_file."""
-        return self._guarded(
-            "read results", lambda: self._files.copy_to(digest, destination, readonly)
-        )
+
+        def work() -> bool:
+            if self._files.copy_to(digest, destination, readonly):
+                return True
+            data = self._read_small(digest, None)
+            if data is None:
+                return False
+            with open(destination, "xb") as file:
+                file.write(data)
+            if readonly:
+                os.chmod(destination, 0o444)
+            return True
+
+        return self._guarded("read results", work)
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """As ResultStorage.has_results."""
-        return self._guarded("read results", lambda: self._files.has(digests))
+        found = self._guarded("read results", lambda: self._files.has(digests))
+        rest = [digest for digest in digests if digest not in found]
+
+        def work(connection: sqlite3.Connection) -> frozenset[str]:
+            query = "SELECT 1 FROM small_results WHERE digest = ?"
+            return frozenset(d for d in rest if connection.execute(query, (d,)).fetchone())
+
+        return found | self.index.read("read results", work) if rest else found
 
     # ------------------------------------------------------------------- house-keeping
 
-    def prune(self, *, full: bool = False) -> Pruned:
-        """Removes what is expired, unreferenced or beyond ``max_size``. Raises StorageError."""
+    def prune(
+        self,
+        *,
+        max_size: int | None = None,
+        older_than: float | None = None,
+        unused: float | None = None,
+        full: bool = False,
+    ) -> Pruned:
+        """Removes what is expired, unreferenced or beyond ``max_size`` bytes (None: that of this
+        object); with ``older_than`` and ``unused`` also records that were made, or last of use,
+        more than so many seconds ago. Raises StorageError."""
+        limit = self.max_size if max_size is None else max_size
+        limits = Limits(limit, older_than, unused)
         return self._guarded(
-            "prune",
-            lambda: eviction.prune(self.records, self._files, self.max_size, full=full),
+            "prune", lambda: eviction.prune(self.records, self._files, limits, full=full)
         )
 
-    def clear(self) -> Pruned:
-        """Forgets everything but what runs under way have staged. Raises StorageError."""
-        return self._guarded("clear", lambda: eviction.clear(self.records, self._files))
+    def clear(self, pattern: str = "") -> Pruned:
+        """Forgets everything but what runs under way have staged; with a pattern only the records
+        of identities (``file::name``) that match it. Raises StorageError."""
+        return self._guarded("clear", lambda: eviction.clear(self.records, self._files, pattern))
+
+    def usage(self) -> Iterator[Usage]:
+        """Every committed record with its size and its times, in no order. Raises StorageError."""
+        return self.records.usage()
+
+    def removed(self, identities: Collection[str]) -> Mapping[str, Removal]:
+        """What became of the last removed record of each identity (``file::name``) that lost one:
+        evicted is not "never computed". Raises StorageError."""
+        return self.records.removed(identities)
 
     def size(self) -> int:
         """The bytes that ``max_size`` bounds. Raises StorageError."""
@@ -177,11 +280,11 @@ class LocalStorage:
             return Statistics(
                 keys=count("DISTINCT key) FROM variants"),
                 variants=count("*) FROM variants"),
-                traces=count("*) FROM traces"),
-                dependencies=count("*) FROM atoms WHERE kind != ''"),
-                results=count("DISTINCT digest) FROM refs"),
+                traces=count("*) FROM shared WHERE substr(name, 1, 1) != x'3d'"),
+                results=count("*) FROM (SELECT digest FROM refs UNION SELECT digest FROM uses)"),
                 staged=count("*) FROM staged"),
                 pins=count("*) FROM pins"),
+                locks=count("*) FROM locks"),
                 bytes=eviction.total_size(connection),
                 index_bytes=self._index_bytes(),
             )
@@ -189,7 +292,9 @@ class LocalStorage:
         return self.index.read("count", work)
 
     def close(self) -> None:
-        """As KeyStorage.close."""
+        """As KeyStorage.close. Ends the run that this process leads."""
+        if self.run_lock is not None:
+            self.run_lock.release()
         self.records.close()
 
     def _index_bytes(self) -> int:
@@ -208,4 +313,4 @@ class LocalStorage:
             raise faults.storage_error(str(self.directory), operation, error) from error
 
 
-__all__ = ["DEFAULT_MAX_SIZE", "LocalStorage", "Statistics"]
+__all__ = ["DEFAULT_MAX_SIZE", "SMALL", "LocalStorage", "Statistics"]
