@@ -115,7 +115,7 @@ def affected(
     walk = _Walk(log, changes, rule)
     walk.start(changes)
     for node, (position, cause) in (touched or {}).items():
-        walk.seed(walk.vertex_of(node), position, cause)
+        walk.touch(node, position, cause)
     walk.run()
     return walk.answer()
 
@@ -255,6 +255,14 @@ class _Walk:
             if found.reordered:
                 module = self._ids[file, _MODULE]
                 self._note(self._effects, module, self._position[module], f"{file} reordered")
+
+    def touch(self, node: int, position: int, cause: str) -> None:
+        """What a node touched has changed: that of a module's body counts for all who import it,
+        since nothing tells which of its statements did."""
+        vertex = self.vertex_of(node)
+        if vertex >= 0 and self._log.nodes[node][1] == _MODULE:
+            self._note(self._effects, vertex, position, cause)
+        self.seed(vertex, position, cause)
 
     def seed(self, vertex: int, position: int, cause: str) -> None:
         """Something about a vertex changed, which mattered from a position on."""

@@ -56,7 +56,7 @@ class Present:
             root, self._distributions, Finder(path, clock), ignore=ignore, path=path
         )
         self._libraries = tuple(os.path.join(directory, "") for directory in library_directories())
-        self._installed: dict[str, frozenset[str]] = {}
+        self._installed: dict[tuple[str, str], bool] = {}
         self._memo: dict[tuple[Kind, str], str] = {}
         self._lock = RLock()
 
@@ -78,24 +78,34 @@ class Present:
         for directory in self._libraries:
             if path.startswith(directory):
                 top = path[len(directory) :].partition(os.sep)[0].partition(".")[0]
-                if normalized(top) in self._installed_in(directory):
-                    return False  # by its name alone, which spares reading what was installed
+                if self._is_installed(directory, top):
+                    return False
         return self._sources.is_project(path) and (
             os.path.isfile(path) or self._sources.content(self.name_of(path)) is not None
         )
 
-    def _installed_in(self, directory: str) -> frozenset[str]:
-        """The normalised names of the distributions in a directory of installed packages."""
-        found = self._installed.get(directory)
-        if found is None:
+    def _is_installed(self, directory: str, top: str) -> bool:
+        """Whether a distribution in a directory of installed packages recorded a top-level module
+        of this name. Those that are called like it are asked first: to read all that was ever
+        installed costs more than most runs."""
+        known = self._installed.get((directory, top))
+        if known is None:
             try:
-                names = os.listdir(directory)
+                names = [name for name in os.listdir(directory) if name.endswith(".dist-info")]
             except OSError:
                 names = []
-            found = self._installed[directory] = frozenset(
-                normalized(name.partition("-")[0]) for name in names if name.endswith(".dist-info")
+            alike = normalized(top).strip("-")
+
+            def is_unlike(name: str) -> bool:
+                called = normalized(name.partition("-")[0])
+                return alike not in called and called not in alike
+
+            start = top.encode("utf-8", "surrogateescape")
+            known = self._installed[directory, top] = any(
+                _records(os.path.join(directory, name, "RECORD"), start)
+                for name in sorted(names, key=is_unlike)
             )
-        return found
+        return known
 
     def owners(self, module: str) -> Collection[str]:
         """As ``ports.Fingerprints.owners``."""
@@ -213,3 +223,13 @@ class Present:
         """Puts what was newly found out on the shelf. Never raises."""
         with self._lock:
             self.contents.save()
+
+
+def _records(record: str, top: bytes) -> bool:
+    """Whether an installed distribution's list of files has a top-level module of this name."""
+    try:
+        with open(record, "rb") as stream:
+            text = b"\n" + stream.read()
+    except OSError:
+        return False
+    return b"\n" + top + b"/" in text or b"\n" + top + b"." in text

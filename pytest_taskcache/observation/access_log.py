@@ -124,6 +124,10 @@ class AccessLog:
         if (kind, path) not in self.reads and not self.covers(path):
             self.reads[kind, path] = None
 
+    def has_touched(self, kind: Kind, path: str) -> bool:
+        """Whether what is at a path is, in part at least, this computation's own doing."""
+        return self.covers(path) or path in self._changed or (kind, path) in self.early
+
     def changed_here(self, path: str) -> bool:
         """Whether this computation changed the path, so that new times prove nothing."""
         return path in self._changed

@@ -55,7 +55,7 @@ class CodeVerdicts:
         verdict = self._logs[part.segments]
         if verdict is None:
             return [Change("code log", "lost", dependency.digest, "")]
-        return verdict.of(part, self._digest)
+        return verdict.of(part)
 
     def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Verdict | None:
         blobs = {blob.digest: blob for blob in uses}
@@ -66,7 +66,7 @@ class CodeVerdicts:
                 return None
             found.append(data)
         try:
-            return _Verdict(decode_log(found), self._archive)
+            return _Verdict(decode_log(found), self._archive, self._digest)
         except ValueError:
             return None
 
@@ -74,18 +74,20 @@ class CodeVerdicts:
 class _Verdict:
     """What is known of one log: nothing at first, then what differs, then who reaches that."""
 
-    def __init__(self, log: DecodedLog, archive: SourceArchive) -> None:
+    def __init__(self, log: DecodedLog, archive: SourceArchive, digest: Digest) -> None:
         self._log = log
         self._archive = archive
+        self._digest = digest
         self.compared = False
         self._changed: tuple[object, ...] = ()
         self._reached: Reached | None = None
         self._first: Change | None = None
+        self._told: dict[str, Change] = {}
 
-    def of(self, part: CodePart, digest: Digest) -> list[Change]:
+    def of(self, part: CodePart) -> list[Change]:
         """What changed of what these nodes rest on, at this position of the log."""
         if not self.compared:
-            self._compare(digest)
+            self._compare()
         if not self._changed:
             return []
         if part.whole and self._first is not None:
@@ -94,25 +96,27 @@ class _Verdict:
             return []
         nodes = [node for ran in part.ran for node in ran]
         cause = self._reached.invalid(nodes, part.position)
-        return [_told(cause)] if cause else []
+        if not cause:
+            return []
+        return [self._told.get(cause) or _definition_change(cause)]
 
-    def _compare(self, digest: Digest) -> None:
+    def _compare(self) -> None:
         """Finds what differs; walks only if that is not what it was."""
         self.compared = True
         files = {
             name: (before, after)
             for name, before in self._log.files
-            if (after := digest(Kind.FILE, name)) != before
+            if (after := self._digest(Kind.FILE, name)) != before
         }
         touches = [
             (dependency, owner, position)
             for dependency, owner, position in self._log.touches
-            if digest(dependency.kind, dependency.name) != dependency.digest
+            if self._digest(dependency.kind, dependency.name) != dependency.digest
         ]
         distributions = [
             (name, frozenset(modules))
             for name, before, modules in self._log.distributions
-            if digest(Kind.DISTRIBUTION, name) != before
+            if self._digest(Kind.DISTRIBUTION, name) != before
         ]
         changed = (tuple(files.items()), tuple(touches), tuple(distributions))
         if not any(changed):
@@ -160,7 +164,9 @@ class _Verdict:
         for dependency, owner, position in touches:
             known_touch = touched.get(owner)
             if known_touch is None or position < known_touch[0]:
-                touched[owner] = position, f"{dependency.kind} changed: {dependency.name}"
+                cause = f"{dependency.kind} {dependency.name}"
+                self._told[cause] = self._change_of(dependency)
+                touched[owner] = position, cause
         self._first = self._name_first(files, touches, distributions)
         log = self._log_of(analyses)
         self._reached = affected(log, changes, touched, HiddenState.REACHED)
@@ -174,8 +180,12 @@ class _Verdict:
         for name, (before, after) in files.items():
             return Change("file", name, before, after)
         for dependency, _, _ in touches:
-            return Change(str(dependency.kind), dependency.name, dependency.digest, "")
+            return self._change_of(dependency)
         return Change("distribution", distributions[0][0], "", "changed")
+
+    def _change_of(self, dependency: Dependency) -> Change:
+        kind, name, before = dependency
+        return Change(str(kind), without_mark(name), before, self._digest(kind, name))
 
     def _log_of(self, analyses: dict[str, Analysis]) -> Log:
         names = [name for name, _ in self._log.files]
@@ -231,11 +241,13 @@ def _all_of(analysis: Analysis | None) -> Changes:
     return Changes(tuple(Changed(item, None) for item in items), reordered=True)
 
 
-def _told(cause: str) -> Change:
-    """``lib.py::f changed``, or ``file changed: data.txt``, as a change."""
-    kind, middle, name = cause.partition(" changed: ")
-    if middle:
-        return Change(kind, name, "recorded", "present")
+def without_mark(name: str) -> str:
+    """A variable's name, without the mark that its value at the start counts."""
+    return name.removesuffix(" (at start)")
+
+
+def _definition_change(cause: str) -> Change:
+    """``lib.py::f changed`` as a change."""
     name, _, verb = cause.rpartition(" ")
     before, after = ("recorded", "present")
     if verb == "appeared":

@@ -364,7 +364,7 @@ class Observatory:
         for access in self._credited():
             access.read(kind, path)
         if not self._scratch.holds(path) and not any(
-            window.access.covers(path) for window in self._windows
+            window.access.has_touched(kind, path) for window in self._windows
         ):
             self._touch(frame, kind, path, self._fingerprints.name_of(path))
 
@@ -389,10 +389,12 @@ class Observatory:
         """A database file is about to be connected to."""
         if self._is_own(path) or asked_by_machinery(frame):
             return
+        if not self._scratch.holds(path) and not any(
+            window.access.has_touched(Kind.FILE, path) for window in self._windows
+        ):
+            self._touch(frame, Kind.FILE, path, self._fingerprints.name_of(path))
         for access in self._credited():
             access.database(path)
-        if not self._scratch.holds(path):
-            self._touch(frame, Kind.FILE, path, self._fingerprints.name_of(path))
         self._before_change(path)
         self._verification.unsettle(path)
 

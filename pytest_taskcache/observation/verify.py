@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
-from pytest_taskcache.observation.code_verdicts import CodeVerdicts
+from pytest_taskcache.observation.code_verdicts import CodeVerdicts, without_mark
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING
 from pytest_taskcache.observation.source_archive import SourceArchive
@@ -170,18 +170,21 @@ class Verification:
             known = self._invalid.get(trace.digest)
             if known is not None:
                 return known
-        changes: list[Change] = []
-        for dependency in trace.dependencies:
+        found: dict[tuple[str, str], Change] = {}
+        # What a window touched itself is told before what its functions touched at other times.
+        for dependency in sorted(trace.dependencies, key=lambda one: one.kind is Kind.CODE):
             if dependency not in self._good or dependency.name in unsettled:
-                changes += self._check(dependency, trace.uses)
-                if len(changes) >= CHANGES:
+                for change in self._check(dependency, trace.uses):
+                    found.setdefault((change.kind, change.name), change)
+                if len(found) >= CHANGES:
                     break
+        changes = tuple(found.values())[:CHANGES]
         if trace.digest and not unsettled:
             if changes:
-                self._invalid[trace.digest] = tuple(changes[:CHANGES])
+                self._invalid[trace.digest] = changes
             else:
                 self._valid.add(trace.digest)
-        return tuple(changes[:CHANGES])
+        return changes
 
     def _check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
         kind, name, before = dependency
@@ -189,7 +192,7 @@ class Verification:
             return self.code.check(dependency, uses)
         after = self.digest(kind, name)
         if after != before:
-            return [Change(str(kind), name, before, after)]
+            return [Change(str(kind), without_mark(name), before, after)]
         if name not in self._unsettled:
             self._good.add(dependency)
         return []

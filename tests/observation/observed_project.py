@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,19 @@ from pytest_taskcache.model.dependency import Kind, Observed
 from pytest_taskcache.observation.code_log import decode_code, decode_log
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.window import OpenWindow
+
+
+class MemoryShelf:
+    """A shelf in memory."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, dict[str, bytes]] = {}
+
+    def read(self, section: str) -> Mapping[str, bytes]:
+        return dict(self.sections.get(section, {}))
+
+    def write(self, section: str, items: Mapping[str, bytes]) -> None:
+        self.sections.setdefault(section, {}).update(items)
 
 
 class Project:
@@ -27,12 +40,14 @@ class Project:
         for directory in (self.root, self.scratch, self.own):
             directory.mkdir()
         self.parts: dict[str, bytes] = {}
+        self.shelf = MemoryShelf()
         self.observatory = self.new_observatory()
 
     def new_observatory(self) -> Observatory:
         present = Present(self.root, temporary=self.scratch, ignore=[self.own])
         observatory = Observatory(present, scratch=[self.scratch], own=[self.own])
         observatory.read_parts_by(lambda blob: self.parts.get(blob.digest))
+        observatory.keep_on(self.shelf)
         return observatory
 
     def write(self, name: str, text: str = "") -> Path:
@@ -59,6 +74,7 @@ class Project:
             call(*args)
         finally:
             observed = window.close()
+        self.observatory.save()
         return observed
 
     def changes(self, observed: Observed) -> list[str]:
@@ -86,8 +102,14 @@ class Project:
                         f"{log.files[file][0]}::{name}"
                         for file, name in log.nodes[ran.start : ran.stop]
                     )
-        return {name for name in found if not name.endswith(">")}
+        return {name for name in found if not name.endswith(">") and name[0] != "<"}
 
 
 def named(observed: Observed, kind: Kind) -> set[str]:
     return {one.name for one in observed.trace.dependencies if one.kind is kind}
+
+
+def counts_as_a_whole(observed: Observed) -> bool:
+    """Whether code may have run unseen, so that any change of a source counts."""
+    code = [one for one in observed.trace.dependencies if one.kind is Kind.CODE]
+    return any(decode_code(one).whole for one in code)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from observed_project import Project, named
-from pytest_taskcache.observation.traces import Traces
 
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
+from pytest_taskcache.observation.recorder import digest_of
 
 
 class Counting:
@@ -25,25 +26,17 @@ class Counting:
         self._present = present
         self.asked: Counter[tuple[Kind, str]] = Counter()
         self.forgotten = 0
-        self.name_of = present.name_of
-        self.path_of = present.path_of
-        self.is_first_party = present.is_first_party
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._present, name)
 
     def digest(self, kind: Kind, name: str) -> str:
         self.asked[kind, name] += 1
         return self._present.digest(kind, name)
 
-    def reach(
-        self,
-        functions: Collection[str],
-        modules: Collection[str],
-        ran: Sequence[str] | None = None,
-    ) -> Collection[Dependency]:
-        return self._present.reach(functions, modules, ran)
-
-    def forget(self) -> None:
+    def forget(self, name: str = "", *, tree: bool = False) -> None:
         self.forgotten += 1
-        self._present.forget()
+        self._present.forget(name, tree=tree)
 
 
 @pytest.fixture
@@ -58,7 +51,8 @@ def counted(project: Project):
 
 
 def trace_of(counting: Counting, *names: str, kind: Kind = Kind.FILE) -> Trace:
-    return Traces().of(Dependency(kind, name, counting.digest(kind, name)) for name in names)
+    found = tuple(sorted(Dependency(kind, name, counting.digest(kind, name)) for name in names))
+    return Trace(found, digest_of(found))
 
 
 def test_shared_dependencies_are_digested_once_for_all_traces(
@@ -158,12 +152,30 @@ def test_temporary_files_do_not_end_the_generation_of_the_projects_own(
     project.settle()
     project.settle()
     assert project.observatory.verify(trace) == ()
-    forgotten = counted.forgotten
+    counted.asked.clear()
     for number in range(5):
         (project.scratch / f"made{number}").write_text("x")
         assert project.observatory.verify(trace) == ()
 
-    assert counted.forgotten == forgotten
+    assert not counted.asked
+
+
+def test_writing_one_file_of_the_project_asks_again_for_that_file_alone(
+    project: Project, counted: Counting
+) -> None:
+    """Tests that write files cost what they write, not all that was ever verified."""
+    names = [f"data{number}" for number in range(5)]
+    for name in names:
+        project.write(name, "1")
+    project.settle()
+    project.settle()
+    trace = trace_of(counted, *names)
+    assert project.observatory.verify(trace) == ()
+    counted.asked.clear()
+    project.write("data3", "1")
+
+    assert project.observatory.verify(trace) == ()
+    assert {name for kind, name in counted.asked if kind is Kind.FILE} == {"data3"}
 
 
 def test_a_temporary_file_in_a_trace_is_noticed_when_it_appears(
@@ -228,23 +240,23 @@ def test_traces_are_sorted_unique_and_shared(project: Project) -> None:
         for name in ("b", "a", "b"):
             Path(name).read_text()
 
+    project.observe(read)
     first, second = project.observe(read), project.observe(read)
     dependencies = first.trace.dependencies
 
     assert list(dependencies) == sorted(dependencies)
     assert len({(one.kind, one.name) for one in dependencies}) == len(dependencies)
     assert len(first.trace.digest) == 32
-    assert second.trace is first.trace
+    assert second.trace == first.trace
     assert named(first, Kind.FILE) == {"a", "b"}
 
 
 def test_different_traces_have_different_digests() -> None:
     """No two sets of dependencies can be confused, however their parts are cut."""
-    traces = Traces()
-    left = traces.of([Dependency(Kind.FILE, "ab", "c")])
-    right = traces.of([Dependency(Kind.FILE, "a", "bc")])
+    left = digest_of([Dependency(Kind.FILE, "ab", "c")])
+    right = digest_of([Dependency(Kind.FILE, "a", "bc")])
 
-    assert left.digest != right.digest
+    assert left != right
 
 
 def test_a_window_that_observed_nothing_says_so(project: Project) -> None:
@@ -260,7 +272,7 @@ def test_a_window_that_observed_nothing_says_so(project: Project) -> None:
 def test_closing_never_raises(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the observer itself fails, the computation's value stands and is not stored."""
     window = project.window()
-    monkeypatch.setattr(project.observatory._settling, "settle", lambda window: 1 / 0)
+    monkeypatch.setattr(project.observatory._recorder, "record", lambda window: 1 / 0)
     observed = window.close()
 
     assert "ZeroDivisionError" in observed.untrusted[0]
