@@ -8,6 +8,7 @@ ends in a fresh connection or in a StorageError, never in a wrong answer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import threading
@@ -98,7 +99,7 @@ class Index:
             return self._connect()
         if not self._descriptors.intact():
             self._recover()
-            return self._connect()
+            return self._connection or self._connect()
         if self.directory is not None and (certain or time.monotonic() >= self._check_at):
             self._check_at = time.monotonic() + _RECHECK_SECONDS
             if self._stamp != self._present_stamp():
@@ -211,6 +212,8 @@ class Index:
         if self.readonly:
             return self._connect_readonly(directory)
         try:
+            if not _may_write(directory):
+                raise PermissionError(errno.EACCES, "may not be written")
             return self._connect_writable(directory)
         except (sqlite3.Error, OSError) as error:
             reason = faults.reason_of(error)
@@ -396,6 +399,15 @@ def _turn(directory: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _may_write(directory: Path) -> bool:
+    """Whether an index that is there may be written, and its log beside it."""
+    own = os.access in os.supports_effective_ids
+    for path in (directory, directory / NAME):
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=own):
+            return False
+    return True
 
 
 def _text(data: bytes) -> str:
