@@ -39,8 +39,7 @@ class IndexLocks(ForkAware):
     was damaged, and holds nothing.
 
     Tokens are nanoseconds since 1970, and greater than any that this index gave out before. A
-    stopped process (SIGSTOP) lives, and keeps what it holds. Other hosts are excluded only where
-    SQLite's own locks reach them; where they do not, use Redis or PostgreSQL.
+    stopped process (SIGSTOP) lives, and keeps what it holds.
 
     ``hold()`` makes others see that the run lives; it is called before a row is written.
     """
@@ -145,11 +144,13 @@ class FileLockManager(IndexLocks):
 
     The locks are rows of an index in it, as those of a cache directory are. Each object counts as a
     run of its own: its locks are free when it is closed or its process dies, however it dies. A
-    forked child owns none of them.
+    forked child owns none of them. On a network file system the locks must reach the other hosts
+    (NFSv4 does, unless mounted with ``local_lock``), and the directory must be no cache directory;
+    where they do not, use Redis or PostgreSQL.
     """
 
     def __init__(self, directory: Path) -> None:
-        index = Index(directory.absolute())
+        index = Index(directory.absolute(), shared=True)
         self._lock = self._new_run(index)
         self._swept = False
         super().__init__(index, self._lock.run, lambda: self._begin())
