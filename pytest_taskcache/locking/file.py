@@ -61,7 +61,7 @@ class IndexLocks(ForkAware):
             found = self._index.read("read locks", lambda connection: _read(connection, key))
             if found is not None and found.run == self._run and self._is_alive(found):
                 return found.holder
-            self._hold()
+            self._begin()
             got = self._index.write("take a lock", lambda c: self._take(c, key, holder))
             if isinstance(got, Lease):
                 self._held[key] = got
@@ -95,6 +95,9 @@ class IndexLocks(ForkAware):
             with contextlib.suppress(StorageError):
                 if held:
                     self._index.write("release locks", lambda c: self._drop(c, held))
+
+    def _begin(self) -> None:
+        self._hold()
 
     def _forget(self) -> None:
         self._held = {}
@@ -153,7 +156,7 @@ class FileLockManager(IndexLocks):
         index = Index(directory.absolute(), shared=True)
         self._lock = self._new_run(index)
         self._swept = False
-        super().__init__(index, self._lock.run, lambda: self._begin())
+        super().__init__(index, self._lock.run, self._lock.hold)
 
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
@@ -163,7 +166,7 @@ class FileLockManager(IndexLocks):
             self._index.close()
 
     def _begin(self) -> None:
-        self._lock.hold()
+        super()._begin()
         if not self._swept:
             self._swept = True
             runs.sweep(self._index, but=self._run)
@@ -176,7 +179,7 @@ class FileLockManager(IndexLocks):
         super()._forget()
         self._lock.keep_inherited()
         self._lock = self._new_run(self._index)
-        self._run = self._lock.run
+        self._run, self._hold = self._lock.run, self._lock.hold
 
 
 def _read(connection: sqlite3.Connection, key: str) -> _Row | None:
