@@ -39,8 +39,7 @@ class IndexLocks(ForkAware):
     was damaged, and holds nothing.
 
     Tokens are nanoseconds since 1970, and greater than any that this index gave out before. A
-    stopped process (SIGSTOP) lives, and keeps what it holds. Other hosts are excluded only where
-    SQLite's own locks reach them; where they do not, use Redis or PostgreSQL.
+    stopped process (SIGSTOP) lives, and keeps what it holds.
 
     ``hold()`` makes others see that the run lives; it is called before a row is written.
     """
@@ -62,7 +61,7 @@ class IndexLocks(ForkAware):
             found = self._index.read("read locks", lambda connection: _read(connection, key))
             if found is not None and found.run == self._run and self._is_alive(found):
                 return found.holder
-            self._hold()
+            self._begin()
             got = self._index.write("take a lock", lambda c: self._take(c, key, holder))
             if isinstance(got, Lease):
                 self._held[key] = got
@@ -96,6 +95,9 @@ class IndexLocks(ForkAware):
             with contextlib.suppress(StorageError):
                 if held:
                     self._index.write("release locks", lambda c: self._drop(c, held))
+
+    def _begin(self) -> None:
+        self._hold()
 
     def _forget(self) -> None:
         self._held = {}
@@ -145,14 +147,16 @@ class FileLockManager(IndexLocks):
 
     The locks are rows of an index in it, as those of a cache directory are. Each object counts as a
     run of its own: its locks are free when it is closed or its process dies, however it dies. A
-    forked child owns none of them.
+    forked child owns none of them. On a network file system the locks must reach the other hosts
+    (NFSv4 does, unless mounted with ``local_lock``), and the directory must be no cache directory;
+    where they do not, use Redis or PostgreSQL.
     """
 
     def __init__(self, directory: Path) -> None:
-        index = Index(directory.absolute())
+        index = Index(directory.absolute(), shared=True)
         self._lock = self._new_run(index)
         self._swept = False
-        super().__init__(index, self._lock.run, lambda: self._begin())
+        super().__init__(index, self._lock.run, self._lock.hold)
 
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
@@ -162,7 +166,7 @@ class FileLockManager(IndexLocks):
             self._index.close()
 
     def _begin(self) -> None:
-        self._lock.hold()
+        super()._begin()
         if not self._swept:
             self._swept = True
             runs.sweep(self._index, but=self._run)
@@ -175,7 +179,7 @@ class FileLockManager(IndexLocks):
         super()._forget()
         self._lock.keep_inherited()
         self._lock = self._new_run(self._index)
-        self._run = self._lock.run
+        self._run, self._hold = self._lock.run, self._lock.hold
 
 
 def _read(connection: sqlite3.Connection, key: str) -> _Row | None:

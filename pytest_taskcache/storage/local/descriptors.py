@@ -54,10 +54,11 @@ class Descriptors:
         """The descriptors."""
         return {number for number, *_ in self._open}
 
-    def intact(self) -> bool:
-        """Whether all of them are as they were (0.5 µs each)."""
+    def intact(self, every: bool = True) -> bool:
+        """Whether all of them, or at least the first, are as they were (half a microsecond each;
+        fifteen in a sandbox that emulates the kernel)."""
         try:
-            for number, device, inode, _ in self._open:
+            for number, device, inode, _ in self._open if every else self._open[:1]:
                 info = self._stat(number)
                 if info.st_ino != inode or info.st_dev != device:
                     return False

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import xxhash
@@ -142,8 +143,12 @@ def decode_trace(name: bytes, body: bytes) -> Trace:
 
 def encode_common(variant: Variant) -> Shared:
     """The row of what a variant has in common with others of its run."""
-    parts = [part for part in variant.parts if not _is_own(part)]
-    data = _ENCODER.encode([parts, variant.versions]).encode("ascii")
+    return _common(tuple([p for p in variant.parts if not _is_own(p)]), variant.versions)
+
+
+@lru_cache(64)
+def _common(parts: tuple[Part, ...], versions: tuple[tuple[str, str], ...]) -> Shared:
+    data = _ENCODER.encode([parts, versions]).encode("ascii")
     name = b"=" + xxhash.xxh3_128_hexdigest(data).encode()
     return Shared(name, seal(zlib.compress(data, 6), name))
 
@@ -168,8 +173,8 @@ def _is_own(part: Part) -> bool:
 def encode(variant: Variant, trace: tuple[int, bytes], common: tuple[int, bytes]) -> Row:
     """The row of a variant, given ids and names of its shared rows."""
     result = variant.result
-    own = [part for part in variant.parts if _is_own(part)]
     places = [place for place, part in enumerate(variant.parts) if _is_own(part)]
+    own = [variant.parts[place] for place in places]
     identity = to_sql(str(variant.identity))
     producer = variant.producer
     fields = [

@@ -69,6 +69,11 @@ def is_corruption(error: BaseException) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection has the lock that was wanted."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def has_no_id_left(error: BaseException, connection: sqlite3.Connection) -> bool:
     """Whether a "full" database is one with a row of the greatest id there is: nothing could be
     added to it for ever. No index grows so old; somebody's hand was in it."""

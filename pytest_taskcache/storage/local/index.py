@@ -8,6 +8,7 @@ ends in a fresh connection or in a StorageError, never in a wrong answer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import threading
@@ -24,6 +25,7 @@ from pytest_taskcache.storage.local.descriptors import Descriptors
 T = TypeVar("T")
 NAME = "index.sqlite3"
 _RECHECK_SECONDS = 0.25
+_BUSY_MILLISECONDS = 100
 
 
 class Index:
@@ -32,6 +34,8 @@ class Index:
     ``readonly`` promises that nothing is written, not even SQLite's side files; an index that is
     not there then reads as an empty one. An index that turns out not to be writable is read from
     then on, as if that had been asked for. ``on_fault`` is told what was mended along the way.
+    A ``shared`` one may be that of several users and hosts: it belongs to nobody in particular, is
+    not to be trusted with values, and is written without a log, which needs one host's memory.
     ``epoch`` changes whenever the connection does: what was remembered of an earlier one is void.
     ``writes`` counts the transactions of this connection, which ``data_version`` says nothing of.
     """
@@ -42,6 +46,7 @@ class Index:
         *,
         readonly: bool = False,
         create: bool = True,
+        shared: bool = False,
         on_fault: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = None if isinstance(directory, str) else Path(os.path.abspath(directory))
@@ -50,6 +55,7 @@ class Index:
         self.epoch = 0
         self.writes = 0
         self.on_fault = on_fault
+        self.shared = shared
         self._create = create and not readonly
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
@@ -80,12 +86,14 @@ class Index:
         """
         return self._run(operation, work, "BEGIN IMMEDIATE", write=True)
 
-    def connection(self, *, certain: bool = False) -> sqlite3.Connection:
+    def connection(self, *, certain: bool = False, quick: bool = False) -> sqlite3.Connection:
         """The open connection, to be used with ``lock`` held. Raises sqlite3.Error, OSError and
         StorageError.
 
         Whether the file is still the one that was opened is looked at four times a second, or
         now if ``certain``: reading on from a deleted index is harmless, writing to it is lost.
+        Whether its descriptors are still SQLite's is looked at unless ``quick``, for who reads
+        nothing but the shared memory.
         """
         connection = self._connection
         if connection is None:
@@ -96,9 +104,9 @@ class Index:
             self._connection = None
             self._box.clear()
             return self._connect()
-        if not self._descriptors.intact():
+        if not quick and not self._descriptors.intact(certain):
             self._recover()
-            return self._connect()
+            return self._connection or self._connect()
         if self.directory is not None and (certain or time.monotonic() >= self._check_at):
             self._check_at = time.monotonic() + _RECHECK_SECONDS
             if self._stamp != self._present_stamp():
@@ -111,7 +119,7 @@ class Index:
         other connection has committed since. None if it cannot be told without mending, which
         ``read`` does. Raises StorageError."""
         try:
-            version = self.connection().execute("PRAGMA data_version").fetchone()
+            version = self.connection(quick=True).execute("PRAGMA data_version").fetchone()
         except (sqlite3.Error, OSError):
             return None
         return int(version[0])
@@ -136,28 +144,38 @@ class Index:
     def _run(
         self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
     ) -> T:
+        attempt, deadline = 0, time.monotonic() + schema.BUSY_SECONDS
         with self.lock:
-            for attempt in range(3):
+            while True:
                 try:
-                    connection = self.connection(certain=write)
-                    if write and self.readonly:
-                        raise StorageError(str(self), operation, "opened read-only")
-                    connection.execute(begin)
-                    try:
-                        found = work(connection)
-                        connection.execute("COMMIT")
-                        self.writes += write
-                    except BaseException:
-                        if connection.in_transaction:
-                            connection.execute("ROLLBACK")
-                        raise
-                    return found
+                    return self._try(operation, work, begin, write=write)
                 except sqlite3.Error as error:
-                    if attempt == 2 or not self._mend(error):
+                    if faults.is_busy(error) and self._descriptors.intact():
+                        if time.monotonic() < deadline:
+                            continue
+                        raise self.error(operation, error) from error
+                    attempt += 1
+                    if attempt == 3 or not self._mend(error):
                         raise self.error(operation, error) from error
                 except (OSError, UnicodeError) as error:
                     raise self.error(operation, error) from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _try(
+        self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
+    ) -> T:
+        connection = self.connection(certain=write)
+        if write and self.readonly:
+            raise StorageError(str(self), operation, "opened read-only")
+        connection.execute(begin)
+        try:
+            found = work(connection)
+            connection.execute("COMMIT")
+            self.writes += write
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return found
 
     def _mend(self, error: sqlite3.Error) -> bool:
         """Whether it is worth trying again on a new connection."""
@@ -197,6 +215,8 @@ class Index:
             before = Descriptors(files).numbers()
             connection = self._connect_to(self.directory)
             schema.version_of(connection)  # opens the log too
+            # From here on `_run` does the waiting: locks that are gone look like taken ones.
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
             # Not those of others in this process, who may close theirs; the shared memory has one
             # descriptor for all of them.
             self._descriptors = Descriptors([*files, f"{files[0]}-shm"], before)
@@ -211,6 +231,8 @@ class Index:
         if self.readonly:
             return self._connect_readonly(directory)
         try:
+            if not _may_write(directory):
+                raise PermissionError(errno.EACCES, "may not be written")
             return self._connect_writable(directory)
         except (sqlite3.Error, OSError) as error:
             reason = faults.reason_of(error)
@@ -226,11 +248,16 @@ class Index:
             return connection
 
     def _connect_writable(self, directory: Path) -> sqlite3.Connection:
-        if self._create:
+        if self.shared:
+            directory.mkdir(parents=True, exist_ok=True)
+            # SQLite would leave it to its maker alone; its other files get the same mode.
+            os.close(os.open(directory / NAME, os.O_RDWR | os.O_CREAT, 0o666))
+        elif self._create:
             ownership.create_directory(directory)
         elif not (directory / NAME).exists():
             raise StorageError(str(self), "open", "no cache here")
-        ownership.check_ownership(directory, "open")
+        if not self.shared:
+            ownership.check_ownership(directory, "open")
         for _ in range(5):
             # Taken before: what is opened is this file or a later one, never an earlier one.
             before = self._present_stamp()
@@ -253,16 +280,17 @@ class Index:
     def _set_up(self, connection: sqlite3.Connection, directory: Path, version: int) -> None:
         newest = schema.VERSION
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        if version < newest or mode != "wal":
+        if version < newest or (mode != "wal" and not self.shared):
             # SQLite's busy handler does not cover the change to WAL, so starters take turns.
             with _turn(directory):
                 schema.migrate(connection)
                 # Where WAL cannot work (some network file systems) the old mode stays; it is
                 # slower, and as safe.
-                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                if not self.shared:
+                    connection.execute("PRAGMA journal_mode = WAL").fetchone()
         elif version > newest:
             raise _newer(str(self), version)
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {'OFF' if self.shared else 'NORMAL'}")
 
     def _connect_readonly(self, directory: Path) -> sqlite3.Connection:
         self._stamp = self._present_stamp()
@@ -386,7 +414,7 @@ def _turn(directory: Path) -> Iterator[bool]:
     """Whether this process alone starts or replaces the index meanwhile."""
     import filelock  # rarely needed, and slow to import
 
-    lock = filelock.FileLock(directory / "index.lock", mode=0o600, thread_local=False)
+    lock = filelock.FileLock(directory / "index.lock", mode=0o666, thread_local=False)
     try:
         lock.acquire(timeout=schema.BUSY_SECONDS)
     except filelock.Timeout:
@@ -396,6 +424,15 @@ def _turn(directory: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _may_write(directory: Path) -> bool:
+    """Whether an index that is there may be written, and its log beside it."""
+    own = os.access in os.supports_effective_ids
+    for path in (directory, directory / NAME):
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=own):
+            return False
+    return True
 
 
 def _text(data: bytes) -> str:

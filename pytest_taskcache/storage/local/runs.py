@@ -81,6 +81,9 @@ class RunLock:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._lock))
 
     def _take(self, path: Path) -> None:
+        if path.parent.is_file():
+            path.parent.rename(f"{path.parent}.aside")
+        path.parent.mkdir(mode=0o777 if self._index.shared else 0o700, exist_ok=True)
         lock = _try(path)
         if lock is None:
             raise StorageError(str(self._index), "start a run", "another process is the same run")
@@ -195,10 +198,7 @@ def _try(path: Path) -> BaseFileLock | None:
     """The lock at a path, now held; None if another process has it. Raises OSError."""
     import filelock
 
-    if path.parent.is_file():
-        path.parent.rename(f"{path.parent}.aside")
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    lock = filelock.FileLock(path, mode=0o600, thread_local=False)
+    lock = filelock.FileLock(path, mode=0o666, thread_local=False)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
