@@ -90,8 +90,8 @@ class References:
         return tuple(sorted(self.held))
 
     def _hold(self, function: FunctionType) -> None:
-        if not is_installed(function.__module__):
-            code = function.__code__
+        code = function.__code__
+        if not (is_installed(_home(function)) or code.co_filename.startswith("<")):
             self.found = True
             self.held.add((os.path.abspath(code.co_filename), code.co_qualname))
 
@@ -123,20 +123,20 @@ class References:
 
     def add_function(self, function: FunctionType) -> Any:
         """By name where that leads to it, else by value, with its module's present globals."""
-        name = function.__module__
         if _is_reachable(function):
-            self._name(name)
+            self._name(function.__module__)
             self._makers.append(function)
             return NotImplemented
         self._hold(function)
-        module = sys.modules.get(name) if isinstance(name, str) else None
+        name = _home(function)
+        module = sys.modules.get(name)
         if module is None or vars(module) is not function.__globals__:
             return self.by_copy()  # compiled from text: its globals are its own
         self._name(name)
         code = function.__code__
         moves = code.co_filename == getattr(module, "__file__", None)
         made = (name, marshal.dumps(code), moves, function.__name__, function.__closure__)
-        state = {name: value for name in _STATE if (value := getattr(function, name, None))}
+        state = {each: value for each in _STATE if (value := getattr(function, each, None))}
         return _make_function, made, (state, vars(function)), None, None, _set_function
 
     def add_cell(self, cell: CellType) -> Any:
@@ -205,6 +205,11 @@ _STATE = (
     *("__defaults__", "__kwdefaults__", "__annotations__", "__doc__", "__qualname__"),
     *("__module__", "__type_params__"),
 )
+
+
+def _home(function: FunctionType) -> str:
+    """The module that a function's code belongs to; ``functools.wraps`` changes ``__module__``."""
+    return str(function.__globals__.get("__name__"))
 
 
 def _make_function(
@@ -331,14 +336,16 @@ def _hooks(kind: type) -> tuple[bool, tuple[FunctionType, ...]]:
     ]
     functions = (getattr(hook, "__func__", hook) for name, hook in found if name in _PICKLING)
     picklers = tuple(each for each in functions if isinstance(each, FunctionType))
-    return bool(found) or kind in copyreg.dispatch_table, picklers
+    registered = (
+        kind in copyreg.dispatch_table and kind.__module__.partition(".")[0] not in _TRUSTED
+    )
+    return bool(found) or registered, picklers
 
 
 def _is_trusted(hook: Any) -> bool:
     function = getattr(hook, "__func__", hook)
-    names = getattr(function, "__globals__", {})
+    root = _home(function).partition(".")[0] if isinstance(function, FunctionType) else ""
     # what namedtuple compiles says so in the name of its module
-    root = str(names.get("__name__", "")).partition(".")[0]
     return root in _TRUSTED or root.startswith("namedtuple_")
 
 

@@ -185,6 +185,25 @@ def test_code_that_a_value_holds_is_told(project: Load) -> None:
     assert [name for _, name in holds(module.decorate(lambda x: x))][1].endswith("<lambda>")
 
 
+def test_a_wrapper_reads_the_globals_of_the_module_that_made_it(project: Load) -> None:
+    """Though ``functools.wraps`` calls it by the name and module of what it wraps."""
+    text = """
+import functools
+SIGN = 1
+def signed(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return SIGN * function(*args)
+    return wrapper
+"""
+    wrapped = project(text).signed(lambda x: x)
+    assert holds(wrapped)[0] == ("lib.py", "signed.<locals>.wrapper")
+    data = stored(PickleSerializer().dump(wrapped))
+    project(text.replace("SIGN = 1", "SIGN = -1"))
+    back: object = PickleSerializer().load(memoryview(data), NO_FILES)
+    assert back(2) == -2  # type: ignore[operator]
+
+
 def test_what_goes_by_name_and_plain_data_hold_nothing(project: Load) -> None:
     """A function that comes back as the present one cannot be outdated."""
     module = project(FUNCTIONS)
