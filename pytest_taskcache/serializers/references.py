@@ -30,6 +30,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from pytest_taskcache.digests.values.sentinels import held_ids, place_of
 from pytest_taskcache.digests.values.sources import is_installed
 from pytest_taskcache.digests.values.terms import is_importable
+from pytest_taskcache.serializers import named_paths
 
 BufferCallback: TypeAlias = Callable[[pickle.PickleBuffer], bool]
 
@@ -381,7 +382,73 @@ _rules: dict[type, _Rule] = {**_EXACT}
 """Rules by type, None where pickle's own way is right."""
 
 
-def copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: References) -> Any:
+# ------------------------------------------------------------------------------- writing
+
+
+class Pickled(NamedTuple):
+    """A value's stream, and what it refers to: nothing unless ``refers``. ``held`` is code by file
+    and qualified name, ``ambiguous`` are modules, ``paths`` are named, of which ``present`` exist.
+    """
+
+    stream: bytes
+    refers: bool = False
+    held: tuple[tuple[str, str], ...] = ()
+    ambiguous: frozenset[str] = frozenset()
+    paths: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+
+
+def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview]) -> Pickled:
+    """The pickle (protocol 5) of a value; buffers that are not kept in band are in ``beside``.
+
+    Raises RefusedValueError, whatever the value's own methods raise.
+    """
+    try:
+        try:
+            stream, references = _written(value, keep_in_band, copies=False)
+        except RefusedValueError:
+            raise
+        except Exception:  # a value's own methods may raise anything; cloudpickle may manage
+            beside.clear()
+            stream, references = _written(value, keep_in_band, copies=True)
+    except RefusedValueError:
+        raise
+    except Exception as error:  # as above
+        raise RefusedValueError(f"{type(error).__name__}: {error}") from error
+    if references.uncertain:
+        _refuse_lost(stream, beside)
+    if not (references.found or named_paths.PICKLED.search(stream)):
+        return Pickled(stream)
+    paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
+    return Pickled(
+        stream,
+        True,
+        references.held_code(),
+        frozenset(references.ambiguous),
+        paths,
+        named_paths.present(paths),
+    )
+
+
+class _Pickler(pickle.Pickler):
+    """A class of our own, since only such have room for a ``reducer_override``."""
+
+
+def _written(
+    value: object, keep_in_band: BufferCallback, *, copies: bool
+) -> tuple[bytes, References]:
+    file = io.BytesIO()
+    references = References(copies)
+    if copies:
+        _copy_pickler(file, keep_in_band, references).dump(value)
+    else:
+        pickler: Any = _Pickler(file, 5, buffer_callback=keep_in_band)
+        pickler.reducer_override = references.reduce
+        pickler.dump(value)
+    return file.getvalue(), references
+
+
+def _copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: References) -> Any:
     """Cloudpickle's pickler, less what would come back as something else. The only place that
     imports cloudpickle; it is called when a value needs it."""
     import cloudpickle
@@ -392,3 +459,15 @@ def copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: 
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
     return Pickler(file, protocol=5, buffer_callback=buffer_callback)
+
+
+def _refuse_lost(stream: bytes, buffers: list[memoryview]) -> None:
+    """Raises RefusedValueError for a stream that does not come back."""
+    try:
+        # copies, since the value's code may change what it is given
+        pickle.loads(stream, buffers=[bytearray(buffer) for buffer in buffers])
+    except Exception as error:
+        raise RefusedValueError(
+            f"it would not come back: {type(error).__name__}: {error}; give its class a "
+            f"__reduce__, or return plain data"
+        ) from error

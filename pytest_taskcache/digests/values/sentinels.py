@@ -9,7 +9,6 @@ whether ``a`` is loaded or not, and whichever of the two was loaded first.
 
 from __future__ import annotations
 
-import linecache
 import re
 import sys
 from collections.abc import Iterator
@@ -78,6 +77,8 @@ def _namespaces() -> Iterator[tuple[str, dict[str, object]]]:
 
 def _rank(place: Place) -> tuple[bool, bool, int, str, str]:
     """The least is the place that counts."""
+    import linecache  # rarely needed, and it brings the tokenizer
+
     file = getattr(sys.modules.get(place.module), "__file__", None)
     lines = linecache.getlines(file) if isinstance(file, str) else []
     assignment = re.compile(rf"[ \t]*{re.escape(place.name)}[ \t]*(?::[^=]+)?=(?!=)(.*)")
