@@ -170,10 +170,10 @@ class References:
 
     def _by_place(self, value: object, state: object) -> Any:
         place = place_of(value)
-        if place is None:
+        if place is None or not place.fixed:
             return None
         self._name(place.module)
-        return _held_object, (*place, state)
+        return _held_object, (place.module, place.name, type(value), state)
 
     def add_instance(self, value: Any, facts: Facts) -> Any:
         """As pickle does, but for a singleton."""
@@ -189,10 +189,11 @@ class References:
             # one look at all modules serves the thousands of instances that a value may have
             self._held_ids = held_ids()
         if id(value) in self._held_ids:
-            state = value.__getstate__()
+            # raises TypeError for what cannot be pickled: a connection is no singleton
+            _, arguments, state, *_ = value.__reduce_ex__(4)
             # what its slots hold stands beside what its dict holds
             parts = state if type(state) is tuple else (state,)
-            if all(
+            if len(arguments) == 1 and all(
                 part is None or (type(part) is dict and set(map(type, part.values())) <= {str})
                 for part in parts
             ):
@@ -244,9 +245,9 @@ def _set_cell(cell: CellType, state: tuple[object]) -> None:
     cell.cell_contents = state[0]
 
 
-def _held_object(module: str, name: str, state: object) -> object:
+def _held_object(module: str, name: str, kind: type, state: object) -> object:
     found: object = getattr(import_module(module), name)
-    if state is not None and found.__getstate__() != state:
+    if type(found) is not kind or (kind is not object and found.__getstate__() != state):
         raise pickle.UnpicklingError(f"{module}.{name} is no longer what it was")
     return found
 
