@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pytest_taskcache.config.standalone import Cache
     from pytest_taskcache.decorator import CachedFunction, State, cached
-    from pytest_taskcache.digests.values.dispatch import register_hasher
+    from pytest_taskcache.digests.values.hashers import register_hasher
     from pytest_taskcache.engine.scopes import get_transaction, transaction
     from pytest_taskcache.engine.validators import (
         all_inputs,
@@ -92,7 +92,7 @@ _HOMES = {
         "UndigestableError",
         "UnknownInputError",
     ),
-    "digests.values.dispatch": ("register_hasher",),
+    "digests.values.hashers": ("register_hasher",),
     "locking.file": ("FileLockManager",),
     "locking.memory": ("MemoryLockManager",),
     "locking.postgres": ("PostgresLockManager",),

@@ -6,13 +6,10 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.digests import files
-
-if TYPE_CHECKING:
-    from pytest_taskcache.ports import Shelf
+from pytest_taskcache.ports import Shelf
 
 SECTION = "content"
 

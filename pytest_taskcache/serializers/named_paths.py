@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -53,9 +52,9 @@ def distinct(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def present(paths: Iterable[str]) -> list[str]:
+def present(paths: Iterable[str]) -> tuple[str, ...]:
     """Those of the paths that exist now."""
-    return [path for path in paths if os.path.lexists(path)]
+    return tuple(path for path in paths if os.path.lexists(path))
 
 
 def vanishing(payload: Payload, temporary: Path | None, lasting: Collection[Path] = ()) -> str:
@@ -73,6 +72,8 @@ def vanishing(payload: Payload, temporary: Path | None, lasting: Collection[Path
             return str(run)
         if any(_lies_in(path, str(run)) for path in payload.paths):
             return str(run)
+    import tempfile  # it brings random, shutil and what these bring
+
     system = tempfile.gettempdir()
     kept = [*map(str, lasting), sys.prefix, sys.base_prefix]
     kept = [path for path in kept if _lies_in(path, system)]

@@ -17,26 +17,18 @@ memory; the buffers are data only, and the storage's digest covers them.
 from __future__ import annotations
 
 import gc
-import io
 import os
 import pickle
 import struct
 import sys
 from collections.abc import Collection, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Buffer, Payload, Restore
-from pytest_taskcache.serializers import named_paths
-from pytest_taskcache.serializers.references import (
-    BufferCallback,
-    References,
-    RefusedValueError,
-    copy_pickler,
-)
 
 NAME = f"pickle/{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}"
 """Pickles of functions hold byte code, so only the same Python version reads them back."""
@@ -49,7 +41,7 @@ class PickleSerializer:
 
     *What goes by name.* Importable classes and functions are stored by reference, first-party
     ones too: a value that comes back has the very class that the test compares it with. So are
-    sentinels and other singletons without content that a module holds. Lambdas and closures are
+    sentinels and other singletons without content that importing their module makes. Lambdas and closures are
     stored by value, with the globals of their module as these are at the hit; what they rest on
     is in ``Payload.holds``. A class that cannot be found by name (local to a function, say) is
     refused, since a copy of it would be another type; named tuples are excepted. ``__main__`` and
@@ -99,25 +91,17 @@ class PickleSerializer:
             buffers.append(view)
             return False
 
+        # a run of hits alone does without what the writing needs
+        from pytest_taskcache.serializers.references import RefusedValueError, pickled
+
         try:
-            try:
-                stream, references = _pickled(value, keep_in_band)
-            except RefusedValueError:
-                raise
-            except Exception:  # a value's own methods may raise anything; cloudpickle may manage
-                buffers.clear()
-                stream, references = _pickled(value, keep_in_band, copies=True)
-            if references.uncertain:
-                copies = [bytearray(buffer) for buffer in buffers]
-                _refuse_lost(stream, copies)
-        except Exception as error:  # as above
-            raise SerializationError(NAME, _type_name(value), _reason(error)) from error
-        if not (references.found or named_paths.PICKLED.search(stream)):
-            return Payload(pack(stream, buffers, b""))
-        paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
-        claims = _claims(references.ambiguous, named_paths.present(paths))
-        absolute = tuple(map(os.path.abspath, paths))
-        return Payload(pack(stream, buffers, claims), (), references.held_code(), absolute)
+            written = pickled(value, keep_in_band, buffers)
+        except RefusedValueError as error:
+            raise SerializationError(NAME, _type_name(value), str(error)) from error
+        if not written.refers:
+            return Payload(pack(written.stream, buffers, b""))
+        chunks = pack(written.stream, buffers, _claims(written.ambiguous, written.present))
+        return Payload(chunks, (), written.held, tuple(map(os.path.abspath, written.paths)))
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Writable ``data`` is the value's own from now on. Raises SerializationError.
@@ -150,36 +134,6 @@ class PickleSerializer:
         return value
 
 
-class _Pickler(pickle.Pickler):
-    """A class of our own, since only such have room for a ``reducer_override``."""
-
-
-def _pickled(
-    value: object, keep_in_band: BufferCallback, *, copies: bool = False
-) -> tuple[bytes, References]:
-    file = io.BytesIO()
-    references = References(copies)
-    pickler: Any
-    if copies:
-        pickler = copy_pickler(file, keep_in_band, references)
-    else:
-        pickler = _Pickler(file, 5, buffer_callback=keep_in_band)
-        pickler.reducer_override = references.reduce
-    pickler.dump(value)
-    return file.getvalue(), references
-
-
-def _refuse_lost(stream: bytes, buffers: Sequence[bytearray]) -> None:
-    """Raises RefusedValueError for a stream that does not come back."""
-    try:
-        pickle.loads(stream, buffers=iter(buffers))
-    except Exception as error:
-        raise RefusedValueError(
-            f"it would not come back: {_reason(error)}; give its class a __reduce__, or return "
-            f"plain data"
-        ) from error
-
-
 def _type_name(value: object) -> str:
     kind = type(value)
     if kind.__module__ == "builtins":
@@ -188,9 +142,7 @@ def _type_name(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return (
-        str(error) if isinstance(error, RefusedValueError) else f"{type(error).__name__}: {error}"
-    )
+    return f"{type(error).__name__}: {error}"
 
 
 # ------------------------------------------------------------------------------- claims

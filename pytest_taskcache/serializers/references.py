@@ -30,6 +30,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from pytest_taskcache.digests.values.sentinels import held_ids, place_of
 from pytest_taskcache.digests.values.sources import is_installed
 from pytest_taskcache.digests.values.terms import is_importable
+from pytest_taskcache.serializers import named_paths
 
 BufferCallback: TypeAlias = Callable[[pickle.PickleBuffer], bool]
 
@@ -90,8 +91,8 @@ class References:
         return tuple(sorted(self.held))
 
     def _hold(self, function: FunctionType) -> None:
-        if not is_installed(function.__module__):
-            code = function.__code__
+        code = function.__code__
+        if not (is_installed(_home(function)) or code.co_filename.startswith("<")):
             self.found = True
             self.held.add((os.path.abspath(code.co_filename), code.co_qualname))
 
@@ -123,20 +124,20 @@ class References:
 
     def add_function(self, function: FunctionType) -> Any:
         """By name where that leads to it, else by value, with its module's present globals."""
-        name = function.__module__
         if _is_reachable(function):
-            self._name(name)
+            self._name(function.__module__)
             self._makers.append(function)
             return NotImplemented
         self._hold(function)
-        module = sys.modules.get(name) if isinstance(name, str) else None
+        name = _home(function)
+        module = sys.modules.get(name)
         if module is None or vars(module) is not function.__globals__:
             return self.by_copy()  # compiled from text: its globals are its own
         self._name(name)
         code = function.__code__
         moves = code.co_filename == getattr(module, "__file__", None)
         made = (name, marshal.dumps(code), moves, function.__name__, function.__closure__)
-        state = {name: value for name in _STATE if (value := getattr(function, name, None))}
+        state = {each: value for each in _STATE if (value := getattr(function, each, None))}
         return _make_function, made, (state, vars(function)), None, None, _set_function
 
     def add_cell(self, cell: CellType) -> Any:
@@ -169,10 +170,10 @@ class References:
 
     def _by_place(self, value: object, state: object) -> Any:
         place = place_of(value)
-        if place is None:
+        if place is None or not place.fixed:
             return None
         self._name(place.module)
-        return _held_object, (*place, state)
+        return _held_object, (place.module, place.name, type(value), state)
 
     def add_instance(self, value: Any, facts: Facts) -> Any:
         """As pickle does, but for a singleton."""
@@ -188,10 +189,11 @@ class References:
             # one look at all modules serves the thousands of instances that a value may have
             self._held_ids = held_ids()
         if id(value) in self._held_ids:
-            state = value.__getstate__()
+            # raises TypeError for what cannot be pickled: a connection is no singleton
+            _, arguments, state, *_ = value.__reduce_ex__(4)
             # what its slots hold stands beside what its dict holds
             parts = state if type(state) is tuple else (state,)
-            if all(
+            if len(arguments) == 1 and all(
                 part is None or (type(part) is dict and set(map(type, part.values())) <= {str})
                 for part in parts
             ):
@@ -205,6 +207,11 @@ _STATE = (
     *("__defaults__", "__kwdefaults__", "__annotations__", "__doc__", "__qualname__"),
     *("__module__", "__type_params__"),
 )
+
+
+def _home(function: FunctionType) -> str:
+    """The module that a function's code belongs to; ``functools.wraps`` changes ``__module__``."""
+    return str(function.__globals__.get("__name__"))
 
 
 def _make_function(
@@ -238,9 +245,9 @@ def _set_cell(cell: CellType, state: tuple[object]) -> None:
     cell.cell_contents = state[0]
 
 
-def _held_object(module: str, name: str, state: object) -> object:
+def _held_object(module: str, name: str, kind: type, state: object) -> object:
     found: object = getattr(import_module(module), name)
-    if state is not None and found.__getstate__() != state:
+    if type(found) is not kind or (kind is not object and found.__getstate__() != state):
         raise pickle.UnpicklingError(f"{module}.{name} is no longer what it was")
     return found
 
@@ -331,14 +338,16 @@ def _hooks(kind: type) -> tuple[bool, tuple[FunctionType, ...]]:
     ]
     functions = (getattr(hook, "__func__", hook) for name, hook in found if name in _PICKLING)
     picklers = tuple(each for each in functions if isinstance(each, FunctionType))
-    return bool(found) or kind in copyreg.dispatch_table, picklers
+    registered = (
+        kind in copyreg.dispatch_table and kind.__module__.partition(".")[0] not in _TRUSTED
+    )
+    return bool(found) or registered, picklers
 
 
 def _is_trusted(hook: Any) -> bool:
     function = getattr(hook, "__func__", hook)
-    names = getattr(function, "__globals__", {})
+    root = _home(function).partition(".")[0] if isinstance(function, FunctionType) else ""
     # what namedtuple compiles says so in the name of its module
-    root = str(names.get("__name__", "")).partition(".")[0]
     return root in _TRUSTED or root.startswith("namedtuple_")
 
 
@@ -374,7 +383,73 @@ _rules: dict[type, _Rule] = {**_EXACT}
 """Rules by type, None where pickle's own way is right."""
 
 
-def copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: References) -> Any:
+# ------------------------------------------------------------------------------- writing
+
+
+class Pickled(NamedTuple):
+    """A value's stream, and what it refers to: nothing unless ``refers``. ``held`` is code by file
+    and qualified name, ``ambiguous`` are modules, ``paths`` are named, of which ``present`` exist.
+    """
+
+    stream: bytes
+    refers: bool = False
+    held: tuple[tuple[str, str], ...] = ()
+    ambiguous: frozenset[str] = frozenset()
+    paths: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+
+
+def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview]) -> Pickled:
+    """The pickle (protocol 5) of a value; buffers that are not kept in band are in ``beside``.
+
+    Raises RefusedValueError, whatever the value's own methods raise.
+    """
+    try:
+        try:
+            stream, references = _written(value, keep_in_band, copies=False)
+        except RefusedValueError:
+            raise
+        except Exception:  # a value's own methods may raise anything; cloudpickle may manage
+            beside.clear()
+            stream, references = _written(value, keep_in_band, copies=True)
+    except RefusedValueError:
+        raise
+    except Exception as error:  # as above
+        raise RefusedValueError(f"{type(error).__name__}: {error}") from error
+    if references.uncertain:
+        _refuse_lost(stream, beside)
+    if not (references.found or named_paths.PICKLED.search(stream)):
+        return Pickled(stream)
+    paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
+    return Pickled(
+        stream,
+        True,
+        references.held_code(),
+        frozenset(references.ambiguous),
+        paths,
+        named_paths.present(paths),
+    )
+
+
+class _Pickler(pickle.Pickler):
+    """A class of our own, since only such have room for a ``reducer_override``."""
+
+
+def _written(
+    value: object, keep_in_band: BufferCallback, *, copies: bool
+) -> tuple[bytes, References]:
+    file = io.BytesIO()
+    references = References(copies)
+    if copies:
+        _copy_pickler(file, keep_in_band, references).dump(value)
+    else:
+        pickler: Any = _Pickler(file, 5, buffer_callback=keep_in_band)
+        pickler.reducer_override = references.reduce
+        pickler.dump(value)
+    return file.getvalue(), references
+
+
+def _copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: References) -> Any:
     """Cloudpickle's pickler, less what would come back as something else. The only place that
     imports cloudpickle; it is called when a value needs it."""
     import cloudpickle
@@ -385,3 +460,15 @@ def copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: 
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
     return Pickler(file, protocol=5, buffer_callback=buffer_callback)
+
+
+def _refuse_lost(stream: bytes, buffers: list[memoryview]) -> None:
+    """Raises RefusedValueError for a stream that does not come back."""
+    try:
+        # copies, since the value's code may change what it is given
+        pickle.loads(stream, buffers=[bytearray(buffer) for buffer in buffers])
+    except Exception as error:
+        raise RefusedValueError(
+            f"it would not come back: {type(error).__name__}: {error}; give its class a "
+            f"__reduce__, or return plain data"
+        ) from error

@@ -177,6 +177,16 @@ class SerializerConformance:
                 assert len(content) == blob.size
                 assert xxh3_128(content).hexdigest() == blob.digest
 
+    def test_what_a_payload_rests_on_is_named_absolutely(
+        self, serializer: Serializer, values: Sequence[object]
+    ) -> None:
+        """Files of code that the bytes need, and paths that the value names: each by its place,
+        wherever the run's working directory is by then."""
+        for value in values:
+            payload = serializer.dump(value)
+            files = [file for file, _ in payload.holds]
+            assert all(Path(path).is_absolute() for path in (*files, *payload.paths))
+
     def test_changing_a_loaded_value_spoils_nothing(
         self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
     ) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_taskcache.digests.values import dispatch as hashers
+from pytest_taskcache.digests.values import hashers
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.digests.values.dispatch import REDUCERS, register_hasher
+from pytest_taskcache.digests.values.hashers import REDUCERS, register_hasher
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
 
 

@@ -93,6 +93,39 @@ def test_a_singleton_that_is_no_longer_what_it_was_is_no_hit(project: Load) -> N
         PickleSerializer().load(memoryview(data), NO_FILES)
 
 
+def test_a_variable_that_a_call_has_filled_is_no_singleton(project: Load) -> None:
+    """In the next run it is empty until somebody calls: the value is stored, or refused."""
+    text = """
+import sqlite3
+class Client:
+    pass
+_client = _mark = _connection = None
+def fill():
+    global _client, _mark, _connection
+    _client = Client()
+    _mark = object()
+    _connection = sqlite3.connect(":memory:")
+"""
+    module = project(text)
+    module.fill()
+    client = stored(PickleSerializer().dump(module._client))
+    with pytest.raises(SerializationError, match=r"bare object\(\) that no module holds"):
+        PickleSerializer().dump(module._mark)
+    with pytest.raises(SerializationError, match=r"cannot pickle .*Connection"):
+        PickleSerializer().dump(module._connection)
+    module._connection.close()
+    fresh = project(text)
+    back: object = PickleSerializer().load(memoryview(client), NO_FILES)
+    assert type(back) is fresh.Client
+
+
+def test_a_sentinel_behind_an_import_that_fails_is_one(project: Load) -> None:
+    """The usual way to have a library's own where there is one."""
+    text = "try:\n    from nowhere import MISSING\nexcept ImportError:\n    MISSING = object()\n"
+    module = project(text)
+    assert there_and_back(PickleSerializer(), module.MISSING) is module.MISSING
+
+
 def test_instances_with_content_are_copied(project: Load) -> None:
     """A caller may change its own; the module's stays as it is."""
     module = project("class Config:\n    pass\nCONFIG = Config()\nCONFIG.rows = [1]\n")
@@ -183,6 +216,25 @@ def test_code_that_a_value_holds_is_told(project: Load) -> None:
     assert holds(functools.partial(module.counter()[0])) == [("lib.py", "counter.<locals>.up")]
     assert holds(module.decorate(lambda x: x))[0] == ("lib.py", "decorate.<locals>.wrapper")
     assert [name for _, name in holds(module.decorate(lambda x: x))][1].endswith("<lambda>")
+
+
+def test_a_wrapper_reads_the_globals_of_the_module_that_made_it(project: Load) -> None:
+    """Though ``functools.wraps`` calls it by the name and module of what it wraps."""
+    text = """
+import functools
+SIGN = 1
+def signed(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return SIGN * function(*args)
+    return wrapper
+"""
+    wrapped = project(text).signed(lambda x: x)
+    assert holds(wrapped)[0] == ("lib.py", "signed.<locals>.wrapper")
+    data = stored(PickleSerializer().dump(wrapped))
+    project(text.replace("SIGN = 1", "SIGN = -1"))
+    back: object = PickleSerializer().load(memoryview(data), NO_FILES)
+    assert back(2) == -2  # type: ignore[operator]
 
 
 def test_what_goes_by_name_and_plain_data_hold_nothing(project: Load) -> None:

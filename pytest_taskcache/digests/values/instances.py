@@ -14,7 +14,7 @@ from operator import attrgetter
 from pickle import whichmodule  # type: ignore[attr-defined]  # absent from the stubs
 from typing import Any
 
-from pytest_taskcache.digests.values.sentinels import name_in_own_module
+from pytest_taskcache.digests.values.sentinels import fixed_name
 from pytest_taskcache.digests.values.sources import is_installed
 from pytest_taskcache.digests.values.terms import (
     TERM,
@@ -88,7 +88,7 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
     maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
     if maker is copyreg.__newobj__:  # type: ignore[attr-defined]  # absent from the stubs
         bare = state is None and not arguments[1:] and _has_identity(cls)
-        if bare and (held := name_in_own_module(value)):
+        if bare and (held := fixed_name(value)):
             return TERM, ("singleton", head, held)
         return TERM, ("instance", head, arguments[1:], state, None)
     listed = [None if part is None else list(part) for part in (items, pairs)]
@@ -140,7 +140,7 @@ def instance_reducer(cls: type) -> Reducer:
         if own:
             scope.classes.add(cls)
         state = value.__dict__
-        if identity and not state and (held := name_in_own_module(value)):
+        if identity and not state and (held := fixed_name(value)):
             return TERM, ("singleton", name, held)
         return TERM, ("instance", name, (), state, None)
 

@@ -9,7 +9,6 @@ whether ``a`` is loaded or not, and whichever of the two was loaded first.
 
 from __future__ import annotations
 
-import linecache
 import re
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,12 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """A module and the name in it that holds an object."""
+    """A module and the name in it that holds an object. ``fixed`` says that importing the module
+    makes it, as far as its text can tell: it is no variable that some call has filled."""
 
     module: str
     name: str
+    fixed: bool
 
 
 _found: dict[int, tuple[object, Place]] = {}
@@ -39,7 +40,7 @@ def place_of(value: object) -> Place | None:
     if known and getattr(sys.modules.get(known[1].module), known[1].name, None) is value:
         return known[1]
     held = [
-        Place(module, name)
+        (module, name)
         for module, names in _namespaces()
         # in C: a search of all modules takes a millisecond
         if id(value) in map(id, names.values())
@@ -48,18 +49,20 @@ def place_of(value: object) -> Place | None:
     ]
     if not held:
         return None
-    place = min(held, key=_rank)
+    (variable, _, _), module, name = min((_rank(*each), *each) for each in held)
+    place = Place(module, name, not variable)
     _found[id(value)] = value, place
     return place
 
 
-def name_in_own_module(value: object) -> str:
-    """The first name by which the module of the value's class holds it; empty where it does not:
-    what two instances without content differ by."""
-    names = vars(sys.modules.get(type(value).__module__, sys))
-    if id(value) not in map(id, names.values()):
+def fixed_name(value: object) -> str:
+    """The name of an instance that importing the module of its class makes; else empty. It is all
+    that two instances without content differ by."""
+    module = type(value).__module__
+    if id(value) not in map(id, vars(sys.modules.get(module, sys)).values()):
         return ""
-    return next((name for name, held in list(names.items()) if held is value), "")
+    place = place_of(value)
+    return place.name if place and place.fixed and place.module == module else ""
 
 
 def held_ids() -> frozenset[int]:
@@ -76,12 +79,35 @@ def _namespaces() -> Iterator[tuple[str, dict[str, object]]]:
             yield name, vars(module)
 
 
-def _rank(place: Place) -> tuple[bool, bool, int, str, str]:
-    """The least is the place that counts."""
-    file = getattr(sys.modules.get(place.module), "__file__", None)
+def _rank(module: str, name: str) -> tuple[bool, bool, int]:
+    """Whether the name is a variable or not assigned at all, whether it is an alias, the line; of
+    the place that counts it is the least."""
+    import linecache  # rarely needed, and it brings the tokenizer
+
+    file = getattr(sys.modules.get(module), "__file__", None)
     lines = linecache.getlines(file) if isinstance(file, str) else []
-    assignment = re.compile(rf"[ \t]*{re.escape(place.name)}[ \t]*(?::[^=]+)?=(?!=)(.*)")
+    if not lines:
+        return False, True, sys.maxsize  # nothing contradicts it
+    assignment = re.compile(rf"[ \t]*{re.escape(name)}[ \t]*(?::[^=]+)?=(?!=)(?!.*\bNone\b)(.*)")
+    filled = re.compile(rf"[ \t]+global\b.*\b{re.escape(name)}\b")
+    if any(name in line and filled.match(line) for line in lines):
+        return True, True, sys.maxsize
     for number, line in enumerate(lines):
-        if place.name in line and (match := assignment.match(line)):
-            return False, "(" not in match[1], number, *place
-    return True, True, 0, *place
+        if name in line and (match := assignment.match(line)) and _runs_on_import(lines, number):
+            return False, "(" not in match[1], number
+    return True, True, sys.maxsize
+
+
+def _runs_on_import(lines: list[str], number: int) -> bool:
+    """Whether a line is in no function or class, as its indentation tells."""
+    indentation = len(lines[number]) - len(lines[number].lstrip())
+    for line in reversed(lines[:number]):
+        if not indentation:
+            break
+        text = line.strip()
+        depth = len(line) - len(line.lstrip())
+        if text and depth < indentation:
+            if text.startswith(("def ", "async def ", "class ")):
+                return False
+            indentation = depth
+    return True

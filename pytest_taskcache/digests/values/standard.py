@@ -68,7 +68,7 @@ def _reduce_bare_object(value: object, scope: Scope) -> Reduction:
         raise RefusedError(
             "object", "a bare object() has no content and no module holds it by name"
         )
-    return TERM, ("sentinel", *place)
+    return TERM, ("sentinel", place.module, place.name)
 
 
 def _naive(value: Any) -> str:

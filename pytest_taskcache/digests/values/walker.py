@@ -25,7 +25,6 @@ from typing import Any, Final
 
 from xxhash import xxh3_128, xxh3_128_digest, xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.dispatch import REDUCERS
 from pytest_taskcache.digests.values.graph import (
     Node,
     Shape,
@@ -34,6 +33,7 @@ from pytest_taskcache.digests.values.graph import (
     frame,
     merkle_digest,
 )
+from pytest_taskcache.digests.values.hashers import REDUCERS
 from pytest_taskcache.digests.values.stream import (
     END,
     HEADER,
