@@ -35,6 +35,7 @@ from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     EVERYTHING,
+    NEW_NAMES,
     OWN_NAMES,
     Analysis,
     Changes,
@@ -154,6 +155,7 @@ class _Walk:
         self._cause = [""] * count
         self._settled = bytearray(count)
         self._seeds: set[int] = set()
+        self._new: set[int] = set()
         self._effects: dict[int, tuple[int, str]] = {}
         self._implicit: dict[int, tuple[int, str]] = {}
         self._heap: list[tuple[int, int]] = []
@@ -217,7 +219,7 @@ class _Walk:
                 for name in item.binds:
                     self._handing.setdefault(name, []).append(vertex)
             for name in item.stores:
-                name = name.partition("<")[0]
+                name = name.partition("<")[0].removeprefix(".")
                 self._rebound[name] = self._rebound.get(name, 0) | bit
                 self._mutable[name] = self._mutable.get(name, 0) | bit
             if item.kind is Kind.STATEMENT or item.wrapped:
@@ -225,9 +227,6 @@ class _Walk:
                     self._rebound[name] = self._rebound.get(name, 0) | bit
                     if not item.constant and not item.name.endswith("()"):
                         self._mutable[name] = self._mutable.get(name, 0) | bit
-            elif item.kind is Kind.CLASS:
-                for name in item.binds:
-                    self._mutable[name] = self._mutable.get(name, 0) | bit
 
     def vertex_of(self, node: int) -> int:
         """The vertex of a node of the log; its module's where no definition is known by that
@@ -247,6 +246,8 @@ class _Walk:
             for item in found.definitions:
                 vertex = self._ids[file, item.name]
                 self.seed(vertex, self._position[vertex], f"{file}::{item}")
+                if item.before is None or item.after is None:
+                    self._new.add(vertex)
             if found.reordered:
                 module = self._ids[file, _MODULE]
                 self._note(self._effects, module, self._position[module], f"{file} reordered")
@@ -266,17 +267,15 @@ class _Walk:
             self._cost[vertex] = cost
             if self._now[vertex] >= NEVER:
                 self._cause[vertex] = cause
-            heappush(self._heap, (cost, vertex))
+            # What leads on through a vertex leads through its own first run.
+            heappush(self._heap, (max(cost, self._position[vertex]), vertex))
 
     def run(self) -> None:
         """Finds all costs, cheapest first."""
         while self._heap:
             cost, vertex = heappop(self._heap)
-            if self._settled[vertex]:
-                continue
-            self._settled[vertex] = True
-            cost = max(cost, self._position[vertex])
-            if cost < NEVER:
+            if not self._settled[vertex] and cost < NEVER:
+                self._settled[vertex] = True
                 self._leave(vertex, cost)
 
     def _leave(self, vertex: int, cost: int) -> None:
@@ -285,15 +284,16 @@ class _Walk:
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
             plain = item.kind is Kind.FUNCTION and not item.wrapped
-            # What has a name is found by it; a listing of names shows no bodies.
             for name in item.binds:
                 certain = not plain or name[0] == "^"
                 self._to_mentioning(name, vertex, cost, cause, certain, 0)
                 self._to_affixes(name, vertex, cost, cause, certain)
-            if not plain or item.stores:
-                self._to_mentioning(ALL_NAMES, vertex, cost, cause, True, 0)
+            if vertex in self._seeds or item.kind in (Kind.STATEMENT, Kind.CLASS):
                 own = f"{OWN_NAMES} {self._file_of[vertex]}"
-                self._to_mentioning(own, vertex, cost, cause, True, 0)
+                for names in (ALL_NAMES, own):
+                    self._to_mentioning(names, vertex, cost, cause, True, 0)
+            if vertex in self._new:
+                self._to_mentioning(NEW_NAMES, vertex, cost, cause, True, 0)
             if item.kind is Kind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, True, -1)
             for name in item.stores:
@@ -304,7 +304,7 @@ class _Walk:
                 for taking in self._taking.get(name, ()):
                     self._to_user(taking, vertex, cost, cause)
             for name in item.changes:
-                for handing in self._handing.get(name, ()):
+                for handing in self._handing.get(name.removesuffix("()"), ()):
                     self._to_user(handing, vertex, cost, cause)
             if item.kind is not Kind.FUNCTION:
                 # A module's body runs all its statements.
@@ -373,6 +373,9 @@ class _Walk:
         if name in (ALL_NAMES, OWN_NAMES):
             for each in list(self._mentioning):
                 self._to_mentioning(each, vertex, cost, cause, True, 0)
+            return
+        if name.startswith("."):
+            self._to_mentioning(name[1:], vertex, cost, cause, True, 0)
             return
         name, _, maker = name.partition("<")
         if maker and self._makes_new(maker):
