@@ -145,6 +145,8 @@ _PLAIN_WRAPPERS = frozenset(
 _FIXTURES = frozenset(
     {"pytest.fixture", "pytest_taskcache.cached_fixture", "pytest_asyncio.fixture"}
 )
+_MARKERS = frozenset({"pytest", "pytest_taskcache"})
+"""Modules whose marks and fixtures act on nothing but what they are put on."""
 _CONSTANTS: tuple[type[ast.AST], ...] = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
@@ -830,10 +832,16 @@ class _Walker:
         self._all(node.keywords)
 
     def _set_attribute(self, target: ast.expr, name: ast.expr) -> None:
+        """``setattr``: of a computed name, it may be any of something known here; of an own
+        object, it goes with the class; what was given is for who gave it to tell."""
+        unit = self._unit
+        root, called, _ = _chain(target)
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
-            self._unit.stores.add(name.value)
-        else:
-            self._unit.stores.add(OWN_NAMES)
+            unit.stores.add(name.value)
+        elif unit.owner and unit.parameters[:1] == (root,):
+            unit.binds[unit.owner.rpartition(".")[2]] = None
+        elif not called and root not in unit.bound:
+            unit.stores.add(OWN_NAMES)
         self._change(target)
 
     def _check(self, node: ast.expr) -> None:
@@ -929,7 +937,12 @@ class _Walker:
     def _expression(self, node: ast.Expr) -> None:
         unit = self._unit
         if unit.kind is not Kind.FUNCTION and not isinstance(node.value, ast.Constant):
-            unit.flags.update(("effect", "acts"))
+            unit.flags.add("effect")
+            root, _, attributes = _chain(node.value)
+            method = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
+            # What a method does to an object that is named here is found by that name.
+            if not method or attributes or root not in self._bound:
+                unit.flags.add("acts")
         self._generic(node)
 
     def _acting(self, node: ast.stmt) -> None:
@@ -1059,7 +1072,7 @@ class _Walker:
                 self._unit.calls.update(self._stars)
             return
         top = full.partition(".")[0]
-        if top and top not in sys.stdlib_module_names:
+        if top and top not in sys.stdlib_module_names and top not in _MARKERS:
             self._unit.calls.add(top)
 
     def _resolved(self, node: ast.expr) -> str:
