@@ -29,7 +29,6 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from heapq import heappop, heappush
 from itertools import chain
-from pathlib import PurePosixPath
 
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
@@ -72,13 +71,16 @@ class Log:
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
     ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
-    hooks apply to all, conftests excepted, which are known by name.
+    hooks apply to all, conftests excepted, which are known by name. ``loaded``: the position at
+    which a module's body was done, where that is known: its statements called nothing that ran
+    for the first time later.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
     plugins: Collection[str] = ()
+    loaded: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class _Walk:
         self._file_of: list[int] = []
         self._scope: list[int] = []
         self._position: list[int] = []
+        self._done: list[int] = []
         self._mentioning: dict[str, list[int]] = {}
         self._taking: dict[str, list[int]] = {}
         self._handing: dict[str, list[int]] = {}
@@ -192,12 +195,15 @@ class _Walk:
             self._file_of.append(self._files[file])
             self._scope.append(self._files[file])
             self._position.append(position)
+            self._done.append(NEVER)
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
         if item.kind is Kind.FUNCTION:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
+        if item.kind in (Kind.STATEMENT, Kind.CLASS):
+            self._done[vertex] = self._log.loaded.get(file, NEVER)
         if item not in self._definitions[vertex]:
             self._definitions[vertex].append(item)
         if ALL_MODULES in item.mentions:
@@ -337,8 +343,8 @@ class _Walk:
         users = self._mentioning.get(name)
         if not users:
             return
-        own = self._file_of[vertex]
-        mask = 1 << own
+        mask = 1 << self._file_of[vertex]
+        ran = -1 if certain else self._position[vertex]
         if shared:
             mask = shared if shared < 0 else shared & self._closures[self._scope[vertex]]
         seen: dict[int, bool] = {}
@@ -348,6 +354,7 @@ class _Walk:
             inside = seen.get(scope)
             if inside is None:
                 inside = seen[scope] = bool(self._closures[scope] & mask)
+            inside = inside and self._done[user] >= ran
             if inside:
                 self._relax(user, cost, cause, now=certain or self._follows(user))
             if not inside or self._now[user] >= NEVER:
@@ -437,10 +444,18 @@ class _Walk:
         return found
 
 
+def _around(name: str) -> Iterator[str]:
+    """The directories around a file, the innermost first, each with a slash at the end; the root
+    is empty."""
+    while name:
+        name = name.rstrip("/").rpartition("/")[0]
+        yield name + "/" if name else ""
+
+
 def _conftests(name: str, files: Mapping[str, int]) -> Iterator[int]:
     """The conftests that apply to a file."""
-    for directory in PurePosixPath(name).parents:
-        found = files.get(str(directory / "conftest.py"))
+    for directory in _around(name):
+        found = files.get(directory + "conftest.py")
         if found is not None:
             yield found
 
@@ -451,8 +466,8 @@ def _imports(log: Log, files: Mapping[str, int]) -> list[list[int]]:
     for name in files:
         leads = [files[other] for other in log.imports.get(name, ()) if other in files]
         leads += _conftests(name, files)
-        for directory in PurePosixPath(name).parents:
-            package = files.get(str(directory / "__init__.py"))
+        for directory in _around(name):
+            package = files.get(directory + "__init__.py")
             if package is None:
                 break
             leads.append(package)
