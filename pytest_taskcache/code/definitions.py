@@ -19,6 +19,7 @@ FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
 
 ALL_NAMES = "*"
 OWN_NAMES = "*own"
+NEW_NAMES = "*new"
 ALL_MODULES = "*modules"
 STAR = "*star"
 EFFECTS = "#effects"

@@ -29,12 +29,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from heapq import heappop, heappush
 from itertools import chain
-from pathlib import PurePosixPath
 
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     EVERYTHING,
+    NEW_NAMES,
     OWN_NAMES,
     Analysis,
     Changes,
@@ -74,15 +74,18 @@ class Log:
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
     ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
-    hooks apply to all, conftests excepted, which are known by name. ``loaded``: files any function
-    of which may have run as soon as they were imported, unseen.
+    hooks apply to all, conftests excepted, which are known by name. ``loaded``: the position at
+    which a module's body was done, where that is known: its statements called nothing that ran
+    for the first time later. ``whole``: files any function of which may have run, unseen, as soon
+    as they were imported.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
     plugins: Collection[str] = ()
-    loaded: Collection[str] = ()
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    whole: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class _Walk:
         self._file_of: list[int] = []
         self._scope: list[int] = []
         self._position: list[int] = []
+        self._done: list[int] = []
         self._mentioning: dict[str, list[int]] = {}
         self._taking: dict[str, list[int]] = {}
         self._handing: dict[str, list[int]] = {}
@@ -159,6 +163,7 @@ class _Walk:
         self._cause = [""] * count
         self._settled = bytearray(count)
         self._seeds: set[int] = set()
+        self._new: set[int] = set()
         self._effects: dict[int, tuple[int, str]] = {}
         self._implicit: dict[int, tuple[int, str]] = {}
         self._heap: list[tuple[int, int]] = []
@@ -195,12 +200,15 @@ class _Walk:
             self._file_of.append(self._files[file])
             self._scope.append(self._files[file])
             self._position.append(position)
+            self._done.append(NEVER)
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
-        if item.kind is Kind.FUNCTION and file not in self._log.loaded:
+        if item.kind is Kind.FUNCTION and file not in self._log.whole:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
+        if item.kind in (Kind.STATEMENT, Kind.CLASS):
+            self._done[vertex] = self._log.loaded.get(file, NEVER)
         if item not in self._definitions[vertex]:
             self._definitions[vertex].append(item)
         if ALL_MODULES in item.mentions:
@@ -222,7 +230,7 @@ class _Walk:
                 for name in item.binds:
                     self._handing.setdefault(name, []).append(vertex)
             for name in item.stores:
-                name = name.partition("<")[0]
+                name = name.partition("<")[0].removeprefix(".")
                 self._rebound[name] = self._rebound.get(name, 0) | bit
                 self._mutable[name] = self._mutable.get(name, 0) | bit
             if item.kind is Kind.STATEMENT or item.wrapped:
@@ -230,9 +238,6 @@ class _Walk:
                     self._rebound[name] = self._rebound.get(name, 0) | bit
                     if not item.constant and not item.name.endswith("()"):
                         self._mutable[name] = self._mutable.get(name, 0) | bit
-            elif item.kind is Kind.CLASS:
-                for name in item.binds:
-                    self._mutable[name] = self._mutable.get(name, 0) | bit
 
     def vertex_of(self, node: int) -> int:
         """The vertex of a node of the log; its module's where no definition is known by that
@@ -252,6 +257,8 @@ class _Walk:
             for item in found.definitions:
                 vertex = self._ids[file, item.name]
                 self.seed(vertex, self._position[vertex], f"{file}::{item}")
+                if item.before is None or item.after is None:
+                    self._new.add(vertex)
             if found.reordered:
                 module = self._ids[file, _MODULE]
                 self._note(self._effects, module, self._position[module], f"{file} reordered")
@@ -279,17 +286,15 @@ class _Walk:
             self._cost[vertex] = cost
             if self._now[vertex] >= NEVER:
                 self._cause[vertex] = cause
-            heappush(self._heap, (cost, vertex))
+            # What leads on through a vertex leads through its own first run.
+            heappush(self._heap, (max(cost, self._position[vertex]), vertex))
 
     def run(self) -> None:
         """Finds all costs, cheapest first."""
         while self._heap:
             cost, vertex = heappop(self._heap)
-            if self._settled[vertex]:
-                continue
-            self._settled[vertex] = True
-            cost = max(cost, self._position[vertex])
-            if cost < NEVER:
+            if not self._settled[vertex] and cost < NEVER:
+                self._settled[vertex] = True
                 self._leave(vertex, cost)
 
     def _leave(self, vertex: int, cost: int) -> None:
@@ -298,15 +303,16 @@ class _Walk:
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
             plain = item.kind is Kind.FUNCTION and not item.wrapped
-            # What has a name is found by it; a listing of names shows no bodies.
             for name in item.binds:
                 certain = not plain or name[0] == "^"
                 self._to_mentioning(name, vertex, cost, cause, certain, 0)
                 self._to_affixes(name, vertex, cost, cause, certain)
-            if not plain or item.stores:
-                self._to_mentioning(ALL_NAMES, vertex, cost, cause, True, 0)
+            if vertex in self._seeds or item.kind in (Kind.STATEMENT, Kind.CLASS):
                 own = f"{OWN_NAMES} {self._file_of[vertex]}"
-                self._to_mentioning(own, vertex, cost, cause, True, 0)
+                for names in (ALL_NAMES, own):
+                    self._to_mentioning(names, vertex, cost, cause, True, 0)
+            if vertex in self._new:
+                self._to_mentioning(NEW_NAMES, vertex, cost, cause, True, 0)
             if item.kind is Kind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, True, -1)
             for name in item.stores:
@@ -317,7 +323,7 @@ class _Walk:
                 for taking in self._taking.get(name, ()):
                     self._to_user(taking, vertex, cost, cause)
             for name in item.changes:
-                for handing in self._handing.get(name, ()):
+                for handing in self._handing.get(name.removesuffix("()"), ()):
                     self._to_user(handing, vertex, cost, cause)
             if item.kind is not Kind.FUNCTION:
                 # A module's body runs all its statements.
@@ -350,8 +356,8 @@ class _Walk:
         users = self._mentioning.get(name)
         if not users:
             return
-        own = self._file_of[vertex]
-        mask = 1 << own
+        mask = 1 << self._file_of[vertex]
+        ran = -1 if certain else self._position[vertex]
         if shared:
             mask = shared if shared < 0 else shared & self._closures[self._scope[vertex]]
         seen: dict[int, bool] = {}
@@ -361,6 +367,7 @@ class _Walk:
             inside = seen.get(scope)
             if inside is None:
                 inside = seen[scope] = bool(self._closures[scope] & mask)
+            inside = inside and self._done[user] >= ran
             if inside:
                 self._relax(user, cost, cause, now=certain or self._follows(user))
             if not inside or self._now[user] >= NEVER:
@@ -386,6 +393,9 @@ class _Walk:
         if name in (ALL_NAMES, OWN_NAMES):
             for each in list(self._mentioning):
                 self._to_mentioning(each, vertex, cost, cause, True, 0)
+            return
+        if name.startswith("."):
+            self._to_mentioning(name[1:], vertex, cost, cause, True, 0)
             return
         name, _, maker = name.partition("<")
         if maker and self._makes_new(maker):
@@ -449,10 +459,18 @@ class _Walk:
         return found
 
 
+def _around(name: str) -> Iterator[str]:
+    """The directories around a file, the innermost first, each with a slash at the end; the root
+    is empty."""
+    while name:
+        name = name.rstrip("/").rpartition("/")[0]
+        yield name + "/" if name else ""
+
+
 def _conftests(name: str, files: Mapping[str, int]) -> Iterator[int]:
     """The conftests that apply to a file."""
-    for directory in PurePosixPath(name).parents:
-        found = files.get(str(directory / "conftest.py"))
+    for directory in _around(name):
+        found = files.get(directory + "conftest.py")
         if found is not None:
             yield found
 
@@ -463,8 +481,8 @@ def _imports(log: Log, files: Mapping[str, int]) -> list[list[int]]:
     for name in files:
         leads = [files[other] for other in log.imports.get(name, ()) if other in files]
         leads += _conftests(name, files)
-        for directory in PurePosixPath(name).parents:
-            package = files.get(str(directory / "__init__.py"))
+        for directory in _around(name):
+            package = files.get(directory + "__init__.py")
             if package is None:
                 break
             leads.append(package)

@@ -52,7 +52,7 @@ import ast
 import builtins
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
@@ -61,6 +61,7 @@ from pytest_taskcache.code.definitions import (
     ALL_NAMES,
     EFFECTS,
     EVERYTHING,
+    NEW_NAMES,
     OWN_NAMES,
     STAR,
     Analysis,
@@ -114,8 +115,14 @@ _IMPLICIT = frozenset(
 _OF_MODULES = frozenset({"__getattr__", "__dir__", "__path__"})
 _NAMESPACES = frozenset(
     {
-        *("vars", "dir", "__dict__", "getmembers", "getmembers_static", "get_type_hints"),
+        *("vars", "dir", "getmembers", "getmembers_static", "get_type_hints"),
         *("get_annotations", "getsource"),
+    }
+)
+_OF_FUNCTIONS = frozenset(
+    {
+        *("__name__", "__qualname__", "__module__", "__doc__", "__dict__", "__wrapped__"),
+        *("__signature__", "__defaults__", "__kwdefaults__", "__annotations__"),
     }
 )
 _NAMES_OF_MODULE = frozenset({"globals", "locals", "eval", "exec"})
@@ -138,6 +145,8 @@ _PLAIN_WRAPPERS = frozenset(
 _FIXTURES = frozenset(
     {"pytest.fixture", "pytest_taskcache.cached_fixture", "pytest_asyncio.fixture"}
 )
+_MARKERS = frozenset({"pytest", "pytest_taskcache"})
+"""Modules whose marks and fixtures act on nothing but what they are put on."""
 _CONSTANTS: tuple[type[ast.AST], ...] = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
@@ -242,6 +251,7 @@ class _Unit:
         "out",
         "owner",
         "parameters",
+        "returned",
         "roots",
         "stores",
     )
@@ -260,7 +270,8 @@ class _Unit:
         self.stores: set[str] = set()
         self.changes: set[str] = set()
         self.roots: list[tuple[str, bool, tuple[str, ...]]] = []
-        self.origins: dict[str, set[str]] = {}
+        self.returned: list[tuple[str, tuple[str, ...]]] = []
+        self.origins: dict[str, set[tuple[str, bool]]] = {}
         self.calls: set[str] = set()
         self.flags: set[str] = set()
         self.binds: dict[str, None] = {}
@@ -356,10 +367,38 @@ class _Walker:
                 self._function(node, prefix)
             elif isinstance(node, ast.ClassDef):
                 self._class(node, prefix)
-            elif not (index == 0 and _is_text(node)):
-                self._statement(node, prefix)
-            elif prefix or index == 0:
+            elif index == 0 and _is_text(node):
                 self._docstring(node, prefix)
+            elif isinstance(node, ast.Pass):
+                continue
+            elif isinstance(node, (ast.If, ast.Try)):
+                self._condition(node, prefix)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                for alias in node.names:
+                    self._statement(_import_of(node, alias), prefix)
+            else:
+                self._statement(node, prefix)
+
+    def _condition(self, node: ast.If | ast.Try, prefix: str) -> None:
+        """What is inside of ``if`` or ``try`` are definitions of their own, each of which depends
+        on the text of all, and on what is asked for."""
+        first = len(self._units)
+        asked = self._open(prefix + EFFECTS, Kind.STATEMENT)
+        self._all([node.test] if isinstance(node, ast.If) else [])
+        for handler in getattr(node, "handlers", ()):
+            if handler.type is not None:
+                self._check(handler.type)
+        self._close(asked)
+        for body in (node.body, node.orelse, getattr(node, "finalbody", ())):
+            self._statements([_NOTHING, *body], prefix)
+        for handler in getattr(node, "handlers", ()):
+            self._statements([_NOTHING, *handler.body], prefix)
+        text = checksum(normalised_text(node))
+        for unit in self._units[first:]:
+            if unit.kind is not Kind.FUNCTION:
+                unit.out.append(text)
+                unit.attributes |= asked.attributes
+                unit.calls |= asked.calls
 
     def _docstring(self, node: ast.stmt, prefix: str) -> None:
         unit = self._open(f"{prefix}__doc__=", Kind.STATEMENT)
@@ -392,7 +431,7 @@ class _Walker:
         self.visit(node)
         names = sorted(unit.bound)
         unit.name = f"{prefix}{','.join(names)}=" if names else prefix + EFFECTS
-        unit.binds = dict.fromkeys(names)
+        unit.binds.update(dict.fromkeys(names))
         if not names:
             unit.flags.add("effect")
         if self._owner and "constant" not in unit.flags:
@@ -401,6 +440,7 @@ class _Walker:
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
             unit.binds[STAR] = None
+            unit.attributes.clear()
         unit.bound = set()
         self._close(unit)
         if "lambda" in unit.flags:
@@ -436,7 +476,9 @@ class _Walker:
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
         made = self._open(f"{prefix}{node.name}()", Kind.STATEMENT)
-        made.binds[node.name] = None
+        with_class = bool(prefix) and _comes_with_class(node.name)
+        if not with_class:
+            made.binds[node.name] = None
         self._signature(node)
         fixture = self._decorate(node, made)
         implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
@@ -446,7 +488,8 @@ class _Walker:
             made.flags.add("effect")
         self._close(made)
         unit = self._body(node, prefix + node.name)
-        unit.binds[node.name] = None
+        if not with_class:
+            unit.binds[node.name] = None
         unit.flags |= made.flags & {"implicit", "wrapped"}
         if not prefix and node.name in _OF_MODULES:
             unit.flags.update(("effect", "acts"))
@@ -459,7 +502,7 @@ class _Walker:
         if self._owner:
             cls = self._owner.rpartition(".")[2]
             unit.attributes.add(cls)
-            if _comes_with_class(node.name) or unit.flags & {"wrapped", "implicit"}:
+            if with_class or unit.flags & {"wrapped", "implicit"}:
                 unit.binds[cls] = None
         self._resolve(unit, frozenset())
 
@@ -569,7 +612,8 @@ class _Walker:
         self._prefix = f"{prefix}{node.name}."
         unit.bound = set()
         self._all(node.body)
-        unit.stores |= unit.bound
+        names = (name for name in unit.bound if not _comes_with_class(name))
+        unit.binds.update(dict.fromkeys(names))
         self._prefix, unit.bound = prefix, bound
 
     def _resolve(self, unit: _Unit, around: frozenset[str]) -> None:
@@ -583,30 +627,49 @@ class _Walker:
         for child in unit.children:
             self._resolve(child, hidden)
 
-    def _settle(self, unit: _Unit, local: frozenset[str] | set[str]) -> None:
+    def _settle(self, unit: _Unit, local: Collection[str]) -> None:
         """Decides which of the chains that are changed outlive the definition."""
         for root, called, attributes in unit.roots:
             for name in attributes:
                 unit.changes.add(self._shared(unit, name, root))
             self._settle_root(unit, root, called, local, 2)
+        for root, attributes in unit.returned:
+            self._settle_returned(unit, root, attributes, local)
+
+    def _settle_returned(
+        self, unit: _Unit, root: str, attributes: tuple[str, ...], local: Collection[str]
+    ) -> None:
+        """What outlives a function and is returned may be changed by who called it."""
+        found = {root, *attributes}
+        if root in local:
+            found = {name for name, made in unit.origins.get(root, ()) if not made}
+            found.update(attributes)
+        elif root not in self._bound:
+            found.discard(root)
+        kept = {name for name in found if name not in local and name not in _BUILTINS}
+        if kept:
+            unit.changes |= kept
+            unit.flags.add("hands")
 
     def _settle_root(
-        self, unit: _Unit, root: str, called: bool, local: frozenset[str] | set[str], depth: int
+        self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
     ) -> None:
         if not root or root in unit.hidden:
             return
         if root not in local:
-            unit.changes.add(root)
+            unit.changes.add(root + "()" if called else root)
             if not called and root not in self._aliases and root in self._bound:
                 unit.flags.add("global")
             return
         if root in unit.parameters:
+            if root == "cls":
+                unit.flags.add("global")
             if unit.parameters[0] != root or not unit.owner:
                 unit.changes.add("~@" + root)
             return
         if depth:
-            for origin in unit.origins.get(root, ()):
-                self._settle_root(unit, origin, True, local, depth - 1)
+            for origin, made in unit.origins.get(root, ()):
+                self._settle_root(unit, origin, made, local, depth - 1)
 
     def _shared(self, unit: _Unit, name: str, root: str) -> str:
         """Each test has an instance of its own, but one class."""
@@ -678,7 +741,11 @@ class _Walker:
         self.visit(node.value)
         if node.ctx.__class__ is ast.Load:
             unit.attributes.add(name)
-            if name in _NAMESPACES:
+            if name == "__dict__":
+                # Of a module or class known here all names count; of what is given, new ones do.
+                known = isinstance(node.value, ast.Name) and node.value.id not in unit.bound
+                unit.attributes.add(ALL_NAMES if known else NEW_NAMES)
+            elif name in _NAMESPACES:
                 unit.attributes.add(ALL_NAMES)
             elif name in _IMPORTERS or (
                 name == "modules" and isinstance(node.value, ast.Name) and node.value.id == "sys"
@@ -689,17 +756,21 @@ class _Walker:
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
+        if node.attr in _OF_FUNCTIONS:
+            return  # of a wrapper that was just made, which whoever reads it reaches anyhow
         root, called, _ = _chain(node.value)
-        origins = unit.origins.get(root, set()) if root in unit.bound else set()
-        if called and root in self._bound and isinstance(node.value, ast.Call):
+        origins = {name for name, made in unit.origins.get(root, ()) if made}
+        if called and root not in unit.bound and isinstance(node.value, ast.Call):
             origins = {root}
         if origins and root not in unit.parameters:
             # An object that was just made is shared with nobody, if it is a class that made it.
             unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
             return
-        unit.stores.add(node.attr)
         if root == "cls":
             unit.stores.add("~" + node.attr)
+        # Whoever reads it of an object of this class knows the class, or has it from who does.
+        own = unit.owner and unit.parameters[:1] == (root,)
+        unit.stores.add("." + node.attr if own else node.attr)
         if root and root not in unit.bound and root in self._aliases:
             self._note_root(root)
 
@@ -761,10 +832,16 @@ class _Walker:
         self._all(node.keywords)
 
     def _set_attribute(self, target: ast.expr, name: ast.expr) -> None:
+        """``setattr``: of a computed name, it may be any of something known here; of an own
+        object, it goes with the class; what was given is for who gave it to tell."""
+        unit = self._unit
+        root, called, _ = _chain(target)
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
-            self._unit.stores.add(name.value)
-        else:
-            self._unit.stores.add(OWN_NAMES)
+            unit.stores.add(name.value)
+        elif unit.owner and unit.parameters[:1] == (root,):
+            unit.binds[unit.owner.rpartition(".")[2]] = None
+        elif not called and root not in unit.bound:
+            unit.stores.add(OWN_NAMES)
         self._change(target)
 
     def _check(self, node: ast.expr) -> None:
@@ -834,8 +911,9 @@ class _Walker:
 
     def _note_origin(self, target: ast.expr, value: ast.expr) -> None:
         """What a local name may be another name of."""
-        root, _, attributes = _chain(value)
-        found = {name for name in (root, *attributes) if name}
+        root, called, attributes = _chain(value)
+        found = {(root, called)} if root else set()
+        found |= {(name, False) for name in attributes if not called}
         if not found:
             return
         targets = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
@@ -846,14 +924,10 @@ class _Walker:
                 self._change(value)
 
     def _return(self, node: ast.Return) -> None:
-        if node.value is not None and not isinstance(node.value, (ast.Call, ast.Constant)):
-            unit = self._unit
-            root, _, attributes = _chain(node.value)
-            if attributes or (root and root not in unit.parameters):
-                before = len(unit.roots)
-                self._change(node.value)
-                if len(unit.roots) > before:
-                    unit.flags.add("hands")
+        if node.value is not None:
+            root, called, attributes = _chain(node.value)
+            if not called and (root or attributes):
+                self._unit.returned.append((root, attributes))
         self._generic(node)
 
     def _yield(self, node: ast.Yield | ast.YieldFrom) -> None:
@@ -863,7 +937,12 @@ class _Walker:
     def _expression(self, node: ast.Expr) -> None:
         unit = self._unit
         if unit.kind is not Kind.FUNCTION and not isinstance(node.value, ast.Constant):
-            unit.flags.update(("effect", "acts"))
+            unit.flags.add("effect")
+            root, _, attributes = _chain(node.value)
+            method = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
+            # What a method does to an object that is named here is found by that name.
+            if not method or attributes or root not in self._bound:
+                unit.flags.add("acts")
         self._generic(node)
 
     def _acting(self, node: ast.stmt) -> None:
@@ -993,7 +1072,7 @@ class _Walker:
                 self._unit.calls.update(self._stars)
             return
         top = full.partition(".")[0]
-        if top and top not in sys.stdlib_module_names:
+        if top and top not in sys.stdlib_module_names and top not in _MARKERS:
             self._unit.calls.add(top)
 
     def _resolved(self, node: ast.expr) -> str:
@@ -1059,6 +1138,17 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
 def _takes(unit: _Unit) -> bool:
     is_method = unit.owner and not unit.name.endswith("__")
     return bool(unit.parameters[1:] if is_method else unit.parameters)
+
+
+_NOTHING = ast.Pass()
+"""Stands before a body that has no docstring."""
+
+
+def _import_of(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:
+    """An import of one of several names."""
+    if isinstance(node, ast.Import):
+        return ast.Import([alias])
+    return ast.ImportFrom(node.module, [alias], node.level)
 
 
 def _is_text(node: ast.stmt) -> bool:

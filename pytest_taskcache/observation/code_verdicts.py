@@ -203,8 +203,8 @@ class _Verdict:
             leads |= everyone
             leads.discard(name)
         nodes = [(names[file], name) for file, name in self._log.nodes]
-        loaded = {file for file, name in nodes if name == LOADED}
-        return Log(nodes, analyses, imports, loaded=loaded if self._log.complete else names)
+        whole = {file for file, name in nodes if name == LOADED}
+        return Log(nodes, analyses, imports, whole=whole if self._log.complete else names)
 
 
 class _Places:

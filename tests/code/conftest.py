@@ -1,0 +1,79 @@
+"""A project in memory: what ran in it, an edit, and which tests that invalidates."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from pytest_taskcache.code.definitions import Analysis, Changes, diff
+from pytest_taskcache.code.imports import imported_files
+from pytest_taskcache.code.reach import HiddenState, Log, Reached, affected
+from pytest_taskcache.code.source_file import analyse
+
+
+def analysed(name: str, text: str) -> Analysis:
+    leaf = name.rpartition("/")[2]
+    content = textwrap.dedent(text).lstrip("\n").encode("utf-8", "surrogateescape")
+    return analyse(content, is_test=leaf.startswith("test_"))
+
+
+class Project:
+    """Source files, and what a process ran of them, in order: ``file::qualname``; a module's
+    body by ``file`` alone. A file that is not told to have run did so before all else."""
+
+    def __init__(self, files: Mapping[str, str], ran: Sequence[str]) -> None:
+        self.files = {name: textwrap.dedent(text).lstrip("\n") for name, text in files.items()}
+        told = {one for one in ran if "::" not in one}
+        order = [*(name for name in files if name not in told), *ran]
+        self.nodes = [
+            (file, name or "<module>") for file, _, name in (one.partition("::") for one in order)
+        ]
+        analyses = {name: analysed(name, text) for name, text in self.files.items()}
+        self.log = Log(self.nodes, analyses, self._imports(analyses))
+
+    def _imports(self, analyses: Mapping[str, Analysis]) -> dict[str, frozenset[str]]:
+        modules = {
+            name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name
+            for name in analyses
+        }
+        return {
+            name: imported_files(
+                analyses[name], module, is_package=name.endswith("__init__.py"), loaded=modules
+            )
+            for module, name in modules.items()
+        }
+
+    def edit(self, name: str, before: str, after: str) -> dict[str, Changes]:
+        text = self.files.get(name, "")
+        assert before in text
+        edited = text.replace(before, after, 1) if before else text + after
+        old = self.log.files.get(name, Analysis())
+        return {name: diff(old, analysed(name, edited))}
+
+    def reached(self, changes: Mapping[str, Changes], rule: HiddenState) -> Reached:
+        return affected(self.log, changes, rule=rule)
+
+    def position(self, node: str) -> int:
+        file, _, name = node.partition("::")
+        return self.nodes.index((file, name or "<module>"))
+
+    def why(
+        self,
+        changes: Mapping[str, Changes],
+        *ran: str,
+        rule: HiddenState = HiddenState.REACHED,
+        closed: str = "",
+    ) -> str:
+        """What invalidates a record that ran these, closed after ``closed``; empty for valid."""
+        position = self.position(closed) if closed else len(self.nodes)
+        found = self.reached(changes, rule)
+        return found.invalid([self.position(one) for one in ran], position)
+
+
+@pytest.fixture(params=list(HiddenState), ids=lambda rule: rule.name.lower())
+def rule(request) -> HiddenState:
+    """Both rules of hidden state must hold."""
+    found: HiddenState = request.param
+    return found
