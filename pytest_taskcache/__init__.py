@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.config.standalone import Cache
     from pytest_taskcache.decorator import CachedFunction, State, cached
     from pytest_taskcache.digests.values.hashers import register_hasher
-    from pytest_taskcache.engine.scopes import get_transaction, transaction
+    from pytest_taskcache.engine.active import get_transaction, transaction
     from pytest_taskcache.engine.validators import (
         all_inputs,
         all_parameters,
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "decorator": ("cached", "CachedFunction", "State"),
     "config.standalone": ("Cache",),
-    "engine.scopes": ("get_transaction", "transaction"),
+    "engine.active": ("get_transaction", "transaction"),
     "engine.validators": (
         "all_inputs",
         "all_parameters",
@@ -92,7 +92,7 @@ _HOMES = {
         "UndigestableError",
         "UnknownInputError",
     ),
-    "fingerprint.hashers": ("register_hasher",),
+    "digests.values.hashers": ("register_hasher",),
     "locking.file": ("FileLockManager",),
     "locking.memory": ("MemoryLockManager",),
     "locking.postgres": ("PostgresLockManager",),

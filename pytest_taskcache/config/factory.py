@@ -87,7 +87,7 @@ class Composed:
             return
         try:
             engine.locks.release_all()
-            engine.keeper.deferred.flush()
+            engine.recorder.batch.flush()
             self._drain(on_progress)
             self._keep_house()
         except StorageError as error:

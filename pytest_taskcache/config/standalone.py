@@ -16,8 +16,8 @@ from pytest_taskcache.config.factory import Composed, Surroundings, compose
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
+from pytest_taskcache.engine.active import transaction
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.scopes import transaction
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.observation.observatory import Observatory

@@ -149,5 +149,7 @@ class Computation:
     wide: bool = False
     """Whether it outlives the test that asked for it (a fixture of a wider scope)."""
     test: str = ""
+    block: bool = False
+    """Whether it is a transaction's block, and no function."""
     form: str = ""
     """How the stored value stands for what was computed; ``items`` for a generator's."""

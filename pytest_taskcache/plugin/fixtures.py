@@ -14,10 +14,10 @@ import pytest
 
 from pytest_taskcache.decorator import Spec, cached, spec_of
 from pytest_taskcache.engine.cache import Attempt, Completed, Engine
+from pytest_taskcache.engine.commit import end_of_scope, roll_back
 from pytest_taskcache.engine.computation import Basis, Computation, Options
-from pytest_taskcache.engine.ending import end_of_scope, roll_back
-from pytest_taskcache.engine.frames import Frame
-from pytest_taskcache.engine.reading import Found
+from pytest_taskcache.engine.lookup import Found
+from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.event import Noted, Subject
 from pytest_taskcache.model.key import Part
@@ -65,7 +65,7 @@ class _SetUp:
     it is cached."""
 
     fixturedef: Any
-    frame: Frame
+    frame: OpenComputation
     recorder: RequestRecorder | None = None
 
 
@@ -205,14 +205,14 @@ class FixtureHooks:
         """Runs a fixture that is not cached, noting what it rests on."""
         observation = engine.parts.observation
         window = observation.open_window(None) if observation is not None else None
-        frame = engine.frames.open(window)
+        frame = engine.open_computations.open(window)
         self._inherit(frame, fixturedef, request)
         self._setting_up.append(_SetUp(fixturedef, frame))
         try:
             value = yield
         finally:
             self._setting_up.pop()
-            observed = engine.frames.close(frame)
+            observed = engine.open_computations.close(frame)
         instance.basis = Basis(
             observed.trace,
             observed.opaque,
@@ -241,10 +241,10 @@ class FixtureHooks:
             found = opened.value
             with swapped_function(fixturedef, lambda **_: found):
                 return (yield)
-        self._inherit(opened.frame, fixturedef, request)
+        self._inherit(opened.opened, fixturedef, request)
         for name in inputs.attributes:
             recorder.look(name)
-        self._setting_up.append(_SetUp(fixturedef, opened.frame, recorder))
+        self._setting_up.append(_SetUp(fixturedef, opened.opened, recorder))
         if inputs.sees_request:
             recorder.start()
         try:
@@ -312,7 +312,7 @@ class FixtureHooks:
             place.test,
         )
 
-    def _inherit(self, frame: Frame, fixturedef: Any, request: Any) -> None:
+    def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
         for name in fixturedef.argnames:
             instance = self._live.get(active_definition(request, name))
             if instance is not None:

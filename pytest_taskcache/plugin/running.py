@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_taskcache.engine.computation import Basis
-from pytest_taskcache.engine.frames import Frame
+from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -43,7 +43,7 @@ class Attempt:
     transaction: Transaction
     reports: list[pytest.TestReport] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
-    frame: Frame | None = None
+    frame: OpenComputation | None = None
     began: bool = False
     started: float = 0.0
     warnings: list[dict[str, object]] = field(default_factory=list)

@@ -181,7 +181,7 @@ def test_a_refreshing_run_ignores_files(tmp_path, root):
 def test_templates(cache, targets):
     """Date, task, test, its parameters and the inputs."""
     cache.engine.place = Place("t::x[1]", "suite.module", "test_x[1]", {"n": 7})
-    cache.engine.keys.clock = lambda: 1_700_000_000.0
+    cache.engine.clock = lambda: 1_700_000_000.0
 
     @cached(
         target="{test_module}/{date:%Y-%m}/{today}/{task_name}-{test_name}-{parameters[n]}-{x:03d}.pkl"

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from pytest_taskcache.engine.computation import Computation, Options
+from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.targets import target_name
 from pytest_taskcache.engine.validators import Present
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
-from pytest_taskcache.fingerprint.functions import digest_function
 from pytest_taskcache.model.decision import Fault, Uncacheable
 from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.policies.algebra import Declined
@@ -27,49 +26,6 @@ class Keyed:
     key: Key
     present: Present | None = None
     target: str = ""
-
-
-_SCALARS = frozenset({int, bool, str, type(None)})
-_KEPT = 10_000
-
-
-class Keys:
-    """Keys of one run. Calls of functions with plain arguments get theirs from memory: deriving
-    it anew would be a quarter of a warm hit's time."""
-
-    def __init__(self, payloads: Payloads, clock: Callable[[], float]) -> None:
-        self._payloads = payloads
-        self.clock = clock
-        self._known: dict[tuple[object, ...], tuple[Options, Keyed]] = {}
-
-    def of(self, computation: Computation) -> Keyed | Uncacheable | Fault:
-        """As `key_of`."""
-        options = computation.options
-        context = computation.context
-        if not options.plain or computation.extra or context.input_digests:
-            return key_of(computation, self._payloads, self.clock)
-        values = tuple(computation.arguments.values())
-        kinds = tuple(map(type, values))
-        # A text may be a path, which counts by where it lies.
-        if not _SCALARS.issuperset(kinds) or (
-            str in kinds and any(isinstance(v, str) and "/" in v for v in values)
-        ):
-            return key_of(computation, self._payloads, self.clock)
-        function = context.function
-        try:
-            source = digest_function(function)
-        except Exception:  # said in the right words by the derivation, which meets it again
-            return key_of(computation, self._payloads, self.clock)
-        name = (function, id(options), source, values, kinds, tuple(computation.arguments))
-        known = self._known.get(name)
-        if known is not None and known[0] is options:
-            return known[1]
-        keyed = key_of(computation, self._payloads, self.clock)
-        if isinstance(keyed, Keyed):
-            if len(self._known) > _KEPT:
-                self._known.clear()
-            self._known[name] = options, keyed
-        return keyed
 
 
 def key_of(
