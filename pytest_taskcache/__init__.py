@@ -68,7 +68,12 @@ if TYPE_CHECKING:
     from pytest_taskcache.serializers.trees import TreeSerializer, tree
     from pytest_taskcache.storage.local import LocalStorage
     from pytest_taskcache.storage.memory import MemoryStorage
-    from pytest_taskcache.transactions.transaction import CommitMode, Transaction
+    from pytest_taskcache.transactions.transaction import (
+        CommitMode,
+        Transaction,
+        TransactionError,
+        TransactionStateError,
+    )
 
 _HOMES = {
     "decorator": ("cached", "CachedFunction", "State"),
@@ -124,7 +129,12 @@ _HOMES = {
     "serializers.trees": ("TreeSerializer", "tree"),
     "storage.local": ("LocalStorage",),
     "storage.memory": ("MemoryStorage",),
-    "transactions.transaction": ("CommitMode", "Transaction"),
+    "transactions.transaction": (
+        "CommitMode",
+        "Transaction",
+        "TransactionError",
+        "TransactionStateError",
+    ),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -356,6 +356,11 @@ class Outcome(NamedTuple):
     value: Any = None
     error: BaseException | None = None
 
+    @property
+    def steers(self) -> bool:
+        """Whether a consumer asked for more than the next item."""
+        return self.value is not None or self.error is not None
+
 
 class Flavour(NamedTuple):
     """What differs between plain and asynchronous functions; names are those of generators'
@@ -426,7 +431,7 @@ def _streaming(
         answer = yield Emit(item)
         if isinstance(answer.error, GeneratorExit):
             return Outcome(None, answer.error)
-        if answer != (None, None):
+        if answer.steers:
             # What the generator answers is not stored: it goes on itself from here.
             live = start()
             for _ in range(position):
@@ -451,7 +456,7 @@ def _live(
             outcome = Outcome(None, failed or thrown)
             break
         if recording is not None:
-            recording.steered |= answer != (None, None)
+            recording.steered |= answer.steers
         step = functools.partial(send, sent) if thrown is None else functools.partial(throw, thrown)
         item, error = yield Do(step)
         if isinstance(error, StopIteration | StopAsyncIteration):

@@ -134,6 +134,7 @@ class Engine:
         self.observers = list(observers)
         self._deaf: set[int] = set()
         self.root: Transaction | None = None
+        self._in_blocks: dict[str, Transaction] = {}
         self.place = Place()
         """The running test, as functions called from it see it."""
         self.used: set[str] = set()
@@ -375,6 +376,8 @@ class Engine:
         if transaction is None or options.commit is CommitMode.EAGER:
             done_alone(options.on_commit, self, label=attempt.computation.test)
             return kept
+        if transaction.block is not None:
+            self._in_blocks[kept.id] = transaction
         self.lookup.shared = True
         if attempt.lease is not None:
             self.locks.rest(attempt.lease)
@@ -439,16 +442,27 @@ class Engine:
                 return payloads.read(result, self.routes.of(options).results, serializer)
 
     def claim(self, ids: Collection[str], transaction: Transaction) -> None:
-        """Makes a transaction a user of staged entries of others: it commits them if it passes."""
-        if not ids or self.is_forked():
+        """Makes a transaction a user of staged entries of others: it commits them if it passes.
+        What a fixture staged in a block that it still holds open has that block's fate."""
+        free = [each for each in ids if not self._is_held_elsewhere(each, transaction)]
+        if not free or self.is_forked():
             return
         try:
             with self.quiet():
-                claimed = self.staging.claim(ids, transaction.claimant)
+                claimed = self.staging.claim(free, transaction.claimant)
             if claimed:
                 transaction.touch()
         except StorageError as error:
             self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+
+    def _is_held_elsewhere(self, entry: str, user: Transaction) -> bool:
+        holder = self._in_blocks.get(entry)
+        if holder is None or holder.root is user.root:
+            return False
+        if holder.is_held():
+            return True
+        del self._in_blocks[entry]
+        return False
 
     # -------------------------------------------------------------------------- telling
 

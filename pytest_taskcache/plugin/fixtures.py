@@ -125,6 +125,10 @@ class FixtureHooks:
             raise
         finally:
             engine.root = outer
+        if wide and instance.variant is None:
+            # Called first of its finalizers, since it is added last: what it computes until its
+            # end, in a transaction that it holds open, is its own.
+            fixturedef.addfinalizer(lambda: self._begin_teardown(instance))
         self._live[fixturedef] = instance
         self._session.uses(instance)
         return value
@@ -134,8 +138,19 @@ class FixtureHooks:
         """Ends the instance; the tests that used it have decided what becomes of its values."""
         instance = self._live.pop(fixturedef, None)
         engine = self._session.engine
-        if instance is not None and instance.transaction is not None and engine is not None:
-            end_of_scope(instance.transaction, engine)
+        if instance is None or instance.transaction is None or engine is None:
+            return
+        transaction = instance.transaction
+        if engine.root is transaction:
+            engine.root = instance.outer
+            if instance.outer is not None:
+                engine.claim(transaction.entries, instance.outer)
+        end_of_scope(transaction, engine)
+
+    def _begin_teardown(self, instance: Instance) -> None:
+        engine = self._session.engine
+        if engine is not None:
+            instance.outer, engine.root = engine.root, instance.transaction
 
     def instance(self, fixturedef: object) -> Instance | None:
         """The live instance of a definition, if it is known here."""

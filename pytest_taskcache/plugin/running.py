@@ -24,7 +24,7 @@ class Instance:
 
     ``handed_to``: the definitions of fixtures, and the attempts at tests by their claimants,
     that were given its value and so may have changed it. ``digest``: of its value when it was
-    set up, where that was taken.
+    set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Instance:
     variant: Variant | None = None
     handed_to: set[object] = field(default_factory=set)
     digest: str = ""
+    outer: Transaction | None = None
 
 
 @dataclass(eq=False)

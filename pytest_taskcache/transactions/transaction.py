@@ -244,6 +244,15 @@ class Transaction:
             outermost = outermost.parent
         return outermost
 
+    def is_held(self) -> bool:
+        """Whether what it took is still, or was until it rolled back, in a block of a user's."""
+        holder: Transaction | None = self
+        while holder is not None and holder.block is not None:
+            if holder.state is not State.COMMITTED:
+                return True
+            holder = None if holder.owns_claims else holder.parent
+        return False
+
     def touch(self) -> None:
         """Notes a claim on an entry of another transaction."""
         self.touched = True
