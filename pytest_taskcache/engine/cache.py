@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pytest_taskcache.engine.commit import done_alone
 from pytest_taskcache.engine.computation import Basis, Computation, Options, Place
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
-from pytest_taskcache.engine.keys import Keyed, key_of
+from pytest_taskcache.engine.keys import Keyed, changed_input, key_of
 from pytest_taskcache.engine.lookup import Found, Lookup, with_declared, with_target
 from pytest_taskcache.engine.open_computations import (
     OpenComputation,
@@ -318,14 +318,14 @@ class Engine:
         attempt: Attempt,
         value: object,
         *,
-        pinned: Sequence[Part] = (),
+        pinned: Sequence[Part] | Callable[[Observed], Sequence[Part]] = (),
         transaction: Transaction | None = None,
     ) -> Completed:
         """Takes the value of an attempt: closes its window, serializes it at once and stages it
         in a transaction, by default the innermost open one.
 
-        ``pinned`` are parts a later look-up must agree with, known only now. Never raises for
-        what cannot be stored.
+        ``pinned`` are parts a later look-up must agree with, known only now, or only when it is
+        known what the window saw. Never raises for what cannot be stored.
         """
         return self._finish(attempt, value, pinned, transaction)
 
@@ -333,7 +333,7 @@ class Engine:
         self,
         attempt: Attempt,
         value: object,
-        pinned: Sequence[Part] = (),
+        pinned: Sequence[Part] | Callable[[Observed], Sequence[Part]] = (),
         transaction: Transaction | None = None,
         refusal: Refusal | None = None,
     ) -> Completed:
@@ -353,7 +353,7 @@ class Engine:
                     duration,
                     transaction or self.current(),
                     attempt.lease,
-                    tuple(pinned),
+                    tuple(pinned(observed) if callable(pinned) else pinned),
                 )
                 kept = self._keep(attempt, finished, value)
             if isinstance(kept, Refusal):
@@ -551,11 +551,20 @@ class Engine:
             return Refusal("no key")
         if not attempt.access.record:
             return Refusal("cache is read-only")
-        return objection(
+        found = objection(
             observed,
             attempt.opened.taints,
             vouched=attempt.keyed.key.vouched,
             forked=self.is_forked(),
+        )
+        if found is not None:
+            return found
+        changed = changed_input(attempt.computation, attempt.keyed.key)
+        if not changed:
+            return None
+        remedy = f"leave it out with `policy - {changed!r}`, or change a copy and return it"
+        return Refusal(
+            "changed its inputs", f"it changed {changed}, which a hit does not; {remedy}"
         )
 
     def _basis(self, attempt: Attempt, observed: Observed) -> Basis:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_taskcache.engine.computation import Computation
@@ -82,3 +82,28 @@ def _present(computation: Computation) -> Present:
         except UndigestableError:
             inputs.append(Part(f"inputs.{name}", f"undigestable {uuid.uuid4().hex}"))
     return Present(tuple(sorted(set(inputs))), context.digest_parameters())
+
+
+_IMMUTABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})
+
+
+def changed_input(computation: Computation, key: Key) -> str:
+    """The name of an argument that the computation itself has changed since its key was
+    derived; "" if there is none."""
+    context, excluded = computation.context, computation.options.policy.excluded
+    arguments = {
+        name: value
+        for name, value in computation.arguments.items()
+        if type(value) not in _IMMUTABLE and name not in excluded | context.input_digests.keys()
+    }
+    before = {part.name: part.digest for part in key.parts if part.name.startswith("inputs.")}
+    if not arguments or not before:
+        return ""
+    for name, value in arguments.items():
+        try:
+            (part,) = replace(context, input_digests={}).digest_inputs({name: value})
+        except UndigestableError:
+            return name
+        if before.get(part.name, part.digest) != part.digest:
+            return name
+    return ""

@@ -19,8 +19,10 @@ from pytest_taskcache.engine.computation import Basis, Computation, Options
 from pytest_taskcache.engine.lookup import Found
 from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Noted, Subject
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.plugin.fixture_effects import ALLOW, Effects
 from pytest_taskcache.plugin.fixture_inputs import FixtureInputs, Upstream
 from pytest_taskcache.plugin.pytest_private import (
     active_definition,
@@ -87,6 +89,7 @@ class FixtureHooks:
         self._foreign: dict[object, Spec] = {}
         self._closures: dict[int, tuple[object, bool]] = {}
         self._inputs: set[str] | None = None
+        self._project_files: dict[str, bool] = {}
         self._upstream = Upstream(session.fingerprints, session.temporary, self._live)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
@@ -260,6 +263,7 @@ class FixtureHooks:
         for name in inputs.attributes:
             recorder.look(name)
         self._setting_up.append(_SetUp(fixturedef, opened.opened, recorder))
+        effects = self._effects(engine, spec, fixturedef, request, inputs)
         if inputs.sees_request:
             recorder.start()
         try:
@@ -271,11 +275,36 @@ class FixtureHooks:
         finally:
             recorder.stop()
             self._setting_up.pop()
-        completed = self._complete(engine, opened, value, inputs, recorder)
+        completed = self._complete(engine, opened, value, inputs, recorder, effects)
         instance.basis, instance.variant = completed.basis, completed.variant
         if value is None:
             self._warn_of_effects(engine, fixturedef, completed)
         return value
+
+    def _effects(
+        self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, inputs: FixtureInputs
+    ) -> Effects | None:
+        """What the process looks like before the set-up; None where its author answers."""
+        if ALLOW in spec.options.allow:
+            return None
+        given = {
+            name: inputs.arguments[name]
+            for name in fixturedef.argnames
+            if name in inputs.arguments and not self._is_handle(request, name)
+        }
+        instance = request.instance if request.scope in ("function", "class") else None
+        with engine.quiet():
+            return Effects(self._is_project, instance, given, self._upstream.by_value)
+
+    def _is_handle(self, request: Any, name: str) -> bool:
+        definition = active_definition(request, name)
+        return definition is None or is_handle(definition)
+
+    def _is_project(self, file: str) -> bool:
+        known = self._project_files.get(file)
+        if known is None:
+            known = self._project_files[file] = self._session.fingerprints.is_first_party(file)
+        return known
 
     def _complete(
         self,
@@ -284,15 +313,32 @@ class FixtureHooks:
         value: object,
         inputs: FixtureInputs,
         recorder: RequestRecorder,
+        effects: Effects | None,
     ) -> Completed:
-        if opened.keyed is not None and not opened.keyed.key.vouched:
+        keyed = opened.keyed
+        if keyed is not None and not keyed.key.vouched:
             if recorder.problem:
                 return engine.refuse(opened, "input cannot be digested", recorder.problem)
             changed = recorder.changed()
             if changed:
                 text = f"it changed what {changed} shows, which a hit would not do"
                 return engine.refuse(opened, "changed the test it was made for", text)
-        return engine.complete(opened, value, pinned=recorder.parts(known=inputs.attributes))
+        if effects is not None and keyed is not None:
+            with engine.quiet():
+                effect = effects.found(value)
+            if effect is not None:
+                text = (
+                    f"it {effect}, which a hit would not do; do that in a fixture that is not "
+                    f"cached (allow={{{ALLOW!r}}} accepts it)"
+                )
+                return engine.refuse(opened, effect.kind, text)
+
+        def pinned(observed: Observed) -> tuple[Part, ...]:
+            for path in observed.written:
+                recorder.note_written(path)
+            return recorder.parts(known=inputs.attributes)
+
+        return engine.complete(opened, value, pinned=pinned)
 
     def _computation(
         self,
