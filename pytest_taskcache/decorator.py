@@ -18,7 +18,7 @@ from pytest_taskcache.engine.computation import Computation, Options, Place, Val
 from pytest_taskcache.engine.lookup import Found
 from pytest_taskcache.engine.recorded_items import FORM, Recording, items_of
 from pytest_taskcache.engine.repeats import call_name
-from pytest_taskcache.engine.targets import check_template
+from pytest_taskcache.engine.targets import Target, check_template
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.decision import Decision, Hit, Uncacheable
 from pytest_taskcache.model.event import Subject
@@ -98,7 +98,7 @@ class Spec:
         if "request" in inputs:
             inputs += ("param",)  # a fixture's
         self.options.policy.check_inputs(name, inputs)
-        if self.options.target is not None:
+        if isinstance(self.options.target, str):
             check_template(self.options.target, name, inputs)
 
     def __taskcache_key__(self) -> object:
@@ -163,11 +163,11 @@ def cached(
     key_fn: KeyFn | None = ...,
     expiration: timedelta | None = ...,
     validator: Validator | None = ...,
-    target: str | None = ...,
-    refresh: bool = ...,
+    target: Target | None = ...,
+    refresh: bool | None = ...,
     serializer: str | Serializer | None = ...,
     result_storage: StorageSpec | None = ...,
-    commit: CommitMode | str = ...,
+    commit: CommitMode | str | None = ...,
     persist: bool = ...,
     allow: Iterable[str] = ...,
     consumers: str = ...,
@@ -187,15 +187,17 @@ def cached(function: Any = None, /, **options: Any) -> Any:
         function: what to cache.
         policy: what goes into the key; DEFAULT is never stale.
         key, key_fn, target: name the key outright: a string, ``fn(context, arguments) -> str``,
-            or a templated file whose existence means a hit.
+            or a file whose existence means a hit, as a template or ``fn(context, arguments)``.
         expiration: how long a value is valid, a timedelta.
         validator: ``fn(context, record) -> bool``, asked before a value is used.
-        refresh: always compute, and overwrite.
+        refresh: True computes always, and overwrites; False does not even where a whole run is
+            told to (``--cache-refresh``).
         serializer: a name (``pickle``, ``json``, ``compressed``, ``tree``) or a Serializer.
         result_storage: where values go, apart from their records: a path, URL or storage.
         commit: when the value becomes visible to others, a CommitMode.
         persist: False computes always and stores nothing.
-        allow: kinds of opaque deeds that are acceptable (tests only).
+        allow: kinds of opaque deeds that are acceptable (tests); ``effects`` beside its value
+            (fixtures).
         consumers: for a fixture of a wider scope, which tests must pass: ``any`` or ``all``.
         retry_inputs: keeps the value of a failed attempt for its retry.
 

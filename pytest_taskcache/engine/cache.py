@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from pytest_taskcache.engine.commit import done_alone
-from pytest_taskcache.engine.computation import Basis, Computation, Options, Place
+from pytest_taskcache.engine.computation import Basis, Computation, Defaults, Options, Place
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of
 from pytest_taskcache.engine.lookup import Found, Lookup, with_declared, with_target
@@ -48,6 +48,7 @@ from pytest_taskcache.transactions.staging import Run, Staging, Verdict
 from pytest_taskcache.transactions.transaction import CommitMode, Transaction
 
 _REPEATS = 10_000
+_NO_DEFAULTS = Defaults()
 
 Steps: TypeAlias = "Generator[float, None, Found | Attempt]"
 
@@ -107,6 +108,7 @@ class Parts:
     several_workers: bool = False
     mode: Mode = Mode.READ_WRITE
     refresh: Refresh = field(default_factory=Refresh)
+    defaults: Defaults = field(default_factory=Defaults)
     versions: tuple[tuple[str, str], ...] = ()
     clock: Callable[[], float] = time.time
 
@@ -130,6 +132,7 @@ class Engine:
         self.fingerprints = parts.fingerprints
         self.routes = Routes(parts.route, parts.resolve_route)
         self.open_computations = OpenComputations()
+        self._options: dict[int, tuple[Options, Options]] = {}
         self._repeats: dict[Hashable, Repeat] = {}
         self.observers = list(observers)
         self._deaf: set[int] = set()
@@ -242,7 +245,7 @@ class Engine:
 
     def _ask(self, computation: Computation) -> Found | Attempt | _Asked:
         """The first look: the whole of a hit, and of a miss that takes no lock."""
-        options = computation.options
+        options = computation.options = self._completed(computation.options)
         allowed = access(self.parts.mode, options)
         if not (allowed.consult or allowed.record):
             off = "persist=False" if not options.persist else "cache switched off"
@@ -299,7 +302,11 @@ class Engine:
         if not allowed.consult:
             return Miss(Why.REFRESH)
         refresh = self.parts.refresh
-        fresh_only = refresh.asked and refresh.covers(str(keyed.key.identity))
+        fresh_only = (
+            refresh.asked
+            and computation.options.refresh is not False
+            and refresh.covers(str(keyed.key.identity))
+        )
         if self.open_computations.none_open:
             return self.lookup.look_up(
                 computation, keyed, route, transaction, fresh_only=fresh_only
@@ -373,7 +380,7 @@ class Engine:
         kept = self.recorder.keep(finished, value)
         if isinstance(kept, Refusal):
             return kept
-        if transaction is None or options.commit is CommitMode.EAGER:
+        if transaction is None or options.commit_mode is CommitMode.EAGER:
             done_alone(options.on_commit, self, label=attempt.computation.test)
             return kept
         if transaction.block is not None:
@@ -396,7 +403,7 @@ class Engine:
         if keyed.target:
             target = self.lookup.target_dependency(keyed.target, variant.result.digest)
             basis = with_target(basis, target)
-        staged = self.current() is not None and attempt.computation.options.commit is (
+        staged = self.current() is not None and attempt.computation.options.commit_mode is (
             CommitMode.LAZY
         )
         made_of = basis.derives_from | {variant.id} if staged else basis.derives_from
@@ -579,6 +586,14 @@ class Engine:
             frozenset(opened.derives_from),
             tuple(sorted({*opened.taints, *options.taints})),
         )
+
+    def _completed(self, options: Options) -> Options:
+        if self.parts.defaults == _NO_DEFAULTS:
+            return options
+        known = self._options.get(id(options))
+        if known is None or known[0] is not options:
+            known = self._options[id(options)] = options, self.parts.defaults.applied(options)
+        return known[1]
 
     def _manager(self, options: Options) -> LockManager | None:
         policy = options.policy

@@ -48,7 +48,8 @@ def key_of(
     except ConfigurationError:
         raise
     except Exception as error:  # key functions and hashers are users' code; the call still runs
-        return Fault("key not derived", f"{type(error).__name__}: {error}")
+        where = f"the key of {computation.context.identity}"
+        return Fault("key not derived", f"{where}: {type(error).__name__}: {error}")
 
 
 def _keyed(computation: Computation, serializer: str, clock: Callable[[], float]) -> Keyed:
@@ -81,7 +82,8 @@ def _present(computation: Computation) -> Present:
             inputs += context.digest_inputs({name: value}, computation.options.policy.excluded)
         except UndigestableError:
             inputs.append(Part(f"inputs.{name}", f"undigestable {uuid.uuid4().hex}"))
-    return Present(tuple(sorted(set(inputs))), context.digest_parameters())
+    parts = tuple(sorted(set(inputs)))
+    return Present(parts, context.digest_parameters(), computation.arguments)
 
 
 _IMMUTABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})

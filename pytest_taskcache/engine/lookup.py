@@ -314,7 +314,8 @@ def _accepts(options: Options, keyed: Keyed, variant: Variant) -> bool:
     try:
         return bool(options.validator(keyed.present, variant))
     except Exception as error:  # users' code; the computation still runs
-        raise ValidatorFailedError(f"{type(error).__name__}: {error}") from error
+        where = f"the validator of {keyed.key.identity}"
+        raise ValidatorFailedError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def basis_of_hit(hit: Hit, options: Options, keyed: Keyed) -> Basis:

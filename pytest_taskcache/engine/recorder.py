@@ -151,7 +151,7 @@ class Recorder:
 
     def _put(self, finished: Finished, variant: Variant) -> Refusal | None:
         options, transaction = finished.computation.options, finished.transaction
-        mode = options.commit
+        mode = options.commit_mode
         if transaction is None and mode is CommitMode.OFF:
             return Refusal("commit is off")
         entry = Entry(
@@ -213,7 +213,7 @@ class Recorder:
         route.records.write_records(variants)
 
     def _stage(self, entry: Entry, finished: Finished, transaction: Transaction) -> None:
-        mode = finished.computation.options.commit
+        mode = finished.computation.options.commit_mode
         claimant = transaction.claimant
         if mode is CommitMode.OFF:
             claimant = off_claimant(claimant, entry.variant.id)

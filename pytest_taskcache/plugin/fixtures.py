@@ -424,8 +424,6 @@ class FixtureHooks:
     def _warn_of_effects(self, engine: Engine, fixturedef: Any, completed: Completed) -> None:
         deeds = [str(deed) for deed in completed.observed.opaque]
         deeds += [f"wrote {path}" for path in completed.observed.written]
-        if "monkeypatch" in fixturedef.argnames:
-            deeds.append("uses monkeypatch")
         if deeds and completed.variant is not None:
             engine.notify(
                 Noted(
