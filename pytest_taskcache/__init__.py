@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.config.standalone import Cache
     from pytest_taskcache.decorator import CachedFunction, State, cached
     from pytest_taskcache.digests.values.hashers import register_hasher
-    from pytest_taskcache.engine.scopes import get_transaction, transaction
+    from pytest_taskcache.engine.active import get_transaction, transaction
     from pytest_taskcache.engine.validators import (
         all_inputs,
         all_parameters,
@@ -68,12 +68,17 @@ if TYPE_CHECKING:
     from pytest_taskcache.serializers.trees import TreeSerializer, tree
     from pytest_taskcache.storage.local import LocalStorage
     from pytest_taskcache.storage.memory import MemoryStorage
-    from pytest_taskcache.transactions.transaction import CommitMode, Transaction
+    from pytest_taskcache.transactions.transaction import (
+        CommitMode,
+        Transaction,
+        TransactionError,
+        TransactionStateError,
+    )
 
 _HOMES = {
     "decorator": ("cached", "CachedFunction", "State"),
     "config.standalone": ("Cache",),
-    "engine.scopes": ("get_transaction", "transaction"),
+    "engine.active": ("get_transaction", "transaction"),
     "engine.validators": (
         "all_inputs",
         "all_parameters",
@@ -124,7 +129,12 @@ _HOMES = {
     "serializers.trees": ("TreeSerializer", "tree"),
     "storage.local": ("LocalStorage",),
     "storage.memory": ("MemoryStorage",),
-    "transactions.transaction": ("CommitMode", "Transaction"),
+    "transactions.transaction": (
+        "CommitMode",
+        "Transaction",
+        "TransactionError",
+        "TransactionStateError",
+    ),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -5,21 +5,20 @@ Where a decorated function raises, pytest's report leaves the wrappers out (``__
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from pytest_taskcache.engine import active
-from pytest_taskcache.engine.cache import Attempt, Engine
+from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options, Place, Validator
-from pytest_taskcache.engine.items import FORM, Recording, items_of
-from pytest_taskcache.engine.reading import Found
-from pytest_taskcache.engine.targets import check_template
+from pytest_taskcache.engine.lookup import Found
+from pytest_taskcache.engine.recorded_items import FORM, Recording, items_of
+from pytest_taskcache.engine.repeats import call_name
+from pytest_taskcache.engine.targets import Target, check_template
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.decision import Decision, Hit, Uncacheable
 from pytest_taskcache.model.event import Subject
@@ -99,7 +98,7 @@ class Spec:
         if "request" in inputs:
             inputs += ("param",)  # a fixture's
         self.options.policy.check_inputs(name, inputs)
-        if self.options.target is not None:
+        if isinstance(self.options.target, str):
             check_template(self.options.target, name, inputs)
 
     def __taskcache_key__(self) -> object:
@@ -164,11 +163,11 @@ def cached(
     key_fn: KeyFn | None = ...,
     expiration: timedelta | None = ...,
     validator: Validator | None = ...,
-    target: str | None = ...,
-    refresh: bool = ...,
+    target: Target | None = ...,
+    refresh: bool | None = ...,
     serializer: str | Serializer | None = ...,
     result_storage: StorageSpec | None = ...,
-    commit: CommitMode | str = ...,
+    commit: CommitMode | str | None = ...,
     persist: bool = ...,
     allow: Iterable[str] = ...,
     consumers: str = ...,
@@ -188,15 +187,17 @@ def cached(function: Any = None, /, **options: Any) -> Any:
         function: what to cache.
         policy: what goes into the key; DEFAULT is never stale.
         key, key_fn, target: name the key outright: a string, ``fn(context, arguments) -> str``,
-            or a templated file whose existence means a hit.
+            or a file whose existence means a hit, as a template or ``fn(context, arguments)``.
         expiration: how long a value is valid, a timedelta.
         validator: ``fn(context, record) -> bool``, asked before a value is used.
-        refresh: always compute, and overwrite.
+        refresh: True computes always, and overwrites; False does not even where a whole run is
+            told to (``--cache-refresh``).
         serializer: a name (``pickle``, ``json``, ``compressed``, ``tree``) or a Serializer.
         result_storage: where values go, apart from their records: a path, URL or storage.
         commit: when the value becomes visible to others, a CommitMode.
         persist: False computes always and stores nothing.
-        allow: kinds of opaque deeds that are acceptable (tests only).
+        allow: kinds of opaque deeds that are acceptable (tests); ``effects`` beside its value
+            (fixtures).
         consumers: for a fixture of a wider scope, which tests must pass: ``any`` or ``all``.
         retry_inputs: keeps the value of a failed attempt for its retry.
 
@@ -275,16 +276,16 @@ def _wrapper(spec: Spec) -> Callable[..., Any]:
 
         async def wrapped_async(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            return (await _state_async(spec, args, kwargs)).value
+            return (await _run_async(_computing(_ASYNC, spec, (args, kwargs)))).value
 
         return wrapped_async
     if inspect.isasyncgenfunction(function):
-        return _async_items(spec, [])
+        return _iterating_async(lambda arguments: _streaming(_ASYNC, spec, arguments, []))
     if inspect.isgeneratorfunction(function):
 
         def wrapped_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             __tracebackhide__ = True
-            return (yield from _items(spec, args, kwargs, []))
+            return (yield from _iterate(_streaming(_SYNC, spec, (args, kwargs), [])))
 
         return wrapped_generator
 
@@ -293,29 +294,28 @@ def _wrapper(spec: Spec) -> Callable[..., Any]:
         engine = active.active()
         if engine is None:
             return function(*args, **kwargs)
-        opened = engine.open(spec.computation(engine, args, kwargs))
-        return (
-            opened.value if isinstance(opened, Found) else _computed(engine, opened, args, kwargs)
-        )
+        name = call_name(spec, args, kwargs)
+        if name is not None:
+            again = engine.repeat(name)
+            if again is not None:
+                return again[0]
+        return _run(_computing(_SYNC, spec, (args, kwargs))).value
 
     return wrapped
 
 
 def _calls(spec: Spec) -> Callable[..., Any]:
+    """What `CachedFunction.call` is for a function of this kind."""
     function = spec.function
     if inspect.iscoroutinefunction(function):
-
-        def call_async(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, State[Any]]:
-            return _state_async(spec, args, kwargs)
-
-        return call_async
+        return lambda *args, **kwargs: _run_async(_computing(_ASYNC, spec, (args, kwargs)))
     if inspect.isasyncgenfunction(function):
 
         async def call_asyncgen(*args: Any, **kwargs: Any) -> State[Any]:
             __tracebackhide__ = True
             decisions: list[Decision] = []
-            items = [item async for item in _async_items(spec, decisions)(*args, **kwargs)]
-            return State(items, decisions[0])
+            iterate = _iterating_async(lambda each: _streaming(_ASYNC, spec, each, decisions))
+            return State([item async for item in iterate(*args, **kwargs)], decisions[0])
 
         return call_asyncgen
     if inspect.isgeneratorfunction(function):
@@ -323,232 +323,265 @@ def _calls(spec: Spec) -> Callable[..., Any]:
         def call_generator(*args: Any, **kwargs: Any) -> State[Any]:
             __tracebackhide__ = True
             decisions: list[Decision] = []
-            items = list(_items(spec, args, kwargs, decisions))
+            items = list(_iterate(_streaming(_SYNC, spec, (args, kwargs), decisions)))
             return State(items, decisions[0])
 
         return call_generator
 
     def call(*args: Any, **kwargs: Any) -> State[Any]:
         __tracebackhide__ = True
-        return _state(spec, args, kwargs)
+        state: State[Any] = _run(_computing(_SYNC, spec, (args, kwargs)))
+        return state
 
     return call
 
 
+# ---- what happens in a call, written once for all kinds of functions: generators that yield what
+# ---- is to be done (`Do`) or handed to the consumer (`Emit`), and are told what came of it
+
+
+class Do(NamedTuple):
+    """To be called, and awaited where the function is asynchronous."""
+
+    run: Callable[[], Any]
+
+
+class Emit(NamedTuple):
+    """To be yielded to the consumer; the outcome is what it sent, or threw."""
+
+    item: Any
+
+
+class Outcome(NamedTuple):
+    """What came of a step, or of a whole call: a value, or an error."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def steers(self) -> bool:
+        """Whether a consumer asked for more than the next item."""
+        return self.value is not None or self.error is not None
+
+
+class Flavour(NamedTuple):
+    """What differs between plain and asynchronous functions; names are those of generators'
+    methods."""
+
+    open: Callable[[Engine, Computation], Any]
+    send: str
+    throw: str
+    close: str
+
+
+_SYNC = Flavour(Engine.open, "send", "throw", "close")
+_ASYNC = Flavour(Engine.open_async, "asend", "athrow", "aclose")
 _INACTIVE = Uncacheable("no active cache", "open one with `with Cache(path):`, or run under pytest")
 
+Steps: TypeAlias = "Generator[Do | Emit, Any, Outcome]"
+"""Sent what came of each step, an `Outcome`; returns that of the call."""
+Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 
-def _state(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> State[Any]:
+
+def _computing(flavour: Flavour, spec: Spec, arguments: Arguments) -> Steps:
+    """A call of a function; its outcome is a `State`."""
     __tracebackhide__ = True
-    engine = active.active()
+    args, kwargs = arguments
+    engine, run = active.active(), functools.partial(spec.function, *args, **kwargs)
     if engine is None:
-        return State(spec.function(*args, **kwargs), _INACTIVE)
-    opened = engine.open(spec.computation(engine, args, kwargs))
+        value, error = yield Do(run)
+        return Outcome(State(value, _INACTIVE), error)
+    computation = spec.computation(engine, args, kwargs)
+    opened, error = yield Do(lambda: flavour.open(engine, computation))
+    if error is not None:
+        return Outcome(None, error)
     if isinstance(opened, Found):
-        return State(opened.value, opened.decision)
-    return State(_computed(engine, opened, args, kwargs), opened.decision)
-
-
-def _computed(
-    engine: Engine, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    __tracebackhide__ = True
-    try:
-        value = attempt.computation.context.function(*args, **kwargs)
-    except BaseException:
-        engine.abandon(attempt)
-        raise
-    engine.complete(attempt, value)
-    return value
-
-
-async def _state_async(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> State[Any]:
-    __tracebackhide__ = True
-    engine = active.active()
-    if engine is None:
-        return State(await spec.function(*args, **kwargs), _INACTIVE)
-    opened = await _opened(engine, spec.computation(engine, args, kwargs))
-    if isinstance(opened, Found):
-        return State(opened.value, opened.decision)
-    try:
-        value = await spec.function(*args, **kwargs)
-    except BaseException:
+        name = call_name(spec, args, kwargs)
+        if name is not None:
+            engine.remember(name, computation, opened)
+        return Outcome(State(opened.value, opened.decision))
+    value, error = yield Do(run)
+    if error is not None:
         engine.abandon(opened)
-        raise
-    engine.complete(opened, value)
-    return State(value, opened.decision)
+    else:
+        engine.complete(opened, value)
+    return Outcome(State(value, opened.decision), error)
 
 
-async def _opened(engine: Engine, computation: Computation) -> Found | Attempt:
-    """As `Engine.open`, leaving the event loop free during the waits. Under another event loop
-    than asyncio's the waits block."""
-    try:
-        asyncio.get_running_loop()
-        in_asyncio = True
-    except RuntimeError:
-        in_asyncio = False
-    steps = engine.steps(computation, blocks=not in_asyncio)
-    try:
-        while True:
-            pause = next(steps)
-            if in_asyncio:
-                await asyncio.sleep(pause)
-            else:
-                time.sleep(pause)
-    except StopIteration as end:
-        return cast("Found | Attempt", end.value)
-
-
-def _items(
-    spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], decisions: list[Decision]
-) -> Generator[Any, Any, Any]:
+def _streaming(
+    flavour: Flavour, spec: Spec, arguments: Arguments, decisions: list[Decision]
+) -> Steps:
+    """A call of a generator function: emits its items, stored or computed. Its outcome is what
+    the generator returns; the decision is added to ``decisions``."""
     __tracebackhide__ = True
-    engine = active.active()
+    args, kwargs = arguments
+    engine, start = active.active(), functools.partial(spec.function, *args, **kwargs)
     if engine is None:
         decisions.append(_INACTIVE)
-        return (yield from spec.function(*args, **kwargs))
-    opened = engine.open(spec.computation(engine, args, kwargs))
+        return (yield from _live(flavour, start()))
+    computation = spec.computation(engine, args, kwargs)
+    opened, error = yield Do(lambda: flavour.open(engine, computation))
+    if error is not None:
+        return Outcome(None, error)
     decisions.append(opened.decision)
-    if isinstance(opened, Found):
-        return (yield from _replayed(spec, args, kwargs, opened.value))
-    recording = Recording(engine, opened, spec.options)
-    generator = spec.function(*args, **kwargs)
-    try:
-        item = next(generator)
-        while True:
+    if not isinstance(opened, Found):
+        recording = Recording(engine, opened, spec.options)
+        return (yield from _live(flavour, start(), recording))
+    items, returned = items_of(opened.value)
+    del opened
+    for position, item in enumerate(items, 1):
+        answer = yield Emit(item)
+        if isinstance(answer.error, GeneratorExit):
+            return Outcome(None, answer.error)
+        if answer.steers:
+            # What the generator answers is not stored: it goes on itself from here.
+            live = start()
+            for _ in range(position):
+                yield Do(functools.partial(getattr(live, flavour.send), None))
+            return (yield from _live(flavour, live, answer=answer))
+    return Outcome(returned)
+
+
+def _live(
+    flavour: Flavour,
+    generator: Any,
+    recording: Recording | None = None,
+    answer: Outcome = Outcome(),  # noqa: B008 # frozen
+) -> Steps:
+    """A generator at work, and its items noted on the way; ``answer`` is the first it gets."""
+    __tracebackhide__ = True
+    send, throw = getattr(generator, flavour.send), getattr(generator, flavour.throw)
+    while True:
+        sent, thrown = answer
+        if isinstance(thrown, GeneratorExit):
+            _, failed = yield Do(getattr(generator, flavour.close))
+            outcome = Outcome(None, failed or thrown)
+            break
+        if recording is not None:
+            recording.steered |= answer.steers
+        step = functools.partial(send, sent) if thrown is None else functools.partial(throw, thrown)
+        item, error = yield Do(step)
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            outcome = Outcome(getattr(error, "value", None))
+            break
+        if error is not None:
+            outcome = Outcome(None, error)
+            break
+        if recording is not None:
             recording.add(item)
-            try:
-                sent = yield item
-            except GeneratorExit:
-                generator.close()
-                raise
-            except BaseException as error:
-                recording.steered = True
-                item = generator.throw(error)
-                continue
-            recording.steered |= sent is not None
-            item = next(generator) if sent is None else generator.send(sent)
-    except StopIteration as end:
-        returned = end.value
-    except BaseException:
+        answer = yield Emit(item)
+    if recording is not None and outcome.error is not None:
         recording.abandon()
-        raise
-    recording.complete(returned)
-    return returned
+    elif recording is not None:
+        recording.complete(outcome.value)
+    return outcome
 
 
-def _replayed(
-    spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], value: object
-) -> Generator[Any, Any, Any]:
-    """Stored items. A consumer that sends or throws gets the generator itself from there on,
-    since what it answers is not stored."""
+# ---- who does the steps
+
+
+def _run(steps: Steps) -> Any:
+    """All steps of a function's call; its result."""
     __tracebackhide__ = True
-    items, returned = items_of(value)
-    for position, item in enumerate(items):
-        error: BaseException | None = None
-        sent = None
-        try:
-            sent = yield item
-        except GeneratorExit:
-            raise
-        except BaseException as thrown:
-            error = thrown
-        if sent is None and error is None:
-            continue
-        generator = spec.function(*args, **kwargs)
-        for _ in range(position + 1):
-            next(generator)
-        try:
-            item = generator.throw(error) if error is not None else generator.send(sent)
-        except StopIteration as end:
-            return end.value
-        return (yield from _relayed(generator, item))
-    return returned
-
-
-def _relayed(generator: Generator[Any, Any, Any], item: Any) -> Generator[Any, Any, Any]:
-    """The rest of a generator that has just yielded an item."""
-    __tracebackhide__ = True
+    outcome: Outcome | None = None
     while True:
         try:
-            sent = yield item
-        except GeneratorExit:
-            generator.close()
-            raise
-        except BaseException as error:
-            step = functools.partial(generator.throw, error)
-        else:
-            step = functools.partial(generator.send, sent)
-        try:
-            item = step()
+            step = steps.send(outcome)
         except StopIteration as end:
-            return end.value
+            outcome = end.value
+            break
+        outcome = _done(step)
+    return _unwrapped(outcome)
 
 
-def _async_items(spec: Spec, decisions: list[Decision]) -> Callable[..., AsyncGenerator[Any, Any]]:
-    """An async generator function, whole in itself: a generator around it would have to pass on
-    what is sent and thrown once more."""
-
-    async def items(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        __tracebackhide__ = True
-        engine = active.active()
-        recording: Recording | None = None
-        stored: list[Any] = []
-        if engine is None:
-            decisions.append(_INACTIVE)
-        else:
-            opened = await _opened(engine, spec.computation(engine, args, kwargs))
-            decisions.append(opened.decision)
-            if isinstance(opened, Found):
-                stored, _ = items_of(opened.value)
-                found = True
-            else:
-                found = False
-                recording = Recording(engine, opened, spec.options)
-            del opened
-            if found and not stored:
-                return
-        generator = spec.function(*args, **kwargs)
-        position = 0
-        live = not stored
+async def _run_async(steps: Steps) -> Any:
+    """As `_run`, awaiting."""
+    __tracebackhide__ = True
+    outcome: Outcome | None = None
+    while True:
         try:
-            item = stored[0] if stored else await anext(generator)
-            while True:
-                if recording is not None:
-                    recording.add(item)
-                step: Any = None
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    step = functools.partial(generator.athrow, error)
-                else:
-                    step = functools.partial(generator.asend, sent) if sent is not None else None
-                position += 1
-                if not live and step is not None:
-                    for _ in range(position):
-                        await anext(generator)
-                    live = True
-                if not live:
-                    if position == len(stored):
-                        return
-                    item = stored[position]
-                    continue
-                if recording is not None and step is not None:
-                    recording.steered = True
-                item = await (step() if step is not None else anext(generator))
-        except StopAsyncIteration:
-            pass
-        except BaseException:
-            await generator.aclose()
-            if recording is not None:
-                recording.abandon()
-            raise
-        if recording is not None:
-            recording.complete(None)
+            step = steps.send(outcome)
+        except StopIteration as end:
+            outcome = end.value
+            break
+        outcome = await _done_async(step)
+    return _unwrapped(outcome)
 
-    return items
+
+def _iterate(steps: Steps) -> Generator[Any, Any, Any]:
+    """A generator of what the steps of a generator function's call emit."""
+    __tracebackhide__ = True
+    outcome: Outcome | None = None
+    while True:
+        try:
+            step = steps.send(outcome)
+        except StopIteration as end:
+            outcome = end.value
+            break
+        if isinstance(step, Do):
+            outcome = _done(step)
+            continue
+        try:
+            outcome = Outcome((yield step.item))
+        except BaseException as error:
+            outcome = Outcome(None, error)
+    return _unwrapped(outcome)
+
+
+def _iterating_async(steps_of: Callable[[Arguments], Steps]) -> Callable[..., Any]:
+    """An async generator function of what the steps emit, whole in itself: one around it would
+    have to pass on what is sent and thrown once more."""
+
+    async def iterate_async(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        __tracebackhide__ = True
+        steps = steps_of((args, kwargs))
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                outcome = end.value
+                break
+            if isinstance(step, Do):
+                outcome = await _done_async(step)
+                continue
+            try:
+                outcome = Outcome((yield step.item))
+            except BaseException as error:
+                outcome = Outcome(None, error)
+        _unwrapped(outcome)
+
+    return iterate_async
+
+
+def _done(step: Do | Emit) -> Outcome:
+    __tracebackhide__ = True
+    assert isinstance(step, Do)
+    try:
+        return Outcome(step.run())
+    except BaseException as error:
+        return Outcome(None, error)
+
+
+async def _done_async(step: Do | Emit) -> Outcome:
+    __tracebackhide__ = True
+    assert isinstance(step, Do)
+    try:
+        return Outcome(await step.run())
+    except BaseException as error:
+        return Outcome(None, error)
+
+
+def _unwrapped(outcome: Outcome) -> Any:
+    """The value of an outcome, or its error, raised. (Not in the caller: a frame that an error's
+    traceback leads to should not hold the error.)"""
+    __tracebackhide__ = True
+    try:
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+    finally:
+        del outcome
 
 
 def _form_of(function: Callable[..., Any]) -> str:

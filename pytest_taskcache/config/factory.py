@@ -16,6 +16,7 @@ from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storages import StorageFactory
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine.cache import Engine, Parts
+from pytest_taskcache.engine.computation import Defaults
 from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import MissingExtraError, StorageError
@@ -23,7 +24,7 @@ from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
 from pytest_taskcache.locking.settled import Settled
 from pytest_taskcache.model.dependency import Blob
-from pytest_taskcache.model.event import Event, Faulted
+from pytest_taskcache.model.event import Event, Faulted, Noted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
@@ -88,9 +89,10 @@ class Composed:
             return
         try:
             engine.locks.release_all()
-            engine.keeper.deferred.flush()
+            engine.recorder.batch.flush()
             self._drain(on_progress)
             self._keep_house()
+            self._tell_of_patterns()
         except StorageError as error:
             engine.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
         finally:
@@ -110,6 +112,13 @@ class Composed:
         for reason, count, detail in self.storages.faults():
             for _ in range(count):
                 self.engine.notify(Faulted(reason, detail))
+
+    def _tell_of_patterns(self) -> None:
+        if self.surroundings.several_workers:
+            return  # each knows of its own tests only
+        for pattern in self.engine.parts.refresh.unmatched:
+            text = f"--cache-refresh-only={pattern} named nothing that was looked up"
+            self.engine.notify(Noted(text))
 
     def _keep_house(self) -> None:
         if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):
@@ -209,6 +218,7 @@ def compose(
         several_workers=surroundings.several_workers,
         mode=mode,
         refresh=settings.refresh,
+        defaults=Defaults(settings.serializer or None, settings.expiration, settings.commit),
         versions=(("python", platform.python_version()), ("taskcache", __version__)),
     )
     engine = Engine(parts, observers)

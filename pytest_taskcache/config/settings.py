@@ -11,12 +11,19 @@ from typing import Any
 
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
+from pytest_taskcache.transactions.transaction import CommitMode
 
 ENVIRONMENT = "PYTEST_TASKCACHE_"
 """What the names of environment variables begin with."""
 
 INI = "taskcache_"
 """What the names of ini settings begin with."""
+
+PROJECT = "tool.taskcache"
+"""The table of pyproject.toml that holds settings, under their short names."""
+
+_TABLES = frozenset({"storages"})
+"""What else stands in that table."""
 
 SIGNING_KEY = ENVIRONMENT + "SIGNING_KEY"
 """Read from the environment only: a key has no place in a file or on a command line."""
@@ -56,6 +63,9 @@ class Settings:
     fixtures: tuple[str, ...] = ()
     verify: Sample = field(default_factory=Sample)
     refresh: Refresh = field(default_factory=Refresh)
+    serializer: str = ""
+    expiration: timedelta | None = None
+    commit: CommitMode | None = None
     namespace: str = ""
     read_namespaces: tuple[str, ...] = ()
     trust_remote: bool = False
@@ -71,11 +81,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where settings come from, strongest first. Each maps short names (``mode``) to text."""
+    """Where settings come from, strongest first. Each maps short names (``mode``) to text.
+
+    ``project`` is ``[tool.taskcache]`` of pyproject.toml, see `project_settings`.
+    """
 
     options: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     ini: Mapping[str, str] = field(default_factory=dict)
+    project: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> Written | None:
         """The strongest source's value, or None."""
@@ -86,6 +100,8 @@ class Sources:
             return Written(variable, self.environ[variable])
         if self.ini.get(name):
             return Written(INI + name, self.ini[name])
+        if self.project.get(name):
+            return Written(f"{PROJECT}.{name}", self.project[name])
         return None
 
 
@@ -135,6 +151,8 @@ def _age(written: Written) -> timedelta | None:
     seconds = float(match.group(1)) * _SPANS[match.group(2)]
     if seconds > _LONGEST:
         raise _wrong(written, "write at most 5000w, or never (for outcomes that do not expire)")
+    if not seconds:
+        raise _wrong(written, "write a positive time, e.g. 12h, 7d, or never")
     return timedelta(seconds=seconds)
 
 
@@ -173,6 +191,16 @@ def _flag(written: Written) -> bool:
     raise _wrong(written, "write true or false")
 
 
+def _serializer(written: Written) -> str:
+    from pytest_taskcache.serializers.catalog import serializer_for
+
+    try:
+        serializer_for(written.text.strip())
+    except ConfigurationError as error:
+        raise _wrong(written, error.remedy) from error
+    return written.text.strip()
+
+
 _PARSERS: dict[str, Callable[[Written], Any]] = {
     "mode": _choice(Mode),
     "tests": _choice(Tests),
@@ -186,6 +214,9 @@ _PARSERS: dict[str, Callable[[Written], Any]] = {
     "tests_min_duration": _duration,
     "fixtures": _names,
     "verify": _sample,
+    "serializer": _serializer,
+    "expiration": _age,
+    "commit": _choice(CommitMode),
     "namespace": _text,
     "read_namespaces": _names,
     "trust_remote": _flag,
@@ -193,6 +224,32 @@ _PARSERS: dict[str, Callable[[Written], Any]] = {
 
 NAMES = (*_PARSERS, "refresh", "refresh_only")
 """Short names of all settings."""
+
+
+def project_settings(table: Mapping[str, Any]) -> Mapping[str, str]:
+    """The settings of ``[tool.taskcache]`` as text: lists one item a line, true and false.
+    Raises ConfigurationError for a name that there is none of, and for what is no text, number,
+    truth or list of texts."""
+    found = {}
+    for name, value in table.items():
+        if name in _TABLES:
+            continue
+        where = f"{PROJECT}.{name}"
+        if name not in NAMES:
+            raise ConfigurationError(
+                where, "there is no such setting", f"use one of {', '.join(NAMES)}"
+            )
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            found[name] = "\n".join(value)
+        elif isinstance(value, bool):
+            found[name] = str(value).lower()
+        elif isinstance(value, str | int | float):
+            found[name] = str(value)
+        else:
+            raise ConfigurationError(
+                where, f"{value!r} cannot be used", "write a text, a number, true, false or a list"
+            )
+    return found
 
 
 def read_settings(sources: Sources) -> Settings:

@@ -7,22 +7,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pytest_taskcache.config.counting import CacheStatistics, Counting
 from pytest_taskcache.config.factory import Composed, Surroundings, compose
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
+from pytest_taskcache.engine.active import TransactionBlock, transaction
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.scopes import transaction
+from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.ports import Observer
-from pytest_taskcache.transactions.transaction import CommitMode, Transaction
+from pytest_taskcache.transactions.transaction import CommitMode
 
 
 class Cache:
@@ -47,6 +49,9 @@ class Cache:
         max_size: int = 5_000_000_000,
         storage: str = "",
         refresh: bool | str = False,
+        serializer: str = "",
+        expiration: timedelta | None = None,
+        commit: CommitMode | str | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         self._path = Path(path) if path is not None else None
@@ -58,12 +63,16 @@ class Cache:
                 lock_manager=lock_manager,
                 max_size=max_size,
                 storage=storage,
+                serializer=serializer,
+                expiration=expiration,
+                commit=None if commit is None else CommitMode.parse(commit),
                 refresh=Refresh(pattern=refresh) if isinstance(refresh, str) else Refresh(refresh),
             )
         except ValueError as error:
             raise ConfigurationError(
                 "Cache(...)", str(error), "see Mode and IsolationLevel for what there is"
             ) from None
+        Options(serializer=serializer or None, expiration=expiration)  # refused where written
         self._observers = tuple(observers)
         self._counting = Counting()
         self._composed: Composed | None = None
@@ -75,11 +84,11 @@ class Cache:
         return self._opened().engine
 
     def transaction(
-        self, commit_mode: CommitMode | str = CommitMode.LAZY, *, label: str = ""
-    ) -> AbstractContextManager[Transaction]:
+        self, commit_mode: CommitMode | str = CommitMode.LAZY, **options: Any
+    ) -> TransactionBlock:
         """As `transaction`, for this cache. Raises ConfigurationError while it is closed."""
         self._opened()
-        return transaction(commit_mode, label=label)
+        return transaction(commit_mode, **options)
 
     def clear(self) -> None:
         """Forgets everything that is stored locally, but for what transactions that are open

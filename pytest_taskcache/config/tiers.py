@@ -138,7 +138,7 @@ def read_pyproject(root: Path) -> Mapping[str, Any]:
 def named_storages(root: Path) -> Mapping[str, str]:
     """The storages that ``[tool.taskcache.storages]`` of pyproject.toml names. Raises
     ConfigurationError for one that is no text."""
-    found = _table(_table(_table(read_pyproject(root), "tool"), "taskcache"), "storages")
+    found = _table(project_table(root), "storages")
     for name, spec in found.items():
         if not isinstance(spec, str) or not spec.strip():
             raise ConfigurationError(
@@ -149,6 +149,12 @@ def named_storages(root: Path) -> Mapping[str, str]:
                 f"tool.taskcache.storages.{name}", "this name is taken", "choose another one"
             )
     return dict(found)
+
+
+def project_table(root: Path) -> Mapping[str, Any]:
+    """``[tool.taskcache]`` of pyproject.toml; empty if there is none. Raises
+    ConfigurationError."""
+    return _table(_table(read_pyproject(root), "tool"), "taskcache")
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from pytest_taskcache.engine import active
-from pytest_taskcache.engine.computation import Basis, Computation, Options, Place
+from pytest_taskcache.engine.commit import done_alone
+from pytest_taskcache.engine.computation import Basis, Computation, Defaults, Options, Place
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
-from pytest_taskcache.engine.ending import done_alone
-from pytest_taskcache.engine.frames import Frame, Frames
-from pytest_taskcache.engine.keeping import Keeper
-from pytest_taskcache.engine.keying import Keyed, Keys
-from pytest_taskcache.engine.locking import Locks, Wanted, computing
-from pytest_taskcache.engine.payloads import Payloads
-from pytest_taskcache.engine.reading import Found, Reader, with_declared, with_target
+from pytest_taskcache.engine.keys import Keyed, changed_input, key_of
+from pytest_taskcache.engine.lookup import Found, Lookup, with_declared, with_target
+from pytest_taskcache.engine.open_computations import (
+    OpenComputation,
+    OpenComputations,
+    innermost,
+)
+from pytest_taskcache.engine.payloads import LostResultError, Payloads
+from pytest_taskcache.engine.recorder import Finished, Recorder
+from pytest_taskcache.engine.repeats import Repeat, repeat_of
 from pytest_taskcache.engine.routes import Route, Routes
+from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing
 from pytest_taskcache.errors import ConfigurationError, LockError, StorageError
 from pytest_taskcache.model.decision import Decision, Fault, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
-from pytest_taskcache.model.record import Variant
+from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import (
     Fingerprints,
@@ -42,7 +47,8 @@ from pytest_taskcache.ports import (
 from pytest_taskcache.transactions.staging import Run, Staging, Verdict
 from pytest_taskcache.transactions.transaction import CommitMode, Transaction
 
-_NOTHING = object()
+_REPEATS = 10_000
+_NO_DEFAULTS = Defaults()
 
 Steps: TypeAlias = "Generator[float, None, Found | Attempt]"
 
@@ -68,7 +74,7 @@ class Attempt:
     keyed: Keyed | None
     route: Route
     access: Access
-    frame: Frame
+    opened: OpenComputation
     started: float
     lease: Lease | None = None
 
@@ -102,6 +108,7 @@ class Parts:
     several_workers: bool = False
     mode: Mode = Mode.READ_WRITE
     refresh: Refresh = field(default_factory=Refresh)
+    defaults: Defaults = field(default_factory=Defaults)
     versions: tuple[tuple[str, str], ...] = ()
     clock: Callable[[], float] = time.time
 
@@ -120,31 +127,33 @@ class Engine:
         self.worker = parts.worker
         self.pid = os.getpid()
         self.process = f"{self.pid}@{socket.gethostname()}"
+        self.clock = parts.clock
         self.staging = parts.staging
         self.fingerprints = parts.fingerprints
         self.routes = Routes(parts.route, parts.resolve_route)
-        self.frames = Frames()
-        self.keys = Keys(parts.payloads, parts.clock)
+        self.open_computations = OpenComputations()
+        self._options: dict[int, tuple[Options, Options]] = {}
+        self._repeats: dict[Hashable, Repeat] = {}
         self.observers = list(observers)
         self._deaf: set[int] = set()
         self.root: Transaction | None = None
+        self._in_blocks: dict[str, Transaction] = {}
         self.place = Place()
         """The running test, as functions called from it see it."""
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
-        self.reader = Reader(
+        self.lookup = Lookup(
             parts.run.id,
             parts.staging,
             parts.local,
             parts.payloads,
             parts.observation,
-            parts.clock,
+            lambda: self.clock(),
             parts.fingerprints.name_of,
         )
-        self.reader.shared = parts.several_workers
-        self._observes = parts.observation
+        self.lookup.shared = parts.several_workers
         self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
-        self.keeper = Keeper(
+        self.recorder = Recorder(
             parts.run.id,
             parts.worker,
             str(self.pid),
@@ -154,13 +163,42 @@ class Engine:
             parts.payloads,
             parts.versions,
             self.notify,
-            parts.clock,
+            lambda: self.clock(),
             self.locks.still_held,
         )
         if parts.observation is not None:
-            self.keeper.part = parts.observation.part
+            self.recorder.part = parts.observation.part
 
     # -------------------------------------------------------------- getting or computing
+
+    def repeat(self, name: Hashable) -> tuple[object] | None:
+        """The value, alone in a tuple, of a call that was a hit before and is one again; None
+        where that cannot be told by the shortest way. ``name`` as of `call_name`."""
+        known = self._repeats.get(name)
+        if known is None or type(self.lookup) is not Lookup:
+            return None
+        test = self.place.test
+        if self.open_computations.none_open:
+            value = known.value(self.lookup, self.current(), test, self.clock)
+        else:
+            with self.quiet():
+                value = known.value(self.lookup, self.current(), test, self.clock)
+        if value is None:
+            return None
+        self.used.add(known.variants[0].id)
+        self.notify(known.event if known.event.test == test else known.told_in(test))
+        self.open_computations.absorb(known.basis)
+        return value
+
+    def remember(self, name: Hashable, computation: Computation, found: Found) -> None:
+        """Has the next call of this name answered by `repeat`, if that is possible."""
+        if self.parts.refresh.asked:
+            return
+        known = repeat_of(computation, found, self.routes.of(computation.options), self.lookup)
+        if known is not None:
+            if len(self._repeats) >= _REPEATS:
+                self._repeats.clear()
+            self._repeats[name] = known
 
     def open(self, computation: Computation) -> Found | Attempt:
         """As `steps`, sleeping through the waits."""
@@ -171,6 +209,26 @@ class Engine:
         try:
             while True:
                 time.sleep(next(steps))
+        except StopIteration as end:
+            result: Found | Attempt = end.value
+            return result
+
+    async def open_async(self, computation: Computation) -> Found | Attempt:
+        """As `open`, leaving the event loop free during the waits. Under another event loop than
+        asyncio's the waits block."""
+        try:
+            asyncio.get_running_loop()
+            in_asyncio = True
+        except RuntimeError:
+            in_asyncio = False
+        steps = self.steps(computation, blocks=not in_asyncio)
+        try:
+            while True:
+                pause = next(steps)
+                if in_asyncio:
+                    await asyncio.sleep(pause)
+                else:
+                    time.sleep(pause)
         except StopIteration as end:
             result: Found | Attempt = end.value
             return result
@@ -189,12 +247,12 @@ class Engine:
 
     def _ask(self, computation: Computation) -> Found | Attempt | _Asked:
         """The first look: the whole of a hit, and of a miss that takes no lock."""
-        options = computation.options
+        options = computation.options = self._completed(computation.options)
         allowed = access(self.parts.mode, options)
         if not (allowed.consult or allowed.record):
             off = "persist=False" if not options.persist else "cache switched off"
             return self._attempt(computation, Uncacheable(off), allowed)
-        keyed = self.keys.of(computation)
+        keyed = key_of(computation, self.parts.payloads, self.clock)
         if not isinstance(keyed, Keyed):
             return self._attempt(computation, keyed, allowed)
         try:
@@ -224,7 +282,7 @@ class Engine:
             keyed.key,
             computation.test or str(keyed.key.identity),
             lambda: self._look(computation, keyed, route, allowed, asked.transaction),
-            lambda: self.reader.is_staged(keyed, computation.test),
+            lambda: self.lookup.is_staged(keyed, computation.test),
             lambda: self._last_duration(keyed, route),
             allowed.consult,
             blocks,
@@ -246,42 +304,67 @@ class Engine:
         if not allowed.consult:
             return Miss(Why.REFRESH)
         refresh = self.parts.refresh
-        fresh_only = refresh.asked and refresh.covers(str(keyed.key.identity))
-        if self.frames.none_open:
-            return self.reader.look_up(
+        fresh_only = (
+            refresh.asked
+            and computation.options.refresh is not False
+            and refresh.covers(str(keyed.key.identity))
+        )
+        if self.open_computations.none_open:
+            return self.lookup.look_up(
                 computation, keyed, route, transaction, fresh_only=fresh_only
             )
         with self.quiet():
-            return self.reader.look_up(
+            return self.lookup.look_up(
                 computation, keyed, route, transaction, fresh_only=fresh_only
             )
 
     def refuse(self, attempt: Attempt, reason: str, detail: str = "") -> Completed:
         """Ends an attempt whose value was computed but may not be kept."""
-        return self._finish(attempt, _NOTHING, (), Refusal(reason, detail))
+        return self._finish(attempt, None, refusal=Refusal(reason, detail))
 
     def complete(
-        self, attempt: Attempt, value: object, *, pinned: Sequence[Part] = ()
+        self,
+        attempt: Attempt,
+        value: object,
+        *,
+        pinned: Sequence[Part] | Callable[[Observed], Sequence[Part]] = (),
+        transaction: Transaction | None = None,
     ) -> Completed:
-        """Takes the value of an attempt: closes its window, serializes it at once and stages it.
+        """Takes the value of an attempt: closes its window, serializes it at once and stages it
+        in a transaction, by default the innermost open one.
 
-        ``pinned`` are parts a later look-up must agree with, known only now. Never raises for
-        what cannot be stored.
+        ``pinned`` are parts a later look-up must agree with, known only now, or only when it is
+        known what the window saw. Never raises for what cannot be stored.
         """
-        return self._finish(attempt, value, pinned, None)
+        return self._finish(attempt, value, pinned, transaction)
 
     def _finish(
-        self, attempt: Attempt, value: object, pinned: Sequence[Part], refusal: Refusal | None
+        self,
+        attempt: Attempt,
+        value: object,
+        pinned: Sequence[Part] | Callable[[Observed], Sequence[Part]] = (),
+        transaction: Transaction | None = None,
+        refusal: Refusal | None = None,
     ) -> Completed:
         duration = time.perf_counter() - attempt.started
-        observed = self.frames.close(attempt.frame)
+        observed = self.open_computations.close(attempt.opened)
         self._leave(attempt)
         basis = self._basis(attempt, observed)
         variant: Variant | None = None
         refusal = refusal or self._refusal(attempt, observed)
         if refusal is None and attempt.keyed is not None:
             with self.quiet():
-                kept = self._keep(attempt, attempt.keyed, value, basis, duration, pinned)
+                finished = Finished(
+                    attempt.computation,
+                    attempt.keyed,
+                    attempt.route,
+                    basis,
+                    duration,
+                    transaction or self.current(),
+                    attempt.lease,
+                    tuple(pinned(observed) if callable(pinned) else pinned),
+                )
+                kept = self._keep(attempt, finished, value)
             if isinstance(kept, Refusal):
                 refusal = kept
             else:
@@ -290,53 +373,39 @@ class Engine:
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
         self._tell_computed(attempt, duration, refusal)
-        self.frames.absorb(basis)
+        self.open_computations.absorb(basis)
         return Completed(basis, observed, variant, refusal)
 
-    def _keep(
-        self,
-        attempt: Attempt,
-        keyed: Keyed,
-        value: object,
-        basis: Basis,
-        duration: float,
-        pinned: Sequence[Part],
-    ) -> Variant | Refusal:
-        transaction = self.current()
+    def _keep(self, attempt: Attempt, finished: Finished, value: object) -> Variant | Refusal:
+        transaction = finished.transaction
         options = attempt.computation.options
-        kept = self.keeper.keep(
-            value,
-            attempt.computation,
-            keyed,
-            attempt.route,
-            basis,
-            duration=duration,
-            transaction=transaction,
-            lease=attempt.lease,
-            pinned=pinned,
-        )
+        kept = self.recorder.keep(finished, value)
         if isinstance(kept, Refusal):
             return kept
-        if transaction is None or options.commit is CommitMode.EAGER:
+        if transaction is None or options.commit_mode is CommitMode.EAGER:
             done_alone(options.on_commit, self, label=attempt.computation.test)
             return kept
-        self.reader.shared = True
+        if transaction.block is not None:
+            self._in_blocks[kept.id] = transaction
+        self.lookup.shared = True
         if attempt.lease is not None:
             self.locks.rest(attempt.lease)
             attempt.lease = None  # the transaction has it until it ends
-        transaction.committing += options.on_commit
-        transaction.rolling_back += options.on_rollback
+        for hook in options.on_commit:
+            transaction.on_commit(hook)
+        for hook in options.on_rollback:
+            transaction.on_rollback(hook)
         return kept
 
     def _as_used(self, attempt: Attempt, keyed: Keyed, variant: Variant, basis: Basis) -> Basis:
         """The basis as a consumer sees it, the same as on a hit: the author of a kept value
         answers for its opaque deeds, it rests on its target, and what is staged is derived
         from."""
-        self.frames.forgive(attempt.frame)
+        self.open_computations.forgive(attempt.opened)
         if keyed.target:
-            target = self.reader.target_dependency(keyed.target, variant.result.digest)
+            target = self.lookup.target_dependency(keyed.target, variant.result.digest)
             basis = with_target(basis, target)
-        staged = self.current() is not None and attempt.computation.options.commit is (
+        staged = self.current() is not None and attempt.computation.options.commit_mode is (
             CommitMode.LAZY
         )
         made_of = basis.derives_from | {variant.id} if staged else basis.derives_from
@@ -344,17 +413,17 @@ class Engine:
 
     def abandon(self, attempt: Attempt) -> None:
         """Ends an attempt whose computation raised: nothing is kept, the lock goes."""
-        observed = self.frames.close(attempt.frame)
+        observed = self.open_computations.close(attempt.opened)
         self._leave(attempt)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
-        self.frames.absorb(self._basis(attempt, observed))
+        self.open_computations.absorb(self._basis(attempt, observed))
 
     # ------------------------------------------------------------------- transactions
 
     def current(self) -> Transaction | None:
         """The innermost open transaction as seen from here."""
-        return active.current_transaction(self)
+        return innermost(self, self.root)
 
     def is_forked(self) -> bool:
         """Whether this is a forked child: it stages, settles and ends nothing."""
@@ -369,19 +438,40 @@ class Engine:
         """As `Keeper.settle`; a forked child settles nothing."""
         if self.is_forked():
             return 0
-        return self.keeper.settle(claimant, verdict, retain_for=retain_for)
+        return self.recorder.settle(claimant, verdict, retain_for=retain_for)
+
+    def read(self, result: Result, options: Options) -> object:
+        """A new value of a result that was found or staged here. Raises LostResultError or
+        StorageError."""
+        payloads, serializer = self.parts.payloads, options.serializer
+        with self.quiet():
+            try:
+                return payloads.read(result, self.parts.local, serializer)
+            except LostResultError:
+                return payloads.read(result, self.routes.of(options).results, serializer)
 
     def claim(self, ids: Collection[str], transaction: Transaction) -> None:
-        """Makes a transaction a user of staged entries of others: it commits them if it passes."""
-        if not ids or self.is_forked():
+        """Makes a transaction a user of staged entries of others: it commits them if it passes.
+        What a fixture staged in a block that it still holds open has that block's fate."""
+        free = [each for each in ids if not self._is_held_elsewhere(each, transaction)]
+        if not free or self.is_forked():
             return
         try:
             with self.quiet():
-                claimed = self.staging.claim(ids, transaction.claimant)
+                claimed = self.staging.claim(free, transaction.claimant)
             if claimed:
                 transaction.touch()
         except StorageError as error:
             self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+
+    def _is_held_elsewhere(self, entry: str, user: Transaction) -> bool:
+        holder = self._in_blocks.get(entry)
+        if holder is None or holder.root is user.root:
+            return False
+        if holder.is_held():
+            return True
+        del self._in_blocks[entry]
+        return False
 
     # -------------------------------------------------------------------------- telling
 
@@ -423,8 +513,9 @@ class Engine:
             Decided(context.subject, context.identity, decision, key, test=computation.test)
         )
         observation = self.parts.observation
-        window = observation.open_window(context.function) if observation is not None else None
-        frame = self.frames.open(window)
+        subject = None if computation.block else context.function
+        window = observation.open_window(subject) if observation is not None else None
+        opened = self.open_computations.open(window)
         if key is not None:
             computing.set(computing.get() | {key.digest})
         return Attempt(
@@ -433,7 +524,7 @@ class Engine:
             keyed,
             route or self.routes.default,
             allowed,
-            frame,
+            opened,
             time.perf_counter(),
             lease,
         )
@@ -459,7 +550,7 @@ class Engine:
                 computation.test,
             )
         )
-        self.frames.absorb(found.basis)
+        self.open_computations.absorb(found.basis)
 
     def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:
         if attempt.keyed is None:
@@ -469,25 +560,42 @@ class Engine:
             return Refusal("no key")
         if not attempt.access.record:
             return Refusal("cache is read-only")
-        return objection(
+        found = objection(
             observed,
-            attempt.frame.taints,
+            attempt.opened.taints,
             vouched=attempt.keyed.key.vouched,
             forked=self.is_forked(),
         )
+        if found is not None:
+            return found
+        changed = changed_input(attempt.computation, attempt.keyed.key)
+        if not changed:
+            return None
+        remedy = f"leave it out with `policy - {changed!r}`, or change a copy and return it"
+        return Refusal(
+            "changed its inputs", f"it changed {changed}, which a hit does not; {remedy}"
+        )
 
     def _basis(self, attempt: Attempt, observed: Observed) -> Basis:
-        options, frame = attempt.computation.options, attempt.frame
+        options, opened = attempt.computation.options, attempt.opened
         trace = observed.trace
         if attempt.keyed is not None:
             trace = with_declared(trace, options.policy, attempt.keyed)
         return Basis(
             trace,
             observed.opaque,
-            frame.expires,
-            frozenset(frame.derives_from),
-            tuple(sorted({*frame.taints, *options.taints})),
+            opened.expires,
+            frozenset(opened.derives_from),
+            tuple(sorted({*opened.taints, *options.taints})),
         )
+
+    def _completed(self, options: Options) -> Options:
+        if self.parts.defaults == _NO_DEFAULTS:
+            return options
+        known = self._options.get(id(options))
+        if known is None or known[0] is not options:
+            known = self._options[id(options)] = options, self.parts.defaults.applied(options)
+        return known[1]
 
     def _manager(self, options: Options) -> LockManager | None:
         policy = options.policy

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from pytest_taskcache.engine.targets import Target
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import Opaque, Trace
 from pytest_taskcache.model.key import Part
@@ -15,6 +16,7 @@ from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
 from pytest_taskcache.policies.algebra import StorageSpec
 from pytest_taskcache.policies.custom import KeyFn
 from pytest_taskcache.ports import Serializer
+from pytest_taskcache.serializers.catalog import serializer_for
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
 
 _PLAIN = frozenset({"TASK_SOURCE", "INPUTS", "OBSERVED"})
@@ -34,11 +36,11 @@ class Options:
     key_fn: KeyFn | None = None
     expiration: timedelta | None = None
     validator: Validator | None = None
-    target: str | None = None
-    refresh: bool = False
+    target: Target | None = None
+    refresh: bool | None = None
     serializer: str | Serializer | None = None
     result_storage: StorageSpec | None = None
-    commit: CommitMode | str = CommitMode.LAZY
+    commit: CommitMode | str | None = None
     persist: bool = True
     allow: frozenset[str] = frozenset()
     consumers: str = "any"
@@ -55,7 +57,10 @@ class Options:
             raise ConfigurationError(
                 "policy", f"{self.policy!r} is no policy", "combine those of pytest_taskcache"
             )
-        object.__setattr__(self, "commit", CommitMode.parse(self.commit))
+        if self.commit is not None:
+            object.__setattr__(self, "commit", CommitMode.parse(self.commit))
+        if isinstance(self.serializer, str):
+            serializer_for(self.serializer)  # an unknown one is told where it is written
         object.__setattr__(self, "allow", frozenset(self.allow))
         named = [name for name in ("key", "key_fn", "target") if getattr(self, name) is not None]
         if len(named) > 1:
@@ -70,9 +75,19 @@ class Options:
                 f"{self.expiration!r} is no duration",
                 "give a datetime.timedelta, e.g. timedelta(days=1)",
             )
-        if self.target is not None and not (isinstance(self.target, str) and self.target):
+        if self.expiration is not None and self.expiration <= timedelta(0):
             raise ConfigurationError(
-                "target", f"{self.target!r} is no name", "give a templated file name"
+                "expiration",
+                f"{self.expiration} has passed already",
+                "give a positive timedelta; persist=False stores nothing",
+            )
+        if self.target is not None and not (
+            callable(self.target) or (isinstance(self.target, str) and self.target)
+        ):
+            raise ConfigurationError(
+                "target",
+                f"{self.target!r} is no name",
+                "give a templated file name, or fn(context, arguments) that returns one",
             )
         for name in ("validator", "key_fn"):
             if (value := getattr(self, name)) is not None and not callable(value):
@@ -92,6 +107,11 @@ class Options:
             self, "plain", not named and not self.validator and self.policy.labels <= _PLAIN
         )
 
+    @property
+    def commit_mode(self) -> CommitMode:
+        """When the value becomes visible to others."""
+        return CommitMode.LAZY if self.commit is None else CommitMode(self.commit)
+
     def _taints(self) -> Iterator[str]:
         named = self.key or self.key_fn or self.target
         if not named and self.policy.has("RUN_ID"):
@@ -102,6 +122,24 @@ class Options:
             yield "a value with a validator"
         if self.refresh:
             yield "a value with refresh=True"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What functions and fixtures get that were not told otherwise."""
+
+    serializer: str | Serializer | None = None
+    expiration: timedelta | None = None
+    commit: CommitMode | None = None
+
+    def applied(self, options: Options) -> Options:
+        """The options of a computation, completed."""
+        missing = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if getattr(options, each.name) is None and getattr(self, each.name) is not None
+        }
+        return replace(options, **missing) if missing else options
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,5 +187,7 @@ class Computation:
     wide: bool = False
     """Whether it outlives the test that asked for it (a fixture of a wider scope)."""
     test: str = ""
+    block: bool = False
+    """Whether it is a transaction's block, and no function."""
     form: str = ""
     """How the stored value stands for what was computed; ``items`` for a generator's."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.model.dependency import Observed, Opaque
 from pytest_taskcache.model.modes import Mode
-
-if TYPE_CHECKING:
-    from pytest_taskcache.engine.computation import Options
 
 
 @dataclass(frozen=True, slots=True)

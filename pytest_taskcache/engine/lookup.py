@@ -1,12 +1,363 @@
-"""The decision about a key's variants: pure, with clock and digests handed in."""
+"""Looking a key up: staged values of this run first, then committed records, then a target.
+
+For example, key ``k`` has two variants: the newer one names ``data.csv`` with another digest than
+the file has now, the older one (made before ``data.csv`` was edited, and now it is as it was
+again) agrees with everything. `choose` passes over the first and hits the second. Had neither
+agreed, the miss would name what differs from the first: ``file changed: data.csv``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from pytest_taskcache.model.decision import Hit, Miss, Origin, Why
-from pytest_taskcache.model.dependency import Change
-from pytest_taskcache.model.record import Variant
+from pytest_taskcache.engine.computation import Basis, Computation, Options
+from pytest_taskcache.engine.keys import Keyed
+from pytest_taskcache.engine.payloads import LostResultError, Payloads
+from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.engine.targets import TargetFile, read_target
+from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
+from pytest_taskcache.model.dependency import ABSENT, Change, Dependency, Kind, Trace
+from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.observation.recorder import digest_of
+from pytest_taskcache.policies import CachePolicy
+from pytest_taskcache.policies.parts import Declared
+from pytest_taskcache.ports import Observation, ResultStorage
+from pytest_taskcache.transactions.staging import Staging
+from pytest_taskcache.transactions.transaction import Transaction
+
+_OFF = "/off/"
+
+
+class ValidatorFailedError(Exception):
+    """A user's validator raised; ``args[0]`` says what."""
+
+
+@dataclass(eq=False, slots=True)
+class Found:
+    """A hit: the freshly decoded value, and what it rests on. Not to be changed."""
+
+    value: object
+    decision: Hit
+    basis: Basis
+
+
+@dataclass
+class Lookup:
+    """Answers lookups. Faults of storages come back as `Fault`, never as exceptions."""
+
+    run_id: str
+    staging: Staging
+    staged_results: ResultStorage
+    payloads: Payloads
+    observation: Observation | None
+    clock: Callable[[], float]
+    name_of: Callable[[Path], str]
+    """The name of a path in traces."""
+
+    def __post_init__(self) -> None:
+        self._prefetched: dict[str, tuple[Variant, ...]] = {}
+        self._nearest: dict[str, Variant | None] = {}
+        self._pid = os.getpid()
+        self.dead: set[str] = set()
+        """Ids of entries that were rolled back and, for a fault of the storage, are still there."""
+        self.shared = False
+        """Whether anything may be staged that a computation outside of all transactions sees:
+        by other workers, or by a transaction of another thread."""
+
+    def prefetch(
+        self, route: Route, identities: Mapping[str, str]
+    ) -> Mapping[str, Sequence[Variant]]:
+        """Reads many keys in one sweep, and returns what it read; each is handed out once by the
+        next look-up. For those that are not there the newest record of the same identity is
+        read ahead too ("" has none)."""
+        try:
+            found = route.records.read_records(identities.keys())
+        except StorageError:
+            return {}  # each look-up will meet the fault itself and report it
+        for key in identities:
+            self._prefetched[key] = found.get(key, ())
+        missing = {name for key, name in identities.items() if name and key not in found}
+        try:
+            nearest = route.records.recent(missing) if missing else {}
+        except StorageError:
+            missing = set()  # as above: a miss that is to be explained asks again
+        for name in missing:
+            self._nearest[name] = nearest.get(name)
+        if self.observation is not None:
+            self.observation.prefetch([v.trace for group in found.values() for v in group])
+        return found
+
+    def look_up(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        route: Route,
+        transaction: Transaction | None,
+        *,
+        fresh_only: bool,
+    ) -> Found | Miss | Fault:
+        """The valid value of a key, or why there is none. ``fresh_only``: only what this very
+        run computed counts."""
+        try:
+            if transaction is not None or self.shared:
+                found = self._staged(computation, keyed, route, transaction, fresh_only)
+                if found is not None:
+                    return found
+            return self._committed(computation, keyed, route, fresh_only)
+        except StorageError as error:
+            return Fault(f"{error.operation} failed: {error.reason}", str(error))
+        except ValidatorFailedError as error:
+            return Fault("validator failed", str(error))
+        except ConfigurationError:
+            raise
+        except Exception as error:  # storages and serializers may be users' code
+            return Fault("look-up failed", f"{type(error).__name__}: {error}")
+
+    def is_staged(self, keyed: Keyed, test: str) -> bool:
+        """Whether a value of the key is staged in this run; False where that cannot be told."""
+        try:
+            return bool(self.staging.visible([keyed.key.digest], test=test))
+        except StorageError:
+            return False  # the look-up meets the same fault, and reports it
+
+    def _staged(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        route: Route,
+        transaction: Transaction | None,
+        fresh_only: bool,
+    ) -> Found | None:
+        key = keyed.key.digest
+        entries = {
+            entry.variant.id: entry
+            for entry in self.staging.visible([key], test=computation.test).get(key, ())
+            if entry.destination == route.name and entry.variant.id not in self.dead
+        }
+        if not entries:
+            return None
+        variants = [entry.variant for entry in entries.values()]
+        outcome = self._first_valid(
+            computation, keyed, variants, self.staged_results, Origin.STAGED, fresh_only
+        )
+        if not isinstance(outcome, Found) or outcome.decision.variant is None:
+            return None
+        name = outcome.decision.variant.id
+        if is_off(entries[name].producer):
+            # Never to be committed, not even by those who used it.
+            return replace(outcome, basis=replace(outcome.basis, derives_from=frozenset()))
+        if transaction is None or os.getpid() != self._pid:
+            return outcome
+        if name not in self.staging.claim([name], transaction.claimant):
+            return None
+        transaction.touch()
+        return outcome
+
+    def _committed(
+        self, computation: Computation, keyed: Keyed, route: Route, fresh_only: bool
+    ) -> Found | Miss:
+        key = keyed.key
+        variants: Sequence[Variant] | None = (
+            self._prefetched.pop(key.digest, None) if self._prefetched else None
+        )
+        if variants is None:
+            variants = route.records.read_records([key.digest]).get(key.digest, ())
+        if keyed.target:
+            outcome = self._of_target(computation, keyed, variants, route.results, fresh_only)
+        else:
+            outcome = self._first_valid(
+                computation, keyed, variants, route.results, Origin.COMMITTED, fresh_only
+            )
+        if isinstance(outcome, Found):
+            return outcome
+        if outcome.why is Why.ABSENT:
+            if fresh_only:
+                return Miss(Why.REFRESH)
+            name = str(key.identity)
+            if name in self._nearest:
+                return explain_absence(key.parts, self._nearest.pop(name))
+            return explain_absence(key.parts, route.records.recent([name]).get(name))
+        return outcome
+
+    def _first_valid(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        variants: Sequence[Variant],
+        results: ResultStorage,
+        origin: Origin,
+        fresh_only: bool,
+    ) -> Found | Miss:
+        if fresh_only:
+            variants = [variant for variant in variants if self.run_id in variant.id]
+        remaining = list(variants)
+        lost: Miss | None = None
+        while True:
+            choice = choose(
+                remaining,
+                now=self.clock(),
+                changes=lambda variant: self._changes(computation, variant),
+                accepts=lambda variant: _accepts(computation.options, keyed, variant),
+                origin=origin,
+            )
+            if isinstance(choice, Miss) or choice.variant is None:
+                return lost if lost is not None else _miss(choice)
+            try:
+                value = self.payloads.read(
+                    choice.variant.result, results, computation.options.serializer
+                )
+            except LostResultError as error:
+                change = Change("stored value", str(error), choice.variant.result.digest, "")
+                lost = Miss(Why.LOST, (change,))
+                remaining.remove(choice.variant)
+                continue
+            return Found(value, choice, basis_of_hit(choice, computation.options, keyed))
+
+    def _changes(self, computation: Computation, variant: Variant) -> tuple[Change, ...]:
+        if variant.vouched:
+            return ()
+        if self.observation is not None:
+            changes = self.observation.verify(variant.trace)
+            if changes:
+                return changes
+        if computation.pinned is None:
+            return ()
+        # Last, since asking may set up a fixture: one that this very code would ask for.
+        for part in variant.parts:
+            if part.name.startswith("request."):
+                now = computation.pinned(part.name)
+                if now != part.digest:
+                    return (Change("request", part.name[8:], part.digest, now),)
+        return ()
+
+    def _of_target(
+        self,
+        computation: Computation,
+        keyed: Keyed,
+        variants: Sequence[Variant],
+        results: ResultStorage,
+        fresh_only: bool,
+    ) -> Found | Miss:
+        """The value a target file stands for: a record's whose bytes it holds, or, in a target
+        directory of our own, the file's by itself. No file: no hit."""
+        try:
+            file = read_target(self.payloads.targets, keyed.target)
+        except OSError as error:
+            raise StorageError("target", "read a target", error.strerror or str(error)) from error
+        if file is None:
+            return Miss(Why.ABSENT)
+        matching = [variant for variant in variants if variant.result.digest == file.digest]
+        if matching:
+            outcome = self._first_valid(
+                computation, keyed, matching, results, Origin.COMMITTED, fresh_only
+            )
+        elif file.owned and not fresh_only:
+            bare = self._bare(computation, keyed, file)
+            outcome = self._first_valid(
+                computation, keyed, [bare], results, Origin.TARGET, fresh_only
+            )
+        else:
+            return Miss(Why.REFRESH if fresh_only else Why.ABSENT)
+        if not isinstance(outcome, Found):
+            return outcome
+        basis = with_target(outcome.basis, self.target_dependency(keyed.target, file.digest))
+        if outcome.decision.origin is Origin.TARGET:
+            return Found(outcome.value, Hit(None, Origin.TARGET, vouched=True), basis)
+        return replace(outcome, basis=basis)
+
+    def target_dependency(self, target: str, digest: str) -> Dependency:
+        """The target file as something that a consumer of its value rests on."""
+        return Dependency(Kind.FILE, self.name_of(self.payloads.targets / target), digest)
+
+    def _bare(self, computation: Computation, keyed: Keyed, file: TargetFile) -> Variant:
+        expires = None
+        if computation.options.expiration is not None:
+            expires = file.modified + computation.options.expiration.total_seconds()
+        serializer = self.payloads.chosen(computation.options.serializer).name
+        return Variant(
+            id=f"target-{self.run_id}",
+            key=keyed.key.digest,
+            identity=keyed.key.identity,
+            parts=keyed.key.parts,
+            trace=Trace(),
+            result=Result(file.digest, len(file.data), serializer, file.data),
+            created=file.modified,
+            expires=expires,
+            duration=0.0,
+            producer="",
+            vouched=True,
+        )
+
+
+def off_claimant(claimant: str, entry: str) -> str:
+    """Under which an entry is staged that is never to be committed."""
+    return f"{claimant}{_OFF}{entry}"
+
+
+def is_off(claimant: str) -> bool:
+    """Whether a claimant is one of `off_claimant`."""
+    return _OFF in claimant
+
+
+def _miss(choice: Hit | Miss) -> Miss:
+    return choice if isinstance(choice, Miss) else Miss(Why.ABSENT)
+
+
+def _accepts(options: Options, keyed: Keyed, variant: Variant) -> bool:
+    if options.validator is None or keyed.present is None:
+        return True
+    try:
+        return bool(options.validator(keyed.present, variant))
+    except Exception as error:  # users' code; the computation still runs
+        where = f"the validator of {keyed.key.identity}"
+        raise ValidatorFailedError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def basis_of_hit(hit: Hit, options: Options, keyed: Keyed) -> Basis:
+    """What a reused value rests on: the trace with its digests as stored, the declared parts,
+    the expiry."""
+    variant = hit.variant
+    if variant is None:
+        return Basis(taints=options.taints)
+    return Basis(
+        trace=with_declared(variant.trace, options.policy, keyed),
+        expires=variant.expires,
+        derives_from=frozenset([variant.id]) if hit.origin is Origin.STAGED else frozenset(),
+        taints=options.taints,
+    )
+
+
+def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
+    """A trace that also holds what the policy declares, so that a consumer verifies it."""
+    if not policy.declares:
+        return trace
+    declared = [c for c in policy.components if isinstance(c, Declared)]
+    digests = dict(keyed.key.parts)
+    known = {(dependency.kind, dependency.name) for dependency in trace.dependencies}
+    more = tuple(
+        Dependency(c.kind, c.name, digests[f"{c.kind} {c.name}"])
+        for c in declared
+        if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
+    )
+    return _traced(trace.dependencies + more)
+
+
+def with_target(basis: Basis, target: Dependency) -> Basis:
+    """A basis that also rests on a target file."""
+    return replace(basis, trace=_traced((*basis.trace.dependencies, target)))
+
+
+def _traced(dependencies: Sequence[Dependency]) -> Trace:
+    ordered = tuple(sorted(dependencies))
+    return Trace(ordered, digest_of(ordered))
+
+
+# ---- the decision: pure, with clock and digests handed in
 
 MARK = "mark/"
 """Serializer names that begin so denote records without a value (failures, flakiness)."""
@@ -50,3 +401,46 @@ def _objection(
     if not accepts(variant):
         return Miss(Why.INVALID)
     return None
+
+
+# ---- why a key was not found: pure
+
+_KINDS = {
+    "schema": ("cache schema", "pytest-taskcache"),
+    "serializer": ("serializer", "serializer"),
+    "source": ("source", "its own code"),
+    "run": ("run", "this test run"),
+    "key": ("key", "named outright"),
+    "identity": ("identity", "where it is defined"),
+}
+
+
+def difference(parts: Sequence[Part], recorded: Sequence[Part]) -> tuple[Change, ...]:
+    """The parts that differ, in name order; a part only one side has counts as absent there."""
+    now = {part.name: part.digest for part in parts}
+    then = {part.name: part.digest for part in recorded}
+    return tuple(
+        _change(name, then.get(name, ABSENT), now.get(name, ABSENT))
+        for name in sorted(now.keys() | then.keys())
+        if now.get(name) != then.get(name)
+    )
+
+
+def explain_absence(parts: Sequence[Part], nearest: Variant | None) -> Miss:
+    """The miss for a key without variants, given the newest record of the same identity."""
+    if nearest is None:
+        return Miss(Why.ABSENT)
+    changes = difference(parts, nearest.parts)
+    return Miss(Why.PARTS, changes) if changes else Miss(Why.ABSENT)
+
+
+def _change(name: str, before: str, after: str) -> Change:
+    known = _KINDS.get(name)
+    if known is not None:
+        return Change(known[0], known[1], before, after)
+    if name.startswith("inputs."):
+        return Change("input", name.removeprefix("inputs."), before, after)
+    if name.startswith("parameters."):
+        return Change("parameter", name.removeprefix("parameters."), before, after)
+    kind, _, rest = name.partition(" ")
+    return Change(kind, rest or kind, before, after)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import io
+import os
+import pickle
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import xxhash
 
-from pytest_taskcache.engine.temporary_paths import named_in
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
 from pytest_taskcache.model.record import Blob, Result
-from pytest_taskcache.ports import Payload, Restore, ResultStorage, Serializer
+from pytest_taskcache.ports import Buffer, Payload, Restore, ResultStorage, Serializer
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
 
 INLINE = 4096
 """Payloads up to this many bytes ride inside their record."""
+
+_WORKER = "popen-"
+"""How pytest-xdist's workers call their part of the run's directory."""
 
 
 class LostResultError(Exception):
@@ -124,6 +130,17 @@ class Payloads:
         except Exception as error:  # a user's serializer or class may raise anything
             raise LostResultError(f"{type(error).__name__}: {error}") from error
 
+    def reader(
+        self, result: Result, results: ResultStorage, spec: str | Serializer | None = None
+    ) -> Callable[[], object]:
+        """What returns a new value each time, as `read`, of a result that was read before: an
+        inline one is not checked again."""
+        serializer = for_reading(result.serializer, self.chosen(spec))
+        if result.inline is None or serializer is None:
+            return functools.partial(self.read, result, results, spec)
+        load, data, restore = serializer.load, memoryview(result.inline), self._restore(results)
+        return lambda: load(data, restore)
+
     def _restore(self, results: ResultStorage) -> Restore:
         known = self.restores.get(id(results))
         if known is not None and known[0] is results:
@@ -171,3 +188,48 @@ def _dumped(serializer: Serializer, value: object) -> Payload:
         raise SerializationError(
             serializer.name, type(value).__qualname__, f"{type(error).__name__}: {error}"
         ) from error
+
+
+# ---- whether a value names the run's temporary directory, which a later run does not have
+
+
+def named_in(value: object, chunks: Iterable[Buffer], temporary: Path) -> str:
+    """The temporary directory if the value holds a path in it, as text or as a path; else "".
+
+    ``chunks`` are its serialized bytes. Buffers beside the stream (arrays) are not searched, nor
+    is what a serializer compressed.
+    """
+    run = temporary.parent if temporary.name.startswith(_WORKER) else temporary
+    text = os.fsencode(run)
+    has_paths = False
+    for chunk in chunks:
+        if not isinstance(chunk, bytes | bytearray):
+            continue
+        if text in chunk:
+            return str(run)
+        # a pickled path is in parts, between which anything may stand
+        has_paths = has_paths or (b"pathlib" in chunk and os.fsencode(run.name) in chunk)
+    return str(run) if has_paths and _holds_path(value, run) else ""
+
+
+def _holds_path(value: object, directory: Path) -> bool:
+    finder = _PathFinder(directory)
+    try:
+        finder.dump(value)
+    except Exception:  # its own methods may raise anything, and so does what goes by cloudpickle
+        return True
+    return finder.found
+
+
+class _PathFinder(pickle.Pickler):
+    """Goes through a value as pickle does, and looks at its paths."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(io.BytesIO(), 5, buffer_callback=lambda _: False)
+        self._directory = directory
+        self.found = False
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, PurePath) and obj.is_relative_to(self._directory):
+            self.found = True
+        return NotImplemented

@@ -5,8 +5,8 @@ Expiry is checked before any of them is asked, so ``duration_only`` accepts ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Variant
@@ -15,10 +15,12 @@ from pytest_taskcache.model.record import Variant
 @dataclass(frozen=True, slots=True)
 class Present:
     """What a validator is told about the call at hand: its inputs' and the running test's
-    parameters' digests."""
+    parameters' digests, and the values themselves by name. (The record has digests only, beside
+    ``created``, ``expires``, ``duration`` and ``producer``.)"""
 
     inputs: tuple[Part, ...]
     parameters: tuple[Part, ...]
+    values: Mapping[str, object] = field(default_factory=dict)
 
 
 def duration_only(context: Present, record: Variant) -> bool:

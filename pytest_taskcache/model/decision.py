@@ -41,6 +41,14 @@ class Hit:
     origin: Origin = Origin.COMMITTED
     vouched: bool = False
 
+    def __str__(self) -> str:
+        if self.variant is None:
+            return "reused from its target file"
+        staged = ", not committed yet" if self.origin is Origin.STAGED else ""
+        vouched = ", vouched for by its author" if self.vouched else ""
+        text = f"reused what {self.variant.producer} computed in {self.variant.duration:.3g} s"
+        return text + staged + vouched
+
 
 @dataclass(frozen=True, slots=True)
 class Miss:

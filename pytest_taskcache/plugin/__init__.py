@@ -24,6 +24,11 @@ _INI = {
     "tests_max_age": "How long outcomes are valid, e.g. 7d, or never.",
     "tests_min_duration": "Unmarked tests that pass faster are not recorded, e.g. 5ms.",
     "fixtures": "Names of fixtures to cache that are not decorated.",
+    "refresh": "Whether to compute everything anew: true or false.",
+    "refresh_only": "What to compute anew, as --cache-refresh-only; one pattern a line.",
+    "serializer": "How values are written that name no serializer, e.g. json, compressed.",
+    "expiration": "How long values of functions and fixtures are valid, e.g. 12h.",
+    "commit": "When values become visible to others: LAZY, EAGER or OFF.",
     "verify": "Percentage of hits that are run anyway and compared.",
     "namespace": "Namespace to write to in a shared storage, e.g. {branch}.",
     "read_namespaces": "Further namespaces to read from, e.g. main.",
@@ -43,9 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--cache-refresh-only",
+        action="append",
         metavar="PATTERN",
         dest="taskcache_refresh_only",
-        help="compute anew what has PATTERN in its name (file::qualified.name)",
+        help="compute anew what PATTERN names: a part of file::qualified.name, or a glob; several "
+        "times, or separated by commas",
     )
     group.addoption(
         "--cache-mode",

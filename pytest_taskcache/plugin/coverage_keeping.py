@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Basis, Computation
+from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.eligibility import Refusal
-from pytest_taskcache.engine.frames import Frame, Frames
-from pytest_taskcache.engine.keeping import Keeper
-from pytest_taskcache.engine.keying import Keyed
-from pytest_taskcache.engine.reading import Found, Reader
+from pytest_taskcache.engine.keys import Keyed
+from pytest_taskcache.engine.lookup import Found, Lookup
+from pytest_taskcache.engine.open_computations import OpenComputation, OpenComputations
+from pytest_taskcache.engine.recorder import Finished, Recorder
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.model.decision import Fault, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
@@ -53,7 +53,7 @@ class CoverageKeeping:
         self._sources: dict[str, Source] = {}
         self._regions = Regions(self.source)
         self._imports: dict[str, Region] = {}
-        self._by_frame: dict[Frame, Region] = {}
+        self._by_frame: dict[OpenComputation, Region] = {}
         self._fixtures: WeakKeyDictionary[Instance, list[Region]] = WeakKeyDictionary()
         self._live: set[Instance] = set()
         self._kept: dict[str, Subject] = {}
@@ -89,11 +89,11 @@ class CoverageKeeping:
     def attach(self, engine: Engine) -> None:
         """Has an engine keep and bring back lines along with values."""
         self._engine = engine
-        engine.frames = CoveredFrames(self)
-        reader: CoveredReader = _as(CoveredReader, engine.reader)
-        keeper: CoveredKeeper = _as(CoveredKeeper, engine.keeper)
-        reader.coverage = keeper.coverage = self
-        engine.reader, engine.keeper = reader, keeper
+        engine.open_computations = CoveredComputations(self)
+        reader: CoveredLookup = _as(CoveredLookup, engine.lookup)
+        recorder: CoveredRecorder = _as(CoveredRecorder, engine.recorder)
+        reader.coverage = recorder.coverage = self
+        engine.lookup, engine.recorder = reader, recorder
 
     def collected(self) -> None:
         """Before the tests."""
@@ -118,7 +118,7 @@ class CoverageKeeping:
 
     # --------------------------------------------------------------------------- regions
 
-    def begin(self, frame: Frame) -> None:
+    def begin(self, frame: OpenComputation) -> None:
         """A computation begins."""
         if self.active:
             self._by_frame[frame] = self._regions.open(Region())
@@ -129,7 +129,7 @@ class CoverageKeeping:
         if region is not None:
             region.extent, region.instances = Extent.TEST, attempt.instances
 
-    def end(self, frame: Frame) -> None:
+    def end(self, frame: OpenComputation) -> None:
         """A computation ended; what it covered goes with its value, if that is kept next."""
         region = self._by_frame.pop(frame, None)
         if region is not None:
@@ -184,7 +184,7 @@ class CoverageKeeping:
 
     # ----------------------------------------------------------------- bringing them back
 
-    def replay(self, reader: CoveredReader, computation: Computation, keyed: Keyed,
+    def replay(self, reader: CoveredLookup, computation: Computation, keyed: Keyed,
                route: Route, found: Found) -> Found | Miss:  # fmt: skip
         """What was found, its lines brought back; or a miss where there are none."""
         variant = found.decision.variant
@@ -307,67 +307,50 @@ class CoverageKeeping:
         return self._live.isdisjoint(region.instances)
 
 
-class CoveredFrames(Frames):
-    """Frames that are regions of coverage too."""
+class CoveredComputations(OpenComputations):
+    """OpenComputations that are regions of coverage too."""
 
     def __init__(self, coverage: CoverageKeeping) -> None:
         super().__init__()
         self._coverage = coverage
 
-    def open(self, window: Window | None) -> Frame:
-        """As Frames.open."""
+    def open(self, window: Window | None) -> OpenComputation:
+        """As OpenComputations.open."""
         frame = super().open(window)
         self._coverage.begin(frame)
         return frame
 
-    def discard(self, frame: Frame) -> None:
-        """As Frames.discard."""
+    def discard(self, frame: OpenComputation) -> None:
+        """As OpenComputations.discard."""
         self._coverage.end(frame)
         super().discard(frame)
 
-    def close(self, frame: Frame) -> Observed:
-        """As Frames.close."""
+    def close(self, frame: OpenComputation) -> Observed:
+        """As OpenComputations.close."""
         self._coverage.end(frame)
         return super().close(frame)
 
 
-class CoveredKeeper(Keeper):
+class CoveredRecorder(Recorder):
     """Keeps the lines of a computation along with its value."""
 
     coverage: CoverageKeeping
 
-    def keep(
-        self,
-        value: object,
-        computation: Computation,
-        keyed: Keyed,
-        route: Route,
-        basis: Basis,
-        *,
-        duration: float,
-        transaction: Transaction | None,
-        **how: Any,
-    ) -> Variant | Refusal:
-        """As Keeper.keep."""
-        subject = Subject(computation, keyed, route, basis, duration)
+    def keep(self, finished: Finished, value: object) -> Variant | Refusal:
+        """As Recorder.keep."""
+        computation = finished.computation
+        subject = Subject(
+            computation, finished.keyed, finished.route, finished.basis, finished.duration
+        )
         if computation.context.subject is not Sort.TEST:
             self.coverage.before_kept(subject)
-        kept = super().keep(
-            value,
-            computation,
-            keyed,
-            route,
-            basis,
-            duration=duration,
-            transaction=transaction,
-            **how,
-        )
+        kept = super().keep(finished, value)
         if isinstance(kept, Variant):
             self.coverage.after_kept(subject, kept)
         return kept
 
 
-class CoveredReader(Reader):
+class CoveredLookup(Lookup):
     """Finds a value only together with its lines."""
 
     coverage: CoverageKeeping
@@ -375,7 +358,7 @@ class CoveredReader(Reader):
     def prefetch(
         self, route: Route, identities: Mapping[str, str]
     ) -> Mapping[str, Sequence[Variant]]:
-        """As Reader.prefetch."""
+        """As Lookup.prefetch."""
         lines = dict.fromkeys(self.coverage.keys(identities), "")
         return super().prefetch(route, {**lines, **identities})
 
@@ -387,7 +370,7 @@ class CoveredReader(Reader):
         transaction: Transaction | None,
         **how: Any,
     ) -> Found | Miss | Fault:
-        """As Reader.look_up."""
+        """As Lookup.look_up."""
         found = super().look_up(computation, keyed, route, transaction, **how)
         if not isinstance(found, Found):
             return found

@@ -15,8 +15,9 @@ import xxhash
 
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation
-from pytest_taskcache.engine.keying import Keyed
+from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.payloads import LostResultError
+from pytest_taskcache.engine.recorder import Finished
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Miss, Why
@@ -105,26 +106,27 @@ class CoveredRecords:
                 variants.append(variant)
             for route, variants in routes.values():
                 try:
-                    self.engine.keeper.publish(route.name, variants)
+                    self.engine.recorder.publish(route.name, variants)
                 except Exception as error:  # storages may be users' code
                     self._fault("covered lines not written", error)
 
     def _variant(
         self, subject: Subject, key: Key, document: dict[str, object], basis: Basis
     ) -> Variant | None:
-        keeper = self.engine.keeper
+        recorder = self.engine.recorder
         try:
-            result = keeper.payloads.write(document, SERIALIZER, keeper.local)
+            result = recorder.payloads.write(document, SERIALIZER, recorder.local)
         except Exception as error:  # as above
             self._fault("covered lines not written", error)
             return None
-        return keeper.record(
+        finished = Finished(
             subject.computation,
             replace(subject.keyed, key=key),
-            result,
+            subject.route,
             replace(basis, derives_from=frozenset()),
-            duration=subject.duration,
+            subject.duration,
         )
+        return recorder.record(finished, result)
 
     def _encoded(self, covered: Covered) -> dict[str, object] | None:
         """The lines as JSON values; None where they could not be believed later."""

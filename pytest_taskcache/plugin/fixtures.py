@@ -14,13 +14,15 @@ import pytest
 
 from pytest_taskcache.decorator import Spec, cached, spec_of
 from pytest_taskcache.engine.cache import Attempt, Completed, Engine
+from pytest_taskcache.engine.commit import end_of_scope, roll_back
 from pytest_taskcache.engine.computation import Basis, Computation, Options
-from pytest_taskcache.engine.ending import end_of_scope, roll_back
-from pytest_taskcache.engine.frames import Frame
-from pytest_taskcache.engine.reading import Found
+from pytest_taskcache.engine.lookup import Found
+from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Noted, Subject
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.plugin.fixture_effects import ALLOW, Effects
 from pytest_taskcache.plugin.fixture_inputs import FixtureInputs, Upstream
 from pytest_taskcache.plugin.pytest_private import (
     active_definition,
@@ -65,7 +67,7 @@ class _SetUp:
     it is cached."""
 
     fixturedef: Any
-    frame: Frame
+    frame: OpenComputation
     recorder: RequestRecorder | None = None
 
 
@@ -87,6 +89,7 @@ class FixtureHooks:
         self._foreign: dict[object, Spec] = {}
         self._closures: dict[int, tuple[object, bool]] = {}
         self._inputs: set[str] | None = None
+        self._project_files: dict[str, bool] = {}
         self._upstream = Upstream(session.fingerprints, session.temporary, self._live)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
@@ -125,6 +128,10 @@ class FixtureHooks:
             raise
         finally:
             engine.root = outer
+        if wide and instance.variant is None:
+            # Called first of its finalizers, since it is added last: what it computes until its
+            # end, in a transaction that it holds open, is its own.
+            fixturedef.addfinalizer(lambda: self._begin_teardown(instance))
         self._live[fixturedef] = instance
         self._session.uses(instance)
         return value
@@ -134,8 +141,19 @@ class FixtureHooks:
         """Ends the instance; the tests that used it have decided what becomes of its values."""
         instance = self._live.pop(fixturedef, None)
         engine = self._session.engine
-        if instance is not None and instance.transaction is not None and engine is not None:
-            end_of_scope(instance.transaction, engine)
+        if instance is None or instance.transaction is None or engine is None:
+            return
+        transaction = instance.transaction
+        if engine.root is transaction:
+            engine.root = instance.outer
+            if instance.outer is not None:
+                engine.claim(transaction.entries, instance.outer)
+        end_of_scope(transaction, engine)
+
+    def _begin_teardown(self, instance: Instance) -> None:
+        engine = self._session.engine
+        if engine is not None:
+            instance.outer, engine.root = engine.root, instance.transaction
 
     def instance(self, fixturedef: object) -> Instance | None:
         """The live instance of a definition, if it is known here."""
@@ -205,14 +223,14 @@ class FixtureHooks:
         """Runs a fixture that is not cached, noting what it rests on."""
         observation = engine.parts.observation
         window = observation.open_window(None) if observation is not None else None
-        frame = engine.frames.open(window)
+        frame = engine.open_computations.open(window)
         self._inherit(frame, fixturedef, request)
         self._setting_up.append(_SetUp(fixturedef, frame))
         try:
             value = yield
         finally:
             self._setting_up.pop()
-            observed = engine.frames.close(frame)
+            observed = engine.open_computations.close(frame)
         instance.basis = Basis(
             observed.trace,
             observed.opaque,
@@ -241,10 +259,11 @@ class FixtureHooks:
             found = opened.value
             with swapped_function(fixturedef, lambda **_: found):
                 return (yield)
-        self._inherit(opened.frame, fixturedef, request)
+        self._inherit(opened.opened, fixturedef, request)
         for name in inputs.attributes:
             recorder.look(name)
-        self._setting_up.append(_SetUp(fixturedef, opened.frame, recorder))
+        self._setting_up.append(_SetUp(fixturedef, opened.opened, recorder))
+        effects = self._effects(engine, spec, fixturedef, request, inputs)
         if inputs.sees_request:
             recorder.start()
         try:
@@ -256,11 +275,36 @@ class FixtureHooks:
         finally:
             recorder.stop()
             self._setting_up.pop()
-        completed = self._complete(engine, opened, value, inputs, recorder)
+        completed = self._complete(engine, opened, value, inputs, recorder, effects)
         instance.basis, instance.variant = completed.basis, completed.variant
         if value is None:
             self._warn_of_effects(engine, fixturedef, completed)
         return value
+
+    def _effects(
+        self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, inputs: FixtureInputs
+    ) -> Effects | None:
+        """What the process looks like before the set-up; None where its author answers."""
+        if ALLOW in spec.options.allow:
+            return None
+        given = {
+            name: inputs.arguments[name]
+            for name in fixturedef.argnames
+            if name in inputs.arguments and not self._is_handle(request, name)
+        }
+        instance = request.instance if request.scope in ("function", "class") else None
+        with engine.quiet():
+            return Effects(self._is_project, instance, given, self._upstream.by_value)
+
+    def _is_handle(self, request: Any, name: str) -> bool:
+        definition = active_definition(request, name)
+        return definition is None or is_handle(definition)
+
+    def _is_project(self, file: str) -> bool:
+        known = self._project_files.get(file)
+        if known is None:
+            known = self._project_files[file] = self._session.fingerprints.is_project_file(file)
+        return known
 
     def _complete(
         self,
@@ -269,15 +313,32 @@ class FixtureHooks:
         value: object,
         inputs: FixtureInputs,
         recorder: RequestRecorder,
+        effects: Effects | None,
     ) -> Completed:
-        if opened.keyed is not None and not opened.keyed.key.vouched:
+        keyed = opened.keyed
+        if keyed is not None and not keyed.key.vouched:
             if recorder.problem:
                 return engine.refuse(opened, "input cannot be digested", recorder.problem)
             changed = recorder.changed()
             if changed:
                 text = f"it changed what {changed} shows, which a hit would not do"
                 return engine.refuse(opened, "changed the test it was made for", text)
-        return engine.complete(opened, value, pinned=recorder.parts(known=inputs.attributes))
+        if effects is not None and keyed is not None:
+            with engine.quiet():
+                effect = effects.found(value)
+            if effect is not None:
+                text = (
+                    f"it {effect}, which a hit would not do; do that in a fixture that is not "
+                    f"cached (allow={{{ALLOW!r}}} accepts it)"
+                )
+                return engine.refuse(opened, effect.kind, text)
+
+        def pinned(observed: Observed) -> tuple[Part, ...]:
+            for path in observed.written:
+                recorder.note_written(path)
+            return recorder.parts(known=inputs.attributes)
+
+        return engine.complete(opened, value, pinned=pinned)
 
     def _computation(
         self,
@@ -312,7 +373,7 @@ class FixtureHooks:
             place.test,
         )
 
-    def _inherit(self, frame: Frame, fixturedef: Any, request: Any) -> None:
+    def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
         for name in fixturedef.argnames:
             instance = self._live.get(active_definition(request, name))
             if instance is not None:
@@ -363,8 +424,6 @@ class FixtureHooks:
     def _warn_of_effects(self, engine: Engine, fixturedef: Any, completed: Completed) -> None:
         deeds = [str(deed) for deed in completed.observed.opaque]
         deeds += [f"wrote {path}" for path in completed.observed.written]
-        if "monkeypatch" in fixturedef.argnames:
-            deeds.append("uses monkeypatch")
         if deeds and completed.variant is not None:
             engine.notify(
                 Noted(

@@ -14,6 +14,7 @@ from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.lookup import MARK
+from pytest_taskcache.engine.recorder import Finished
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Faulted, Noted
@@ -94,14 +95,9 @@ class Flakiness:
             return ()
 
     def _mark(self, candidate: Candidate, basis: Basis, serializer: str) -> None:
-        variant = self._engine.keeper.record(
-            candidate.computation,
-            candidate.keyed,
-            Result("", 0, serializer, b""),
-            basis,
-            duration=0.0,
-        )
         route = self._engine.routes.of(candidate.computation.options)
+        finished = Finished(candidate.computation, candidate.keyed, route, basis, 0.0)
+        variant = self._engine.recorder.record(finished, Result("", 0, serializer, b""))
         try:
             route.records.write_records([variant])
         except TaskCacheError as error:

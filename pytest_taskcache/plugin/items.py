@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_taskcache.engine.commit import commit, roll_back
 from pytest_taskcache.engine.computation import Place
-from pytest_taskcache.engine.ending import commit, roll_back
 from pytest_taskcache.plugin.pytest_private import definitions
 from pytest_taskcache.plugin.running import Attempt, Instance, Running, node_id
 

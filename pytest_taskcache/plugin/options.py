@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytest_taskcache.config.settings import ENVIRONMENT, NAMES, Settings, Sources, read_settings
+from pytest_taskcache.config.settings import (
+    ENVIRONMENT,
+    NAMES,
+    Settings,
+    Sources,
+    project_settings,
+    read_settings,
+)
 from pytest_taskcache.errors import TaskCacheError
 
 
@@ -21,14 +30,29 @@ def settings_of(config: pytest.Config) -> Settings:
         if value is None:
             value = getattr(known, f"taskcache_{name}", None)
         if value is not None:
-            options[name] = "true" if value is True else str(value)
-        if name not in ("refresh", "refresh_only"):
-            ini[name] = str(config.getini(f"taskcache_{name}") or "")
+            options[name] = "\n".join(value) if isinstance(value, list) else _text(value)
+        ini[name] = str(config.getini(f"taskcache_{name}") or "")
     variables = {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)}
     try:
-        return read_settings(Sources(options, variables, ini))
+        project = project_settings(_project_table(config.rootpath))
+        return read_settings(Sources(options, variables, ini, project))
     except TaskCacheError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _project_table(root: Path) -> Mapping[str, Any]:
+    try:
+        if b"taskcache" not in (root / "pyproject.toml").read_bytes():
+            return {}
+    except OSError:
+        return {}  # whoever needs it says why it cannot be read
+    from pytest_taskcache.config.tiers import project_table
+
+    return project_table(root)
+
+
+def _text(value: object) -> str:
+    return "true" if value is True else str(value)
 
 
 def local_directory(config: pytest.Config, settings: Settings) -> Path:

@@ -15,8 +15,9 @@ from _pytest.doctest import DoctestItem
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation, Options
 from pytest_taskcache.engine.eligibility import Refusal, access, forbidden, objection
-from pytest_taskcache.engine.keying import Keyed, key_of
-from pytest_taskcache.engine.reading import Found, with_declared
+from pytest_taskcache.engine.keys import Keyed, key_of
+from pytest_taskcache.engine.lookup import Found, with_declared
+from pytest_taskcache.engine.recorder import Finished
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Decision, Fault, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
@@ -106,7 +107,7 @@ class Outcomes:
         keys = (candidate.keyed.key for candidate in self._candidates.values())
         identities = {key.digest: str(key.identity) for key in keys}
         if identities:
-            self._flakiness.prepare(engine.reader.prefetch(engine.routes.default, identities))
+            self._flakiness.prepare(engine.lookup.prefetch(engine.routes.default, identities))
 
     def stop(self) -> None:
         """After the tests: lets go of what it knew, since pytest walks all there is at the end,
@@ -169,7 +170,7 @@ class Outcomes:
         observation = engine.parts.observation
         function = candidate.facts.function
         window = observation.open_window(function) if observation is not None else None
-        attempt.frame = engine.frames.open(window)
+        attempt.frame = engine.open_computations.open(window)
         if self._session.coverage is not None:
             self._session.coverage.begin_test(attempt)
         if self._keys is not None:
@@ -186,7 +187,7 @@ class Outcomes:
         observed = Observed()
         told = self._teller(engine, running, duration)
         if attempt.frame is not None and self._is_too_fast(candidate, duration, passed=passed):
-            engine.frames.discard(attempt.frame)
+            engine.open_computations.discard(attempt.frame)
             attempt.frame = None
             least = self._session.settings.tests_min_duration.total_seconds()
             told(Refusal(f"faster than {least * 1000:g} ms", "taskcache_tests_min_duration"))
@@ -195,7 +196,7 @@ class Outcomes:
                 run_in_its_modules(running.item)
             for instance in attempt.instances:
                 attempt.frame.absorb(instance.basis)
-            observed = engine.frames.close(attempt.frame)
+            observed = engine.open_computations.close(attempt.frame)
         if candidate is None:
             return
         self._session.verification.compare(running, attempt, passed=passed)
@@ -238,7 +239,7 @@ class Outcomes:
         except TaskCacheError as error:
             self._refused[item] = Uncacheable("parameter cannot be digested", str(error))
             return
-        keyed = key_of(computation, engine.parts.payloads, engine.parts.clock)
+        keyed = key_of(computation, engine.parts.payloads, engine.clock)
         if isinstance(keyed, Keyed):
             self._candidates[item] = Candidate(facts, computation, keyed)
         elif isinstance(keyed, Uncacheable):
@@ -248,14 +249,14 @@ class Outcomes:
 
     def _look_up(self, engine: Engine, candidate: Candidate) -> Found | Miss | Fault:
         options = candidate.computation.options
-        engine.keeper.deferred.settle(candidate.keyed.key.digest)
+        engine.recorder.batch.flush_for(candidate.keyed.key.digest)
         if not access(engine.parts.mode, options).consult:
             return Miss(Why.REFRESH)
         if self._flakiness is not None and self._flakiness.is_flaky(candidate):
             return Miss(Why.FLAKY)
         refresh = engine.parts.refresh
         fresh_only = refresh.asked and refresh.covers(str(candidate.keyed.key.identity))
-        found = engine.reader.look_up(
+        found = engine.lookup.look_up(
             candidate.computation,
             candidate.keyed,
             engine.routes.of(options),
@@ -344,17 +345,16 @@ class Outcomes:
             outcome = to_json(running.item.config, attempt.reports, attempt.warnings)
         except ValueError as error:
             return Refusal("report cannot be stored", str(error))
-        kept = engine.keeper.keep(
-            outcome,
+        finished = Finished(
             candidate.computation,
             candidate.keyed,
             engine.routes.of(options),
             basis,
-            duration=duration,
+            duration,
             transaction=attempt.transaction if attempt.transaction.used else None,
-            lease=None,
             told=told,
         )
+        kept = engine.recorder.keep(finished, outcome)
         return kept if isinstance(kept, Refusal) else None
 
     def _refusal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from types import FunctionType
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.ports import Fingerprints
 
@@ -35,7 +36,9 @@ HARMLESS = frozenset(
 
 _MACHINERY = frozenset({"_pytest", "pluggy", "pytest_asyncio", "anyio", "pytest_taskcache"})
 _FIXTURE = "request.fixture "
+_WRITTEN = "request.written file "
 _GONE = "not available"
+_PRESENT = "present"
 
 
 def is_machinery(frame: Any) -> bool:
@@ -94,6 +97,12 @@ class RequestRecorder:
         """Notes that another fixture was asked for by name: its value is an input."""
         self._note(_FIXTURE + name, lambda: self._value_digest(name))
 
+    def note_written(self, path: str) -> None:
+        """Notes that the set-up wrote a file, which must be there at a hit. ``path`` is its
+        name in traces."""
+        if not path.startswith("<tmp>"):
+            self.seen[_WRITTEN + path] = _PRESENT
+
     def parts(self, *, known: frozenset[str]) -> tuple[Part, ...]:
         """A part for each thing that was looked at, but for attributes that are ``known`` to the
         key already."""
@@ -116,6 +125,9 @@ class RequestRecorder:
         try:
             if name.startswith(_FIXTURE):
                 return self._value_digest(name.removeprefix(_FIXTURE))
+            if name.startswith(_WRITTEN):
+                path = self._fingerprints.path_of(name.removeprefix(_WRITTEN))
+                return _PRESENT if os.path.lexists(path) else ABSENT
             return self._digest_attribute(name.removeprefix("request."))
         except (Exception, pytest.skip.Exception, pytest.fail.Exception):
             # A set-up that fails will do so again when the fixture itself asks for it.

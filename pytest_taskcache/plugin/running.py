@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_taskcache.engine.computation import Basis
-from pytest_taskcache.engine.frames import Frame
+from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -24,7 +24,7 @@ class Instance:
 
     ``handed_to``: the definitions of fixtures, and the attempts at tests by their claimants,
     that were given its value and so may have changed it. ``digest``: of its value when it was
-    set up, where that was taken.
+    set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Instance:
     variant: Variant | None = None
     handed_to: set[object] = field(default_factory=set)
     digest: str = ""
+    outer: Transaction | None = None
 
 
 @dataclass(eq=False)
@@ -43,7 +44,7 @@ class Attempt:
     transaction: Transaction
     reports: list[pytest.TestReport] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
-    frame: Frame | None = None
+    frame: OpenComputation | None = None
     began: bool = False
     started: float = 0.0
     warnings: list[dict[str, object]] = field(default_factory=list)

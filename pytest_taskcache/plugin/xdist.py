@@ -64,7 +64,7 @@ class XdistHooks:
             return
         self._session.notify(Faulted("a worker died", "its counts are missing"))
         try:
-            engine.staging.abandon(node.gateway.id, publish=engine.keeper.publish)
+            engine.staging.abandon(node.gateway.id, publish=engine.recorder.publish)
         except StorageError as fault:
             self._session.notify(Faulted(f"{fault.operation} failed: {fault.reason}", str(fault)))
 

@@ -1,27 +1,31 @@
 """The tree of transactions: pure bookkeeping, no I/O.
 
-A transaction knows which staged entries it holds, which locks, which hooks, and what becomes of
-them when it ends. Writing, dropping and unlocking is done by whoever ends it, by what `ending`
-says.
+A transaction knows which staged entries it holds, which locks, which hooks and data, and what
+becomes of them when it ends. Writing, dropping and unlocking is done by whoever ends it, by what
+`engine.commit` says; what users do with it by hand is done by its `Block`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from pytest_taskcache.errors import ConfigurationError, TaskCacheError
 from pytest_taskcache.ports import Lease
+
+_MISSING = object()
 
 
 class CommitMode(StrEnum):
     """When a transaction's entries become visible to others.
 
     ``LAZY``: with the outermost transaction (the default). ``EAGER``: at its own exit, whatever
-    becomes of the outer ones. ``OFF``: never.
+    becomes of the outer ones. ``OFF``: never, unless committed by hand.
     """
 
     LAZY = "LAZY"
@@ -46,7 +50,24 @@ class State(StrEnum):
     ROLLED_BACK = "rolled back"
 
 
-class TransactionStateError(TaskCacheError):
+class TransactionError(TaskCacheError):
+    """A transaction was asked for what it cannot do.
+
+    Attributes:
+        problem: what is wrong.
+        remedy: what to do instead.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}"
+
+
+class TransactionStateError(TransactionError):
     """A transaction that has ended was used again.
 
     Attributes:
@@ -54,14 +75,46 @@ class TransactionStateError(TaskCacheError):
     """
 
     def __init__(self, state: str) -> None:
-        super().__init__(state)
+        super().__init__(
+            f"this transaction has already {state}", "open a new one with transaction()"
+        )
+        self.args = (state,)
         self.state = state
-
-    def __str__(self) -> str:
-        return f"this transaction has already {self.state}; open a new one with transaction()"
 
 
 Hook: TypeAlias = "Callable[[Transaction], object]"
+
+
+class BoundHook(NamedTuple):
+    """A hook, and the transaction that it is called with: the one it was registered on."""
+
+    hook: Hook
+    transaction: Transaction
+
+
+class Block(Protocol):
+    """What stands behind a transaction that a user opened: does what is asked of it by hand."""
+
+    @property
+    def key(self) -> str:
+        """The key of the block, or ""."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the key had a record when the block began."""
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether a value was staged by hand."""
+
+    def read(self) -> object:
+        """The key's value. Raises TransactionError where there is none."""
+
+    def stage(self, value: object) -> None:
+        """Takes the key's value. Raises TransactionError."""
+
+    def end(self, state: State) -> None:
+        """Commits or rolls back now. Raises TransactionError."""
 
 
 @dataclass(eq=False)
@@ -80,12 +133,98 @@ class Transaction:
     state: State = State.OPEN
     entries: list[str] = field(default_factory=list)
     leases: dict[str, Lease] = field(default_factory=dict)
-    committing: list[Hook] = field(default_factory=list)
-    rolling_back: list[Hook] = field(default_factory=list)
+    committing: list[BoundHook] = field(default_factory=list)
+    rolling_back: list[BoundHook] = field(default_factory=list)
     touched: bool = False
     doomed: list[str] = field(default_factory=list)
     """Entries of a savepoint that failed and could not be dropped then."""
+    block: Block | None = None
+    """None for one that a user did not open: a test's, a fixture's."""
+    awaiting: list[Awaitable[object]] | None = None
+    """Where an asynchronous end wants what the hooks return that is to be awaited."""
     guard: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _data: dict[str, object] = field(default_factory=dict, repr=False)
+
+    # ------------------------------------------------------------------- for users
+
+    @property
+    def key(self) -> str:
+        """The key that this block was opened with, or ""."""
+        return self.block.key if self.block is not None else ""
+
+    def is_active(self) -> bool:
+        """Whether it is open."""
+        return self.state is State.OPEN
+
+    def is_committed(self) -> bool:
+        """Whether its key had a record when it began (then `read` returns the value, and there
+        is nothing to do), or it has committed since."""
+        stored = self.block is not None and self.block.is_stored
+        return stored or self.state is State.COMMITTED
+
+    def is_staged(self) -> bool:
+        """Whether a value was staged by hand and the transaction is still open."""
+        return self.is_active() and self.block is not None and self.block.is_staged
+
+    def is_rolled_back(self) -> bool:
+        """Whether it has rolled back."""
+        return self.state is State.ROLLED_BACK
+
+    def read(self) -> object:
+        """The value of its key, freshly decoded: the stored one, or what was staged here. Raises
+        TransactionError where there is none, or no key."""
+        return self._by_hand("read()").read()
+
+    def stage(self, value: object) -> None:
+        """Takes the value of its key, which is serialized now and becomes visible to others with
+        the commit. Raises TransactionError without a key, a second time, and once it has ended.
+        """
+        block = self._by_hand("stage()")
+        self.require_open()
+        block.stage(value)
+
+    def set(self, name: str, value: object) -> None:
+        """Keeps something for its hooks and for the transactions nested in it. It is stored
+        nowhere. Raises TransactionStateError once it has ended."""
+        self.require_open()
+        self._data[name] = value
+
+    def get(self, name: str, default: object = _MISSING) -> object:
+        """What `set` kept under a name here or in a transaction around. Raises TransactionError
+        where there is none and no default is given."""
+        known: dict[str, object] = {}
+        transaction: Transaction | None = self
+        while transaction is not None:
+            if name in transaction._data:
+                return transaction._data[name]
+            known |= transaction._data
+            transaction = transaction.parent
+        if default is _MISSING:
+            names = ", ".join(map(repr, known)) or "nothing"
+            raise TransactionError(
+                f"nothing was set under {name!r}, only {names}", "set it first, or give a default"
+            )
+        return default
+
+    def commit(self) -> None:
+        """Commits now, before the end of its block: the only way that one with `CommitMode.OFF`
+        commits. Raises TransactionStateError if it has ended, and TransactionError in another
+        thread or task than it was opened in; then it stays as it is."""
+        self._by_hand("commit()").end(State.COMMITTED)
+
+    def rollback(self) -> None:
+        """Rolls back now, before the end of its block. Raises as `commit`."""
+        self._by_hand("rollback()").end(State.ROLLED_BACK)
+
+    def _by_hand(self, what: str) -> Block:
+        if self.block is None:
+            raise TransactionError(
+                f"{what}: this is the transaction of a test or fixture, which pytest ends",
+                "open one of your own with transaction()",
+            )
+        return self.block
+
+    # ------------------------------------------------------------------- for the engine
 
     @property
     def owns_claims(self) -> bool:
@@ -96,6 +235,23 @@ class Transaction:
     def used(self) -> bool:
         """Whether it has entries or claims to settle, or locks to release."""
         return self.touched or bool(self.entries or self.leases)
+
+    @property
+    def root(self) -> Transaction:
+        """The outermost one around it."""
+        outermost = self
+        while outermost.parent is not None:
+            outermost = outermost.parent
+        return outermost
+
+    def is_held(self) -> bool:
+        """Whether what it took is still, or was until it rolled back, in a block of a user's."""
+        holder: Transaction | None = self
+        while holder is not None and holder.block is not None:
+            if holder.state is not State.COMMITTED:
+                return True
+            holder = None if holder.owns_claims else holder.parent
+        return False
 
     def touch(self) -> None:
         """Notes a claim on an entry of another transaction."""
@@ -114,7 +270,7 @@ class Transaction:
         if self.state is not State.OPEN:
             raise TransactionStateError(self.state)
 
-    def stage(self, entry: str, lease: Lease | None = None) -> None:
+    def hold(self, entry: str, lease: Lease | None = None) -> None:
         """Takes a staged entry, and the lock it was computed under, into this transaction.
         Raises TransactionStateError if it has ended meanwhile."""
         with self.guard:
@@ -124,16 +280,17 @@ class Transaction:
                 self.leases[entry] = lease
 
     def on_commit(self, hook: Hook) -> Hook:
-        """Has ``hook(transaction)`` called once everything is visible. Usable as a decorator."""
+        """Has ``hook(transaction)`` called once everything is visible; a coroutine is awaited.
+        Usable as a decorator."""
         self.require_open()
-        self.committing.append(hook)
+        self.committing.append(BoundHook(hook, self))
         return hook
 
     def on_rollback(self, hook: Hook) -> Hook:
         """Has ``hook(transaction)`` called when this, or one around it, rolls back; the hooks
         registered last run first. Usable as a decorator."""
         self.require_open()
-        self.rolling_back.append(hook)
+        self.rolling_back.append(BoundHook(hook, self))
         return hook
 
     def end(self, state: State) -> bool:
@@ -166,3 +323,51 @@ class Transaction:
             self.state = State.COMMITTED
             self.entries, self.leases = [], {}
             self.committing, self.rolling_back = [], []
+
+    def run_hooks(self, report: Callable[[str, BaseException], None]) -> None:
+        """Calls each hook of the way it ended once; what one raises goes to
+        ``report(name, error)``, and breaks nothing.
+
+        KeyboardInterrupt and SystemExit are not a hook's failure and pass through.
+        """
+        if self.state is State.COMMITTED:
+            hooks: Iterable[BoundHook] = self.committing
+        else:
+            hooks = self.rolling_back[::-1]
+            for bound in hooks:
+                bound.transaction.state = State.ROLLED_BACK
+        for hook, transaction in hooks:
+            try:
+                returned = hook(transaction)
+                if inspect.isawaitable(returned):
+                    self._await(hook, returned, report)
+            except Exception as error:  # a user's hook may raise anything; the commit stands
+                report(_name(hook), error)
+
+    def _await(
+        self, hook: Hook, returned: Awaitable[object], report: Callable[[str, BaseException], None]
+    ) -> None:
+        async def finish() -> None:
+            try:
+                await returned
+            except Exception as error:  # as above
+                report(_name(hook), error)
+
+        if self.awaiting is not None:
+            self.awaiting.append(finish())
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(finish())
+            return
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TransactionError(
+            "it is asynchronous, and this transaction ends inside a running event loop",
+            "open the transaction with `async with`",
+        )
+
+
+def _name(hook: Hook) -> str:
+    return getattr(hook, "__qualname__", repr(hook))

@@ -278,9 +278,9 @@ def test_a_sweep_is_not_lost_with_its_explanations(cache):
     storage.write_records([variant])
     route = Route("remote", storage, storage)
     asked = {variant.key: "a::b", "missing": "a::c"}
-    assert engine.reader.prefetch(route, asked) == {variant.key: (variant,)}
+    assert engine.lookup.prefetch(route, asked) == {variant.key: (variant,)}
     storage.method = "read_records"
-    known = engine.reader._prefetched
+    known = engine.lookup._prefetched
     assert known[variant.key] == (variant,)
     assert known["missing"] == ()
 
@@ -338,7 +338,7 @@ def test_a_forked_child_stages_nothing(cache, tmp_path, events):
             code = 1
             try:
                 ok = f.call(1).name == "Cached" and f(2) == [2] * 20_000
-                from pytest_taskcache.engine.ending import commit, roll_back
+                from pytest_taskcache.engine.commit import commit, roll_back
 
                 inner = outer.child("x", "LAZY")
                 roll_back(inner, cache.engine)

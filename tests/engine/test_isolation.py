@@ -208,7 +208,7 @@ def test_a_bounded_wait_computes_unlocked_and_says_so(cache, events):
 
 def test_the_bound_grows_with_the_last_duration():
     """Three times as long as it took last, but ten minutes at least."""
-    from pytest_taskcache.engine.waiting import patience
+    from pytest_taskcache.engine.wait_policy import patience
 
     assert patience(1.0) == 600.0
     assert patience(1000.0) == 3000.0
@@ -361,7 +361,7 @@ def test_a_look_up_that_is_interrupted_under_the_lock_gives_it_back(cache, monke
     """The second look, right after the lock was taken."""
     manager = MemoryLockManager()
     looks = []
-    look_up = type(cache.engine.reader).look_up
+    look_up = type(cache.engine.lookup).look_up
 
     def interrupted(self, *args, **kwargs):
         looks.append(1)
@@ -369,7 +369,7 @@ def test_a_look_up_that_is_interrupted_under_the_lock_gives_it_back(cache, monke
             raise KeyboardInterrupt
         return look_up(self, *args, **kwargs)
 
-    monkeypatch.setattr(type(cache.engine.reader), "look_up", interrupted)
+    monkeypatch.setattr(type(cache.engine.lookup), "look_up", interrupted)
     with pytest.raises(KeyboardInterrupt):
         serializable(manager)(1)
     assert not manager._held

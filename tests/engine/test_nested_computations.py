@@ -197,9 +197,14 @@ def branch():
 
 
 def window_of(cache):
-    """A frame as a cached test has it."""
+    """An open computation as a cached test has it."""
     engine = cache.engine
-    return engine.frames.open(engine.parts.observation.open_window(None))
+    return engine.open_computations.open(engine.parts.observation.open_window(None))
+
+
+def closed_window(cache, opened):
+    """What it saw."""
+    return cache.engine.open_computations.close(opened)
 
 
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
@@ -210,7 +215,7 @@ def test_opaque_deeds_of_a_kept_value_are_its_authors(cache, warm):
         branch()
     frame = window_of(cache)
     branch()
-    assert cache.engine.frames.close(frame).opaque == ()
+    assert closed_window(cache, frame).opaque == ()
 
 
 def test_opaque_deeds_of_ones_own_stay(cache):
@@ -218,7 +223,7 @@ def test_opaque_deeds_of_ones_own_stay(cache):
     frame = window_of(cache)
     branch.__wrapped__()
     branch()
-    assert {deed.kind for deed in cache.engine.frames.close(frame).opaque} == {"subprocess"}
+    assert {deed.kind for deed in closed_window(cache, frame).opaque} == {"subprocess"}
 
 
 def test_opaque_deeds_of_a_value_that_is_not_kept_stay(cache):
@@ -230,7 +235,7 @@ def test_opaque_deeds_of_a_value_that_is_not_kept_stay(cache):
 
     frame = window_of(cache)
     f()
-    assert {deed.kind for deed in cache.engine.frames.close(frame).opaque} == {"subprocess"}
+    assert {deed.kind for deed in closed_window(cache, frame).opaque} == {"subprocess"}
 
 
 def test_opaque_deeds_through_two_layers(cache):
@@ -243,7 +248,7 @@ def test_opaque_deeds_through_two_layers(cache):
 
     frame = window_of(cache)
     outer()
-    assert cache.engine.frames.close(frame).opaque == ()
+    assert closed_window(cache, frame).opaque == ()
 
 
 class Curious:
@@ -274,7 +279,7 @@ def test_the_caches_own_work_is_nobodys_dependency(cache, warm):
     frame = window_of(cache)
     with transaction():
         f()
-    names = {(d.kind, d.name) for d in cache.engine.frames.close(frame).trace.dependencies}
+    names = {(d.kind, d.name) for d in closed_window(cache, frame).trace.dependencies}
     paths = [name for kind, name in names if kind in (Kind.FILE, Kind.STAT, Kind.LISTING)]
     assert not paths
 

@@ -181,7 +181,7 @@ def test_a_refreshing_run_ignores_files(tmp_path, root):
 def test_templates(cache, targets):
     """Date, task, test, its parameters and the inputs."""
     cache.engine.place = Place("t::x[1]", "suite.module", "test_x[1]", {"n": 7})
-    cache.engine.keys.clock = lambda: 1_700_000_000.0
+    cache.engine.clock = lambda: 1_700_000_000.0
 
     @cached(
         target="{test_module}/{date:%Y-%m}/{today}/{task_name}-{test_name}-{parameters[n]}-{x:03d}.pkl"
@@ -244,3 +244,57 @@ def test_a_consumer_rests_on_the_file(cache, targets):
     assert consumer() == [5, "consumer"]
     assert consumer() == [5, "consumer"]
     assert times("consumer") == 2
+
+
+def test_yesterday_and_tomorrow(cache, targets):
+    """As text, beside today."""
+    cache.engine.clock = lambda: 1_700_000_000.0
+
+    @cached(target="{yesterday}_{today}_{tomorrow}.pkl")
+    def f():
+        ran("f")
+
+    f(), f()
+    (written,) = targets.rglob("*.pkl")
+    days = [int(day[-2:]) for day in written.stem.split("_")]
+    assert days == [days[1] - 1, days[1], days[1] + 1]
+    assert times("f") == 1
+
+
+def test_a_target_that_is_a_function(cache, targets):
+    """Told the context and the arguments; the file's existence means a hit."""
+
+    @cached(target=lambda context, arguments: f"{context.task_name[-1]}/{arguments['x']}.pkl")
+    def f(x):
+        ran("f")
+        return x
+
+    assert (f(1), f(1), f(2)) == (1, 1, 2)
+    assert sorted(str(path.relative_to(targets)) for path in targets.rglob("*.pkl")) == [
+        "f/1.pkl",
+        "f/2.pkl",
+    ]
+    assert times("f") == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (lambda context, arguments: 1 / 0, "raised ZeroDivisionError"),
+        (lambda context, arguments: "../../x.pkl", "inside the target directory"),
+        (lambda context, arguments: "/x.pkl", "inside the target directory"),
+        (lambda context, arguments: None, "returned None"),
+    ],
+    ids=["raises", "outside", "absolute", "no text"],
+)
+def test_a_target_function_that_cannot_work(cache, targets, target, told):
+    """A named error that names the function; nothing is written."""
+
+    @cached(target=target)
+    def f():
+        ran("f")
+
+    with pytest.raises(ConfigurationError, match=rf"test_a_target_function.*f.*{told}"):
+        f()
+    assert not list(targets.rglob("*.pkl"))
+    assert times("f") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -30,7 +31,7 @@ class Clock:
     def __init__(self, cache):
         self.now = 1_700_000_000.0
         engine = cache.engine
-        engine.reader.clock = engine.keeper.clock = lambda: self.now
+        engine.clock = lambda: self.now
 
 
 def test_a_value_expires(cache):
@@ -251,3 +252,60 @@ def test_why_it_was_a_miss(cache, events, load):
     assert isinstance(f.call(3).decision, Miss)
     assert [event.saved >= 0 for event in events.of(Decided)] == [True] * 3
     assert all(event.staged for event in events.of(Computed))
+
+
+def test_a_validator_sees_the_inputs_values_and_the_record(cache):
+    """The values themselves; of the record its times and its producer."""
+    seen = []
+
+    def validator(context, record):
+        seen.append((context.values["rows"], record.producer, record.created <= time.time()))
+        return len(context.values["rows"]) < 3
+
+    @cached(key="rows", validator=validator)
+    def f(rows):
+        ran("f")
+        return len(rows)
+
+    assert (f([1]), f([1, 2])) == (1, 1)
+    assert f([1, 2, 3]) == 3
+    assert times("f") == 2
+    assert seen[0][0] == [1, 2]
+    assert seen[0][1].endswith(".f")
+    assert seen[0][2] is True
+
+
+def test_what_raises_is_told_with_the_function_it_stands_on(cache, events):
+    """Validators and key functions."""
+
+    @cached(validator=lambda context, record: 1 / 0)
+    def validated():
+        return 1
+
+    @cached(key_fn=lambda context, arguments: 1 / 0)
+    def keyed():
+        return 1
+
+    validated(), validated(), keyed()
+    first, second = events.of(Faulted)
+    assert "the validator of" in first.detail
+    assert "validated: ZeroDivisionError" in first.detail
+    assert "the key of" in second.detail
+    assert "keyed: ZeroDivisionError" in second.detail
+
+
+def test_decisions_as_text(cache):
+    """One line that a person can read."""
+
+    @cached
+    def f(n):
+        return n
+
+    assert str(f.call(1).decision) == "never computed"
+    with cache.transaction():
+        f(2)
+        assert "f computed in" in str(f.call(2).decision)
+        assert str(f.call(2).decision).endswith("s, not committed yet")
+    assert str(f.call(1).decision).startswith("reused what ")
+    for decision in (f.call(1).decision, f.call(3).decision):
+        assert "\n" not in str(decision)

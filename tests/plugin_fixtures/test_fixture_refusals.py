@@ -155,7 +155,6 @@ EFFECTS = {
     "appended": ("", "open('log', 'a').close()", "wrote log"),
     "directory": ("", "pathlib.Path('made').mkdir(exist_ok=True)", "wrote made"),
     "process": ("", "subprocess.run([sys.executable, '-c', ''])", "subprocess"),
-    "monkeypatch": ("monkeypatch", "monkeypatch.setenv('X', '1')", "uses monkeypatch"),
     "temporary": ("tmp_path", "(tmp_path / 'made').write_text('x')", "wrote <tmp>/*made"),
 }
 

@@ -544,3 +544,87 @@ def test_parametrized_session_fixtures_are_shared_between_workers(project: Proje
         """,
     )
     cold_then_warm(project, "-n2", computed=3, passed=12)
+
+
+@pytest.mark.parametrize("mode", ["LAZY", "OFF"])
+def test_a_transaction_that_a_wider_fixture_holds_open(project: Project, mode: str) -> None:
+    """It holds what the fixture computes, before and after its tests; a test's values are the
+    test's, and commit or not as the test passes."""
+    project.write(
+        "computing.py",
+        """
+        from counter import count
+        from pytest_taskcache import cached
+
+        @cached
+        def compute(name):
+            count(name)
+            return name
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        f"""
+        import pytest
+        from computing import compute
+        from pytest_taskcache import transaction
+
+        @pytest.fixture(scope="module")
+        def held():
+            with transaction({mode!r}):
+                compute("before")
+                yield
+                compute("after")
+
+        def test_passes(held):
+            compute("passing")
+
+        def test_fails(held):
+            compute("failing")
+            assert False
+
+        def test_passes_too(held):
+            with transaction():
+                compute("nested")
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=2, failed=1)
+    assert project.counted("passing") == project.counted("nested") == 1
+    assert project.counted("failing") == 2
+    computed = 1 if mode == "LAZY" else 2
+    assert [project.counted(name) for name in ("before", "after")] == [computed, computed]
+
+
+def test_a_fixtures_transaction_that_fails_takes_no_tests_value_with_it(project: Project) -> None:
+    """The teardown raises inside the transaction: the fixture's values go, the tests' stay."""
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+        from pytest_taskcache import cached, transaction
+
+        @cached
+        def compute(name):
+            count(name)
+            return name
+
+        @pytest.fixture(scope="module")
+        def held():
+            with transaction():
+                yield
+                compute("fixture")
+                raise ValueError
+
+        def test_a(held):
+            compute("test")
+
+        def test_b(held):
+            pass
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=2, errors=1)
+    assert project.counted("test") == 1
+    assert project.counted("fixture") == 2

@@ -16,8 +16,7 @@ EPOCH = 1_700_000_000.0
 
 def at(cache, seconds):
     """Sets the clock."""
-    cache.engine.reader.clock = cache.engine.keeper.clock = lambda: EPOCH + seconds
-    cache.engine.keys.clock = lambda: EPOCH + seconds
+    cache.engine.clock = lambda: EPOCH + seconds
 
 
 def test_output_is_cached_for_a_time(cache):

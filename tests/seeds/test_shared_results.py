@@ -92,11 +92,11 @@ def test_expiration_controls_the_time_to_live(tmp_path, root):
     f = shared(tmp_path)
     with Cache(root=root) as cache:
         f(3, 4)
-        now = cache.engine.keeper.clock()
-        cache.engine.reader.clock = lambda: now + 6 * 86400
+        now = cache.engine.clock()
+        cache.engine.clock = lambda: now + 6 * 86400
         f(3, 4)
         assert times("expensive") == 1
-        cache.engine.reader.clock = lambda: now + 8 * 86400
+        cache.engine.clock = lambda: now + 8 * 86400
         f(3, 4)
         assert times("expensive") == 2
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pytest_taskcache.ports import Holder, Lease
-from pytest_taskcache.transactions.hooks import run_hooks
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
     State,
@@ -31,12 +30,12 @@ def test_a_child_hands_all_it_holds_to_its_parent():
     """Entries, locks and hooks, in order; and then holds nothing."""
     outer = Transaction("outer", entries=["a"])
     inner = outer.child("inner", CommitMode.LAZY)
-    inner.stage("b", lease("key"))
+    inner.hold("b", lease("key"))
     inner.on_commit(print)
     inner.hand_to_parent()
     assert outer.entries == ["a", "b"]
     assert outer.leases == {"b": lease("key")}
-    assert outer.committing == [print]
+    assert outer.committing == [(print, inner)]
     assert inner.state is State.COMMITTED
     assert not inner.used
 
@@ -49,7 +48,7 @@ def test_a_parent_that_has_ended_takes_nothing():
     assert not outer.end(State.ROLLED_BACK)
     for use in (
         inner.hand_to_parent,
-        lambda: outer.stage("x"),
+        lambda: outer.hold("x"),
         lambda: outer.child("c", CommitMode.LAZY),
     ):
         with pytest.raises(TransactionStateError, match="already committed"):
@@ -74,7 +73,7 @@ def test_a_claim_on_anothers_entry_counts_as_use():
     assert not other.used
 
 
-def test_run_hooks_reports_and_goes_on():
+def test_a_failing_hook_is_reported_and_goes_on():
     """Only what is not an Exception passes through."""
     told = []
 
@@ -84,12 +83,17 @@ def test_run_hooks_reports_and_goes_on():
     def interrupted(transaction):
         raise KeyboardInterrupt
 
-    run_hooks(
-        [failing, lambda t: told.append(t)], Transaction("t"), lambda *args: told.append(args[0])
-    )
-    assert [told[0], told[1].claimant] == [failing.__qualname__, "t"]
+    transaction = Transaction("t")
+    transaction.on_commit(failing)
+    transaction.on_commit(told.append)
+    transaction.end(State.COMMITTED)
+    transaction.run_hooks(lambda *args: told.append(args[0]))
+    assert told == [failing.__qualname__, transaction]
+    transaction = Transaction("t")
+    transaction.on_commit(interrupted)
+    transaction.end(State.COMMITTED)
     with pytest.raises(KeyboardInterrupt):
-        run_hooks([interrupted], Transaction("t"), lambda *args: None)
+        transaction.run_hooks(lambda *args: None)
 
 
 def test_errors_survive_pickling():

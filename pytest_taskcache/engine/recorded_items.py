@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pytest_taskcache.engine.cache import Attempt, Engine
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Restore
-
-if TYPE_CHECKING:
-    from pytest_taskcache.engine.cache import Attempt, Engine
 
 FORM = "items"
 """The `Computation.form` of a generator."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_taskcache.engine.deferring import Deferred
+from pytest_taskcache.engine.recorder import WriteBatch
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.key import Identity
@@ -35,7 +35,7 @@ class Written:
     def __init__(self, *refused: str) -> None:
         self.together: list[list[str]] = []
         self.heard: dict[str, Exception | None] = {}
-        self.deferred = Deferred(self.publish)
+        self.batch = WriteBatch(self.publish)
         self._refused = refused
 
     def publish(self, destination: str, variants: Sequence[Variant]) -> None:
@@ -49,7 +49,7 @@ class Written:
             assert variant.id not in self.heard, "told twice"
             self.heard[variant.id] = error
 
-        self.deferred.add(destination, variant, told)
+        self.batch.add(destination, variant, told)
 
 
 def test_quick_records_are_written_together() -> None:
@@ -58,7 +58,7 @@ def test_quick_records_are_written_together() -> None:
     written = Written()
     for number in range(1000):
         written.add(_variant(number))
-    written.deferred.flush()
+    written.batch.flush()
     assert [id_ for ids in written.together for id_ in ids] == [f"v{n}" for n in range(1000)]
     assert len(written.together) < 500
     assert set(written.heard.values()) == {None}
@@ -68,9 +68,9 @@ def test_what_waits_is_written_before_it_is_read() -> None:
     """Whoever asks for a key finds all that was recorded under it; other keys write nothing."""
     written = Written()
     written.add(_variant(1))
-    written.deferred.settle("k2")
+    written.batch.flush_for("k2")
     assert not written.together
-    written.deferred.settle("k1")
+    written.batch.flush_for("k1")
     assert written.together == [["v1"]]
 
 
@@ -87,7 +87,7 @@ def test_one_bad_record_costs_no_other() -> None:
     written = Written("v1")
     for number in range(3):
         written.add(_variant(number))
-    written.deferred.flush()
+    written.batch.flush()
     assert written.together == [["v0"], ["v2"]]
     assert written.heard["v0"] is written.heard["v2"] is None
     assert isinstance(written.heard["v1"], StorageError)
@@ -100,6 +100,6 @@ def test_a_forked_child_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     written.add(_variant(1))
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-    written.deferred.flush()
+    written.batch.flush()
     assert not written.together
     assert not written.heard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,11 @@ from dataclasses import dataclass, field, replace
 import xxhash
 
 from pytest_taskcache.engine.computation import Basis, Computation
-from pytest_taskcache.engine.deferring import Deferred
 from pytest_taskcache.engine.eligibility import Refusal
-from pytest_taskcache.engine.frames import earliest
-from pytest_taskcache.engine.keying import Keyed
+from pytest_taskcache.engine.keys import Keyed
+from pytest_taskcache.engine.lookup import off_claimant
+from pytest_taskcache.engine.open_computations import earliest
 from pytest_taskcache.engine.payloads import Payloads, transfer
-from pytest_taskcache.engine.reading import off_claimant
 from pytest_taskcache.engine.routes import Route, Routes
 from pytest_taskcache.engine.targets import export
 from pytest_taskcache.errors import (
@@ -35,9 +35,34 @@ from pytest_taskcache.transactions.transaction import (
     TransactionStateError,
 )
 
+_MANY = 64
+_LONG = 0.25
+"""Seconds; what a killed process loses is at most so much of its work, and what ran since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A computation that ran to its end, and where its value is to go.
+
+    ``transaction`` stages it (None: it commits by itself), ``lease`` is the lock it ran under.
+    ``pinned`` are parts that a later look-up must agree with, known only now. With ``told`` a
+    record that commits by itself may be written a little later, together with others
+    (`WriteBatch`); then this is told what became of every record that is returned.
+    """
+
+    computation: Computation
+    keyed: Keyed
+    route: Route
+    basis: Basis
+    duration: float
+    transaction: Transaction | None = None
+    lease: Lease | None = None
+    pinned: tuple[Part, ...] = ()
+    told: Callable[[Refusal | None], None] | None = None
+
 
 @dataclass
-class Keeper:
+class Recorder:
     """Stages values and settles what becomes of them. Faults are notified, never raised."""
 
     run_id: str
@@ -56,77 +81,42 @@ class Keeper:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.deferred = Deferred(self.publish)
+        self.batch = WriteBatch(self.publish)
 
-    def keep(
-        self,
-        value: object,
-        computation: Computation,
-        keyed: Keyed,
-        route: Route,
-        basis: Basis,
-        *,
-        duration: float,
-        transaction: Transaction | None,
-        lease: Lease | None,
-        pinned: Sequence[Part] = (),
-        told: Callable[[Refusal | None], None] | None = None,
-    ) -> Variant | Refusal:
+    def keep(self, finished: Finished, value: object) -> Variant | Refusal:
         """Serializes and stages a value, or commits it where no transaction is open; its record,
-        or why it is not kept.
-
-        With ``told`` a record that commits by itself may be written a little later, together
-        with others (`Deferred`); then this is told what became of every record that is returned.
-        """
-        options = computation.options
+        or why it is not kept."""
+        computation = finished.computation
         try:
             portable = computation.context.subject is not Subject.TEST  # its output may tell
-            result = self.payloads.write(value, options.serializer, self.local, portable=portable)
+            serializer = computation.options.serializer
+            result = self.payloads.write(value, serializer, self.local, portable=portable)
         except SerializationError as error:
             return Refusal("value cannot be serialized", str(error))
         except ConfigurationError:
             raise  # the author of the computation can mend it
         except Exception as error:  # storages and serializers may be users' code
             return self._not_stored(error)
-        variant = self.record(computation, keyed, result, basis, duration=duration, pinned=pinned)
-        return self.put(
-            variant,
-            computation,
-            route,
-            basis,
-            keyed,
-            transaction=transaction,
-            lease=lease,
-            told=told,
-        )
+        return self.put(finished, self.record(finished, result))
 
-    def record(
-        self,
-        computation: Computation,
-        keyed: Keyed,
-        result: Result,
-        basis: Basis,
-        *,
-        duration: float,
-        pinned: Sequence[Part] = (),
-    ) -> Variant:
+    def record(self, finished: Finished, result: Result) -> Variant:
         """The record of a computation; nothing is written."""
         now = self.clock()
-        options = computation.options
+        computation, keyed, basis = finished.computation, finished.keyed, finished.basis
         expires = basis.expires
-        if options.expiration is not None:
-            expires = earliest(expires, now + options.expiration.total_seconds())
+        if computation.options.expiration is not None:
+            expires = earliest(expires, now + computation.options.expiration.total_seconds())
         present = keyed.present
         return Variant(
             id=f"{time.time_ns():016x}-{self.run_id}-{self.process}-{next(self._numbers)}",
             key=keyed.key.digest,
             identity=keyed.key.identity,
-            parts=keyed.key.parts + tuple(pinned),
+            parts=keyed.key.parts + finished.pinned,
             trace=basis.trace,
             result=result,
             created=now,
             expires=expires,
-            duration=duration,
+            duration=finished.duration,
             producer=computation.test or str(keyed.key.identity),
             versions=self.versions,
             inputs=present.inputs if present is not None else (),
@@ -135,83 +125,69 @@ class Keeper:
         )
 
     def _write_parts(self, variant: Variant) -> None:
+        """Writes the shared parts of a trace, so that they are there before the record is."""
         for blob in variant.trace.uses:
             data = self.part(blob.digest)
             if data is not None:
                 self.local.write_result(blob.digest, [data])
 
-    def put(
-        self,
-        variant: Variant,
-        computation: Computation,
-        route: Route,
-        basis: Basis,
-        keyed: Keyed,
-        *,
-        transaction: Transaction | None,
-        lease: Lease | None,
-        told: Callable[[Refusal | None], None] | None = None,
-    ) -> Variant | Refusal:
-        """Stages a record in a transaction, or publishes it at once where there is none; or a
-        little later, as `keep` says."""
-        if told is not None and transaction is None and not basis.derives_from:
+    def put(self, finished: Finished, variant: Variant) -> Variant | Refusal:
+        """Stages a record in its transaction, or publishes it where there is none; or a little
+        later, as `Finished` says."""
+        told = finished.told
+        try:
             self._write_parts(variant)
-            self.deferred.add(
-                route.name,
+        except StorageError as error:
+            return self._not_stored(error)
+        if told is not None and finished.transaction is None and not finished.basis.derives_from:
+            self.batch.add(
+                finished.route.name,
                 variant,
                 lambda error: told(None if error is None else self._not_stored(error)),
             )
             return variant
-        kept = self._put(variant, computation, route, basis, keyed, transaction, lease)
-        if told is not None and isinstance(kept, Variant):
-            told(None)
-        return kept
-
-    def _put(
-        self,
-        variant: Variant,
-        computation: Computation,
-        route: Route,
-        basis: Basis,
-        keyed: Keyed,
-        transaction: Transaction | None,
-        lease: Lease | None,
-    ) -> Variant | Refusal:
-        options = computation.options
-        mode = CommitMode.parse(options.commit)
-        retryable = options.retry_inputs and transaction is not None
-        entry = Entry(
-            variant,
-            producer=transaction.claimant if transaction is not None else self.worker,
-            derives_from=basis.derives_from,
-            destination=route.name,
-            held=options.consumers == "all" and computation.wide,
-            retryable=retryable,
-        )
         try:
-            self._write_parts(variant)
-            if transaction is None and mode is CommitMode.OFF:
-                return Refusal("commit is off")
-            if transaction is None or mode is CommitMode.EAGER:
-                if lease is not None and not self.confirm(lease):
-                    self.notify(Faulted("lock lost before commit", entry.producer))
-                    return Refusal("lock lost before commit")
-                self._publish_alone(entry, transaction)
-                if keyed.target:
-                    self._export(variant, keyed.target)
-            else:
-                self._stage(entry, transaction, mode)
-                transaction.stage(variant.id, lease)
-                if keyed.target and mode is not CommitMode.OFF:
-                    transaction.on_commit(lambda _: self._export(variant, keyed.target))
+            refusal = self._put(finished, variant)
         except TransactionStateError:
-            self.drop([variant.id], entry.producer)
+            self.drop([variant.id], self._producer(finished))
             return Refusal("its transaction had ended", "it was computed in a thread of its own")
         except ConfigurationError:
             raise  # the author of the computation can mend it
         except Exception as error:  # storages and serializers may be users' code
             return self._not_stored(error)
+        if refusal is not None:
+            return refusal
+        if told is not None:
+            told(None)
         return variant
+
+    def _put(self, finished: Finished, variant: Variant) -> Refusal | None:
+        options, transaction = finished.computation.options, finished.transaction
+        mode = options.commit_mode
+        if transaction is None and mode is CommitMode.OFF:
+            return Refusal("commit is off")
+        entry = Entry(
+            variant,
+            self._producer(finished),
+            finished.basis.derives_from,
+            destination=finished.route.name,
+            held=finished.computation.wide and options.consumers == "all",
+            retryable=options.retry_inputs and transaction is not None,
+        )
+        if transaction is not None and mode is not CommitMode.EAGER:
+            self._stage(entry, finished, transaction)
+            return None
+        if finished.lease is not None and not self.confirm(finished.lease):
+            self.notify(Faulted("lock lost before commit", entry.producer))
+            return Refusal("lock lost before commit")
+        self._publish_alone(entry, transaction)
+        if finished.keyed.target:
+            self._export(variant, finished.keyed.target)
+        return None
+
+    def _producer(self, finished: Finished) -> str:
+        transaction = finished.transaction
+        return transaction.claimant if transaction is not None else self.worker
 
     def settle(self, claimant: str, verdict: Verdict, *, retain_for: str = "") -> int | None:
         """Ends a claimant: how many records became visible, or were dropped. A fault is
@@ -248,7 +224,8 @@ class Keeper:
             self.local.write_records([_reference(variant, route) for variant in variants])
         route.records.write_records(variants)
 
-    def _stage(self, entry: Entry, transaction: Transaction, mode: CommitMode) -> None:
+    def _stage(self, entry: Entry, finished: Finished, transaction: Transaction) -> None:
+        mode = finished.computation.options.commit_mode
         claimant = transaction.claimant
         if mode is CommitMode.OFF:
             claimant = off_claimant(claimant, entry.variant.id)
@@ -260,6 +237,9 @@ class Keeper:
             transaction.on_commit(end)
             transaction.on_rollback(end)
         self.staging.stage(entry, claimant)
+        transaction.hold(entry.variant.id, finished.lease)
+        if finished.keyed.target and mode is not CommitMode.OFF:
+            transaction.on_commit(lambda _: self._export(entry.variant, finished.keyed.target))
 
     def _publish_alone(self, entry: Entry, transaction: Transaction | None) -> None:
         """Commits an entry at once, together with the staged ones it was made of."""
@@ -305,3 +285,62 @@ def _reference(variant: Variant, route: Route) -> Variant:
 
 def _told(error: Exception) -> str:
     return str(error) if isinstance(error, TaskCacheError) else f"{type(error).__name__}: {error}"
+
+
+@dataclass
+class WriteBatch:
+    """Holds records of computations that committed by themselves (outcomes, mostly) until there
+    are some: one transaction of the storage a record would take longer than most tests.
+
+    ``publish(destination, records)`` writes them, and raises where it cannot; then each is
+    written by itself. Who handed in a record is told what became of it: None once it is visible,
+    else the error.
+    """
+
+    publish: Callable[[str, Sequence[Variant]], None]
+    _waiting: list[tuple[str, Variant, Callable[[Exception | None], None]]] = field(
+        default_factory=list
+    )
+    _keys: set[str] = field(default_factory=set)
+    _since: float = 0.0
+    _pid: int = field(default_factory=os.getpid)
+
+    def add(
+        self, destination: str, variant: Variant, told: Callable[[Exception | None], None]
+    ) -> None:
+        """Takes a record, and writes all there are if it is time to."""
+        now = time.monotonic()
+        if not self._waiting:
+            self._since = now
+        self._waiting.append((destination, variant, told))
+        self._keys.add(variant.key)
+        if len(self._waiting) >= _MANY or now - self._since > _LONG or variant.duration > _LONG:
+            self.flush()
+
+    def flush_for(self, key: str) -> None:
+        """To be called before records of this key are read: none of it waits any more."""
+        if key in self._keys:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all. A forked child leaves that to its parent."""
+        waiting, self._waiting, self._keys = self._waiting, [], set()
+        if os.getpid() != self._pid:
+            return
+        destinations: dict[str, list[tuple[Variant, Callable[[Exception | None], None]]]] = {}
+        for destination, variant, told in waiting:
+            destinations.setdefault(destination, []).append((variant, told))
+        for destination, entries in destinations.items():
+            if self._written(destination, [variant for variant, _ in entries]) is None:
+                for _, told in entries:
+                    told(None)
+                continue
+            for variant, told in entries:
+                told(self._written(destination, [variant]))
+
+    def _written(self, destination: str, variants: Sequence[Variant]) -> Exception | None:
+        try:
+            self.publish(destination, variants)
+        except Exception as error:  # storages may be users' code; who handed it in is told
+            return error
+        return None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pytest_taskcache.digests.task_source import digest_function
-from pytest_taskcache.engine.computation import Computation, Options
+from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.targets import target_name
 from pytest_taskcache.engine.validators import Present
@@ -27,49 +26,6 @@ class Keyed:
     key: Key
     present: Present | None = None
     target: str = ""
-
-
-_SCALARS = frozenset({int, bool, str, type(None)})
-_KEPT = 10_000
-
-
-class Keys:
-    """Keys of one run. Calls of functions with plain arguments get theirs from memory: deriving
-    it anew would be a quarter of a warm hit's time."""
-
-    def __init__(self, payloads: Payloads, clock: Callable[[], float]) -> None:
-        self._payloads = payloads
-        self.clock = clock
-        self._known: dict[tuple[object, ...], tuple[Options, Keyed]] = {}
-
-    def of(self, computation: Computation) -> Keyed | Uncacheable | Fault:
-        """As `key_of`."""
-        options = computation.options
-        context = computation.context
-        if not options.plain or computation.extra or context.input_digests:
-            return key_of(computation, self._payloads, self.clock)
-        values = tuple(computation.arguments.values())
-        kinds = tuple(map(type, values))
-        # A text may be a path, which counts by where it lies.
-        if not _SCALARS.issuperset(kinds) or (
-            str in kinds and any(isinstance(v, str) and "/" in v for v in values)
-        ):
-            return key_of(computation, self._payloads, self.clock)
-        function = context.function
-        try:
-            source = digest_function(function)
-        except Exception:  # said in the right words by the derivation, which meets it again
-            return key_of(computation, self._payloads, self.clock)
-        name = (function, id(options), source, values, kinds, tuple(computation.arguments))
-        known = self._known.get(name)
-        if known is not None and known[0] is options:
-            return known[1]
-        keyed = key_of(computation, self._payloads, self.clock)
-        if isinstance(keyed, Keyed):
-            if len(self._known) > _KEPT:
-                self._known.clear()
-            self._known[name] = options, keyed
-        return keyed
 
 
 def key_of(
@@ -92,7 +48,8 @@ def key_of(
     except ConfigurationError:
         raise
     except Exception as error:  # key functions and hashers are users' code; the call still runs
-        return Fault("key not derived", f"{type(error).__name__}: {error}")
+        where = f"the key of {computation.context.identity}"
+        return Fault("key not derived", f"{where}: {type(error).__name__}: {error}")
 
 
 def _keyed(computation: Computation, serializer: str, clock: Callable[[], float]) -> Keyed:
@@ -125,4 +82,30 @@ def _present(computation: Computation) -> Present:
             inputs += context.digest_inputs({name: value}, computation.options.policy.excluded)
         except UndigestableError:
             inputs.append(Part(f"inputs.{name}", f"undigestable {uuid.uuid4().hex}"))
-    return Present(tuple(sorted(set(inputs))), context.digest_parameters())
+    parts = tuple(sorted(set(inputs)))
+    return Present(parts, context.digest_parameters(), computation.arguments)
+
+
+_IMMUTABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})
+
+
+def changed_input(computation: Computation, key: Key) -> str:
+    """The name of an argument that the computation itself has changed since its key was
+    derived; "" if there is none."""
+    context, excluded = computation.context, computation.options.policy.excluded
+    arguments = {
+        name: value
+        for name, value in computation.arguments.items()
+        if type(value) not in _IMMUTABLE and name not in excluded | context.input_digests.keys()
+    }
+    before = {part.name: part.digest for part in key.parts if part.name.startswith("inputs.")}
+    if not arguments or not before:
+        return ""
+    for name, value in arguments.items():
+        try:
+            (part,) = replace(context, input_digests={}).digest_inputs({name: value})
+        except UndigestableError:
+            return name
+        if before.get(part.name, part.digest) != part.digest:
+            return name
+    return ""

@@ -1,0 +1,360 @@
+"""What a fixture's set-up leaves behind besides its value, which a hit would not leave.
+
+A hit hands out the value and runs nothing. So a fixture that also sets a variable, patches,
+changes the directory, starts a server or changes what another fixture gave it is refused, by
+name, when it is computed. For example:
+
+    @cached_fixture
+    def settings(monkeypatch):
+        monkeypatch.setenv("MODE", "test")     # refused: "changed the environment (MODE)"
+        return load_settings()
+
+The process is photographed before and after, shallowly: names and identities, and the elements
+of containers that modules and classes of the project hold.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import operator
+import os
+import pickle
+import random
+import signal
+import socket
+import stat
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from pytest_taskcache.errors import UndigestableError
+
+ALLOW = "effects"
+"""``allow={"effects"}`` on a fixture: its author answers for what a hit does not do."""
+
+_OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
+_ELEMENTS = 10_000
+_SCALARS = (int, float, complex, str, bytes, bool, type(None))
+_PLAIN = (*_SCALARS, PurePath, FunctionType, BuiltinFunctionType, ModuleType, type, range)
+_TWISTS = 64
+"""Times 624 numbers drawn from a generator are told from seeding it."""
+
+_THREAD = "left a thread running"
+_CHILD = "left a child process running"
+_SOCKET = "left a socket listening"
+_MODULES = "changed sys.modules"
+_LOGGING = "changed logging"
+_WARNINGS = "changed the warning filters"
+_SEED = "seeded a random generator"
+_LEFT = frozenset({_THREAD, _CHILD, _SOCKET})
+
+
+class Effect(NamedTuple):
+    """What kind of effect, as the summary counts it, and on what."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.name})" if self.name else self.kind
+
+
+class Effects:
+    """A photograph, taken before a fixture is set up; `found` takes another and compares.
+
+    ``is_project(file)`` says whether a module belongs to the project; ``instance`` is the test's
+    class instance; ``inputs`` are what other fixtures gave, and ``digest(value, name)`` digests
+    one (it raises UndigestableError).
+    """
+
+    def __init__(
+        self,
+        is_project: Callable[[str], bool],
+        instance: object,
+        inputs: Mapping[str, object],
+        digest: Callable[[object, str], str],
+    ) -> None:
+        self._is_project = is_project
+        self._instance = instance
+        self._inputs = {name: each for name, each in inputs.items() if not _is_plain(each)}
+        self._digest = digest
+        self._loaded = frozenset(sys.modules)
+        self._digests = self._input_digests()
+        self._before = self._photograph()
+
+    def found(self, value: object) -> Effect | None:
+        """The first effect of what ran since, where ``value`` is what it returned."""
+        after = self._photograph()
+        for kind, before in self._before.items():
+            for name in _differing(kind, before, after[kind]):
+                if not self._is_an_import(kind, name, after[kind]):
+                    return Effect(kind, name)
+        for name, digest in self._input_digests().items():
+            if self._digests.get(name, digest) != digest:
+                return Effect("changed what another fixture gave it", name)
+        held = _held(value, self._inputs)
+        return Effect("holds what another fixture gave it", held) if held else None
+
+    # ------------------------------------------------------------------------ internals
+
+    def _photograph(self) -> dict[str, Mapping[str, Any]]:
+        modules = [
+            (name, module)
+            for name, module in list(sys.modules.items())
+            if name in self._loaded and self._is_ours(module)
+        ]
+        return {
+            "changed the environment": _environment(),
+            "changed the working directory": {"": _working_directory()},
+            "patched something": {"": _patches()},
+            "changed its test": _attributes(self._instance),
+            "changed a module": dict(_globals(modules)),
+            "changed a class": dict(_class_attributes(modules)),
+            "changed sys.path": {"": list(sys.path)},
+            _MODULES: {name: _Seen(module) for name, module in list(sys.modules.items())},
+            _LOGGING: _logging(),
+            _WARNINGS: {"": list(warnings.filters)},
+            _SEED: _generators(),
+            "set a signal handler": _signal_handlers(),
+            _THREAD: dict.fromkeys(_threads(), True),
+            _CHILD: dict.fromkeys(_children(), True),
+            _SOCKET: dict.fromkeys(_listening(), True),
+        }
+
+    def _is_ours(self, module: object) -> bool:
+        file = getattr(module, "__file__", None)
+        return isinstance(file, str) and self._is_project(file)
+
+    def _is_an_import(self, kind: str, name: str, after: Mapping[str, Any]) -> bool:
+        """Whether it is what importing modules does: a hit imports what its value needs."""
+        if kind == _MODULES:
+            module = after[name].value if name in after else None
+            return name not in self._loaded and getattr(module, "__spec__", None) is not None
+        if sys.modules.keys() == self._loaded:
+            return False
+        before = self._before[kind]
+        if kind == _LOGGING:
+            return name not in before
+        return kind == _WARNINGS and all(each in after[name] for each in before[name])
+
+    def _input_digests(self) -> dict[str, str]:
+        digests = {}
+        for name, value in self._inputs.items():
+            with suppress(UndigestableError):
+                digests[name] = self._digest(value, name)
+        return digests
+
+
+class _Seen:
+    """A value as it was: the same object (or an equal number or text), and the same elements."""
+
+    __slots__ = ("elements", "value")
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+        self.elements: tuple[object, ...] = ()
+        if type(value) is dict and len(value) <= _ELEMENTS:
+            self.elements = (*value.keys(), *value.values())
+        elif type(value) in (list, set) and len(value) <= _ELEMENTS:  # type: ignore[arg-type]
+            self.elements = tuple(value)  # type: ignore[arg-type] # a list or set
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Seen):
+            return NotImplemented
+        if self.value is not other.value:
+            kind = type(self.value)
+            return kind in _SCALARS and kind is type(other.value) and self.value == other.value
+        return len(self.elements) == len(other.elements) and all(
+            map(operator.is_, self.elements, other.elements)
+        )
+
+    __hash__ = None  # type: ignore[assignment] # compared only
+
+
+def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for name in after.keys() - before.keys() if kind in _LEFT else before.keys() | after.keys():
+        missing = name not in before or name not in after
+        if kind == _SEED:
+            if not missing and _was_seeded(name, before[name], after[name]):
+                yield name
+        elif missing or before[name] != after[name]:
+            yield name
+
+
+# ---- what a photograph shows
+
+
+def _environment() -> dict[str, object]:
+    data = getattr(os.environ, "_data", None)  # past the recorder, which would note a look
+    if not isinstance(data, dict):
+        return dict(os.environ)
+    return {os.fsdecode(name): value for name, value in data.items() if name not in _OWN_VARIABLES}
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _patches() -> int:
+    mock = sys.modules.get("unittest.mock")
+    return len(getattr(getattr(mock, "_patch", None), "_active_patches", ()))
+
+
+def _attributes(instance: object) -> dict[str, _Seen]:
+    state = getattr(instance, "__dict__", {})
+    return {name: _Seen(value) for name, value in state.items() if not name.startswith("_")}
+
+
+def _globals(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, _Seen]]:
+    for module_name, module in modules:
+        for name, value in list(vars(module).items()):
+            if not name.startswith(("__", "@")) and not isinstance(value, ModuleType):
+                yield f"{module_name}.{name}", _Seen(value)
+
+
+def _class_attributes(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, _Seen]]:
+    for module_name, module in modules:
+        for value in list(vars(module).values()):
+            if not isinstance(value, type) or value.__module__ != module_name:
+                continue
+            for name, attribute in list(vars(value).items()):
+                if not name.startswith(("__", "_abc_")):
+                    yield f"{module_name}.{value.__qualname__}.{name}", _Seen(attribute)
+
+
+def _logging() -> dict[str, object]:
+    shown: dict[str, object] = {"logging.disable": logging.root.manager.disable}
+    loggers = [("root", logging.root), *list(logging.root.manager.loggerDict.items())]
+    for name, logger in loggers:
+        if not isinstance(logger, logging.Logger):
+            continue
+        handlers = [h for h in logger.handlers if not isinstance(h, logging.NullHandler)]
+        state = (logger.level, handlers, logger.disabled, logger.propagate)
+        if name == "root" or state != (0, [], False, True):
+            shown[name] = state
+    return shown
+
+
+def _signal_handlers() -> dict[str, _Seen]:
+    found = {}
+    for number in signal.valid_signals():
+        with suppress(ValueError, OSError):
+            found[str(getattr(number, "name", number))] = _Seen(signal.getsignal(number))
+    return found
+
+
+def _generators() -> dict[str, Any]:
+    states: dict[str, Any] = {"random": random.getstate()}
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        with suppress(Exception):  # another generator than its own may be set
+            states["numpy.random"] = numpy.get_state()
+    return states
+
+
+def _was_seeded(name: str, before: Any, after: Any) -> bool:
+    """Whether a generator (a Mersenne twister) was seeded: its state is not one that drawing
+    numbers leads to."""
+    if name == "random":
+        twister = random.Random()
+        twister.setstate(before)
+        for _ in range(_TWISTS):
+            if twister.getstate()[1][:-1] == after[1][:-1]:
+                return False
+            twister.getrandbits(32 * 624)
+        return True
+    numpy: Any = sys.modules["numpy.random"]
+    with suppress(Exception):  # as above
+        bits = numpy.MT19937()
+        bits.state = {"bit_generator": before[0], "state": {"key": before[1], "pos": before[2]}}
+        for _ in range(_TWISTS):
+            if bytes(bits.state["state"]["key"]) == bytes(after[1]):
+                return False
+            bits.random_raw(624, output=False)
+        return True
+    return False
+
+
+def _threads() -> set[str]:
+    """The threads that are running, but for the cache's own."""
+    names = {f"{each.name} ({each.ident})" for each in threading.enumerate()}
+    return {name for name in names if not name.startswith("taskcache")}
+
+
+def _children() -> set[str]:
+    """The child processes that are running, but for the one that multiprocessing keeps."""
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    own = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
+    found: set[int] = {each.pid for each in multiprocessing.active_children() if each.pid}
+    with suppress(OSError):  # only Linux tells
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
+                found.update(map(int, file.read().split()))
+    return {str(pid) for pid in found - {own} if not _is_zombie(pid)}
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
+
+
+def _listening() -> set[str]:
+    """The addresses of sockets that listen."""
+    found = set()
+    with suppress(OSError):
+        for descriptor in os.listdir("/dev/fd"):
+            with suppress(OSError, ValueError):
+                if stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode):
+                    with socket.socket(fileno=os.dup(int(descriptor))) as seen:
+                        if seen.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                            found.add(str(seen.getsockname()))
+    return found
+
+
+# ---- other fixtures' objects
+
+
+def _is_plain(value: object) -> bool:
+    """Whether nobody can change a value, or tell it from a copy."""
+    if isinstance(value, tuple | frozenset):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
+
+
+def _held(value: object, inputs: Mapping[str, object]) -> str:
+    """The name of an input that is the value, or part of it, by identity; else ""."""
+    if not inputs or _is_plain(value):
+        return ""
+    finder = _Finder({id(each): name for name, each in inputs.items()})
+    with suppress(Exception):  # a value's own methods may raise anything; it is not stored then
+        finder.dump(value)
+    return finder.found
+
+
+class _Finder(pickle.Pickler):
+    """Goes through a value as pickle does, and notes known objects."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__(io.BytesIO(), 5, buffer_callback=lambda _: False)
+        self._names = names
+        self.found = ""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        name = self._names.get(id(obj))
+        if name is None:
+            return None
+        self.found = self.found or name
+        return name

@@ -1,0 +1,235 @@
+"""A fixture that does more than return its value is refused, by name, when it is computed."""
+
+from __future__ import annotations
+
+import pytest
+from nested_runs import run
+from projects import Project
+
+EFFECTS = {
+    "environment": ("monkeypatch", "monkeypatch.setenv('V', '1')", "os.environ['V'] == '1'"),
+    "environment by hand": ("", "os.environ['W'] = '1'", "os.environ.pop('W') == '1'"),
+    "patched function": (
+        "monkeypatch",
+        "monkeypatch.setattr(helpers, 'answer', lambda: 2)",
+        "helpers.answer() == 2",
+    ),
+    "started mock": (
+        "request",
+        "patcher = mock.patch('os.getcwdb', lambda: b'x'); patcher.start(); PATCHERS[0] = patcher",
+        "os.getcwdb() == b'x' and PATCHERS[0].stop() is None or True",
+    ),
+    "working directory": ("tmp_path", "os.chdir(tmp_path)", "os.getcwd().endswith('0')"),
+    "module global": ("", "helpers.NUMBER = 2", "helpers.NUMBER == 2"),
+    "container in a module": ("", "helpers.NAMES.append('x')", "helpers.NAMES"),
+    "class attribute": ("", "helpers.Thing.size = 2", "helpers.Thing.size == 2"),
+    "sys.path": ("", "sys.path.append('/nowhere')", "'/nowhere' in sys.path"),
+    "sys.modules": ("", "sys.modules['fake'] = types.ModuleType('fake')", "'fake' in sys.modules"),
+    "logging": ("", "logging.getLogger('app').setLevel(10)", "logging.getLogger('app').level"),
+    "root handler": ("caplog", "caplog.set_level(5)", "logging.getLogger().level == 5"),
+    "warning filters": (
+        "",
+        "warnings.simplefilter('ignore', UserWarning)",
+        "warnings.warn('x', UserWarning) is None",
+    ),
+    "random seed": ("", "random.seed(5)", "random.random() == 0.6229016948897019"),
+    "signal handler": (
+        "",
+        "signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
+        "signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN",
+    ),
+    "changed upstream": ("upstream", "upstream.append(1)", "upstream == [0, 1]"),
+    "holds upstream": ("upstream", "HELD[0] = upstream", "data is upstream"),
+    "file in the project": (
+        "",
+        "open('made.txt', 'w').close()",
+        "os.remove('made.txt') is None",
+    ),
+    "thread": (
+        "",
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+        "threading.active_count() > 1",
+    ),
+    "child process": (
+        "",
+        "CHILDREN.append(subprocess.Popen([sys.executable, '-c', 'input()'],"
+        " stdin=subprocess.PIPE))",
+        "CHILDREN.pop().communicate(b'x') and True",
+    ),
+    "listening socket": (
+        "",
+        "SOCKETS.append(socket.create_server(('127.0.0.1', 0)))",
+        "SOCKETS.pop().close() is None",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", EFFECTS)
+def test_effects(project: Project, what: str) -> None:
+    """The second run has the same outcome as the first, since the fixture ran again."""
+    takes, act, check = EFFECTS[what]
+    also = "upstream" if "upstream" in check else ""
+    project.write(
+        "helpers.py",
+        """
+        NUMBER, NAMES = 1, []
+
+        def answer():
+            return 1
+
+        class Thing:
+            size = 1
+        """,
+    )
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+
+        @pytest.fixture
+        def upstream():
+            return [0]
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        f"""
+        import logging, os, random, signal, socket, subprocess, sys, threading, time, types
+        import warnings
+        from unittest import mock
+        import helpers
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        HELD, PATCHERS, CHILDREN, SOCKETS = [0], [0], [], []
+
+        @cached_fixture
+        def data({takes}):
+            count("effect")
+            {act}
+            return HELD[0] if {"holds" in what} else 1
+
+        @cached_fixture
+        def pure({takes if takes != "request" else ""}):
+            count("pure")
+            return [1]
+
+        def test_it(data{", " + also if also else ""}):
+            assert {check}
+
+        def test_pure(pure):
+            assert pure == [1]
+        """,
+    )
+    for number in (1, 2):
+        result = run(project, "-v", "-p", "no:threadexception")
+        result.assert_outcomes(passed=2)
+        assert project.counted("effect") == number, what
+    assert project.counted("pure") == 1
+
+
+def test_what_a_test_case_is_given(project: Project) -> None:
+    """Attributes of the test's instance and its class."""
+    project.write(
+        "test_suite.py",
+        """
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        class TestSelf:
+            @cached_fixture(autouse=True)
+            def size(self):
+                count("self")
+                self.size = 5
+
+            def test_it(self):
+                assert self.size == 5
+
+        class TestClass:
+            @cached_fixture(autouse=True)
+            def size(self):
+                count("class")
+                type(self).size = 5
+
+            def test_it(self):
+                assert self.size == 5
+        """,
+    )
+    for number in (1, 2):
+        run(project).assert_outcomes(passed=2)
+        assert project.counted("self") == project.counted("class") == number
+
+
+def test_the_summary_names_the_effect_and_the_fixture(project: Project) -> None:
+    """And how to have it cached all the same."""
+    project.write(
+        "test_suite.py",
+        """
+        from pytest_taskcache import cached_fixture
+
+        @cached_fixture
+        def data(monkeypatch):
+            monkeypatch.setenv("MODE", "1")
+            return 1
+
+        def test_it(data):
+            pass
+        """,
+    )
+    result = run(project, "-v")
+    result.stdout.fnmatch_lines(["*changed the environment*"])
+
+
+def test_an_author_who_answers(project: Project) -> None:
+    """``allow={"effects"}``: kept, and on a hit the effect is not there."""
+    project.write(
+        "test_suite.py",
+        """
+        import os
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @cached_fixture(allow={"effects"})
+        def data(monkeypatch):
+            count("body")
+            monkeypatch.setenv("MODE", "1")
+            return 1
+
+        def test_it(data):
+            assert data == 1
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=1)
+    assert project.counted() == 1
+
+
+def test_what_is_no_effect(project: Project) -> None:
+    """Importing modules, drawing random numbers, using temporary files, threads that ended."""
+    project.write("lazily.py", "import logging\nlogging.getLogger('lazily').setLevel(10)\n")
+    project.write(
+        "test_suite.py",
+        """
+        import random, subprocess, sys, threading
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @cached_fixture(scope="module")
+        def data(tmp_path_factory):
+            count("body")
+            import csv, lazily
+            (tmp_path_factory.mktemp("x") / "y").write_text("z")
+            numbers = [random.random() for _ in range(5000)]
+            thread = threading.Thread(target=print)
+            thread.start()
+            thread.join()
+            subprocess.run([sys.executable, "-c", "pass"], check=True)
+            return len(numbers)
+
+        def test_it(data):
+            assert data == 5000
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=1)
+    assert project.counted() == 1
