@@ -65,6 +65,10 @@ class OpenWindow:
         """As ports.Window.forgive."""
         self.sightings.forgive(other.sightings)
 
+    def opaque_so_far(self) -> int:
+        """As ports.Window.opaque_so_far."""
+        return sum(self.sightings.opaque.values())
+
     def close(self) -> Observed:
         """Ends the window; what it saw. Never raises; asked again, gives the same."""
         if self._observed is None:

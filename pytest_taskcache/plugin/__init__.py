@@ -22,7 +22,6 @@ _INI = {
     "isolation": "AUTO, READ_COMMITTED or SERIALIZABLE.",
     "max_size": "Size limit of the local cache, e.g. 5GB.",
     "tests_max_age": "How long outcomes are valid, e.g. 7d, or never.",
-    "tests_min_duration": "Unmarked tests that pass faster are not recorded, e.g. 5ms.",
     "fixtures": "Names of fixtures to cache that are not decorated.",
     "verify": "Percentage of hits that are run anyway and compared.",
     "namespace": "Namespace to write to in a shared storage, e.g. {branch}.",

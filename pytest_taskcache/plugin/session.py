@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
     from pytest_taskcache.plugin.fixtures import FixtureHooks
     from pytest_taskcache.plugin.items import ItemHooks
-    from pytest_taskcache.plugin.outcomes import Outcomes
+    from pytest_taskcache.plugin.outcomes.hooks import Outcomes
     from pytest_taskcache.plugin.running import Instance
     from pytest_taskcache.plugin.verification import Verification
     from pytest_taskcache.transactions.staging import Run
@@ -156,7 +156,7 @@ class Session:
         self._make_temporary()
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
-        from pytest_taskcache.plugin.outcomes import Outcomes
+        from pytest_taskcache.plugin.outcomes.hooks import Outcomes
         from pytest_taskcache.plugin.verification import Verification
 
         self.fixtures, self.items = FixtureHooks(self), ItemHooks(self)
@@ -173,6 +173,8 @@ class Session:
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """At the end of the tests: awaits uploads, telling ``on_progress(done, total)``,
         remembers, evicts."""
+        if self._hooked and self._composed is not None:
+            self.outcomes.finish()
         composed, self._composed = self._composed, None
         self._broken = True
         if composed is not None:
