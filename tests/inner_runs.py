@@ -28,8 +28,17 @@ import pytest_taskcache.plugin.xdist
 import pytest_taskcache.serializers.trees  # noqa: F401
 
 # Hypothesis's plugin imports all of itself anew in each run, which takes longer than the rest.
-_OTHERS = ("randomly", "html", "metadata", "cov", "rerunfailures", "anyio", "hypothesispytest",
-           "dependency", "syrupy")
+_OTHERS = (
+    "randomly",
+    "html",
+    "metadata",
+    "cov",
+    "rerunfailures",
+    "anyio",
+    "hypothesispytest",
+    "dependency",
+    "syrupy",
+)
 
 
 def run(project: Project, *args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:

@@ -35,10 +35,8 @@ from pytest_taskcache.model.decision import Fault, Miss, Why
 from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.plugin.outcomes.reports import Outcome
 from pytest_taskcache.serializers.json import JSONSerializer
-
-Outcome: TypeAlias = str | dict[str, Any]
-"""A plain pass as durations (and a check), or JSON reports."""
 
 Told: TypeAlias = Callable[[Refusal | None], None]
 

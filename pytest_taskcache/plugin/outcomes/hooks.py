@@ -24,7 +24,6 @@ from pytest_taskcache.model.key import Identity
 from pytest_taskcache.plugin.collector import Collector
 from pytest_taskcache.plugin.outcomes.bundles import (
     Bundle,
-    Outcome,
     Replayable,
     Told,
     duration_of,
@@ -45,7 +44,7 @@ from pytest_taskcache.plugin.outcomes.other_plugins import (
     refusal_of,
 )
 from pytest_taskcache.plugin.outcomes.replays import NotReplayableError, Replays
-from pytest_taskcache.plugin.outcomes.reports import to_json, warning_to_json
+from pytest_taskcache.plugin.outcomes.reports import Outcome, to_json, warning_to_json
 from pytest_taskcache.plugin.outcomes.units import SHARE, Ended, Units
 from pytest_taskcache.plugin.randomness import Randomness
 from pytest_taskcache.plugin.running import Attempt, Running, node_id

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_taskcache.plugin.outcomes.bundles import Outcome
-from pytest_taskcache.plugin.outcomes.reports import from_json, warning_from_json
+from pytest_taskcache.plugin.outcomes.reports import Outcome, from_json, warning_from_json
 from pytest_taskcache.plugin.pytest_private import has_something_set_up, tear_down_until
 
 _PASSING_THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt, pytest.exit.Exception)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pytest
 
-from pytest_taskcache.plugin.outcomes.bundles import Outcome
 from pytest_taskcache.plugin.pytest_private import keywords_of, restore_subtest
+
+Outcome: TypeAlias = str | dict[str, Any]
+"""A plain pass as the durations of its phases (and, a fourth word, the digest of what it must
+agree with), or JSON reports."""
 
 REPLAYED = "taskcache_replayed"
 """Attribute of the reports that were not made by running the test."""

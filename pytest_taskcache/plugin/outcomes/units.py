@@ -32,12 +32,12 @@ from pytest_taskcache.plugin.outcomes.bundles import (
     SERIALIZER,
     Bundle,
     Mark,
-    Outcome,
     Told,
     Unit,
     digest_of,
 )
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
+from pytest_taskcache.plugin.outcomes.reports import Outcome
 from pytest_taskcache.plugin.running import Instance
 
 SHARE = 20
