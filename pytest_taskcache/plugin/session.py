@@ -64,7 +64,6 @@ class Session:
 
     fixtures: FixtureHooks
     items: ItemHooks
-    outcomes: Outcomes
     verification: Verification
 
     def __init__(self, config: pytest.Config) -> None:
@@ -156,11 +155,10 @@ class Session:
         self._make_temporary()
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
-        from pytest_taskcache.plugin.outcomes.hooks import Outcomes
         from pytest_taskcache.plugin.verification import Verification
 
         self.fixtures, self.items = FixtureHooks(self), ItemHooks(self)
-        self.outcomes, self.verification = Outcomes(self), Verification(self)
+        self.verification = Verification(self)
         self.outcomes.prepare(items)
         if not self.is_worker:
             self._show_replays()
@@ -213,6 +211,13 @@ class Session:
         from pytest_taskcache.plugin.xdist import run_of
 
         return run_of(self.config)
+
+    @functools.cached_property
+    def outcomes(self) -> Outcomes:
+        """The outcomes of the run's tests."""
+        from pytest_taskcache.plugin.outcomes.hooks import Outcomes
+
+        return Outcomes(self)
 
     @functools.cached_property
     def options_digest(self) -> str:

@@ -18,7 +18,7 @@ from pytest_taskcache.engine.eligibility import Refusal, access
 from pytest_taskcache.engine.keying import Keyed, key_of
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
-from pytest_taskcache.model.dependency import Trace
+from pytest_taskcache.model.dependency import Observed, Trace
 from pytest_taskcache.model.event import Computed, Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.plugin.collector import Collector
@@ -157,6 +157,19 @@ class Outcomes:
         read_all(engine, [bundle])
         return Forecast(bundle)
 
+    def is_keyed_with_its_file(self, item: pytest.Item) -> bool:
+        """Whether a test's outcome is looked up under the key of its file, so that a forecast
+        speaks of it. To be asked after `prepare`."""
+        candidate = self._candidates.get(item)
+        if candidate is None or candidate.asked.apart:
+            return False
+        return candidate.asked.options.persist and not candidate.asked.options.refresh
+
+    def acting_on(self, path: Path) -> Observed:
+        """What the project's plugins that act on the tests of a file rest on."""
+        engine = self._session.engine
+        return self._keys_of(engine).around(path) if engine is not None else Observed()
+
     def finish(self) -> None:
         """At the end of the tests, or when they were interrupted: writes what is not written."""
         engine = self._session.engine
@@ -195,8 +208,8 @@ class Outcomes:
             self._tell(engine, running, refused)
             return None
         candidate = self._candidates.get(item)
-        if candidate is None:
-            return None
+        if candidate is None or running.candidate is candidate:
+            return None  # not to be cached; or asked again, by a hook of another that asked us
         running.candidate = candidate
         found = self._look_up(engine, item, candidate)
         if isinstance(found, Replayable):
