@@ -229,9 +229,9 @@ class Window(Protocol):
         """Takes back the opaque deeds that ``other``, which was opened later and is closed, was
         credited with as well: the author of the value it was opened for answers for them."""
 
-    @property
-    def opaque_acts(self) -> int:
-        """How many acts that cannot be observed were credited to it so far."""
+    def opaque_so_far(self) -> int:
+        """How many deeds that cannot be observed were done in it until now, forgiven ones not
+        counted."""
 
     def close(self) -> Observed:
         """Ends the window; what it saw. To be called once; never raises."""

@@ -20,7 +20,7 @@ import pytest_taskcache.decorator
 import pytest_taskcache.locking.file
 import pytest_taskcache.plugin.fixtures
 import pytest_taskcache.plugin.items
-import pytest_taskcache.plugin.outcomes
+import pytest_taskcache.plugin.outcomes.hooks
 import pytest_taskcache.plugin.session
 import pytest_taskcache.plugin.summary
 import pytest_taskcache.plugin.verification
@@ -28,7 +28,17 @@ import pytest_taskcache.plugin.xdist
 import pytest_taskcache.serializers.trees  # noqa: F401
 
 # Hypothesis's plugin imports all of itself anew in each run, which takes longer than the rest.
-_OTHERS = ("randomly", "html", "metadata", "cov", "rerunfailures", "anyio", "hypothesispytest")
+_OTHERS = (
+    "randomly",
+    "html",
+    "metadata",
+    "cov",
+    "rerunfailures",
+    "anyio",
+    "hypothesispytest",
+    "dependency",
+    "syrupy",
+)
 
 
 def run(project: Project, *args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 # Hypothesis's plugin takes longer to be imported than a small project's tests take to run.
-_LEFT_OUT = ("-p", "no:randomly", "-p", "no:hypothesispytest")
+_OTHERS = ("randomly", "hypothesispytest", "dependency", "syrupy")
+_LEFT_OUT = tuple(arg for name in _OTHERS for arg in ("-p", f"no:{name}"))
 
 
 class Project:

@@ -59,7 +59,6 @@ class Settings:
     isolation: IsolationLevel = IsolationLevel.AUTO
     max_size: int = 5_000_000_000
     tests_max_age: timedelta | None = timedelta(days=7)
-    tests_min_duration: timedelta = timedelta(0)
     fixtures: tuple[str, ...] = ()
     verify: Sample = field(default_factory=Sample)
     refresh: Refresh = field(default_factory=Refresh)
@@ -156,17 +155,6 @@ def _age(written: Written) -> timedelta | None:
     return timedelta(seconds=seconds)
 
 
-def _duration(written: Written) -> timedelta:
-    text = written.text.strip().lower()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m)", text)
-    if match is None and text != "0":
-        raise _wrong(written, "write e.g. 5ms, 0.1s, or 0 (to record however fast a test is)")
-    seconds = float(match.group(1)) * _SPANS[match.group(2)] if match is not None else 0.0
-    if seconds > _LONGEST:
-        raise _wrong(written, "no test takes that long; write e.g. 5ms, 0.1s")
-    return timedelta(seconds=seconds)
-
-
 def _sample(written: Written) -> Sample:
     share, _, seed = written.text.strip().partition("@")
     try:
@@ -211,7 +199,6 @@ _PARSERS: dict[str, Callable[[Written], Any]] = {
     "isolation": _choice(IsolationLevel),
     "max_size": _size,
     "tests_max_age": _age,
-    "tests_min_duration": _duration,
     "fixtures": _names,
     "verify": _sample,
     "serializer": _serializer,

@@ -40,9 +40,8 @@ class OpenWindow:
         self._record = record
         self._observed: Observed | None = None
 
-    @property
-    def opaque_acts(self) -> int:
-        """How many acts that cannot be observed were credited so far."""
+    def opaque_so_far(self) -> int:
+        """As ports.Window.opaque_so_far."""
         return sum(self.access.opaque.values())
 
     def absorb(self, trace: Trace) -> None:

@@ -22,7 +22,6 @@ _INI = {
     "isolation": "AUTO, READ_COMMITTED or SERIALIZABLE.",
     "max_size": "Size limit of the local cache, e.g. 5GB.",
     "tests_max_age": "How long outcomes are valid, e.g. 7d, or never.",
-    "tests_min_duration": "Unmarked tests that pass faster are not recorded, e.g. 5ms.",
     "fixtures": "Names of fixtures to cache that are not decorated.",
     "refresh": "Whether to compute everything anew: true or false.",
     "refresh_only": "What to compute anew, as --cache-refresh-only; one pattern a line.",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pytest
+import xxhash
 
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Computation
+from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.lookup import Found, Lookup
@@ -20,16 +21,19 @@ from pytest_taskcache.engine.open_computations import OpenComputation, OpenCompu
 from pytest_taskcache.engine.recorder import Finished, Recorder
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.model.decision import Fault, Miss, Uncacheable, Why
-from pytest_taskcache.model.dependency import Observed
+from pytest_taskcache.model.dependency import Observed, Trace
 from pytest_taskcache.model.event import Subject as Sort
+from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.plugin.coverage import Lines, running
 from pytest_taskcache.plugin.covered_imports import ImportWatch, files_of, reached
 from pytest_taskcache.plugin.covered_records import Covered, CoveredRecords, Subject
 from pytest_taskcache.plugin.covered_regions import Extent, Region, Regions, merge
 from pytest_taskcache.plugin.covered_source import Source, source_of
+from pytest_taskcache.plugin.outcomes.bundles import Bundle
+from pytest_taskcache.plugin.outcomes.units import Ended
 from pytest_taskcache.plugin.pytest_private import is_handle
-from pytest_taskcache.plugin.running import Attempt, Instance
+from pytest_taskcache.plugin.running import Instance
 from pytest_taskcache.ports import Window
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -90,10 +94,10 @@ class CoverageKeeping:
         """Has an engine keep and bring back lines along with values."""
         self._engine = engine
         engine.open_computations = CoveredComputations(self)
-        reader: CoveredLookup = _as(CoveredLookup, engine.lookup)
+        lookup: CoveredLookup = _as(CoveredLookup, engine.lookup)
         recorder: CoveredRecorder = _as(CoveredRecorder, engine.recorder)
-        reader.coverage = recorder.coverage = self
-        engine.lookup, engine.recorder = reader, recorder
+        lookup.coverage = recorder.coverage = self
+        engine.lookup, engine.recorder = lookup, recorder
 
     def collected(self) -> None:
         """Before the tests."""
@@ -123,11 +127,17 @@ class CoverageKeeping:
         if self.active:
             self._by_frame[frame] = self._regions.open(Region())
 
-    def begin_test(self, attempt: Attempt) -> None:
-        """The computation that just began is a test: fixtures that it shares are kept apart."""
-        region = self._by_frame.get(attempt.frame) if attempt.frame is not None else None
+    def begin_test(self, instances: Sequence[Instance]) -> Region | None:
+        """A test begins, whose lines are kept apart from those of the fixtures that it shares;
+        ``instances`` grows while it runs."""
+        if not self.active:
+            return None
+        return self._regions.open(Region(Extent.TEST, instances=instances))
+
+    def end_test(self, region: Region | None) -> None:
+        """Ends what `begin_test` began."""
         if region is not None:
-            region.extent, region.instances = Extent.TEST, attempt.instances
+            self._regions.close(region)
 
     def end(self, frame: OpenComputation) -> None:
         """A computation ended; what it covered goes with its value, if that is kept next."""
@@ -160,16 +170,21 @@ class CoverageKeeping:
     def after_kept(self, subject: Subject, variant: Variant) -> None:
         """A value is kept. What else belongs to a test's lines is known when its fixtures end."""
         region, self._last.region = getattr(self._last, "region", None), None
-        sort = subject.computation.context.subject
-        if region is None:
-            return
-        if sort is Sort.TEST:
-            self._pending.append((subject, region))
-            if len(self._pending) >= self._batch:
-                self._flush(only_done=True)
-                self._batch = len(self._pending) + _BATCH  # the rest waits for a fixture
-        elif sort is Sort.FIXTURE:
+        if region is not None and subject.computation.context.subject is Sort.FIXTURE:
             self._kept[variant.id] = subject
+
+    def after_kept_test(self, ended: Ended, trace: Trace) -> None:
+        """The outcome of a test is kept. What else belongs to its lines is known when its
+        fixtures end."""
+        if not isinstance(ended.region, Region):
+            return
+        bundle = ended.bundle
+        keyed = _keyed_of_test(bundle, ended.name)
+        subject = Subject(bundle.computation, keyed, bundle.route, Basis(trace), ended.seconds)
+        self._pending.append((subject, ended.region))
+        if len(self._pending) >= self._batch:
+            self._flush(only_done=True)
+            self._batch = len(self._pending) + _BATCH  # the rest waits for a fixture
 
     def torn_down(self, instance: Instance, region: Region) -> None:
         """A fixture's teardown ran: it is part of what its value stands for."""
@@ -184,7 +199,7 @@ class CoverageKeeping:
 
     # ----------------------------------------------------------------- bringing them back
 
-    def replay(self, reader: CoveredLookup, computation: Computation, keyed: Keyed,
+    def replay(self, lookup: CoveredLookup, computation: Computation, keyed: Keyed,
                route: Route, found: Found) -> Found | Miss:  # fmt: skip
         """What was found, its lines brought back; or a miss where there are none."""
         variant = found.decision.variant
@@ -195,7 +210,7 @@ class CoverageKeeping:
         if (
             context.subject is Sort.FIXTURE
             and _has_teardown(context.function)
-            and reader.run_id not in variant.id  # else this run tears it down itself
+            and lookup.run_id not in variant.id  # else this run tears it down itself
         ):
             additions.append(f"{_TEARDOWN} {variant.id}")
         brought = []
@@ -203,7 +218,7 @@ class CoverageKeeping:
             covered = self._lines.find(
                 keyed.key.digest,
                 route,
-                reader.records_of,
+                lookup.records_of,
                 vouched=keyed.key.vouched,
                 addition=addition,
             )
@@ -211,20 +226,52 @@ class CoverageKeeping:
                 return covered
             brought.append(covered)
         for covered in brought:
-            for file, lines in covered.imported.items():
-                self._imports.setdefault(file, Region(Extent.IMPORT, lines))
-            self._regions.bring(covered.ran, covered.imported)
+            self._bring(covered)
         self._replayed.append(variant.id)
         return found
+
+    def prefetch_tests(self, tests: Iterable[tuple[Bundle, str]]) -> None:
+        """Reads the records of the lines of many tests in one sweep."""
+        if self._lines is None or self._engine is None or not self.active:
+            return
+        routes: dict[str, tuple[Route, dict[str, str]]] = {}
+        for bundle, name in tests:
+            keys = routes.setdefault(bundle.route.name, (bundle.route, {}))[1]
+            keys[self._lines.key(_keyed_of_test(bundle, name).key.digest)] = ""
+        for route, keys in routes.values():
+            self._engine.lookup.prefetch(route, keys)
+
+    def bring_back_test(self, bundle: Bundle, name: str) -> Miss | Fault | None:
+        """Brings back the lines of a test that is to be replayed; or why they cannot be."""
+        if self.refusal is not None:
+            return Miss(Why.UNCOVERED)
+        if not self.active or self._engine is None:
+            return None
+        lookup = self._engine.lookup
+        assert isinstance(lookup, CoveredLookup)
+        if self._lines is None:
+            return Miss(Why.UNCOVERED)
+        key = _keyed_of_test(bundle, name).key
+        try:
+            covered = self._lines.find(
+                key.digest, bundle.route, lookup.records_of, vouched=key.vouched
+            )
+        except Exception as error:  # storages and serializers may be users' code
+            return Fault("covered lines not read", f"{type(error).__name__}: {error}")
+        if isinstance(covered, Miss):
+            return covered
+        self._bring(covered)
+        return None
+
+    def _bring(self, covered: Covered) -> None:
+        for file, lines in covered.imported.items():
+            self._imports.setdefault(file, Region(Extent.IMPORT, lines))
+        self._regions.bring(covered.ran, covered.imported)
 
     @property
     def replayed(self) -> Sequence[str]:
         """Ids of the variants that were reused, in order."""
         return self._replayed
-
-    def keys(self, keys: Collection[str]) -> Collection[str]:
-        """The keys of the lines that go with these keys."""
-        return [self._lines.key(key) for key in keys] if self._lines is not None else ()
 
     # ------------------------------------------------------------------------ internals
 
@@ -355,13 +402,6 @@ class CoveredLookup(Lookup):
 
     coverage: CoverageKeeping
 
-    def prefetch(
-        self, route: Route, identities: Mapping[str, str]
-    ) -> Mapping[str, Sequence[Variant]]:
-        """As Lookup.prefetch."""
-        lines = dict.fromkeys(self.coverage.keys(identities), "")
-        return super().prefetch(route, {**lines, **identities})
-
     def look_up(
         self,
         computation: Computation,
@@ -448,6 +488,14 @@ class FixtureCoverageHooks:
 
         fixturedef.addfinalizer(begins)
         return value
+
+
+def _keyed_of_test(bundle: Bundle, name: str) -> Keyed:
+    """A key for the lines of one of the tests of a bundle."""
+    key = bundle.keyed.key
+    digest = xxhash.xxh3_128_hexdigest(f"{key.digest}\0{name}".encode("utf-8", "surrogatepass"))
+    file = bundle.computation.test.partition("::")[0]
+    return Keyed(replace(key, digest=digest, identity=Identity(file, name)))
 
 
 def _has_teardown(function: Any) -> bool:

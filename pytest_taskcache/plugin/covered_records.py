@@ -27,7 +27,7 @@ from pytest_taskcache.model.key import Identity, Key, Part
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.plugin.coverage import Lines, Measurement
 from pytest_taskcache.plugin.covered_source import Block, Relocation, Source
-from pytest_taskcache.plugin.outcome_key import SERIALIZER
+from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 
 _TEMPORARY = "<tmp>"
 

@@ -46,6 +46,7 @@ class ItemHooks:
         attempt = running.attempt
         if attempt is not None:
             self._end(running, passed=attempt.passed)
+        self._session.outcomes.after(running, nextitem)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

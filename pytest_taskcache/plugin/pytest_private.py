@@ -172,3 +172,9 @@ def restore_subtest(report: object, data: Mapping[str, Any]) -> None:
     written = data.get("_subtest.context")
     if context is not None and isinstance(written, dict) and "kwargs" in written:
         object.__setattr__(context, "kwargs", written["kwargs"])
+
+
+def index_of_parameter(item: pytest.Item, name: str) -> int:
+    """Which of its values a parametrized test was given."""
+    indices: Mapping[str, int] = getattr(getattr(item, "callspec", None), "indices", {})
+    return indices.get(name, 0)

@@ -14,7 +14,7 @@ from pytest_taskcache.model.record import Variant
 from pytest_taskcache.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
-    from pytest_taskcache.plugin.outcomes import Candidate
+    from pytest_taskcache.plugin.outcomes.hooks import Candidate
 
 
 @dataclass(eq=False)

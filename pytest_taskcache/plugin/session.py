@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
     from pytest_taskcache.plugin.fixtures import FixtureHooks
     from pytest_taskcache.plugin.items import ItemHooks
-    from pytest_taskcache.plugin.outcomes import Outcomes
+    from pytest_taskcache.plugin.outcomes.hooks import Outcomes
     from pytest_taskcache.plugin.running import Instance
     from pytest_taskcache.plugin.verification import Verification
     from pytest_taskcache.transactions.staging import Run
@@ -64,7 +64,6 @@ class Session:
 
     fixtures: FixtureHooks
     items: ItemHooks
-    outcomes: Outcomes
     verification: Verification
 
     def __init__(self, config: pytest.Config) -> None:
@@ -156,11 +155,10 @@ class Session:
         self._make_temporary()
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
-        from pytest_taskcache.plugin.outcomes import Outcomes
         from pytest_taskcache.plugin.verification import Verification
 
         self.fixtures, self.items = FixtureHooks(self), ItemHooks(self)
-        self.outcomes, self.verification = Outcomes(self), Verification(self)
+        self.verification = Verification(self)
         self.outcomes.prepare(items)
         if not self.is_worker:
             self._show_replays()
@@ -173,6 +171,8 @@ class Session:
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """At the end of the tests: awaits uploads, telling ``on_progress(done, total)``,
         remembers, evicts."""
+        if self._hooked and self._composed is not None:
+            self.outcomes.finish()
         composed, self._composed = self._composed, None
         self._broken = True
         if composed is not None:
@@ -211,6 +211,13 @@ class Session:
         from pytest_taskcache.plugin.xdist import run_of
 
         return run_of(self.config)
+
+    @functools.cached_property
+    def outcomes(self) -> Outcomes:
+        """The outcomes of the run's tests."""
+        from pytest_taskcache.plugin.outcomes.hooks import Outcomes
+
+        return Outcomes(self)
 
     @functools.cached_property
     def options_digest(self) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_taskcache.model.event import Event, Waited
-from pytest_taskcache.plugin.reports import is_replayed_test
+from pytest_taskcache.plugin.outcomes.reports import is_replayed_test
 from pytest_taskcache.report.text import (
     duration,
     miss_lines,

@@ -30,7 +30,7 @@ class Verification:
     def compare(self, running: Running, attempt: Attempt, *, passed: bool) -> None:
         """Notes a run that ended other than its record says."""
         candidate = running.candidate
-        if candidate is None or candidate.expected is None:
+        if candidate is None or not candidate.expected:
             return
         self._session.tally.verified += 1
         if passed:

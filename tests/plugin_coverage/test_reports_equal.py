@@ -30,17 +30,6 @@ def test_cold_and_warm_runs_report_what_a_plain_run_does(
     assert measured.bodies(*args) == (expected, 0)
 
 
-def test_what_passes_too_fast_to_be_recorded_is_measured(measured: Measured) -> None:
-    """Tests that are run each time, beside a fixture and a function that are not, hide no
-    lines."""
-    expected = measured.plain()
-    least = ("-o", "taskcache_tests_min_duration=10m")
-    assert measured.bodies(*least) == (expected, BODIES)
-    report, bodies = measured.bodies(*least)
-    assert report == expected
-    assert 0 < bodies < BODIES
-
-
 CORES = ("pytrace", "sysmon") if sys.version_info >= (3, 12) else ("pytrace",)
 
 

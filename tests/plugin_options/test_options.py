@@ -184,8 +184,6 @@ def test_fixtures_by_ini(project: Project) -> None:
         (["-o", "taskcache_tests_max_age=" + "9" * 30 + "w"], "*taskcache_tests_max_age*never*"),
         (["-o", "taskcache_tests_max_age=-1d"], "*taskcache_tests_max_age*'-1d'*7d*"),
         (["-o", "taskcache_tests_max_age=soon"], "*taskcache_tests_max_age*'soon'*7d*"),
-        (["-o", "taskcache_tests_min_duration=5"], "*taskcache_tests_min_duration*'5'*5ms*"),
-        (["-o", "taskcache_tests_min_duration=1" + "0" * 30 + "s"], "*min_duration*no test takes*"),
         (["-o", "taskcache_isolation=NONE"], "*taskcache_isolation*SERIALIZABLE*"),
         (["-o", "taskcache_trust_remote=maybe"], "*taskcache_trust_remote*true or false*"),
         (["-o", "taskcache_lock_manager=carrier-pigeon"], "*carrier-pigeon*file*"),

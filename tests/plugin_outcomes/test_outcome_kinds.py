@@ -386,25 +386,31 @@ def test_parameters_are_told_apart(project: Project) -> None:
     assert project.counted() == 8
 
 
-def test_a_parameter_without_a_digest_runs_each_time(project: Project) -> None:
-    """A test whose parameter cannot be digested is run, and the line says why."""
-    project.write(
-        "test_suite.py",
-        """
+def test_a_parameter_without_content_counts_by_where_it_comes_from(project: Project) -> None:
+    """A connection, a bare object, a bound method of the test's class: such cases are replayed,
+    and run again when the module that makes them changes."""
+    source = """
         import sqlite3
         import pytest
         from counter import count
 
-        @pytest.mark.parametrize("value", [sqlite3.connect(":memory:")])
-        def test_it(value):
-            count("body")
-        """,
-    )
-    for _ in range(2):
-        result = run(project, "--cache-tests=all")
-        result.assert_outcomes(passed=1)
-    assert project.counted() == 2
-    assert "input cannot be digested" in line_of(result)
+        class TestIt:
+            def check(self):
+                return 1
+
+            @pytest.mark.parametrize(
+                "value", [sqlite3.connect(":memory:"), object(), object(), 1], ids="abcd"
+            )
+            @pytest.mark.parametrize("how", [check])
+            def test_it(self, value, how):
+                count("body")
+                assert how(self) == 1
+        """
+    project.write("test_suite.py", source)
+    _cached_once(project, passed=4)
+    project.write("test_suite.py", source.replace(":memory:", ""))
+    run(project, "--cache-tests=all").assert_outcomes(passed=4)
+    assert project.counted() == 8
 
 
 def test_asyncio_tests_are_cached(project: Project) -> None:

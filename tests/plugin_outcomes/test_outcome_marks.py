@@ -160,36 +160,6 @@ def test_outcomes_expire_by_the_setting(project: Project) -> None:
     assert project.counted() == 3  # what never expires is not what was stored to expire
 
 
-def test_what_passes_fast_is_not_recorded_unless_it_is_marked(project: Project) -> None:
-    """``taskcache_tests_min_duration`` spares the recording of tests that are faster than that;
-    a mark asks for it all the same, and what is recorded already is replayed."""
-    suite(
-        project,
-        """
-        def test_fast():
-            count("fast")
-
-        @pytest.mark.cached
-        def test_marked():
-            count("marked")
-
-        def test_fails():
-            count("fails")
-            assert 0
-        """,
-    )
-    least = ("--cache-tests=all", "-o", "taskcache_tests_min_duration=10m")
-    first = run(project, *least)
-    assert line_of(first) == "1 test computed, 1 not kept (1 faster than 600000 ms)"
-    run(project, *least)
-    assert (project.counted("fast"), project.counted("marked")) == (2, 1)
-    assert project.counted("fails") == 2
-
-    run(project, "--cache-tests=all", "-o", "taskcache_tests_min_duration=0")
-    run(project, *least).assert_outcomes(passed=2, failed=1)
-    assert project.counted("fast") == 3
-
-
 @pytest.mark.parametrize("allow", ["allow='subprocess'", "allow={'subprocess'}", ""])
 def test_a_child_process_must_be_allowed(project: Project, allow: str) -> None:
     """A test that runs a subprocess is not cached unless the mark allows it, and the line says

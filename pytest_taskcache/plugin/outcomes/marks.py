@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,45 +14,47 @@ from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable
-from pytest_taskcache.plugin.facts import Facts, is_hypothesis_test
-from pytest_taskcache.plugin.outcome_key import SERIALIZER
+from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 from pytest_taskcache.policies import DEFAULT, CachePolicy
 
 _KNOWN = frozenset({"expiration", "allow", "validator", "refresh", "persist", "key", "key_fn"})
 
-_NOT_REPLAYABLE = frozenset({"record_xml_attribute", "record_testsuite_property"})
-"""Fixtures whose effect lies outside of a test's reports."""
+_KEYED_APART = frozenset({"policy", "expiration", "validator", "key", "key_fn"})
+"""What cannot be said in the key that the outcomes of a file share."""
 
 
-def outcome_options(facts: Facts, settings: Settings) -> Options | Uncacheable | None:
-    """What the test asks for; why it cannot be cached; or None if its outcome is not to be.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a test asks for. ``marked``: in so many words; ``apart``: with a key of its own."""
+
+    options: Options
+    marked: bool = False
+    apart: bool = False
+
+
+def asked_of(item: pytest.Item, settings: Settings) -> Asked | Uncacheable | None:
+    """What a test asks for; why it cannot be cached; or None if its outcome is not to be.
 
     Raises pytest.UsageError for a mark that cannot work, on whatever test it stands.
     """
-    item = facts.item
-    for mark in facts.marks:
-        if mark.name == "cached":
-            _check_mark(mark, item)
-    own = own_mark(facts)
+    marks = list(item.iter_markers("cached"))
+    for mark in marks:
+        _check_mark(mark, item)
+    own = next((mark for mark in marks if not _only_fixtures(mark)), None)
     if settings.tests is Tests.NONE or (own is None and settings.tests is not Tests.ALL):
         return None
     if own is not None and own.args and own.args[0] is False:
         return None
-    if facts.function is None and not isinstance(item, DoctestItem):
+    if not isinstance(item, pytest.Function | DoctestItem):
         return Uncacheable("not a function", f"{type(item).__name__} has no function to key on")
-    if is_hypothesis_test(item) and not _marked_itself(item):
-        return Uncacheable("hypothesis test", "mark the test itself to cache its outcome")
-    unreplayable = _NOT_REPLAYABLE.intersection(getattr(item, "fixturenames", ()))
-    if unreplayable:
-        return Uncacheable(f"uses {min(unreplayable)}", "its effect is not part of a report")
     if own is None:
-        return _unmarked(settings.tests_max_age)
-    return _options_of(own, item, settings.tests_max_age)
+        return unmarked(settings.tests_max_age)
+    return _marked(own, item, settings.tests_max_age)
 
 
-def own_mark(facts: Facts) -> pytest.Mark | None:
-    """The closest mark that is about the outcome of the test, not only about its fixtures."""
-    return next((m for m in facts.marks if m.name == "cached" and not _only_fixtures(m)), None)
+def is_marked_itself(item: pytest.Item) -> bool:
+    """Whether the mark stands on the test, not on its class or module."""
+    return any(mark.name == "cached" and not _only_fixtures(mark) for mark in item.own_markers)
 
 
 def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:
@@ -83,35 +85,33 @@ def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:
 
 
 @functools.lru_cache(4)
-def _unmarked(max_age: timedelta | None) -> Options:
+def unmarked(max_age: timedelta | None) -> Asked:
     """What the tests ask for that are cached without a mark; one object for all."""
-    return Options(policy=_policy(None), serializer=SERIALIZER, expiration=max_age)
+    return Asked(Options(policy=_policy(None), serializer=SERIALIZER, expiration=max_age))
 
 
 def _policy(more: CachePolicy | None) -> CachePolicy:
     whole = DEFAULT + more if more is not None else DEFAULT
-    # The source of a test is a part that `outcome_key` adds, in a way that is kept.
+    # The source of a test is in its trace, since it ran.
     return replace(whole, components=tuple(c for c in whole.components if c.label != "TASK_SOURCE"))
 
 
-def _options_of(mark: pytest.Mark, item: pytest.Item, max_age: timedelta | None) -> Options:
+def _marked(mark: pytest.Mark, item: pytest.Item, max_age: timedelta | None) -> Asked:
     given: dict[str, Any] = dict(mark.kwargs)
     given.pop("fixtures", None)
     policy = given.pop("policy", None)
     if mark.args and mark.args[0] is not True:
         policy = mark.args[0]
+    apart = policy is not None or not _KEYED_APART.isdisjoint(given)
     if isinstance(given.get("allow"), str):
         given["allow"] = {given["allow"]}
     given.setdefault("expiration", max_age)
     try:
-        return Options(policy=_policy(policy), serializer=SERIALIZER, **given)
+        options = Options(policy=_policy(policy), serializer=SERIALIZER, **given)
     except TaskCacheError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+    return Asked(options, marked=True, apart=apart)
 
 
 def _only_fixtures(mark: pytest.Mark) -> bool:
     return not mark.args and set(mark.kwargs) == {"fixtures"}
-
-
-def _marked_itself(item: pytest.Item) -> bool:
-    return any(mark.name == "cached" and not _only_fixtures(mark) for mark in item.own_markers)

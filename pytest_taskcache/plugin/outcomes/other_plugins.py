@@ -1,0 +1,180 @@
+"""What other plugins must be handed with a replay, or what keeps a test from being replayed.
+
+Each plugin is met by name, only where it is loaded; nothing here imports one (checked on syrupy
+7.0, pytest-dependency 0.6, pytest-benchmark 5.3, inline-snapshot 0.36, pytest-regressions 2.11,
+approvaltests 20, Hypothesis 6.170).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_taskcache.model.decision import Uncacheable
+from pytest_taskcache.plugin.outcomes.marks import is_marked_itself
+
+_EFFECT_ELSEWHERE = {
+    "record_xml_attribute": "its effect is not part of a report",
+    "record_testsuite_property": "its effect is not part of a report",
+    "benchmark": "a replay measures nothing; --benchmark-disable lets it be cached",
+    "benchmark_weave": "a replay measures nothing; --benchmark-disable lets it be cached",
+}
+"""Fixtures whose effect lies outside of a test's reports."""
+
+_WRITING = {
+    "snapshot": ("update_snapshots", "update_new_snapshots_only"),
+    "data_regression": ("force_regen", "regen_all"),
+    "dataframe_regression": ("force_regen", "regen_all"),
+    "file_regression": ("force_regen", "regen_all"),
+    "image_regression": ("force_regen", "regen_all"),
+    "ndarrays_regression": ("force_regen", "regen_all"),
+    "num_regression": ("force_regen", "regen_all"),
+}
+"""Fixtures that write what they compare with where one of these options is given."""
+
+_EDITING = frozenset({"create", "fix", "trim", "update", "review"})
+"""What ``--inline-snapshot`` takes that may change sources."""
+
+_LOGS = (".approval_tests_temp", ".approved_files.log")
+"""What approvaltests notes each use of an approved file in, to find those that nobody uses."""
+
+
+def refusal_of(item: pytest.Item) -> Uncacheable | None:
+    """Why a test may neither be replayed nor stored in this run, or None."""
+    option = item.config.option
+    for name in getattr(item, "fixturenames", ()):
+        if name in _EFFECT_ELSEWHERE:
+            if name.startswith("benchmark") and getattr(option, "benchmark_disable", False):
+                continue
+            return Uncacheable(f"uses {name}", _EFFECT_ELSEWHERE[name])
+        for writes in _WRITING.get(name, ()):
+            if getattr(option, writes, False):
+                text = f"{name} writes what it compares with under --{writes.replace('_', '-')}"
+                return Uncacheable(f"{name} is being updated", text)
+    given = str(getattr(option, "inline_snapshot", "") or "")
+    if "inline_snapshot" in sys.modules and not _EDITING.isdisjoint(given.split(",")):
+        return Uncacheable("inline snapshots are being updated", f"--inline-snapshot={given}")
+    if "hypothesis" in item.keywords and not is_marked_itself(item) and not _is_derandomized(item):
+        return Uncacheable(
+            "hypothesis test",
+            "its examples are drawn anew; derandomize=True in its settings or profile makes it "
+            "cacheable (as Hypothesis does by itself where CI is set), or a mark on the test",
+        )
+    return None
+
+
+def keeps_books(written: Iterable[str]) -> str:
+    """The name of a plugin that keeps books in files among those written, which a replay would
+    lack; "" if there is none."""
+    return "approvaltests" if any(log in path for path in written for log in _LOGS) else ""
+
+
+def may_run(item: pytest.Item) -> bool:
+    """Whether the plugins that decide on a test by how others ended would let it run."""
+    mark = item.get_closest_marker("dependency")
+    if mark is None or not mark.kwargs.get("depends"):
+        return True
+    plugin: Any = item.config.pluginmanager.get_plugin("dependency")
+    check = getattr(plugin, "pytest_runtest_setup", None)
+    if check is None:
+        return True
+    try:
+        check(item)
+    except BaseException as outcome:  # pytest's own outcomes are no Exceptions
+        if isinstance(outcome, KeyboardInterrupt | pytest.exit.Exception):
+            raise
+        return False
+    return True
+
+
+def _is_derandomized(item: pytest.Item) -> bool:
+    found: Any = getattr(item, "obj", None)
+    found = getattr(found, "__func__", found)
+    while found is not None:
+        settings = getattr(found, "_hypothesis_internal_use_settings", None)
+        if settings is not None:
+            return bool(getattr(settings, "derandomize", False))
+        found = getattr(found, "__wrapped__", None)
+    return False
+
+
+class Snapshots:
+    """The snapshots that tests used of syrupy's, which must count as used when they are
+    replayed: what nobody used is called unused, and deleted by an update."""
+
+    NAME = "syrupy"
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._seen = 0
+
+    @property
+    def _session(self) -> Any:
+        return getattr(self._config, "_syrupy", None)
+
+    def begin(self) -> None:
+        """A test begins."""
+        self._seen = len(self._session._assertions) if self._session is not None else 0
+
+    def used(self) -> list[object]:
+        """What the test used that began last, as JSON values."""
+        if self._session is None:
+            return []
+        root = self._config.rootpath
+        found: list[object] = []
+        for assertion in self._session._assertions[self._seen :]:
+            kind = type(assertion.extension)
+            for result in assertion.executions.values():
+                path = result.snapshot_location
+                relative = str(path).removeprefix(f"{root}/")
+                found.append([kind.__module__, kind.__qualname__, relative, result.snapshot_name])
+        return found
+
+    def hand(self, item: pytest.Item, used: Iterable[Any]) -> None:
+        """Tells syrupy of what a replayed test used. Raises LookupError where it cannot be."""
+        session = self._session
+        if session is None:
+            raise LookupError("syrupy is not active")
+        by_kind: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for module, name, path, snapshot in used:
+            by_kind.setdefault((module, name), []).append((path, snapshot))
+        location = sys.modules["syrupy.location"].PyTestLocation(item)
+        for (module, name), uses in by_kind.items():
+            kind = getattr(sys.modules.get(module), name, None)
+            base = sys.modules["syrupy.extensions.base"].AbstractSyrupyExtension
+            if not (isinstance(kind, type) and issubclass(kind, base)):
+                raise LookupError(f"syrupy's extension {name} is not loaded")
+            results = [self._result(path, snapshot, location) for path, snapshot in uses]
+            session.register_request(
+                SimpleNamespace(
+                    extension=kind(),
+                    test_location=location,
+                    session=session,
+                    executions=dict(enumerate(results)),
+                )
+            )
+
+    def _result(self, path: str, name: str, location: object) -> object:
+        return SimpleNamespace(
+            snapshot_location=str(self._config.rootpath / path),
+            snapshot_name=name,
+            final_data=None,
+            created=False,
+            updated=False,
+            success=True,
+            exception=None,
+            test_location=location,
+        )
+
+
+def hand_over(item: pytest.Item, handed: Mapping[str, Any], snapshots: Snapshots | None) -> None:
+    """Hands other plugins what a replayed test has for them. Raises LookupError."""
+    used = handed.get(Snapshots.NAME)
+    if used:
+        if snapshots is None:
+            raise LookupError("syrupy is not active")
+        snapshots.hand(item, used)

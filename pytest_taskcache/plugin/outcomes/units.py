@@ -1,0 +1,383 @@
+"""Consecutive tests of one file share a window, so that recording costs a bounded share of a run.
+
+Opening and closing a window costs about the same whatever ran in it. So a unit goes on until its
+tests have taken twenty times what that was measured to cost in this run::
+
+    closings so far 4 ms on average, so a unit takes 80 ms of tests:
+    test_a 30 ms | test_b 30 ms | test_c 30 ms || test_d 1 ms | ... the next unit
+
+What the window saw is the ground of every test that passed in it. A test that failed, or did
+what cannot be observed, is left out and its neighbours are kept: deeds are asked for at the end
+of each test, and where there is one the unit ends, so that it is the last test's. Tests that are
+known to take longer than a unit, and marked ones, are units of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_taskcache.engine.cache import Engine
+from pytest_taskcache.engine.computation import Basis
+from pytest_taskcache.engine.eligibility import Refusal, forbidden, objection
+from pytest_taskcache.engine.lookup import with_declared
+from pytest_taskcache.engine.open_computations import OpenComputation, earliest
+from pytest_taskcache.errors import SerializationError
+from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
+from pytest_taskcache.model.event import Noted
+from pytest_taskcache.plugin.outcomes.bundles import (
+    SERIALIZER,
+    Bundle,
+    Mark,
+    Told,
+    Unit,
+    digest_of,
+)
+from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
+from pytest_taskcache.plugin.outcomes.reports import Outcome
+from pytest_taskcache.plugin.running import Instance
+
+SHARE = 20
+"""How many times what a closing costs the tests of a unit may take."""
+
+_NATIVE = "native"
+"""The kind of deed that is known of a window only when it is closed: all its tests may have
+used an extension module of the project."""
+
+_TEMPORARY = "<tmp>"
+_PATHS = (Kind.FILE, Kind.FUNCTION, Kind.LISTING, Kind.MODULE, Kind.SOURCE, Kind.STAT)
+_SEEDS = ("randomly_seed", "randomly_reset_seed")
+
+
+@dataclass(eq=False, slots=True)
+class Ended:
+    """A test that ended inside a unit: what is to be kept of it, or why nothing is.
+
+    ``outcome`` is None for a test that did not pass. ``proves`` says whether a failure was the
+    test's own, so that it proves something. ``told`` hears what became of it.
+    """
+
+    name: str
+    bundle: Bundle
+    allow: frozenset[str]
+    declares_files: bool
+    expiration: float | None
+    outcome: Outcome | None
+    seconds: float
+    told: Told
+    refusal: Refusal | None = None
+    proves: bool = False
+    drew: bool = False
+    inherited: tuple[Opaque, ...] = ()
+    taints: tuple[str, ...] = ()
+    did: bool = False
+    region: object = None
+
+
+@dataclass(eq=False, slots=True)
+class _Open:
+    """The unit that is open."""
+
+    path: Path
+    frame: OpenComputation
+    alone: bool
+    opening: float
+    ended: list[Ended] = field(default_factory=list)
+    seconds: float = 0.0
+    absorbed: set[int] = field(default_factory=set)
+    instances: list[Instance] = field(default_factory=list)
+
+
+class Cost:
+    """What closing a window was measured to cost in this run, in seconds. The first closing is
+    left out: it has the sources to read that all the others need, too."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Takes a measurement."""
+        self._count += 1
+        if self._count > 1:
+            self._total += seconds
+
+    @property
+    def mean(self) -> float:
+        """The running mean; 0.0 while there is none."""
+        return self._total / (self._count - 1) if self._count > 1 else 0.0
+
+
+class Units:
+    """The units of a process, one open at a time. ``on_kept(ended, trace)`` is called for each
+    test of which something is kept."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        on_kept: Callable[[Ended, Trace], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._engine = engine
+        self._on_kept = on_kept
+        self._clock = clock
+        self._open: _Open | None = None
+        self.cost = Cost()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a window is open."""
+        return self._open is not None
+
+    def is_slow(self, seconds: float | None) -> bool:
+        """Whether a test that took so long is a unit of its own."""
+        return seconds is not None and 0.0 < SHARE * self.cost.mean <= seconds
+
+    def begin(
+        self,
+        path: Path,
+        function: Callable[..., object] | None,
+        around: Callable[[], Trace],
+        *,
+        alone: bool,
+        stranger: bool,
+    ) -> OpenComputation | None:
+        """A test begins: the frame it runs in. ``around()`` is what all tests of the file rest
+        on. A stranger, of which nothing is to be kept, runs in a unit if there is one, and has
+        none opened for it."""
+        unit = self._open
+        if unit is not None and (unit.path != path or unit.alone or (alone and not stranger)):
+            self.close()
+            unit = None
+        if unit is None and not stranger:
+            unit = self._open = self._opened(path, function, around, alone)
+        if unit is None:
+            return None
+        unit.frame.taints.clear()
+        unit.frame.opaque.clear()
+        return unit.frame
+
+    def end(self, ended: Ended | None, instances: Sequence[Instance], seconds: float) -> None:
+        """A test ended. Closes the unit if it has taken long enough, if the test was to be alone,
+        or if it did what cannot be observed."""
+        unit = self._open
+        if unit is None:
+            return
+        frame = unit.frame
+        inherited, taints = list(frame.opaque), set(frame.taints)
+        for instance in instances:
+            if id(instance) not in unit.absorbed:
+                unit.absorbed.add(id(instance))
+                unit.instances.append(instance)  # its id stays its own
+                frame.absorb(instance.basis)
+            inherited += instance.basis.opaque
+            taints |= set(instance.basis.taints)
+        window = frame.window
+        did = window is not None and window.opaque_so_far() > 0
+        if ended is not None:
+            ended.inherited, ended.taints = tuple(inherited), tuple(sorted(taints))
+            ended.did = did
+            unit.ended.append(ended)
+        unit.seconds += seconds
+        if unit.alone or did or unit.seconds >= SHARE * self.cost.mean:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the unit that is open, and hands what is to be kept to the bundles."""
+        unit, self._open = self._open, None
+        if unit is None:
+            return
+        frame = unit.frame
+        if not any(self._may_be_kept(ended) for ended in unit.ended):
+            self._engine.open_computations.discard(frame)
+            for ended in unit.ended:
+                ended.told(ended.refusal)
+            return
+        frame.opaque.clear()
+        started = self._clock()
+        with self._engine.quiet():
+            observed = self._engine.open_computations.close(frame)
+        self.cost.add(unit.opening + self._clock() - started)
+        _Closed(self._engine, unit, observed).keep(self._on_kept)
+
+    def discard(self) -> None:
+        """Ends the unit that is open, of which nothing is kept."""
+        unit, self._open = self._open, None
+        if unit is not None:
+            self._engine.open_computations.discard(unit.frame)
+
+    # ------------------------------------------------------------------------ internals
+
+    def _opened(
+        self,
+        path: Path,
+        function: Callable[..., object] | None,
+        around: Callable[[], Trace],
+        alone: bool,
+    ) -> _Open:
+        trace = around()
+        started = self._clock()
+        observation = self._engine.parts.observation
+        window = observation.open_window(function) if observation is not None else None
+        frame = self._engine.open_computations.open(window)
+        frame.absorb(Basis(trace))
+        return _Open(path, frame, alone, self._clock() - started)
+
+    @staticmethod
+    def _may_be_kept(ended: Ended) -> bool:
+        return (ended.outcome is not None and ended.refusal is None) or ended.proves
+
+
+class _Closed:
+    """A unit whose window is closed, on its way into the bundles of its tests."""
+
+    def __init__(self, engine: Engine, unit: _Open, observed: Observed) -> None:
+        self._engine = engine
+        self._unit = unit
+        self._observed = observed
+        self._now = engine.parts.clock()
+        self._traces: dict[tuple[Bundle, bool], Trace] = {}
+
+    def keep(self, on_kept: Callable[[Ended, Trace], None] | None) -> None:
+        """Adds the tests that passed, and the marks of those that failed, to their bundles."""
+        kept: dict[tuple[Bundle, bool, float | None], list[Ended]] = {}
+        failed = {ended.name for ended in self._unit.ended if ended.outcome is None}
+        for ended in self._unit.ended:
+            refusal = self._refusal(ended, failed)
+            if refusal is not None:
+                ended.told(refusal)
+                continue
+            expires = earliest(
+                self._unit.frame.expires,
+                None if ended.expiration is None else self._now + ended.expiration,
+            )
+            kept.setdefault((ended.bundle, ended.drew, expires), []).append(ended)
+        made_of = frozenset(self._unit.frame.derives_from)
+        for (bundle, drew, expires), group in kept.items():
+            tests = {ended.name: ended.outcome or "" for ended in group}
+            trace = self._trace(bundle, drew=drew)
+            unit = Unit(trace, tests, self._now, expires, made_of=made_of)
+            bundle.add(unit, [each.told for each in group], sum(each.seconds for each in group))
+            if on_kept is not None:
+                for each in group:
+                    on_kept(each, trace)
+
+    def _refusal(self, ended: Ended, failed: Iterable[str]) -> Refusal | None:
+        """Why nothing is kept of a test. Marks what a failure, or a pass after it, proves."""
+        if ended.outcome is None:
+            self._failed(ended)
+            return Refusal("did not pass")
+        if ended.refusal is not None:
+            return ended.refusal
+        if ended.name in failed:
+            return Refusal("passed only when run again")
+        return (
+            self._opaque(ended)
+            or objection(self._observed, ended.taints, vouched=False, forked=False)
+            or self._books()
+            or self._proven(ended)
+            or _unserializable(ended.outcome)
+        )
+
+    def _opaque(self, ended: Ended) -> Refusal | None:
+        own = ended.did
+        deeds = [each for each in self._observed.opaque if own or each.kind == _NATIVE]
+        refused = forbidden([*deeds, *ended.inherited], ended.allow)
+        if not refused or ended.declares_files:
+            return None
+        kinds = sorted({deed.kind for deed in refused})
+        return Refusal(f"used {kinds[0]}", f"{refused[0]}; allow={{{kinds[0]!r}}} accepts it")
+
+    def _books(self) -> Refusal | None:
+        plugin = keeps_books(self._observed.written)
+        return Refusal(f"used {plugin}", "a replay would be missing in its log") if plugin else None
+
+    def _proven(self, ended: Ended) -> Refusal | None:
+        """Why a pass is not to be stored though the test passed: it is proven nondeterministic."""
+        bundle, name = ended.bundle, ended.name
+        if bundle.is_marked(name, Mark.FAILED):
+            self._prove(ended)
+            return Refusal("proven nondeterministic", "it failed before with nothing changed")
+        if bundle.is_marked(name, Mark.FLAKY):
+            return Refusal("proven nondeterministic", "not stored until its dependencies change")
+        return None
+
+    def _failed(self, ended: Ended) -> None:
+        """Notes a failure of the test's own body. One whose cause may lie in what was not
+        observed, or in a fixture that failed earlier, proves nothing."""
+        observed, bundle, name = self._observed, ended.bundle, ended.name
+        opaque = ended.did or ended.inherited or any(d.kind == _NATIVE for d in observed.opaque)
+        if not ended.proves or opaque or observed.untrusted or not observed.trace.dependencies:
+            return
+        if bundle.has_passed(name):
+            self._prove(ended)
+        elif not bundle.is_marked(name, Mark.FAILED):
+            self._mark(ended, Mark.FAILED)
+
+    def _prove(self, ended: Ended) -> None:
+        if not ended.bundle.is_marked(ended.name, Mark.FLAKY):
+            self._mark(ended, Mark.FLAKY)
+        file = ended.bundle.computation.test.partition("::")[0]
+        told = f"{file}::{ended.name}"
+        self._engine.notify(
+            Noted(f"{told} is flaky: it both passed and failed while nothing it uses changed")
+        )
+
+    def _mark(self, ended: Ended, mark: Mark) -> None:
+        trace = self._trace(ended.bundle, drew=ended.drew)
+        expires = None if ended.expiration is None else self._now + ended.expiration
+        unit = Unit(trace, {ended.name: ""}, self._now, expires, mark)
+        ended.bundle.add(unit, [_heard], ended.seconds)
+
+    def _trace(self, bundle: Bundle, *, drew: bool) -> Trace:
+        known = self._traces.get((bundle, drew))
+        if known is not None:
+            return known
+        trace = _without_temporary(self._observed.trace)
+        if drew:
+            digest = self._engine.fingerprints.digest
+            seeds = (Dependency(Kind.SETTING, n, digest(Kind.SETTING, n)) for n in _SEEDS)
+            trace = _of((*trace.dependencies, *seeds), trace)
+        declared = with_declared(trace, bundle.computation.options.policy, bundle.keyed)
+        if declared is not trace:
+            trace = _of(declared.dependencies, trace)
+        self._traces[bundle, drew] = trace
+        return trace
+
+
+def _heard(refusal: Refusal | None) -> None:
+    """Nobody is told what becomes of a mark."""
+
+
+def _unserializable(outcome: Outcome) -> Refusal | None:
+    if isinstance(outcome, str):
+        return None
+    try:
+        SERIALIZER.dump(outcome)
+    except SerializationError as error:
+        return Refusal("value cannot be serialized", str(error))
+    return None
+
+
+def _of(dependencies: Iterable[Dependency], of: Trace) -> Trace:
+    ordered = tuple(sorted(dependencies))
+    return Trace(ordered, digest_of(ordered), of.uses)
+
+
+def _without_temporary(trace: Trace) -> Trace:
+    """Drops what lies in the run's own temporary directory: it was made in this run, by code
+    that this test's trace or one of its fixtures' has."""
+    found = trace.dependencies
+    # Traces are sorted, and most name nothing of the kind: a few steps instead of hundreds.
+    for kind in _PATHS:
+        first = bisect_left(found, (kind, _TEMPORARY))
+        if first < len(found) and found[first].kind is kind and _is_temporary(found[first]):
+            return _of((d for d in found if not _is_temporary(d)), trace)
+    return trace
+
+
+def _is_temporary(dependency: Dependency) -> bool:
+    return dependency.name.startswith(_TEMPORARY)

@@ -1,0 +1,202 @@
+"""Plugins that look at reports, or keep books of their own, cannot tell a replay from a run."""
+
+from __future__ import annotations
+
+import pytest
+from inner_runs import line_of, run
+from projects import Project
+
+
+def test_a_replayed_test_is_a_prerequisite(project: Project) -> None:
+    """pytest-dependency's dependants run, or are replayed, after a replayed prerequisite; where
+    that fails they are skipped though their own pass is stored."""
+    pytest.importorskip("pytest_dependency")
+    project.write(
+        "test_suite.py",
+        """
+        import os
+        import pytest
+        from counter import count
+
+        @pytest.mark.cached
+        @pytest.mark.dependency()
+        def test_first():
+            count("first")
+            assert os.environ.get("FIRST") != "bad"
+
+        @pytest.mark.dependency(depends=["test_first"])
+        def test_plain():
+            count("plain")
+
+        @pytest.mark.cached
+        @pytest.mark.dependency(depends=["test_first"])
+        def test_stored():
+            count("stored")
+        """,
+    )
+    for _ in range(2):
+        run(project, plugins=("dependency",)).assert_outcomes(passed=3)
+    assert [project.counted(name) for name in ("first", "plain", "stored")] == [1, 2, 1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRST", "bad")
+        run(project, plugins=("dependency",)).assert_outcomes(failed=1, skipped=2)
+
+
+RECIPE = """
+    import pytest
+    from counter import count
+
+    REPORTS = pytest.StashKey()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(item, call):
+        report = yield
+        assert call.excinfo is None and call.duration == report.duration
+        item.stash.setdefault(REPORTS, {})[report.when] = report.passed
+        report.noted = "by the conftest"
+        return report
+
+    def pytest_runtest_logreport(report):
+        assert report.noted == "by the conftest"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(nodeid):
+        count("finished")
+
+    def pytest_sessionfinish(session):
+        for item in session.items:
+            assert item.stash[REPORTS] == {"setup": True, "call": True, "teardown": True}
+            count("told")
+"""
+
+
+def test_the_documented_recipe_sees_replays(project: Project) -> None:
+    """A conftest that takes reports from ``pytest_runtest_makereport``, and adds to them, gets
+    those of a replayed test, and what it adds reaches the others."""
+    project.write("conftest.py", RECIPE)
+    project.write("test_suite.py", "from counter import count\ndef test_it():\n    count('body')\n")
+    for _ in range(2):
+        run(project, "--cache-tests=all").assert_outcomes(passed=1)
+    assert (project.counted("body"), project.counted("told")) == (1, 2)
+
+
+def test_a_hook_that_needs_the_run_has_the_test_run(project: Project) -> None:
+    """A conftest's hook that cannot do with a test that did not run (it wants the value of a
+    fixture) ends no run: the test runs, and a note says why."""
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            if call.when == "call":
+                item.funcargs["tmp_path"].joinpath("shot").write_text("")
+            return report
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        "from counter import count\ndef test_it(tmp_path):\n    count('body')\n",
+    )
+    for _ in range(2):
+        result = run(project, "--cache-tests=all")
+        result.assert_outcomes(passed=1)
+    assert project.counted() == 2
+    result.stdout.fnmatch_lines(["*test_it runs each time: a hook cannot do*KeyError*"])
+
+
+def test_snapshots_of_replayed_tests_are_used(project: Project) -> None:
+    """syrupy counts the snapshots of a replayed test as used and passed, as in the run that was
+    recorded, and deletes none; with ``--snapshot-update`` the tests run."""
+    pytest.importorskip("syrupy")
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+
+        @pytest.mark.cached
+        def test_a(snapshot):
+            count("body")
+            assert {"a": 1} == snapshot
+            assert "named" == snapshot(name="own name")
+
+        def test_b(snapshot):
+            assert {"b": 1} == snapshot
+        """,
+    )
+    snapshots = project.path / "__snapshots__" / "test_suite.ambr"
+
+    def ran(*args: str) -> tuple[int, str]:
+        result = run(project, *args, plugins=("syrupy",))
+        result.assert_outcomes(passed=2)
+        told = [line for line in result.outlines if "snapshot" in line and "passed" in line]
+        return int(result.ret), told[0] if told else ""
+
+    ran("--snapshot-update")
+    written = snapshots.read_text()
+    cold, warm = ran(), ran()
+    assert project.counted() == 2
+    assert cold == warm
+    assert cold[0] == 0
+    for _ in range(2):
+        ran("--snapshot-update")
+    assert project.counted() == 4
+    assert snapshots.read_text() == written
+    project.write("test_suite.py", (project.path / "test_suite.py").read_text() + "\n# more\n")
+    assert ran() == cold
+
+
+def test_derandomized_hypothesis_tests_are_cached(project: Project) -> None:
+    """A test whose examples are the same in each run is cached like any other; for the others
+    the summary says how to have them."""
+    pytest.importorskip("hypothesis")
+    project.write(
+        "test_suite.py",
+        """
+        from counter import count
+        from hypothesis import given, settings, strategies
+
+        @settings(max_examples=3, derandomize=True)
+        @given(strategies.integers())
+        def test_same(n):
+            count("same")
+
+        @settings(max_examples=3, database=None, derandomize=False)
+        @given(strategies.integers())
+        def test_drawn(n):
+            count("drawn")
+        """,
+    )
+    run(project, "--cache-tests=all", plugins=("hypothesispytest",)).assert_outcomes(passed=2)
+    same, drawn = project.counted("same"), project.counted("drawn")
+    warm = run(project, "--cache-tests=all", "-v", plugins=("hypothesispytest",))
+    warm.assert_outcomes(passed=2)
+    assert project.counted("same") == same
+    assert project.counted("drawn") > drawn
+    warm.stdout.fnmatch_lines(["*derandomize=True*makes it cacheable*"])
+
+
+def test_benchmarks_are_refused_by_name(project: Project) -> None:
+    """A replay measures nothing: a test that uses a ``benchmark`` runs each time."""
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+
+        @pytest.fixture
+        def benchmark():
+            return lambda function: function()
+
+        def test_it(benchmark):
+            benchmark(lambda: count("body"))
+        """,
+    )
+    for _ in range(2):
+        result = run(project, "--cache-tests=all")
+        result.assert_outcomes(passed=1)
+    assert project.counted() == 2
+    assert "uses benchmark" in line_of(result)
