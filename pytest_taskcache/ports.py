@@ -257,6 +257,10 @@ class Observation(Protocol):
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Hints that these are about to be verified."""
 
+    def renewed(self, trace: Trace) -> Trace:
+        """A trace of this process that says the same, and shares more of its parts with others
+        that are renewed at the same time."""
+
     def part(self, digest: str) -> bytes | None:
         """The bytes of a shared part (`Trace.uses`) of a trace that was observed in this process;
         None for any other. Whoever writes a record writes these first."""

@@ -22,6 +22,7 @@ import functools
 import inspect
 import json
 import os
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
@@ -93,6 +94,9 @@ class CodeLog:
     module counts as having run with it.
     """
 
+    name: str
+    """Unique to this log: all that name it mean this one, as far as it had come."""
+
     def __init__(
         self,
         runs: CodeRuns,
@@ -104,6 +108,7 @@ class CodeLog:
         complete: bool,
     ) -> None:
         self.complete = complete
+        self.name = uuid.uuid4().hex[:16]
         self.nodes: list[tuple[int, str]] = []
         self.files: list[SourceFile] = []
         self.digests: dict[str, str] = {}
@@ -313,19 +318,20 @@ def decode_log(segments: Iterable[bytes]) -> DecodedLog:
 
 
 def code_dependency(
-    segments: Sequence[Blob], position: int, ran: Iterable[int], *, whole: bool = False
+    log: str, segments: Sequence[Blob], position: int, ran: Iterable[int], *, whole: bool = False
 ) -> Dependency:
     """What a window rests on of a log: the nodes that ran in it, and how long the log was.
     ``whole``: code may have run unseen, so that any change counts."""
     names = ",".join(blob.digest for blob in segments)
     last = segments[-1].digest if segments else ""
     mark = "*" if whole else ""
-    return Dependency(Kind.CODE, f"{names}:{position}:{mark}{encode_ranges(ran)}", last)
+    return Dependency(Kind.CODE, f"{log}:{names}:{position}:{mark}{encode_ranges(ran)}", last)
 
 
 class CodePart(NamedTuple):
     """A CODE dependency as it is read back."""
 
+    log: str
     segments: tuple[str, ...]
     position: int
     ran: tuple[range, ...]
@@ -334,8 +340,9 @@ class CodePart(NamedTuple):
 
 def decode_code(dependency: Dependency) -> CodePart:
     """What `code_dependency` wrote. Raises ValueError for anything else."""
-    segments, position, ran = dependency.name.split(":")
+    log, segments, position, ran = dependency.name.split(":")
     return CodePart(
+        log,
         tuple(segments.split(",")) if segments else (),
         int(position),
         decode_ranges(ran.removeprefix("*")),

@@ -32,7 +32,8 @@ class CodeVerdicts:
         self._digest = digest
         self._archive = archive
         self._read: Callable[[Blob], bytes | None] = lambda blob: None
-        self._logs: dict[tuple[str, ...], _Verdict | None] = {}
+        self._logs: dict[str, _Verdict] = {}
+        self._wanted: dict[str, tuple[CodePart, Iterable[Blob]]] = {}
 
     def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
         """Says how segments are read; None for those that are lost."""
@@ -41,8 +42,18 @@ class CodeVerdicts:
     def reconsider(self) -> None:
         """Something that was asked for differs from what it was."""
         for verdict in self._logs.values():
-            if verdict is not None:
-                verdict.compared = False
+            verdict.compared = False
+
+    def expect(self, dependency: Dependency, uses: Iterable[Blob]) -> None:
+        """A record is about to be checked. Of all heads of one log the longest answers for all,
+        so that it alone is read."""
+        try:
+            part = decode_code(dependency)
+        except ValueError:
+            return  # told when it is checked
+        known = self._wanted.get(part.log)
+        if known is None or known[0].position < part.position:
+            self._wanted[part.log] = part, uses
 
     def check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
         """What changed of the code that a record rests on; empty if nothing did."""
@@ -50,11 +61,16 @@ class CodeVerdicts:
             part = decode_code(dependency)
         except ValueError:
             return [Change("code log", "unreadable", dependency.digest, "")]
-        if part.segments not in self._logs:
-            self._logs[part.segments] = self._load(part.segments, uses)
-        verdict = self._logs[part.segments]
-        if verdict is None:
-            return [Change("code log", "lost", dependency.digest, "")]
+        verdict = self._logs.get(part.log)
+        if verdict is None or verdict.length < part.position:
+            longest = self._wanted.pop(part.log, None)
+            if longest is not None:
+                verdict = self._load(longest[0].segments, longest[1])
+            if verdict is None or verdict.length < part.position:
+                verdict = self._load(part.segments, uses)
+            if verdict is None:
+                return [Change("code log", "lost", dependency.digest, "")]
+            self._logs[part.log] = verdict
         return verdict.of(part)
 
     def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Verdict | None:
@@ -83,6 +99,11 @@ class _Verdict:
         self._reached: Reached | None = None
         self._first: Change | None = None
         self._told: dict[str, Change] = {}
+
+    @property
+    def length(self) -> int:
+        """How many nodes the log has."""
+        return len(self._log.nodes)
 
     def of(self, part: CodePart) -> list[Change]:
         """What changed of what these nodes rest on, at this position of the log."""

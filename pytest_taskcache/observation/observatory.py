@@ -242,6 +242,11 @@ class Observatory:
             self._add_distributions()
             return self._recorder.record(window)
 
+    def renewed(self, trace: Trace) -> Trace:
+        """As ports.Observation.renewed."""
+        with muted(), installed.code.unseen():
+            return self._recorder.renewed(trace)
+
     def part(self, digest: str) -> bytes | None:
         """The bytes of a shared part that a trace of this process uses; None for others."""
         return self._log.parts.get(digest)

@@ -98,10 +98,11 @@ class Recorder:
             found[Kind.WORKING_DIRECTORY, "."] = access.working_directory
         uses = dict(window.uses)
         code = self._absorb(window, found, doubts)
-        segments = self._log.flush()
+        log = self._log
+        segments = log.flush()
         uses.update(dict.fromkeys(segments))
         position = len(self._log.nodes)
-        own = code_dependency(segments, position, ran, whole=not window.complete)
+        own = code_dependency(log.name, segments, position, ran, whole=not window.complete)
         ordered = tuple(
             sorted({own, *code, *(Dependency(*key, digest) for key, digest in found.items())})
         )
@@ -109,6 +110,28 @@ class Recorder:
         self._own(window, trace.digest)
         names = tuple(self._name_of(path) for path in islice(access.changed, _WRITTEN))
         return Observed(trace, tuple(opaque), tuple(doubts), names)
+
+    def renewed(self, trace: Trace) -> Trace:
+        """The same trace, with the log of this process as it is now in place of what it was:
+        records that are written together then share the same parts."""
+        segments = self._log.flush()
+        if not segments:
+            return trace
+        log = self._log.name + ":"
+        found: list[Dependency] = []
+        stale: set[str] = set()
+        for dependency in trace.dependencies:
+            if dependency.kind is Kind.CODE and dependency.name.startswith(log):
+                part = dependency.name.split(":")
+                stale.update(part[1].split(","))
+                part[1] = ",".join(blob.digest for blob in segments)
+                dependency = Dependency(Kind.CODE, ":".join(part), segments[-1].digest)
+            found.append(dependency)
+        if not stale:
+            return trace
+        uses = [blob for blob in trace.uses if blob.digest not in stale]
+        ordered = tuple(sorted(found))
+        return Trace(ordered, digest_of(ordered), tuple(dict.fromkeys((*uses, *segments))))
 
     # ------------------------------------------------------------------------------- code
 

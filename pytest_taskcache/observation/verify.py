@@ -202,7 +202,9 @@ class Verification:
         self._settle()
         for trace in traces:
             for dependency in trace.dependencies:
-                if dependency.kind is not Kind.CODE and dependency not in self._good:
+                if dependency.kind is Kind.CODE:
+                    self.code.expect(dependency, trace.uses)
+                elif dependency not in self._good:
                     self._check(dependency, ())
 
 

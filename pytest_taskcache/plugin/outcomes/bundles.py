@@ -240,6 +240,12 @@ class Bundle:
         """Whether the unit's trace is true now."""
         return not self._changes(unit)
 
+    def traces(self) -> Iterator[Trace]:
+        """The traces of all that is stored."""
+        for stored in self._read():
+            for unit in stored.units or ():
+                yield unit.trace
+
     def is_marked(self, name: str, mark: Mark) -> bool:
         """Whether a test is so marked, and nothing that it rested on then has changed."""
         marked = chain(self.fresh, chain.from_iterable(each.marked for each in self._read()))
@@ -280,6 +286,10 @@ class Bundle:
             self._forget(previous)
 
     def _write(self, units: Sequence[Unit], made_of: frozenset[str], told: Sequence[Told]) -> None:
+        observation = self.engine.parts.observation
+        if observation is not None:
+            with self.engine.quiet():
+                units = [replace(one, trace=observation.renewed(one.trace)) for one in units]
         uses = tuple(dict.fromkeys(chain.from_iterable(unit.trace.uses for unit in units)))
 
         def tell(refusal: Refusal | None) -> None:
@@ -441,6 +451,10 @@ def read_all(engine: Engine, bundles: Collection[Bundle]) -> None:
             continue
         for key, variants in found.items():
             by_key[key].hold(variants)
+    observation = engine.parts.observation
+    if observation is not None:
+        with engine.quiet():
+            observation.prefetch(trace for bundle in bundles for trace in bundle.traces())
 
 
 def told_of(operation: str, error: Exception) -> tuple[str, str]:
