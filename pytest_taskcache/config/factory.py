@@ -117,6 +117,7 @@ class Composed:
             return
         self.surroundings.fingerprints.save()
         self.local.mark_used(self.engine.used)
+        self.storages.keep_house(self.engine.used, prune=self.surroundings.controller)
         if self.surroundings.controller:
             self.engine.staging.end()
             self.local.prune()

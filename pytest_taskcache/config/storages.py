@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from pytest_taskcache.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from pytest_taskcache.config.tiered_storages import Terms, TieredStorages
-    from pytest_taskcache.storage.uploads import Drained
+    from pytest_taskcache.storage.remote.pruning import Pruned
+    from pytest_taskcache.storage.remote.write_behind import Drained
 
 
 @dataclass
@@ -66,6 +67,35 @@ class StorageFactory:
         could be any."""
         return None if self._tiered is None else self._tiered.drain(timeout, on_progress)
 
+    def keep_house(self, used: Collection[str], *, prune: bool) -> None:
+        """To be called once, at the end of a run that may write: notes which variants it had use
+        for in the remote storages, and with ``prune`` prunes those that nobody has pruned for a
+        day. Faults are told, never raised."""
+        if self._tiered is not None:
+            self._tiered.keep_house(used, prune=prune)
+
+    def prune(
+        self,
+        *,
+        older_than: float | None = None,
+        max_size: int | None = None,
+        unused: float | None = None,
+    ) -> list[tuple[str, Pruned]]:
+        """Prunes the remote storages that the settings name and that may be written, now and
+        however long it takes; what went from each.
+
+        ``older_than`` seconds since an entry was written, ``unused`` seconds since it was written
+        or a writing run last had use for it, ``max_size`` bytes in all; if none is given, what
+        the URLs say. Raises ConfigurationError and StorageError.
+        """
+        self.route("", "")
+        if self._tiered is None:
+            return []
+        from pytest_taskcache.storage.remote.pruning import Limits
+
+        limits = Limits(older_than, max_size, unused)
+        return self._tiered.prune(None if limits == Limits() else limits)
+
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that
         tells the first of them."""
@@ -97,9 +127,9 @@ class StorageFactory:
         reading = tier.mode == "r" or self.local.readonly
         if tier.spec == LOCAL or directory == self.local.directory:
             if tier.mode == "r" and not self.local.readonly:
-                from pytest_taskcache.storage.readonly import ReadOnly
+                from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
-                return ReadOnly(self.local)
+                return Tiered([Tier(self.local, write=False)])
             return self.local
         made = LocalStorage(
             directory,

@@ -13,7 +13,7 @@ from team import Checkout, Team, line_of
 
 ADAPTER = """
     import os, time
-    from pytest_taskcache.storage.by_url import storage_by_url
+    from pytest_taskcache.storage.remote.location import storage_by_url
 
     class Slow:
         # Another storage, but for the time that records take.

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.storage.by_url import is_url, known_schemes, storage_by_url
-from pytest_taskcache.storage.location import parse_location
+from pytest_taskcache.storage.remote.location import (
+    is_url,
+    known_schemes,
+    parse_location,
+    storage_by_url,
+)
 
 
 @pytest.mark.parametrize(

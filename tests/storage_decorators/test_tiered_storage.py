@@ -10,9 +10,10 @@ import pytest
 from decorator_parts import NOW, Gate, digest_of, failing, make_variant, store
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.readonly import ReadOnly
-from pytest_taskcache.storage.tiered import Mode, Tier, Tiered
+from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
 
 @pytest.fixture
@@ -31,27 +32,6 @@ class Foreign(Gate):
     """A remote storage without signatures."""
 
     trusted = False
-
-
-@pytest.mark.parametrize(
-    ("text", "mode"),
-    [
-        ("rw", Mode(True, True)),
-        ("wr", Mode(True, True)),
-        ("r", Mode(True, False)),
-        (" W ", Mode(False, True)),
-    ],
-)
-def test_a_mode_is_written_as_letters(text: str, mode: Mode) -> None:
-    """As in local:rw,remote:r."""
-    assert Mode.parse(text) == mode
-
-
-@pytest.mark.parametrize("text", ["", "x", "rwx", "rr", "read"])
-def test_an_unknown_mode_is_refused(text: str) -> None:
-    """With the ones there are."""
-    with pytest.raises(ConfigurationError, match="use r, w or rw"):
-        Mode.parse(text)
 
 
 def test_no_tier_is_a_mistake() -> None:
@@ -266,12 +246,62 @@ def test_what_is_rolled_back_is_never_sent(near: Gate, far: Gate) -> None:
 
 def test_without_a_writable_tier_writes_are_dropped_and_counted(near: Gate, far: Gate) -> None:
     """local:r,remote:r is a run that leaves no trace."""
-    tiered = Tiered([Tier(near, write=False), Tier(ReadOnly(far), write=False)])
+    tiered = Tiered([Tier(near, write=False), Tier(far, write=False)])
 
     store(tiered, make_variant(1, payload=b"value"), b"value")
 
     assert near.calls == far.calls == []
     assert tiered.faults == {"no tier is writable": 2}
+
+
+def test_a_read_only_tier_changes_in_nothing(near: Gate, tmp_path: Path) -> None:
+    """Not a byte, not a time stamp, not a lock file: a shared directory may be mounted so."""
+    directory = tmp_path / "cache"
+    writer = LocalStorage(directory)
+    large = os.urandom(200_000)
+    variant = make_variant(1, payload=large)
+    store(writer, variant, large)
+    writer.close()
+    before = snapshot(directory)
+
+    behind = LocalStorage(directory, create=False, readonly=True)
+    tiered = Tiered([Tier(near), Tier(behind, write=False)])
+    assert tiered.read_records([variant.key, "f" * 32]) == {variant.key: (variant,)}
+    assert tiered.read_result(variant.result.digest, variant.result.size) == large
+    assert tiered.copy_file(variant.result.digest, tmp_path / "copy")
+    assert list(tiered.scan()) == [variant]
+    store(tiered, make_variant(2, payload=b"other"), b"other")
+    tiered.remove_records([variant.id])
+    tiered.close()
+
+    assert snapshot(directory) == before
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    found = {}
+    for path in sorted([directory, *directory.rglob("*")]):
+        info = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (info.st_mtime_ns, info.st_mode, info.st_ino, content)
+    return found
+
+
+def test_a_scan_tells_each_record_once(near: Gate, far: Gate) -> None:
+    """Whatever tiers it lies in; and a tier that fails hides nothing of the others."""
+    variants = [make_variant(number, inline=True) for number in range(4)]
+    near.write_records(variants[:2])
+    far.write_records(variants[1:])
+    tiered = Tiered([Tier(near), Tier(far)])
+    assert sorted(tiered.scan(), key=lambda v: v.id) == variants
+
+    far.scan = failing_scan  # type: ignore[method-assign]
+    assert sorted(tiered.scan(), key=lambda v: v.id) == variants[:2]
+    assert tiered.faults == {"list records: connection reset": 1}
+
+
+def failing_scan() -> Iterator[Variant]:
+    raise StorageError("gate://", "list records", "connection reset")
+    yield  # a generator, which fails when it is begun
 
 
 def test_a_removed_record_does_not_come_back(near: Gate, far: Gate) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -98,6 +98,10 @@ class LocalStorage:
     def all_records(self) -> list[Variant]:
         """Every committed variant, newest first, for listings. Raises StorageError."""
         return self.records.all_records()
+
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan."""
+        return iter(self.records.all_records())
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 _Job: TypeAlias = "tuple[Future[Any], Callable[[], Any], Unobserved]"
 
 Unobserved: TypeAlias = Callable[[], AbstractContextManager[object]]
@@ -32,28 +35,49 @@ class Bulkhead:
     on; the thread stays with the call until that ends, and so do its costs: never more than
     ``workers`` threads. (``concurrent.futures`` joins its threads at exit, and would hang there.)
     ``unobserved()`` is entered around each call, and around the calls that these have run in
-    bulkheads of their own.
+    bulkheads of their own. A forked child, which has none of its parent's threads, starts anew.
     """
 
     def __init__(self, workers: int, name: str, unobserved: Unobserved = nullcontext) -> None:
+        self._workers = workers
         self._name = name
         self._unobserved = unobserved
-        self._free = threading.Semaphore(workers)
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._free = threading.Semaphore(self._workers)
         self._idle: list[SimpleQueue[_Job]] = []
         self._lock = threading.Lock()
 
-    def submit(self, call: Callable[[], T], patience: float) -> Future[T] | None:
+    def submit(self, call: Callable[[], T], patience: float | None = None) -> Future[T] | None:
         """The outcome to come; None if every thread stayed busy for ``patience`` seconds.
 
         Someone else may settle the future first; then the call's own outcome is dropped.
         """
-        if not self._free.acquire(timeout=max(patience, 0.0)):
+        if self._pid != os.getpid():
+            self._start()
+        if not self._free.acquire(timeout=None if patience is None else max(patience, 0.0)):
             return None
         future: Future[T] = Future()
         with self._lock:
             queue = self._idle.pop() if self._idle else self._spawn()
             queue.put((future, call, _inherited.unobserved))
         return future
+
+    def map(self, call: Callable[[T], U], items: Iterable[T]) -> list[U]:
+        """The results of all calls, in order, as many at once as there are threads. ``items`` are
+        taken when it is their turn. Raises the first error, after which no call is begun."""
+        futures: list[Future[U]] = []
+        checked = 0
+        for item in items:
+            future = self.submit(partial(call, item))
+            assert future is not None  # there is no limit to our patience
+            futures.append(future)
+            while checked < len(futures) and futures[checked].done():
+                futures[checked].result()
+                checked += 1
+        return [future.result() for future in futures]
 
     def _spawn(self) -> SimpleQueue[_Job]:
         queue: SimpleQueue[_Job] = SimpleQueue()
@@ -91,10 +115,11 @@ class Bulkhead:
         with self._lock:
             self._idle.append(queue)
         self._free.release()
-        try:
+        with suppress(InvalidStateError):  # settled before: the caller has gone on
             if error is None:
                 future.set_result(value)
             else:
                 future.set_exception(error)
-        except InvalidStateError:
-            pass  # settled before: the caller has gone on, as submit says
+
+
+__all__ = ["Bulkhead", "Unobserved"]

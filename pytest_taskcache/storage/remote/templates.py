@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.storage.namespaced import encode
+from pytest_taskcache.storage.remote.namespaced import encode
 
 REQUEST = "pr~"
 """Stands before the branch of a pull request. Whoever opens one chooses its branch's name, say

@@ -7,31 +7,28 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import nullcontext, suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage
-from pytest_taskcache.storage.breaker import Breaker
-from pytest_taskcache.storage.bulkhead import Bulkhead, Unobserved
-from pytest_taskcache.storage.decorator import Decorator
 from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.tally import Tally
+from pytest_taskcache.storage.remote.blobs import batches
+from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally
+from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved
 
 T = TypeVar("T")
 
 CHUNK = 500
 """Keys asked for at once: what is a lot for one time limit is not a lot for a storage."""
-
 SLOWEST = 1 << 20
 """Bytes a second below which a transfer is given up although the storage answers."""
-
 _WAITING = 0.9
 """Of the time a run may lose, the share that is spent on waiting; the rest goes to what a failure
 costs around it."""
@@ -44,12 +41,11 @@ class _GivenUpError(Exception):
     """Settles the operations that were under way when the breaker opened."""
 
 
-class Resilient(Decorator):
+class Bounded(Forwarding):
     """Every operation ends within ``timeout`` seconds, even where the storage blocks; a failed
     one raises StorageError. After ``faults`` of them, or once failures have cost ``timeout``
     seconds in all, reads are absent and writes are dropped, at once and quietly, to the end of the
-    run; so a dead storage costs at most ``timeout`` seconds (per outage, if ``retry_after``
-    seconds later it is probed again, which happens in the background).
+    run; so a dead storage costs at most ``timeout`` seconds.
 
     A transfer of many bytes may take longer, as long as the storage answers a question meanwhile.
     ``on_fault`` is told once, when it is given up; ``faults`` counts all failures by reason.
@@ -64,21 +60,19 @@ class Resilient(Decorator):
         faults: int = 3,
         on_fault: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        retry_after: float | None = None,
         unobserved: Unobserved = nullcontext,
     ) -> None:
         super().__init__(storage)
-        self._unobserved = unobserved
         self._timeout = _WAITING * timeout
         self._clock = clock
-        self._breaker = Breaker(faults, self._timeout, retry_after)
+        self._breaker = Breaker(self._timeout, faults=faults, clock=clock)
         self._tally = Tally(on_fault)
+        self._bulkhead = Bulkhead(_WORKERS, "taskcache-storage", unobserved)
         self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._bulkhead = Bulkhead(_WORKERS, "taskcache-storage", self._unobserved)
         self._pending: set[Future[Any]] = set()
         self._unwritten: set[str] = set()
         self._dropped = 0
@@ -90,8 +84,8 @@ class Resilient(Decorator):
 
     @property
     def given_up(self) -> bool:
-        """Whether reads are absent and writes dropped, for now or for good."""
-        return self._breaker.is_open
+        """Whether reads are absent and writes dropped."""
+        return not self._breaker.closed()
 
     @property
     def faults(self) -> Mapping[str, int]:
@@ -100,7 +94,6 @@ class Resilient(Decorator):
 
     def warm(self) -> None:
         """Connects in the background, so that the first operation need not within its limit."""
-        self._check_process()
         self._bulkhead.submit(self._ask, 0.0)
 
     # ------------------------------------------------------------------------- records
@@ -109,17 +102,29 @@ class Resilient(Decorator):
         """As KeyStorage.read_records; in several requests where there are very many keys."""
         found: dict[str, tuple[Variant, ...]] = {}
         none: Mapping[str, tuple[Variant, ...]] = {}
-        for chunk in _chunks(keys):
-            found |= self._run("read records", partial(self._storage.read_records, chunk), none)
+        for some in batches(keys, CHUNK):
+            found |= self.run("read records", partial(self._storage.read_records, some), none)
         return found
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent."""
         found: dict[str, Variant] = {}
         none: Mapping[str, Variant] = {}
-        for chunk in _chunks(identities):
-            found |= self._run("read recent", partial(self._storage.recent, chunk), none)
+        for some in batches(identities, CHUNK):
+            found |= self.run("read recent", partial(self._storage.recent, some), none)
         return found
+
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan; each record is waited for as long as a transfer."""
+        scanned: list[Iterator[Variant]] = []
+
+        def one() -> Variant | None:
+            if not scanned:
+                scanned.append(iter(self._storage.scan()))
+            return next(scanned[0], None)
+
+        while (variant := self.run("list records", one, None, _LONGEST)) is not None:
+            yield variant
 
     def write_records(self, variants: Sequence[Variant]) -> None:
         """As KeyStorage.write_records; records whose results were dropped are dropped too."""
@@ -137,14 +142,17 @@ class Resilient(Decorator):
         """As KeyStorage.remove_records."""
         self._write("remove records", partial(self._storage.remove_records, ids), size=0)
 
+    def mark_used(self, ids: Collection[str]) -> None:
+        """As Forwarding.mark_used."""
+        self._write("note what was used", partial(super().mark_used, ids), size=8 * len(ids))
+
     # ------------------------------------------------------------------------- results
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result. Memory that the caller could change after giving up
         waiting is copied first."""
-        if self._breaker.is_open:
-            kept = list(chunks)
-        else:
+        kept = list(chunks)
+        if not self.given_up:
             kept = [chunk if _is_constant(chunk) else bytes(chunk) for chunk in chunks]
         size = sum(memoryview(chunk).nbytes for chunk in kept)
         self._write_named(
@@ -162,7 +170,7 @@ class Resilient(Decorator):
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """As ResultStorage.read_result."""
-        return self._run(
+        return self.run(
             "read result", partial(self._storage.read_result, digest, size), None, size / SLOWEST
         )
 
@@ -178,7 +186,7 @@ class Resilient(Decorator):
             return done
 
         try:
-            done = self._run("copy file", copy, False, _LONGEST)
+            done = self.run("copy file", copy, False, _LONGEST)
             if done:
                 part.rename(destination)
         except OSError as error:
@@ -192,18 +200,51 @@ class Resilient(Decorator):
         """As ResultStorage.has_results."""
         found: set[str] = set()
         none: frozenset[str] = frozenset()
-        for chunk in _chunks(digests):
-            found |= self._run("find results", partial(self._storage.has_results, chunk), none)
+        for some in batches(digests, CHUNK):
+            found |= self.run("find results", partial(self._storage.has_results, some), none)
         return frozenset(found)
 
     def close(self) -> None:
         """As KeyStorage.close; does not wait for a storage that does not answer."""
-        if self._pid == os.getpid() and not self._breaker.is_open:
+        if self._pid == os.getpid() and not self.given_up:
             future = self._bulkhead.submit(self._storage.close, 0.0)
             if future is not None:
                 wait([future], self._timeout)
 
     # ---------------------------------------------------------------------- operations
+
+    def run(self, operation: str, call: Callable[[], T], absent: T, extra: float = 0.0) -> T:
+        """What a call of the storage returns; ``absent`` if it is given up. ``extra`` seconds are
+        granted while it answers questions. Raises StorageError."""
+        if self._pid != os.getpid():
+            # A forked child has neither the threads nor, perhaps, a free lock of its parent.
+            self._start()
+        with self._lock:
+            left = self._breaker.left()
+        if left <= 0.0:
+            return absent
+        limit, began = min(self._timeout, left), self._breaker.now()
+        future = self._bulkhead.submit(call, limit)
+        if future is not None:
+            with self._lock:
+                self._pending.add(future)
+            try:
+                self._await(future, limit, extra)
+            finally:
+                with self._lock:
+                    self._pending.discard(future)
+        if future is None or not future.done():
+            raise self._failed(operation, "timed out", began)
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, _GivenUpError):
+            return absent
+        if isinstance(error, StorageError):
+            self._failed(operation, error.reason, began)
+            raise error
+        # Only its type: the text of a vendor's error may hold a URL with its password.
+        raise self._failed(operation, type(error).__name__, began) from None
 
     def _write_named(
         self, digest: str, operation: str, call: Callable[[], None], size: int
@@ -220,7 +261,7 @@ class Resilient(Decorator):
             call()
             return True
 
-        if self._run(operation, done, False, size / SLOWEST):
+        if self.run(operation, done, False, size / SLOWEST):
             return True
         self._drop()
         return False
@@ -228,41 +269,6 @@ class Resilient(Decorator):
     def _drop(self) -> None:
         with self._lock:
             self._dropped += 1
-
-    def _run(self, operation: str, call: Callable[[], T], absent: T, extra: float = 0.0) -> T:
-        """What the call returns; ``absent`` if the storage is given up. ``extra`` seconds are
-        granted while it answers probes. Raises StorageError."""
-        self._check_process()
-        with self._lock:
-            left = self._breaker.left
-            probe = self._breaker.wants_probe(self._clock())
-        if probe:
-            self._probe()
-        if left <= 0.0:
-            return absent
-        limit, began = min(self._timeout, left), self._clock()
-        future = self._bulkhead.submit(call, limit)
-        if future is not None:
-            with self._lock:
-                self._pending.add(future)
-            try:
-                self._await(future, limit, extra)
-            finally:
-                with self._lock:
-                    self._pending.discard(future)
-        if future is None or not future.done():
-            raise self._failed(operation, "timed out", self._clock() - began)
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if isinstance(error, _GivenUpError):
-            return absent
-        lost = self._clock() - began
-        if isinstance(error, StorageError):
-            self._failed(operation, error.reason, lost)
-            raise error
-        # Only its type: the text of a vendor's error may hold a URL with its password.
-        raise self._failed(operation, type(error).__name__, lost) from None
 
     def _await(self, future: Future[T], limit: float, extra: float) -> None:
         """Returns when the future is settled or no longer worth waiting for."""
@@ -284,10 +290,10 @@ class Resilient(Decorator):
     def _ask(self) -> object:
         return self._storage.has_results([_PROBE])
 
-    def _failed(self, operation: str, reason: str, lost: float) -> StorageError:
+    def _failed(self, operation: str, reason: str, began: float) -> StorageError:
         self._tally.count(reason)
         with self._lock:
-            opened = self._breaker.fail(self._clock(), lost)
+            opened = self._breaker.failed(began)
             pending = list(self._pending) if opened else []
         for future in pending:
             # It may have been settled in this very moment.
@@ -300,28 +306,10 @@ class Resilient(Decorator):
             )
         return StorageError(self.describe(), operation, reason)
 
-    def _probe(self) -> None:
-        """Asks, without waiting, whether a storage that was given up answers again."""
-        future = self._bulkhead.submit(self._ask, 0.0)
-        if future is not None:
-            future.add_done_callback(self._probed)
-
-    def _probed(self, future: Future[object]) -> None:
-        if future.exception() is None:
-            with self._lock:
-                self._breaker.close()
-
-    def _check_process(self) -> None:
-        """A forked child has neither the threads nor, perhaps, a free lock of its parent."""
-        if self._pid != os.getpid():
-            self._start()
-
-
-def _chunks(items: Collection[str]) -> list[list[str]]:
-    rest = iter(items)
-    return list(iter(lambda: list(islice(rest, CHUNK)), []))
-
 
 def _is_constant(chunk: Buffer) -> bool:
     view = memoryview(chunk)
     return isinstance(view.obj, bytes) or (view.readonly and isinstance(view.obj, mmap.mmap))
+
+
+__all__ = ["Bounded"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,48 +13,32 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.model.record import VARIANTS, Variant
+from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage
-from pytest_taskcache.storage.bulkhead import Unobserved
-from pytest_taskcache.storage.decorator import dropped_writes
 from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.readthrough import ReadThrough
-from pytest_taskcache.storage.tally import Tally
-from pytest_taskcache.storage.unsigned import is_inert
-from pytest_taskcache.storage.uploads import CAPACITY, Drained, Uploads
+from pytest_taskcache.storage.remote.forwarding import Tally, dropped_writes
+from pytest_taskcache.storage.remote.namespaced import newest
+from pytest_taskcache.storage.remote.signed import is_inert
+from pytest_taskcache.storage.remote.threads import Unobserved
+from pytest_taskcache.storage.remote.write_behind import CAPACITY, Drained, WriteBehind
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """What a tier is used for."""
-
-    read: bool = True
-    write: bool = True
-
-    @classmethod
-    def parse(cls, text: str) -> Mode:
-        """The mode that ``r``, ``w`` or ``rw`` stands for. Raises ConfigurationError."""
-        letters = text.strip().lower()
-        if not letters or set(letters) - {"r", "w"} or len(set(letters)) != len(letters):
-            raise ConfigurationError("storage tier", f"unknown mode {text!r}", "use r, w or rw")
-        return cls("r" in letters, "w" in letters)
+UNWRITABLE = "no tier is writable"
+"""Counted for each write where all tiers are read-only."""
+_KEPT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One storage and how it is used. ``background``: written to by a thread of its own, except
-    where it is the first writable one."""
+    """One storage and how it is used; without ``write`` it is never written to, in no way.
+    ``background``: written to by a thread of its own, except where it is the first writable
+    one."""
 
     storage: Storage
     read: bool = True
     write: bool = True
     background: bool = False
-
-
-UNWRITABLE = "no tier is writable"
-"""Counted for each write where all tiers are read-only."""
 
 
 class Tiered:
@@ -89,10 +74,10 @@ class Tiered:
         self._tally = Tally(on_fault)
         writable = [tier for tier in tiers if tier.write]
         self._first = writable[0].storage if writable else None
-        self._behind: list[tuple[Tier, Uploads]] = []
+        self._behind: list[tuple[Tier, WriteBehind]] = []
         if self._first is not None:
             self._behind = [
-                (tier, Uploads(self._first, tier.storage, capacity, unobserved))
+                (tier, WriteBehind(self._first, tier.storage, capacity, unobserved))
                 for tier in writable[1:]
             ]
         self._through = self._plan()
@@ -101,7 +86,7 @@ class Tiered:
         self._doubts = any(not storage.trusted for storage in self._readable)
         self._lock = threading.Lock()
 
-    def _plan(self) -> tuple[ReadThrough, ...]:
+    def _plan(self) -> tuple[_ReadThrough, ...]:
         """For each readable tier, what fills the writable ones before it."""
         plans = []
         for source in (tier for tier in self._tiers if tier.read):
@@ -114,7 +99,7 @@ class Tiered:
             targets = [tier.storage for tier in before if id(tier) not in later]
             uploads = [later[id(tier)] for tier in before if id(tier) in later]
             # Uploads re-read from the first tier, which then has to be among the filled.
-            plans.append(ReadThrough(targets, uploads if targets else (), self._tally))
+            plans.append(_ReadThrough(targets, uploads if targets else (), self._tally))
         return tuple(plans)
 
     # -------------------------------------------------------------------------- facts
@@ -136,7 +121,9 @@ class Tiered:
 
     def describe(self) -> str:
         """The tiers, nearest first."""
-        return ", then ".join(tier.storage.describe() for tier in self._tiers)
+        return ", then ".join(
+            tier.storage.describe() + ("" if tier.write else " (read-only)") for tier in self._tiers
+        )
 
     # ------------------------------------------------------------------------- records
 
@@ -153,10 +140,10 @@ class Tiered:
             kept = {key: self._accepted(storage, variants) for key, variants in here.items()}
             self._through[place].add_records([v for variants in kept.values() for v in variants])
             for key, variants in kept.items():
-                found[key] = _merged(found.get(key, ()), variants)
+                found[key] = newest((*found[key], *variants)) if key in found else variants
             wanted = [key for key in wanted if not self._suffices(found.get(key, ()))]
         found = {key: variants for key, variants in found.items() if variants}
-        self._settle(errors, bool(found))
+        self._conclude(errors, bool(found))
         return found
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
@@ -172,8 +159,23 @@ class Tiered:
             for identity, variant in here.items():
                 if self._accepted(storage, (variant,)):
                     found[identity] = variant
-        self._settle(errors, bool(found))
+        self._conclude(errors, bool(found))
         return found
+
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan, over all tiers, each variant once. A tier that fails half-way is
+        counted; StorageError is raised only where no tier gave anything."""
+        seen: set[str] = set()
+        errors: list[StorageError] = []
+        for storage in self._readable:
+            scanned = iter(storage.scan())
+            end: tuple[Variant, ...] = ()
+            while here := self._ask(partial(_next, scanned), end, errors):
+                for variant in self._accepted(storage, here):
+                    if variant.id not in seen:
+                        seen.add(variant.id)
+                        yield variant
+        self._conclude(errors, bool(seen))
 
     def write_records(self, variants: Sequence[Variant]) -> None:
         """As KeyStorage.write_records, to the first writable tier; the others follow."""
@@ -198,7 +200,7 @@ class Tiered:
         for tier in self._tiers:
             if tier.write:
                 self._ask(partial(tier.storage.remove_records, ids), None, errors)
-        self._settle(errors, False)
+        self._conclude(errors, False)
 
     # ------------------------------------------------------------------------- results
 
@@ -226,9 +228,9 @@ class Tiered:
             data = self._ask(partial(storage.read_result, digest, size), None, errors)
             if data is not None:
                 self._found(place, digest, data)
-                self._settle(errors, True)
+                self._conclude(errors, True)
                 return data
-        self._settle(errors, False)
+        self._conclude(errors, False)
         return None
 
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
@@ -240,9 +242,9 @@ class Tiered:
             copy = partial(storage.copy_file, digest, destination, readonly)
             if self._ask(copy, False, errors):
                 self._found(place, digest, destination)
-                self._settle(errors, True)
+                self._conclude(errors, True)
                 return True
-        self._settle(errors, False)
+        self._conclude(errors, False)
         return False
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
@@ -254,7 +256,7 @@ class Tiered:
             wanted = [digest for digest in digests if digest not in found]
             if wanted and storage.trusted == self.trusted:
                 found |= self._ask(partial(storage.has_results, wanted), nothing, errors)
-        self._settle(errors, bool(found))
+        self._conclude(errors, bool(found))
         return frozenset(found)
 
     # ------------------------------------------------------------------------- the end
@@ -324,7 +326,7 @@ class Tiered:
             errors.append(error)
             return absent
 
-    def _settle(self, errors: list[StorageError], found: bool) -> None:
+    def _conclude(self, errors: list[StorageError], found: bool) -> None:
         """Raises the first error if nothing made up for it; else only counts them."""
         if errors and not found:
             raise errors[0]
@@ -336,10 +338,103 @@ class Tiered:
         self._tally.warn(f"{storage}: {reason}; the run goes on with the other tiers")
 
 
-def _merged(nearer: tuple[Variant, ...], further: tuple[Variant, ...]) -> tuple[Variant, ...]:
-    """Both, each id once, newest first, as many as a record may have."""
-    if not nearer:
-        return further
-    by_id = {variant.id: variant for variant in (*further, *nearer)}
-    newest = sorted(by_id.values(), key=lambda v: (v.created, v.id), reverse=True)
-    return tuple(newest[:VARIANTS])
+class _ReadThrough:
+    """Fills storages with the records that were read behind them, each once all of its results
+    are there. Results are not fetched for that: they come when someone reads them.
+
+    Those of ``targets`` are written to at once; what they hold goes on to ``uploads``. One that
+    cannot be filled breaks no read; ``tally`` counts it.
+    """
+
+    def __init__(
+        self, targets: Sequence[Storage], uploads: Sequence[WriteBehind], tally: Tally
+    ) -> None:
+        self._targets = tuple(targets)
+        self._uploads = tuple(uploads)
+        self._tally = tally
+        self._lock = threading.Lock()
+        self._missing: OrderedDict[str, tuple[Variant, set[str]]] = OrderedDict()
+        self._waiting: dict[str, set[str]] = {}
+
+    def add_records(self, variants: Sequence[Variant]) -> None:
+        """Takes note of records; those that need no further result are filled in at once."""
+        ready = []
+        with self._lock:
+            for variant in variants:
+                missing = {digest for digest, _ in results_of(variant)}
+                if not missing:
+                    ready.append(variant)
+                    continue
+                self._missing[variant.id] = (variant, missing)
+                for digest in missing:
+                    self._waiting.setdefault(digest, set()).add(variant.id)
+            while len(self._missing) > _KEPT:
+                self._forget(next(iter(self._missing)))
+        self._write(ready)
+
+    def wants(self, digest: str) -> bool:
+        """Whether a record waits for this result."""
+        return digest in self._waiting
+
+    def add_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
+        """Fills in a result, bytes or a file, and then the records that waited only for it.
+        ``holder`` has it already."""
+        others = [target for target in self._targets if target is not holder]
+        filled = [self._fill(target, digest, content) for target in others]
+        if not all(filled):
+            return
+        ready = []
+        with self._lock:
+            for id_ in self._waiting.pop(digest, ()):
+                variant, missing = self._missing[id_]
+                missing.discard(digest)
+                if not missing:
+                    del self._missing[id_]
+                    ready.append(variant)
+        self._write(ready)
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Does not fill in records that have been removed."""
+        with self._lock:
+            for id_ in ids:
+                self._forget(id_)
+
+    def _forget(self, id_: str) -> None:
+        if id_ not in self._missing:
+            return
+        for digest in self._missing.pop(id_)[1]:
+            waiting = self._waiting[digest]
+            waiting.discard(id_)
+            if not waiting:
+                del self._waiting[digest]
+
+    def _fill(self, target: Storage, digest: str, content: memoryview | Path) -> bool:
+        try:
+            if isinstance(content, Path):
+                target.add_file(digest, content)
+            else:
+                target.write_result(digest, (content,))
+        except StorageError as error:
+            self._tally.count(f"fill: {error.reason}")
+            return False
+        return True
+
+    def _write(self, variants: Sequence[Variant]) -> None:
+        if not variants:
+            return
+        for target in self._targets:
+            try:
+                target.write_records(variants)
+            except StorageError as error:
+                self._tally.count(f"fill: {error.reason}")
+        for uploads in self._uploads:
+            uploads.offer(variants)
+
+
+def _next(scanned: Iterator[Variant]) -> tuple[Variant, ...]:
+    """The next one, alone; none at the end."""
+    variant = next(scanned, None)
+    return () if variant is None else (variant,)
+
+
+__all__ = ["UNWRITABLE", "Tier", "Tiered"]

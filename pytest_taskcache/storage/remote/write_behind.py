@@ -9,21 +9,23 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.bulkhead import Unobserved
-from pytest_taskcache.storage.decorator import dropped_writes, is_given_up
 from pytest_taskcache.storage.pointers import results_of
+from pytest_taskcache.storage.remote.forwarding import dropped_writes, is_given_up
+from pytest_taskcache.storage.remote.threads import Unobserved
 
 CAPACITY = 20_000
 """Records that may wait; they are small, as their results are read again when it is their turn."""
-
 _BATCH = 200
 _THREADS = 4
 _NAMED = 20
 _TICK = 0.5
+_GIVEN_UP = "the storage was given up"
+_Job: TypeAlias = tuple[Variant, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Drained:
         )
 
 
-class Uploads:
+class WriteBehind:
     """Copies what was written to ``source`` on to ``target``: first the results, re-read from the
     source, then the records, all of one ``offer`` together. Whoever is killed in between leaves
     results that no record names, never a record without its result.
@@ -72,15 +74,12 @@ class Uploads:
     def _start(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._jobs: deque[tuple[Variant, ...]] = deque()
-        self._under_way: dict[int, tuple[Variant, ...]] = {}
+        self._jobs: deque[_Job] = deque()
+        self._under_way: dict[int, _Job] = {}
         self._waiting = 0
         self._threads = 0
         self._stopped = False
-        self._uploaded = 0
-        self._failed = 0
-        self._unsent: list[str] = []
-        self._reasons: dict[str, None] = {}
+        self._done = Drained()
 
     def offer(self, variants: Sequence[Variant]) -> bool:
         """Queues records to appear together; False, and they count as failed, if there is no
@@ -127,9 +126,8 @@ class Uploads:
                 left = deadline - time.monotonic()
                 if self._waiting and left > 0:
                     self._changed.wait(min(left, _TICK))
-                done, waiting = self._uploaded + self._failed, self._waiting
-                ended = not waiting or time.monotonic() >= deadline
-                if ended:
+                done, waiting = self._done.uploaded + self._done.failed, self._waiting
+                if not waiting or time.monotonic() >= deadline:
                     return self._end()
             if on_progress is not None:
                 on_progress(done, done + waiting)
@@ -165,12 +163,12 @@ class Uploads:
                         continue  # told as left over by drain
                     self._waiting -= len(job)
                     if reason is None:
-                        self._uploaded += len(job)
+                        self._done += Drained(uploaded=len(job))
                     else:
                         self._fail(job, reason)
                 self._changed.notify_all()
 
-    def _take(self) -> list[tuple[Variant, ...]]:
+    def _take(self) -> list[_Job]:
         batch, size = [], 0
         # A share of what waits, so that one thread does not take all of a few long uploads.
         share = max(1, min(_BATCH, self._waiting // _THREADS))
@@ -180,15 +178,16 @@ class Uploads:
         self._under_way |= {id(job): job for job in batch}
         return batch
 
-    def _upload(self, batch: list[tuple[Variant, ...]]) -> list[str | None]:
+    def _upload(self, batch: list[_Job]) -> list[str | None]:
         """Why each job could not be uploaded; None for those that were."""
         if is_given_up(self._target):
             # Nothing is re-read and digested in vain at the end of a run.
-            return ["the storage was given up"] * len(batch)
+            return [_GIVEN_UP] * len(batch)
         failures: list[str | None] = [None] * len(batch)
         dropped = dropped_writes(self._target)
         try:
-            present = set(self._target.has_results(set(_digests(batch))))
+            digests = {digest for job in batch for v in job for digest, _ in results_of(v)}
+            present = set(self._target.has_results(digests))
             for place, job in enumerate(batch):
                 failures[place] = self._upload_results(job, present)
             whole = [job for job, failure in zip(batch, failures, strict=True) if failure is None]
@@ -201,10 +200,10 @@ class Uploads:
             # counted, the thread goes on with the next.
             return [failure or type(error).__name__ for failure in failures]
         if dropped_writes(self._target) != dropped:
-            return [failure or "the storage was given up" for failure in failures]
+            return [failure or _GIVEN_UP for failure in failures]
         return failures
 
-    def _upload_results(self, job: tuple[Variant, ...], present: set[str]) -> str | None:
+    def _upload_results(self, job: _Job, present: set[str]) -> str | None:
         for variant in job:
             for digest, size in results_of(variant):
                 if digest in present:
@@ -221,27 +220,16 @@ class Uploads:
 
     # -------------------------------------------------------------------------- counts
 
-    def _fail(self, job: tuple[Variant, ...], reason: str) -> None:
-        self._failed += len(job)
-        self._name(job)
-        self._reasons[reason] = None
-
-    def _name(self, job: Iterable[Variant]) -> None:
-        for variant in job:
-            if len(self._unsent) < _NAMED:
-                self._unsent.append(str(variant.identity))
+    def _fail(self, job: _Job, reason: str) -> None:
+        self._done += Drained(failed=len(job), unsent=_names([job]), reasons=(reason,))
 
     def _end(self) -> Drained:
-        left = self._waiting
-        for job in (*self._under_way.values(), *self._jobs):
-            self._name(job)
-        ended = Drained(
-            self._uploaded, self._failed, left, tuple(self._unsent), tuple(self._reasons)
-        )
+        over = [*self._under_way.values(), *self._jobs]
+        ended = self._done + Drained(left=self._waiting, unsent=_names(over))
         self._jobs.clear()
         self._under_way.clear()
         self._waiting = 0
-        self._uploaded, self._failed, self._unsent, self._reasons = 0, 0, [], {}
+        self._done = Drained()
         return ended
 
     def _check_process(self) -> None:
@@ -251,8 +239,8 @@ class Uploads:
             self._start()
 
 
-def _digests(batch: list[tuple[Variant, ...]]) -> Iterable[str]:
-    for job in batch:
-        for variant in job:
-            for digest, _ in results_of(variant):
-                yield digest
+def _names(jobs: Iterable[_Job]) -> tuple[str, ...]:
+    return tuple([str(variant.identity) for job in jobs for variant in job][:_NAMED])
+
+
+__all__ = ["CAPACITY", "Drained", "WriteBehind"]

@@ -21,13 +21,13 @@ from decorator_parts import (
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.storage.decorator import Decorator
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.memory import MemoryStorage
 from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.resilient import Resilient
-from pytest_taskcache.storage.tiered import Tier, Tiered
-from pytest_taskcache.storage.uploads import Uploads
+from pytest_taskcache.storage.remote.bounded import Bounded
+from pytest_taskcache.storage.remote.forwarding import Forwarding
+from pytest_taskcache.storage.remote.tiered import Tier, Tiered
+from pytest_taskcache.storage.remote.write_behind import WriteBehind
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_results_arrive_before_their_records(far: Gate) -> None:
 
     class Watched(Gate):
         def write_records(self, variants):  # type: ignore[no-untyped-def]
-            needed = [digest for v in variants for digest, _ in results_of(v.result)]
+            needed = [digest for v in variants for digest, _ in results_of(v)]
             missing.extend(set(needed) - MemoryStorage.has_results(self, needed))
             super().write_records(variants)
 
@@ -189,7 +189,7 @@ def test_uploads_to_a_remote_that_was_given_up_are_not_called_uploaded() -> None
     """A resilient storage drops writes without an error; the count must not believe it."""
     with remote_server() as server:
         port = server.port
-    remote = Resilient(SocketStorage(port), faults=1)
+    remote = Bounded(SocketStorage(port), faults=1)
     tiered = Tiered([Tier(MemoryStorage()), Tier(remote, background=True)])
     with pytest.raises(StorageError):
         remote.read_records(["a" * 32])
@@ -208,7 +208,7 @@ def test_a_remote_that_was_given_up_costs_no_more_work() -> None:
     """No result is read again and digested for nobody, at the end of a run or before."""
     with remote_server() as server:
         port = server.port
-    remote = Resilient(SocketStorage(port), faults=1)
+    remote = Bounded(SocketStorage(port), faults=1)
     with pytest.raises(StorageError):
         remote.read_records(["a" * 32])
     near = Gate()
@@ -222,7 +222,7 @@ def test_a_remote_that_was_given_up_costs_no_more_work() -> None:
 def test_a_write_that_is_dropped_on_the_way_is_not_called_uploaded() -> None:
     """The remote was given up between a result and its record."""
 
-    class Forgetful(Decorator):
+    class Forgetful(Forwarding):
         lost = 0
 
         @property
@@ -242,7 +242,7 @@ def test_a_write_that_is_dropped_on_the_way_is_not_called_uploaded() -> None:
 
 def test_what_was_removed_while_it_waited_is_not_sent(far: Gate) -> None:
     """Else it would come back from the remote in the next run."""
-    uploads = Uploads(MemoryStorage(), far)
+    uploads = WriteBehind(MemoryStorage(), far)
     far.open.clear()
     variants = [make_variant(number, inline=True) for number in range(40)]
     begun, waiting = variants[:4], variants[4:]
@@ -267,7 +267,7 @@ WRITER = """
     from decorator_parts import make_variant, store
     from pytest_taskcache.storage.local import LocalStorage
     from pytest_taskcache.storage.memory import MemoryStorage
-    from pytest_taskcache.storage.tiered import Tier, Tiered
+    from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
     remote = LocalStorage(Path(sys.argv[1]))
     tiered = Tiered([Tier(MemoryStorage()), Tier(remote, background=True)])

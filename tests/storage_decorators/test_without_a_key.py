@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from decorator_parts import KEY, digest_of, make_variant, store
+from decorator_parts import digest_of, make_variant, store
 
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.signed import Signed
-from pytest_taskcache.storage.unsigned import Unsigned, guarded
+from pytest_taskcache.storage.remote.signed import Signed
 
 EXECUTING = [
     "pickle/cpython-3.12",
@@ -34,7 +33,9 @@ def test_what_may_execute_code_is_not_returned(serializer: str, trust_remote: bo
     variant = make_variant(1, payload=b"value", serializer=serializer)
     store(inner, variant, b"value")
     warnings: list[str] = []
-    storage = Unsigned(inner, trust_remote=trust_remote, on_fault=warnings.append)
+    storage = Signed(
+        inner, (), namespace="main", trust_remote=trust_remote, on_fault=warnings.append
+    )
 
     assert storage.read_records([variant.key]) == {}
     assert storage.recent([str(variant.identity)]) == {}
@@ -51,21 +52,13 @@ def test_plain_data_needs_trust_remote(serializer: str, tmp_path: Path) -> None:
     variant = make_variant(1, payload=b"[1]", serializer=serializer, blobs=[b"blob"])
     store(inner, variant, b"[1]", [b"blob"])
 
-    careful = Unsigned(inner)
+    careful = Signed(inner, (), namespace="main")
     assert careful.read_records([variant.key]) == {}
     assert careful.read_result(variant.result.digest, 3) is None
     assert not careful.copy_file(digest_of(b"blob"), tmp_path / "blob")
 
-    trusting = Unsigned(inner, trust_remote=True)
+    trusting = Signed(inner, (), namespace="main", trust_remote=True)
     assert trusting.read_records([variant.key]) == {variant.key: (variant,)}
     assert bytes(trusting.read_result(variant.result.digest, 3) or b"") == b"[1]"
     assert trusting.copy_file(digest_of(b"blob"), tmp_path / "blob")
     assert not trusting.trusted
-
-
-def test_guarded_signs_where_there_is_a_key() -> None:
-    """The one place that chooses."""
-    inner = MemoryStorage()
-
-    assert isinstance(guarded(inner, (KEY,), namespace="main"), Signed)
-    assert isinstance(guarded(inner, (), namespace="main"), Unsigned)

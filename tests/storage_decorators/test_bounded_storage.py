@@ -21,12 +21,11 @@ from decorator_parts import (
 )
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.storage import resilient
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.namespaced import Namespaced
-from pytest_taskcache.storage.resilient import Resilient
-from pytest_taskcache.storage.signed import Signed
-from pytest_taskcache.storage.tiered import Tier, Tiered
+from pytest_taskcache.storage.remote.bounded import SLOWEST, Bounded
+from pytest_taskcache.storage.remote.namespaced import Namespaced
+from pytest_taskcache.storage.remote.signed import Signed
+from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
 SHORT = 0.1
 """A time limit that a test can wait for; never compared with a measured time."""
@@ -45,7 +44,7 @@ def gate() -> Iterator[Gate]:
     gate.open.set()
 
 
-def every_operation(storage: Resilient, scratch: Path) -> list[object]:
+def every_operation(storage: Bounded, scratch: Path) -> list[object]:
     file = scratch / "file"
     file.write_bytes(b"file")
     variant = make_variant(7)
@@ -67,7 +66,7 @@ ABSENT: list[object] = [{}, {}, None, False, frozenset(), None, None, None, None
 
 def test_a_healthy_remote_is_used_as_it_is(remote: Remote) -> None:
     """Everything arrives and comes back; nothing is counted."""
-    storage = Resilient(SocketStorage(remote.port))
+    storage = Bounded(SocketStorage(remote.port))
     variant = make_variant(1, payload=b"value")
 
     store(storage, variant, b"value")
@@ -86,7 +85,7 @@ def test_a_black_hole_costs_one_limit_and_is_then_left_alone(
     for every operation, without another connection, and one warning."""
     remote.black = True
     warnings: list[str] = []
-    storage = Resilient(SocketStorage(remote.port), timeout=SHORT, on_fault=warnings.append)
+    storage = Bounded(SocketStorage(remote.port), timeout=SHORT, on_fault=warnings.append)
 
     with pytest.raises(StorageError, match="timed out"):
         storage.read_records(["a" * 32])
@@ -111,7 +110,7 @@ def test_failures_may_not_cost_more_than_the_limit_together(gate: Gate) -> None:
         return StorageError("gate://", operation, "connection reset")
 
     gate.error = slow_failure
-    storage = Resilient(gate, timeout=2.0, faults=3, clock=lambda: now[0])
+    storage = Bounded(gate, timeout=2.0, faults=3, clock=lambda: now[0])
 
     for _ in range(2):
         assert not storage.given_up
@@ -126,7 +125,7 @@ def test_a_dead_remote_fails_three_times_and_is_then_left_alone(tmp_path: Path) 
     with remote_server() as server:
         port = server.port
     warnings: list[str] = []
-    storage = Resilient(SocketStorage(port), on_fault=warnings.append)
+    storage = Bounded(SocketStorage(port), on_fault=warnings.append)
 
     for _ in range(3):
         assert not storage.given_up
@@ -144,7 +143,7 @@ def test_a_flapping_remote_is_given_up_after_three_failures(remote: Remote) -> N
     variant = make_variant(1)
     remote.content.write_records([variant])
     warnings: list[str] = []
-    storage = Resilient(SocketStorage(remote.port), on_fault=warnings.append)
+    storage = Bounded(SocketStorage(remote.port), on_fault=warnings.append)
 
     for _ in range(3):
         remote.resets = False
@@ -164,7 +163,7 @@ def test_a_slow_remote_is_waited_for_within_the_limit(remote: Remote) -> None:
     variant = make_variant(1)
     remote.content.write_records([variant])
     remote.delay = 0.05
-    storage = Resilient(SocketStorage(remote.port), timeout=20.0)
+    storage = Bounded(SocketStorage(remote.port), timeout=20.0)
 
     assert storage.read_records([variant.key]) == {variant.key: (variant,)}
     assert storage.faults == {}
@@ -186,9 +185,9 @@ def test_a_transfer_may_outlast_the_limit_while_the_remote_answers(gate: Gate) -
                 release.set()
 
     gate.error = slow
-    storage = Resilient(gate, timeout=SHORT)
+    storage = Bounded(gate, timeout=SHORT)
 
-    found = storage.read_result(digest_of(data), 100 * resilient.SLOWEST)
+    found = storage.read_result(digest_of(data), 100 * SLOWEST)
 
     assert found is None  # not of the size that was asked for; what counts is the waiting
     assert len(asked) >= 3
@@ -198,7 +197,7 @@ def test_a_transfer_may_outlast_the_limit_while_the_remote_answers(gate: Gate) -
 def test_a_transfer_ends_when_the_remote_no_longer_answers(gate: Gate) -> None:
     """A large read is no licence to hang."""
     gate.open.clear()
-    storage = Resilient(gate, timeout=SHORT)
+    storage = Bounded(gate, timeout=SHORT)
 
     with pytest.raises(StorageError, match="timed out"):
         storage.read_result("d" * 32, 10**12)
@@ -217,7 +216,7 @@ def test_an_adapter_that_panics_is_a_failure_without_its_text(gate: Gate) -> Non
 
     gate.error = lambda operation: PanicException("https://user:hunter2@host")
     warnings: list[str] = []
-    storage = Resilient(gate, faults=1, on_fault=warnings.append)
+    storage = Bounded(gate, faults=1, on_fault=warnings.append)
 
     with pytest.raises(StorageError, match="PanicException") as caught:
         storage.read_records(["a" * 32])
@@ -228,7 +227,7 @@ def test_an_adapter_that_panics_is_a_failure_without_its_text(gate: Gate) -> Non
 
 def test_what_waits_is_released_when_the_remote_is_given_up(gate: Gate) -> None:
     """Other threads do not sit out their own limits after one has found the remote dead."""
-    storage = Resilient(gate, timeout=60.0, faults=1)
+    storage = Bounded(gate, timeout=60.0, faults=1)
     gate.open.clear()
     waiting = threading.Event()
 
@@ -250,7 +249,7 @@ def test_what_waits_is_released_when_the_remote_is_given_up(gate: Gate) -> None:
 def test_abandoned_threads_are_daemons_and_bounded(gate: Gate) -> None:
     """A hundred operations into a black hole leave a handful of threads that stop no exit."""
     gate.open.clear()
-    storage = Resilient(gate, timeout=0.01 * 100, faults=10_000)
+    storage = Bounded(gate, timeout=0.01 * 100, faults=10_000)
     before = set(threading.enumerate())
 
     with ThreadPoolExecutor(30) as pool:
@@ -266,7 +265,7 @@ def test_abandoned_threads_are_daemons_and_bounded(gate: Gate) -> None:
 def test_a_result_that_could_not_be_written_gets_no_record(gate: Gate) -> None:
     """Records never without their results, even if the remote recovers in between."""
     variant = make_variant(1, payload=b"value")
-    storage = Resilient(gate)
+    storage = Bounded(gate)
     gate.error = failing()
     with pytest.raises(StorageError):
         storage.write_result(variant.result.digest, [b"value"])
@@ -285,7 +284,7 @@ def test_memory_that_changes_after_giving_up_is_not_what_arrives(gate: Gate) -> 
     value = bytearray(b"before")
     digest = digest_of(value)
     gate.open.clear()
-    storage = Resilient(gate, timeout=SHORT)
+    storage = Bounded(gate, timeout=SHORT)
     with pytest.raises(StorageError):
         storage.write_result(digest, [memoryview(value)])
 
@@ -306,7 +305,7 @@ def test_a_copy_that_comes_too_late_leaves_no_file(gate: Gate, tmp_path: Path) -
     gate.write_result(digest_of(b"blob"), [b"blob"])
     destination = tmp_path / "tree" / "blob"
     destination.parent.mkdir()
-    storage = Resilient(gate, timeout=SHORT)
+    storage = Bounded(gate, timeout=SHORT)
     gate.open.clear()
     with pytest.raises(StorageError, match="timed out"):
         storage.copy_file(digest_of(b"blob"), destination)
@@ -324,7 +323,7 @@ def test_a_copy_that_comes_too_late_leaves_no_file(gate: Gate, tmp_path: Path) -
 def test_a_copy_in_time_is_the_file(gate: Gate, tmp_path: Path) -> None:
     """And nothing else is beside it."""
     gate.write_result(digest_of(b"blob"), [b"blob"])
-    storage = Resilient(gate)
+    storage = Bounded(gate)
 
     assert storage.copy_file(digest_of(b"blob"), tmp_path / "blob")
     assert not storage.copy_file(digest_of(b"none"), tmp_path / "none")
@@ -338,44 +337,21 @@ def test_many_keys_are_asked_for_in_several_requests(gate: Gate) -> None:
     variants = [make_variant(number, inline=True) for number in range(1201)]
     gate.write_records(variants)
 
-    found = Resilient(gate, timeout=60.0).read_records([v.key for v in variants])
+    found = Bounded(gate, timeout=60.0).read_records([v.key for v in variants])
 
     assert found == {v.key: (v,) for v in variants}
     assert [len(keys) for keys in gate.asked] == [500, 500, 201]
-
-
-def test_a_probe_brings_a_recovered_remote_back(gate: Gate) -> None:
-    """With retry_after the remote is asked again in the background, and used if it answers."""
-    now = [0.0]
-    variant = make_variant(1)
-    gate.write_records([variant])
-    storage = Resilient(gate, faults=1, retry_after=60.0, clock=lambda: now[0])
-    gate.error = failing()
-    with pytest.raises(StorageError):
-        storage.read_records([variant.key])
-    gate.error = lambda operation: None
-
-    now[0] = 30.0
-    assert storage.read_records([variant.key]) == {}
-    now[0] = 61.0
-    storage.read_records([variant.key])
-    for _ in range(400):
-        if not storage.given_up:
-            break
-        threading.Event().wait(0.01)
-
-    assert storage.read_records([variant.key]) == {variant.key: (variant,)}
 
 
 def test_closing_does_not_wait_for_a_remote_that_was_given_up(gate: Gate) -> None:
     """The end of a run is part of the run."""
     closed = threading.Event()
     gate.close = closed.wait  # type: ignore[method-assign]
-    storage = Resilient(gate, timeout=SHORT)
+    storage = Bounded(gate, timeout=SHORT)
     storage.close()  # blocks in the adapter, not here
 
     gate.error = failing()
-    broken = Resilient(gate, faults=1)
+    broken = Bounded(gate, faults=1)
     with pytest.raises(StorageError):
         broken.read_records(["a" * 32])
     broken.close()
@@ -394,7 +370,7 @@ def test_operations_run_unobserved(gate: Gate) -> None:
         muted.now = False
 
     gate.error = lambda operation: inside.append(operation) if muted.now else None  # type: ignore[func-returns-value]
-    storage = Resilient(gate, unobserved=unobserved)
+    storage = Bounded(gate, unobserved=unobserved)
     tiered = Tiered([Tier(MemoryStorage()), Tier(gate, background=True)], unobserved=unobserved)
 
     storage.read_records(["a" * 32])
@@ -409,7 +385,7 @@ def test_a_run_with_a_black_hole_behind_it_is_a_run_without_a_remote(remote: Rem
     failed, one warning, and every upload is counted as failed at the end."""
     remote.black = True
     warnings: list[str] = []
-    far = Resilient(SocketStorage(remote.port), timeout=SHORT, on_fault=warnings.append)
+    far = Bounded(SocketStorage(remote.port), timeout=SHORT, on_fault=warnings.append)
     signed = Signed(far, [KEY], namespace="project", on_fault=warnings.append)
     tiered = Tiered(
         [Tier(MemoryStorage()), Tier(Namespaced(signed, "main"), background=True)],
@@ -439,7 +415,7 @@ def test_a_run_with_a_black_hole_behind_it_is_a_run_without_a_remote(remote: Rem
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_can_use_it() -> None:
     """A child has none of its parent's threads; it neither hangs nor fails for that."""
-    storage = Resilient(MemoryStorage(), timeout=20.0)
+    storage = Bounded(MemoryStorage(), timeout=20.0)
     assert storage.has_results(["a" * 32]) == frozenset()
     pid = os.fork()
     if pid == 0:
