@@ -334,7 +334,7 @@ def test_a_vanished_file_is_a_storage_error(bucket: Bucket, tmp_path: Path) -> N
         signed(bucket).add_file("a" * 32, tmp_path / "gone")
 
 
-def test_parts_of_a_trace_are_covered(bucket: Bucket) -> None:
+def test_parts_of_a_trace_are_covered() -> None:
     """What a trace shares with others is named by SHA-256 too, and returned only so."""
     inner = storage_by_url(f"memory://{uuid.uuid4().hex}")
     variant = make_variant(1, payload=PAYLOAD, inline=True)
