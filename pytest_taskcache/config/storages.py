@@ -15,7 +15,7 @@ from pytest_taskcache.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from pytest_taskcache.config.tiered_storages import Terms, TieredStorages
-    from pytest_taskcache.storage.remote.pruning import Pruned
+    from pytest_taskcache.storage.remote.pruning import Removed
     from pytest_taskcache.storage.remote.write_behind import Drained
 
 
@@ -80,7 +80,7 @@ class StorageFactory:
         older_than: float | None = None,
         max_size: int | None = None,
         unused: float | None = None,
-    ) -> list[tuple[str, Pruned]]:
+    ) -> list[tuple[str, Removed]]:
         """Prunes the remote storages that the settings name and that may be written, now and
         however long it takes; what went from each.
 
@@ -91,10 +91,10 @@ class StorageFactory:
         self.route("", "")
         if self._tiered is None:
             return []
-        from pytest_taskcache.storage.remote.pruning import Limits
+        from pytest_taskcache.storage.remote.pruning import Retention
 
-        limits = Limits(older_than, max_size, unused)
-        return self._tiered.prune(None if limits == Limits() else limits)
+        retention = Retention(older_than, max_size, unused)
+        return self._tiered.prune(None if retention == Retention() else retention)
 
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that

@@ -18,7 +18,7 @@ from pytest_taskcache.storage.remote.bounded import Bounded
 from pytest_taskcache.storage.remote.forwarding import Forwarding
 from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
 from pytest_taskcache.storage.remote.namespaced import Namespaced
-from pytest_taskcache.storage.remote.pruning import Limits, Pruned, prune, prune_if_due
+from pytest_taskcache.storage.remote.pruning import Removed, Retention, prune, prune_if_due
 from pytest_taskcache.storage.remote.signed import Signed, signing_keys
 from pytest_taskcache.storage.remote.store import RemoteStore
 from pytest_taskcache.storage.remote.templates import expand
@@ -55,7 +55,7 @@ class _Shared:
     bounded: Bounded
     store: RemoteStore
     results: RemoteStore | None
-    limits: Limits
+    retention: Retention
 
 
 @dataclass
@@ -80,7 +80,7 @@ class TieredStorages:
                 text = f"{error}; the run goes on without it"
                 self.terms.on_fault("storage not available", text)
                 continue
-            tiers.append(Tier(storage, "r" in mode, "w" in mode, background=bool(tiers)))
+            tiers.append(Tier(storage, "r" in mode, "w" in mode))
         if not tiers:
             return self.directory(TierSpec("local"))
         told: list[str] = []
@@ -107,20 +107,23 @@ class TieredStorages:
         """Notes what the run had use for in the remote storages that it may write, and prunes
         those that nobody has pruned for a day. Faults are told, never raised."""
         for shared in self._shared:
-            due = partial(prune_if_due, shared.store, shared.limits, shared.results)
+            due = partial(prune_if_due, shared.store, shared.retention, shared.results)
             try:
                 if used:
                     shared.storage.mark_used(used)  # type: ignore[attr-defined]
                 if prune:
-                    shared.bounded.run("prune", due, Pruned(), PRUNE_SECONDS)
+                    shared.bounded.run("prune", due, Removed(), PRUNE_SECONDS)
             except StorageError as error:
                 self.terms.on_fault("not pruned", str(error))
 
-    def prune(self, limits: Limits | None) -> list[tuple[str, Pruned]]:
+    def prune(self, retention: Retention | None) -> list[tuple[str, Removed]]:
         """Prunes all remote storages that may be written, however long it takes: to these limits,
         or those of their URLs; what went from each. Raises StorageError."""
         return [
-            (shared.store.describe(), prune(shared.store, limits or shared.limits, shared.results))
+            (
+                shared.store.describe(),
+                prune(shared.store, retention or shared.retention, shared.results),
+            )
             for shared in self._shared
         ]
 
@@ -153,9 +156,9 @@ class TieredStorages:
         inner = records if records is results else Forwarding(records, results)
         storage = self._namespaced(inner)
         if write and store is not None and isinstance(records, Bounded):
-            limits = Limits.of(parse_location(self._expanded(key.spec, "storage", url=True)))
+            retention = Retention.of(parse_location(self._expanded(key.spec, "storage", url=True)))
             apart = None if place is store else place
-            self._shared.append(_Shared(storage, records, store, apart, limits))
+            self._shared.append(_Shared(storage, records, store, apart, retention))
         return storage
 
     def _bare(self, tier: TierSpec) -> tuple[Storage, RemoteStore | None]:

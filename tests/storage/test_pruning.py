@@ -18,7 +18,7 @@ from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.dependency import Blob, Trace
 from pytest_taskcache.model.record import VARIANTS, Variant
 from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
-from pytest_taskcache.storage.remote.pruning import Limits, Pruned, prune, prune_if_due
+from pytest_taskcache.storage.remote.pruning import Removed, Retention, prune, prune_if_due
 from pytest_taskcache.storage.remote.store import PART, RemoteStore
 from pytest_taskcache.testing.storages import a_variant, bytes_in, digest_of, fresh_key
 
@@ -104,7 +104,7 @@ def test_nothing_goes_without_a_reason(store: RemoteStore) -> None:
     before = names(store)
     time_goes_by(store, 2 * DAY)
 
-    pruned = prune(store, Limits(unused=3 * DAY, older_than=3 * DAY, max_size=10**9))
+    pruned = prune(store, Retention(unused=3 * DAY, older_than=3 * DAY, max_size=10**9))
 
     assert (pruned.records, pruned.results, pruned.freed) == (0, 0, 0)
     assert pruned.left > 2 * PART
@@ -117,11 +117,11 @@ def test_results_without_a_record_go_after_a_while(store: RemoteStore) -> None:
     its record may be on its way."""
     data = os.urandom(PART + 5)
     store.write_result(digest_of(data), [data])
-    assert prune(store, Limits()) == Pruned()
+    assert prune(store, Retention()) == Removed()
     assert bytes_in(store, digest_of(data), len(data)) == data
     time_goes_by(store, 2 * HOUR)
 
-    pruned = prune(store, Limits())
+    pruned = prune(store, Retention())
 
     assert (pruned.records, pruned.results, pruned.freed) == (0, 1, len(data))
     assert names(store) == set()
@@ -134,7 +134,7 @@ def test_age(store: RemoteStore) -> None:
     time_goes_by(store, 2 * DAY)
     new = keep(store, b"shared")
 
-    pruned = prune(store, Limits(older_than=DAY))
+    pruned = prune(store, Retention(older_than=DAY))
 
     assert (pruned.records, pruned.results) == (2, 1)
     assert store.read_records([v.key for v in (old, shared, new)]) == {new.key: (new,)}
@@ -151,7 +151,7 @@ def test_size_takes_what_is_oldest_first(store: RemoteStore) -> None:
         time_goes_by(store, 2 * HOUR)
     twin = keep(store, bytes([4]) * 100_000)
 
-    pruned = prune(store, Limits(max_size=250_000))
+    pruned = prune(store, Retention(max_size=250_000))
 
     assert (pruned.records, pruned.results) == (3, 3)
     assert 200_000 < pruned.left <= 250_000
@@ -169,11 +169,11 @@ def test_what_was_used_stays(store: RemoteStore) -> None:
     store.mark_used([used.id, "of another store"])
     time_goes_by(store, 2 * DAY)
 
-    assert prune(store, Limits(unused=7 * DAY)).records == 1
+    assert prune(store, Retention(unused=7 * DAY)).records == 1
 
     assert store.read_records([used.key, unused.key]) == {used.key: (used,)}
     time_goes_by(store, 6 * DAY)
-    assert prune(store, Limits(unused=7 * DAY)).records == 1
+    assert prune(store, Retention(unused=7 * DAY)).records == 1
     assert names(store) == set()
     assert len(list(store.blobs.list("marks"))) == 1
 
@@ -186,7 +186,7 @@ def test_size_spares_what_was_used(store: RemoteStore) -> None:
     time_goes_by(store, DAY)
     store.mark_used([used.id])
 
-    prune(store, Limits(max_size=150_000))
+    prune(store, Retention(max_size=150_000))
 
     assert store.read_records([used.key, unused.key]) == {used.key: (used,)}
 
@@ -200,7 +200,7 @@ def test_what_nobody_is_offered_goes(store: RemoteStore) -> None:
     expired = a_variant(expires=1_700_000_000.0)
     store.write_records([expired])
 
-    assert prune(store, Limits()).records == 4
+    assert prune(store, Retention()).records == 4
 
     assert {v.id for v in store.scan()} == {v.id for v in newest}
 
@@ -209,12 +209,12 @@ def test_it_is_done_once_a_day(store: RemoteStore) -> None:
     """By whoever comes first; the others see that it was done."""
     keep(store, b"old")
     time_goes_by(store, 3 * DAY)
-    limits = Limits(older_than=DAY)
+    limits = Retention(older_than=DAY)
 
     assert prune_if_due(store, limits).records == 1
     keep(store, b"old")
     time_goes_by(store, 3 * DAY)
-    assert prune_if_due(store, limits) == Pruned()
+    assert prune_if_due(store, limits) == Removed()
 
     store.blobs.put("marks/pruned", b"1000000000.5")
     assert prune_if_due(store, limits).records == 1
@@ -233,7 +233,7 @@ def test_results_elsewhere(tmp_path: Path) -> None:
         time_goes_by(records, age)
         time_goes_by(results, age)
 
-    pruned = prune(records, Limits(older_than=DAY), results)
+    pruned = prune(records, Retention(older_than=DAY), results)
 
     assert (pruned.records, pruned.results) == (1, 1)
     left = [digest_of(data) for data in (b"theirs", b"new")]
@@ -248,10 +248,10 @@ def test_foreign_and_damaged_records(tmp_path: Path) -> None:
     folder = next(tmp_path.glob("x/records/*/*"))
     (folder / "torn.json").write_bytes(b"{")
     (folder / "README").write_text("hello")
-    assert prune(store, Limits()).records == 0
+    assert prune(store, Retention()).records == 0
     time_goes_by(store, 2 * HOUR)
 
-    assert prune(store, Limits()).records == 1
+    assert prune(store, Retention()).records == 1
 
     assert {path.name for path in folder.iterdir()} == {f"{variant.id}.json", "README"}
 
@@ -259,22 +259,22 @@ def test_foreign_and_damaged_records(tmp_path: Path) -> None:
 def test_dead_server_is_a_storage_error() -> None:
     """Pruning that fails is told like everything else."""
     with pytest.raises(StorageError, match="connection refused"):
-        prune_if_due(opened(f"redis://127.0.0.1:{free_port()}/0"), Limits())
+        prune_if_due(opened(f"redis://127.0.0.1:{free_port()}/0"), Retention())
 
 
 @pytest.mark.parametrize(
     ("options", "limits"),
     [
-        ("", Limits(unused=30 * DAY)),
-        ("?older_than=90d", Limits(older_than=90 * DAY)),
-        ("?unused=1w&max_size=20GB", Limits(unused=7 * DAY, max_size=20 * 10**9)),
-        ("?max_size=1.5mb&region=x", Limits(max_size=1_500_000)),
-        ("?max_size=1000", Limits(max_size=1000)),
+        ("", Retention(unused=30 * DAY)),
+        ("?older_than=90d", Retention(older_than=90 * DAY)),
+        ("?unused=1w&max_size=20GB", Retention(unused=7 * DAY, max_size=20 * 10**9)),
+        ("?max_size=1.5mb&region=x", Retention(max_size=1_500_000)),
+        ("?max_size=1000", Retention(max_size=1000)),
     ],
 )
-def test_limits_are_options_of_the_url(options: str, limits: Limits) -> None:
+def test_limits_are_options_of_the_url(options: str, limits: Retention) -> None:
     """Any URL may say them; where none does, what nobody had use for for a month goes."""
-    assert Limits.of(parse_location(f"s3://bucket/x{options}")) == limits
+    assert Retention.of(parse_location(f"s3://bucket/x{options}")) == limits
     storage_by_url(f"s3://bucket/x{options}")
 
 
@@ -282,4 +282,4 @@ def test_limits_are_options_of_the_url(options: str, limits: Limits) -> None:
 def test_impossible_limits_are_usage_errors(option: str) -> None:
     """Nothing is pruned by a guess."""
     with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
-        Limits.of(parse_location(f"s3://bucket/x?{option}"))
+        Retention.of(parse_location(f"s3://bucket/x?{option}"))

@@ -371,7 +371,7 @@ def test_operations_run_unobserved(gate: Gate) -> None:
 
     gate.error = lambda operation: inside.append(operation) if muted.now else None  # type: ignore[func-returns-value]
     storage = Bounded(gate, unobserved=unobserved)
-    tiered = Tiered([Tier(MemoryStorage()), Tier(gate, background=True)], unobserved=unobserved)
+    tiered = Tiered([Tier(MemoryStorage()), Tier(gate)], unobserved=unobserved)
 
     storage.read_records(["a" * 32])
     tiered.write_records([make_variant(1, inline=True)])
@@ -388,7 +388,7 @@ def test_a_run_with_a_black_hole_behind_it_is_a_run_without_a_remote(remote: Rem
     far = Bounded(SocketStorage(remote.port), timeout=SHORT, on_fault=warnings.append)
     signed = Signed(far, [KEY], namespace="project", on_fault=warnings.append)
     tiered = Tiered(
-        [Tier(MemoryStorage()), Tier(Namespaced(signed, "main"), background=True)],
+        [Tier(MemoryStorage()), Tier(Namespaced(signed, "main"))],
         on_fault=warnings.append,
     )
     failed = 0

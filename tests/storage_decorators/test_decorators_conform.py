@@ -119,5 +119,5 @@ class TestWholeStack(_Suite):
     def make_storage(self) -> MakeStorage:
         signed = Signed(Bounded(MemoryStorage(), timeout=60.0), [KEY], namespace="main")
         remote = Namespaced(signed, "pr~topic", ["pr~topic", "main"])
-        storage = Tiered([Tier(self.memory), Tier(remote, background=True)])
+        storage = Tiered([Tier(self.memory), Tier(remote)])
         return lambda: storage

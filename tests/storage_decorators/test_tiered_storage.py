@@ -116,6 +116,7 @@ def test_every_writable_tier_before_is_filled(near: Gate, far: Gate) -> None:
 
     tiered.read_records([variant.key])
     tiered.read_result(variant.result.digest, 5)
+    tiered.drain(20.0)
 
     for filled in (near, third):
         assert filled.read_records([variant.key]) == {variant.key: (variant,)}
@@ -185,7 +186,7 @@ def test_a_broken_near_tier_does_not_hide_the_far_one(near: Gate, far: Gate) -> 
 def test_writes_reach_the_near_tier_at_once_and_the_far_one_behind(near: Gate, far: Gate) -> None:
     """The run does not wait for the remote; results arrive there before their records."""
     far.open.clear()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     payloads = [b"value %d" % number for number in range(3)]
     variants = [make_variant(number, payload=payloads[number]) for number in range(3)]
 
@@ -203,28 +204,10 @@ def test_writes_reach_the_near_tier_at_once_and_the_far_one_behind(near: Gate, f
         assert far.has_results([variant.result.digest])
 
 
-def test_a_far_tier_that_is_not_in_the_background_is_written_with_the_record(
-    near: Gate, far: Gate
-) -> None:
-    """Result and record; a failure there is counted, as the commit itself stands."""
-    variant = make_variant(1, payload=b"value")
-    tiered = Tiered([Tier(near), Tier(far)])
-    tiered.write_result(variant.result.digest, [b"value"])
-    assert far.calls == []
-
-    tiered.write_records([variant])
-
-    assert far.calls == ["has_results", "write_result", "write_records"]
-    assert far.read_records([variant.key]) == {variant.key: (variant,)}
-    far.error = failing("connection reset")
-    tiered.write_records([replace(variant, id="9" * 20)])
-    assert tiered.faults == {"write records: connection reset": 1}
-
-
 def test_the_first_writable_tier_decides_whether_a_commit_succeeds(near: Gate, far: Gate) -> None:
     """If it fails, nothing is sent anywhere."""
     near.error = failing("disk full")
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
 
     with pytest.raises(StorageError, match="disk full"):
         tiered.write_records([make_variant(1, inline=True)])
@@ -235,7 +218,7 @@ def test_the_first_writable_tier_decides_whether_a_commit_succeeds(near: Gate, f
 
 def test_what_is_rolled_back_is_never_sent(near: Gate, far: Gate) -> None:
     """A result without a record stays here."""
-    tiered = Tiered([Tier(near), Tier(far, background=True), Tier(Gate())])
+    tiered = Tiered([Tier(near), Tier(far), Tier(Gate())])
     tiered.write_result(digest_of(b"staged"), [b"staged"])
 
     tiered.drain(20.0)
@@ -307,7 +290,7 @@ def failing_scan() -> Iterator[Variant]:
 def test_a_removed_record_does_not_come_back(near: Gate, far: Gate) -> None:
     """It is removed from every writable tier, and neither uploaded nor filled in afterwards."""
     far.open.clear()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     kept, removed = make_variant(1, inline=True), make_variant(2, inline=True)
     remote = make_variant(3, payload=b"value")
     MemoryStorage.write_result(far, remote.result.digest, [b"value"])
@@ -382,7 +365,7 @@ def test_tiers_that_are_all_untrusted_are_untrusted_together() -> None:
 def test_a_forked_child_uploads_nothing_of_its_parent(near: Gate, far: Gate) -> None:
     """What waits belongs to the parent, which uploads it once; the child does not hang."""
     far.open.clear()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     tiered.write_records([make_variant(1, inline=True)])
     pid = os.fork()
     if pid == 0:
@@ -399,7 +382,7 @@ def test_a_forked_child_uploads_nothing_of_its_parent(near: Gate, far: Gate) -> 
 
 def test_many_threads_write_and_read_at_once(near: Gate, far: Gate) -> None:
     """Nothing is lost or doubled."""
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     failures: list[BaseException] = []
 
     def work(first: int) -> None:

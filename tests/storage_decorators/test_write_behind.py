@@ -49,7 +49,7 @@ def test_results_arrive_before_their_records(far: Gate) -> None:
             super().write_records(variants)
 
     watched = Watched()
-    tiered = Tiered([Tier(near), Tier(watched, background=True)])
+    tiered = Tiered([Tier(near), Tier(watched)])
     for number in range(50):
         blob, payload = b"blob %d" % number, b"payload %d" % number
         variant = make_variant(number, payload=payload, blobs=[blob])
@@ -65,7 +65,7 @@ def test_results_arrive_before_their_records(far: Gate) -> None:
 def test_many_small_records_share_requests(far: Gate) -> None:
     """Ten thousand tests do not cost ten thousand uploads."""
     far.open.clear()
-    tiered = Tiered([Tier(MemoryStorage()), Tier(far, background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(far)])
     for number in range(1000):
         tiered.write_records([make_variant(number, inline=True)])
     far.open.set()
@@ -77,7 +77,7 @@ def test_many_small_records_share_requests(far: Gate) -> None:
 def test_what_is_written_together_appears_together(far: Gate) -> None:
     """A transaction is one write in the remote too, and fails there as a whole."""
     near = MemoryStorage()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     pair = [make_variant(1, payload=b"one"), make_variant(2, payload=b"two")]
     tiered.write_result(pair[0].result.digest, [b"one"])  # the second one's result is lost
     tiered.write_records(pair)
@@ -92,7 +92,7 @@ def test_what_is_written_together_appears_together(far: Gate) -> None:
 
 def test_a_result_the_remote_has_is_not_sent_again(far: Gate) -> None:
     """Equal values of different computations travel once."""
-    tiered = Tiered([Tier(MemoryStorage()), Tier(far, background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(far)])
     for number in (1, 2):
         store(tiered, make_variant(number, payload=b"same"), b"same")
         tiered.drain(20.0)
@@ -104,7 +104,7 @@ def test_a_result_the_remote_has_is_not_sent_again(far: Gate) -> None:
 def test_a_stuck_remote_bounds_the_end_of_the_session(far: Gate) -> None:
     """What could not be sent in time is counted and named, and not begun afterwards."""
     far.open.clear()
-    tiered = Tiered([Tier(MemoryStorage()), Tier(far, background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(far)])
     variants = [make_variant(number, inline=True) for number in range(30)]
     for variant in variants:
         tiered.write_records([variant])
@@ -123,7 +123,7 @@ def test_a_stuck_remote_bounds_the_end_of_the_session(far: Gate) -> None:
 
 def test_progress_is_told_while_waiting(far: Gate) -> None:
     """Someone looks at the terminal meanwhile; done never exceeds the total."""
-    tiered = Tiered([Tier(MemoryStorage()), Tier(far, background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(far)])
     far.error = lambda operation: time.sleep(0.01)  # type: ignore[func-returns-value]
     for number in range(20):
         store(tiered, make_variant(number, payload=b"v%d" % number), b"v%d" % number)
@@ -140,7 +140,7 @@ def test_progress_is_told_while_waiting(far: Gate) -> None:
 def test_a_full_queue_drops_and_counts_instead_of_blocking(far: Gate) -> None:
     """A remote slower than the tests does not slow them, nor fill the memory."""
     far.open.clear()
-    tiered = Tiered([Tier(MemoryStorage()), Tier(far, background=True)], capacity=5)
+    tiered = Tiered([Tier(MemoryStorage()), Tier(far)], capacity=5)
     for number in range(8):
         tiered.write_records([make_variant(number, inline=True)])
     far.open.set()
@@ -156,7 +156,7 @@ def test_payloads_do_not_wait_in_memory(far: Gate) -> None:
     """They are read again from the first tier when it is their turn."""
     far.open.clear()
     near = Gate()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     value = bytearray(b"value")
     variant = make_variant(1, payload=bytes(value))
     tiered.write_result(variant.result.digest, [value])
@@ -172,7 +172,7 @@ def test_payloads_do_not_wait_in_memory(far: Gate) -> None:
 @pytest.mark.parametrize("fault", [StorageError("gate://", "x", "reset"), ZeroDivisionError()])
 def test_a_failed_upload_is_counted_and_the_next_one_tried(far: Gate, fault: Exception) -> None:
     """Also where the adapter raises what it must not: the thread lives on."""
-    tiered = Tiered([Tier(MemoryStorage()), Tier(far, background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(far)])
     far.error = lambda operation: fault
     tiered.write_records([make_variant(1, inline=True)])
     first = tiered.drain(20.0)
@@ -190,7 +190,7 @@ def test_uploads_to_a_remote_that_was_given_up_are_not_called_uploaded() -> None
     with remote_server() as server:
         port = server.port
     remote = Bounded(SocketStorage(port), faults=1)
-    tiered = Tiered([Tier(MemoryStorage()), Tier(remote, background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(remote)])
     with pytest.raises(StorageError):
         remote.read_records(["a" * 32])
     for number in range(5):
@@ -212,7 +212,7 @@ def test_a_remote_that_was_given_up_costs_no_more_work() -> None:
     with pytest.raises(StorageError):
         remote.read_records(["a" * 32])
     near = Gate()
-    tiered = Tiered([Tier(near), Tier(remote, background=True)])
+    tiered = Tiered([Tier(near), Tier(remote)])
     store(tiered, make_variant(1, payload=b"value"), b"value")
 
     assert tiered.drain(20.0).failed == 1
@@ -232,7 +232,7 @@ def test_a_write_that_is_dropped_on_the_way_is_not_called_uploaded() -> None:
         def write_records(self, variants: Sequence[Variant]) -> None:
             self.lost += 1
 
-    tiered = Tiered([Tier(MemoryStorage()), Tier(Forgetful(MemoryStorage()), background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(Forgetful(MemoryStorage()))])
     store(tiered, make_variant(1, payload=b"value"), b"value")
 
     drained = tiered.drain(20.0)
@@ -270,12 +270,12 @@ WRITER = """
     from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
     remote = LocalStorage(Path(sys.argv[1]))
-    tiered = Tiered([Tier(MemoryStorage()), Tier(remote, background=True)])
+    tiered = Tiered([Tier(MemoryStorage()), Tier(remote)])
     for number in range(2000):
         payload = b"%d" % number * 2000
         variant = make_variant(number, payload=payload)
         store(tiered, variant, payload)
-    while len(remote.all_records()) < int(sys.argv[2]):
+    while len(list(remote.scan())) < int(sys.argv[2]):
         time.sleep(0.001)
     print("go", flush=True)
     tiered.drain(60.0)
@@ -294,7 +294,7 @@ def test_a_killed_upload_leaves_no_record_without_its_result(tmp_path: Path, aft
         os.kill(writer.pid, signal.SIGKILL)
 
     remote = LocalStorage(directory)
-    variants = remote.all_records()
+    variants = list(remote.scan())
     assert len(variants) >= after
     for variant in variants:
         data = remote.read_result(variant.result.digest, variant.result.size)

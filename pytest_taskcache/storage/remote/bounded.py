@@ -20,7 +20,7 @@ from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.remote.blobs import batches
-from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally
+from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally, file_errors
 from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved
 
 T = TypeVar("T")
@@ -161,11 +161,8 @@ class Bounded(Forwarding):
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ResultStorage.add_file."""
-        try:
+        with file_errors(self, "add file"):
             size = source.stat().st_size
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise StorageError(self.describe(), "add file", reason) from error
         self._write_named(digest, "add file", partial(self._storage.add_file, digest, source), size)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
@@ -187,13 +184,11 @@ class Bounded(Forwarding):
 
         try:
             done = self.run("copy file", copy, False, _LONGEST)
-            if done:
-                part.rename(destination)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise StorageError(self.describe(), "copy file", reason) from error
         finally:
             given_up.set()
+        if done:
+            with file_errors(self, "copy file"):
+                part.rename(destination)
         return done
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:

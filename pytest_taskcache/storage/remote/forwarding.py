@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage
 
@@ -28,12 +30,12 @@ class Forwarding:
     @property
     def dropped(self) -> int:
         """How many writes were dropped without an error, here or further in."""
-        return sum(dropped_writes(storage) for storage in self._both())
+        return sum(getattr(storage, "dropped", 0) for storage in self._both())
 
     @property
     def given_up(self) -> bool:
         """Whether it is of no use to ask now, here or further in."""
-        return any(is_given_up(storage) for storage in self._both())
+        return any(getattr(storage, "given_up", False) for storage in self._both())
 
     def _both(self) -> list[Storage]:
         same = self._storage is self._results
@@ -96,14 +98,14 @@ class Forwarding:
             storage.close()
 
 
-def dropped_writes(storage: Storage) -> int:
-    """How many writes a storage has dropped without an error so far; 0 if it never does."""
-    return storage.dropped if isinstance(storage, Forwarding) else 0
-
-
-def is_given_up(storage: Storage) -> bool:
-    """Whether a storage drops writes and reads as empty at present, since it has failed."""
-    return isinstance(storage, Forwarding) and storage.given_up
+@contextmanager
+def file_errors(storage: Storage, operation: str) -> Iterator[None]:
+    """What the file system does is a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageError(storage.describe(), operation, reason) from error
 
 
 class Tally:
@@ -134,4 +136,4 @@ class Tally:
             return dict(self._counts)
 
 
-__all__ = ["Forwarding", "Tally", "dropped_writes", "is_given_up"]
+__all__ = ["Forwarding", "Tally", "file_errors"]

@@ -151,13 +151,6 @@ def storage_by_url(url: str, setting: str = "storage") -> Storage:
     return _built_in(location, *(adapter or _FSSPEC))
 
 
-def known_schemes() -> tuple[str, ...]:
-    """The schemes that are built in or registered; those of fsspec come in addition."""
-    from importlib.metadata import entry_points
-
-    return tuple(sorted({*_BUILT_IN, *entry_points(group=GROUP).names}))
-
-
 def _built_in(location: Location, module: str, name: str, library: str, extra: str) -> Storage:
     try:
         import_module(library)
@@ -172,4 +165,4 @@ def _built_in(location: Location, module: str, name: str, library: str, extra: s
     return RemoteStore(adapter(location))
 
 
-__all__ = ["GROUP", "Location", "is_url", "known_schemes", "parse_location", "storage_by_url"]
+__all__ = ["GROUP", "Location", "is_url", "parse_location", "storage_by_url"]

@@ -37,7 +37,7 @@ _MARK = "marks/pruned"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Retention:
     """What a store may hold; None is no limit. ``older_than`` seconds since it was written,
     ``unused`` seconds since it was written or a writing run last had use for it, ``max_size``
     bytes in all."""
@@ -47,7 +47,7 @@ class Limits:
     unused: float | None = None
 
     @classmethod
-    def of(cls, location: Location) -> Limits:
+    def of(cls, location: Location) -> Retention:
         """What the options of a URL say (``older_than=90d``, ``unused=30d``, ``max_size=20GB``);
         where there are none, that what was not used for 30 days goes. Raises ConfigurationError.
         """
@@ -65,7 +65,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class Removed:
     """What went: ``records``, ``results``, and the ``freed`` bytes of both; ``left`` is how many
     bytes records and their results take now."""
 
@@ -94,7 +94,9 @@ class _Result:
     modified: float = 0.0
 
 
-def prune_if_due(store: RemoteStore, limits: Limits, results: RemoteStore | None = None) -> Pruned:
+def prune_if_due(
+    store: RemoteStore, retention: Retention, results: RemoteStore | None = None
+) -> Removed:
     """As ``prune``, unless anyone has done so within the last day. Raises StorageError."""
     with store.told("prune"):
         mark = store.blobs.get(_MARK)
@@ -103,18 +105,18 @@ def prune_if_due(store: RemoteStore, limits: Limits, results: RemoteStore | None
     except ValueError:
         last = 0.0
     if abs(time.time() - last) < DAY:
-        return Pruned()
-    return prune(store, limits, results)
+        return Removed()
+    return prune(store, retention, results)
 
 
 def prune(
     store: RemoteStore,
-    limits: Limits,
+    retention: Retention,
     results: RemoteStore | None = None,
     *,
     grace: float = GRACE,
-) -> Pruned:
-    """Removes from a store what its limits say, what has expired, records beyond the newest of
+) -> Removed:
+    """Removes from a store what the retention says, what has expired, records beyond the newest of
     their key, and results that no record names. Raises StorageError.
 
     ``results`` is where the results lie, if not in the same store. Others' records may name what
@@ -126,8 +128,8 @@ def prune(
         marks = list(store.blobs.list("marks"))
         dates = [one.modified for one in (*listed, *marks) if one.modified is not None]
         now = max(dates, default=time.time())
-        used = _used(store, marks, now - (limits.unused or UNUSED))
-        kept, gone = _sorted_out(store, listed, limits, used, now, grace)
+        used = _used(store, marks, now - (retention.unused or UNUSED))
+        kept, gone = _sorted_out(store, listed, retention, used, now, grace)
     place = results or store
     with place.told("prune"):
         there = _results_in(place)
@@ -135,8 +137,8 @@ def prune(
         left = sum(entry.size for entry in kept) + sum(
             there[d].size for d in referenced if d in there
         )
-        if limits.max_size is not None:
-            left = _shrink(kept, gone, referenced, there, left, limits.max_size)
+        if retention.max_size is not None:
+            left = _shrink(kept, gone, referenced, there, left, retention.max_size)
         candidates: Iterable[str] = there
         if results is not None:
             candidates = {digest for entry in gone for digest in entry.digests} & there.keys()
@@ -150,7 +152,7 @@ def prune(
     with place.told("prune"):
         _delete(place, [name for result in loose for name in result.names])
     freed = sum(entry.size for entry in gone) + sum(result.size for result in loose)
-    return Pruned(len(gone), len(loose), freed, left)
+    return Removed(len(gone), len(loose), freed, left)
 
 
 def _used(store: RemoteStore, marks: list[Listed], since: float) -> set[bytes]:
@@ -168,7 +170,7 @@ def _used(store: RemoteStore, marks: list[Listed], since: float) -> set[bytes]:
 def _sorted_out(
     store: RemoteStore,
     listed: list[Listed],
-    limits: Limits,
+    retention: Retention,
     used: set[bytes],
     now: float,
     grace: float,
@@ -186,8 +188,8 @@ def _sorted_out(
             rank >= VARIANTS
             or (variant is None and age > grace)
             or (variant is not None and variant.expires is not None and variant.expires < now)
-            or (limits.older_than is not None and age > limits.older_than)
-            or (limits.unused is not None and age > limits.unused and not fresh)
+            or (retention.older_than is not None and age > retention.older_than)
+            or (retention.unused is not None and age > retention.unused and not fresh)
         )
         (gone if goes else kept).append(entry)
     return kept, gone
@@ -251,4 +253,4 @@ def _delete(store: RemoteStore, names: list[str]) -> None:
     store.blobs.map(store.blobs.delete, list(batches(names, 1000)))
 
 
-__all__ = ["UNUSED", "Limits", "Pruned", "prune", "prune_if_due"]
+__all__ = ["UNUSED", "Retention", "Removed", "prune", "prune_if_due"]

@@ -14,7 +14,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Blob, Variant
 from pytest_taskcache.ports import Buffer, Storage
 from pytest_taskcache.storage.records import encode_variant
-from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally
+from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally, file_errors
 
 VARIABLE = "PYTEST_TASKCACHE_SIGNING_KEY"
 """Name of the environment variable that holds the keys, newest first."""
@@ -201,7 +200,7 @@ class Signed(Forwarding):
 
     def add_file(self, digest: str, source: Path) -> None:
         """As write_result, from a file."""
-        with _told(self, "add file"):
+        with file_errors(self, "add file"):
             sha256 = _sha256_of(source) if self._signer else _NOTHING
         self._attest(digest, sha256, "add file")
         self._storage.add_file(digest, source)
@@ -223,7 +222,7 @@ class Signed(Forwarding):
         expected = self._expected(digest)
         if expected is None or not self._storage.copy_file(digest, destination, False):
             return False
-        with _told(self, "copy file"):
+        with file_errors(self, "copy file"):
             if not self._signer or _sha256_of(destination) == expected:
                 return True
             self._refuse("a result is not the one that was signed")
@@ -331,15 +330,6 @@ def _settled(data: memoryview) -> memoryview:
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _told(storage: Storage, operation: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageError(storage.describe(), operation, reason) from error
 
 
 __all__ = ["VARIABLE", "Signed", "Signer", "is_inert", "signing_keys"]

@@ -16,7 +16,7 @@ from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage
 from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.remote.forwarding import Tally, dropped_writes
+from pytest_taskcache.storage.remote.forwarding import Tally
 from pytest_taskcache.storage.remote.namespaced import newest
 from pytest_taskcache.storage.remote.signed import is_inert
 from pytest_taskcache.storage.remote.threads import Unobserved
@@ -31,14 +31,11 @@ _KEPT = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One storage and how it is used; without ``write`` it is never written to, in no way.
-    ``background``: written to by a thread of its own, except where it is the first writable
-    one."""
+    """One storage and how it is used; without ``write`` it is never written to, in no way."""
 
     storage: Storage
     read: bool = True
     write: bool = True
-    background: bool = False
 
 
 class Tiered:
@@ -47,7 +44,8 @@ class Tiered:
     Reads: each tier is asked only for what those before it do not have (or, with ``valid``, have
     no valid variant of: after a pull, the near one holds yesterday's); what is found is filled
     into the writable tiers before. Writes: to the first writable tier, which alone decides
-    whether they succeed; the others get a copy of what it holds, results before records.
+    whether they succeed; the others get a copy of what it holds in the background, results before
+    records.
 
     What a tier that is not ``trusted`` returns is never filled into a trusted one, and its
     results are returned only if no trusted record names them; so its bytes are not unpickled.
@@ -73,34 +71,31 @@ class Tiered:
         self._valid = valid
         self._tally = Tally(on_fault)
         writable = [tier for tier in tiers if tier.write]
-        self._first = writable[0].storage if writable else None
-        self._behind: list[tuple[Tier, WriteBehind]] = []
+        first = writable[0] if writable else None
+        self._first = None if first is None else first.storage
+        self._behind: dict[int, WriteBehind] = {}
         if self._first is not None:
-            self._behind = [
-                (tier, WriteBehind(self._first, tier.storage, capacity, unobserved))
-                for tier in writable[1:]
-            ]
-        self._through = self._plan()
+            for tier in writable[1:]:
+                uploads = WriteBehind(self._first, tier.storage, capacity, unobserved)
+                self._behind[id(tier)] = uploads
+        self._through = tuple(self._plan(tier, first) for tier in tiers if tier.read)
         self._certain: set[str] = set()
         self._doubtful: set[str] = set()
         self._doubts = any(not storage.trusted for storage in self._readable)
         self._lock = threading.Lock()
 
-    def _plan(self) -> tuple[_ReadThrough, ...]:
-        """For each readable tier, what fills the writable ones before it."""
-        plans = []
-        for source in (tier for tier in self._tiers if tier.read):
-            before = [
-                tier
-                for tier in self._tiers[: self._tiers.index(source)]
-                if tier.write and (source.storage.trusted or not tier.storage.trusted)
-            ]
-            later = {id(tier): uploads for tier, uploads in self._behind if tier.background}
-            targets = [tier.storage for tier in before if id(tier) not in later]
-            uploads = [later[id(tier)] for tier in before if id(tier) in later]
-            # Uploads re-read from the first tier, which then has to be among the filled.
-            plans.append(_ReadThrough(targets, uploads if targets else (), self._tally))
-        return tuple(plans)
+    def _plan(self, source: Tier, first: Tier | None) -> _ReadThrough:
+        """What fills the writable tiers before a readable one."""
+        before = [
+            tier
+            for tier in self._tiers[: self._tiers.index(source)]
+            if tier.write and (source.storage.trusted or not tier.storage.trusted)
+        ]
+        if first is None or first not in before:
+            # The others get what the first one has, so nothing can be filled without it.
+            return _ReadThrough(None, (), self._tally)
+        behind = [self._behind[id(tier)] for tier in before if tier is not first]
+        return _ReadThrough(first.storage, behind, self._tally)
 
     # -------------------------------------------------------------------------- facts
 
@@ -117,7 +112,7 @@ class Tiered:
     @property
     def dropped(self) -> int:
         """How many writes the tiers dropped without an error."""
-        return sum(dropped_writes(tier.storage) for tier in self._tiers)
+        return sum(getattr(tier.storage, "dropped", 0) for tier in self._tiers)
 
     def describe(self) -> str:
         """The tiers, nearest first."""
@@ -184,15 +179,12 @@ class Tiered:
             return
         self._name(variants, self._certain)
         self._first.write_records(variants)
-        for tier, uploads in self._behind:
-            if tier.background:
-                uploads.offer(variants)
-            elif reason := uploads.push(variants):
-                self._report(tier.storage.describe(), f"write records: {reason}")
+        for uploads in self._behind.values():
+            uploads.offer(variants)
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records, from every writable tier."""
-        for _, uploads in self._behind:
+        for uploads in self._behind.values():
             uploads.forget(ids)
         for through in self._through:
             through.forget(ids)
@@ -268,9 +260,8 @@ class Tiered:
         ``on_progress(done, total)`` meanwhile, in this thread."""
         deadline = time.monotonic() + timeout
         drained = Drained()
-        for tier, uploads in self._behind:
-            if tier.background:
-                drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
+        for uploads in self._behind.values():
+            drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
         return drained
 
     def flush(self, timeout: float) -> bool:
@@ -278,12 +269,13 @@ class Tiered:
         could not be; whether that is so."""
         deadline = time.monotonic() + timeout
         return all(
-            uploads.flush(max(0.0, deadline - time.monotonic())) for _, uploads in self._behind
+            uploads.flush(max(0.0, deadline - time.monotonic()))
+            for uploads in self._behind.values()
         )
 
     def close(self) -> None:
         """As KeyStorage.close. Uploads that were not drained are not begun any more."""
-        for _, uploads in self._behind:
+        for uploads in self._behind.values():
             uploads.stop()
         for tier in self._tiers:
             tier.storage.close()
@@ -331,26 +323,22 @@ class Tiered:
         if errors and not found:
             raise errors[0]
         for error in errors:
-            self._report(error.storage, f"{error.operation}: {error.reason}")
-
-    def _report(self, storage: str, reason: str) -> None:
-        self._tally.count(reason)
-        self._tally.warn(f"{storage}: {reason}; the run goes on with the other tiers")
+            reason = f"{error.operation}: {error.reason}"
+            self._tally.count(reason)
+            self._tally.warn(f"{error.storage}: {reason}; the run goes on with the other tiers")
 
 
 class _ReadThrough:
-    """Fills storages with the records that were read behind them, each once all of its results
+    """Fills a storage with the records that were read behind it, each once all of its results
     are there. Results are not fetched for that: they come when someone reads them.
 
-    Those of ``targets`` are written to at once; what they hold goes on to ``uploads``. One that
-    cannot be filled breaks no read; ``tally`` counts it.
+    What ``target`` then holds goes on to ``behind``. If it cannot be filled that breaks no read;
+    ``tally`` counts it.
     """
 
-    def __init__(
-        self, targets: Sequence[Storage], uploads: Sequence[WriteBehind], tally: Tally
-    ) -> None:
-        self._targets = tuple(targets)
-        self._uploads = tuple(uploads)
+    def __init__(self, target: Storage | None, behind: Sequence[WriteBehind], tally: Tally) -> None:
+        self._target = target
+        self._behind = behind
         self._tally = tally
         self._lock = threading.Lock()
         self._missing: OrderedDict[str, tuple[Variant, set[str]]] = OrderedDict()
@@ -358,6 +346,8 @@ class _ReadThrough:
 
     def add_records(self, variants: Sequence[Variant]) -> None:
         """Takes note of records; those that need no further result are filled in at once."""
+        if self._target is None:
+            return
         ready = []
         with self._lock:
             for variant in variants:
@@ -379,9 +369,7 @@ class _ReadThrough:
     def add_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
         """Fills in a result, bytes or a file, and then the records that waited only for it.
         ``holder`` has it already."""
-        others = [target for target in self._targets if target is not holder]
-        filled = [self._fill(target, digest, content) for target in others]
-        if not all(filled):
+        if self._target is not holder and not self._fill(digest, content):
             return
         ready = []
         with self._lock:
@@ -408,27 +396,29 @@ class _ReadThrough:
             if not waiting:
                 del self._waiting[digest]
 
-    def _fill(self, target: Storage, digest: str, content: memoryview | Path) -> bool:
+    def _fill(self, digest: str, content: memoryview | Path) -> bool:
+        if self._target is None:
+            return False
         try:
             if isinstance(content, Path):
-                target.add_file(digest, content)
+                self._target.add_file(digest, content)
             else:
-                target.write_result(digest, (content,))
+                self._target.write_result(digest, (content,))
         except StorageError as error:
             self._tally.count(f"fill: {error.reason}")
             return False
         return True
 
     def _write(self, variants: Sequence[Variant]) -> None:
-        if not variants:
+        if not variants or self._target is None:
             return
-        for target in self._targets:
-            try:
-                target.write_records(variants)
-            except StorageError as error:
-                self._tally.count(f"fill: {error.reason}")
-        for uploads in self._uploads:
-            uploads.offer(variants)
+        try:
+            self._target.write_records(variants)
+        except StorageError as error:
+            self._tally.count(f"fill: {error.reason}")
+            return
+        for behind in self._behind:
+            behind.offer(variants)
 
 
 def _next(scanned: Iterator[Variant]) -> tuple[Variant, ...]:

@@ -15,7 +15,6 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
 from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.remote.forwarding import dropped_writes, is_given_up
 from pytest_taskcache.storage.remote.threads import Unobserved
 
 CAPACITY = 20_000
@@ -99,10 +98,6 @@ class WriteBehind:
             self._changed.notify_all()
         return True
 
-    def push(self, variants: Sequence[Variant]) -> str | None:
-        """Uploads records at once, in this thread; None, or why it could not be done."""
-        return self._upload([tuple(variants)])[0]
-
     def forget(self, ids: Collection[str]) -> None:
         """Takes back what is still waiting."""
         self._check_process()
@@ -180,11 +175,11 @@ class WriteBehind:
 
     def _upload(self, batch: list[_Job]) -> list[str | None]:
         """Why each job could not be uploaded; None for those that were."""
-        if is_given_up(self._target):
+        if getattr(self._target, "given_up", False):
             # Nothing is re-read and digested in vain at the end of a run.
             return [_GIVEN_UP] * len(batch)
         failures: list[str | None] = [None] * len(batch)
-        dropped = dropped_writes(self._target)
+        dropped = getattr(self._target, "dropped", 0)
         try:
             digests = {digest for job in batch for v in job for digest, _ in results_of(v)}
             present = set(self._target.has_results(digests))
@@ -199,7 +194,7 @@ class WriteBehind:
             # A fault of an adapter, or of the interpreter at its end: this batch is lost and
             # counted, the thread goes on with the next.
             return [failure or type(error).__name__ for failure in failures]
-        if dropped_writes(self._target) != dropped:
+        if getattr(self._target, "dropped", 0) != dropped:
             return [failure or _GIVEN_UP for failure in failures]
         return failures
 
