@@ -72,7 +72,7 @@ class FsspecBlobs(Blobs):
                 if self._location.scheme in _WHOLE:
                     fs.pipe_file(full, bytes(data))
                     return
-                fs.makedirs(full.rpartition("/")[0], exist_ok=True)
+                _make_folder(fs, full.rpartition("/")[0])
                 temporary = f"{full}.{uuid.uuid4().hex}.part"
                 try:
                     _write(fs, temporary, data)
@@ -204,6 +204,17 @@ def _connect(location: Location, seconds: float) -> _Connected:
     if cache is not None:
         cache.use_listings_cache = False
     return _Connected(fs, str(root).rstrip("/"))
+
+
+def _make_folder(fs: AbstractFileSystem, path: str) -> None:
+    for left in (2, 1, 0):
+        try:
+            fs.makedirs(path, exist_ok=True)
+            return
+        except OSError:
+            # Most protocols look and then make, and another thread made a part meanwhile.
+            if not left:
+                raise
 
 
 def _write(fs: AbstractFileSystem, path: str, data: Buffer) -> None:
