@@ -51,7 +51,7 @@ class _Shared:
     """A remote storage that this run may write: as the run sees it, what bounds it, the bare store
     of its records and, where it is another one, that of its results."""
 
-    storage: Storage
+    storage: Forwarding
     bounded: Bounded
     store: RemoteStore
     results: RemoteStore | None
@@ -110,7 +110,7 @@ class TieredStorages:
             due = partial(prune_if_due, shared.store, shared.retention, shared.results)
             try:
                 if used:
-                    shared.storage.mark_used(used)  # type: ignore[attr-defined]
+                    shared.storage.mark_used(used)
                 if prune:
                     shared.bounded.run("prune", due, Removed(), PRUNE_SECONDS)
             except StorageError as error:
@@ -174,7 +174,7 @@ class TieredStorages:
         bounded.warm()
         return bounded, storage if isinstance(storage, RemoteStore) else None
 
-    def _namespaced(self, storage: Storage) -> Storage:
+    def _namespaced(self, storage: Storage) -> Namespaced:
         settings = self.terms.settings
         told: list[str] = []
         signed = Signed(
