@@ -30,20 +30,19 @@ _WHOLE = {
     "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "tos", "obs", "r2", "hf",
 }  # fmt: skip
 """Protocols whose writes become visible when they are complete."""
-_ONE_CALL_AT_A_TIME = {"sftp", "ssh", "ftp", "smb"}
-"""Protocols whose libraries get into a muddle, or hang, when threads share a connection."""
 _TIMEOUTS = {"sftp": ("timeout", "banner_timeout"), "ssh": ("timeout", "banner_timeout")}
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class FsspecBlobs(Blobs):
-    """Files of one fsspec file system for all threads, or of a pool of them where a connection
-    serves one call at a time. After an error a file system is not used again, since not every
-    protocol reconnects by itself. Raises ConfigurationError if there is no such protocol, or
-    something that it needs is not installed."""
+    """Files of a pool of fsspec file systems, each of which serves one call at a time: the
+    libraries of some protocols get into a muddle, or hang, when threads share a connection. After
+    an error one is not used again, since not every protocol reconnects by itself. Raises
+    ConfigurationError if there is no such protocol, or something that it needs is not installed.
+    """
 
     concurrency = 6
-    """Servers of the protocols that need a log-in for each thread refuse more than about ten."""
+    """Servers refuse more than about ten log-ins at once."""
 
     def __init__(self, location: Location) -> None:
         super().__init__(location.shown)
@@ -51,7 +50,6 @@ class FsspecBlobs(Blobs):
         _check_protocol(location)
         self._location = location
         self._seconds = location.seconds("timeout", 5.0)
-        self._exclusive = location.scheme in _ONE_CALL_AT_A_TIME
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._idle: list[_Connected] = []
@@ -124,41 +122,25 @@ class FsspecBlobs(Blobs):
 
     @contextmanager
     def _using(self, name: str) -> Iterator[tuple[AbstractFileSystem, str]]:
-        connected = self._borrow()
-        try:
-            yield connected.fs, f"{connected.root}/{name}"
-        except _ABSENT:
-            self._give_back(connected)
-            raise
-        except BaseException:
-            self._forget(connected)
-            raise
-        self._give_back(connected)
-
-    def _borrow(self) -> _Connected:
         with self._lock:
             if self._pid != os.getpid():
                 # Nothing is closed: the connections are the parent's.
                 self._pid, self._idle = os.getpid(), []
-            if self._idle:
-                return self._idle.pop() if self._exclusive else self._idle[-1]
-            if not self._exclusive:
-                self._idle.append(_connect(self._location, self._seconds))
-                return self._idle[-1]
-        return _connect(self._location, self._seconds)
-
-    def _give_back(self, connected: _Connected) -> None:
-        if self._exclusive:
-            with self._lock:
-                self._idle.append(connected)
-
-    def _forget(self, connected: _Connected) -> None:
-        if self._exclusive:
-            connected.close()
-            return
-        with self._lock:
-            if connected in self._idle:
-                self._idle.remove(connected)
+            connected = self._idle.pop() if self._idle else None
+        connected = connected or _connect(self._location, self._seconds)
+        whole = False
+        try:
+            yield connected.fs, f"{connected.root}/{name}"
+            whole = True
+        except _ABSENT:
+            whole = True
+            raise
+        finally:
+            if whole:
+                with self._lock:
+                    self._idle.append(connected)
+            else:
+                connected.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
