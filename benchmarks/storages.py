@@ -26,7 +26,7 @@ import fsspec
 from s3_servers import ACCESS_KEY, BUCKET, SECRET_KEY, rclone_s3_server
 from servers import postgres_server, redis_server
 
-from pytest_taskcache.storage.by_url import storage_by_url
+from pytest_taskcache.storage.remote.location import storage_by_url
 from pytest_taskcache.testing.storages import a_variant, digest_of
 
 SMALL = 4096

@@ -7,7 +7,7 @@ from several processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,14 @@ class Serializer(Protocol):
 
 @runtime_checkable
 class KeyStorage(Protocol):
-    """Records by key. Append-only: a variant is never changed once written."""
+    """Records by key. Append-only: a variant is never changed once written. Who has no columns
+    for its fields stores it as the bytes of ``pytest_taskcache.storage.records``.
+
+    Whatever the world does to a storage it raises as a StorageError, which takes three texts:
+    ``StorageError(self.describe(), "read records", "connection refused")``, that is where, what
+    could not be done, and why, in words that are few and hold no secret: faults are counted by
+    them. What is absent, torn or corrupt is no error.
+    """
 
     def describe(self) -> str:
         """Where this is, for people; without secrets."""
@@ -109,13 +116,20 @@ class KeyStorage(Protocol):
         """
 
     def write_records(self, variants: Sequence[Variant]) -> None:
-        """Commits all of them or none, visible to others only when it returns. Idempotent by
-        ``Variant.id``. Their results must have been written before. Raises StorageError, and
-        then none is visible."""
+        """Commits all of them; idempotent by ``Variant.id``. Their results (``result`` with its
+        blobs, and what the trace ``uses``) have been written before, so that whichever is visible
+        is complete and valid by itself.
+
+        Storages that have transactions commit all or none, visible to others when it returns.
+        Others may show some of them before, and after a StorageError."""
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """The newest variant of each identity (``str(Identity)``), whatever its key; for
         explanations. May be empty where the storage keeps no such index. Raises StorageError."""
+
+    def scan(self) -> Iterator[Variant]:
+        """All committed variants, in no order, read lazily: for listings, and for pruning. What is
+        written or removed meanwhile may be among them or not. Raises StorageError."""
 
     def remove_records(self, ids: Collection[str]) -> None:
         """Forgets variants by id; unknown ids are ignored. Raises StorageError."""

@@ -54,11 +54,18 @@ def _answers(endpoint: str) -> bool:
 
 
 @contextmanager
-def running(command: list[str], ready: Callable[[], bool], log: Path) -> Iterator[None]:
-    """A process that has become ready; its output goes to ``log``."""
+def running(
+    command: list[str], ready: Callable[[], bool], log: Path, account: int | None = None
+) -> Iterator[None]:
+    """A process, of the user ``account`` if given, that has become ready; its output goes to
+    ``log``."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            user=account,
         )
     try:
         deadline = time.monotonic() + START_SECONDS

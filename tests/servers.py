@@ -69,6 +69,14 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def missing(name: str, remedy: str) -> NoReturn:
+    """Skips what needs a server that pip cannot install, or fails where TEST_SERVERS, a list
+    separated by commas, says that it is there."""
+    if name in os.environ.get("TEST_SERVERS", "").split(","):
+        pytest.fail(f"{name} is not here although TEST_SERVERS names it")
+    pytest.skip(f"no {name}: {remedy}")
+
+
 def free_port() -> int:
     """A loopback port that nobody listened on a moment ago."""
     with socket.socket() as probe:
@@ -100,7 +108,7 @@ def postgres_server() -> Iterator[Server]:
     """
     with _scratch("tc-pg-") as directory:
         programs = _postgres_programs(directory)
-        account = _unprivileged()
+        account = unprivileged()
         data = directory / "data"
         if account is not None:
             os.chown(directory, account, -1)
@@ -232,7 +240,7 @@ def _may_run(program: Path) -> bool:
         checked = subprocess.run(
             [str(program), "--version"],
             capture_output=True,
-            user=_unprivileged(),
+            user=unprivileged(),
             cwd="/",
             check=False,
         )
@@ -241,7 +249,7 @@ def _may_run(program: Path) -> bool:
     return checked.returncode == 0
 
 
-def _unprivileged() -> int | None:
+def unprivileged() -> int | None:
     """User id of ``nobody`` where this process is root, else None."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return None

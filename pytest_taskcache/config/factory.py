@@ -127,6 +127,7 @@ class Composed:
         if self.surroundings.observatory is not None:
             self.surroundings.observatory.save()
         self.local.mark_used(self.engine.used)
+        self.storages.keep_house(self.engine.used, prune=self.surroundings.controller)
         if self.surroundings.controller:
             self.engine.staging.end()
             self.local.prune()

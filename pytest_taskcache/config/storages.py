@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.tiers import LOCAL, TierSpec, directory_of, find_tiers, named_storages
+from pytest_taskcache.errors import StorageError
 from pytest_taskcache.ports import Storage
 from pytest_taskcache.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from pytest_taskcache.config.tiered_storages import Terms, TieredStorages
-    from pytest_taskcache.storage.uploads import Drained
+    from pytest_taskcache.storage.remote.pruning import Removed, Retention
+    from pytest_taskcache.storage.remote.write_behind import Drained
 
 
 @dataclass
@@ -66,6 +68,18 @@ class StorageFactory:
         could be any."""
         return None if self._tiered is None else self._tiered.drain(timeout, on_progress)
 
+    def keep_house(self, used: Collection[str], *, prune: bool) -> None:
+        """To be called once, at the end of a run that may write: notes which variants it had use
+        for in the remote storages, and with ``prune`` prunes those that nobody has pruned for a
+        day. Faults are told, never raised."""
+        if self._tiered is not None:
+            self._tiered.keep_house(used, prune=prune)
+
+    def prune(self, retention: Retention | None = None) -> list[tuple[str, Removed]]:
+        """As ``prune_shared``, of storages that are open already."""
+        self.route("", "")
+        return [] if self._tiered is None else self._tiered.prune(retention)
+
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that
         tells the first of them."""
@@ -97,9 +111,9 @@ class StorageFactory:
         reading = tier.mode == "r" or self.local.readonly
         if tier.spec == LOCAL or directory == self.local.directory:
             if tier.mode == "r" and not self.local.readonly:
-                from pytest_taskcache.storage.readonly import ReadOnly
+                from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
-                return ReadOnly(self.local)
+                return Tiered([Tier(self.local, write=False)])
             return self.local
         made = LocalStorage(
             directory,
@@ -110,3 +124,36 @@ class StorageFactory:
         )
         self._directories.append(made)
         return made
+
+
+def prune_shared(
+    root: Path,
+    local: LocalStorage,
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    older_than: float | None = None,
+    max_size: int | None = None,
+    unused: float | None = None,
+) -> list[tuple[str, Removed]]:
+    """Prunes the remote storages that the settings name and that may be written, now and however
+    long it takes; where each is, and what went from it.
+
+    ``older_than`` seconds since an entry was written, ``unused`` seconds since it was written or
+    a writing run last had use for it, ``max_size`` bytes in all; if none is given, what the URLs
+    say. Raises ConfigurationError and StorageError.
+    """
+    from pytest_taskcache.config.tiered_storages import Terms
+    from pytest_taskcache.storage.remote.pruning import Retention
+
+    def failed(reason: str, detail: str = "") -> None:
+        raise StorageError("shared storages", "prune", detail or reason)
+
+    factory = StorageFactory(
+        root, local, settings, lambda: Terms(root, settings, environ, failed), failed
+    )
+    retention = Retention(older_than, max_size, unused)
+    try:
+        return factory.prune(None if retention == Retention() else retention)
+    finally:
+        factory.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -11,20 +11,22 @@ from pathlib import Path
 
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.tiers import TierSpec, read_pyproject
-from pytest_taskcache.errors import ConfigurationError, MissingExtraError
+from pytest_taskcache.errors import ConfigurationError, MissingExtraError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.by_url import storage_by_url
-from pytest_taskcache.storage.namespaced import Namespaced
-from pytest_taskcache.storage.readonly import ReadOnly
-from pytest_taskcache.storage.resilient import Resilient
-from pytest_taskcache.storage.signed import Signed
-from pytest_taskcache.storage.signing import signing_keys
-from pytest_taskcache.storage.split import Split
-from pytest_taskcache.storage.templates import expand
-from pytest_taskcache.storage.tiered import UNWRITABLE, Mode, Tier, Tiered
-from pytest_taskcache.storage.unsigned import Unsigned, guarded
-from pytest_taskcache.storage.uploads import Drained
+from pytest_taskcache.storage.remote.bounded import Bounded
+from pytest_taskcache.storage.remote.forwarding import Forwarding
+from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
+from pytest_taskcache.storage.remote.namespaced import Namespaced
+from pytest_taskcache.storage.remote.pruning import Removed, Retention, prune, prune_if_due
+from pytest_taskcache.storage.remote.signed import Signed, signing_keys
+from pytest_taskcache.storage.remote.store import RemoteStore
+from pytest_taskcache.storage.remote.templates import expand
+from pytest_taskcache.storage.remote.tiered import UNWRITABLE, Tier, Tiered
+from pytest_taskcache.storage.remote.write_behind import Drained
+
+PRUNE_SECONDS = 120.0
+"""How long the end of a run spends on pruning one storage at most."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,41 @@ class Terms:
     valid: Callable[[Variant], bool] | None = None
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """A remote storage that this run may write: as the run sees it, what bounds it, the bare store
+    of its records and, where it is another one, that of its results."""
+
+    storage: Forwarding
+    bounded: Bounded
+    store: RemoteStore
+    results: RemoteStore | None
+    retention: Retention
+
+
 @dataclass
 class TieredStorages:
     """Makes tiered storages, and ends them together. ``directory`` makes a tier's local storage."""
 
     terms: Terms
     directory: Callable[[TierSpec], Storage]
-    _guards: list[tuple[Signed | Unsigned, list[str]]] = field(default_factory=list)
+    _signed: list[tuple[Signed, list[str]]] = field(default_factory=list)
     _made: list[tuple[Tiered, list[str]]] = field(default_factory=list)
+    _shared: list[_Shared] = field(default_factory=list)
 
     def make(self, keys: Sequence[TierSpec], results: Sequence[TierSpec]) -> Storage:
         """One storage of the tiers for records and those for results. Where nothing that its
         tiers need is installed, it is the local one. Raises ConfigurationError."""
         tiers: list[Tier] = []
         for key, result in _paired(keys, results):
-            tier = self._tier(key, result, background=bool(tiers))
-            if tier is not None:
-                tiers.append(tier)
+            mode = {letter for letter in key.mode if letter in result.mode}
+            try:
+                storage = self._storage(key, result, "w" in mode)
+            except MissingExtraError as error:
+                text = f"{error}; the run goes on without it"
+                self.terms.on_fault("storage not available", text)
+                continue
+            tiers.append(Tier(storage, "r" in mode, "w" in mode))
         if not tiers:
             return self.directory(TierSpec("local"))
         told: list[str] = []
@@ -83,11 +103,35 @@ class TieredStorages:
             drained += tiered.drain(max(0.0, deadline - time.monotonic()), on_progress)
         return drained
 
+    def keep_house(self, used: Collection[str], *, prune: bool) -> None:
+        """Notes what the run had use for in the remote storages that it may write, and prunes
+        those that nobody has pruned for a day. Faults are told, never raised."""
+        for shared in self._shared:
+            due = partial(prune_if_due, shared.store, shared.retention, shared.results)
+            try:
+                if used:
+                    shared.storage.mark_used(used)
+                if prune:
+                    shared.bounded.run("prune", due, Removed(), PRUNE_SECONDS)
+            except StorageError as error:
+                self.terms.on_fault("not pruned", str(error))
+
+    def prune(self, retention: Retention | None) -> list[tuple[str, Removed]]:
+        """Prunes all remote storages that may be written, however long it takes: to these limits,
+        or those of their URLs; what went from each. Raises StorageError."""
+        return [
+            (
+                shared.store.describe(),
+                prune(shared.store, retention or shared.retention, shared.results),
+            )
+            for shared in self._shared
+        ]
+
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that
         tells the first of them."""
-        for guard, told in self._guards:
-            for reason, count in guard.refused.items():
+        for signed, told in self._signed:
+            for reason, count in signed.refused.items():
                 yield f"refused: {reason}", count, _about(reason, told)
         for tiered, told in self._made:
             for reason, count in tiered.faults.items():
@@ -101,53 +145,49 @@ class TieredStorages:
 
     # ------------------------------------------------------------------------ one tier
 
-    def _tier(self, key: TierSpec, result: TierSpec, *, background: bool) -> Tier | None:
-        """One tier; None, and a fault, where what it needs is not installed."""
-        mode, other = Mode.parse(key.mode), Mode.parse(result.mode)
-        write = mode.write and other.write
-        try:
-            storage = self._guarded(key, result)
-        except MissingExtraError as error:
-            text = f"{error}; the run goes on without it"
-            self.terms.on_fault("storage not available", text)
-            return None
-        if not write:
-            storage = ReadOnly(storage)
-        return Tier(storage, mode.read and other.read, write, background)
+    def _storage(self, key: TierSpec, result: TierSpec, write: bool) -> Storage:
+        """The storage of a tier; where it is remote, in its namespaces, trusted only as far as
+        its signatures go, and unable to hold up the run."""
+        if not (key.remote or result.remote):
+            records = self.directory(key)
+            return records if key == result else Forwarding(records, self.directory(result))
+        records, store = self._bare(key)
+        results, place = (records, store) if key == result else self._bare(result)
+        inner = records if records is results else Forwarding(records, results)
+        storage = self._namespaced(inner)
+        if write and store is not None and isinstance(records, Bounded):
+            retention = Retention.of(parse_location(self._expanded(key.spec, "storage", url=True)))
+            apart = None if place is store else place
+            self._shared.append(_Shared(storage, records, store, apart, retention))
+        return storage
 
-    def _guarded(self, key: TierSpec, result: TierSpec) -> Storage:
-        records = self._bare(key)
-        storage = records if key == result else Split(records, self._bare(result))
-        return self._trusted(storage) if key.remote or result.remote else storage
-
-    def _bare(self, tier: TierSpec) -> Storage:
-        return self._remote(tier.spec) if tier.remote else self.directory(tier)
-
-    def _remote(self, url: str) -> Storage:
-        """A remote storage that cannot hold up the run."""
-        resilient = Resilient(
-            storage_by_url(self._expanded(url, "storage", url=True)),
+    def _bare(self, tier: TierSpec) -> tuple[Storage, RemoteStore | None]:
+        """A storage, and the store in it if it is one of ours."""
+        if not tier.remote:
+            return self.directory(tier), None
+        storage = storage_by_url(self._expanded(tier.spec, "storage", url=True))
+        bounded = Bounded(
+            storage,
             on_fault=partial(self.terms.on_fault, "storage given up"),
             unobserved=self.terms.unobserved,
         )
-        resilient.warm()
-        return resilient
+        bounded.warm()
+        return bounded, storage if isinstance(storage, RemoteStore) else None
 
-    def _trusted(self, storage: Storage) -> Storage:
-        """The storage in its namespaces, trusted only as far as its signatures go."""
+    def _namespaced(self, storage: Storage) -> Namespaced:
         settings = self.terms.settings
         told: list[str] = []
-        safe = guarded(
+        signed = Signed(
             storage,
             signing_keys(self.terms.environ),
             namespace=self._project,
             trust_remote=settings.trust_remote,
             on_fault=told.append,
         )
-        self._guards.append((safe, told))
+        self._signed.append((signed, told))
         write = self._expanded(settings.namespace or "main", "namespace")
         read = [self._expanded(name, "read_namespaces") for name in settings.read_namespaces]
-        return Namespaced(safe, write, [write, *read])
+        return Namespaced(signed, write, [write, *read])
 
     @cached_property
     def _project(self) -> str:

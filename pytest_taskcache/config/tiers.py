@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.storage.location import is_url, parse_location
+from pytest_taskcache.storage.remote.location import is_url, parse_location
 
 LOCAL = "local"
 _MODED = re.compile(r"^(?P<spec>.*):(?P<mode>rw|wr|r|w)$", re.IGNORECASE | re.DOTALL)

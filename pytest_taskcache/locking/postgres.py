@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import xxhash
 
+from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import ConfigurationError, LockError
-from pytest_taskcache.locking.breaker import Breaker
 from pytest_taskcache.locking.encoding import from_text, to_text, unknown
 from pytest_taskcache.locking.forking import ForkAware
 from pytest_taskcache.locking.postgres_session import Session, SessionError, library
@@ -121,7 +121,7 @@ class PostgresLockManager(ForkAware):
         super().__init__()
         self._name = without_secrets(url)
         self._conninfo = _conninfo(url, self._name)
-        self._breaker = Breaker(pause, _SLOW)
+        self._breaker = Breaker(_SLOW, pause=pause)
         self._session: Session | None = None
         self._held: dict[str, _Held] = {}
 

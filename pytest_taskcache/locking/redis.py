@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
-from pytest_taskcache.locking.breaker import Breaker
 from pytest_taskcache.locking.encoding import from_fields, parse, to_fields, unknown
 from pytest_taskcache.locking.forking import ForkAware
 from pytest_taskcache.locking.secrecy import without_secrets
@@ -128,7 +128,7 @@ class RedisLockManager(ForkAware):
         self._lease = max(1, round(lease * 1000))
         self._heartbeat = heartbeat
         self._prefix = prefix
-        self._breaker = Breaker(pause, _SLOW)
+        self._breaker = Breaker(_SLOW, pause=pause)
         self._held: dict[str, _Held] = {}
         self._stop: threading.Event | None = None
         self._client = self._connect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import xxhash
@@ -57,6 +57,10 @@ class MemoryStorage:
     def all_records(self) -> list[Variant]:
         """Every committed variant, newest first."""
         return self.records.all_records()
+
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan."""
+        return iter(self.records.all_records())
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""

@@ -3,6 +3,8 @@
 The one encoding that every adapter without columns of its own stores, and that signatures are
 computed over: JSON with sorted keys, no white space and escaped non-ASCII text, so that equal
 variants have equal bytes in every process and version of Python. Reading it executes nothing.
+
+``encode_variant`` and ``decode_variant`` are public, for storages of one's own.
 """
 
 from __future__ import annotations

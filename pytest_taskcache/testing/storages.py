@@ -101,9 +101,10 @@ class StorageConformance:
                 return lambda: MyStorage(my_server.url)
 
     ``make_storage`` returns a function that makes storages of one place, as those of two
-    processes are (where that cannot be, it returns the same object each time). The suite closes
-    them. Define ``damage`` and ``abandon`` too, if you can: what they do differs from storage to
-    storage, and the tests that need them are skipped without.
+    processes are (where that cannot be, it returns the same object each time). The place may be
+    ``tmp_path``. The suite closes them. Define ``damage`` too, if you can, and ``abandon`` if the
+    storage has transactions: what they do differs from storage to storage, and the tests that
+    need them are skipped without.
     """
 
     @pytest.fixture
@@ -119,6 +120,11 @@ class StorageConformance:
     def abandon(self, storage: Storage, variants: Sequence[Variant]) -> None:
         """To be overridden: writes as a writer that dies just before its commit is complete."""
         pytest.skip("this suite does not say how a commit is abandoned")
+
+    @pytest.fixture
+    def scratch(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """An empty directory of the tests' own, wherever the storage lies."""
+        return tmp_path_factory.mktemp("scratch")
 
     @pytest.fixture
     def pair(self, make_storage: MakeStorage) -> Iterator[tuple[Storage, Storage]]:
@@ -187,7 +193,7 @@ class StorageConformance:
         assert reader.read_records([key])[key] == tuple(reversed(variants))[:VARIANTS]
 
     def test_many_records_are_committed_together(self, writer: Storage, reader: Storage) -> None:
-        """A commit of several records, over several keys, is visible as a whole."""
+        """A commit of several records, over several keys, is visible when it returns."""
         variants = [a_variant() for _ in range(5)]
         writer.write_records(variants)
         found = reader.read_records([variant.key for variant in variants])
@@ -258,6 +264,26 @@ class StorageConformance:
         writer.remove_records([old.id])
         assert reader.read_records([key]) == {}
 
+    def test_scan_finds_every_record(self, writer: Storage, reader: Storage) -> None:
+        """All variants of all keys are found, each once, and none that was removed."""
+        key = fresh_key()
+        variants = [a_variant(key), a_variant(key), a_variant(), a_variant("odd/../key")]
+        writer.write_records(variants)
+        found = [variant for variant in reader.scan() if variant in variants]
+        assert sorted(found, key=lambda variant: variant.id) == variants
+        writer.remove_records([variants[0].id])
+        assert variants[0] not in list(reader.scan())
+
+    def test_scan_can_be_left_half_way(self, writer: Storage, reader: Storage) -> None:
+        """Who has seen enough stops asking, and what is written meanwhile disturbs nothing."""
+        writer.write_records([a_variant() for _ in range(3)])
+        scanned = iter(reader.scan())
+        next(scanned)
+        writer.write_records([a_variant()])
+        assert next(scanned)
+        del scanned
+        assert len(list(writer.scan())) >= 4
+
     def test_recent_knows_the_newest_or_nothing(self, writer: Storage, reader: Storage) -> None:
         """Where there is an index of identities, it leads to the newest variant."""
         old = a_variant()
@@ -319,7 +345,7 @@ class StorageConformance:
 
     @pytest.mark.parametrize("size", [3, 3_000_000])
     def test_damaged_result_is_none_and_can_be_written_anew(
-        self, writer: Storage, reader: Storage, tmp_path: Path, size: int
+        self, writer: Storage, reader: Storage, scratch: Path, size: int
     ) -> None:
         """A bit flip, a torn end and foreign bytes read as absent; who computed the value anew
         can store it again."""
@@ -329,32 +355,32 @@ class StorageConformance:
             writer.write_result(digest, [data])
             self.damage(writer, digest, bad)
             assert reader.read_result(digest, size) is None
-            assert reader.copy_file(digest, tmp_path / "copy") is False
-            assert list(tmp_path.iterdir()) == []
+            assert reader.copy_file(digest, scratch / "copy") is False
+            assert list(scratch.iterdir()) == []
             reader.write_result(digest, [data])
             assert bytes_in(reader, digest, size) == data
 
     @pytest.mark.parametrize(("size", "readonly"), [(0, False), (10, True), (LARGE, False)])
     def test_file_goes_in_and_comes_out(
-        self, writer: Storage, reader: Storage, tmp_path: Path, size: int, readonly: bool
+        self, writer: Storage, reader: Storage, scratch: Path, size: int, readonly: bool
     ) -> None:
         """A file's bytes are stored and put at a new path; the source keeps its own inode."""
         data = random.Random(size + 1).randbytes(size)
-        source, copy = tmp_path / "source", tmp_path / "copy"
+        source, copy = scratch / "source", scratch / "copy"
         source.write_bytes(data)
         writer.add_file(digest_of(data), source)
         assert reader.copy_file(digest_of(data), copy, readonly) is True
         assert copy.read_bytes() == data
         assert source.read_bytes() == data
         assert copy.stat().st_ino != source.stat().st_ino
-        assert {path.name for path in tmp_path.iterdir()} == {"source", "copy"}
+        assert {path.name for path in scratch.iterdir()} == {"source", "copy"}
 
     def test_change_to_a_copy_spoils_nothing(
-        self, writer: Storage, reader: Storage, tmp_path: Path
+        self, writer: Storage, reader: Storage, scratch: Path
     ) -> None:
         """A copy that may be written is a copy: appending to it leaves the stored bytes."""
         data = b"stored"
-        source, copy = tmp_path / "source", tmp_path / "copy"
+        source, copy = scratch / "source", scratch / "copy"
         source.write_bytes(data)
         writer.add_file(digest_of(data), source)
         assert reader.copy_file(digest_of(data), copy)
@@ -364,16 +390,16 @@ class StorageConformance:
             stream.write(b" more")
         assert bytes_in(reader, digest_of(data), 6) == data
 
-    def test_copy_of_nothing_is_false(self, reader: Storage, tmp_path: Path) -> None:
+    def test_copy_of_nothing_is_false(self, reader: Storage, scratch: Path) -> None:
         """An unknown digest makes no file."""
-        assert reader.copy_file(fresh_key(), tmp_path / "copy") is False
-        assert list(tmp_path.iterdir()) == []
+        assert reader.copy_file(fresh_key(), scratch / "copy") is False
+        assert list(scratch.iterdir()) == []
 
-    def test_vanished_file_is_a_storage_error(self, writer: Storage, tmp_path: Path) -> None:
+    def test_vanished_file_is_a_storage_error(self, writer: Storage, scratch: Path) -> None:
         """A source that is gone raises what the engine counts as a fault, and stores nothing."""
         digest = fresh_key()
         with pytest.raises(StorageError):
-            writer.add_file(digest, tmp_path / "gone")
+            writer.add_file(digest, scratch / "gone")
         assert writer.has_results([digest]) == frozenset()
 
     def test_has_results_tells_which(self, writer: Storage, reader: Storage) -> None:

@@ -8,7 +8,6 @@ from contenders import holder
 from servers import Server
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.locking.breaker import Breaker
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import FileLockManager
 from pytest_taskcache.locking.memory import MemoryLockManager
@@ -124,42 +123,3 @@ def test_the_memory_locks_hold_between_threads() -> None:
     assert told[0] == holder()
     assert isinstance(told[1], Lease)
     assert told[1].token > lease.token
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.time = 100.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-def test_one_slow_fault_opens_the_circuit_for_a_while() -> None:
-    """A server that let us wait is not asked again before the pause is over."""
-    clock = Clock()
-    breaker = Breaker(pause=30.0, slow=1.0, clock=clock)
-    started = breaker.now()
-    clock.time += 2.0
-    breaker.failed(started)
-    assert not breaker.closed()
-    clock.time += 29.9
-    assert not breaker.closed()
-    clock.time += 0.2
-    assert breaker.closed()
-
-
-def test_quick_faults_open_it_only_in_a_row() -> None:
-    """A connection lost now and then costs nothing but itself; three in a row do."""
-    breaker = Breaker(pause=30.0, slow=1.0, clock=Clock())
-    for _ in range(5):
-        breaker.failed(breaker.now())
-        breaker.failed(breaker.now())
-        assert breaker.closed()
-        breaker.succeeded()
-    for _ in range(3):
-        breaker.failed(breaker.now())
-    assert not breaker.closed()
-    breaker.succeeded()
-    assert breaker.closed()

@@ -13,7 +13,7 @@ from team import Checkout, Team, line_of
 
 ADAPTER = """
     import os, time
-    from pytest_taskcache.storage.by_url import storage_by_url
+    from pytest_taskcache.storage.remote.location import storage_by_url
 
     class Slow:
         # Another storage, but for the time that records take.
@@ -30,6 +30,7 @@ ADAPTER = """
 
         def read_records(self, keys): return self._inner.read_records(keys)
         def recent(self, identities): return self._inner.recent(identities)
+        def scan(self): return self._inner.scan()
         def remove_records(self, ids): self._inner.remove_records(ids)
         def write_result(self, digest, chunks): self._inner.write_result(digest, chunks)
         def add_file(self, digest, source): self._inner.add_file(digest, source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sqlite3
 import subprocess
 import sys
 import uuid
@@ -12,22 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from remote_conformance import RemoteConformance
 from servers import Server, free_port, postgres_server
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from pytest_taskcache.errors import ConfigurationError, SchemaVersionError, StorageError
+from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage import database_schema
-from pytest_taskcache.storage.by_url import storage_by_url
-from pytest_taskcache.testing.storages import (
-    MakeStorage,
-    StorageConformance,
-    a_variant,
-    digest_of,
-    fresh_key,
-)
+from pytest_taskcache.storage.remote.bounded import Bounded
+from pytest_taskcache.storage.remote.location import storage_by_url
+from pytest_taskcache.testing.storages import MakeStorage, a_variant, digest_of, fresh_key
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +40,8 @@ def execute(url: str, *statements: str, **parameters: object) -> None:
     engine.dispose()
 
 
-class DatabaseConformance(StorageConformance):
+class DatabaseConformance(RemoteConformance):
     url = ""
-
-    def damage(self, storage: Storage, digest: str, data: bytes) -> None:
-        execute(
-            self.url,
-            "DELETE FROM taskcache_chunks WHERE digest = :digest",
-            "INSERT INTO taskcache_chunks (digest, number, data) VALUES (:digest, 0, :data)",
-            digest=digest,
-            data=data,
-        )
 
     def abandon(self, storage: Storage, variants: Sequence[Variant]) -> None:
         """Another process begins the commit and is killed before it completes it."""
@@ -64,9 +49,9 @@ class DatabaseConformance(StorageConformance):
         program = (
             "import os, sys, pickle\n"
             "from sqlalchemy import event\n"
-            "from pytest_taskcache.storage.by_url import storage_by_url\n"
+            "from pytest_taskcache.storage.remote.location import storage_by_url\n"
             "storage = storage_by_url(sys.argv[1])\n"
-            "event.listen(storage._connected(), 'commit', lambda connection: os._exit(9))\n"
+            "event.listen(storage.blobs._connected(), 'commit', lambda connection: os._exit(9))\n"
             "storage.write_records(pickle.loads(bytes.fromhex(sys.stdin.read())))\n"
         )
         done = subprocess.run(
@@ -120,45 +105,9 @@ def test_reading_creates_nothing(url: str, tmp_path: Path) -> None:
     storage.close()
 
 
-def test_newer_schema_is_refused(url: str) -> None:
-    """Tables of a newer version are neither read nor changed; the error says so."""
-    storage = storage_by_url(url)
-    storage.write_records([a_variant()])
-    storage.close()
-    execute(url, "INSERT INTO taskcache_schema (version) VALUES (99)")
-    storage = storage_by_url(url)
-    with pytest.raises(SchemaVersionError, match="99"):
-        storage.read_records([fresh_key()])
-    with pytest.raises(SchemaVersionError, match="99"):
-        storage.write_records([a_variant()])
-    storage.close()
-
-
-def test_older_schema_is_migrated_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables of an older version become the present ones, step by step, and keep their rows."""
-    variant = a_variant()
-    storage = storage_by_url(url)
-    storage.write_records([variant])
-    storage.close()
-    steps = []
-
-    def step(connection: object) -> None:
-        steps.append(1)
-
-    monkeypatch.setattr(database_schema, "VERSION", 2)
-    monkeypatch.setattr("pytest_taskcache.storage.database.VERSION", 2)
-    monkeypatch.setitem(database_schema.MIGRATIONS, 1, step)
-    for _ in range(2):
-        storage = storage_by_url(url)
-        storage.write_records([a_variant()])
-        assert storage.read_records([variant.key]) == {variant.key: (variant,)}
-        storage.close()
-    assert steps == [1]
-
-
 WRITER = """
 import sys
-from pytest_taskcache.storage.by_url import storage_by_url
+from pytest_taskcache.storage.remote.location import storage_by_url
 from pytest_taskcache.testing.storages import a_variant, digest_of
 storage = storage_by_url(sys.argv[1])
 for number in range(6):
@@ -182,19 +131,6 @@ def test_many_writers_at_once(url: str) -> None:
     assert set(storage.read_records(keys)) == set(keys)
     assert len(storage.read_records(["shared"])["shared"]) == 16
     storage.close()
-
-
-def test_pushed_out_variants_are_removed_on_the_way(tmp_path: Path) -> None:
-    """Removing a record also drops the rows of its key that nobody is offered any more."""
-    url = f"sqlite:///{tmp_path}/cache.db"
-    storage = storage_by_url(url)
-    variants = [a_variant("key") for _ in range(20)]
-    storage.write_records(variants)
-    storage.remove_records([variants[-1].id])
-    storage.close()
-    with sqlite3.connect(tmp_path / "cache.db") as connection:
-        assert connection.execute("SELECT count(*) FROM taskcache_records").fetchone() == (16,)
-    connection.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -273,12 +209,12 @@ def test_role_that_may_only_read(postgres: Server) -> None:
 
 
 def test_server_that_stops_answering(postgres: Server) -> None:
-    """A frozen server is given up after the time limit, and used again when it is back."""
-    storage = storage_by_url(postgres.url + "?timeout=1")
+    """A frozen server is a fault after the time limit, and used again when it is back."""
+    storage = storage_by_url(postgres.url)
     variant = a_variant()
     storage.write_records([variant])
     with postgres.suspended(), pytest.raises(StorageError, match="timed out"):
-        storage.read_records([variant.key])
+        Bounded(storage, timeout=0.5).read_records([variant.key])
     assert storage.read_records([variant.key]) == {variant.key: (variant,)}
     storage.close()
 

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from objects_behind import ObjectConformance
+from remote_conformance import RemoteConformance
 from sftp_servers import PASSWORD, rclone_sftp_server
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.by_url import storage_by_url
-from pytest_taskcache.storage.fsspec import FsspecStore, open_fsspec
-from pytest_taskcache.storage.location import parse_location
-from pytest_taskcache.storage.object_store import ObjectStore
+from pytest_taskcache.storage.remote.fsspec_blobs import FsspecBlobs
+from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
+from pytest_taskcache.storage.remote.store import RemoteStore
 from pytest_taskcache.testing.storages import (
     MakeStorage,
     a_variant,
@@ -28,24 +26,18 @@ from pytest_taskcache.testing.storages import (
 )
 
 
-class TestFsspecMemory(ObjectConformance):
+class TestFsspecMemory(RemoteConformance):
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
         url = f"memory://{uuid.uuid4().hex}/cache"
         return lambda: storage_by_url(url)
 
-    def behind(self, storage: Storage) -> ObjectStore:
-        return FsspecStore(parse_location(storage.describe()))
 
-
-class TestFsspecDirectory(ObjectConformance):
+class TestFsspecDirectory(RemoteConformance):
     @pytest.fixture
     def make_storage(self, tmp_path_factory: pytest.TempPathFactory) -> MakeStorage:
         location = parse_location(f"file://{tmp_path_factory.mktemp('directory')}/cache")
-        return lambda: open_fsspec(location)
-
-    def behind(self, storage: Storage) -> ObjectStore:
-        return FsspecStore(parse_location(storage.describe()))
+        return lambda: RemoteStore(FsspecBlobs(location))
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +84,16 @@ def test_unknown_scheme_is_named() -> None:
 
 def test_interrupted_write_leaves_no_part(tmp_path: Path) -> None:
     """A write that fails half-way leaves neither the object nor its temporary file."""
-    store = FsspecStore(parse_location(f"file://{tmp_path}"))
 
-    def pieces():  # type: ignore[no-untyped-def]
-        yield b"half"
-        raise RuntimeError("the source is gone")
+    class Failing(fsspec.get_filesystem_class("file")):  # type: ignore[misc]
+        protocol = "failing"
 
-    with pytest.raises(Exception, match="RuntimeError"):
-        store.put_pieces("results/ab/x", pieces(), 8)
+        def mv(self, source: str, target: str, **options: object) -> None:
+            raise RuntimeError("the disk is gone")
+
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    with pytest.raises(StorageError, match="RuntimeError"):
+        storage_by_url(f"failing://{tmp_path}/x").write_result("ab" * 16, [b"bytes"])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

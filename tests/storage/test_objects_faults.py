@@ -14,7 +14,8 @@ from misbehaving import BEHAVIOURS, is_a_portal, misbehaving_server, truncates
 from s3_servers import ACCESS_KEY, BUCKET, SECRET_KEY, rclone_s3_server
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.storage.by_url import storage_by_url
+from pytest_taskcache.storage.remote.bounded import Bounded
+from pytest_taskcache.storage.remote.location import storage_by_url
 from pytest_taskcache.testing.storages import a_variant, digest_of, fresh_key
 
 URLS = {
@@ -50,7 +51,7 @@ def test_misbehaving_server_gives_a_storage_error_or_nothing(
     data = b"some bytes"
     digest = digest_of(data)
     with misbehaving_server(behaviour) as port:
-        storage = storage_by_url(URLS[kind].format(port=port))
+        storage = Bounded(storage_by_url(URLS[kind].format(port=port)), faults=99)
         operations = (
             ({}, lambda: storage.read_records([fresh_key(), fresh_key()])),
             (None, lambda: storage.read_result(digest, len(data))),
@@ -80,7 +81,7 @@ def test_misbehaving_server_stores_nothing(
     """A write that was not confirmed raises. (A server that confirms whatever it is sent is
     found out by the next read.)"""
     with misbehaving_server(behaviour) as port:
-        storage = storage_by_url(URLS[kind].format(port=port))
+        storage = Bounded(storage_by_url(URLS[kind].format(port=port)))
         with pytest.raises(StorageError):
             storage.write_records([a_variant(), a_variant()])
         storage.close()

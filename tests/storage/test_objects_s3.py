@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from objects_behind import ObjectConformance
+from remote_conformance import RemoteConformance
 from s3_servers import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, moto_server, rclone_s3_server
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.by_url import storage_by_url
-from pytest_taskcache.storage.location import parse_location
-from pytest_taskcache.storage.object_store import ObjectStore
-from pytest_taskcache.storage.objects import ObstoreStore
+from pytest_taskcache.storage.remote.location import storage_by_url
 from pytest_taskcache.testing.storages import MakeStorage, a_variant, digest_of, fresh_key
 
 
@@ -53,14 +50,11 @@ def environment(
     return server
 
 
-class TestS3Objects(ObjectConformance):
+class TestS3Objects(RemoteConformance):
     @pytest.fixture
     def make_storage(self, environment: S3Server) -> MakeStorage:
         url = f"s3://{BUCKET}/team/{uuid.uuid4().hex}"
         return lambda: storage_by_url(url)
-
-    def behind(self, storage: Storage) -> ObjectStore:
-        return ObstoreStore(parse_location(storage.describe()), 30.0)
 
 
 def test_profile_gives_the_credentials(
@@ -134,7 +128,7 @@ def test_nothing_secret_is_shown(environment: S3Server) -> None:
     """Neither the description nor an object's repr shows credentials or options."""
     storage = storage_by_url(f"s3://{BUCKET}/x?region=eu-west-1")
     assert storage.describe() == f"s3://{BUCKET}/x"
-    assert SECRET_KEY not in repr(vars(storage))
+    assert SECRET_KEY not in repr(vars(storage)) + repr(vars(storage.blobs))
     assert storage.trusted is False
 
 
@@ -142,18 +136,6 @@ def test_unknown_option_is_refused() -> None:
     """A misspelt option is an error, not ignored."""
     with pytest.raises(ConfigurationError, match="unknown option 'regoin'"):
         storage_by_url("s3://bucket/x?regoin=eu")
-
-
-def test_late_marker_makes_a_commit_visible(environment: S3Server) -> None:
-    """A reader that found a commit incomplete sees it as soon as it is complete."""
-    url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
-    suite = TestS3Objects()
-    reader, variants = storage_by_url(url), [a_variant(), a_variant()]
-    keys = [variant.key for variant in variants]
-    suite.abandon(reader, variants)
-    assert reader.read_records(keys) == {}
-    storage_by_url(url).write_records(variants)
-    assert len(reader.read_records(keys)) == 2
 
 
 def attempt(storage: Storage, verb: str) -> object:

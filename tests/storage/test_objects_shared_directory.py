@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from objects_behind import ObjectConformance
+from remote_conformance import RemoteConformance
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.by_url import storage_by_url
-from pytest_taskcache.storage.location import parse_location
-from pytest_taskcache.storage.object_layout import result_path
-from pytest_taskcache.storage.object_storage import ObjectStorage
-from pytest_taskcache.storage.object_store import Download, Listed, ObjectStore
-from pytest_taskcache.storage.objects import ObstoreStore
+from pytest_taskcache.ports import Buffer
+from pytest_taskcache.storage.remote.blobs import Listed
+from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
+from pytest_taskcache.storage.remote.obstore_blobs import ObstoreBlobs
+from pytest_taskcache.storage.remote.store import PART, RemoteStore
 from pytest_taskcache.testing.storages import MakeStorage, a_variant, digest_of, fresh_key
 
 
-class TestSharedDirectory(ObjectConformance):
+class TestSharedDirectory(RemoteConformance):
     @pytest.fixture
     def make_storage(self, tmp_path_factory: pytest.TempPathFactory) -> MakeStorage:
         directory = tmp_path_factory.mktemp("shared") / "not yet there"
         return lambda: storage_by_url(f"file://{directory}")
-
-    def behind(self, storage: Storage) -> ObjectStore:
-        return ObstoreStore(parse_location(storage.describe()), 30.0)
 
 
 def test_reading_leaves_no_trace(tmp_path: Path) -> None:
@@ -80,24 +76,37 @@ def test_digest_cannot_leave_the_directory(tmp_path: Path) -> None:
 
 
 def test_half_written_result_is_invisible(tmp_path: Path) -> None:
-    """Readers never see the part of a result that has been written so far."""
-    storage = storage_by_url(f"file://{tmp_path}")
-    digest, size = fresh_key(), 20 * 1024 * 1024
+    """Readers never see a large result before its last part is there."""
+    writer, reader = (storage_by_url(f"file://{tmp_path}") for _ in range(2))
+    assert isinstance(writer, RemoteStore)
+    data = os.urandom(2 * PART + 100)
+    digest = digest_of(data)
     seen = []
 
-    class Watched(bytes):
-        pass
+    class Watched(ObstoreBlobs):
+        def put(self, name: str, data: Buffer) -> None:
+            seen.append((reader.has_results([digest]), reader.read_result(digest, len(data))))
+            super().put(name, data)
 
-    def pieces():  # type: ignore[no-untyped-def]
-        for _ in range(20):
-            seen.append(storage.has_results([digest]))
-            yield Watched(1024 * 1024)
+    watched = RemoteStore(Watched(parse_location(f"file://{tmp_path}")))
+    watched.write_result(digest, [data])
+    assert seen == [(frozenset(), None)] * 3
+    assert reader.has_results([digest]) == {digest}
+    assert reader.read_result(digest, len(data)) == data
 
-    ObstoreStore(parse_location(storage.describe()), 30.0).put_pieces(
-        result_path(digest), pieces(), size
-    )
-    assert set(seen) == {frozenset()}
-    assert storage.has_results([digest]) == {digest}
+
+def test_lost_part_reads_as_absent_and_is_mended(tmp_path: Path) -> None:
+    """A large result of which a part is gone is none; who computed it anew stores it again."""
+    storage = storage_by_url(f"file://{tmp_path}")
+    data = os.urandom(2 * PART + 100)
+    digest = digest_of(data)
+    storage.write_result(digest, [data])
+    (part,) = tmp_path.glob("results/*/*.1")
+    part.unlink()
+    assert storage.read_result(digest, len(data)) is None
+    assert storage.copy_file(digest, tmp_path / "copy") is False
+    storage_by_url(f"file://{tmp_path}").write_result(digest, [data])
+    assert storage.read_result(digest, len(data)) == data
 
 
 def test_running_event_loop_is_no_hindrance(tmp_path: Path) -> None:
@@ -118,17 +127,16 @@ def test_sweep_of_many_keys_takes_a_bounded_number_of_listings(tmp_path: Path) -
     listed: list[str] = []
     opened: list[str] = []
 
-    class Counting(ObstoreStore):
-        def list(self, prefix: str) -> list[Listed]:
+    class Counting(ObstoreBlobs):
+        def list(self, prefix: str) -> Sequence[Listed]:
             listed.append(prefix)
             return super().list(prefix)
 
-        def open(self, path: str) -> Download | None:
-            opened.append(path)
-            return super().open(path)
+        def get(self, name: str) -> Buffer | None:
+            opened.append(name)
+            return super().get(name)
 
-    location = parse_location(f"file://{tmp_path}")
-    storage = ObjectStorage(Counting(location, 30.0), location.shown)
+    storage = RemoteStore(Counting(parse_location(f"file://{tmp_path}")))
     variants = [a_variant() for _ in range(3)]
     for variant in variants:
         storage.write_records([variant])
@@ -139,26 +147,6 @@ def test_sweep_of_many_keys_takes_a_bounded_number_of_listings(tmp_path: Path) -
     listed.clear()
     storage.read_records(unknown[:3])
     assert len(listed) == 3
-
-
-def test_removal_takes_the_litter_of_the_same_keys_along(tmp_path: Path) -> None:
-    """What nobody is offered any more goes when something else of the key is removed: variants
-    that newer ones pushed out, and what a writer that died left behind a day ago."""
-    url = f"file://{tmp_path}"
-    storage, key = storage_by_url(url), fresh_key()
-    variants = [a_variant(key) for _ in range(20)]
-    for variant in variants:
-        storage.write_records([variant])
-    suite = TestSharedDirectory()
-    fresh, stale = [a_variant(key), a_variant()], [a_variant(key), a_variant()]
-    suite.abandon(storage, fresh)
-    suite.abandon(storage, stale)
-    directory = tmp_path / "records" / key[:2] / key
-    (left,) = directory.glob(f"{stale[0].id}.*")
-    os.utime(left, (1_000_000_000, 1_000_000_000))
-    storage.remove_records([variants[-1].id])
-    names = {path.name.partition(".")[0] for path in directory.iterdir()}
-    assert names == {fresh[0].id, *(variant.id for variant in variants[3:-1])}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

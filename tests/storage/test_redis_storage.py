@@ -5,24 +5,20 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
+from remote_conformance import RemoteConformance
 from servers import Server, free_port, redis_server
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.by_url import storage_by_url
-from pytest_taskcache.storage.redis import CHUNK, RedisStorage
-from pytest_taskcache.testing.storages import (
-    MakeStorage,
-    StorageConformance,
-    a_variant,
-    digest_of,
-    fresh_key,
-)
+from pytest_taskcache.storage.remote.location import storage_by_url
+from pytest_taskcache.storage.remote.store import PART, record_name
+from pytest_taskcache.testing.storages import MakeStorage, a_variant, digest_of, fresh_key
 
 
 @pytest.fixture(scope="module")
@@ -37,28 +33,23 @@ def client(server: Server) -> Iterator[Any]:
         yield connected
 
 
-class TestRedis(StorageConformance):
+class TestRedis(RemoteConformance):
     server: Server
 
     @pytest.fixture
     def make_storage(self, server: Server) -> MakeStorage:
         self.server = server
-        url = f"{server.url}?prefix={uuid.uuid4().hex}"
-        return lambda: storage_by_url(url)
-
-    def damage(self, storage: Storage, digest: str, data: bytes) -> None:
-        assert isinstance(storage, RedisStorage)
-        with redis.Redis.from_url(self.server.url) as client:
-            client.set(storage._chunk(digest, 0), data)
+        self.prefix = uuid.uuid4().hex
+        return lambda: storage_by_url(f"{server.url}?prefix={self.prefix}")
 
     def abandon(self, storage: Storage, variants: Sequence[Variant]) -> None:
         """A connection that breaks between MULTI and EXEC."""
-        assert isinstance(storage, RedisStorage)
         with redis.Redis.from_url(self.server.url) as client:
             connection = client.connection_pool.get_connection()
             connection.send_command("MULTI")
             for variant in variants:
-                connection.send_command("HSET", storage._records(variant.key), variant.id, b"x")
+                name = record_name(variant.key, variant.id)
+                connection.send_command("SET", f"{{{self.prefix}}}:blob:{name}", b"x")
             connection.disconnect()
 
 
@@ -75,7 +66,7 @@ def test_everything_expires(server: Server, client: Any) -> None:
     storage.write_result(digest_of(data), [data])
     storage.write_records([a_variant(), a_variant()])
     names = names_of(client, prefix)
-    assert len(names) == 2 + 2 * 3
+    assert len(names) == 2 + 2 * 2 + 2 + 1
     for name in names:
         assert 7 * 86400 - 60 < client.ttl(name) <= 7 * 86400
     storage.close()
@@ -90,15 +81,17 @@ def test_nothing_expires_unless_asked(server: Server, client: Any) -> None:
     storage.close()
 
 
-def test_hash_does_not_grow_without_end(server: Server, client: Any) -> None:
-    """Variants beyond the newest are dropped when newer ones are written, and their ids too."""
+def test_results_live_as_long_as_their_newest_record(server: Server, client: Any) -> None:
+    """A result that was there already is prolonged by each record that names it."""
     prefix = uuid.uuid4().hex
-    storage = storage_by_url(f"{server.url}?prefix={prefix}")
-    key, identity = fresh_key(), a_variant().identity
-    for _ in range(20):
-        storage.write_records([a_variant(key, identity=identity)])
-    assert client.hlen(f"{{{prefix}}}:records:{key}") == 16
-    assert len(names_of(client, prefix)) == 1 + 16 + 1
+    storage = storage_by_url(f"{server.url}?prefix={prefix}&expire=7d")
+    data = os.urandom(100)
+    storage.write_result(digest_of(data), [data])
+    (name,) = client.keys(f"{{{prefix}}}:blob:results/*")
+    client.expire(name, 60)
+    result = replace(a_variant().result, digest=digest_of(data), size=100, inline=None)
+    storage.write_records([a_variant(result=result)])
+    assert client.ttl(name) > 6 * 86400
     storage.close()
 
 
@@ -106,10 +99,10 @@ def test_result_with_a_lost_chunk_is_absent(server: Server, client: Any) -> None
     """A result of which a part was evicted reads as absent, and is mended by the next write."""
     prefix = uuid.uuid4().hex
     storage = storage_by_url(f"{server.url}?prefix={prefix}")
-    data = os.urandom(1000) * (CHUNK // 500)
+    data = os.urandom(1000) * (PART // 500)
     digest = digest_of(data)
     storage.write_result(digest, [data])
-    client.delete(f"{{{prefix}}}:chunk:{digest}:1")
+    client.delete(f"{{{prefix}}}:blob:results/{digest[:2]}/{digest}.0")
     assert storage.read_result(digest, len(data)) is None
     storage_by_url(f"{server.url}?prefix={prefix}").write_result(digest, [data])
     assert storage.read_result(digest, len(data)) == data
@@ -142,7 +135,7 @@ def test_dead_server_is_a_storage_error() -> None:
 
 
 def test_server_that_stops_answering(server: Server) -> None:
-    """A frozen server is given up after the time limit, and used again when it is back."""
+    """A frozen server is a fault after the time limit, and used again when it is back."""
     storage = storage_by_url(f"{server.url}?timeout=1")
     variant = a_variant()
     storage.write_records([variant])

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from decorator_parts import KEY
 
-from pytest_taskcache.model.record import Blob, Variant
+from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.decorator import Decorator
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.namespaced import Namespaced
-from pytest_taskcache.storage.resilient import Resilient
-from pytest_taskcache.storage.signed import Signed
-from pytest_taskcache.storage.tiered import Tier, Tiered
+from pytest_taskcache.storage.remote.bounded import Bounded
+from pytest_taskcache.storage.remote.forwarding import Forwarding
+from pytest_taskcache.storage.remote.namespaced import Namespaced
+from pytest_taskcache.storage.remote.signed import Signed
+from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 from pytest_taskcache.testing.storages import MakeStorage, StorageConformance
 
 
@@ -52,15 +52,15 @@ class TestForwarding(_Suite):
 
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
-        return lambda: Decorator(self.memory)
+        return lambda: Forwarding(self.memory)
 
 
-class TestResilient(_Suite):
+class TestBounded(_Suite):
     """With a remote that answers, nothing is different."""
 
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
-        return lambda: Resilient(self.memory, timeout=60.0)
+        return lambda: Bounded(self.memory, timeout=60.0)
 
 
 class TestNamespaced(_Suite):
@@ -80,7 +80,7 @@ class TestTiered(_Suite):
         return lambda: Tiered([Tier(self.memory), Tier(far, write=False)])
 
 
-class Unattested(Decorator):
+class Unattested(Forwarding):
     """Takes out what signing fills in, so that the rest can be compared."""
 
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
@@ -91,10 +91,13 @@ class Unattested(Decorator):
         found = super().recent(identities)
         return {identity: self._plain(found[identity]) for identity in found}
 
+    def scan(self) -> Iterator[Variant]:
+        return map(self._plain, super().scan())
+
     def _plain(self, variant: Variant) -> Variant:
         assert variant.signature.startswith("hmac-sha256:")
         assert len(variant.result.sha256) == 64
-        blobs = tuple(Blob(b.digest, b.size, "cd" * 32) for b in variant.result.blobs)
+        blobs = tuple(b._replace(sha256="cd" * 32) for b in variant.result.blobs)
         result = replace(variant.result, sha256="ab" * 32, blobs=blobs)
         return replace(variant, result=result, signature="signed")
 
@@ -114,7 +117,7 @@ class TestWholeStack(_Suite):
 
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
-        signed = Signed(Resilient(MemoryStorage(), timeout=60.0), [KEY], namespace="main")
+        signed = Signed(Bounded(MemoryStorage(), timeout=60.0), [KEY], namespace="main")
         remote = Namespaced(signed, "pr~topic", ["pr~topic", "main"])
-        storage = Tiered([Tier(self.memory), Tier(remote, background=True)])
+        storage = Tiered([Tier(self.memory), Tier(remote)])
         return lambda: storage

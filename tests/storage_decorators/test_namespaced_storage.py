@@ -8,8 +8,8 @@ from decorator_parts import KEY, NOW, make_variant, store
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.record import VARIANTS
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.namespaced import Namespaced, decode, encode
-from pytest_taskcache.storage.signed import Signed
+from pytest_taskcache.storage.remote.namespaced import Namespaced, decode, encode
+from pytest_taskcache.storage.remote.signed import Signed
 
 NASTY = [
     "main",

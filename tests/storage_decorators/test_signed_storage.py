@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,16 +20,18 @@ from decorator_parts import (
     store,
 )
 
-from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import Blob, Result, Variant
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.signed import Signed
+from pytest_taskcache.storage.remote.location import storage_by_url
+from pytest_taskcache.storage.remote.signed import Signed
 
 PAYLOAD = b"the value"
 BLOB = b"a file of a tree"
+PART = b"a part that the trace shares with others"
 
 
 def signed(bucket: MemoryStorage, *keys: bytes, **options: Any) -> Signed:
@@ -78,7 +81,9 @@ def other(value: Any) -> Any:
         case Identity(file, name):
             return Identity(file, f"{name}x")
         case Trace(dependencies, digest):
-            return Trace(dependencies[:1], digest)
+            return replace(value, dependencies=dependencies[:1])
+        case Blob(digest, size):
+            return Blob(digest, size + 1)
         case Result():
             return replace(value, size=value.size + 1)
         case str():
@@ -104,12 +109,12 @@ def alterations(variant: Variant) -> Iterator[tuple[str, Variant]]:
         changed = other(getattr(variant.result, field.name))
         result = replace(variant.result, **{field.name: changed})
         yield f"result.{field.name}", replace(variant, result=result)
-    for field in fields(Blob):
-        blob = variant.result.blobs[0]
-        changed = replace(blob, **{field.name: other(getattr(blob, field.name))})
-        result = replace(variant.result, blobs=(changed,))
-        yield f"blob.{field.name}", replace(variant, result=result)
     trace = variant.trace
+    for field in Blob._fields:
+        blob = variant.result.blobs[0]
+        changed = blob._replace(**{field: other(getattr(blob, field))})
+        result = replace(variant.result, blobs=(changed,))
+        yield f"blob.{field}", replace(variant, result=result)
     yield "trace.digest", replace(variant, trace=replace(trace, digest=other(trace.digest)))
     for place in range(3):
         dependency = list(trace.dependencies[1])
@@ -329,7 +334,20 @@ def test_a_vanished_file_is_a_storage_error(bucket: Bucket, tmp_path: Path) -> N
         signed(bucket).add_file("a" * 32, tmp_path / "gone")
 
 
-def test_signing_without_a_key_is_a_mistake(bucket: Bucket) -> None:
-    """Nothing is silently unsigned."""
-    with pytest.raises(ConfigurationError, match="PYTEST_TASKCACHE_SIGNING_KEY"):
-        Signed(bucket, (), namespace="main")
+def test_parts_of_a_trace_are_covered() -> None:
+    """What a trace shares with others is named by SHA-256 too, and returned only so."""
+    inner = storage_by_url(f"memory://{uuid.uuid4().hex}")
+    variant = make_variant(1, payload=PAYLOAD, inline=True)
+    uses = (Blob(digest_of(PART), len(PART)),)
+    variant = replace(variant, trace=replace(variant.trace, uses=uses))
+    store(signed(inner), variant, PAYLOAD, [PART])
+
+    reader = signed(inner)
+    assert reader.read_result(digest_of(PART), len(PART)) is None
+    ((read,),) = reader.read_records([variant.key]).values()
+    assert [blob.sha256 for blob in read.trace.uses] == [sha256_of(PART)]
+    assert reader.read_result(digest_of(PART), len(PART)) == PART
+    for field in Blob._fields:
+        changed = read.trace.uses[0]._replace(**{field: other(getattr(read.trace.uses[0], field))})
+        inner.write_records([replace(read, trace=replace(read.trace, uses=(changed,)))])
+        assert signed(inner).read_records([variant.key]) == {}, field

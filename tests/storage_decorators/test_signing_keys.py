@@ -8,8 +8,7 @@ from decorator_parts import KEY, make_variant
 
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.signed import Signed
-from pytest_taskcache.storage.signing import VARIABLE, Signer, signing_keys
+from pytest_taskcache.storage.remote.signed import VARIABLE, Signed, Signer, signing_keys
 
 
 @pytest.mark.parametrize("separator", [",", "\n", " ,\r\n\n", ",,"])

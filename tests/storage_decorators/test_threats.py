@@ -17,11 +17,9 @@ from pytest_taskcache.errors import UntrustedStorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.namespaced import Namespaced
-from pytest_taskcache.storage.readonly import ReadOnly
-from pytest_taskcache.storage.signed import Signed
-from pytest_taskcache.storage.tiered import Tier, Tiered
-from pytest_taskcache.storage.unsigned import guarded
+from pytest_taskcache.storage.remote.namespaced import Namespaced
+from pytest_taskcache.storage.remote.signed import Signed
+from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
 EVIL = b"cos\nsystem\n(S'touch /tmp/pwned'\ntR."
 GOOD = b"a pickled value"
@@ -32,11 +30,7 @@ def victim(
     bucket: MemoryStorage, *keys: bytes, namespace: str = "project", now: float = NOW
 ) -> Tiered:
     """A laptop or a CI job of main: local storage in front, the verified remote behind."""
-    remote = (
-        Signed(bucket, keys, namespace=namespace, clock=lambda: now)
-        if keys
-        else guarded(bucket, keys, namespace=namespace)
-    )
+    remote = Signed(bucket, keys, namespace=namespace, clock=lambda: now)
     return Tiered([Tier(MemoryStorage()), Tier(remote, write=False)])
 
 
@@ -101,7 +95,7 @@ def test_a_pull_request_that_reads_main_cannot_write_it() -> None:
     before = mains.all_records()
     tiers = [
         Tier(Signed(own, (OTHER_KEY,), namespace="pr", clock=lambda: NOW)),
-        Tier(ReadOnly(Signed(mains, (KEY,), namespace="project", clock=lambda: NOW)), write=False),
+        Tier(Signed(mains, (KEY,), namespace="project", clock=lambda: NOW), write=False),
     ]
     request = Tiered(tiers)
 
@@ -207,12 +201,12 @@ def test_local_directory_that_others_can_write(tmp_path: Path) -> None:
 
 
 def test_a_shared_directory_is_trusted_no_more_than_a_bucket(tmp_path: Path) -> None:
-    """Whatever the adapter says of itself: Unsigned makes nothing of it executable."""
+    """Whatever the adapter says of itself: without a key Signed makes nothing of it executable."""
     shared = LocalStorage(tmp_path / "share")
     variant = make_variant(1, key=KEY_OF_VALUE, payload=EVIL)
     store(shared, variant, EVIL)
 
-    remote = guarded(shared, (), namespace="project", trust_remote=True)
+    remote = Signed(shared, (), namespace="project", trust_remote=True)
     tiered = Tiered([Tier(MemoryStorage()), Tier(remote)])
 
     assert not remote.trusted

@@ -10,9 +10,10 @@ import pytest
 from decorator_parts import NOW, Gate, digest_of, failing, make_variant, store
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.readonly import ReadOnly
-from pytest_taskcache.storage.tiered import Mode, Tier, Tiered
+from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
 
 @pytest.fixture
@@ -31,27 +32,6 @@ class Foreign(Gate):
     """A remote storage without signatures."""
 
     trusted = False
-
-
-@pytest.mark.parametrize(
-    ("text", "mode"),
-    [
-        ("rw", Mode(True, True)),
-        ("wr", Mode(True, True)),
-        ("r", Mode(True, False)),
-        (" W ", Mode(False, True)),
-    ],
-)
-def test_a_mode_is_written_as_letters(text: str, mode: Mode) -> None:
-    """As in local:rw,remote:r."""
-    assert Mode.parse(text) == mode
-
-
-@pytest.mark.parametrize("text", ["", "x", "rwx", "rr", "read"])
-def test_an_unknown_mode_is_refused(text: str) -> None:
-    """With the ones there are."""
-    with pytest.raises(ConfigurationError, match="use r, w or rw"):
-        Mode.parse(text)
 
 
 def test_no_tier_is_a_mistake() -> None:
@@ -136,6 +116,7 @@ def test_every_writable_tier_before_is_filled(near: Gate, far: Gate) -> None:
 
     tiered.read_records([variant.key])
     tiered.read_result(variant.result.digest, 5)
+    tiered.drain(20.0)
 
     for filled in (near, third):
         assert filled.read_records([variant.key]) == {variant.key: (variant,)}
@@ -205,7 +186,7 @@ def test_a_broken_near_tier_does_not_hide_the_far_one(near: Gate, far: Gate) -> 
 def test_writes_reach_the_near_tier_at_once_and_the_far_one_behind(near: Gate, far: Gate) -> None:
     """The run does not wait for the remote; results arrive there before their records."""
     far.open.clear()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     payloads = [b"value %d" % number for number in range(3)]
     variants = [make_variant(number, payload=payloads[number]) for number in range(3)]
 
@@ -223,28 +204,10 @@ def test_writes_reach_the_near_tier_at_once_and_the_far_one_behind(near: Gate, f
         assert far.has_results([variant.result.digest])
 
 
-def test_a_far_tier_that_is_not_in_the_background_is_written_with_the_record(
-    near: Gate, far: Gate
-) -> None:
-    """Result and record; a failure there is counted, as the commit itself stands."""
-    variant = make_variant(1, payload=b"value")
-    tiered = Tiered([Tier(near), Tier(far)])
-    tiered.write_result(variant.result.digest, [b"value"])
-    assert far.calls == []
-
-    tiered.write_records([variant])
-
-    assert far.calls == ["has_results", "write_result", "write_records"]
-    assert far.read_records([variant.key]) == {variant.key: (variant,)}
-    far.error = failing("connection reset")
-    tiered.write_records([replace(variant, id="9" * 20)])
-    assert tiered.faults == {"write records: connection reset": 1}
-
-
 def test_the_first_writable_tier_decides_whether_a_commit_succeeds(near: Gate, far: Gate) -> None:
     """If it fails, nothing is sent anywhere."""
     near.error = failing("disk full")
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
 
     with pytest.raises(StorageError, match="disk full"):
         tiered.write_records([make_variant(1, inline=True)])
@@ -255,7 +218,7 @@ def test_the_first_writable_tier_decides_whether_a_commit_succeeds(near: Gate, f
 
 def test_what_is_rolled_back_is_never_sent(near: Gate, far: Gate) -> None:
     """A result without a record stays here."""
-    tiered = Tiered([Tier(near), Tier(far, background=True), Tier(Gate())])
+    tiered = Tiered([Tier(near), Tier(far), Tier(Gate())])
     tiered.write_result(digest_of(b"staged"), [b"staged"])
 
     tiered.drain(20.0)
@@ -266,7 +229,7 @@ def test_what_is_rolled_back_is_never_sent(near: Gate, far: Gate) -> None:
 
 def test_without_a_writable_tier_writes_are_dropped_and_counted(near: Gate, far: Gate) -> None:
     """local:r,remote:r is a run that leaves no trace."""
-    tiered = Tiered([Tier(near, write=False), Tier(ReadOnly(far), write=False)])
+    tiered = Tiered([Tier(near, write=False), Tier(far, write=False)])
 
     store(tiered, make_variant(1, payload=b"value"), b"value")
 
@@ -274,10 +237,60 @@ def test_without_a_writable_tier_writes_are_dropped_and_counted(near: Gate, far:
     assert tiered.faults == {"no tier is writable": 2}
 
 
+def test_a_read_only_tier_changes_in_nothing(near: Gate, tmp_path: Path) -> None:
+    """Not a byte, not a time stamp, not a lock file: a shared directory may be mounted so."""
+    directory = tmp_path / "cache"
+    writer = LocalStorage(directory)
+    large = os.urandom(200_000)
+    variant = make_variant(1, payload=large)
+    store(writer, variant, large)
+    writer.close()
+    before = snapshot(directory)
+
+    behind = LocalStorage(directory, create=False, readonly=True)
+    tiered = Tiered([Tier(near), Tier(behind, write=False)])
+    assert tiered.read_records([variant.key, "f" * 32]) == {variant.key: (variant,)}
+    assert tiered.read_result(variant.result.digest, variant.result.size) == large
+    assert tiered.copy_file(variant.result.digest, tmp_path / "copy")
+    assert list(tiered.scan()) == [variant]
+    store(tiered, make_variant(2, payload=b"other"), b"other")
+    tiered.remove_records([variant.id])
+    tiered.close()
+
+    assert snapshot(directory) == before
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    found = {}
+    for path in sorted([directory, *directory.rglob("*")]):
+        info = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (info.st_mtime_ns, info.st_mode, info.st_ino, content)
+    return found
+
+
+def test_a_scan_tells_each_record_once(near: Gate, far: Gate) -> None:
+    """Whatever tiers it lies in; and a tier that fails hides nothing of the others."""
+    variants = [make_variant(number, inline=True) for number in range(4)]
+    near.write_records(variants[:2])
+    far.write_records(variants[1:])
+    tiered = Tiered([Tier(near), Tier(far)])
+    assert sorted(tiered.scan(), key=lambda v: v.id) == variants
+
+    far.scan = failing_scan  # type: ignore[method-assign]
+    assert sorted(tiered.scan(), key=lambda v: v.id) == variants[:2]
+    assert tiered.faults == {"list records: connection reset": 1}
+
+
+def failing_scan() -> Iterator[Variant]:
+    raise StorageError("gate://", "list records", "connection reset")
+    yield  # a generator, which fails when it is begun
+
+
 def test_a_removed_record_does_not_come_back(near: Gate, far: Gate) -> None:
     """It is removed from every writable tier, and neither uploaded nor filled in afterwards."""
     far.open.clear()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     kept, removed = make_variant(1, inline=True), make_variant(2, inline=True)
     remote = make_variant(3, payload=b"value")
     MemoryStorage.write_result(far, remote.result.digest, [b"value"])
@@ -352,7 +365,7 @@ def test_tiers_that_are_all_untrusted_are_untrusted_together() -> None:
 def test_a_forked_child_uploads_nothing_of_its_parent(near: Gate, far: Gate) -> None:
     """What waits belongs to the parent, which uploads it once; the child does not hang."""
     far.open.clear()
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     tiered.write_records([make_variant(1, inline=True)])
     pid = os.fork()
     if pid == 0:
@@ -369,7 +382,7 @@ def test_a_forked_child_uploads_nothing_of_its_parent(near: Gate, far: Gate) -> 
 
 def test_many_threads_write_and_read_at_once(near: Gate, far: Gate) -> None:
     """Nothing is lost or doubled."""
-    tiered = Tiered([Tier(near), Tier(far, background=True)])
+    tiered = Tiered([Tier(near), Tier(far)])
     failures: list[BaseException] = []
 
     def work(first: int) -> None:

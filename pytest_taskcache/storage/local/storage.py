@@ -123,6 +123,10 @@ class LocalStorage:
         """Every committed variant, newest first. Raises StorageError."""
         return self.records.all_records()
 
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan."""
+        return iter(self.records.all_records())
+
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
         self.records.remove_records(ids)

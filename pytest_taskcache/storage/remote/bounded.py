@@ -1,0 +1,310 @@
+"""A storage that cannot hold up or break a run, whatever happens to the one behind it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pytest_taskcache.breaker import Breaker
+from pytest_taskcache.errors import StorageError
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.ports import Buffer, Storage
+from pytest_taskcache.storage.pointers import results_of
+from pytest_taskcache.storage.remote.blobs import batches
+from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally, file_errors
+from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved
+
+T = TypeVar("T")
+
+CHUNK = 500
+"""Keys asked for at once: what is a lot for one time limit is not a lot for a storage."""
+SLOWEST = 1 << 20
+"""Bytes a second below which a transfer is given up although the storage answers."""
+_WAITING = 0.9
+"""Of the time a run may lose, the share that is spent on waiting; the rest goes to what a failure
+costs around it."""
+_LONGEST = 600.0
+_WORKERS = 8
+_PROBE = "0" * 32
+
+
+class _GivenUpError(Exception):
+    """Settles the operations that were under way when the breaker opened."""
+
+
+class Bounded(Forwarding):
+    """Every operation ends within ``timeout`` seconds, even where the storage blocks; a failed
+    one raises StorageError. After ``faults`` of them, or once failures have cost ``timeout``
+    seconds in all, reads are absent and writes are dropped, at once and quietly, to the end of the
+    run; so a dead storage costs at most ``timeout`` seconds.
+
+    A transfer of many bytes may take longer, as long as the storage answers a question meanwhile.
+    ``on_fault`` is told once, when it is given up; ``faults`` counts all failures by reason.
+    ``unobserved`` is entered by the threads in which all operations run.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        timeout: float = 2.0,
+        faults: int = 3,
+        on_fault: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        unobserved: Unobserved = nullcontext,
+    ) -> None:
+        super().__init__(storage)
+        self._timeout = _WAITING * timeout
+        self._clock = clock
+        self._breaker = Breaker(self._timeout, faults=faults, clock=clock)
+        self._tally = Tally(on_fault)
+        self._bulkhead = Bulkhead(_WORKERS, "taskcache-storage", unobserved)
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._pending: set[Future[Any]] = set()
+        self._unwritten: set[str] = set()
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """How many writes were dropped without an error."""
+        return self._dropped + super().dropped
+
+    @property
+    def given_up(self) -> bool:
+        """Whether reads are absent and writes dropped."""
+        return not self._breaker.closed()
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """Failed operations by reason."""
+        return self._tally.counts
+
+    def warm(self) -> None:
+        """Connects in the background, so that the first operation need not within its limit."""
+        self._bulkhead.submit(self._ask, 0.0)
+
+    # ------------------------------------------------------------------------- records
+
+    def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
+        """As KeyStorage.read_records; in several requests where there are very many keys."""
+        found: dict[str, tuple[Variant, ...]] = {}
+        none: Mapping[str, tuple[Variant, ...]] = {}
+        for some in batches(keys, CHUNK):
+            found |= self.run("read records", partial(self._storage.read_records, some), none)
+        return found
+
+    def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
+        """As KeyStorage.recent."""
+        found: dict[str, Variant] = {}
+        none: Mapping[str, Variant] = {}
+        for some in batches(identities, CHUNK):
+            found |= self.run("read recent", partial(self._storage.recent, some), none)
+        return found
+
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan; each record is waited for as long as a transfer."""
+        scanned: list[Iterator[Variant]] = []
+
+        def one() -> Variant | None:
+            if not scanned:
+                scanned.append(iter(self._storage.scan()))
+            return next(scanned[0], None)
+
+        while (variant := self.run("list records", one, None, _LONGEST)) is not None:
+            yield variant
+
+    def write_records(self, variants: Sequence[Variant]) -> None:
+        """As KeyStorage.write_records; records whose results were dropped are dropped too."""
+        named = {digest for variant in variants for digest, _ in results_of(variant)}
+        if not named.isdisjoint(self._unwritten):
+            self._drop()
+            return
+        self._write(
+            "write records",
+            partial(self._storage.write_records, variants),
+            size=sum(len(v.result.inline or b"") + 4096 for v in variants),
+        )
+
+    def remove_records(self, ids: Collection[str]) -> None:
+        """As KeyStorage.remove_records."""
+        self._write("remove records", partial(self._storage.remove_records, ids), size=0)
+
+    def mark_used(self, ids: Collection[str]) -> None:
+        """As Forwarding.mark_used."""
+        self._write("note what was used", partial(super().mark_used, ids), size=8 * len(ids))
+
+    # ------------------------------------------------------------------------- results
+
+    def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
+        """As ResultStorage.write_result. Memory that the caller could change after giving up
+        waiting is copied first."""
+        kept = list(chunks)
+        if not self.given_up:
+            kept = [chunk if _is_constant(chunk) else bytes(chunk) for chunk in chunks]
+        size = sum(memoryview(chunk).nbytes for chunk in kept)
+        self._write_named(
+            digest, "write result", partial(self._storage.write_result, digest, kept), size
+        )
+
+    def add_file(self, digest: str, source: Path) -> None:
+        """As ResultStorage.add_file."""
+        with file_errors(self, "add file"):
+            size = source.stat().st_size
+        self._write_named(digest, "add file", partial(self._storage.add_file, digest, source), size)
+
+    def read_result(self, digest: str, size: int) -> memoryview | None:
+        """As ResultStorage.read_result."""
+        return self.run(
+            "read result", partial(self._storage.read_result, digest, size), None, size / SLOWEST
+        )
+
+    def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
+        """As ResultStorage.copy_file; a copy that comes too late is removed."""
+        part = destination.with_name(f".{destination.name[:64]}.{uuid.uuid4().hex}")
+        given_up = threading.Event()
+
+        def copy() -> bool:
+            done = self._storage.copy_file(digest, part, readonly)
+            if given_up.is_set():
+                part.unlink(missing_ok=True)
+            return done
+
+        try:
+            done = self.run("copy file", copy, False, _LONGEST)
+        finally:
+            given_up.set()
+        if done:
+            with file_errors(self, "copy file"):
+                part.rename(destination)
+        return done
+
+    def has_results(self, digests: Collection[str]) -> frozenset[str]:
+        """As ResultStorage.has_results."""
+        found: set[str] = set()
+        none: frozenset[str] = frozenset()
+        for some in batches(digests, CHUNK):
+            found |= self.run("find results", partial(self._storage.has_results, some), none)
+        return frozenset(found)
+
+    def close(self) -> None:
+        """As KeyStorage.close; does not wait for a storage that does not answer."""
+        if self._pid == os.getpid() and not self.given_up:
+            future = self._bulkhead.submit(self._storage.close, 0.0)
+            if future is not None:
+                wait([future], self._timeout)
+
+    # ---------------------------------------------------------------------- operations
+
+    def run(self, operation: str, call: Callable[[], T], absent: T, extra: float = 0.0) -> T:
+        """What a call of the storage returns; ``absent`` if it is given up. ``extra`` seconds are
+        granted while it answers questions. Raises StorageError."""
+        if self._pid != os.getpid():
+            # A forked child has neither the threads nor, perhaps, a free lock of its parent.
+            self._start()
+        with self._lock:
+            left = self._breaker.left()
+        if left <= 0.0:
+            return absent
+        limit, began = min(self._timeout, left), self._breaker.now()
+        future = self._bulkhead.submit(call, limit)
+        if future is not None:
+            with self._lock:
+                self._pending.add(future)
+            try:
+                self._await(future, limit, extra)
+            finally:
+                with self._lock:
+                    self._pending.discard(future)
+        if future is None or not future.done():
+            raise self._failed(operation, "timed out", began)
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, _GivenUpError):
+            return absent
+        if isinstance(error, StorageError):
+            self._failed(operation, error.reason, began)
+            raise error
+        # Only its type: the text of a vendor's error may hold a URL with its password.
+        raise self._failed(operation, type(error).__name__, began) from None
+
+    def _write_named(
+        self, digest: str, operation: str, call: Callable[[], None], size: int
+    ) -> None:
+        # Until it is known to be there: a write that failed here may still have been the only one.
+        self._unwritten.add(digest)
+        if self._write(operation, call, size):
+            self._unwritten.discard(digest)
+
+    def _write(self, operation: str, call: Callable[[], None], size: int) -> bool:
+        """Whether it was written rather than dropped."""
+
+        def done() -> bool:
+            call()
+            return True
+
+        if self.run(operation, done, False, size / SLOWEST):
+            return True
+        self._drop()
+        return False
+
+    def _drop(self) -> None:
+        with self._lock:
+            self._dropped += 1
+
+    def _await(self, future: Future[T], limit: float, extra: float) -> None:
+        """Returns when the future is settled or no longer worth waiting for."""
+        if extra <= 0.0:
+            wait([future], limit)
+            return
+        began = self._clock()
+        while not wait([future], limit / 2).done:
+            if self._clock() - began > limit + extra:
+                return
+            pulse = self._bulkhead.submit(self._ask, limit / 2)
+            if pulse is None:
+                return
+            both: list[Future[Any]] = [future, pulse]
+            wait(both, limit / 2, return_when=FIRST_COMPLETED)
+            if not future.done() and (not pulse.done() or pulse.exception() is not None):
+                return
+
+    def _ask(self) -> object:
+        return self._storage.has_results([_PROBE])
+
+    def _failed(self, operation: str, reason: str, began: float) -> StorageError:
+        self._tally.count(reason)
+        with self._lock:
+            opened = self._breaker.failed(began)
+            pending = list(self._pending) if opened else []
+        for future in pending:
+            # It may have been settled in this very moment.
+            with suppress(InvalidStateError):
+                future.set_exception(_GivenUpError())
+        if opened:
+            self._tally.warn(
+                f"{self.describe()}: given up, the run goes on without it "
+                f"(last failure: {operation}: {reason})"
+            )
+        return StorageError(self.describe(), operation, reason)
+
+
+def _is_constant(chunk: Buffer) -> bool:
+    view = memoryview(chunk)
+    return isinstance(view.obj, bytes) or (view.readonly and isinstance(view.obj, mmap.mmap))
+
+
+__all__ = ["Bounded"]

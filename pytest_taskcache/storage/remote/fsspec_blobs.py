@@ -1,0 +1,221 @@
+"""Blobs in any other protocol, through ``fsspec`` (extra ``fsspec``): ``sftp://``, ``memory://``.
+
+Options: ``timeout`` (seconds for one connection, 5). Credentials, ports and the like are the
+protocol's own affair, in the URL or in fsspec's configuration files.
+
+Object stores make an object visible as a whole. All other protocols write beside it and rename;
+where even a rename is a copy, a reader may see a part, which does not have the digest (a result)
+or is no record, and so reads as absent.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+from pytest_taskcache.ports import Buffer
+from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, Listed
+from pytest_taskcache.storage.remote.location import Location
+
+_WHOLE = {
+    "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "tos", "obs", "r2", "hf",
+}  # fmt: skip
+"""Protocols whose writes become visible when they are complete."""
+_TIMEOUTS = {"sftp": ("timeout", "banner_timeout"), "ssh": ("timeout", "banner_timeout")}
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+class FsspecBlobs(Blobs):
+    """Files of a pool of fsspec file systems, each of which serves one call at a time: the
+    libraries of some protocols get into a muddle, or hang, when threads share a connection. After
+    an error one is not used again, since not every protocol reconnects by itself. Raises
+    ConfigurationError if there is no such protocol, or something that it needs is not installed.
+    """
+
+    concurrency = 6
+    """Servers refuse more than about ten log-ins at once."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location.shown)
+        location.expect({"timeout"})
+        _check_protocol(location)
+        self._location = location
+        self._seconds = location.seconds("timeout", 5.0)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._idle: list[_Connected] = []
+
+    def get(self, name: str) -> Buffer | None:
+        """One request for most protocols."""
+        try:
+            with self._using(name) as (fs, full):
+                data: bytes = fs.cat_file(full)
+                return data if len(data) <= LIMIT else None
+        except _ABSENT:
+            return None
+
+    def put(self, name: str, data: Buffer) -> None:
+        """One request where the protocol writes wholly, else a write and a rename."""
+        try:
+            with self._using(name) as (fs, full):
+                if self._location.scheme in _WHOLE:
+                    fs.pipe_file(full, bytes(data))
+                    return
+                _make_folder(fs, full.rpartition("/")[0])
+                temporary = f"{full}.{uuid.uuid4().hex}.part"
+                try:
+                    _write(fs, temporary, data)
+                    fs.mv(temporary, full)
+                except BaseException:
+                    with suppress(Exception):  # what made the write fail may forbid this too
+                        fs.rm_file(temporary)
+                    raise
+        except _ABSENT:
+            raise BlobError("no such directory or bucket") from None
+
+    def size(self, name: str) -> int | None:
+        """One request."""
+        try:
+            with self._using(name) as (fs, full):
+                return int(fs.info(full)["size"])
+        except _ABSENT:
+            return None
+
+    def list(self, prefix: str) -> Sequence[Listed]:
+        """One request for each directory, or thousand objects."""
+        try:
+            with self._using(prefix) as (fs, full):
+                found: dict[str, dict[str, Any]] = fs.find(full, detail=True)
+        except _ABSENT:
+            return []
+        start = len(full) - len(prefix)
+        return [
+            Listed(str(name)[start:], info.get("size"), _modified(info))
+            for name, info in found.items()
+            if str(name).startswith(f"{full}/")
+        ]
+
+    def delete(self, names: Sequence[str]) -> None:
+        """One request each."""
+        for name in names:
+            with suppress(*_ABSENT), self._using(name) as (fs, full):
+                fs.rm_file(full)
+
+    def close(self) -> None:
+        """Closes the connections that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        if self._pid == os.getpid():
+            for connected in idle:
+                connected.close()
+
+    # ---------------------------------------------------------------------- connections
+
+    @contextmanager
+    def _using(self, name: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+        with self._lock:
+            if self._pid != os.getpid():
+                # Nothing is closed: the connections are the parent's.
+                self._pid, self._idle = os.getpid(), []
+            connected = self._idle.pop() if self._idle else None
+        connected = connected or _connect(self._location, self._seconds)
+        whole = False
+        try:
+            yield connected.fs, f"{connected.root}/{name}"
+            whole = True
+        except _ABSENT:
+            whole = True
+            raise
+        finally:
+            if whole:
+                with self._lock:
+                    self._idle.append(connected)
+            else:
+                connected.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Connected:
+    """A file system, and the path of the storage in it."""
+
+    fs: AbstractFileSystem
+    root: str
+
+    def close(self) -> None:
+        # The protocols that hold a connection have no common name for it.
+        for name in ("client", "ftp"):
+            close = getattr(getattr(self.fs, name, None), "close", None)
+            if callable(close):
+                with suppress(Exception):  # it may be broken already
+                    close()
+
+
+def _check_protocol(location: Location) -> None:
+    try:
+        fsspec.get_filesystem_class(location.scheme)
+    except ValueError:
+        raise location.error(
+            f"unknown scheme {location.scheme!r}",
+            "write e.g. s3://, gs://, az://, file://, postgresql+psycopg://, sqlite:///, "
+            "redis://, sftp:// or memory://",
+        ) from None
+    except ImportError as error:
+        raise location.missing(
+            f"{location.scheme}:// needs more than fsspec",
+            f"install what it asks for: {error.msg or error.name}",
+        ) from None
+
+
+def _connect(location: Location, seconds: float) -> _Connected:
+    options: dict[str, Any] = dict.fromkeys(_TIMEOUTS.get(location.scheme, ()), seconds)
+    if location.scheme == "ftp":
+        options["timeout"] = int(seconds)
+    fs, root = fsspec.url_to_fs(location.base, skip_instance_cache=True, **options)
+    # Others write too: what a directory held a moment ago is not what it holds. (As an option it
+    # would reach protocols that hand all options on to their library.)
+    cache = getattr(fs, "dircache", None)
+    if cache is not None:
+        cache.use_listings_cache = False
+    return _Connected(fs, str(root).rstrip("/"))
+
+
+def _make_folder(fs: AbstractFileSystem, path: str) -> None:
+    for left in (2, 1, 0):
+        try:
+            fs.makedirs(path, exist_ok=True)
+            return
+        except OSError:
+            # Most protocols look and then make, and another thread made a part meanwhile.
+            if not left:
+                raise
+
+
+def _write(fs: AbstractFileSystem, path: str, data: Buffer) -> None:
+    with fs.open(path, "wb") as stream:
+        if hasattr(stream, "set_pipelined"):
+            # SFTP: otherwise every 32 KiB wait for an answer (0.7 MB/s on loopback).
+            stream.set_pipelined(True)
+        stream.write(bytes(data))
+
+
+def _modified(info: dict[str, Any]) -> float | None:
+    """When a file was last written, under whichever name its protocol gives it."""
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
+
+
+__all__ = ["FsspecBlobs"]

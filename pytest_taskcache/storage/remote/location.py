@@ -1,0 +1,168 @@
+"""Storages by URL: what a URL says, how it is shown to people, and who opens it.
+
+========================================================  =============================
+``s3://``, ``gs://``, ``az://``, ``file://``              objects (extra ``objects``)
+``postgresql+psycopg://``, ``sqlite:///``                 database (extra ``sql``)
+``redis://``, ``rediss://``                               Redis (extra ``redis``)
+a scheme that a distribution registers                    its own
+``sftp://``, ``memory://`` and all that fsspec knows      fsspec (extra ``fsspec``)
+========================================================  =============================
+
+A distribution registers a scheme by an entry point of the group ``pytest_taskcache.storages``:
+its name is the scheme, its object a callable that takes the URL and returns a Storage. The
+schemes of the first three lines cannot be taken over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from urllib.parse import parse_qsl
+
+from pytest_taskcache.errors import ConfigurationError, MissingExtraError, TaskCacheError
+from pytest_taskcache.ports import Storage
+
+GROUP = "pytest_taskcache.storages"
+LIMITS = ("older_than", "unused", "max_size")
+"""Options that any URL may have: what goes when the storage is pruned."""
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL).fullmatch
+"""A scheme has two letters at least: ``C://`` is a drive."""
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)").fullmatch
+_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+_NO_USERINFO = {"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "file", "sqlite"}
+"""Schemes whose path may well contain an ``@`` that ends no password."""
+
+_OBJECTS = ("obstore_blobs", "ObstoreBlobs", "obstore", "objects")
+_DATABASE = ("sql_blobs", "SqlBlobs", "sqlalchemy", "sql")
+_REDIS = ("redis_blobs", "RedisBlobs", "redis", "redis")
+_FSSPEC = ("fsspec_blobs", "FsspecBlobs", "fsspec", "fsspec")
+"""Module and class of an adapter, the library it needs, and the extra that installs it."""
+
+_BUILT_IN = {
+    **dict.fromkeys(("s3", "s3a", "gs", "az", "azure", "file"), _OBJECTS),
+    **dict.fromkeys(("postgresql", "postgresql+psycopg", "postgres", "sqlite"), _DATABASE),
+    **dict.fromkeys(("redis", "rediss"), _REDIS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A storage URL. ``base`` is the URL without options and may hold a password; ``shown`` holds
+    none and nothing else that is secret. ``limits`` are the options that say what is pruned.
+    ``setting`` names where the user wrote it."""
+
+    scheme: str
+    base: str = field(repr=False)
+    options: Mapping[str, str] = field(repr=False)
+    shown: str
+    setting: str
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    def error(self, problem: str, remedy: str) -> ConfigurationError:
+        """The error to raise about this URL; shows no secret of it."""
+        return ConfigurationError(self.setting, f"{self.shown}: {problem}", remedy)
+
+    def missing(self, problem: str, remedy: str) -> MissingExtraError:
+        """The error to raise where a library is not installed; shows no secret of the URL."""
+        return MissingExtraError(self.setting, f"{self.shown}: {problem}", remedy)
+
+    def expect(self, known: Collection[str]) -> None:
+        """Raises ConfigurationError if there is an option that is not known."""
+        for name in self.options:
+            if name not in known:
+                raise self.error(
+                    f"unknown option {name!r}",
+                    f"use one of: {', '.join(sorted(known)) or 'none'}",
+                )
+
+    def seconds(self, name: str, default: float) -> float:
+        """A duration given as an option (``30``, ``30s``, ``5m``, ``2h``, ``7d``, ``1w``), in
+        seconds. Raises ConfigurationError if it is none or not positive."""
+        text = self.options.get(name, self.limits.get(name))
+        if text is None:
+            return default
+        match = _DURATION(text)
+        value = float(match[1]) * _DURATIONS[match[2]] if match else 0.0
+        if value <= 0:
+            raise self.error(f"option {name}: {text!r} is no duration", "write e.g. 30s or 7d")
+        return value
+
+
+def is_url(text: str) -> bool:
+    """Whether a text has the form of a URL (``scheme://...``), known or not."""
+    return _URL(text) is not None
+
+
+def parse_location(url: str, setting: str = "storage") -> Location:
+    """The parts of a storage URL. Raises ConfigurationError if it is no URL.
+
+    The last ``@`` ends the user's name and password, even where an unescaped ``/`` or ``?`` in
+    the password makes other parsers see a path: what is shown must not depend on the care with
+    which a secret was escaped.
+    """
+    match = _URL(url)
+    if match is None:
+        raise ConfigurationError(setting, "it is not a URL", "write scheme://..., e.g. s3://bucket")
+    scheme, rest = match[1].lower(), match[2]
+    base, _, query = rest.partition("#")[0].partition("?")
+    if scheme.partition("+")[0] in _NO_USERINFO:
+        host, slash, path = base.partition("/")
+        visible = host.rpartition("@")[2] + slash + path
+    else:
+        visible = re.split(r"[?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    return Location(
+        scheme=scheme,
+        base=f"{scheme}://{base}",
+        options={name: text for name, text in options.items() if name not in LIMITS},
+        shown=f"{scheme}://{visible}",
+        setting=setting,
+        limits={name: text for name, text in options.items() if name in LIMITS},
+    )
+
+
+def storage_by_url(url: str, setting: str = "storage") -> Storage:
+    """The storage that a URL names; it connects when it is first used.
+
+    ``setting`` names where the user wrote the URL. Raises ConfigurationError for what is no URL,
+    an unknown scheme or option, and a missing extra; its text holds no password.
+    """
+    location = parse_location(url, setting)
+    adapter = _BUILT_IN.get(location.scheme)
+    if adapter is None:
+        from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+        for entry_point in entry_points(group=GROUP, name=location.scheme):
+            try:
+                made: Storage = entry_point.load()(url)
+            except TaskCacheError:
+                raise
+            except Exception as error:
+                # Whatever a third party's adapter raises, the user needs to know which one.
+                raise location.error(
+                    f"the adapter {entry_point.value!r} cannot be loaded ({type(error).__name__})",
+                    "mend or remove the distribution that registers it",
+                ) from None
+            return made
+    return _built_in(location, *(adapter or _FSSPEC))
+
+
+def _built_in(location: Location, module: str, name: str, library: str, extra: str) -> Storage:
+    try:
+        import_module(library)
+    except ImportError:
+        problem = f"{library} is not installed"
+        if library == "fsspec":
+            problem = f"unknown scheme {location.scheme!r}, unless fsspec has it; {problem}"
+        raise location.missing(problem, f"pip install 'pytest-taskcache[{extra}]'") from None
+    from pytest_taskcache.storage.remote.store import RemoteStore
+
+    adapter = getattr(import_module(f"pytest_taskcache.storage.remote.{module}"), name)
+    return RemoteStore(adapter(location))
+
+
+__all__ = ["GROUP", "Location", "is_url", "parse_location", "storage_by_url"]

@@ -1,0 +1,256 @@
+"""What goes from a shared store, and when: by age, by size, by use.
+
+A store has no clock that we could ask but the one that dates what is written, so what counts as
+now is when its newest blob was written, which is the mark of whoever prunes. Losing an entry too
+early costs time, never correctness; still, what was written within the last hour stays, since its
+record may be on its way.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from pytest_taskcache.model.record import VARIANTS, Variant
+from pytest_taskcache.storage.pointers import results_of
+from pytest_taskcache.storage.records import decode_variant
+from pytest_taskcache.storage.remote.blobs import Listed, batches
+from pytest_taskcache.storage.remote.location import Location
+from pytest_taskcache.storage.remote.store import (
+    RecordName,
+    RemoteStore,
+    by_key,
+    parse_record,
+    record_name,
+    result_digest,
+    used_mark,
+)
+
+DAY = 86400.0
+GRACE = 3600.0
+UNUSED = 30 * DAY
+_AT_ONCE = 500
+_MARK = "marks/pruned"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a store may hold; None is no limit. ``older_than`` seconds since it was written,
+    ``unused`` seconds since it was written or a writing run last had use for it, ``max_size``
+    bytes in all."""
+
+    older_than: float | None = None
+    max_size: int | None = None
+    unused: float | None = None
+
+    @classmethod
+    def of(cls, location: Location) -> Retention:
+        """What the options of a URL say (``older_than=90d``, ``unused=30d``, ``max_size=20GB``);
+        where there are none, that what was not used for 30 days goes. Raises ConfigurationError.
+        """
+        if not location.limits:
+            return cls(unused=UNUSED)
+        text = location.limits.get("max_size", "")
+        size = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)b?", text.lower())
+        if text and size is None:
+            raise location.error(f"option max_size: {text!r} is no size", "write e.g. 20GB")
+        return cls(
+            older_than=location.seconds("older_than", 0.0) or None,
+            max_size=int(float(size[1]) * 1000 ** " kmgt".index(size[2] or " ")) if size else None,
+            unused=location.seconds("unused", 0.0) or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What went: ``records``, ``results``, and the ``freed`` bytes of both; ``left`` is how many
+    bytes records and their results take now."""
+
+    records: int = 0
+    results: int = 0
+    freed: int = 0
+    left: int = 0
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What matters about a record once it has been read."""
+
+    name: str
+    size: int
+    seen: float
+    digests: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Result:
+    """The blobs of one result."""
+
+    names: list[str] = field(default_factory=list)
+    size: int = 0
+    modified: float = 0.0
+
+
+def prune_if_due(
+    store: RemoteStore, retention: Retention, results: RemoteStore | None = None
+) -> Removed:
+    """As ``prune``, unless anyone has done so within the last day. Raises StorageError."""
+    with store.told("prune"):
+        mark = store.blobs.get(_MARK)
+    try:
+        last = float(bytes(mark or b"0"))
+    except ValueError:
+        last = 0.0
+    if abs(time.time() - last) < DAY:
+        return Removed()
+    return prune(store, retention, results)
+
+
+def prune(
+    store: RemoteStore,
+    retention: Retention,
+    results: RemoteStore | None = None,
+    *,
+    grace: float = GRACE,
+) -> Removed:
+    """Removes from a store what the retention says, what has expired, records beyond the newest of
+    their key, and results that no record names. Raises StorageError.
+
+    ``results`` is where the results lie, if not in the same store. Others' records may name what
+    lies there, so only what the removed records named goes.
+    """
+    with store.told("prune"):
+        store.blobs.put(_MARK, str(time.time()).encode())
+        listed = list(store.blobs.list("records"))
+        marks = list(store.blobs.list("marks"))
+        dates = [one.modified for one in (*listed, *marks) if one.modified is not None]
+        now = max(dates, default=time.time())
+        used = _used(store, marks, now - (retention.unused or UNUSED))
+        kept, gone = _sorted_out(store, listed, retention, used, now, grace)
+    place = results or store
+    with place.told("prune"):
+        there = _results_in(place)
+        referenced = Counter(digest for entry in kept for digest in entry.digests)
+        left = sum(entry.size for entry in kept) + sum(
+            there[d].size for d in referenced if d in there
+        )
+        if retention.max_size is not None:
+            left = _shrink(kept, gone, referenced, there, left, retention.max_size)
+        candidates: Iterable[str] = there
+        if results is not None:
+            candidates = {digest for entry in gone for digest in entry.digests} & there.keys()
+        loose = [
+            there[digest]
+            for digest in candidates
+            if not referenced[digest] and there[digest].modified <= now - grace
+        ]
+    with store.told("prune"):
+        _delete(store, [entry.name for entry in gone])
+    with place.told("prune"):
+        _delete(place, [name for result in loose for name in result.names])
+    freed = sum(entry.size for entry in gone) + sum(result.size for result in loose)
+    return Removed(len(gone), len(loose), freed, left)
+
+
+def _used(store: RemoteStore, marks: list[Listed], since: float) -> set[bytes]:
+    """The marks of what was used since then; what is older goes."""
+    old = [one.name for one in marks if one.modified is not None and one.modified < since]
+    _delete(store, old)
+    used: set[bytes] = set()
+    for few in batches({one.name for one in marks} - {*old, _MARK}, _AT_ONCE):
+        for data in store.blobs.get_many(few).values():
+            whole = bytes(data)
+            used.update(whole[start : start + 8] for start in range(0, len(whole), 8))
+    return used
+
+
+def _sorted_out(
+    store: RemoteStore,
+    listed: list[Listed],
+    retention: Retention,
+    used: set[bytes],
+    now: float,
+    grace: float,
+) -> tuple[list[_Entry], list[_Entry]]:
+    """The records that stay, and those that go."""
+    kept: list[_Entry] = []
+    gone: list[_Entry] = []
+    for one, name, variant, rank in _read(store, listed):
+        written = one.modified if one.modified is not None else getattr(variant, "created", now)
+        fresh = variant is not None and used_mark(variant.id) in used
+        digests = () if variant is None else tuple({digest for digest, _ in results_of(variant)})
+        entry = _Entry(name.name, one.size or 0, now if fresh else written, digests)
+        age = now - written
+        goes = (
+            rank >= VARIANTS
+            or (variant is None and age > grace)
+            or (variant is not None and variant.expires is not None and variant.expires < now)
+            or (retention.older_than is not None and age > retention.older_than)
+            or (retention.unused is not None and age > retention.unused and not fresh)
+        )
+        (gone if goes else kept).append(entry)
+    return kept, gone
+
+
+def _read(
+    store: RemoteStore, listed: list[Listed]
+) -> Iterator[tuple[Listed, RecordName, Variant | None, int]]:
+    """Every record with its rank among those of its key, the newest having 0; None where it is
+    not what its name says."""
+    by_name = {one.name: one for one in listed}
+    names = by_key(name for one in listed if (name := parse_record(one.name)) is not None)
+    ranked = [(name, rank) for members in names.values() for rank, name in enumerate(members)]
+    for few in batches(ranked, _AT_ONCE):
+        bodies = store.blobs.get_many([name.name for name, _ in few])
+        for name, rank in few:
+            body = bodies.get(name.name)
+            variant = None if body is None else decode_variant(bytes(body))
+            if variant is not None and record_name(variant.key, variant.id) != name.name:
+                variant = None
+            yield by_name[name.name], name, variant, rank
+
+
+def _results_in(store: RemoteStore) -> dict[str, _Result]:
+    found: dict[str, _Result] = {}
+    for one in store.blobs.list("results"):
+        digest = result_digest(one.name)
+        if digest is not None:
+            result = found.setdefault(digest, _Result())
+            result.names.append(one.name)
+            result.size += one.size or 0
+            # Where nothing tells how old it is, it is never old enough.
+            modified = float("inf") if one.modified is None else one.modified
+            result.modified = max(result.modified, modified)
+    return found
+
+
+def _shrink(
+    kept: list[_Entry],
+    gone: list[_Entry],
+    referenced: Counter[str],
+    there: Mapping[str, _Result],
+    left: int,
+    max_size: int,
+) -> int:
+    """Moves entries from ``kept`` to ``gone``, those that were of no use for longest first, until
+    no more than ``max_size`` bytes are left; how many are."""
+    kept.sort(key=lambda entry: (entry.seen, entry.name), reverse=True)
+    while kept and left > max_size:
+        entry = kept.pop()
+        gone.append(entry)
+        left -= entry.size
+        for digest in entry.digests:
+            referenced[digest] -= 1
+            if not referenced[digest] and digest in there:
+                left -= there[digest].size
+    return left
+
+
+def _delete(store: RemoteStore, names: list[str]) -> None:
+    store.blobs.map(store.blobs.delete, list(batches(names, 1000)))
+
+
+__all__ = ["UNUSED", "Retention", "Removed", "prune", "prune_if_due"]

@@ -1,0 +1,335 @@
+"""A storage whose content is believed only as far as a key holder signed it; without a key,
+nothing of it is ever unpickled.
+
+What is signed are the bytes of the whole record (HMAC-SHA256, RFC 2104), and through the SHA-256s
+that it states its results. Order: ``Namespaced(Signed(Bounded(store), keys, ...), ...)``, so that
+signatures cover the namespaced names and nothing of theirs is slowed by a dead remote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.model.record import Blob, Variant
+from pytest_taskcache.ports import Buffer, Storage
+from pytest_taskcache.storage.records import encode_variant
+from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally, file_errors
+
+VARIABLE = "PYTEST_TASKCACHE_SIGNING_KEY"
+"""Name of the environment variable that holds the keys, newest first."""
+MINIMUM = 16
+"""Shortest key in bytes: 128 bits, if they are random."""
+SKEW = 600.0
+"""Seconds by which the clock of a record's producer may be ahead of ours."""
+INERT = frozenset({"json", "tree", "outcome/json"})
+"""Serializers whose loading is known to execute nothing. A list of the safe ones: what nobody
+thought of is refused."""
+
+_COMPRESSED = re.compile(r"compressed\((?:zlib|lz4|zstd)\)\+(.+)")
+
+
+def is_inert(serializer: str) -> bool:
+    """Whether loading a result of this serializer is known to execute no code."""
+    compressed = _COMPRESSED.fullmatch(serializer)
+    return (compressed[1] if compressed else serializer) in INERT
+
+
+# --------------------------------------------------------------------------------- keys
+
+
+class SigningKey(bytes):
+    """A key whose text never shows it, as it may stand in a traceback with its locals."""
+
+    def __repr__(self) -> str:
+        return "<signing key>"
+
+    __str__ = __repr__
+
+
+def signing_keys(environ: Mapping[str, str]) -> tuple[SigningKey, ...]:
+    """The keys in PYTEST_TASKCACHE_SIGNING_KEY, separated by commas or newlines; none if unset.
+
+    The first one signs, all verify: to rotate, put the new key in front and take the old one
+    away when what it signed has expired. Raises ConfigurationError for a key under 16 bytes.
+    """
+    texts = environ.get(VARIABLE, "").replace("\r", "\n").replace(",", "\n").split("\n")
+    keys = [SigningKey(text.strip().encode("utf-8", "surrogateescape")) for text in texts]
+    keys = list(dict.fromkeys(key for key in keys if key))
+    _check_keys(keys)
+    return tuple(keys)
+
+
+def _check_keys(keys: Sequence[bytes]) -> None:
+    for place, key in enumerate(keys, start=1):
+        if len(key) < MINIMUM:
+            raise ConfigurationError(
+                VARIABLE,
+                f"key {place} of {len(keys)} has {len(key)} bytes, fewer than {MINIMUM}",
+                'use a random one: python -c "import secrets; print(secrets.token_hex(32))"',
+            )
+
+
+class Signer:
+    """Signs records of one namespace with the first key, verifies them with any.
+
+    The keys are kept only inside HMAC states, which have no text form. Thread-safe. Raises
+    ConfigurationError for a key that is too short.
+    """
+
+    def __init__(self, keys: Sequence[bytes], namespace: str) -> None:
+        _check_keys(keys)
+        self._states = tuple(hmac.new(key, digestmod=hashlib.sha256) for key in keys)
+        self._namespace = namespace.encode("utf-8", "surrogatepass")
+
+    def sign(self, variant: Variant) -> str:
+        """The signature of a record, by the first key."""
+        return _mac(self._states[0], self._canonical(variant))
+
+    def verify(self, variant: Variant) -> bool:
+        """Whether the record carries the signature of any of the keys. Never raises."""
+        try:
+            data = self._canonical(variant)
+            given = variant.signature.encode("ascii")
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            # The bytes may come from anyone: fields of a wrong type are one more forgery.
+            return False
+        return any(
+            hmac.compare_digest(_mac(state, data).encode("ascii"), given) for state in self._states
+        )
+
+    def _canonical(self, variant: Variant) -> bytes:
+        """The namespace and all of a record but its signature, as bytes that no other pair has:
+        the length in front keeps the end of the one and the start of the other apart."""
+        record = encode_variant(replace(variant, signature=""))
+        scope = self._namespace
+        return b"pytest-taskcache record 1\n%d\n%b%b" % (len(scope), scope, record)
+
+
+def _mac(state: hmac.HMAC, data: bytes) -> str:
+    copy = state.copy()
+    copy.update(data)
+    return f"hmac-sha256:{copy.hexdigest()}"
+
+
+# ------------------------------------------------------------------------------ storage
+
+
+class Signed(Forwarding):
+    """Signs what it writes; returns only records whose signature holds, and only results whose
+    SHA-256 such a record states. All of that happens before a payload is decoded.
+
+    ``keys``: the first signs, any verifies; ``namespace`` is part of what is signed. **Without
+    keys** writes pass unsigned, and reads give nothing, or with ``trust_remote`` only records
+    whose serializer executes nothing; ``trusted`` is False then, so even these are never
+    unpickled. What is not believed reads as absent, is counted in ``refused`` by reason, and is
+    told once through ``on_fault``. A result that no believed record (or one written through this
+    object) names is not returned.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        keys: Sequence[bytes],
+        *,
+        namespace: str,
+        trust_remote: bool = False,
+        on_fault: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(storage)
+        self._signer = Signer(keys, namespace) if keys else None
+        self._trust_remote = trust_remote
+        self._clock = clock
+        self._tally = Tally(on_fault)
+        # SHA-256s by digest; without keys _NOTHING, as nothing vouches for any.
+        self._attested: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether whatever is returned was verified against a key."""
+        return self._signer is not None
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How much was not believed, by reason."""
+        return self._tally.counts
+
+    def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
+        """The variants that are believed, and lie under the key they were written for."""
+        believed = {}
+        for key, variants in self._storage.read_records(keys).items():
+            kept = tuple(v for v in variants if self._believes(v, v.key == key))
+            if kept:
+                believed[key] = kept
+        return believed
+
+    def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
+        """The newest variant of each identity, where it is believed."""
+        return {
+            identity: variant
+            for identity, variant in self._storage.recent(identities).items()
+            if self._believes(variant, str(variant.identity) == identity)
+        }
+
+    def scan(self) -> Iterator[Variant]:
+        """All variants that are believed."""
+        return (variant for variant in self._storage.scan() if self._believes(variant, True))
+
+    def write_records(self, variants: Sequence[Variant]) -> None:
+        """Signs and writes them. One whose result was not written through this object is signed
+        without a SHA-256, and so its result will never be returned: what another hand put into
+        the storage is not vouched for."""
+        self._storage.write_records([self._sign(variant) for variant in variants])
+
+    def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
+        """Writes the result and remembers its SHA-256 for the record to come."""
+        state = hashlib.sha256()
+        for chunk in chunks if self._signer else ():
+            state.update(chunk)
+        self._attest(digest, state.hexdigest(), "write result")
+        self._storage.write_result(digest, chunks)
+
+    def add_file(self, digest: str, source: Path) -> None:
+        """As write_result, from a file."""
+        with file_errors(self, "add file"):
+            sha256 = _sha256_of(source) if self._signer else _NOTHING
+        self._attest(digest, sha256, "add file")
+        self._storage.add_file(digest, source)
+
+    def read_result(self, digest: str, size: int) -> memoryview | None:
+        """The bytes, if they have the SHA-256 that a believed record states; else None."""
+        expected = self._expected(digest)
+        found = None if expected is None else self._storage.read_result(digest, size)
+        if found is None or not self._signer:
+            return found
+        data = _settled(found)
+        if hashlib.sha256(data).hexdigest() != expected:
+            self._refuse("a result is not the one that was signed")
+            return None
+        return data
+
+    def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
+        """As read_result, into a file; never a link, since others may write through one."""
+        expected = self._expected(digest)
+        if expected is None or not self._storage.copy_file(digest, destination, False):
+            return False
+        with file_errors(self, "copy file"):
+            if not self._signer or _sha256_of(destination) == expected:
+                return True
+            self._refuse("a result is not the one that was signed")
+            destination.unlink(missing_ok=True)
+        return False
+
+    def has_results(self, digests: Collection[str]) -> frozenset[str]:
+        """Those that are stored, and with keys only those that could be returned from here."""
+        known = [d for d in digests if d in self._attested] if self._signer else digests
+        return self._storage.has_results(known) if known else frozenset()
+
+    # ------------------------------------------------------------------------- signing
+
+    def _sign(self, variant: Variant) -> Variant:
+        if self._signer is None:
+            return variant
+        result, trace = variant.result, variant.trace
+        sha256 = self._attested.get(result.digest, "")
+        if result.inline is not None:
+            sha256 = hashlib.sha256(result.inline).hexdigest()
+        result = replace(result, sha256=sha256, blobs=self._stated(result.blobs))
+        uses = self._stated(trace.uses)
+        signed = replace(variant, result=result, trace=replace(trace, uses=uses))
+        return replace(signed, signature=self._signer.sign(signed))
+
+    def _stated(self, blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
+        return tuple(b._replace(sha256=self._attested.get(b.digest, "")) for b in blobs)
+
+    def _attest(self, digest: str, sha256: str, operation: str) -> None:
+        with self._lock:
+            known = self._attested.setdefault(digest, sha256)
+        if known != sha256:
+            raise StorageError(
+                self.describe(), operation, "other bytes are signed under the same digest"
+            )
+
+    # ----------------------------------------------------------------------- believing
+
+    def _believes(self, variant: Variant, in_place: bool) -> bool:
+        objection = self._objection(variant, in_place)
+        if objection is not None:
+            self._refuse(objection)
+        return objection is None
+
+    def _objection(self, variant: Variant, in_place: bool) -> str | None:
+        """Why not to believe a record; None after its SHA-256s were taken over."""
+        if self._signer is None:
+            if not is_inert(variant.result.serializer):
+                return "a remote value could run code when read"
+            if not self._trust_remote:
+                return "a remote value is not signed and taskcache_trust_remote is off"
+        elif not variant.signature:
+            return "a record is not signed"
+        elif not self._signer.verify(variant):
+            return "a record's signature does not match (altered, or of another key or namespace)"
+        if not in_place:
+            return "a record lies where another one belongs"
+        if variant.created > self._clock() + SKEW and self._signer:
+            return "a record is dated in the future"
+        if not self._take_over(variant):
+            return "a record states another SHA-256 for a result already known"
+        return None
+
+    def _take_over(self, variant: Variant) -> bool:
+        """Remembers the SHA-256s of a believed record; False, and none is, if one differs."""
+        result = variant.result
+        stated = {b.digest: b.sha256 for b in (*result.blobs, *variant.trace.uses)}
+        if result.inline is None:
+            stated[result.digest] = result.sha256
+        if self._signer is None:
+            stated = dict.fromkeys(stated, _NOTHING)
+        with self._lock:
+            for digest, sha256 in stated.items():
+                if sha256 and self._attested.get(digest, sha256) != sha256:
+                    return False
+            self._attested.update({digest: sha for digest, sha in stated.items() if sha})
+        return True
+
+    def _expected(self, digest: str) -> str | None:
+        expected = self._attested.get(digest)
+        if expected is None and self._signer:
+            self._refuse("a result has no verified record")
+        return expected
+
+    def _refuse(self, reason: str) -> None:
+        self._tally.count(reason)
+        remedy = f"set {VARIABLE} to use what this storage holds"
+        if self._signer:
+            remedy = "such entries are ignored and computed anew"
+        self._tally.warn(f"{self.describe()}: {reason}; {remedy}")
+
+
+_NOTHING = hashlib.sha256().hexdigest()
+"""What stands for a result that nothing vouches for."""
+
+
+def _settled(data: memoryview) -> memoryview:
+    """The same bytes where nobody else can change them between the check and the decoding: a
+    mapping of a shared file shows later writes to pages that were not touched yet."""
+    if isinstance(data.obj, (bytes, bytearray)):
+        return data
+    return memoryview(bytes(data)) if data.readonly else memoryview(bytearray(data))
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = ["VARIABLE", "Signed", "Signer", "is_inert", "signing_keys"]

@@ -1,0 +1,137 @@
+"""Names with variables, such as ``ci/{branch}``, for namespaces and storage URLs."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import string
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.storage.remote.namespaced import encode
+
+REQUEST = "pr~"
+"""Stands before the branch of a pull request. Whoever opens one chooses its branch's name, say
+``main``; git allows no ``~`` in a branch, so this is never the name of another namespace."""
+
+_LONGEST = 100
+
+_REQUESTS = (
+    "GITHUB_HEAD_REF",
+    "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME",
+    "CHANGE_BRANCH",  # Jenkins
+    "SYSTEM_PULLREQUEST_SOURCEBRANCH",  # Azure Pipelines
+    "TRAVIS_PULL_REQUEST_BRANCH",
+)
+_FLAGS = ("BITBUCKET_PR_ID", "BUILDKITE_PULL_REQUEST", "CIRCLE_PR_NUMBER")
+"""Say that what the variables below name belongs to a pull request."""
+_BRANCHES = (
+    "GITHUB_REF_NAME",
+    "CI_COMMIT_REF_NAME",
+    "BRANCH_NAME",  # Jenkins
+    "BUILD_SOURCEBRANCH",  # Azure Pipelines, whole: refs/heads/topic/x
+    "BUILD_SOURCEBRANCHNAME",  # Azure Pipelines, its last component
+    "BITBUCKET_BRANCH",
+    "CIRCLE_BRANCH",
+    "BUILDKITE_BRANCH",
+    "TRAVIS_BRANCH",
+)
+_USERS = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+
+def expand(
+    template: str,
+    *,
+    environ: Mapping[str, str],
+    root: Path,
+    setting: str = "namespace",
+    url: bool = False,
+) -> str:
+    """The template with ``{branch}``, ``{user}`` and ``{python}`` filled in.
+
+    Each value becomes one path component: percent-encoded, cut and marked with a digest where it
+    is long; encoded once more in a ``url``, whose reader decodes it. Raises ConfigurationError
+    for any other variable, or one that has no value here.
+    """
+    variables = {
+        "branch": lambda: branch(environ, root),
+        "user": lambda: component(_first(environ, _USERS)),
+        "python": lambda: component(f"{platform.python_implementation().lower()}-{_version()}"),
+    }
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigurationError(
+            setting, f"{template!r} is no template: {error}", "write { and } as {{ and }}"
+        ) from None
+    text = []
+    for literal, name, spec, conversion in pieces:
+        text.append(literal)
+        if name is None:
+            continue
+        if name not in variables or spec or conversion:
+            known = ", ".join(f"{{{known}}}" for known in sorted(variables))
+            raise ConfigurationError(
+                setting, f"unknown variable {{{name}}} in {template!r}", f"use {known}"
+            )
+        value = variables[name]()
+        if not value:
+            raise ConfigurationError(
+                setting,
+                f"{{{name}}} has no value here: neither a variable of the environment nor "
+                f"{root / '.git'} tells it",
+                f"write a name instead of {{{name}}}",
+            )
+        text.append(value.replace("%", "%25") if url else value)
+    return "".join(text)
+
+
+def component(value: str) -> str:
+    """The value as one path component; different values give different ones."""
+    safe = encode(value).replace("~", "%7E")
+    if len(safe) > _LONGEST:
+        # No whole name contains a "~".
+        digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        safe = f"{safe[: _LONGEST - 17]}~{digest}"
+    return safe
+
+
+def branch(environ: Mapping[str, str], root: Path) -> str:
+    """The branch that is tested, as a component: by the variables of the continuous integration,
+    else by git's HEAD at or above ``root``; a pull request's alone begins with ``pr~``; "" if
+    nothing tells it."""
+    requested = _first(environ, _REQUESTS)
+    if not requested and any((environ.get(flag) or "false") != "false" for flag in _FLAGS):
+        requested = _first(environ, _BRANCHES)
+    if requested:
+        return REQUEST + component(_without_refs(requested))
+    return component(_without_refs(_first(environ, _BRANCHES)) or _head(root))
+
+
+def _head(root: Path) -> str:
+    for directory in (root, *root.parents):
+        git = directory / ".git"
+        try:
+            if git.is_file():  # a worktree or submodule: "gitdir: <where>"
+                git = directory / git.read_text("utf-8").removeprefix("gitdir:").strip()
+            head = (git / "HEAD").read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if head.startswith("ref:"):
+            return _without_refs(head.removeprefix("ref:").strip())
+        return f"commit-{head[:12]}" if head else ""
+    return ""
+
+
+def _without_refs(name: str) -> str:
+    return name.removeprefix("refs/heads/")
+
+
+def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((environ[name] for name in names if environ.get(name)), "")
+
+
+def _version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"

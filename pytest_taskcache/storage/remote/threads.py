@@ -1,0 +1,125 @@
+"""Threads for calls that may block for ever: bounded in number, and no reason to wait at exit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+_Job: TypeAlias = "tuple[Future[Any], Callable[[], Any], Unobserved]"
+
+Unobserved: TypeAlias = Callable[[], AbstractContextManager[object]]
+"""Makes a context in which what a thread of ours does is credited to no computation: else its
+connections would make whatever test runs at that moment depend on the network."""
+
+_IDLE = 5.0
+
+
+class _Inherited(threading.local):
+    unobserved: Unobserved = nullcontext
+
+
+_inherited = _Inherited()
+"""How what runs in this thread is kept out of sight; threads that it uses itself inherit it."""
+
+
+class Bulkhead:
+    """Runs calls in at most ``workers`` daemon threads. A caller who has waited long enough goes
+    on; the thread stays with the call until that ends, and so do its costs: never more than
+    ``workers`` threads. (``concurrent.futures`` joins its threads at exit, and would hang there.)
+    ``unobserved()`` is entered around each call, and around the calls that these have run in
+    bulkheads of their own. A forked child, which has none of its parent's threads, starts anew.
+    """
+
+    def __init__(self, workers: int, name: str, unobserved: Unobserved = nullcontext) -> None:
+        self._workers = workers
+        self._name = name
+        self._unobserved = unobserved
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._free = threading.Semaphore(self._workers)
+        self._idle: list[SimpleQueue[_Job]] = []
+        self._lock = threading.Lock()
+
+    def submit(self, call: Callable[[], T], patience: float | None = None) -> Future[T] | None:
+        """The outcome to come; None if every thread stayed busy for ``patience`` seconds.
+
+        Someone else may settle the future first; then the call's own outcome is dropped.
+        """
+        if self._pid != os.getpid():
+            self._start()
+        if not self._free.acquire(timeout=None if patience is None else max(patience, 0.0)):
+            return None
+        future: Future[T] = Future()
+        with self._lock:
+            queue = self._idle.pop() if self._idle else self._spawn()
+            queue.put((future, call, _inherited.unobserved))
+        return future
+
+    def map(self, call: Callable[[T], U], items: Iterable[T]) -> list[U]:
+        """The results of all calls, in order, as many at once as there are threads. ``items`` are
+        taken when it is their turn. Raises the first error, after which no call is begun."""
+        futures: list[Future[U]] = []
+        checked = 0
+        for item in items:
+            future = self.submit(partial(call, item))
+            assert future is not None  # there is no limit to our patience
+            futures.append(future)
+            while checked < len(futures) and futures[checked].done():
+                futures[checked].result()
+                checked += 1
+        return [future.result() for future in futures]
+
+    def _spawn(self) -> SimpleQueue[_Job]:
+        queue: SimpleQueue[_Job] = SimpleQueue()
+        threading.Thread(target=self._work, args=(queue,), name=self._name, daemon=True).start()
+        return queue
+
+    def _work(self, queue: SimpleQueue[_Job]) -> None:
+        while True:
+            try:
+                future, call, inherited = queue.get(timeout=_IDLE)
+            except Empty:
+                with self._lock:
+                    if queue in self._idle:
+                        self._idle.remove(queue)
+                        return
+                continue
+            _inherited.unobserved = self._unobserved
+            if self._unobserved is nullcontext:
+                _inherited.unobserved = inherited
+            self._settle(queue, future, call)
+            # An idle thread keeps no payload alive.
+            del future, call
+
+    def _settle(
+        self, queue: SimpleQueue[_Job], future: Future[Any], call: Callable[[], Any]
+    ) -> None:
+        value, error = None, None
+        try:
+            with _inherited.unobserved():
+                value = call()
+        except BaseException as raised:
+            # Whatever it is belongs to the caller; native extensions raise panics that are no
+            # Exception, and this thread must live on.
+            error = raised
+        with self._lock:
+            self._idle.append(queue)
+        self._free.release()
+        with suppress(InvalidStateError):  # settled before: the caller has gone on
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+
+__all__ = ["Bulkhead", "Unobserved"]
