@@ -41,12 +41,12 @@ class PickleSerializer:
 
     *What goes by name.* Importable classes and functions are stored by reference, first-party
     ones too: a value that comes back has the very class that the test compares it with. So are
-    sentinels and other singletons without content that importing their module makes. Lambdas and closures are
-    stored by value, with the globals of their module as these are at the hit; what they rest on
-    is in ``Payload.holds``. A class that cannot be found by name (local to a function, say) is
-    refused, since a copy of it would be another type; named tuples are excepted. ``__main__`` and
-    ``conftest`` are names of many files, so a value that refers to them loads only where they
-    are the same file.
+    sentinels and other singletons without content that importing their module makes. Lambdas and
+    closures are stored by value, with the globals of their module as these are at the hit; what
+    they rest on is in ``Payload.holds``. A class that cannot be found by name (local to a
+    function, say) is refused, since a copy of it would be another type; named tuples are
+    excepted. ``__main__`` and ``conftest`` are names of many files, so a value that refers to
+    them loads only where they are the same file.
 
     *What comes back.* Where code of the value's authors runs on loading (``__setstate__``, an
     exception's ``__init__``), the value is read back when it is stored, and refused if that

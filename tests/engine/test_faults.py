@@ -98,11 +98,19 @@ class Hostile:
 
 
 class Unloadable:
+    broken = False
+
     def __reduce__(self):
-        return int, ("no number",)
+        return woken, ()
 
 
-def test_a_value_that_cannot_be_loaded_is_computed_again(cache):
+def woken():
+    if Unloadable.broken:
+        raise ValueError("no")
+    return Unloadable()
+
+
+def test_a_value_that_cannot_be_loaded_is_computed_again(cache, monkeypatch):
     """Called lost, not an error."""
 
     @cached(policy=INPUTS)
@@ -111,6 +119,7 @@ def test_a_value_that_cannot_be_loaded_is_computed_again(cache):
         return Unloadable()
 
     assert isinstance(f(), Unloadable)
+    monkeypatch.setattr(Unloadable, "broken", True)
     state = f.call()
     assert isinstance(state.value, Unloadable)
     assert "stored value" in str(state.decision)
