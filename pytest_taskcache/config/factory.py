@@ -29,7 +29,7 @@ from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
-from pytest_taskcache.ports import LockManager, Observer, Shelf
+from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Shelf
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.transactions.staging import Run, Staging
 
@@ -172,7 +172,6 @@ def compose(
     surroundings.fingerprints.keep_on(local.shelf)
     observatory = surroundings.observatory
     if observatory is not None:
-        observatory.read_parts_by(lambda blob: _part(local, blob))
         observatory.keep_on(local.shelf)
 
     def valid(variant: object) -> bool:
@@ -201,10 +200,13 @@ def compose(
         settle=lambda: storages.flush(FLUSH_SECONDS),
         tell=notices.tell,
     )
+    route = _default_route(settings, storages)
+    if observatory is not None:
+        observatory.read_parts_by(lambda blob: _part((local, route.results), blob))
     parts = Parts(
         run=run,
         worker=surroundings.worker,
-        route=_default_route(settings, storages),
+        route=route,
         local=local,
         staging=staging,
         fingerprints=surroundings.fingerprints,
@@ -227,13 +229,16 @@ def compose(
     return Composed(engine, local, storages, managers, surroundings)
 
 
-def _part(local: LocalStorage, blob: Blob) -> bytes | None:
-    """A shared part of a trace, from the local storage; None if it is lost."""
-    try:
-        data = local.read_result(blob.digest, blob.size)
-    except StorageError:
-        return None
-    return None if data is None else bytes(data)
+def _part(storages: Iterable[ResultStorage], blob: Blob) -> bytes | None:
+    """A shared part of a trace, from the first storage that has it; None if it is lost."""
+    for storage in storages:
+        try:
+            data = storage.read_result(blob.digest, blob.size)
+        except StorageError:
+            continue
+        if data is not None:
+            return bytes(data)
+    return None
 
 
 class Notices:

@@ -14,9 +14,10 @@ from typing import Any
 import xxhash
 
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
-from pytest_taskcache.model.record import Blob, Result
+from pytest_taskcache.model.record import Blob, Result, Variant
 from pytest_taskcache.ports import Buffer, Payload, Restore, ResultStorage, Serializer
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
+from pytest_taskcache.storage.pointers import results_of
 
 INLINE = 4096
 """Payloads up to this many bytes ride inside their record."""
@@ -165,10 +166,10 @@ def _default() -> Serializer:
     return serializer_for("pickle")
 
 
-def transfer(result: Result, source: ResultStorage, destination: ResultStorage) -> None:
-    """Copies a result and its blobs between storages. Raises StorageError if any is lost."""
-    wanted = [] if result.inline is not None else [(result.digest, result.size)]
-    wanted += [(blob.digest, blob.size) for blob in result.blobs]
+def transfer(variant: Variant, source: ResultStorage, destination: ResultStorage) -> None:
+    """Copies all results that a record needs between storages. Raises StorageError if any is
+    lost."""
+    wanted = results_of(variant)
     present = destination.has_results([digest for digest, _ in wanted]) if wanted else frozenset()
     for digest, size in wanted:
         if digest in present:

@@ -219,7 +219,7 @@ class Recorder:
         route = self.routes.named(destination)
         if route.results is not self.local:
             for variant in variants:
-                transfer(variant.result, self.local, route.results)
+                transfer(variant, self.local, route.results)
         elif route.records is not self.local:
             self.local.write_records([_reference(variant, route) for variant in variants])
         route.records.write_records(variants)

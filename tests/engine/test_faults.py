@@ -282,7 +282,7 @@ def test_a_sweep_is_not_lost_with_its_explanations(cache):
     all the same: no look-up reads it again."""
     assert big(1) == [1] * 20_000
     engine = cache.engine
-    (variant,) = engine.parts.local.all_records()
+    (variant,) = list(engine.parts.local.scan())
     storage = Raising("recent", StorageError("remote", "read", "connection reset"))
     storage.write_records([variant])
     route = Route("remote", storage, storage)

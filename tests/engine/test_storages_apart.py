@@ -71,13 +71,13 @@ def test_objects(cache):
     f = cached(policy=INPUTS + CachePolicy(key_storage=records, result_storage=results))(big)
     with transaction():
         f(1)
-        assert not records.all_records()
+        assert not list(records.scan())
     f(1)
     assert times("big") == 1
-    (record,) = records.all_records()
+    (record,) = list(records.scan())
     assert results.has_results([record.result.digest])
     assert not records.has_results([record.result.digest])
-    assert not cache.engine.parts.local.all_records()
+    assert not list(cache.engine.parts.local.scan())
 
 
 def test_one_key_in_two_storages(cache):
@@ -106,5 +106,5 @@ def test_two_storages_commit_each_its_own(cache):
     g = cached(policy=INPUTS.configure(key_storage=two))(big)
     with transaction():
         f(1), f(2), g(1)
-    assert len(one.all_records()) == 2
-    assert len(two.all_records()) == 1
+    assert len(list(one.scan())) == 2
+    assert len(list(two.scan())) == 1

@@ -260,7 +260,7 @@ def test_a_tests_transaction_is_not_ended_by_hand(cache):
 @pytest.mark.parametrize("key", [1, "", b"x", ["a"]])
 def test_a_key_that_is_no_text(key):
     """Refused where it is written."""
-    with pytest.raises(ConfigurationError, match="key: .* is no name; give a non-empty string"):
+    with pytest.raises(ConfigurationError, match=r"key: .* is no name; give a non-empty string"):
         transaction(key=key)
 
 

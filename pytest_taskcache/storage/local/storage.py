@@ -119,14 +119,6 @@ class LocalStorage:
         """As KeyStorage.scan."""
         return self.records.scan()
 
-    def all_records(self) -> list[Variant]:
-        """Every committed variant, newest first. Raises StorageError."""
-        return self.records.all_records()
-
-    def scan(self) -> Iterator[Variant]:
-        """As KeyStorage.scan."""
-        return iter(self.records.all_records())
-
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
         self.records.remove_records(ids)
