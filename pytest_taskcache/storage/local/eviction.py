@@ -222,6 +222,3 @@ def _scanned(records: Records) -> float:
         records.index.tell(_SETTING)
         return 0.0
     return row[0]
-
-
-__all__ = ["PIN_SECONDS", "Limits", "Pruned", "clear", "prune", "total_size"]

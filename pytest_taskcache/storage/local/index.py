@@ -543,5 +543,3 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_after_fork_in_parent,
         after_in_child=_after_fork_in_child,
     )
-
-__all__ = ["NAME", "Clock", "Index"]

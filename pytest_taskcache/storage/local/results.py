@@ -368,6 +368,3 @@ else:
 
     def _clone(source: int, destination: int) -> bool:
         return False
-
-
-__all__ = ["ResultFiles", "is_digest"]

@@ -235,13 +235,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-__all__ = [
-    "RunLock",
-    "forget",
-    "forget_locks_of_the_dead",
-    "is_alive",
-    "is_gone",
-    "sweep",
-    "this_process",
-]

@@ -314,6 +314,3 @@ class LocalStorage:
             raise
         except (OSError, ValueError) as error:
             raise faults.storage_error(str(self.directory), operation, error) from error
-
-
-__all__ = ["DEFAULT_MAX_SIZE", "SMALL", "LocalStorage", "Statistics"]

@@ -489,14 +489,3 @@ def trim(connection: sqlite3.Connection, keys: Collection[bytes]) -> None:
         ).fetchall()
         if surplus:
             delete_variants(connection, [id_ for (id_,) in surplus], None)
-
-
-__all__ = [
-    "Reason",
-    "Records",
-    "Removal",
-    "Usage",
-    "delete_variants",
-    "insert_refs",
-    "trim",
-]
