@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sqlite3
 import threading
@@ -420,20 +421,34 @@ class Index:
 
 
 @contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Has `filelock` log nothing meanwhile."""
+    # A test that looks at all that is logged must not find what the cache does meanwhile.
+    logger = logging.getLogger("filelock")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextlib.contextmanager
 def _turn(directory: Path) -> Iterator[bool]:
     """Whether this process alone starts or replaces the index meanwhile."""
     import filelock  # rarely needed, and slow to import
 
     lock = filelock.FileLock(directory / "index.lock", mode=0o666, thread_local=False)
     try:
-        lock.acquire(timeout=schema.BUSY_SECONDS)
+        with silence():
+            lock.acquire(timeout=schema.BUSY_SECONDS)
     except filelock.Timeout:
         yield False
         return
     try:
         yield True
     finally:
-        lock.release()
+        with silence():
+            lock.release()
 
 
 def _may_write(directory: Path) -> bool:

@@ -7,7 +7,6 @@ happen in the middle of the other.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
 import re
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.storage.local import staged
 from pytest_taskcache.storage.local.descriptors import Descriptors
-from pytest_taskcache.storage.local.index import Index
+from pytest_taskcache.storage.local.index import Index, silence
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -92,7 +91,7 @@ class RunLock:
 
     def _let_go(self) -> None:
         lock, self._lock = self._lock, None
-        with contextlib.suppress(OSError), self._descriptors.restored(), _silence():
+        with contextlib.suppress(OSError), self._descriptors.restored(), silence():
             if lock is not None:
                 lock.release(force=True)
         self._descriptors = Descriptors(())
@@ -149,7 +148,7 @@ def is_alive(directory: Path, run: str) -> bool:
     lock = _try(path)
     if lock is None:
         return True
-    with _silence():
+    with silence():
         lock.release()
     return False
 
@@ -207,22 +206,11 @@ def _try(path: Path) -> BaseFileLock | None:
 
     lock = filelock.FileLock(path, mode=0o666, thread_local=False)
     try:
-        with _silence():
+        with silence():
             lock.acquire(blocking=False)
     except filelock.Timeout:
         return None
     return lock
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    # A test that looks at all that is logged must not find what the cache does meanwhile.
-    logger = logging.getLogger("filelock")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 _LOCKS: weakref.WeakSet[RunLock] = weakref.WeakSet()
