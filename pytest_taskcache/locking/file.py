@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pytest_taskcache.locking.encoding import from_text, to_text, unknown
 from pytest_taskcache.locking.forking import ForkAware
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.storage.local import Index, RunLock, runs
+from pytest_taskcache.storage.local.index import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class IndexLocks(ForkAware):
         (last,) = connection.execute("SELECT max(token) FROM locks").fetchone()
         row = connection.execute("SELECT value FROM meta WHERE name = 'token'").fetchone()
         before = [token for token in (last, *(row or ())) if isinstance(token, int)]
-        token = max(time.time_ns(), *(number + 1 for number in (0, *before)))
+        token = max(Clock.nanoseconds(), *(number + 1 for number in (0, *before)))
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('token', ?)", (token,))
         connection.execute(
             "INSERT OR REPLACE INTO locks (key, run, process, token, holder)"
@@ -173,7 +173,7 @@ class FileLockManager(IndexLocks):
 
     def _new_run(self, index: Index) -> RunLock:
         # Not `random`, which tests seed.
-        return RunLock(index, f"{os.getpid()}-{time.time_ns()}-{os.urandom(4).hex()}")
+        return RunLock(index, f"{os.getpid()}-{Clock.nanoseconds()}-{os.urandom(4).hex()}")
 
     def _forget(self) -> None:
         super()._forget()

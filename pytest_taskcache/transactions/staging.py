@@ -7,7 +7,6 @@ claim on it; and what became of its users (`settlement`) decides whether it is e
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -16,6 +15,7 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.local import runs, staged
 from pytest_taskcache.storage.local.encoding import COLUMNS, chunked, from_sql, marks, to_sql
+from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.variants import Records, insert_refs
 from pytest_taskcache.transactions.settlement import (
@@ -242,7 +242,7 @@ class Staging:
     def sweep(self) -> int:
         """Removes what dead runs left, and what was retained for more than a week; how many
         entries went."""
-        oldest = time.time() - RETAINED_SECONDS
+        oldest = Clock.now() - RETAINED_SECONDS
 
         def outdated(connection: sqlite3.Connection) -> bool:
             row = connection.execute(
@@ -347,7 +347,7 @@ class Staging:
                 )
             connection.executemany(
                 "UPDATE staged SET retained_for = ?, retained_at = ?, held = 0 WHERE id = ?",
-                [(retain_for, time.time(), id_) for id_ in found.retained],
+                [(retain_for, Clock.now(), id_) for id_ in found.retained],
             )
             return graph, before, found
 
@@ -372,7 +372,7 @@ class Staging:
             for entry in () if local else plan.commit:
                 entry.state = State.COMMITTING
             if local:
-                staged.move(connection, plan.commit, time.time())
+                staged.move(connection, plan.commit, Clock.now())
             gone = {*plan.drop, *(entry.id for entry in plan.commit if local)}
             staged.save(connection, before, graph.nodes, gone)
             dropped = len(plan.drop)
@@ -393,7 +393,7 @@ class Staging:
 
         def complete(connection: sqlite3.Connection) -> None:
             local = [entry for entry in plan.commit if not entry.destination]
-            staged.move(connection, local, time.time())
+            staged.move(connection, local, Clock.now())
             staged.delete(connection, [entry.id for entry in plan.commit if entry.destination])
 
         self._records.write("settle", complete)

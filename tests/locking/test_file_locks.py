@@ -19,6 +19,7 @@ from pytest_taskcache.errors import LockError
 from pytest_taskcache.locking.file import FileLockManager, IndexLocks
 from pytest_taskcache.ports import Holder, Lease, LockManager
 from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.testing.locks import LockManagerConformance, MakeManager
 
 
@@ -165,8 +166,14 @@ def test_a_worker_that_dies_frees_its_keys_while_its_run_lives(directory: Path) 
     assert isinstance(lease, Lease)
     assert sibling.locks.confirm(lease)
     sibling.locks.release(lease)
-    run(WORKER, directory, code=-9)
-    staging.abandon("gw1")
+    source = Path(pytest_taskcache.__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(directory)],
+        env={**os.environ, "PYTHONPATH": str(source)},
+    ) as unasked:
+        # Dead, but nobody has asked for its exit code yet.
+        os.waitid(os.P_PID, unasked.pid, os.WEXITED | os.WNOWAIT)
+        staging.abandon("gw1")
     assert isinstance(stranger.locks.acquire("k", holder()), Lease)
     for worker in (sibling, stranger, controller):
         worker.close()
@@ -187,6 +194,17 @@ def test_the_locks_of_a_run_end_with_it(directory: Path) -> None:
     assert rows(directory) == 1
     other.close()
     worker.close()
+
+
+def test_nothing_is_logged_into_a_test(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A test that looks at everything that is logged finds nothing of the cache's."""
+    with caplog.at_level("DEBUG"):
+        first, second = FileLockManager(directory), FileLockManager(directory)
+        first.acquire("k", holder())
+        assert isinstance(second.acquire("k", holder("other")), Holder)
+        first.close()
+        second.close()
+    assert caplog.records == []
 
 
 def test_a_key_can_be_had_again_after_close(manager: FileLockManager) -> None:
@@ -243,7 +261,7 @@ def test_tokens_grow_though_the_clock_is_set_back(
     """Also over releases, and in other processes."""
     tokens = []
     for moment in (2_000_000_000, 1_000_000_000, 1_500_000_000):
-        monkeypatch.setattr("time.time_ns", lambda now=moment: now * 10**9)
+        monkeypatch.setattr(Clock, "nanoseconds", lambda now=moment: now * 10**9)
         lease = manager.acquire("k", holder())
         assert isinstance(lease, Lease)
         tokens.append(lease.token)

@@ -44,7 +44,7 @@ def _damaged_pages(project: HurtProject) -> None:
 
 def _tables_gone(project: HurtProject) -> None:
     with sqlite3.connect(project.index) as connection:
-        connection.execute("DROP TABLE traces")
+        connection.execute("DROP TABLE variants")
     connection.close()
 
 

@@ -258,6 +258,20 @@ def test_a_full_disk_is_an_error_and_commits_nothing(storage: LocalStorage) -> N
     assert len(storage.read_records([v.key for v in big])) == 20
 
 
+def test_clocks_that_a_test_replaced_stop_nothing(
+    storage: LocalStorage, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that mocks the clock, or has it raise, neither breaks the cache nor makes it wait."""
+    storage.write_records([variant_of("k")])
+    for name in ("time", "time_ns", "monotonic", "perf_counter"):
+        monkeypatch.setattr(time, name, "no clock at all")
+    storage.write_records([variant_of("k", 1)])
+    assert len(storage.read_records(["k"])["k"]) == 2
+    storage.write_result(digest_of(b"x"), [b"x"])
+    assert storage.read_result(digest_of(b"x"), 1) == b"x"
+    storage.prune()
+
+
 # ------------------------------------------------------------------------------- read-only
 
 

@@ -96,6 +96,3 @@ def _put(path: str, number: int) -> None:
     if right != number:
         os.dup2(right, number, inheritable=False)
         os.close(right)
-
-
-__all__ = ["Descriptors"]

@@ -263,25 +263,3 @@ def files_of(result: Result) -> list[tuple[str, int]]:
     the trace."""
     own = [] if result.inline is not None else [(result.digest, result.size)]
     return own + [(blob.digest, blob.size) for blob in result.blobs]
-
-
-__all__ = [
-    "COLUMNS",
-    "DAMAGE",
-    "Common",
-    "Row",
-    "Shared",
-    "chunked",
-    "decode",
-    "decode_common",
-    "decode_trace",
-    "encode",
-    "encode_common",
-    "encode_trace",
-    "files_of",
-    "from_sql",
-    "marks",
-    "seal",
-    "to_sql",
-    "unseal",
-]

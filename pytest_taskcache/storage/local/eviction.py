@@ -8,12 +8,12 @@ and the result stays, or the result is gone before the writer looks.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from pytest_taskcache.storage.local.encoding import chunked, from_sql, marks
+from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.storage.local.results import ResultFiles, is_digest
 from pytest_taskcache.storage.local.variants import Reason, Records, delete_variants
 
@@ -52,7 +52,7 @@ def prune(
     refers to them or pins them. Those that nothing ever referred to need a look at all of them,
     which is taken if ``full``, or if the last one was an hour ago.
     """
-    moment = time.time() if now is None else now
+    moment = Clock.now() if now is None else now
     removed, suspects = records.write(
         "prune", lambda connection: _drop_variants(connection, limits, moment)
     )
@@ -218,10 +218,7 @@ def _scanned(records: Records) -> float:
     )
     if row is None:
         return 0.0
-    if not isinstance(row[0], float) or row[0] > time.time() + _SCAN_SECONDS:
+    if not isinstance(row[0], float) or row[0] > Clock.now() + _SCAN_SECONDS:
         records.index.tell(_SETTING)
         return 0.0
     return row[0]
-
-
-__all__ = ["PIN_SECONDS", "Limits", "Pruned", "clear", "prune", "total_size"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sqlite3
 import threading
@@ -26,6 +27,14 @@ T = TypeVar("T")
 NAME = "index.sqlite3"
 _RECHECK_SECONDS = 0.25
 _BUSY_MILLISECONDS = 100
+
+
+class Clock:
+    """Clocks as they were before any test ran: tests replace those of modules."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    nanoseconds = staticmethod(time.time_ns)
 
 
 class Index:
@@ -65,6 +74,7 @@ class Index:
         self._copy: _Copy | None = None
         self._box: list[sqlite3.Connection] = []
         self.fork_held = False
+        self._stat = os.stat
         self.on_descriptors_lost: Callable[[], Callable[[], None] | None] = lambda: None
         weakref.finalize(self, _close_all, self._box)
         _INDEXES.add(self)
@@ -107,8 +117,8 @@ class Index:
         if not quick and not self._descriptors.intact(certain):
             self._recover()
             return self._connection or self._connect()
-        if self.directory is not None and (certain or time.monotonic() >= self._check_at):
-            self._check_at = time.monotonic() + _RECHECK_SECONDS
+        if self.directory is not None and (certain or Clock.monotonic() >= self._check_at):
+            self._check_at = Clock.monotonic() + _RECHECK_SECONDS
             if self._stamp != self._present_stamp():
                 self._disconnect()
                 return self._connect()
@@ -144,14 +154,15 @@ class Index:
     def _run(
         self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
     ) -> T:
-        attempt, deadline = 0, time.monotonic() + schema.BUSY_SECONDS
+        attempt = waits = 0
         with self.lock:
             while True:
                 try:
                     return self._try(operation, work, begin, write=write)
                 except sqlite3.Error as error:
                     if faults.is_busy(error) and self._descriptors.intact():
-                        if time.monotonic() < deadline:
+                        waits += 1
+                        if waits * _BUSY_MILLISECONDS < schema.BUSY_SECONDS * 1000:
                             continue
                         raise self.error(operation, error) from error
                     attempt += 1
@@ -223,7 +234,7 @@ class Index:
         self._pid = os.getpid()
         self._connection = connection
         self._box[:] = [connection]
-        self._check_at = time.monotonic() + _RECHECK_SECONDS
+        self._check_at = Clock.monotonic() + _RECHECK_SECONDS
         self.epoch += 1
         return connection
 
@@ -345,7 +356,7 @@ class Index:
         if self.readonly:
             return _log_stamp(path)
         try:
-            info = os.stat(path)
+            info = self._stat(path)
         except FileNotFoundError:
             return None
         return (info.st_dev, info.st_ino)
@@ -410,20 +421,34 @@ class Index:
 
 
 @contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Has `filelock` log nothing meanwhile."""
+    # A test that looks at all that is logged must not find what the cache does meanwhile.
+    logger = logging.getLogger("filelock")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextlib.contextmanager
 def _turn(directory: Path) -> Iterator[bool]:
     """Whether this process alone starts or replaces the index meanwhile."""
     import filelock  # rarely needed, and slow to import
 
     lock = filelock.FileLock(directory / "index.lock", mode=0o666, thread_local=False)
     try:
-        lock.acquire(timeout=schema.BUSY_SECONDS)
+        with silence():
+            lock.acquire(timeout=schema.BUSY_SECONDS)
     except filelock.Timeout:
         yield False
         return
     try:
         yield True
     finally:
-        lock.release()
+        with silence():
+            lock.release()
 
 
 def _may_write(directory: Path) -> bool:
@@ -533,5 +558,3 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_after_fork_in_parent,
         after_in_child=_after_fork_in_child,
     )
-
-__all__ = ["NAME", "Index"]

@@ -10,7 +10,6 @@ import re
 import stat
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import xxhash
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.ports import Buffer
 from pytest_taskcache.storage.local import ownership
+from pytest_taskcache.storage.local.index import Clock
 
 is_digest = re.compile(r"[0-9a-f]{32}").fullmatch
 _MAPPED = 256 << 10
@@ -295,7 +295,7 @@ class ResultFiles:
             return
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_mtime < time.time() - _ORPHAN_SECONDS:
+                if entry.stat(follow_symlinks=False).st_mtime < Clock.now() - _ORPHAN_SECONDS:
                     self._delete(entry)
 
     def _delete(self, entry: os.DirEntry[str]) -> None:
@@ -368,6 +368,3 @@ else:
 
     def _clone(source: int, destination: int) -> bool:
         return False
-
-
-__all__ = ["ResultFiles", "is_digest"]

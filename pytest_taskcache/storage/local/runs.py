@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.storage.local import staged
 from pytest_taskcache.storage.local.descriptors import Descriptors
-from pytest_taskcache.storage.local.index import Index
+from pytest_taskcache.storage.local.index import Index, silence
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -91,7 +91,7 @@ class RunLock:
 
     def _let_go(self) -> None:
         lock, self._lock = self._lock, None
-        with contextlib.suppress(OSError), self._descriptors.restored():
+        with contextlib.suppress(OSError), self._descriptors.restored(), silence():
             if lock is not None:
                 lock.release(force=True)
         self._descriptors = Descriptors(())
@@ -122,7 +122,12 @@ def is_gone(process: str) -> bool:
         return True
     except OSError:
         return False
-    return False
+    try:
+        # One that ended, and whose parent has not asked for its exit code yet.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+    except OSError:
+        return False
+    return state in (b"Z", b"X")
 
 
 def forget_locks_of_the_dead(connection: sqlite3.Connection, run: str) -> None:
@@ -143,7 +148,8 @@ def is_alive(directory: Path, run: str) -> bool:
     lock = _try(path)
     if lock is None:
         return True
-    lock.release()
+    with silence():
+        lock.release()
     return False
 
 
@@ -200,7 +206,8 @@ def _try(path: Path) -> BaseFileLock | None:
 
     lock = filelock.FileLock(path, mode=0o666, thread_local=False)
     try:
-        lock.acquire(blocking=False)
+        with silence():
+            lock.acquire(blocking=False)
     except filelock.Timeout:
         return None
     return lock
@@ -216,13 +223,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-__all__ = [
-    "RunLock",
-    "forget",
-    "forget_locks_of_the_dead",
-    "is_alive",
-    "is_gone",
-    "sweep",
-    "this_process",
-]

@@ -167,6 +167,3 @@ def _empty(connection: sqlite3.Connection) -> None:
     ).fetchall()
     for (name,) in names:
         connection.execute(f"DROP TABLE {name}")
-
-
-__all__ = ["APPLICATION", "BUSY_SECONDS", "OLDEST", "STEPS", "VERSION", "migrate", "version_of"]

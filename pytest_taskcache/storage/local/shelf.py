@@ -54,6 +54,3 @@ class IndexShelf:
             self._index.write("write the shelf", work)
         except StorageError as error:
             self._index.tell(error.reason)
-
-
-__all__ = ["IndexShelf"]

@@ -147,6 +147,3 @@ def _unstage(connection: sqlite3.Connection, ids: Collection[bytes]) -> None:
     for chunk in chunked(ids):
         for table in ("staged", "claims", "derives"):
             connection.execute(f"DELETE FROM {table} WHERE id IN ({marks(chunk)})", chunk)
-
-
-__all__ = ["Node", "claimed_by", "delete", "load", "move", "produced_by", "read_rows", "save"]

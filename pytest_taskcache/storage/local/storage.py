@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer
 from pytest_taskcache.storage.local import eviction, faults
 from pytest_taskcache.storage.local.eviction import Limits, Pruned
-from pytest_taskcache.storage.local.index import NAME, Index
+from pytest_taskcache.storage.local.index import NAME, Clock, Index
 from pytest_taskcache.storage.local.results import ResultFiles
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.shelf import IndexShelf
@@ -133,7 +132,7 @@ class LocalStorage:
     def pin(self, digest: str) -> None:
         """Keeps a result from eviction for as long as ``run`` lives, or for an hour if there is
         no run. Raises StorageError."""
-        now = time.time()
+        now = Clock.now()
         if not self._is_pinned(digest, now):
             self._hold_run()
             self.index.write("pin a result", lambda c: self._pin(c, digest, now))
@@ -164,7 +163,7 @@ class LocalStorage:
             self._guarded("write results", lambda: self._files.write(digest, chunks))
 
     def _write_small(self, digest: str, data: bytes) -> None:
-        now = time.time()
+        now = Clock.now()
 
         def work(connection: sqlite3.Connection) -> None:
             self._pin(connection, digest, now)
@@ -311,6 +310,3 @@ class LocalStorage:
             raise
         except (OSError, ValueError) as error:
             raise faults.storage_error(str(self.directory), operation, error) from error
-
-
-__all__ = ["DEFAULT_MAX_SIZE", "SMALL", "LocalStorage", "Statistics"]

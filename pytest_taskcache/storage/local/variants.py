@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -25,7 +24,7 @@ from pytest_taskcache.storage.local.encoding import (
     marks,
     to_sql,
 )
-from pytest_taskcache.storage.local.index import Index
+from pytest_taskcache.storage.local.index import Clock, Index
 
 T = TypeVar("T")
 _REMEMBERED_BYTES = 64 << 20
@@ -331,7 +330,7 @@ class Records:
         """As KeyStorage.write_records, in one SQLite transaction."""
         if not variants:
             return
-        now = time.time()
+        now = Clock.now()
 
         def work(connection: sqlite3.Connection) -> None:
             for variant, row in zip(variants, self.rows(connection, variants), strict=True):
@@ -429,7 +428,7 @@ class Records:
 
     def mark_used(self, ids: Collection[str], now: float | None = None) -> None:
         """Notes that variants were of use, for eviction; once a session, in one write."""
-        moment = time.time() if now is None else now
+        moment = Clock.now() if now is None else now
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -475,7 +474,7 @@ def _note_removal(
 ) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO removals (identity, reason, at)"
-        f" SELECT identity, '{reason}', {time.time()!r} FROM {which}",
+        f" SELECT identity, '{reason}', {Clock.now()!r} FROM {which}",
         values,
     )
 
@@ -490,14 +489,3 @@ def trim(connection: sqlite3.Connection, keys: Collection[bytes]) -> None:
         ).fetchall()
         if surplus:
             delete_variants(connection, [id_ for (id_,) in surplus], None)
-
-
-__all__ = [
-    "Reason",
-    "Records",
-    "Removal",
-    "Usage",
-    "delete_variants",
-    "insert_refs",
-    "trim",
-]
