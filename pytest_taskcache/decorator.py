@@ -139,6 +139,12 @@ class Spec:
         if known is not None and known[0] is place and known[1].run_id == engine.run.id:
             context = known[1]
         else:
+            if self.options.consumers != "any":
+                raise ConfigurationError(
+                    f"consumers of {self.function.__qualname__}",
+                    "a call of a function has one consumer",
+                    "leave it out, or make it a fixture of a wider scope",
+                )
             context = TaskContext(
                 Subject.FUNCTION,
                 self.identity(engine),

@@ -286,9 +286,9 @@ def _was_seeded(name: str, before: Any, after: Any) -> bool:
 
 
 def _threads() -> set[str]:
-    """The threads that are running, but for the cache's own."""
+    """The threads that are running, but for those of the cache and its storages."""
     names = {f"{each.name} ({each.ident})" for each in threading.enumerate()}
-    return {name for name in names if not name.startswith("taskcache")}
+    return {name for name in names if not name.startswith(("taskcache", "fsspecIO"))}
 
 
 def _children() -> set[str]:

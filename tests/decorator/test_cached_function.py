@@ -331,3 +331,16 @@ def test_a_cache_refuses_settings_that_cannot_work(tmp_path, arguments):
     """When it is made or opened, by a named error."""
     with pytest.raises(ConfigurationError), Cache(tmp_path / "c", **arguments):
         pass
+
+
+def test_consumers_of_a_function(cache):
+    """Only a fixture of a wider scope has several; told at the first call, since a fixture is
+    decorated as a function first."""
+
+    @cached(consumers="all")
+    def f():
+        ran("f")
+
+    with pytest.raises(ConfigurationError, match="a call of a function has one consumer"):
+        f()
+    assert times("f") == 0
