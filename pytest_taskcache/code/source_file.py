@@ -166,7 +166,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
         tree = ast.parse(content)
         walker = _Walker(tree, is_test=is_test)
         walker.module(tree)
-        return Analysis(walker.definitions(), tuple(dict.fromkeys(walker.imports)))
+        return Analysis(walker.definitions(), _grouped(walker.imports))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         whole = Definition(
             EVERYTHING,
@@ -180,6 +180,14 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
             lasting=True,
         )
         return Analysis((whole,), (), whole=True)
+
+
+def _grouped(imports: Iterable[Import]) -> tuple[Import, ...]:
+    """The imports, those of one module and place as one."""
+    found: dict[Import, dict[str, None]] = {}
+    for item in imports:
+        found.setdefault(item._replace(names=()), {}).update(dict.fromkeys(item.names))
+    return tuple(item._replace(names=tuple(names)) for item, names in found.items())
 
 
 def normalised_text(node: ast.AST) -> list[str]:
@@ -1118,7 +1126,8 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
     return Definition(
         name,
         first.kind,
-        checksum(part for unit in units for part in ("\0", *unit.out)),
+        # Compared only with others of the same file: 80 bits tell these apart.
+        checksum(part for unit in units for part in ("\0", *unit.out))[:20],
         tuple(dict.fromkeys(bound for unit in units for bound in unit.binds)),
         frozenset().union(*(unit.attributes for unit in units)),
         frozenset().union(*(unit.stores for unit in units)),

@@ -257,7 +257,8 @@ def test_a_footprint_counts_like_its_function() -> None:
     """Whoever reaches a memoized function reaches the file it read."""
     project = Project(
         {
-            "lib.py": "import functools\n@functools.cache\ndef load():\n    return open('x').read()\n",
+            "lib.py": "import functools\n@functools.cache\n"
+            "def load():\n    return open('x').read()\n",
             "test_a.py": "from lib import load\ndef test_a():\n    assert load()\n"
             "def test_b():\n    assert True\n",
         },
@@ -308,7 +309,8 @@ def test_a_conftest_counts_by_its_parts(rule, before, after, stale) -> None:
         {
             "lib.py": "def rate():\n    return 1\n",
             "tests/conftest.py": CONFTEST,
-            "tests/test_a.py": "def test_uses(value):\n    assert value\ndef test_plain():\n    pass\n",
+            "tests/test_a.py": "def test_uses(value):\n    assert value\n"
+            "def test_plain():\n    pass\n",
             "elsewhere/test_b.py": "def test_plain():\n    pass\n",
         },
         [
@@ -329,7 +331,8 @@ def test_a_new_conftest_concerns_the_tests_below_it(rule) -> None:
         {
             "conftest.py": CONFTEST,
             "lib.py": "def rate():\n    return 1\n",
-            "inner/test_a.py": "def test_uses(value):\n    assert value\ndef test_no():\n    pass\n",
+            "inner/test_a.py": "def test_uses(value):\n    assert value\n"
+            "def test_no():\n    pass\n",
         },
         ["inner/test_a.py::test_uses", "inner/test_a.py::test_no"],
     )
@@ -345,7 +348,8 @@ def test_a_module_that_acts_on_others_is_found_from_what_it_acts_on(rule) -> Non
     """A registry's reader does not import who registers: another test did."""
     project = Project(
         {
-            "registry.py": "REGISTRY = {}\ndef register(f):\n    REGISTRY[f.__name__] = f\n    return f\n",
+            "registry.py": "REGISTRY = {}\n"
+            "def register(f):\n    REGISTRY[f.__name__] = f\n    return f\n",
             "plugins.py": "from registry import register\n@register\ndef a():\n    return 1\n",
             "direct.py": "import registry\nregistry.REGISTRY['b'] = 1\n",
             "test_a.py": "import plugins, direct\ndef test_a():\n    pass\n",
