@@ -638,9 +638,8 @@ class _Walker:
     def _settle(self, unit: _Unit, local: Collection[str]) -> None:
         """Decides which of the chains that are changed outlive the definition."""
         for root, called, attributes in unit.roots:
-            for name in attributes:
-                unit.changes.add(self._shared(unit, name, root))
-            self._settle_root(unit, root, called, local, 2)
+            if self._settle_root(unit, root, called, local, 2):
+                unit.changes.update(attributes)
         for root, attributes in unit.returned:
             self._settle_returned(unit, root, attributes, local)
 
@@ -661,29 +660,27 @@ class _Walker:
 
     def _settle_root(
         self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
-    ) -> None:
+    ) -> bool:
+        """Notes what a chain starts at; true where its attributes count too. What a function was
+        given, its own object included, is for those to tell who gave it, and so on up to who has
+        it from a variable, or from a fixture: from there, this function is reached."""
         if not root or root in unit.hidden:
-            return
+            return not root
         if root not in local:
             unit.changes.add(root + "()" if called else root)
             if not called and root not in self._aliases and root in self._bound:
                 unit.flags.add("global")
-            return
+            return True
         if root in unit.parameters:
             if root == "cls":
                 unit.flags.add("global")
+                return True
             if unit.parameters[0] != root or not unit.owner:
                 unit.changes.add("~@" + root)
-            return
-        if depth:
-            for origin, made in unit.origins.get(root, ()):
-                self._settle_root(unit, origin, made, local, depth - 1)
-
-    def _shared(self, unit: _Unit, name: str, root: str) -> str:
-        """Each test has an instance of its own, but one class."""
-        if unit.kind is Kind.FUNCTION and unit.owner and unit.name.rpartition(".")[2][:4] == "test":
-            return "~" + name if unit.parameters[:1] == (root,) else name
-        return name
+            return False
+        origins = unit.origins.get(root, ()) if depth else ()
+        found = [self._settle_root(unit, one, made, local, depth - 1) for one, made in origins]
+        return any(found)
 
     # ---- nodes
 
@@ -777,8 +774,8 @@ class _Walker:
         if root == "cls":
             unit.stores.add("~" + node.attr)
         # Whoever reads it of an object of this class knows the class, or has it from who does.
-        own = unit.owner and unit.parameters[:1] == (root,)
-        unit.stores.add("." + node.attr if own else node.attr)
+        given = root in unit.parameters and root != "cls"
+        unit.stores.add("." + node.attr if given else node.attr)
         if root and root not in unit.bound and root in self._aliases:
             self._note_root(root)
 
