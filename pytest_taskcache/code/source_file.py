@@ -442,8 +442,6 @@ class _Walker:
         unit.binds.update(dict.fromkeys(names))
         if not names:
             unit.flags.add("effect")
-        if self._owner and "constant" not in unit.flags:
-            unit.binds.update((f"~{name}", None) for name in names)
         if _IMPLICIT.intersection(names):
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
@@ -771,8 +769,6 @@ class _Walker:
             # An object that was just made is shared with nobody, if it is a class that made it.
             unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
             return
-        if root == "cls":
-            unit.stores.add("~" + node.attr)
         # Whoever reads it of an object of this class knows the class, or has it from who does.
         given = root in unit.parameters and root != "cls"
         unit.stores.add("." + node.attr if given else node.attr)
