@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from heapq import heappop, heappush
 from itertools import chain
 
@@ -50,21 +49,6 @@ FILE = "<file>"
 """The node of a file whose own code need not have run: what acts on all of it counts."""
 
 _MODULE = "<module>"
-
-
-class HiddenState(Enum):
-    """How much of what ran before a window may have left something for it."""
-
-    REACHED = auto()
-    """Whatever is reached by identifiers from what ran in the window."""
-
-    KEPT = auto()
-    """Of plain functions that are mentioned, but did not run in the window, nothing by itself: in
-    the window they were not called, so what they computed before can matter only through what was
-    kept of it: by something that stores (which is found by what it stores into), by a wrapper
-    around them, in a module's or class's variable, in the frame of a generator or the cells of a
-    closure that ran. From these on, all counts that is reached by identifiers, since it may have
-    computed what was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +92,13 @@ def affected(
     log: Log,
     changes: Mapping[str, Changes],
     touched: Mapping[int, tuple[int, str]] | None = None,
-    rule: HiddenState = HiddenState.REACHED,
 ) -> Reached:
     """Which nodes reach a changed definition of these files, or a node whose footprint changed.
 
     ``touched`` gives for such a node the position at which it touched what changed, and what
     that is. Takes time in proportion to what the files of the log mention.
     """
-    walk = _Walk(log, changes, rule)
+    walk = _Walk(log, changes)
     walk.start(changes)
     for node, (position, cause) in (touched or {}).items():
         walk.touch(node, position, cause)
@@ -126,13 +109,11 @@ def affected(
 class _Walk:
     """The graph, backwards, and the costs found so far.
 
-    Vertices are definitions and module bodies, by number. ``_cost`` is of what a vertex may
-    have computed at any time, ``_now`` of its running in a window.
+    Vertices are definitions and module bodies, by number.
     """
 
-    def __init__(self, log: Log, changes: Mapping[str, Changes], rule: HiddenState) -> None:
+    def __init__(self, log: Log, changes: Mapping[str, Changes]) -> None:
         self._log = log
-        self._rule = rule
         self._files: dict[str, int] = {}
         for name in (*log.files, *changes):
             self._files.setdefault(name, len(self._files))
@@ -159,7 +140,6 @@ class _Walk:
             self._index(vertex)
         count = len(self._definitions)
         self._cost = [NEVER] * count
-        self._now = [NEVER] * count
         self._cause = [""] * count
         self._settled = bytearray(count)
         self._seeds: set[int] = set()
@@ -276,16 +256,12 @@ class _Walk:
         if vertex < 0 or position >= NEVER:
             return
         self._seeds.add(vertex)
-        self._relax(vertex, position, cause, now=True)
+        self._relax(vertex, position, cause)
 
-    def _relax(self, vertex: int, cost: int, cause: str, *, now: bool) -> None:
-        if now and cost < self._now[vertex]:
-            self._now[vertex] = cost
-            self._cause[vertex] = cause
+    def _relax(self, vertex: int, cost: int, cause: str) -> None:
         if cost < self._cost[vertex]:
             self._cost[vertex] = cost
-            if self._now[vertex] >= NEVER:
-                self._cause[vertex] = cause
+            self._cause[vertex] = cause
             # What leads on through a vertex leads through its own first run.
             heappush(self._heap, (max(cost, self._position[vertex]), vertex))
 
@@ -302,19 +278,20 @@ class _Walk:
         file = self._names[self._file_of[vertex]]
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
+            # A statement called no plain function that ran first after its module was loaded.
             plain = item.kind is Kind.FUNCTION and not item.wrapped
+            ran = self._position[vertex] if plain else -1
             for name in item.binds:
-                certain = not plain or name[0] == "^"
-                self._to_mentioning(name, vertex, cost, cause, certain, 0)
-                self._to_affixes(name, vertex, cost, cause, certain)
+                self._to_mentioning(name, vertex, cost, cause, ran=ran)
+                self._to_affixes(name, vertex, cost, cause, ran)
             if vertex in self._seeds or item.kind in (Kind.STATEMENT, Kind.CLASS):
                 own = f"{OWN_NAMES} {self._file_of[vertex]}"
                 for names in (ALL_NAMES, own):
-                    self._to_mentioning(names, vertex, cost, cause, True, 0)
+                    self._to_mentioning(names, vertex, cost, cause)
             if vertex in self._new:
-                self._to_mentioning(NEW_NAMES, vertex, cost, cause, True, 0)
+                self._to_mentioning(NEW_NAMES, vertex, cost, cause)
             if item.kind is Kind.IMPORT and vertex in self._seeds:
-                self._to_mentioning(ALL_MODULES, vertex, cost, cause, True, -1)
+                self._to_mentioning(ALL_MODULES, vertex, cost, cause, shared=-1)
             for name in item.stores:
                 self._to_stored(name, vertex, cost, cause)
             for name in item.changes:
@@ -327,11 +304,11 @@ class _Walk:
                     self._to_user(handing, vertex, cost, cause)
             if item.kind is not Kind.FUNCTION:
                 # A module's body runs all its statements.
-                self._relax(self._ids[file, _MODULE], cost, cause, now=True)
+                self._relax(self._ids[file, _MODULE], cost, cause)
             if item.name.endswith("()"):
                 body = self._ids.get((file, item.name[:-2]))
                 if body is not None:
-                    self._relax(body, cost, cause, now=True)
+                    self._relax(body, cost, cause)
 
     def _note_file(self, vertex: int, item: Definition, cost: int, cause: str) -> None:
         """What applies to all of a file, or to all who import it."""
@@ -348,16 +325,15 @@ class _Walk:
             found[file] = (cost, cause)
 
     def _to_mentioning(
-        self, name: str, vertex: int, cost: int, cause: str, certain: bool, shared: int
+        self, name: str, vertex: int, cost: int, cause: str, *, ran: int = -1, shared: int = 0
     ) -> None:
-        """Goes on to all that mention a name: where the closure holds this file, or, if
-        ``shared`` tells in which files the name is bound, one of these that this file imports
-        too (all for -1)."""
+        """Goes on to all that mention a name, statements only of modules that were not done yet
+        at position ``ran``: where the closure holds this file, or, if ``shared`` tells in which
+        files the name is bound, one of these that this file imports too (all for -1)."""
         users = self._mentioning.get(name)
         if not users:
             return
         mask = 1 << self._file_of[vertex]
-        ran = -1 if certain else self._position[vertex]
         if shared:
             mask = shared if shared < 0 else shared & self._closures[self._scope[vertex]]
         seen: dict[int, bool] = {}
@@ -367,47 +343,38 @@ class _Walk:
             inside = seen.get(scope)
             if inside is None:
                 inside = seen[scope] = bool(self._closures[scope] & mask)
-            inside = inside and self._done[user] >= ran
-            if inside:
-                self._relax(user, cost, cause, now=certain or self._follows(user))
-            if not inside or self._now[user] >= NEVER:
+            if inside and self._done[user] >= ran:
+                self._relax(user, cost, cause)
+            else:
                 left.append(user)
+        # Costs only grow from here on: who was found once need not be found again.
         users[:] = left
 
-    def _follows(self, user: int) -> bool:
-        """Whether a vertex, as it runs in a window, may rest on what plain functions that it
-        mentions computed before."""
-        if self._rule is HiddenState.REACHED:
-            return True
-        return any(
-            item.lasting or item.kind is not Kind.FUNCTION for item in self._definitions[user]
-        )
-
-    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str, certain: bool) -> None:
+    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str, ran: int) -> None:
         for end in range(2, len(name) + 1):
             for affix in (name[:end] + "*", "*" + name[-end:]):
                 if affix in self._mentioning:
-                    self._to_mentioning(affix, vertex, cost, cause, certain, 0)
+                    self._to_mentioning(affix, vertex, cost, cause, ran=ran)
 
     def _to_stored(self, name: str, vertex: int, cost: int, cause: str) -> None:
         if name in (ALL_NAMES, OWN_NAMES):
             for each in list(self._mentioning):
-                self._to_mentioning(each, vertex, cost, cause, True, 0)
+                self._to_mentioning(each, vertex, cost, cause)
             return
         if name.startswith("."):
-            self._to_mentioning(name[1:], vertex, cost, cause, True, 0)
+            self._to_mentioning(name[1:], vertex, cost, cause)
             return
         name, _, maker = name.partition("<")
         if maker and self._makes_new(maker):
             return
         bound = self._rebound.get(name, 0)
         if bound:
-            self._to_mentioning(name, vertex, cost, cause, True, bound)
+            self._to_mentioning(name, vertex, cost, cause, shared=bound)
 
     def _to_changed(self, name: str, vertex: int, cost: int, cause: str) -> None:
         bound = self._mutable.get(name, 0)
         if bound:
-            self._to_mentioning(name.removeprefix("~"), vertex, cost, cause, True, bound)
+            self._to_mentioning(name.removeprefix("~"), vertex, cost, cause, shared=bound)
 
     def _makes_new(self, maker: str) -> bool:
         """Whether a name is that of classes only, whose call makes a new object."""
@@ -422,7 +389,7 @@ class _Walk:
     def _to_user(self, target: int, vertex: int, cost: int, cause: str) -> None:
         """What a function kept depends on who called it, or on who changes what it returned."""
         if self._closures[self._scope[vertex]] >> self._file_of[target] & 1:
-            self._relax(target, cost, cause, now=True)
+            self._relax(target, cost, cause)
 
     # ---- the answer
 
@@ -437,8 +404,8 @@ class _Walk:
             if name == FILE:
                 found = around[self._files[file]] if file in self._files else found
             elif vertex >= 0:
-                cost = self._now[vertex] if self._rule is HiddenState.KEPT else self._cost[vertex]
-                found = min((cost, self._cause[vertex]), around[self._file_of[vertex]])
+                own = (self._cost[vertex], self._cause[vertex])
+                found = min(own, around[self._file_of[vertex]])
             positions.append(found[0])
             causes.append(found[1] if found[0] < NEVER else "")
         return Reached(positions, causes)

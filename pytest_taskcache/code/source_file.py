@@ -166,7 +166,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
         tree = ast.parse(content)
         walker = _Walker(tree, is_test=is_test)
         walker.module(tree)
-        return Analysis(walker.definitions(), tuple(dict.fromkeys(walker.imports)))
+        return Analysis(walker.definitions(), _grouped(walker.imports))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         whole = Definition(
             EVERYTHING,
@@ -180,6 +180,14 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
             lasting=True,
         )
         return Analysis((whole,), (), whole=True)
+
+
+def _grouped(imports: Iterable[Import]) -> tuple[Import, ...]:
+    """The imports, those of one module and place as one."""
+    found: dict[Import, dict[str, None]] = {}
+    for item in imports:
+        found.setdefault(item._replace(names=()), {}).update(dict.fromkeys(item.names))
+    return tuple(item._replace(names=tuple(names)) for item, names in found.items())
 
 
 def normalised_text(node: ast.AST) -> list[str]:
@@ -434,8 +442,6 @@ class _Walker:
         unit.binds.update(dict.fromkeys(names))
         if not names:
             unit.flags.add("effect")
-        if self._owner and "constant" not in unit.flags:
-            unit.binds.update((f"~{name}", None) for name in names)
         if _IMPLICIT.intersection(names):
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
@@ -630,9 +636,8 @@ class _Walker:
     def _settle(self, unit: _Unit, local: Collection[str]) -> None:
         """Decides which of the chains that are changed outlive the definition."""
         for root, called, attributes in unit.roots:
-            for name in attributes:
-                unit.changes.add(self._shared(unit, name, root))
-            self._settle_root(unit, root, called, local, 2)
+            if self._settle_root(unit, root, called, local, 2):
+                unit.changes.update(attributes)
         for root, attributes in unit.returned:
             self._settle_returned(unit, root, attributes, local)
 
@@ -653,29 +658,27 @@ class _Walker:
 
     def _settle_root(
         self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
-    ) -> None:
+    ) -> bool:
+        """Notes what a chain starts at; true where its attributes count too. What a function was
+        given, its own object included, is for those to tell who gave it, and so on up to who has
+        it from a variable, or from a fixture: from there, this function is reached."""
         if not root or root in unit.hidden:
-            return
+            return not root
         if root not in local:
             unit.changes.add(root + "()" if called else root)
             if not called and root not in self._aliases and root in self._bound:
                 unit.flags.add("global")
-            return
+            return True
         if root in unit.parameters:
             if root == "cls":
                 unit.flags.add("global")
+                return True
             if unit.parameters[0] != root or not unit.owner:
                 unit.changes.add("~@" + root)
-            return
-        if depth:
-            for origin, made in unit.origins.get(root, ()):
-                self._settle_root(unit, origin, made, local, depth - 1)
-
-    def _shared(self, unit: _Unit, name: str, root: str) -> str:
-        """Each test has an instance of its own, but one class."""
-        if unit.kind is Kind.FUNCTION and unit.owner and unit.name.rpartition(".")[2][:4] == "test":
-            return "~" + name if unit.parameters[:1] == (root,) else name
-        return name
+            return False
+        origins = unit.origins.get(root, ()) if depth else ()
+        found = [self._settle_root(unit, one, made, local, depth - 1) for one, made in origins]
+        return any(found)
 
     # ---- nodes
 
@@ -766,11 +769,9 @@ class _Walker:
             # An object that was just made is shared with nobody, if it is a class that made it.
             unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
             return
-        if root == "cls":
-            unit.stores.add("~" + node.attr)
         # Whoever reads it of an object of this class knows the class, or has it from who does.
-        own = unit.owner and unit.parameters[:1] == (root,)
-        unit.stores.add("." + node.attr if own else node.attr)
+        given = root in unit.parameters and root != "cls"
+        unit.stores.add("." + node.attr if given else node.attr)
         if root and root not in unit.bound and root in self._aliases:
             self._note_root(root)
 
@@ -1118,7 +1119,8 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
     return Definition(
         name,
         first.kind,
-        checksum(part for unit in units for part in ("\0", *unit.out)),
+        # Compared only with others of the same file: 80 bits tell these apart.
+        checksum(part for unit in units for part in ("\0", *unit.out))[:20],
         tuple(dict.fromkeys(bound for unit in units for bound in unit.binds)),
         frozenset().union(*(unit.attributes for unit in units)),
         frozenset().union(*(unit.stores for unit in units)),

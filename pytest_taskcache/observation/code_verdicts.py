@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, Import, diff
-from pytest_taskcache.code.reach import HiddenState, Log, Reached, affected
+from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind
 from pytest_taskcache.observation.code_log import (
     LOADED,
@@ -190,7 +190,7 @@ class _Verdict:
                 touched[owner] = position, cause
         self._first = self._name_first(files, touches, distributions)
         log = self._log_of(analyses)
-        self._reached = affected(log, changes, touched, HiddenState.REACHED)
+        self._reached = affected(log, changes, touched)
 
     def _name_first(
         self,

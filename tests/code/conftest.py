@@ -5,11 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import pytest
-
 from pytest_taskcache.code.definitions import Analysis, Changes, diff
 from pytest_taskcache.code.imports import imported_files
-from pytest_taskcache.code.reach import HiddenState, Log, Reached, affected
+from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.code.source_file import analyse
 
 
@@ -52,8 +50,8 @@ class Project:
         old = self.log.files.get(name, Analysis())
         return {name: diff(old, analysed(name, edited))}
 
-    def reached(self, changes: Mapping[str, Changes], rule: HiddenState) -> Reached:
-        return affected(self.log, changes, rule=rule)
+    def reached(self, changes: Mapping[str, Changes]) -> Reached:
+        return affected(self.log, changes)
 
     def position(self, node: str) -> int:
         file, _, name = node.partition("::")
@@ -63,17 +61,9 @@ class Project:
         self,
         changes: Mapping[str, Changes],
         *ran: str,
-        rule: HiddenState = HiddenState.REACHED,
         closed: str = "",
     ) -> str:
         """What invalidates a record that ran these, closed after ``closed``; empty for valid."""
         position = self.position(closed) if closed else len(self.nodes)
-        found = self.reached(changes, rule)
+        found = self.reached(changes)
         return found.invalid([self.position(one) for one in ran], position)
-
-
-@pytest.fixture(params=list(HiddenState), ids=lambda rule: rule.name.lower())
-def rule(request) -> HiddenState:
-    """Both rules of hidden state must hold."""
-    found: HiddenState = request.param
-    return found

@@ -6,7 +6,7 @@ import pytest
 from conftest import Project
 
 from pytest_taskcache.code.definitions import Analysis, diff
-from pytest_taskcache.code.reach import NEVER, HiddenState, Log, affected
+from pytest_taskcache.code.reach import NEVER, Log, affected
 from pytest_taskcache.code.source_file import analyse
 
 LIB = """
@@ -204,29 +204,29 @@ def project() -> Project:
 
 
 @pytest.mark.parametrize(("test", "file", "before", "after"), STALE)
-def test_changes_that_may_matter_invalidate(project, rule, test, file, before, after) -> None:
+def test_changes_that_may_matter_invalidate(project, test, file, before, after) -> None:
     """Whatever a test ran, or may have found as an earlier one left it, is its dependency."""
     changes = project.edit(file, before, after)
-    assert project.why(changes, *WINDOWS[test], rule=rule)
+    assert project.why(changes, *WINDOWS[test])
 
 
 @pytest.mark.parametrize(("test", "file", "before", "after"), KEPT)
-def test_changes_that_cannot_matter_stay_valid(project, rule, test, file, before, after) -> None:
+def test_changes_that_cannot_matter_stay_valid(project, test, file, before, after) -> None:
     """Comments, formatting, other functions, hints and new functions leave a test valid."""
     changes = project.edit(file, before, after)
-    assert project.why(changes, *WINDOWS[test], rule=rule) == ""
+    assert project.why(changes, *WINDOWS[test]) == ""
 
 
-def test_what_ran_later_does_not_count(project, rule) -> None:
+def test_what_ran_later_does_not_count(project) -> None:
     """A record closed before the changed function first ran cannot have found its traces."""
     changes = project.edit("rates.py", "return 7", "return 8")
     window = WINDOWS["test_lazy"]
-    assert project.why(changes, *window, rule=rule)
+    assert project.why(changes, *window)
     early = Project(
         project.files, [*RAN[:5], "rates.py::lazy", "test_it.py::test_lazy", "rates.py::build"]
     )
-    assert early.why(changes, *window, rule=rule, closed="test_it.py::test_lazy") == ""
-    assert early.why(changes, *window, rule=rule)
+    assert early.why(changes, *window, closed="test_it.py::test_lazy") == ""
+    assert early.why(changes, *window)
 
 
 def test_the_worked_example() -> None:
@@ -244,7 +244,7 @@ def test_the_worked_example() -> None:
         ],
     )
     changes = project.edit("lib.py", "return LIMIT\n", "return LIMIT * 2\n")
-    found = project.reached(changes, HiddenState.REACHED)
+    found = project.reached(changes)
     positions = dict(zip(project.nodes, found.positions, strict=True))
     assert positions["lib.py", "fill"] == 2
     assert positions["test_a.py", "test_read"] == 2
@@ -257,14 +257,15 @@ def test_a_footprint_counts_like_its_function() -> None:
     """Whoever reaches a memoized function reaches the file it read."""
     project = Project(
         {
-            "lib.py": "import functools\n@functools.cache\ndef load():\n    return open('x').read()\n",
+            "lib.py": "import functools\n@functools.cache\n"
+            "def load():\n    return open('x').read()\n",
             "test_a.py": "from lib import load\ndef test_a():\n    assert load()\n"
             "def test_b():\n    assert True\n",
         },
         ["test_a.py::test_a", "lib.py::load", "test_a.py::test_b"],
     )
     node = project.position("lib.py::load")
-    found = affected(project.log, {}, {node: (node, "file changed: x")}, HiddenState.KEPT)
+    found = affected(project.log, {}, {node: (node, "file changed: x")})
     a, b = project.position("test_a.py::test_a"), project.position("test_a.py::test_b")
     assert found.invalid([a], 99) == "file changed: x"
     assert found.invalid([b], 99) == ""
@@ -301,14 +302,15 @@ def helper():
         ("", "\nimport os\nos.environ['X'] = '1'\n", {"uses", "plain"}),
     ],
 )
-def test_a_conftest_counts_by_its_parts(rule, before, after, stale) -> None:
+def test_a_conftest_counts_by_its_parts(before, after, stale) -> None:
     """A fixture or function of a conftest concerns who uses it; a hook, a plugin, an automatic
     fixture or a statement concerns all tests below it."""
     project = Project(
         {
             "lib.py": "def rate():\n    return 1\n",
             "tests/conftest.py": CONFTEST,
-            "tests/test_a.py": "def test_uses(value):\n    assert value\ndef test_plain():\n    pass\n",
+            "tests/test_a.py": "def test_uses(value):\n    assert value\n"
+            "def test_plain():\n    pass\n",
             "elsewhere/test_b.py": "def test_plain():\n    pass\n",
         },
         [
@@ -318,34 +320,36 @@ def test_a_conftest_counts_by_its_parts(rule, before, after, stale) -> None:
     )
     changes = project.edit("tests/conftest.py", before, after)
     for name in ("uses", "plain"):
-        found = project.why(changes, f"tests/test_a.py::test_{name}", rule=rule)
+        found = project.why(changes, f"tests/test_a.py::test_{name}")
         assert bool(found) is (name in stale)
-    assert project.why(changes, "elsewhere/test_b.py::test_plain", rule=rule) == ""
+    assert project.why(changes, "elsewhere/test_b.py::test_plain") == ""
 
 
-def test_a_new_conftest_concerns_the_tests_below_it(rule) -> None:
+def test_a_new_conftest_concerns_the_tests_below_it() -> None:
     """A conftest that was not there may override a fixture, or bring a hook."""
     project = Project(
         {
             "conftest.py": CONFTEST,
             "lib.py": "def rate():\n    return 1\n",
-            "inner/test_a.py": "def test_uses(value):\n    assert value\ndef test_no():\n    pass\n",
+            "inner/test_a.py": "def test_uses(value):\n    assert value\n"
+            "def test_no():\n    pass\n",
         },
         ["inner/test_a.py::test_uses", "inner/test_a.py::test_no"],
     )
     fixture = analyse(b"import pytest\n@pytest.fixture\ndef value():\n    return 2\n")
     changes = {"inner/conftest.py": diff(Analysis(), fixture)}
-    assert project.why(changes, "inner/test_a.py::test_uses", rule=rule)
+    assert project.why(changes, "inner/test_a.py::test_uses")
     hook = analyse(b"def pytest_runtest_call(item):\n    pass\n")
     changes = {"inner/conftest.py": diff(Analysis(), hook)}
-    assert project.why(changes, "inner/test_a.py::test_no", rule=rule)
+    assert project.why(changes, "inner/test_a.py::test_no")
 
 
-def test_a_module_that_acts_on_others_is_found_from_what_it_acts_on(rule) -> None:
+def test_a_module_that_acts_on_others_is_found_from_what_it_acts_on() -> None:
     """A registry's reader does not import who registers: another test did."""
     project = Project(
         {
-            "registry.py": "REGISTRY = {}\ndef register(f):\n    REGISTRY[f.__name__] = f\n    return f\n",
+            "registry.py": "REGISTRY = {}\n"
+            "def register(f):\n    REGISTRY[f.__name__] = f\n    return f\n",
             "plugins.py": "from registry import register\n@register\ndef a():\n    return 1\n",
             "direct.py": "import registry\nregistry.REGISTRY['b'] = 1\n",
             "test_a.py": "import plugins, direct\ndef test_a():\n    pass\n",
@@ -360,11 +364,11 @@ def test_a_module_that_acts_on_others_is_found_from_what_it_acts_on(rule) -> Non
         ("direct.py", "= 1", "= 2"),
     ):
         changes = project.edit(file, before, after)
-        assert project.why(changes, "test_b.py::test_b", rule=rule), (file, after)
-        assert project.why(changes, "test_b.py::test_c", rule=rule) == "", (file, after)
+        assert project.why(changes, "test_b.py::test_b"), (file, after)
+        assert project.why(changes, "test_b.py::test_c") == "", (file, after)
 
 
-def test_a_file_that_cannot_be_parsed_counts_as_a_whole(rule) -> None:
+def test_a_file_that_cannot_be_parsed_counts_as_a_whole() -> None:
     """A syntax error, bytes that are no text, or their mending concern all who import the file."""
     project = Project(
         {
@@ -376,13 +380,13 @@ def test_a_file_that_cannot_be_parsed_counts_as_a_whole(rule) -> None:
     )
     for content in (b"def one(:\n", b"\xff\xfe\x00", b"x = '\n", b"(" * 3000):
         changes = {"lib.py": diff(project.log.files["lib.py"], analyse(content))}
-        assert project.why(changes, "test_a.py::test_a", rule=rule)
-        assert project.why(changes, "test_b.py::test_b", rule=rule) == ""
+        assert project.why(changes, "test_a.py::test_a")
+        assert project.why(changes, "test_b.py::test_b") == ""
         mended = Log(
             project.nodes, {**project.log.files, "lib.py": analyse(content)}, project.log.imports
         )
         back = {"lib.py": diff(mended.files["lib.py"], project.log.files["lib.py"])}
-        assert affected(mended, back, rule=rule).invalid([project.position("test_a.py::test_a")], 9)
+        assert affected(mended, back).invalid([project.position("test_a.py::test_a")], 9)
 
 
 def test_five_thousand_modules() -> None:
@@ -395,6 +399,6 @@ def test_five_thousand_modules() -> None:
     ran = [f"m{number}.py::f{number}" for number in reversed(range(5000))]
     project = Project(files, ran)
     changes = project.edit("m4999.py", "return 1", "return 2")
-    found = project.reached(changes, HiddenState.REACHED)
+    found = project.reached(changes)
     assert found.positions[project.position("m0.py::f0")] < NEVER
     assert project.why(project.edit("m0.py", "return", "return 1 +"), "m1.py::f1") == ""
