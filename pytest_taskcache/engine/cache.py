@@ -14,6 +14,7 @@ from pytest_taskcache.engine import active
 from pytest_taskcache.engine.computation import Basis, Computation, Options, Place
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
 from pytest_taskcache.engine.ending import done_alone
+from pytest_taskcache.engine.explain import shown
 from pytest_taskcache.engine.frames import Frame, Frames
 from pytest_taskcache.engine.keeping import Keeper
 from pytest_taskcache.engine.keying import Keyed, Keys
@@ -417,7 +418,14 @@ class Engine:
             self.notify(Faulted(decision.reason, decision.detail))
         key = keyed.key if keyed is not None else None
         self.notify(
-            Decided(context.subject, context.identity, decision, key, test=computation.test)
+            Decided(
+                context.subject,
+                context.identity,
+                decision,
+                key,
+                test=computation.test,
+                inputs=shown(computation.arguments) if isinstance(decision, Miss) else (),
+            )
         )
         observation = self.parts.observation
         window = observation.open_window(context.function) if observation is not None else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from pytest_taskcache.model.decision import Miss, Why
 from pytest_taskcache.model.dependency import ABSENT, Change
@@ -17,6 +18,21 @@ _KINDS = {
     "key": ("key", "named outright"),
     "identity": ("identity", "where it is defined"),
 }
+
+
+_PLAIN = (int, float, bool, str, bytes, type(None))
+_SECRET = re.compile("pass|secret|token|key|credential|auth", re.IGNORECASE)
+_WIDTH = 60
+
+
+def shown(arguments: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """What arguments look like to people: those that are plain values (nobody's ``__repr__``
+    runs), cut after 60 characters; none whose name sounds like a secret's."""
+    return tuple(
+        (name, repr(value if not isinstance(value, str | bytes) else value[:_WIDTH]))
+        for name, value in arguments.items()
+        if type(value) in _PLAIN and not _SECRET.search(name)
+    )
 
 
 def difference(parts: Sequence[Part], recorded: Sequence[Part]) -> tuple[Change, ...]:
@@ -35,7 +51,7 @@ def explain_absence(parts: Sequence[Part], nearest: Variant | None) -> Miss:
     if nearest is None:
         return Miss(Why.ABSENT)
     changes = difference(parts, nearest.parts)
-    return Miss(Why.PARTS, changes) if changes else Miss(Why.ABSENT)
+    return Miss(Why.PARTS, changes, nearest) if changes else Miss(Why.ABSENT)
 
 
 def _change(name: str, before: str, after: str) -> Change:

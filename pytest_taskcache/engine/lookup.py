@@ -43,10 +43,10 @@ def _objection(
     accepts: Callable[[Variant], bool],
 ) -> Miss | None:
     if variant.expires is not None and variant.expires <= now:
-        return Miss(Why.EXPIRED)
+        return Miss(Why.EXPIRED, nearest=variant)
     different = changes(variant)
     if different:
-        return Miss(Why.TRACE, different)
+        return Miss(Why.TRACE, different, variant)
     if not accepts(variant):
-        return Miss(Why.INVALID)
+        return Miss(Why.INVALID, nearest=variant)
     return None

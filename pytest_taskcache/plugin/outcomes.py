@@ -25,6 +25,7 @@ from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.plugin.collector import Collector
 from pytest_taskcache.plugin.doctests import run_in_its_modules
+from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.facts import Facts, facts_of
 from pytest_taskcache.plugin.flakiness import Flakiness
 from pytest_taskcache.plugin.outcome_key import OutcomeKeys
@@ -88,10 +89,13 @@ class Outcomes:
             manager.register(self._randomness, "taskcache-randomness")
         self._flakiness = Flakiness(engine)
         coverage = self._session.coverage
+        extensions = Extensions(self._session.config)
         for item in items:
             facts = facts_of(item)
             try:
                 options = outcome_options(facts, self._session.settings)
+                if isinstance(options, Options):
+                    options = extensions.adjusted(item, options)
             except pytest.UsageError as error:
                 if not self._session.is_worker:
                     raise
