@@ -92,7 +92,7 @@ _HOMES = {
         "UndigestableError",
         "UnknownInputError",
     ),
-    "fingerprint.hashers": ("register_hasher",),
+    "digests.values.hashers": ("register_hasher",),
     "locking.file": ("FileLockManager",),
     "locking.memory": ("MemoryLockManager",),
     "locking.postgres": ("PostgresLockManager",),

@@ -59,8 +59,8 @@ class Remembered(Protocol):
     def now(self, kind: str, name: str) -> Fact | None:
         """A dependency as it is."""
 
-    def last_kept(self, identity: str) -> float | None:
-        """When a computation was last kept, though its record may be gone since."""
+    def last_kept(self, identity: str, before: float) -> float | None:
+        """When a computation was last kept before then, though its record may be gone since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _told(
     entry: Entry, points: Sequence[Point], remembered: Remembered, now: float
 ) -> tuple[str, str]:
     created = float(entry.nearest.get("created", 0.0))
-    since = f" of {age(now - created)}" if created else ""
+    since = f" made {age(now - created)}" if created else ""
     ran = f"ran ({duration(entry.seconds)})" if entry.seconds else "ran"
     if entry.status == "reused":
         saved = f", saved {duration(entry.seconds)}" if entry.seconds else ""
@@ -161,8 +161,8 @@ def _told(
 def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str:
     match entry.why:
         case "never computed" | "":
-            kept = remembered.last_kept(entry.identity)
-            if kept is not None and kept < entry.at:
+            kept = remembered.last_kept(entry.identity, entry.at)
+            if kept is not None:
                 return f"its record of {age(now - kept)} is gone (evicted, cleared or rolled back)"
             return "first computation, there was no record yet"
         case "evicted to make room":

@@ -78,10 +78,6 @@ class History:
             )
         return self._runs
 
-    def entries(self, wanted: Callable[[Entry], bool]) -> Iterable[Entry]:
-        """The entries of the last runs that are wanted, newest run first."""
-        return (entry for run in self.runs() for entry in run.tally.entries if wanted(entry))
-
     def inputs(self, key: str) -> Mapping[str, str]:
         """As Remembered.inputs."""
         if self._inputs is None:
@@ -103,17 +99,14 @@ class History:
         """As Remembered.now."""
         return _fact(kind, name, self._path_of)
 
-    def last_kept(self, identity: str) -> float | None:
+    def last_kept(self, identity: str, before: float) -> float | None:
         """As Remembered.last_kept."""
-        kept = (
-            entry.at
-            for entry in self.entries(
-                lambda each: (
-                    each.identity == identity and each.status in ("computed", "refreshed", "reused")
-                )
-            )
-        )
-        return next(iter(kept), None)
+        for run in self.runs():
+            for entry in run.tally.entries:
+                kept = entry.status in ("computed", "refreshed", "reused")
+                if kept and entry.identity == identity and entry.at < before:
+                    return entry.at
+        return None
 
     # ------------------------------------------------------------------------ writing
 

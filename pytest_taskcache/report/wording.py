@@ -21,7 +21,8 @@ def harmless(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: ``0.42 s``, ``37 s``, ``4 min 12 s``, ``2 h 5 min``."""
+    """Seconds as people read them: ``0.42 s``, ``37 s``, ``4 min 12 s``, ``2 h 5 min``,
+    ``7 days``."""
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.5:
@@ -29,6 +30,8 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole >= 2 * _DAY:
+        return f"{round(whole / _DAY)} days"
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer
 from pytest_taskcache.storage.local import eviction, faults
+from pytest_taskcache.storage.local.encoding import from_sql
 from pytest_taskcache.storage.local.eviction import Pruned
 from pytest_taskcache.storage.local.index import NAME, Index
 from pytest_taskcache.storage.local.results import ResultFiles
@@ -94,6 +95,20 @@ class LocalStorage:
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent."""
         return self.records.recent(identities)
+
+    def scan(self) -> Iterator[Variant]:
+        """As KeyStorage.scan."""
+        yield from self.records.all_records()
+
+    def last_used(self) -> Mapping[str, float]:
+        """When each committed variant was last of use, in POSIX seconds, by id. Raises
+        StorageError."""
+
+        def work(connection: sqlite3.Connection) -> dict[str, float]:
+            rows = connection.execute("SELECT id, used FROM variants")
+            return {from_sql(id_): used for id_, used in rows}
+
+        return self.index.read("list records", work)
 
     def all_records(self) -> list[Variant]:
         """Every committed variant, newest first, for listings. Raises StorageError."""
