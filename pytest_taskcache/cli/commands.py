@@ -25,6 +25,7 @@ from pytest_taskcache.cli.place import Place, Removed, size_of, subject_of
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.report.explanation import explain as explained
+from pytest_taskcache.report.page import Holdings, write_page
 from pytest_taskcache.report.tally import Entry
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
@@ -547,6 +548,30 @@ def _told_carried(
         lost = f", {done.lost} left out because their value is lost" if done.lost else ""
         _lines([f"{counted(done.records, 'record')} {verb}{present}{lost}", *faults])
     return UNUSABLE if faults else 0
+
+
+@taskcache.command()
+@click.argument(
+    "file", type=click.Path(dir_okay=False, path_type=Path), default="taskcache-report.html"
+)
+@_json
+@click.pass_context
+def report(context: click.Context, file: Path, as_json: bool) -> int:
+    """Write a page about the last run that is remembered, its reasons, and the cache."""
+    place = _place(context)
+    with closing(place.open()) as cache:
+        runs = cache.history.runs()
+        if not runs:
+            raise StorageError(
+                str(place.directory), "report", "no run is remembered yet; run pytest once more"
+            )
+        holdings = Holdings(tuple(cache.scan()), cache.local.size(), place.settings.max_size)
+        write_page(file, runs[0], runs, cache.history, holdings)
+    if as_json:
+        _print_json({"file": str(file), "run": runs[0].id})
+    else:
+        _lines([f"{file}: the run of {age(time.time() - runs[0].started)}"])
+    return 0
 
 
 @taskcache.command()

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import pytest
@@ -31,6 +32,8 @@ from pytest_taskcache.report.wording import age, duration, harmless, wrapped
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
     from pytest_taskcache.report.explanation import Explanation
+    from pytest_taskcache.report.history import History, PastRun
+    from pytest_taskcache.storage.local import LocalStorage
 
 _RECORDS = 2000
 """Records whose texts are remembered after one run at most."""
@@ -114,6 +117,8 @@ class Summary:
         is closed, and only if there is anything."""
         local, settings = self._session.local, self._session.settings
         if local is None:
+            if settings.report and not self._session.is_worker:
+                self._session.tally.notes.append("no report written: nothing here was cached")
             return
         from pytest_taskcache.report.explanation import explain
         from pytest_taskcache.report.history import History, PastRun, loaded_sources
@@ -134,9 +139,28 @@ class Summary:
                 history.keep_inputs(kept)
         except StorageError as error:
             self._session.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
-        ran = any(each.status != "reused" for each in tally.entries)
-        if not self._session.is_worker and (ran or settings.report):
-            history.keep_run(PastRun(self._session.run().id, self._started, now, tally))
+        if self._session.is_worker:
+            return
+        run = PastRun(self._session.run().id, self._started, now, tally)
+        if settings.report or any(each.status != "reused" for each in tally.entries):
+            history.keep_run(run)
+        if settings.report:
+            self._write_page(run, history, local)
+
+    def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
+        from pytest_taskcache.report.page import Holdings, write_page
+
+        settings = self._session.settings
+        path = self._session.config.invocation_params.dir / Path(settings.report).expanduser()
+        try:
+            holdings = Holdings(tuple(local.scan()), local.size(), settings.max_size)
+            write_page(path, run, history.runs(), history, holdings)
+        except (OSError, StorageError) as error:
+            self._session.notify(
+                Faulted("report not written", f"{error}; give --cache-report a file to write to")
+            )
+            return
+        self._session.tally.notes.append(f"report written to {path}")
 
     def _is_asked(self, entry: Entry) -> bool:
         match self._session.settings.explain:
