@@ -570,7 +570,7 @@ def report(context: click.Context, file: Path, as_json: bool) -> int:
     if as_json:
         _print_json({"file": str(file), "run": runs[0].id})
     else:
-        _lines([f"{file}: the run of {age(time.time() - runs[0].started)}"])
+        _lines([f"{file}: the run that began {age(time.time() - runs[0].started)}"])
     return 0
 
 

@@ -156,9 +156,9 @@ class Summary:
             holdings = Holdings(tuple(local.scan()), local.size(), settings.max_size)
             write_page(path, run, history.runs(), history, holdings)
         except (OSError, StorageError) as error:
-            self._session.notify(
-                Faulted("report not written", f"{error}; give --cache-report a file to write to")
-            )
+            problem = getattr(error, "strerror", None) or error
+            text = f"{path}: {problem}; give --cache-report a file that can be written"
+            self._session.notify(Faulted("report not written", text))
             return
         self._session.tally.notes.append(f"report written to {path}")
 
