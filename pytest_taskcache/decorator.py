@@ -12,7 +12,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.cache import Attempt, Engine
@@ -31,6 +41,7 @@ from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 
 MARK = "__taskcache__"
@@ -61,6 +72,15 @@ class CachedFunction(Protocol[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The value, stored or computed."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> CachedFunction[P, R]: ...
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> CachedFunction[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As a method: bound to its instance, as functions are."""
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> State[R]:
         """The value with its decision. Awaitable for an async function; for a generator
