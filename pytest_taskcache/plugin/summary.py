@@ -73,7 +73,10 @@ class Summary:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Ends the run's part in the cache, so that the summary can tell of it; a difference
         that was found on verification fails the run."""
-        self._remember()
+        try:
+            self._remember()
+        except Exception as error:  # explanations are never worth a run
+            self._session.notify(Faulted("run not remembered", f"{type(error).__name__}: {error}"))
         if self._session.is_worker:
             return
         config = self._session.config

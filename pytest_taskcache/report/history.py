@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pytest_taskcache.model.dependency import Kind
@@ -177,7 +178,8 @@ def loaded_sources(root: Path) -> list[str]:
     names = set()
     prefix = str(root) + "/"
     for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
+        # Read past what a module computes when it is asked: that would run code of the project.
+        file = module.__dict__.get("__file__") if isinstance(module, ModuleType) else None
         if isinstance(file, str) and file.startswith(prefix) and file.endswith(".py"):
             name = file.removeprefix(prefix)
             if "site-packages/" not in name:
