@@ -10,7 +10,17 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.cache import Engine
@@ -30,6 +40,7 @@ from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 
 MARK = "__taskcache__"
@@ -60,6 +71,15 @@ class CachedFunction(Protocol[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The value, stored or computed."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> CachedFunction[P, R]: ...
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> CachedFunction[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As a method: bound to its instance, as functions are."""
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> State[R]:
         """The value with its decision. Awaitable for an async function; for a generator

@@ -37,6 +37,20 @@ class Tests(StrEnum):
     NONE = "none"
 
 
+class Explain(StrEnum):
+    """Whose decisions are explained in the terminal."""
+
+    NONE = "none"
+    MISSES = "misses"
+    HIT = "hit"
+    REFUSED = "refused"
+    ALL = "all"
+
+
+WHOLE = (Explain.HIT, Explain.ALL)
+"""What needs to be told of hits, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A share of the hits, in percent; with the same seed the same ones."""
@@ -68,6 +82,8 @@ class Settings:
     namespace: str = ""
     read_namespaces: tuple[str, ...] = ()
     trust_remote: bool = False
+    explain: Explain = Explain.NONE
+    report: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +223,8 @@ _PARSERS: dict[str, Callable[[Written], Any]] = {
     "namespace": _text,
     "read_namespaces": _names,
     "trust_remote": _flag,
+    "explain": _choice(Explain),
+    "report": _text,
 }
 
 NAMES = (*_PARSERS, "refresh", "refresh_only")

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pytest_taskcache.engine.commit import done_alone
 from pytest_taskcache.engine.computation import Basis, Computation, Defaults, Options, Place
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
-from pytest_taskcache.engine.keys import Keyed, changed_input, key_of
+from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
 from pytest_taskcache.engine.lookup import Found, Lookup, with_declared, with_target
 from pytest_taskcache.engine.open_computations import (
     OpenComputation,
@@ -510,7 +510,14 @@ class Engine:
             self.notify(Faulted(decision.reason, decision.detail))
         key = keyed.key if keyed is not None else None
         self.notify(
-            Decided(context.subject, context.identity, decision, key, test=computation.test)
+            Decided(
+                context.subject,
+                context.identity,
+                decision,
+                key,
+                test=computation.test,
+                inputs=shown(computation.arguments) if isinstance(decision, Miss) else (),
+            )
         )
         observation = self.parts.observation
         subject = None if computation.block else context.function

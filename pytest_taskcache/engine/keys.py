@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -109,3 +110,18 @@ def changed_input(computation: Computation, key: Key) -> str:
         if before.get(part.name, part.digest) != part.digest:
             return name
     return ""
+
+
+_PLAIN = (int, float, bool, str, bytes, type(None))
+_SECRET = re.compile("pass|secret|token|key|credential|auth", re.IGNORECASE)
+_WIDTH = 60
+
+
+def shown(arguments: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """What arguments look like to people: those that are plain values (nobody's ``__repr__``
+    runs), cut after 60 characters; none whose name sounds like a secret's."""
+    return tuple(
+        (name, repr(value if not isinstance(value, str | bytes) else value[:_WIDTH]))
+        for name, value in arguments.items()
+        if type(value) in _PLAIN and not _SECRET.search(name)
+    )

@@ -394,12 +394,12 @@ def _objection(
     accepts: Callable[[Variant], bool],
 ) -> Miss | None:
     if variant.expires is not None and variant.expires <= now:
-        return Miss(Why.EXPIRED)
+        return Miss(Why.EXPIRED, nearest=variant)
     different = changes(variant)
     if different:
-        return Miss(Why.TRACE, different)
+        return Miss(Why.TRACE, different, variant)
     if not accepts(variant):
-        return Miss(Why.INVALID)
+        return Miss(Why.INVALID, nearest=variant)
     return None
 
 
@@ -431,7 +431,7 @@ def explain_absence(parts: Sequence[Part], nearest: Variant | None) -> Miss:
     if nearest is None:
         return Miss(Why.ABSENT)
     changes = difference(parts, nearest.parts)
-    return Miss(Why.PARTS, changes) if changes else Miss(Why.ABSENT)
+    return Miss(Why.PARTS, changes, nearest) if changes else Miss(Why.ABSENT)
 
 
 def _change(name: str, before: str, after: str) -> Change:

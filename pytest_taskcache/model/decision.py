@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -31,6 +31,7 @@ class Why(StrEnum):
     UNVERIFIED = "chosen for verification"
     FLAKY = "proven nondeterministic"
     UNCOVERED = "recorded without coverage"
+    EVICTED = "evicted to make room"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """The computation runs; ``changes`` names what differs from the nearest record."""
+    """The computation runs; ``changes`` names what differs from the nearest record, which is
+    ``nearest`` where whoever decided kept it."""
 
     why: Why
     changes: tuple[Change, ...] = ()
+    nearest: Variant | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         if not self.changes:

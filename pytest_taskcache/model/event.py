@@ -20,7 +20,8 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A lookup ended. ``saved`` is the recorded duration in seconds, for a hit."""
+    """A lookup ended. ``saved`` is the recorded duration in seconds, for a hit; ``inputs`` what
+    the arguments look like to people, for a miss: name and text of those that are plain values."""
 
     subject: Subject
     identity: Identity
@@ -28,6 +29,7 @@ class Decided:
     key: Key | None = None
     saved: float = 0.0
     test: str = ""
+    inputs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ _INI = {
     "verify": "Percentage of hits that are run anyway and compared.",
     "namespace": "Namespace to write to in a shared storage, e.g. {branch}.",
     "read_namespaces": "Further namespaces to read from, e.g. main.",
+    "explain": "Whose reasons the terminal shows: misses, hit, refused or all.",
+    "report": "File that a page about the run is written to.",
     "trust_remote": "Whether unsigned JSON outcomes of a shared storage are believed.",
 }
 
@@ -77,8 +79,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="taskcache_verify",
         help="run this share of the hits anyway, and fail if one differs from its record",
     )
+    group.addoption(
+        "--cache-explain",
+        action="store_const",
+        const="misses",
+        dest="taskcache_explain",
+        help="say why each computation ran: what changed, with before and after",
+    )
+    group.addoption(
+        "--cache-explain-of",
+        metavar="misses|hit|refused|all",
+        dest="taskcache_explain",
+        help="as --cache-explain, for other decisions than misses",
+    )
+    group.addoption(
+        "--cache-report",
+        metavar="FILE.html",
+        dest="taskcache_report",
+        help="write a page about the run: what ran, why, and what was saved",
+    )
     for name, text in _INI.items():
         parser.addini(f"taskcache_{name}", text, default="")
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declares the hooks that other plugins and conftests may implement."""
+    from pytest_taskcache.plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:

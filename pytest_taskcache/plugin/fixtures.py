@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import pytest
 
@@ -41,10 +41,15 @@ from pytest_taskcache.transactions.transaction import Transaction
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
+F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = {field.name for field in fields(Options)}
 _SCOPES = ("function", "class", "module", "package", "session")
 
 
+@overload
+def cached_fixture(function: F, /) -> F: ...
+@overload
+def cached_fixture(**options: Any) -> Callable[[F], F]: ...
 def cached_fixture(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """A pytest fixture whose value is cached: ``@pytest.fixture`` and ``@cached`` in one.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_taskcache.config.settings import Settings, Tests
+from pytest_taskcache.config.settings import WHOLE, Settings, Tests
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
 from pytest_taskcache.errors import ConfigurationError, StorageError
@@ -21,6 +21,7 @@ from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.plugin import SESSION
 from pytest_taskcache.plugin import coverage as measuring
 from pytest_taskcache.plugin.options import local_directory, settings_of
+from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.outcomes.hooks import Outcomes
     from pytest_taskcache.plugin.running import Instance
     from pytest_taskcache.plugin.verification import Verification
+    from pytest_taskcache.storage.local import LocalStorage
     from pytest_taskcache.transactions.staging import Run
     from pytest_taskcache.transactions.transaction import Transaction
 
@@ -71,7 +73,8 @@ class Session:
         self.settings: Settings = settings_of(config)
         self.directory = local_directory(config, self.settings)
         self.decisions: list[Decided] = []
-        self.tally = Tally()
+        self.tally = Tally(worker=self.worker)
+        self.tally.whole = self.settings.explain in WHOLE or bool(self.settings.report)
         self._temporary: Path | None = None
         self.fingerprints = Present(
             config.rootpath,
@@ -178,6 +181,16 @@ class Session:
         if composed is not None:
             composed.finish(on_progress)
 
+    def flush(self) -> None:
+        """Has records that wait written, so that all is told that there is to tell."""
+        if self._composed is not None and not self._composed.engine.is_forked():
+            try:
+                if self._hooked:
+                    self.outcomes.finish()
+                self._composed.engine.recorder.batch.flush()
+            except StorageError as error:
+                self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+
     def close(self) -> None:
         """Last of all: nothing of this run is left in the process."""
         if self.coverage is not None:
@@ -200,6 +213,11 @@ class Session:
         if self._composed is None and not self._broken and self.enabled:
             self._compose()
         return self._composed.engine if self._composed is not None else None
+
+    @property
+    def local(self) -> LocalStorage | None:
+        """The local storage, once the engine is composed."""
+        return self._composed.local if self._composed is not None else None
 
     @property
     def is_composed(self) -> bool:
@@ -282,6 +300,7 @@ class Session:
 
     def _compose(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
+        from pytest_taskcache.plugin.extensions import Extensions
         from pytest_taskcache.plugin.summary import WaitingLine
 
         surroundings = Surroundings(
@@ -296,8 +315,13 @@ class Session:
             controller=not self.is_worker,
             several_workers=self.is_worker,
         )
+        observers: list[Observer] = [
+            self,
+            WaitingLine(self.config),
+            *Extensions(self.config).observers(),
+        ]
         try:
-            self._composed = compose(self.settings, surroundings, [self, WaitingLine(self.config)])
+            self._composed = compose(self.settings, surroundings, observers)
             if self.coverage is not None:
                 self.coverage.attach(self._composed.engine)
         except ConfigurationError as error:

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_never
 
 import pytest
 
-from pytest_taskcache.model.event import Event, Waited
+from pytest_taskcache.config.settings import Explain
+from pytest_taskcache.errors import StorageError
+from pytest_taskcache.model.decision import Hit
+from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
 from pytest_taskcache.plugin.outcomes.reports import is_replayed_test
-from pytest_taskcache.report.text import (
-    duration,
+from pytest_taskcache.report.tally import Entry
+from pytest_taskcache.report.terminal import (
+    job_summary,
     miss_lines,
+    slow_lines,
     summary_line,
-    trouble_line,
     trouble_lines,
 )
+from pytest_taskcache.report.wording import age, duration, harmless, wrapped
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
+    from pytest_taskcache.report.explanation import Explanation
+    from pytest_taskcache.report.history import History, PastRun
+    from pytest_taskcache.storage.local import LocalStorage
+
+_RECORDS = 200
+"""Records whose texts are remembered after one run at most: those of one suite rest on much the
+same, and reading one costs a tenth of a millisecond."""
 
 _PAUSE = 5.0
 """Seconds between two lines of progress in a log."""
 
 
 class Summary:
-    """Speaks for the plugin in the terminal."""
+    """Speaks for the plugin in the terminal, and keeps what can be asked for afterwards."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._started = time.time()
+        self._explained: list[Explanation] = []
 
     def pytest_report_header(self, config: pytest.Config) -> str:
         """The storage and the mode."""
@@ -43,10 +59,24 @@ class Summary:
         where = _shown(settings.storage) or _short(self._session.directory, config)
         return f"taskcache: {where} ({settings.mode.value}, tests: {settings.tests.value})"
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+        """Names the cached values that a failing test used: they may be the cause."""
+        report = yield
+        if report.failed and report.when == "call":
+            lines = list(_used(self._session.decisions, time.time()))
+            if lines:
+                report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
+        return report
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Ends the run's part in the cache, so that the summary can tell of it; a difference
         that was found on verification fails the run."""
+        try:
+            self._remember()
+        except Exception as error:  # explanations are never worth a run
+            self._session.notify(Faulted("run not remembered", f"{type(error).__name__}: {error}"))
         if self._session.is_worker:
             return
         config = self._session.config
@@ -56,9 +86,10 @@ class Summary:
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line of counts; with ``-v`` why each miss was one; differences always; with ``-q``
-        one line if something went wrong."""
+        """One line of counts, with what is slow or wrong; with ``-v`` why each miss was one;
+        differences always; with ``-q`` nothing else."""
         tally = self._session.tally
+        self._write_job_summary()
         if tally.is_empty:
             return
         if tally.differences:
@@ -66,15 +97,100 @@ class Summary:
             for line in tally.differences:
                 terminalreporter.line(line)
         verbosity = terminalreporter.verbosity
+        if verbosity < 0 and not self._explained:
+            return
+        # Lines that a program or a file is to read are left whole.
+        width = terminalreporter._tw.fullwidth if terminalreporter.isatty else 0
+        lines: list[tuple[str, bool]] = []
         if verbosity >= 1:
-            for line in miss_lines(tally, everyone=verbosity > 1):
-                terminalreporter.line(line)
+            lines += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
+        for explanation in self._explained:
+            lines += [
+                (line, False) for line in explanation.lines(width=width, everything=verbosity > 1)
+            ]
         if verbosity >= 0:
-            for line in trouble_lines(tally):
-                terminalreporter.line(line, yellow=True)
-            terminalreporter.line(summary_line(tally) + self._seed())
-        elif trouble_line(tally):
-            terminalreporter.line(trouble_line(tally), yellow=True)
+            lines += [(line, False) for line in slow_lines(tally, asked=verbosity > 0)]
+            lines += [(line, True) for line in trouble_lines(tally)]
+            lines.append((summary_line(tally) + self._seed(), False))
+        for line, yellow in lines:
+            for piece in wrapped(line, width):
+                terminalreporter.line(piece, yellow=yellow)
+
+    def _remember(self) -> None:
+        """Keeps what explains this run, and explains what is to be explained: before the cache
+        is closed, and only if there is anything."""
+        local, settings = self._session.local, self._session.settings
+        if local is None:
+            if settings.report and not self._session.is_worker:
+                self._session.tally.notes.append("no report written: nothing here was cached")
+            return
+        from pytest_taskcache.report.explanation import explain
+        from pytest_taskcache.report.history import History, PastRun, loaded_sources
+
+        self._session.flush()
+        tally, now = self._session.tally, time.time()
+        history = History(local.shelf, self._session.fingerprints.path_of)
+        if not self._session.is_worker:
+            self._explained = [
+                explain(entry, history, now) for entry in tally.entries if self._is_asked(entry)
+            ]
+        kept = [each for each in tally.entries if each.status in ("computed", "refreshed")]
+        try:
+            if kept:
+                records = local.recent({each.identity for each in kept[:_RECORDS]}).values()
+                root = self._session.config.rootpath
+                history.keep_texts(records, loaded_sources(root), self._started)
+                history.keep_inputs(kept)
+        except StorageError as error:
+            self._session.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+        if self._session.is_worker:
+            return
+        run = PastRun(self._session.run().id, self._started, now, tally)
+        if settings.report or any(each.status != "reused" for each in tally.entries):
+            history.keep_run(run)
+        if settings.report:
+            self._write_page(run, history, local)
+
+    def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
+        from pytest_taskcache.report.page import Holdings, write_page
+
+        settings = self._session.settings
+        path = self._session.config.invocation_params.dir / Path(settings.report).expanduser()
+        try:
+            holdings = Holdings(tuple(local.scan()), local.size(), settings.max_size)
+            write_page(path, run, history.runs(), history, holdings)
+        except (OSError, StorageError) as error:
+            problem = getattr(error, "strerror", None) or error
+            text = f"{path}: {problem}; give --cache-report a file that can be written"
+            self._session.notify(Faulted("report not written", text))
+            return
+        self._session.tally.notes.append(f"report written to {path}")
+
+    def _is_asked(self, entry: Entry) -> bool:
+        match self._session.settings.explain:
+            case Explain.NONE:
+                return False
+            case Explain.MISSES:
+                return entry.status in ("computed", "refreshed", "failed")
+            case Explain.HIT:
+                return entry.status == "reused"
+            case Explain.REFUSED:
+                return entry.status == "refused"
+            case Explain.ALL:
+                return True
+            case unknown:
+                assert_never(unknown)
+
+    def _write_job_summary(self) -> None:
+        """Adds the run to the page of a GitHub job."""
+        path = os.environ.get("GITHUB_STEP_SUMMARY")
+        if not path or self._session.tally.is_empty:
+            return
+        try:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(job_summary(self._session.tally))
+        except OSError as error:
+            self._session.notify(Faulted("job summary not written", str(error)))
 
     def _seed(self) -> str:
         """How to verify the same share again."""
@@ -146,9 +262,8 @@ class WaitingLine:
         """Writes a line when a wait has become noticeable, and one when it is over."""
         if isinstance(event, Waited):
             verb = "waited for" if event.done else "is waiting for"
-            self._write(
-                f"taskcache: {event.identity} {verb} {event.holder} ({duration(event.seconds)})"
-            )
+            text = f"{event.identity} {verb} {event.holder} ({duration(event.seconds)})"
+            self._write(f"taskcache: {harmless(text)}")
 
     def _write(self, text: str) -> None:
         manager = self._config.pluginmanager
@@ -164,6 +279,15 @@ class WaitingLine:
                 reporter.write_line(text)
             elif sys.stderr is not None:
                 print(text, file=sys.stderr, flush=True)
+
+
+def _used(decisions: Sequence[Decided], now: float) -> Iterator[str]:
+    """A line for each cached value, with its age and how to have it computed anew."""
+    for event in decisions:
+        if isinstance(event.decision, Hit) and event.decision.variant is not None:
+            old = age(now - event.decision.variant.created)
+            name = harmless(str(event.identity))
+            yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"
 
 
 def _shown(storage: str) -> str:

@@ -1,26 +1,116 @@
-"""Counts of events, which add up over workers."""
+"""What a run did: counts that add up over workers, and an entry for each computation that ran.
+
+Decided(miss: file changed: rates.csv), then Computed(2.1 s, staged)
+    -> computed["test"] += 1, one entry "computed", why "file changed: rates.csv", 2.1 s
+Decided(hit) -> reused["test"] += 1, saved += what it took when it ran
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
-from pytest_taskcache.model.decision import Hit, Miss, Uncacheable, Why
-from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Noted, Subject
+from pytest_taskcache.model.decision import Decision, Hit, Miss, Uncacheable, Why
+from pytest_taskcache.model.event import (
+    Computed,
+    Decided,
+    Event,
+    Faulted,
+    Noted,
+    RolledBack,
+    Subject,
+    Waited,
+)
+from pytest_taskcache.report.wording import counted
+
+ROLLED_BACK = "rolled back by a failing test"
 
 _UNTOLD = (Why.REFRESH, Why.UNVERIFIED)
 """Misses that the user asked for."""
 
+_DID_NOT_PASS = "did not pass"
+
 _SHOWN = 3
-"""Changes that one miss names; the rest are counted."""
+"""Changes that one miss names where reasons are counted; an explanation names all."""
+
+_KEPT, _KEPT_WHOLE = 2_000, 50_000
+"""Entries of one process at most; the counts are always of everything."""
+
+_SLOWEST = 10
+
+_CHEAP_HITS, _HIT_COST = 200, 0.0005
+"""A hit costs about half a millisecond with all that belongs to it; judged from so many hits."""
+
+
+@dataclass
+class Entry:
+    """One computation of a run, as plain values. ``status`` is computed, refreshed, reused,
+    refused or failed; ``at`` POSIX seconds when it was decided, ``seconds`` what it took or, for
+    a reused one, had taken; ``waited`` seconds for someone else's value; ``changes`` as kind,
+    name, before, after; ``nearest`` says which record it was compared with (key, created,
+    python, producer)."""
+
+    subject: str
+    identity: str
+    test: str
+    status: str
+    why: str
+    at: float
+    worker: str = "main"
+    seconds: float = 0.0
+    waited: float = 0.0
+    detail: str = ""
+    key: str = ""
+    changes: list[list[str]] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+    nearest: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, event: Decided, at: float, worker: str) -> Entry:
+        """The entry of a decision whose computation, if there is one, has still to run."""
+        decision = event.decision
+        entry = cls(
+            str(event.subject),
+            str(event.identity),
+            event.test,
+            "reused" if isinstance(decision, Hit) else "failed",
+            _why(decision),
+            at,
+            worker,
+            event.saved,
+            key=event.key.digest if event.key is not None else "",
+            inputs=dict(event.inputs),
+        )
+        record = decision.variant if isinstance(decision, Hit) else None
+        if isinstance(decision, Miss):
+            entry.changes = [[str(part) for part in change] for change in decision.changes]
+            record = decision.nearest
+        elif not isinstance(decision, Hit):
+            entry.status, entry.detail = "refused", str(decision)
+        if record is not None:
+            entry.nearest = {
+                "key": record.key,
+                "created": record.created,
+                "producer": record.producer,
+                "python": dict(record.versions).get("python", ""),
+            }
+        return entry
+
+
+_VALUES: Callable[[Entry], tuple[Any, ...]] = attrgetter(*(each.name for each in fields(Entry)))
+"""All that an entry holds; ``asdict`` takes thirty times as long, at the end of each cold run."""
 
 
 @dataclass
 class Tally:
-    """An observer that counts. ``saved`` in seconds; ``details`` holds one example for each
-    reason of a refusal or a fault; ``misses`` how often each reason struck whom (``test x.py::y``).
-    """
+    """An observer that counts. ``saved`` and ``spent`` in seconds; ``details`` holds one example
+    for each reason of a refusal or a fault; ``misses`` how often each reason struck whom
+    (``test x.py::y``); ``whole`` keeps an entry of hits too, for a report; ``worker`` names the
+    process."""
 
     reused: Counter[str] = field(default_factory=Counter)
     computed: Counter[str] = field(default_factory=Counter)
@@ -31,40 +121,98 @@ class Tally:
     misses: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     saved: float = 0.0
+    spent: float = 0.0
+    rolled_back: int = 0
+    failed: int = 0
     verified: int = 0
+    whole: bool = False
+    worker: str = "main"
 
     def __post_init__(self) -> None:
+        self.clock: Callable[[], float] = time.time
         self._refreshing: set[tuple[Subject, str]] = set()
+        self._open: dict[tuple[str, str], Entry] = {}
+        self._waited: dict[str, float] = {}
 
     def notify(self, event: Event) -> None:
         """Counts one event."""
         match event:
-            case Decided(subject=subject, decision=Hit()):
-                self.reused[str(subject)] += 1
+            case Decided(decision=Hit()):
+                self.reused[str(event.subject)] += 1
                 self.saved += event.saved
-            case Decided(decision=Miss() as miss):
-                if miss.why is Why.REFRESH:
-                    self._refreshing.add((event.subject, str(event.identity)))
-                if miss.changes or miss.why not in (Why.ABSENT, *_UNTOLD):
-                    self._miss(reason_of(miss), f"{event.subject} {event.identity}")
-            case Decided(decision=Uncacheable() as refusal) if event.subject is Subject.TEST:
-                self.refused[refusal.reason] += 1
-                self._detail(refusal.reason, f"{event.identity}: {refusal}")
-            case Computed(staged=True):
-                refreshed = (event.subject, str(event.identity)) in self._refreshing
-                counts = self.refreshed if refreshed else self.computed
-                counts[str(event.subject)] += 1
-            case Computed(staged=False) if event.reason != "did not pass":
-                self.refused[event.reason] += 1
-                self._detail(event.reason, f"{event.identity}: {event.detail or event.reason}")
+                if self.whole:
+                    self._keep(self._entry(event))
+            case Decided():
+                self._decided(event)
+            case Computed():
+                self._computed(event)
+            case RolledBack(entries=entries) if entries:
+                self.rolled_back += entries
             case Faulted():
                 self.faults[event.reason] += 1
                 self._detail(event.reason, event.detail)
             case Noted() if event.text not in self.notes:
                 self.notes.append(event.text)
+            case Waited(done=True):
+                self._waited[str(event.identity)] = event.seconds
             case _:
                 pass
+
+    def _decided(self, event: Decided) -> None:
+        decision = event.decision
+        if isinstance(decision, Miss):
+            if decision.why is Why.REFRESH:
+                self._refreshing.add((event.subject, str(event.identity)))
+            if decision.changes or decision.why not in (Why.ABSENT, *_UNTOLD):
+                self._miss(reason_of(decision), f"{event.subject} {event.identity}")
+        elif isinstance(decision, Uncacheable) and event.subject is Subject.TEST:
+            self.refused[decision.reason] += 1
+            self._detail(decision.reason, f"{event.identity}: {decision}")
+        self._open[str(event.identity), event.test] = self._entry(event)
+
+    def _computed(self, event: Computed) -> None:
+        self.spent += event.duration
+        status = "refused"
+        if event.staged:
+            refreshed = (event.subject, str(event.identity)) in self._refreshing
+            status = "refreshed" if refreshed else "computed"
+            (self.refreshed if refreshed else self.computed)[str(event.subject)] += 1
+        elif event.reason == _DID_NOT_PASS:
+            status = "failed"
+            self.failed += 1
+        else:
+            self.refused[event.reason] += 1
+            self._detail(event.reason, f"{event.identity}: {event.detail or event.reason}")
+        entry = self._open.pop((str(event.identity), event.test), None)
+        if entry is None:  # a test whose recording was told without a lookup
+            entry = Entry(
+                str(event.subject),
+                str(event.identity),
+                event.test,
+                status,
+                "",
+                self.clock() - event.duration,
+                self.worker,
+            )
+        entry.status, entry.seconds = status, event.duration
+        if not event.staged:
+            entry.detail = event.detail or event.reason or entry.detail
+        self._keep(entry)
+
+    def _entry(self, event: Decided) -> Entry:
+        entry = Entry.of(event, self.clock(), self.worker)
+        entry.waited = self._waited.pop(entry.identity, 0.0) if self._waited else 0.0
+        return entry
+
+    def _keep(self, entry: Entry) -> None:
+        if len(self.entries) < (_KEPT_WHOLE if self.whole else _KEPT):
+            self.entries.append(entry)
+            return
+        # Full: a slow one still takes the place of the last of those kept.
+        if entry.seconds > self.entries[-1].seconds:
+            self.entries[-1] = entry
 
     def merge(self, other: Tally) -> None:
         """Adds another worker's counts."""
@@ -75,25 +223,55 @@ class Tally:
             for name, count in struck.items():
                 self._miss(reason, name, count)
         self.notes += [note for note in other.notes if note not in self.notes]
-        self.differences += other.differences
-        self.saved += other.saved
+        for name in ("differences", "entries", "saved", "spent", "rolled_back", "failed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.verified += other.verified
 
     def to_plain(self) -> dict[str, Any]:
         """As values that any transport between processes carries."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        plain["entries"] = [_VALUES(entry) for entry in self.entries]
         return {**plain, **{name: dict(plain[name]) for name in _COUNTERS}}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Tally:
         """The tally that `to_plain` gave."""
-        return cls(**{**plain, **{name: Counter(plain[name]) for name in _COUNTERS}})
+        entries = [Entry(*values) for values in plain.get("entries", ())]
+        counters = {name: Counter(plain[name]) for name in _COUNTERS}
+        return cls(**{**plain, **counters, "entries": entries})
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing happened that is worth a line."""
         return not (
-            any(getattr(self, name) for name in _COUNTERS) or self.notes or self.differences
+            any(getattr(self, name) for name in _COUNTERS)
+            or self.notes
+            or self.differences
+            or self.misses
+            or self.rolled_back
+            or self.failed
+        )
+
+    def slowest(self, at_least: float) -> list[Entry]:
+        """Computations that took so many seconds and more, the slowest first, ten at most; what
+        was asked to be computed anew is not among them."""
+        slow = [each for each in self.entries if _is_slow(each, at_least)]
+        return sorted(slow, key=lambda each: -each.seconds)[:_SLOWEST]
+
+    def hint(self) -> str:
+        """What to set where the cache costs more than it saves; "" where it does not, or where
+        too little happened to tell."""
+        hits = sum(self.reused.values())
+        if hits < _CHEAP_HITS or self.saved >= hits * _HIT_COST:
+            return ""
+        tests = self.reused["test"]
+        if tests * 2 >= hits:
+            remedy = "taskcache_tests_min_duration = 5ms leaves fast tests out"
+        else:
+            remedy = "@cached(persist=False), or no @cached, suits functions that fast"
+        return (
+            f"{counted(hits, 'hit')} saved {self.saved * 1000:.0f} ms, "
+            f"less than looking them up costs; {remedy}"
         )
 
     def _miss(self, reason: str, name: str, count: int = 1) -> None:
@@ -109,12 +287,27 @@ _COUNTERS = ("reused", "computed", "refreshed", "refused", "faults")
 
 
 def reason_of(miss: Miss) -> str:
-    """Why it was a miss, in words that group those with the same cause: what changed, by name;
-    for a call with other arguments, which of them are new."""
+    """Why it was a miss, in words that group those with the same cause: all that changed, by
+    name; for a call with other arguments, which of them are new."""
     if miss.changes and all(change.kind in ("input", "parameter") for change in miss.changes):
         return f"new inputs ({', '.join(change.name for change in miss.changes)})"
-    if not miss.changes:
-        return str(miss.why)
-    told = [str(change) for change in miss.changes[:_SHOWN]]
-    more = len(miss.changes) - len(told)
-    return "; ".join([*told, f"and {more} more"] if more else told)
+    return str(miss.why) if not miss.changes else str(miss)
+
+
+def shortened(reason: str) -> str:
+    """A reason with three of its changes, the rest counted."""
+    told = reason.split("; ")
+    more = len(told) - _SHOWN
+    return reason if more <= 0 else "; ".join([*told[:_SHOWN], f"and {more} more"])
+
+
+def _is_slow(entry: Entry, at_least: float) -> bool:
+    return entry.status in ("computed", "failed", "refused") and entry.seconds >= at_least
+
+
+def _why(decision: Decision) -> str:
+    if isinstance(decision, Hit):
+        return "vouched for by its author" if decision.vouched else str(decision.origin)
+    if isinstance(decision, Miss):
+        return reason_of(decision)
+    return decision.reason

@@ -70,9 +70,10 @@ def test_reasons_are_grouped(project: Project) -> None:
     _write(project, factor=3)
     result = run(project, "-v")
     found = [line for line in result.outlines if "function changed: helper.py::factor" in line]
-    assert found == [
+    assert found[0] == (
         "taskcache: 1 function + 1 fixture + 4 tests: function changed: helper.py::factor"
-    ]
+    )
+    assert all(" took " in line for line in found[1:])
     result.stdout.fnmatch_lines(["taskcache: not kept, used subprocess: *test_child*allow=*"])
     _write(project, factor=4)
     named = run(project, "-vv")
@@ -138,15 +139,13 @@ def test_quiet_runs_say_nothing(project: Project) -> None:
         assert not any("taskcache" in line for line in result.outlines)
 
 
-def test_quiet_runs_tell_of_trouble(project: Project) -> None:
-    """Under ``-q`` one short line tells that something failed."""
+def test_quiet_runs_do_not_tell_of_trouble(project: Project) -> None:
+    """Under ``-q`` not even a fault is told; without, it is, and no test suffers."""
     _write(project)
     project.write(".pytest_cache/taskcache", "a file where a directory belongs")
     result = run(project, "-q")
     result.assert_outcomes(passed=5)
-    found = [line for line in result.outlines if "taskcache" in line]
-    assert len(found) == 1
-    assert found[0].startswith("taskcache: 1 fault (")
+    assert not any("taskcache" in line for line in result.outlines)
     loud = run(project)
     loud.assert_outcomes(passed=5)
     assert any("taskcache" in line and "1 fault" in line for line in loud.outlines)

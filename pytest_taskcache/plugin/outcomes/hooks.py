@@ -22,6 +22,7 @@ from pytest_taskcache.model.dependency import Observed, Trace
 from pytest_taskcache.model.event import Computed, Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.plugin.collector import Collector
+from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.outcomes.bundles import (
     Bundle,
     Replayable,
@@ -36,7 +37,7 @@ from pytest_taskcache.plugin.outcomes.keys import (
     run_in_name_only,
     test_function,
 )
-from pytest_taskcache.plugin.outcomes.marks import Asked, asked_of, unmarked
+from pytest_taskcache.plugin.outcomes.marks import Asked, asked_of, extended, unmarked
 from pytest_taskcache.plugin.outcomes.other_plugins import (
     Snapshots,
     hand_over,
@@ -119,9 +120,10 @@ class Outcomes:
             manager.register(self._randomness, "taskcache-randomness")
         if manager.hasplugin("syrupy"):
             self._snapshots = Snapshots(self._session.config)
+        extensions = Extensions(self._session.config)
         for item in items:
             try:
-                asked = asked_of(item, self._session.settings)
+                asked = extended(asked_of(item, self._session.settings), item, extensions)
             except pytest.UsageError as error:
                 if not self._session.is_worker:
                     raise

@@ -14,6 +14,7 @@ from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable
+from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 from pytest_taskcache.policies import DEFAULT, CachePolicy
 
@@ -50,6 +51,18 @@ def asked_of(item: pytest.Item, settings: Settings) -> Asked | Uncacheable | Non
     if own is None:
         return unmarked(settings.tests_max_age)
     return _marked(own, item, settings.tests_max_age)
+
+
+def extended(
+    asked: Asked | Uncacheable | None, item: pytest.Item, extensions: Extensions
+) -> Asked | Uncacheable | None:
+    """What a test asks for, with what other plugins say of it. Raises pytest.UsageError."""
+    if not isinstance(asked, Asked):
+        return asked
+    options = extensions.adjusted(item, asked.options)
+    if isinstance(options, Uncacheable):
+        return options
+    return asked if options is asked.options else replace(asked, options=options, apart=True)
 
 
 def is_marked_itself(item: pytest.Item) -> bool:

@@ -1,0 +1,49 @@
+"""What other plugins and conftests ask for through the hooks of `hookspecs`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_taskcache.engine.computation import Options
+from pytest_taskcache.model.decision import Uncacheable
+from pytest_taskcache.policies import CachePolicy
+from pytest_taskcache.ports import Observer
+
+
+class Extensions:
+    """What the implementations of these hooks ask for in one run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        hooks: Any = config.hook
+        self._policies = bool(hooks.pytest_taskcache_policy.get_hookimpls())
+        self._objections = bool(hooks.pytest_taskcache_do_not_replay.get_hookimpls())
+
+    def observers(self) -> list[Observer]:
+        """The observers that plugins give."""
+        hooks: Any = self._config.hook
+        return [each for each in hooks.pytest_taskcache_observer(config=self._config) if each]
+
+    def adjusted(self, item: pytest.Item, options: Options) -> Options | Uncacheable:
+        """What a test asks for, with what plugins add to it; or the reason why it runs. Raises
+        pytest.UsageError for an answer of the wrong type."""
+        hooks: Any = item.ihook
+        if self._objections:
+            reason = hooks.pytest_taskcache_do_not_replay(item=item)
+            if reason is not None:
+                _check("pytest_taskcache_do_not_replay", reason, str, "a text: the reason")
+                return Uncacheable("a plugin objects", f"a plugin objects: {reason}")
+        if self._policies:
+            policy = hooks.pytest_taskcache_policy(item=item)
+            if policy is not None:
+                _check("pytest_taskcache_policy", policy, CachePolicy, "a policy, e.g. ENV('TZ')")
+                return replace(options, policy=options.policy + policy)
+        return options
+
+
+def _check(hook: str, answer: object, wanted: type, remedy: str) -> None:
+    if not isinstance(answer, wanted):
+        raise pytest.UsageError(f"{hook} returned {answer!r}; return {remedy}, or None")

@@ -1,0 +1,280 @@
+"""Why something ran, or did not: one small document for the terminal, the page and JSON. Pure.
+
+Entry(missed, changes=[function helpers.py::make_rows, input n_rows]), what is remembered
+    ->  test_data.py::rows ran again: 2 things changed since the record of 3 h ago
+          argument n_rows: 10 -> 20
+          function helpers.py::make_rows changed
+              - return [0] * n
+              + return [1] * n
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from pytest_taskcache.model.dependency import ABSENT
+from pytest_taskcache.report.tally import Entry
+from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
+
+_TITLES = {
+    "input": "argument",
+    "env": "variable",
+    "interpreter": "Python",
+    "setting": "option",
+    "distribution": "package",
+    "distributions": "installed packages",
+    "stat": "file attributes",
+    "import": "import",
+    "files": "files",
+    "listing": "directory",
+}
+"""What kinds of parts and dependencies are called; others by their own name."""
+
+_LINES = 12
+"""Lines of one diff that are shown unless all are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is remembered of a dependency, for people: its text (source, a small file, names of
+    a listing, a version) and its size in bytes (-1: unknown)."""
+
+    text: str = ""
+    size: int = -1
+
+
+class Remembered(Protocol):
+    """What was kept of earlier runs; asked only while something is explained."""
+
+    def inputs(self, key: str) -> Mapping[str, str]:
+        """What the arguments looked like when this key was computed; none if not known."""
+
+    def before(self, kind: str, name: str, digest: str, created: float) -> Fact | None:
+        """A dependency as it was for a record that was made then."""
+
+    def now(self, kind: str, name: str) -> Fact | None:
+        """A dependency as it is."""
+
+    def last_kept(self, identity: str, before: float) -> float | None:
+        """When a computation was last kept before then, though its record may be gone since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing that differs: what it is called, before and after where they can be shown, and
+    the lines of a diff."""
+
+    kind: str
+    name: str
+    verb: str = "changed"
+    before: str = ""
+    after: str = ""
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        title = _TITLES.get(self.kind, self.kind)
+        named = title if self.name in ("", "*", title.lower()) else f"{title} {self.name}"
+        if self.before or self.after:
+            return f"{named}: {self.before or 'absent'} -> {self.after or 'absent'}"
+        return f"{named} {self.verb}"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a computation ran (or did not), against which record, and what to do about it."""
+
+    subject: str
+    identity: str
+    status: str
+    headline: str
+    seconds: float = 0.0
+    points: tuple[Point, ...] = ()
+    remedy: str = ""
+    test: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As values for JSON."""
+        plain = asdict(self)
+        plain["points"] = [
+            {**asdict(point), "lines": list(point.lines), "text": str(point)}
+            for point in self.points
+        ]
+        return plain
+
+    def lines(self, *, width: int = 0, everything: bool = False) -> Iterator[str]:
+        """For a terminal of ``width`` columns (0: as long as they are); diffs are cut unless
+        ``everything`` is asked for, and say where."""
+        yield from wrapped(harmless(f"{self.identity}: {self.headline}"), width)
+        for point in self.points:
+            yield from wrapped(harmless(f"  {point}"), width)
+            shown = point.lines if everything else point.lines[:_LINES]
+            for line in shown:
+                yield from wrapped(harmless(f"      {line}"), width)
+            if len(shown) < len(point.lines):
+                hidden = len(point.lines) - len(shown)
+                yield f"      ({counted(hidden, 'more line')}: -vv, or taskcache explain)"
+        if self.remedy:
+            yield from wrapped(harmless(f"  {self.remedy}"), width)
+
+
+def explain(entry: Entry, remembered: Remembered, now: float) -> Explanation:
+    """The explanation of what became of a computation in a run; ``now`` in POSIX seconds."""
+    points = tuple(_point(entry, change, remembered) for change in entry.changes)
+    headline, remedy = _told(entry, points, remembered, now)
+    return Explanation(
+        entry.subject,
+        entry.identity,
+        entry.status,
+        headline,
+        entry.seconds,
+        points,
+        remedy,
+        entry.test if entry.test != entry.identity else "",
+    )
+
+
+def _told(
+    entry: Entry, points: Sequence[Point], remembered: Remembered, now: float
+) -> tuple[str, str]:
+    created = float(entry.nearest.get("created", 0.0))
+    since = f" made {age(now - created)}" if created else ""
+    ran = f"ran ({duration(entry.seconds)})" if entry.seconds else "ran"
+    if entry.status == "reused":
+        saved = f", saved {duration(entry.seconds)}" if entry.seconds else ""
+        return f"reused the record{since}{saved}", ""
+    if entry.status == "refused":
+        # What kept it from being kept matters more than why it was not there before.
+        reason = entry.detail or entry.why
+        return f"{ran} and was not kept: {reason}", _remedy_of(reason)
+    suffix = " and was not kept: it did not pass" if entry.status == "failed" else ""
+    if points:
+        what = counted(len(points), "thing")
+        return f"{ran}{suffix}: {what} changed since the record{since}", ""
+    return f"{ran}{suffix}: {_reason(entry, remembered, since, now)}", ""
+
+
+def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str:
+    match entry.why:
+        case "never computed" | "":
+            kept = remembered.last_kept(entry.identity, entry.at)
+            if kept is not None:
+                return f"its record of {age(now - kept)} is gone (evicted, cleared or rolled back)"
+            return "first computation, there was no record yet"
+        case "evicted to make room":
+            return "evicted to make room; raise taskcache_max_size to keep more"
+        case "expired":
+            return f"the record{since} had expired"
+        case "refresh asked for":
+            return "refresh was asked for"
+        case other:
+            return other
+
+
+def _remedy_of(reason: str) -> str:
+    if reason == "did not pass" or ";" in reason:
+        return ""  # nothing to be done, or told already
+    if reason.startswith("used "):
+        return f"allow={{{reason.removeprefix('used ').split()[0]!r}}} accepts it"
+    return ""
+
+
+def _point(entry: Entry, change: Sequence[str], remembered: Remembered) -> Point:
+    kind, name, before, after = change
+    verb = "changed"
+    if before == ABSENT:
+        verb = "appeared"
+    elif after == ABSENT:
+        verb = "vanished"
+    plain = Point(kind, name, verb)
+    if kind in ("input", "parameter"):
+        known = remembered.inputs(str(entry.nearest.get("key", "")))
+        then, now = known.get(name, ""), entry.inputs.get(name, "")
+        return Point(kind, name, verb, then, now) if then and now and then != now else plain
+    if kind == "env":
+        return plain  # a value may be a secret
+    if kind == "interpreter":
+        fact = remembered.now(kind, name)
+        then, now = str(entry.nearest.get("python", "")), fact.text if fact is not None else ""
+        return Point(kind, "", verb, then, now) if then and now and then != now else plain
+    created = float(entry.nearest.get("created", 0.0))
+    if kind == "source" and "::" not in name and not name.endswith(".py"):
+        kind, name = "function", entry.identity
+        plain = Point(kind, name, verb)
+    return _compared(
+        plain, remembered.before(kind, name, before, created), remembered.now(kind, name)
+    )
+
+
+def _compared(point: Point, then: Fact | None, now: Fact | None) -> Point:
+    """The point with what is known of before and after."""
+    if then is None or now is None or (then == now):
+        return point
+    if point.kind in ("distribution", "interpreter", "setting"):
+        return Point(point.kind, point.name, point.verb, then.text, now.text)
+    if point.kind == "listing":
+        old, new = set(then.text.splitlines()), set(now.text.splitlines())
+        names = [f"+ {each}" for each in sorted(new - old)]
+        names += [f"- {each}" for each in sorted(old - new)]
+        return Point(point.kind, point.name, point.verb, lines=tuple(names))
+    if point.kind == "function":
+        lines = tuple(_diff(_part(then.text, point.name), _part(now.text, point.name)))
+        return Point(point.kind, point.name, point.verb, lines=lines)
+    if point.kind in ("module", "source"):
+        return Point(point.kind, point.name, point.verb, lines=tuple(_diff(then.text, now.text)))
+    before, after = "", ""
+    if then.size != now.size and min(then.size, now.size) >= 0:
+        before, after = size(then.size), size(now.size)
+    return Point(point.kind, point.name, point.verb, before, after, tuple(_first(then, now)))
+
+
+def _first(then: Fact, now: Fact) -> Iterator[str]:
+    """The first line that differs, of two texts."""
+    old, new = then.text.splitlines(), now.text.splitlines()
+    if not (old and new):
+        return
+    number = next(
+        (at for at, (one, two) in enumerate(zip(old, new, strict=False)) if one != two),
+        min(len(old), len(new)),
+    )
+    for sign, lines in (("-", old), ("+", new)):
+        if number < len(lines):
+            yield f"line {number + 1}: {sign} {lines[number][:200]}"
+
+
+def _diff(then: str, now: str) -> Iterator[str]:
+    for line in difflib.unified_diff(then.splitlines(), now.splitlines(), n=0, lineterm=""):
+        if not line.startswith(("---", "+++", "@@")):
+            yield f"{line[:1]} {line[1:]}"
+
+
+def _part(text: str, name: str) -> str:
+    """The source of the function ``path::qualified.name`` within its module's text; all of the
+    text where it is not found."""
+    qualname = name.partition("::")[2].removesuffix("()").partition("[")[0]
+    wanted = [each for each in qualname.replace("::", ".").split(".") if each != "<locals>"]
+    try:
+        node: ast.AST = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return text
+    for each in wanted:
+        found = next(
+            (
+                inner
+                for inner in ast.walk(node)
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                and inner.name == each
+            ),
+            None,
+        )
+        if found is None:
+            return text
+        node = found
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return text
+    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])

@@ -1,0 +1,248 @@
+"""What is remembered between runs, so that questions about them can be answered afterwards.
+
+Kept on the local shelf and never sent anywhere: the tallies of the last runs, with an entry for
+each computation that ran; the arguments that keys were computed for, as people see them; and
+the texts that computations rested on (sources, small files, listings, versions), a few versions
+of each, so that a change can be shown line by line. Losing any of it costs only detail.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.ports import Shelf
+from pytest_taskcache.report.explanation import Fact
+from pytest_taskcache.report.tally import Entry, Tally
+
+RUNS = 10
+"""How many runs are remembered."""
+
+_ENTRIES = 10_000
+"""Entries of one run at most; those that ran go before those that were reused."""
+
+_VERSIONS = 4
+_TEXT = 64_000
+"""Bytes of a text at most; of larger files only the size is remembered."""
+
+_TEXTS = 500
+"""Dependencies of one run whose texts are remembered at most."""
+
+_INPUTS = 20
+_TEXT_KINDS = (Kind.FILE, Kind.LISTING, Kind.DISTRIBUTION)
+_SOURCES = ("function", "module", "source")
+_RUN_SECTION, _NEXT_SECTION = "report.runs", "report.next"
+_TEXT_SECTION, _INPUT_SECTION = "report.texts", "report.inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """A run as it is remembered; times in POSIX seconds."""
+
+    id: str
+    started: float
+    ended: float
+    tally: Tally
+
+
+class History:
+    """Reads and writes what is remembered; ``path_of`` finds the file that a name stands for.
+
+    Nothing here raises for what cannot be read or kept.
+    """
+
+    def __init__(self, shelf: Shelf, path_of: Callable[[str], Path]) -> None:
+        self._shelf = shelf
+        self._path_of = path_of
+        self._runs: list[PastRun] | None = None
+        self._texts: Mapping[str, bytes] | None = None
+        self._inputs: dict[str, Mapping[str, str]] | None = None
+
+    # ------------------------------------------------------------------------ reading
+
+    def runs(self) -> list[PastRun]:
+        """The runs that are remembered, newest first."""
+        if self._runs is None:
+            found = [_run(item) for item in self._shelf.read(_RUN_SECTION).values()]
+            self._runs = sorted(
+                (run for run in found if run is not None), key=lambda run: -run.started
+            )
+        return self._runs
+
+    def inputs(self, key: str) -> Mapping[str, str]:
+        """As Remembered.inputs."""
+        if self._inputs is None:
+            self._inputs = {}
+            for item in self._shelf.read(_INPUT_SECTION).values():
+                self._inputs.update(_unpacked(item) or {})
+        return self._inputs.get(key, {})
+
+    def before(self, kind: str, name: str, digest: str, created: float) -> Fact | None:
+        """As Remembered.before: the text that was kept under this digest, or was the newest one
+        kept when the record was made."""
+        versions = self._versions(_text_name(kind, name))
+        exact = next((each for each in versions if digest and each["digest"] == digest), None)
+        older = [each for each in versions if each["since"] <= created]
+        found = exact or (older[-1] if older and kind in _SOURCES else None)
+        return Fact(found["text"], found["size"]) if found is not None else None
+
+    def now(self, kind: str, name: str) -> Fact | None:
+        """As Remembered.now."""
+        return _fact(kind, name, self._path_of)
+
+    def last_kept(self, identity: str, before: float) -> float | None:
+        """As Remembered.last_kept."""
+        for run in self.runs():
+            for entry in run.tally.entries:
+                kept = entry.status in ("computed", "refreshed", "reused")
+                if kept and entry.identity == identity and entry.at < before:
+                    return entry.at
+        return None
+
+    # ------------------------------------------------------------------------ writing
+
+    def keep_run(self, run: PastRun) -> None:
+        """Remembers a run in place of the oldest one."""
+        entries = run.tally.entries
+        if len(entries) > _ENTRIES:
+            ran = [each for each in entries if each.status != "reused"]
+            entries = (ran + [each for each in entries if each.status == "reused"])[:_ENTRIES]
+        # The runs themselves are not read for this: a warm run pays for a number.
+        last = self._shelf.read(_NEXT_SECTION).get("slot", b"")
+        slot = (int(last) + 1) % RUNS if last.isdigit() else 0
+        plain = replace(run.tally, entries=entries).to_plain()
+        body = {"id": run.id, "started": run.started, "ended": run.ended, "tally": plain}
+        self._shelf.write(_RUN_SECTION, {str(slot): _packed(body)})
+        self._shelf.write(_NEXT_SECTION, {"slot": str(slot).encode()})
+        self._runs = None
+
+    def keep_inputs(self, entries: Iterable[Entry]) -> None:
+        """Remembers what the arguments of computed keys looked like, a few keys of each
+        computation."""
+        fresh: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            if entry.key and entry.inputs and entry.status in ("computed", "refreshed"):
+                fresh.setdefault(entry.identity, {})[entry.key] = entry.inputs
+        if not fresh:
+            return
+        known = self._shelf.read(_INPUT_SECTION)
+        items = {}
+        for identity, inputs in fresh.items():
+            merged = {**(_unpacked(known.get(identity, b"")) or {}), **inputs}
+            items[identity] = _packed(dict(list(merged.items())[-_INPUTS:]))
+        self._shelf.write(_INPUT_SECTION, items)
+        self._inputs = None
+
+    def keep_texts(self, records: Iterable[Variant], sources: Iterable[str], now: float) -> None:
+        """Remembers the texts that records rest on, and those of source files (names), as they
+        are now; what is remembered already is not read again where its size and time agree."""
+        wanted: dict[str, tuple[str, str, str]] = {
+            _text_name("module", name): ("module", name, "") for name in sources
+        }
+        for record in records:
+            for each in record.trace.dependencies:
+                if each.kind in _TEXT_KINDS and len(wanted) < _TEXTS:
+                    wanted[_text_name(each.kind, each.name)] = (each.kind, each.name, each.digest)
+        items = {}
+        for title, (kind, name, digest) in wanted.items():
+            versions = self._versions(title)
+            stamp = _stamp(kind, name, self._path_of)
+            if versions and versions[-1]["digest"] == digest and versions[-1]["stamp"] == stamp:
+                continue
+            fact = _fact(kind, name, self._path_of)
+            if fact is None or (versions and versions[-1]["text"] == fact.text and not digest):
+                continue
+            made = {"digest": digest, "since": now, "text": fact.text, "size": fact.size}
+            items[title] = _packed([*versions, {**made, "stamp": stamp}][-_VERSIONS:])
+        self._shelf.write(_TEXT_SECTION, items)
+        self._texts = None
+
+    def _versions(self, title: str) -> list[dict[str, Any]]:
+        if self._texts is None:
+            self._texts = self._shelf.read(_TEXT_SECTION)
+        return list(_unpacked(self._texts.get(title, b"")) or [])
+
+
+def loaded_sources(root: Path) -> list[str]:
+    """The Python files beneath a root that this process has imported, relative to it."""
+    names = set()
+    prefix = str(root) + "/"
+    for module in list(sys.modules.values()):
+        # Read past what a module computes when it is asked: that would run code of the project.
+        file = module.__dict__.get("__file__") if isinstance(module, ModuleType) else None
+        if isinstance(file, str) and file.startswith(prefix) and file.endswith(".py"):
+            name = file.removeprefix(prefix)
+            if "site-packages/" not in name:
+                names.add(name)
+    return sorted(names)
+
+
+def _text_name(kind: str, name: str) -> str:
+    if kind in _SOURCES:
+        return f"module {name.partition('::')[0]}"
+    return f"{kind} {name}"
+
+
+def _fact(kind: str, name: str, path_of: Callable[[str], Path]) -> Fact | None:
+    """What can be shown of a dependency as it is now; None where nothing can."""
+    if kind == Kind.INTERPRETER:
+        return Fact(platform.python_version())
+    try:
+        if kind == Kind.DISTRIBUTION:
+            return Fact(metadata.version(name))
+        path = path_of(name.partition("::")[0] if kind in _SOURCES else name)
+        if kind == Kind.LISTING:
+            return Fact("\n".join(sorted(each.name for each in path.iterdir())[:5000]))
+        if kind not in (Kind.FILE, *_SOURCES):
+            return None
+        length = path.stat().st_size
+        if length > _TEXT:
+            return Fact("", length)
+        return Fact(path.read_bytes().decode("utf-8"), length)
+    except UnicodeDecodeError:
+        return Fact("", length)
+    except (OSError, ValueError, metadata.PackageNotFoundError):
+        return None
+
+
+def _stamp(kind: str, name: str, path_of: Callable[[str], Path]) -> list[int]:
+    if kind not in (Kind.FILE, *_SOURCES):
+        return []
+    try:
+        found = path_of(name.partition("::")[0]).stat()
+    except (OSError, ValueError):
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _run(item: bytes) -> PastRun | None:
+    plain = _unpacked(item)
+    try:
+        tally = Tally.from_plain(plain["tally"])
+        return PastRun(plain["id"], plain["started"], plain["ended"], tally)
+    except (TypeError, KeyError, AttributeError):
+        return None  # of another version, or damaged
+
+
+def _packed(body: object) -> bytes:
+    # Text of strangers may hold lone surrogates, which ASCII carries.
+    return zlib.compress(json.dumps(body).encode("ascii"), 3)
+
+
+def _unpacked(item: bytes) -> Any:
+    if not item:
+        return None
+    try:
+        return json.loads(zlib.decompress(item))
+    except (zlib.error, ValueError):
+        return None

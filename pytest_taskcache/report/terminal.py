@@ -1,0 +1,149 @@
+"""What a terminal, or a page of a job, shows of a run: lines made of its tally. Pure.
+
+taskcache: test_a.py::test_big took 12 s: file changed: data/rates.csv      (slow, or -v)
+taskcache: 4 tests reused, 2 tests computed, 1 not kept (1 used subprocess), 3.20 s saved
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pytest_taskcache.report.tally import ROLLED_BACK, Entry, Tally, shortened
+from pytest_taskcache.report.wording import counted, duration, harmless, subjects
+
+_WORTH_SAYING = 0.005
+"""Seconds saved below which nothing is said of them."""
+
+_SLOW = 5.0
+"""Seconds from which a computation is named though nobody asked."""
+
+_NOTICEABLE = 0.5
+"""Seconds from which it is where it was asked for."""
+
+_SLOWEST = 3
+"""How many of them."""
+
+_CELL = 300
+"""Characters of one cell of a job's table."""
+
+
+def summary_line(tally: Tally) -> str:
+    """One line: what was reused, computed, refreshed, refused and why, failed, and saved."""
+    pieces = []
+    for name, counts in (
+        ("reused", tally.reused),
+        ("computed", tally.computed),
+        ("refreshed", tally.refreshed),
+    ):
+        if counts:
+            pieces.append(f"{subjects(counts)} {name}")
+    if tally.refused:
+        total = sum(tally.refused.values())
+        pieces.append(f"{total} not kept ({_reasons(tally.refused)})")
+    if tally.failed and not pieces:
+        pieces.append(f"{counted(tally.failed, 'test')} failed and not kept")
+    if tally.rolled_back:
+        pieces.append(f"{tally.rolled_back} {ROLLED_BACK}")
+    if tally.faults:
+        faults = counted(sum(tally.faults.values()), "fault")
+        pieces.append(f"{faults} ({_reasons(tally.faults)})")
+    if tally.verified:
+        pieces.append(f"{tally.verified} verified")
+    if tally.saved >= _WORTH_SAYING:
+        pieces.append(f"{duration(tally.saved)} saved")
+    return "taskcache: " + harmless(", ".join(pieces or ["nothing to do"]))
+
+
+def trouble_lines(tally: Tally) -> Iterator[str]:
+    """What a user should read: one line for each kind of fault, with its remedy, each note, and
+    what to set where the cache does not pay."""
+    for reason in tally.faults:
+        if tally.details.get(reason, reason) != reason:
+            yield harmless(f"taskcache: {reason}: {tally.details[reason]}")
+    for note in tally.notes:
+        yield harmless(f"taskcache: {note}")
+    if hint := tally.hint():
+        yield f"taskcache: {hint}"
+
+
+def miss_lines(tally: Tally, *, everyone: bool = False) -> Iterator[str]:
+    """Why each miss was one, those with the same cause together, the most frequent first;
+    ``everyone`` names all whom it struck. Then an example for each reason of a refusal."""
+    for reason, struck in sorted(tally.misses.items(), key=lambda each: -len(each[1])):
+        names = [name.partition(" ")[2] for name in struck]
+        reason = reason if everyone else shortened(reason)
+        if len(names) == 1:
+            (times,) = struck.values()
+            again = f" ({times} times)" if times > 1 else ""
+            yield harmless(f"taskcache: {names[0]}: {reason}{again}")
+            continue
+        kinds = Counter(name.partition(" ")[0] for name in struck)
+        yield harmless(f"taskcache: {subjects(kinds)}: {reason}")
+        if everyone:
+            yield from (harmless(f"    {name}") for name in names)
+    for reason, count in tally.refused.most_common():
+        if reason in tally.details:
+            more = f" (and {count - 1} more)" if count > 1 and not everyone else ""
+            yield harmless(f"taskcache: not kept, {reason}: {tally.details[reason]}{more}")
+            if everyone:
+                yield from (
+                    harmless(f"    {entry.identity}")
+                    for entry in tally.entries
+                    if entry.status == "refused" and reason in (entry.why, entry.detail)
+                )
+
+
+def slow_lines(tally: Tally, *, asked: bool = False) -> Iterator[str]:
+    """The computations that took longest, each with its reason: three that took five seconds
+    and more, or the ten slowest where this is ``asked`` for."""
+    slow = tally.slowest(_NOTICEABLE if asked else _SLOW)
+    for entry in slow if asked else slow[:_SLOWEST]:
+        text = f"taskcache: {entry.identity} took {duration(entry.seconds)}"
+        yield harmless(f"{text}: {reason_shown(entry)}")
+
+
+def reason_shown(entry: Entry) -> str:
+    """Why a computation ran, or why it is not kept, in a few words."""
+    if entry.status == "refused":
+        return f"not kept, {entry.detail or entry.why}"
+    if entry.why == "never computed":
+        return "first computation"
+    return shortened(entry.why)
+
+
+def job_summary(tally: Tally) -> str:
+    """The run for the page of a CI job, in Markdown."""
+    rows = [
+        ("reused", subjects(tally.reused)),
+        ("computed", subjects(tally.computed)),
+        ("refreshed", subjects(tally.refreshed)),
+        ("not kept", _reasons(tally.refused)),
+        ("rolled back", str(tally.rolled_back or "")),
+        ("faults", _reasons(tally.faults)),
+        ("time saved", duration(tally.saved) if tally.saved >= _WORTH_SAYING else ""),
+    ]
+    lines = ["### pytest-taskcache", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(text)} |" for name, text in rows if text]
+    slow = tally.slowest(_WORTH_SAYING)
+    if slow:
+        lines += ["", "| slowest that ran | took | why |", "|---|---|---|"]
+        lines += [
+            f"| {_cell(each.identity)} | {duration(each.seconds)} | {_cell(reason_shown(each))} |"
+            for each in slow
+        ]
+    if tally.differences:
+        lines += ["", f"**{counted(len(tally.differences), 'cached result')} differed.**"]
+    return "\n".join([*lines, "", ""])
+
+
+def _cell(text: str) -> str:
+    """Text of strangers in a table: no markup, no column, no line of its own."""
+    shown = harmless(text)[:_CELL]
+    for char in "\\`*_[]|~#":
+        shown = shown.replace(char, f"\\{char}")
+    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _reasons(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())

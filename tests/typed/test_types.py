@@ -1,0 +1,41 @@
+"""What type checkers make of the public names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_taskcache
+
+TYPED = Path(__file__).resolve().parents[2] / "typing_tests"
+
+
+def test_the_public_names_are_those_that_can_be_loaded() -> None:
+    """``__all__``, which type checkers read, lists exactly what there is."""
+    assert set(pytest_taskcache.__all__) == {"__version__", *pytest_taskcache._WHERE}
+    for name in pytest_taskcache.__all__:
+        assert getattr(pytest_taskcache, name) is not None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["mypy", "--strict", "--no-incremental", "--config-file", ""],
+        ["pyright", "--pythonpath", sys.executable],
+    ],
+    ids=["mypy", "pyright"],
+)
+def test_types_are_kept(command: list[str], tmp_path: Path) -> None:
+    """Decorated functions, methods, coroutines, generators and fixtures keep their types."""
+    pytest.importorskip(command[0], reason=f"{command[0]} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", *command, str(TYPED)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
