@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 _WATCHING = ("usepdb", "trace", "setupplan", "setuponly", "setupshow", "collectonly")
 """Options of runs that are about the running of tests."""
 
-_AT_ONCE = 1.0
+_AT_ONCE = 0.25
 """Seconds of tests after which outcomes are written before their file ends: so much of its work
 may a killed process lose, or twenty times what writing costs if that is more."""
 
