@@ -45,10 +45,8 @@ class Attempt:
     reports: list[pytest.TestReport] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
     frame: OpenComputation | None = None
-    began: bool = False
     started: float = 0.0
     warnings: list[dict[str, object]] = field(default_factory=list)
-    drew: object = None
 
     @property
     def passed(self) -> bool:

@@ -192,6 +192,27 @@ def test_a_changed_input_of_one_is_a_changed_input_of_its_unit(project: Project)
     run(project, "--cache-tests=all").assert_outcomes(passed=4, failed=4)
 
 
+def test_files_may_take_turns(project: Project) -> None:
+    """Tests of two files that run in turns are all kept, each once."""
+    for name in ("one", "two"):
+        project.write(
+            f"test_{name}.py",
+            """
+            from counter import count
+
+            def test_a():
+                count("body")
+
+            def test_b():
+                count("body")
+            """,
+        )
+    turns = [f"test_{name}.py::test_{test}" for test in "ab" for name in ("one", "two")]
+    run(project, "--cache-tests=all", *turns).assert_outcomes(passed=4)
+    run(project, "--cache-tests=all").assert_outcomes(passed=4)
+    assert project.counted() == 4
+
+
 def test_an_interrupted_run_keeps_what_passed(project: Project) -> None:
     """After Ctrl-C the tests that had passed are replayed; the interrupted one is not."""
     project.write(

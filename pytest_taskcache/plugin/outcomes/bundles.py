@@ -187,7 +187,8 @@ class Bundle:
     stored, and as found in this process.
 
     ``ran`` are the tests that ran here; ``fresh`` the units found here. ``unsaved`` holds who is
-    to be told when they are written, ``unsaved_seconds`` what they took.
+    to be told when they are written, ``unsaved_seconds`` what they took; ``left`` is how many of
+    its tests are still to come in this process, for all that is known.
     """
 
     engine: Engine
@@ -198,6 +199,7 @@ class Bundle:
     ran: set[str] = field(default_factory=set)
     unsaved: list[Told] = field(default_factory=list)
     unsaved_seconds: float = 0.0
+    left: int = 0
     is_read: bool = False
     _stored: list[_Stored] = field(default_factory=list)
     _nearest: Miss | None = None

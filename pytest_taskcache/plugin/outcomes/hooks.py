@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 _WATCHING = ("usepdb", "trace", "setupplan", "setuponly", "setupshow", "collectonly")
 """Options of runs that are about the running of tests."""
 
-_AT_ONCE = 1.0
+_AT_ONCE = 0.25
 """Seconds of tests after which outcomes are written before their file ends: so much of its work
 may a killed process lose, or twenty times what writing costs if that is more."""
 
@@ -279,24 +279,30 @@ class Outcomes:
 
     def after(self, running: Running, nextitem: pytest.Item | None) -> None:
         """When a test is over, its transaction too: writes the outcomes of its file if that was
-        its last test, or if there is much to lose."""
+        its last test, or all that are not written if there is much to lose. Where tests of many
+        files take turns, each file is not written with each turn."""
         engine, candidate, units = self._session.engine, running.candidate, self._units
         if engine is None or units is None or engine.is_forked():
             return
         saved: list[Bundle] = []
+        much = max(_AT_ONCE, SHARE * self._writing)
+        if candidate is not None:
+            candidate.bundle.left -= 1
         if nextitem is None or nextitem.path != running.item.path:
             units.close()
-            saved = [each for each in self._bundles if each.unsaved]
-        elif candidate is not None:
-            much = max(_AT_ONCE, SHARE * self._writing)
-            saved = [candidate.bundle] if candidate.bundle.unsaved_seconds > much else []
+            waiting = [each for each in self._bundles if each.unsaved]
+            saved = [each for each in waiting if each.left <= 0]
+            if sum(each.unsaved_seconds for each in waiting) > much:
+                saved = waiting
+        elif candidate is not None and candidate.bundle.unsaved_seconds > much:
+            saved = [candidate.bundle]
         if not saved:
             return
         started = time.perf_counter()
         with engine.quiet():
             for each in saved:
                 each.save()
-        self._writing = (time.perf_counter() - started) / len(saved)
+        self._writing = time.perf_counter() - started
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(
@@ -340,6 +346,7 @@ class Outcomes:
         if isinstance(found, Bundle):
             candidate = Candidate(asked, found, name, alone=asked.marked)
             self._candidates[item] = candidate
+            found.left += 1
             if keys.may_change(item):
                 candidate.check = keys.check(item)
         elif isinstance(found, Uncacheable):

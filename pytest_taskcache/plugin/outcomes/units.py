@@ -127,11 +127,6 @@ class Units:
         self._open: _Open | None = None
         self.cost = Cost()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a window is open."""
-        return self._open is not None
-
     def is_slow(self, seconds: float | None) -> bool:
         """Whether a test that took so long is a unit of its own."""
         return seconds is not None and 0.0 < SHARE * self.cost.mean <= seconds
@@ -202,12 +197,6 @@ class Units:
             observed = self._engine.open_computations.close(frame)
         self.cost.add(unit.opening + self._clock() - started)
         _Closed(self._engine, unit, observed).keep(self._on_kept)
-
-    def discard(self) -> None:
-        """Ends the unit that is open, of which nothing is kept."""
-        unit, self._open = self._open, None
-        if unit is not None:
-            self._engine.open_computations.discard(unit.frame)
 
     # ------------------------------------------------------------------------ internals
 
