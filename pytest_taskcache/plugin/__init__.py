@@ -15,6 +15,7 @@ SESSION = pytest.StashKey["Session"]()
 _INI = {
     "mode": "What a run may do with the cache: rw, r, w or off.",
     "tests": "Whose outcomes are cached: marked, all or none.",
+    "collect": "Whether unchanged test files are left unimported: auto, or real (never).",
     "storage": "Where the cache lives: a directory, a URL, or a name of [tool.taskcache.storages].",
     "key_storage": "Where records live, if apart from results.",
     "result_storage": "Where results live, if apart from records.",

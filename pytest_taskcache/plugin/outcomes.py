@@ -23,6 +23,7 @@ from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
 from pytest_taskcache.model.event import Computed, Decided, Faulted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.plugin.collection.pytest_nodes import is_stand_in
 from pytest_taskcache.plugin.collector import Collector
 from pytest_taskcache.plugin.doctests import run_in_its_modules
 from pytest_taskcache.plugin.facts import Facts, facts_of
@@ -89,6 +90,8 @@ class Outcomes:
         self._flakiness = Flakiness(engine)
         coverage = self._session.coverage
         for item in items:
+            if is_stand_in(item):
+                continue  # known to replay before it was made
             facts = facts_of(item)
             try:
                 options = outcome_options(facts, self._session.settings)
@@ -107,6 +110,10 @@ class Outcomes:
         identities = {key.digest: str(key.identity) for key in keys}
         if identities:
             self._flakiness.prepare(engine.reader.prefetch(engine.routes.default, identities))
+
+    def candidate_of(self, item: pytest.Item) -> Candidate | None:
+        """What is known of a test whose key was derived."""
+        return self._candidates.get(item)
 
     def stop(self) -> None:
         """After the tests: lets go of what it knew, since pytest walks all there is at the end,

@@ -140,6 +140,9 @@ class Session:
                 self._show_replays()
         if getattr(self.config.option, "cacheclear", False) and not self.is_worker:
             self._clear()
+        from pytest_taskcache.plugin.collection.hooks import register
+
+        register(self)
 
     def collected(self, items: Sequence[pytest.Item]) -> None:
         """Registers the hooks that work on tests if anything here is cached; else stops
