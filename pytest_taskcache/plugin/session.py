@@ -132,17 +132,17 @@ class Session:
         manager.register(Summary(self), "taskcache-summary")
         if not self.enabled:
             return
+        if getattr(self.config.option, "cacheclear", False) and not self.is_worker:
+            self._clear()
+        from pytest_taskcache.plugin.collection.hooks import register
+
+        register(self)  # before pytest-xdist decides whether to distribute
         if manager.hasplugin("xdist"):
             from pytest_taskcache.plugin.xdist import XdistHooks
 
             manager.register(XdistHooks(self), "taskcache-xdist")
             if self.distributes:
                 self._show_replays()
-        if getattr(self.config.option, "cacheclear", False) and not self.is_worker:
-            self._clear()
-        from pytest_taskcache.plugin.collection.hooks import register
-
-        register(self)
 
     def collected(self, items: Sequence[pytest.Item]) -> None:
         """Registers the hooks that work on tests if anything here is cached; else stops

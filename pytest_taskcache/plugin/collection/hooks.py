@@ -14,7 +14,7 @@ from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Faulted, Noted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.plugin.collection.forecast import ReplayForecast
+from pytest_taskcache.plugin.collection.forecast import ReplayForecast, StoredOutcomes
 from pytest_taskcache.plugin.collection.pytest_nodes import (
     StandIns,
     ids_of,
@@ -25,6 +25,7 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
 )
 from pytest_taskcache.plugin.collection.record import CollectionRecord
 from pytest_taskcache.plugin.collection.recording import Recording, Records, warn_again
+from pytest_taskcache.plugin.collection.selection import Selection
 from pytest_taskcache.plugin.running import node_id
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class CollectionHooks:
         self._session = session
         self._forecast = forecast
         self._records = Records(session, forecast)
+        self.selection = Selection(session, forecast, self._records)
         self._current: Recording | None = None
         self._recorded: list[Recording] = []
         self._refused: set[Path] = set()
@@ -63,6 +65,8 @@ class CollectionHooks:
                 self._current = self._begin(collector)
         elif self._current is not None and not self._current.owns(collector):
             self._finish()
+        if isinstance(collector, pytest.Directory):
+            self.selection.entered(collector.path)
         recording = self._current
         report = yield
         if recording is not None:
@@ -214,9 +218,11 @@ class CollectionHooks:
         config = self._session.config
         if not self._session.is_composed or config.option.collectonly:
             return
-        self._records.keep(recorded)
-        if self._session.settings.mode is not Mode.READ_WRITE or not self._known:
+        if self._session.settings.mode is not Mode.READ_WRITE:
             return
+        self._records.keep(recorded)
+        if self._session.worker in ("main", "gw0"):
+            self.selection.keep(session.items)
         by_file: dict[Path, dict[str, pytest.Item]] = {}
         for item in session.items:
             if isinstance(item, pytest.Function) and item.path in self._known:
@@ -303,9 +309,15 @@ def _mentions_mark(file: Path) -> bool:
 
 
 def register(session: Session) -> None:
-    """Registers the hooks, where outcomes are consulted at all and collection may be memoized."""
-    from pytest_taskcache.plugin.collection.forecast import StoredOutcomes
-
-    if session.settings.collect is Collect.AUTO and session.settings.tests is not Tests.NONE:
-        hooks = CollectionHooks(session, StoredOutcomes(session))
-        session.config.pluginmanager.register(hooks, "taskcache-collection")
+    """Registers the hooks, where outcomes are cached at all and collection may be memoized. Where
+    nothing is left to run, pytest-xdist is told to start no workers."""
+    settings, config = session.settings, session.config
+    if settings.collect is not Collect.AUTO or settings.tests is Tests.NONE:
+        return
+    hooks = CollectionHooks(session, StoredOutcomes(session))
+    config.pluginmanager.register(hooks, "taskcache-collection")
+    if not session.distributes or config.option.dist == "each":
+        return
+    local = all(str(spec) == "popen" for spec in config.option.tx)
+    if local and session.directory.is_dir() and hooks.selection.is_replayed_whole():
+        config.option.numprocesses, config.option.dist, config.option.tx = 0, "no", []

@@ -324,19 +324,27 @@ class Records:
         return Trace(found, digest_of(found))
 
     def _variant(self, file: Path, record: CollectionRecord, trace: Trace) -> Variant:
-        session, data = self._session, record.encode()
+        name = self._session.fingerprints.name_of(file)
+        key = self._forecast.surroundings(file)
+        return self.variant(key, name, NAME, SERIALIZER, record.encode(), trace)
+
+    def variant(
+        self, key: str, file: str, name: str, serializer: str, data: bytes, trace: Trace
+    ) -> Variant:
+        """A record of this room; nothing is written."""
+        session = self._session
         engine = session.engine
         assert engine is not None
         now, age = engine.parts.clock(), session.settings.tests_max_age
         self._number += 1
-        identity = Identity(session.fingerprints.name_of(file), NAME)
+        identity = Identity(file, name)
         return Variant(
             id=f"{time.time_ns():016x}-{engine.run.id}-{engine.process}-c{self._number}",
-            key=self._forecast.surroundings(file),
+            key=key,
             identity=identity,
             parts=(),
             trace=trace,
-            result=Result(xxhash.xxh3_128_hexdigest(data), len(data), SERIALIZER, data),
+            result=Result(xxhash.xxh3_128_hexdigest(data), len(data), serializer, data),
             created=now,
             expires=None if age is None else now + age.total_seconds(),
             duration=0.0,
