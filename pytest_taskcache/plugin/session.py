@@ -277,6 +277,12 @@ class Session:
             manager.register(ReplayedReports(), "taskcache-replayed")
 
     def _compose(self) -> None:
+        from pytest_taskcache.plugin.collection.pytest_nodes import make_cache_directory
+
+        make_cache_directory(self.config, self.directory)
+        self._compose_engine()
+
+    def _compose_engine(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
         from pytest_taskcache.plugin.summary import WaitingLine
 

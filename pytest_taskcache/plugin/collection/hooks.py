@@ -197,10 +197,8 @@ class CollectionHooks:
     def _will_not_run(self, item: pytest.Item, stand: StandIns) -> bool:
         if is_skipped_by_mark(item):
             return True
-        place = next(place for place, one in enumerate(stand.items) if one is item)
-        return self._forecast.will_replay(node_id(item)) and stand.record.tests[place][
-            1
-        ] == signature(item)
+        recorded = stand.record.tests[stand.place_of(item)]
+        return self._forecast.will_replay(node_id(item)) and recorded[1] == signature(item)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -208,13 +206,6 @@ class CollectionHooks:
         self._finish()
         self._collecting = False
         recorded, self._recorded = self._recorded, []
-        self._dbg = [(r.module.name, r.refusal) for r in recorded]
-        print(
-            "DBG",
-            self._dbg,
-            [p.name for p in self._known],
-            {p.name: s.is_real for p, (s, _) in self._stands.items()},
-        )
         config = self._session.config
         if not self._session.is_composed or config.option.collectonly:
             return

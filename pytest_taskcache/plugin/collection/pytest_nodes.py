@@ -199,6 +199,18 @@ def ids_of(record: CollectionRecord, module: str) -> list[str]:
     return list(below(module, record.children))
 
 
+def make_cache_directory(config: pytest.Config, inside: Path) -> None:
+    """Has pytest make its cache directory as it does, with what keeps it out of repositories and
+    backups, where ours is to lie in it."""
+    cache = getattr(config, "cache", None)
+    make = getattr(cache, "_ensure_cache_dir_and_supporting_files", None)
+    if make is not None and inside.parent == getattr(cache, "_cachedir", None):
+        try:
+            make()
+        except OSError:
+            return  # ours meets the same fault, and reports it
+
+
 def import_root(config: pytest.Config, file: Path) -> Path | None:
     """The directory that pytest imports a test file from; None where it needs none."""
     if config.getoption("importmode") == "importlib":
@@ -308,6 +320,7 @@ class StandIns:
             _stand=self,
             _entry=entry,
             _made=marks,
+            _place=len(self.items),
             _report_sections=[],
             user_properties=[],
             originalname=name,
@@ -324,6 +337,11 @@ class StandIns:
         item.keywords = keywords
         self.items.append(item)
         return item  # type: ignore[no-any-return]
+
+    def place_of(self, item: pytest.Item) -> int:
+        """Which of the file's tests a stand-in is."""
+        place: int = item.__dict__["_place"]
+        return place
 
     def realise(self) -> None:
         """Collects the file really and turns the stand-ins into what it gave. Raises
@@ -725,7 +743,7 @@ def _become(item: Any, real: Any) -> None:
     item._initrequest()
 
 
-_OURS = _PLAIN | {"_entry", "_stand", "_made"}
+_OURS = _PLAIN | {"_entry", "_stand", "_made", "_place"}
 _KEPT = ("user_properties", "_report_sections", "_id")
 """Of these the stand-in's own stays: others hold the lists, and pytest-xdist adds to the id."""
 
