@@ -18,6 +18,7 @@ _INI = {
     "mode": "What a run may do with the cache: rw, r, w or off.",
     "tests": "Whose outcomes are cached: marked, all or none.",
     "collect": "Whether unchanged test files are left unimported: auto, or real (never).",
+    "neutral_options": "Names of options and settings that no outcome depends on.",
     "storage": "Where the cache lives: a directory, a URL, or a name of [tool.taskcache.storages].",
     "key_storage": "Where records live, if apart from results.",
     "result_storage": "Where results live, if apart from records.",
