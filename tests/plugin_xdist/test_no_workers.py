@@ -24,7 +24,8 @@ LOOK = """
     def pytest_sessionfinish(session):
         # Said at the end, past what is captured.
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-        imported = "test_suite" in sys.modules
+        # Not by its usual name: code that reads that mapping rests on every module there is.
+        imported = "test_suite" in vars(sys)["mod" "ules"]
         sys.__stderr__.write(f"{worker} imported={imported}\\n")
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,11 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.plugin.collection.forecast import ReplayForecast
-from pytest_taskcache.plugin.collection.pytest_nodes import ids_of, is_skipped_by_mark
+from pytest_taskcache.plugin.collection.pytest_nodes import (
+    ids_of,
+    is_skipped_by_mark,
+    prepare_import,
+)
 from pytest_taskcache.plugin.collection.recording import Records
 from pytest_taskcache.plugin.pytest_private import written_ini
 from pytest_taskcache.plugin.running import node_id
@@ -92,14 +97,19 @@ class Selection:
             found = json.loads(known[0].result.inline)
         except (StorageError, ValueError):
             return False  # whoever needs it next meets the same fault, and reports it
-        path_of = self._session.fingerprints.path_of
-        return all(
+        path_of, before = self._session.fingerprints.path_of, list(sys.path)
+        whole = all(
             _names_in(path_of(name)) == names for name, names in found["directories"].items()
         ) and all(self._replays(name, selected) for name, selected in found["files"].items())
+        if not whole:
+            sys.path[:] = before  # which workers are given as it is
+        return whole
 
     def _replays(self, name: str, selected: Sequence[str]) -> bool:
         file, _, module = name.partition("\n")
-        found = self._records.find(self._session.fingerprints.path_of(file))
+        path = self._session.fingerprints.path_of(file)
+        prepare_import(self._session.config, path)
+        found = self._records.find(path)
         if found is None or found[1].reason:
             return False
         pairs = zip(ids_of(found[1], module), found[1].tests, strict=True)
