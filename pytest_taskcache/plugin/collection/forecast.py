@@ -6,6 +6,7 @@ record is valid, the key that was derived when it was made is the key that would
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -146,7 +147,7 @@ class StoredOutcomes:
                 found = self._valid(engine, records.get(key, ()))
                 if found is None or str(found[0].identity) != nodeid:
                     continue  # a record that gives a test another's key is no ground
-                if not verification.picks(key):
+                if not verification.picks(key) and _can_warn(found[1]):
                     self._found[nodeid] = found
         except TaskCacheError as error:
             engine.notify(Faulted("outcomes could not be read", str(error)))
@@ -235,6 +236,12 @@ class StoredOutcomes:
             name = world.name_of(parent / "conftest.py")
             found.append(world.digest(Kind.SOURCE, name))
         return ",".join(found)
+
+
+def _can_warn(outcome: Any) -> bool:
+    """Whether the classes of an outcome's warnings are loaded: the test's own come with its file."""
+    named = (entry["category"] for entry in outcome.get("warnings", ()))
+    return all(hasattr(sys.modules.get(module), name) for module, name in named)
 
 
 def _text(raw: Any) -> str:

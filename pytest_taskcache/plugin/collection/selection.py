@@ -69,8 +69,11 @@ class Selection:
             selected = files.setdefault(name, [])
             if not is_skipped_by_mark(item):
                 selected.append(node_id(item))
+        name_of = self._session.fingerprints.name_of
+        named = {name_of(path): path for path in self._directories}
+        # A run's own temporary directory may lie where tests are looked for.
         directories = {
-            self._session.fingerprints.name_of(path): _names_in(path) for path in self._directories
+            name: _names_in(path) for name, path in named.items() if not name.startswith("<tmp>")
         }
         data = json.dumps({"directories": directories, "files": files}).encode()
         key = self._key()
