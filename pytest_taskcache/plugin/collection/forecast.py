@@ -239,7 +239,7 @@ class StoredOutcomes:
 
 
 def _can_warn(outcome: Any) -> bool:
-    """Whether the classes of an outcome's warnings are loaded: the test's own come with its file."""
+    """Whether an outcome's warnings' classes are loaded: the test's own come with its file."""
     named = (entry["category"] for entry in outcome.get("warnings", ()))
     return all(hasattr(sys.modules.get(module), name) for module, name in named)
 
