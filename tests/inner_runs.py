@@ -41,8 +41,11 @@ _OTHERS = (
 )
 
 
-def run(project: Project, *args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
-    """Runs the project's tests in this process, without other plugins but those named."""
+def run(
+    project: Project, *args: str, plugins: tuple[str, ...] = (), objects: tuple[object, ...] = ()
+) -> pytest.RunResult:
+    """Runs the project's tests in this process, without other plugins but those named, and those
+    that are given."""
     importlib.invalidate_caches()
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     quiet = [arg for name in _OTHERS if name not in plugins for arg in ("-p", f"no:{name}")]
@@ -50,7 +53,9 @@ def run(project: Project, *args: str, plugins: tuple[str, ...] = ()) -> pytest.R
         with warnings.catch_warnings():
             warnings.resetwarnings()  # the outer run's, under which a warning is an error
             # An interrupt of the inner run is a result to look at, not one of the outer run.
-            return project.pytester.runpytest_inprocess(*quiet, *args, no_reraise_ctrlc=True)
+            return project.pytester.runpytest_inprocess(
+                *quiet, *args, plugins=list(objects), no_reraise_ctrlc=True
+            )
     finally:
         sys.dont_write_bytecode = before
 

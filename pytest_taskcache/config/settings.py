@@ -51,6 +51,13 @@ WHOLE = (Explain.HIT, Explain.ALL)
 """What needs to be told of hits, too."""
 
 
+class Collect(StrEnum):
+    """Whether test files may be stood in for by the record of their collection."""
+
+    AUTO = "auto"
+    REAL = "real"
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A share of the hits, in percent; with the same seed the same ones."""
@@ -66,6 +73,7 @@ class Settings:
 
     mode: Mode = Mode.READ_WRITE
     tests: Tests = Tests.MARKED
+    collect: Collect = Collect.AUTO
     storage: str = ""
     key_storage: str = ""
     result_storage: str = ""
@@ -208,6 +216,7 @@ def _serializer(written: Written) -> str:
 _PARSERS: dict[str, Callable[[Written], Any]] = {
     "mode": _choice(Mode),
     "tests": _choice(Tests),
+    "collect": _choice(Collect),
     "storage": _text,
     "key_storage": _text,
     "result_storage": _text,

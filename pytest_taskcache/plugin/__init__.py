@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_taskcache.plugin.usage import is_marked, is_wanted
+
 if TYPE_CHECKING:
-    from pytest_taskcache.plugin.session import Session  # noqa: F401 - in the annotation below
+    from pytest_taskcache.plugin.session import Session
 
 SESSION = pytest.StashKey["Session"]()
 """Where the run's state hangs on the config."""
@@ -15,6 +17,8 @@ SESSION = pytest.StashKey["Session"]()
 _INI = {
     "mode": "What a run may do with the cache: rw, r, w or off.",
     "tests": "Whose outcomes are cached: marked, all or none.",
+    "collect": "Whether unchanged test files are left unimported: auto, or real (never).",
+    "neutral_options": "Names of options and settings that no outcome depends on.",
     "storage": "Where the cache lives: a directory, a URL, or a name of [tool.taskcache.storages].",
     "key_storage": "Where records live, if apart from results.",
     "result_storage": "Where results live, if apart from records.",
@@ -110,10 +114,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Starts observing before the conftests are imported."""
-    from pytest_taskcache.plugin.session import start
-
-    start(early_config)
+    """Starts observing before the conftests are imported, if the run has any use for it."""
+    if is_wanted(early_config):
+        _session_of(early_config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -123,11 +126,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "cached(policy, expiration, allow, fixtures, ...): replay this test's outcome while "
         "nothing it depends on has changed; cached(False) opts out",
     )
-    if SESSION not in config.stash:
-        from pytest_taskcache.plugin.session import start
-
-        start(config)
-    config.stash[SESSION].configure()
+    if SESSION in config.stash or is_wanted(config):
+        _session_of(config).configure()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -139,10 +139,24 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Registers the hooks that do the work, if anything here is cached at all."""
-    session.config.stash[SESSION].collected(session.items)
+    config = session.config
+    if SESSION not in config.stash:
+        if not is_marked(session.items):
+            return
+        _session_of(config).configure()
+    config.stash[SESSION].collected(session.items)
+
+
+def _session_of(config: pytest.Config) -> Session:
+    """The run's state, made when it is first needed."""
+    if SESSION not in config.stash:
+        from pytest_taskcache.plugin.session import start
+
+        start(config)
+    return config.stash[SESSION]
 
 
 @pytest.fixture
 def taskcache(request: pytest.FixtureRequest) -> object:
     """The active cache, the running test's transaction, and the decisions so far."""
-    return request.config.stash[SESSION].handle()
+    return _session_of(request.config).handle()

@@ -134,14 +134,17 @@ class Session:
         manager.register(Summary(self), "taskcache-summary")
         if not self.enabled:
             return
+        if getattr(self.config.option, "cacheclear", False) and not self.is_worker:
+            self._clear()
+        from pytest_taskcache.plugin.collection.hooks import register
+
+        register(self)  # before pytest-xdist decides whether to distribute
         if manager.hasplugin("xdist"):
             from pytest_taskcache.plugin.xdist import XdistHooks
 
             manager.register(XdistHooks(self), "taskcache-xdist")
             if self.distributes:
                 self._show_replays()
-        if getattr(self.config.option, "cacheclear", False) and not self.is_worker:
-            self._clear()
 
     def collected(self, items: Sequence[pytest.Item]) -> None:
         """Registers the hooks that work on tests if anything here is cached; else stops
@@ -299,6 +302,12 @@ class Session:
             manager.register(ReplayedReports(), "taskcache-replayed")
 
     def _compose(self) -> None:
+        from pytest_taskcache.plugin.collection.pytest_nodes import make_cache_directory
+
+        make_cache_directory(self.config, self.directory)
+        self._compose_engine()
+
+    def _compose_engine(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
         from pytest_taskcache.plugin.extensions import Extensions
         from pytest_taskcache.plugin.summary import WaitingLine

@@ -11,6 +11,7 @@ import xxhash
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.plugin.neutral_options import neutral_names
 from pytest_taskcache.plugin.pytest_private import written_ini
 
 NEUTRAL_OPTIONS = frozenset(
@@ -81,10 +82,11 @@ NEUTRAL_INI = frozenset(
 def option_parts(config: pytest.Config) -> tuple[Part, ...]:
     """One part for each option and ini setting that is given, but for the neutral ones. An
     option that a plugin has but nobody gave changes nothing."""
+    neutral = neutral_names(config)
     found: dict[str, object] = {
         f"option {name}": value
         for name, value in vars(config.option).items()
-        if name not in NEUTRAL_OPTIONS and not name.startswith("taskcache_")
+        if name not in NEUTRAL_OPTIONS and name not in neutral and not name.startswith("taskcache_")
     }
     disabled = {name for name in config.known_args_namespace.plugins if name.startswith("no:")}
     for name in disabled - _NEUTRAL_DISABLED:
@@ -97,7 +99,7 @@ def option_parts(config: pytest.Config) -> tuple[Part, ...]:
     return tuple(
         Part(name, _digest_of(value))
         for name, value in sorted(found.items())
-        if not _unset(value) and not _is_neutral_ini(name)
+        if not _unset(value) and not _is_neutral_ini(name, neutral)
     )
 
 
@@ -110,9 +112,11 @@ def _unset(value: object) -> bool:
     return value is None or value is False or value == [] or value == ()
 
 
-def _is_neutral_ini(name: str) -> bool:
+def _is_neutral_ini(name: str, neutral: frozenset[str]) -> bool:
     kind, _, setting = name.partition(" ")
-    return kind == "ini" and (setting in NEUTRAL_INI or setting.startswith("taskcache_"))
+    if kind != "ini":
+        return False
+    return setting in NEUTRAL_INI or setting in neutral or setting.startswith("taskcache_")
 
 
 def _digest_of(value: object) -> str:

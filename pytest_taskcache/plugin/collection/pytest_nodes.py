@@ -1,0 +1,785 @@
+"""Stand-ins: nodes made from a record that become the real ones, in place, when they are needed.
+
+Every touch of pytest's private parts in this room (checked on pytest 8.4 to 9.2). A stand-in is
+of a subclass of the recorded item's own type, so ``isinstance`` holds. What the record knows it
+answers; whatever needs the test's code (``obj``, ``module``, ``setup``, a parameter that is no
+plain value, ...) has the file collected really, on the very same module node, and every stand-in
+of the file takes over the state of its real item while it stays the object that others hold.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest import nodes
+from _pytest.mark.structures import Mark, NodeKeywords
+from _pytest.pathlib import CouldNotResolvePathError, resolve_pkg_root_and_module_name
+from _pytest.python import Class, Function, Module
+from _pytest.scope import Scope
+
+from pytest_taskcache.plugin.collection.record import (
+    CollectionRecord,
+    Json,
+    UnrecordableError,
+    from_plain,
+    to_plain,
+)
+from pytest_taskcache.plugin.running import node_id
+
+_KINDS = frozenset({"_pytest.python", "_pytest.unittest", "pytest_asyncio.plugin"})
+"""Modules whose types of items and classes are known to be made of what is recorded."""
+
+_PLAIN = frozenset(
+    {
+        "_report_sections", "user_properties", "originalname", "own_markers", "keywords",
+        "extra_keyword_matches", "_fixtureinfo", "fixturenames", "funcargs", "_request", "_obj",
+        "_instance", "callspec", "location", "stash", "_id", "_nodeid", "_store", "name", "parent",
+        "config", "session", "path",
+    }
+)  # fmt: skip
+"""Attributes that every function item has."""
+
+_LONGEST = 200
+"""Characters of a parameter's value that is worth keeping; a longer one needs the real item."""
+
+# ------------------------------------------------------------------------------ describing
+
+
+class Description:
+    """Writes nodes down as they are right after their collection, before any hook sees them."""
+
+    def __init__(self) -> None:
+        self.table: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def share(self, value: Any) -> int:
+        """The place in the table of a value that many entries have."""
+        place = self._places.setdefault(repr(value), len(self.table))
+        if place == len(self.table):
+            self.table.append(value)
+        return place
+
+    def marks(self, marks: Iterable[Mark]) -> int:
+        """The marks of a node; one whose arguments are no plain values keeps its name only."""
+        return self.share([_describe_mark(mark) for mark in marks])
+
+    def node(self, node: nodes.Node) -> Json:
+        """An entry for an item, or for a class without what is in it. Raises
+        UnrecordableError."""
+        kind = type(node)
+        if kind.__module__ not in _KINDS:
+            raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
+        entry: Json = {"n": node.name, "m": self.marks(node.own_markers)}
+        if kind not in (Function, Class):
+            entry["T"] = f"{kind.__module__}:{kind.__qualname__}"
+        if node.extra_keyword_matches:
+            entry["e"] = sorted(node.extra_keyword_matches)
+        if isinstance(node, Class):
+            entry["q"] = [node.obj.__module__, node.obj.__qualname__]
+            entry["c"] = []
+        elif isinstance(node, Function):
+            self._item(entry, node)
+        else:
+            raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
+        return entry
+
+    def _item(self, entry: Json, item: Function) -> None:
+        function = item.function
+        if item.originalname != item.name:
+            entry["o"] = item.originalname
+        entry["f"] = self.share(list(item.fixturenames))
+        path, line, name = item.reportinfo()
+        entry["r"] = [str(path), line, name]
+        entry["l"] = list(item.location)
+        attributes = {
+            key: value if type(value) in (bool, str, int) else None
+            for key, value in getattr(function, "__dict__", {}).items()
+        }
+        flavour = "a" if inspect.iscoroutinefunction(function) else ""
+        flavour += "g" if inspect.isgeneratorfunction(function) else ""
+        if attributes or flavour:
+            entry["a"] = self.share([flavour, attributes])
+        entry["k"] = self.share([key for key in _own_keywords(item) if key != item.name])
+        extra = sorted(vars(item).keys() - _PLAIN)
+        if extra:
+            entry["x"] = self.share(extra)
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None:
+            entry["s"] = self._callspec(callspec)
+
+    def _callspec(self, callspec: Any) -> list[Any]:
+        scopes = {name: scope.value for name, scope in callspec._arg2scope.items()}
+        values: Json = {}
+        for name, value in callspec.params.items():
+            try:
+                plain = to_plain(value)
+            except UnrecordableError:
+                if scopes.get(name) != Scope.Function.value:
+                    # pytest groups tests by these values: none can stand for them.
+                    raise UnrecordableError(f"parameter {name!r} is no plain value") from None
+                continue
+            if scopes.get(name) != Scope.Function.value or len(repr(plain)) <= _LONGEST:
+                values[name] = plain
+        marks = self.marks(callspec.marks)
+        return [
+            list(callspec._idlist),
+            self.share(dict(callspec.indices)),
+            self.share(scopes),
+            values,
+            marks,
+        ]
+
+
+def _describe_mark(mark: Mark) -> Any:
+    try:
+        if mark.name == "parametrize":
+            raise UnrecordableError  # its arguments are the parameters, which stand elsewhere
+        if not mark.args and not mark.kwargs:
+            return mark.name
+        return [mark.name, to_plain(mark.args), to_plain(dict(mark.kwargs))]
+    except UnrecordableError:
+        return [mark.name]
+
+
+def _own_keywords(node: nodes.Node) -> list[str]:
+    return list(getattr(node.keywords, "_markers", ()))
+
+
+def signature(item: pytest.Item) -> str:
+    """The marks and fixtures that an item has now, hooks' additions included, as a text; the same
+    for an item and its stand-in."""
+    marks = [repr(_signed(mark)) for mark in item.iter_markers()]
+    return "\n".join((",".join(getattr(item, "fixturenames", ())), *marks))
+
+
+def _signed(mark: Mark) -> Any:
+    return [mark.name] if isinstance(mark, LazyMark) else _describe_mark(mark)
+
+
+def is_skipped_by_mark(item: pytest.Item) -> bool:
+    """Whether pytest will skip this item for a mark before it touches the test: ``skip``, or
+    ``skipif`` with a condition that was true when it was recorded."""
+    for mark in item.iter_markers():
+        if mark.name not in ("skip", "skipif") or isinstance(mark, LazyMark):
+            continue
+        if mark.name == "skip":
+            return True
+        given = mark.kwargs.get("condition", False)
+        conditions = (*mark.args, given)
+        if all(isinstance(one, bool) for one in conditions) and any(conditions):
+            return True
+    return False
+
+
+def loaded_type(name: str) -> type | None:
+    """The type that an entry names, if its module is loaded; nothing is imported for it."""
+    module, _, qualified = name.partition(":")
+    found: Any = sys.modules.get(module) if module in _KINDS else None
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) else None
+
+
+def ids_of(record: CollectionRecord, module: str) -> list[str]:
+    """The node ids of a record's tests, in order; ``module`` is the file's own."""
+
+    def below(parent: str, children: Sequence[Json]) -> Iterator[str]:
+        for entry in children:
+            name = f"{parent}::{entry['n']}"
+            if "c" in entry:
+                yield from below(name, entry["c"])
+            else:
+                yield name
+
+    return list(below(module, record.children))
+
+
+def make_cache_directory(config: pytest.Config, inside: Path) -> None:
+    """Has pytest make its cache directory as it does, with what keeps it out of repositories and
+    backups, where ours is to lie in it."""
+    cache = getattr(config, "cache", None)
+    make = getattr(cache, "_ensure_cache_dir_and_supporting_files", None)
+    if make is not None and inside.parent == getattr(cache, "_cachedir", None):
+        try:
+            make()
+        except OSError:
+            return  # ours meets the same fault, and reports it
+
+
+def import_root(config: pytest.Config, file: Path) -> Path | None:
+    """The directory that pytest imports a test file from; None where it needs none."""
+    if config.getoption("importmode") == "importlib":
+        return None
+    try:
+        root, _ = resolve_pkg_root_and_module_name(
+            file, consider_namespace_packages=config.getini("consider_namespace_packages")
+        )
+    except CouldNotResolvePathError:
+        return file.parent
+    return root
+
+
+def prepare_import(config: pytest.Config, file: Path) -> None:
+    """Has ``sys.path`` as it is when the file was imported: other files may import from there."""
+    root, mode = import_root(config, file), config.getoption("importmode")
+    if root is None:
+        return
+    if mode == "append" and str(root) not in sys.path:
+        sys.path.append(str(root))
+    elif mode == "prepend" and sys.path[:1] != [str(root)]:
+        sys.path.insert(0, str(root))
+
+
+def module_name(module: Module) -> str:
+    """What a module is called that was collected really."""
+    return str(module.obj.__name__)
+
+
+def sources_of(module: Module, items: Sequence[pytest.Item]) -> set[str]:
+    """The files that a module's tests come from: its own, those of the functions, and those of the
+    classes' bases."""
+    found = {str(module.path)}
+    classes = set()
+    for item in items:
+        code = getattr(inspect.unwrap(item.function), "__code__", None)  # type: ignore[attr-defined]
+        if code is not None:
+            found.add(code.co_filename)
+        owner = item.getparent(Class)
+        if owner is not None:
+            classes.update(owner.obj.__mro__)
+    for one in classes:
+        found.add(getattr(sys.modules.get(one.__module__), "__file__", None) or "")
+    return {path for path in found if path.endswith(".py")}
+
+
+# ------------------------------------------------------------------------------- stand-ins
+
+
+class StandIns:
+    """The stand-ins of one file. ``realised(self)`` is called when it was collected really after
+    all, however that went."""
+
+    def __init__(
+        self,
+        node: Module,
+        record: CollectionRecord,
+        realised: Callable[[StandIns], None],
+    ) -> None:
+        self.node = node
+        self.record = record
+        self.items: list[pytest.Item] = []
+        self.is_real = False
+        self.real: list[pytest.Item] = []
+        self.failures: list[pytest.CollectReport] = []
+        self._realised = realised
+        self._classes: list[nodes.Node] = []
+        self._made = _marks(record.table[record.marks], node, self)
+        _mark(node, self._made)
+        self.children = [self._build(node, entry) for entry in record.children]
+        node.__dict__["_stand"] = self
+        node.__class__ = _StandInModule
+
+    @property
+    def proved_wrong(self) -> str:
+        """What the real collection found otherwise than recorded; "" if nothing."""
+        if self.failures:
+            return "collecting it fails"
+        recorded = [node_id(item) for item in self.items]
+        found = [node_id(item) for item in self.real]
+        if self.is_real and recorded != found:
+            odd = sorted(set(recorded) ^ set(found))
+            return f"it has other tests now, e.g. {odd[0]}" if odd else "its tests are reordered"
+        return ""
+
+    def _build(self, parent: nodes.Collector, entry: Json) -> nodes.Node:
+        if "c" not in entry:
+            return self._build_item(parent, entry)
+        node = _bare(_class_for(entry.get("T"), Class, _StandInClass), entry["n"], parent, None)
+        node.__dict__.update(_stand=self, _entry=entry)
+        _mark(node, _marks(self.record.table[entry["m"]], node, self))
+        node.__dict__["_made"] = list(node.own_markers)
+        node.extra_keyword_matches.update(entry.get("e", ()))
+        self._classes.append(node)
+        node.__dict__["_children"] = [self._build(node, one) for one in entry["c"]]
+        return node  # type: ignore[no-any-return]
+
+    def _build_item(self, parent: nodes.Collector, entry: Json) -> pytest.Item:
+        table = self.record.table
+        callspec = entry.get("s")
+        ids = "-".join(callspec[0]) if callspec and callspec[0] else None
+        name: Any = entry.get("o", entry["n"])
+        kind = _class_for(entry.get("T"), Function, _StandInItem)
+        item: Any = _bare(kind, entry["n"], parent, (name, ids))
+        marks = _marks(table[entry["m"]], item, self)
+        item.__dict__.update(
+            _stand=self,
+            _entry=entry,
+            _made=marks,
+            _place=len(self.items),
+            _report_sections=[],
+            user_properties=[],
+            originalname=name,
+            fixturenames=list(table[entry["f"]]),
+            location=tuple(entry["l"]),
+            funcargs={},
+        )
+        item.own_markers.extend(marks)
+        item.extra_keyword_matches.update(entry.get("e", ()))
+        by_name = {mark.name: mark for mark in marks}
+        values = {**by_name, **(table[entry["a"]][1] if "a" in entry else {}), ids: True}
+        keywords = _LazyKeywords(item)
+        keywords._markers.update({key: values.get(key) for key in table[entry["k"]]})
+        item.keywords = keywords
+        self.items.append(item)
+        return item  # type: ignore[no-any-return]
+
+    def place_of(self, item: pytest.Item) -> int:
+        """Which of the file's tests a stand-in is."""
+        place: int = item.__dict__["_place"]
+        return place
+
+    def realise(self) -> None:
+        """Collects the file really and turns the stand-ins into what it gave. Raises
+        pytest.Collector.CollectError for a test that is no longer there."""
+        if self.is_real:
+            return
+        self.is_real = True
+        node = self.node
+        before, after = _added(node.own_markers, self._made)
+        self.withdraw()
+        node.own_markers.clear()  # reading ``obj`` adds the module's own
+        classes: dict[str, nodes.Node] = {}
+        self._collect(node, classes)
+        node.own_markers[:] = [*before, *node.own_markers, *after]
+        node.keywords.update({mark.name: mark for mark in (*before, *after)})
+        for stand in self._classes:
+            real = classes.get(stand.nodeid)
+            if real is not None:
+                before, after = _added(stand.own_markers, stand.__dict__["_made"])
+                real.own_markers[:] = [*before, *real.own_markers, *after]
+                real.keywords.update({mark.name: mark for mark in real.own_markers})
+        waiting: dict[str, list[pytest.Item]] = {}
+        for found in self.real:
+            waiting.setdefault(found.nodeid, []).append(found)
+        taken: dict[int, pytest.Item] = {}
+        for item in self.items:
+            candidates = waiting.get(node_id(item))
+            if candidates:
+                taken[id(candidates[0])] = item
+                _become(item, candidates.pop(0))
+            else:
+                item.__dict__["_gone"] = True
+        self.real = [taken.get(id(found), found) for found in self.real]
+        self._realised(self)
+
+    def withdraw(self) -> None:
+        """Leaves the module as if there had been no record."""
+        node: Any = self.node
+        node.__class__ = Module
+        node.own_markers[:] = [m for m in node.own_markers if not any(m is o for o in self._made)]
+        for mark in self._made:
+            node.keywords._markers.pop(mark.name, None)
+
+    def _collect(self, collector: nodes.Collector, classes: dict[str, nodes.Node]) -> None:
+        report = collector.ihook.pytest_make_collect_report(collector=collector)
+        report.__dict__.pop("call", None)
+        if not report.passed:
+            self.failures.append(report)
+            return
+        for node in report.result:
+            if isinstance(node, pytest.Item):
+                self.real.append(node)
+            else:
+                classes[node.nodeid] = node
+                self._collect(node, classes)
+
+
+class _StandInModule(Module):
+    """A module node whose file is not imported until someone asks for its contents."""
+
+    def collect(self) -> Iterable[nodes.Item | nodes.Collector]:
+        """The stand-ins."""
+        return self.__dict__["_stand"].children  # type: ignore[no-any-return]
+
+    @property
+    def obj(self) -> Any:
+        """The module itself."""
+        caller = sys._getframe(1).f_globals.get("__name__")
+        if caller == "pytest_randomly":
+            return _Named(self.__dict__["_stand"].record.module)
+        self.__dict__["_stand"].realise()
+        return self.obj
+
+    @obj.setter
+    def obj(self, value: Any) -> None:
+        self._obj = value
+
+
+_StandInModule.__name__ = _StandInModule.__qualname__ = "Module"
+
+
+def stand_ins_of(node: nodes.Node) -> StandIns | None:
+    """The stand-ins that a node belongs to; None for a node that is real."""
+    stand = node.__dict__.get("_stand")
+    return stand if isinstance(stand, StandIns) and not stand.is_real else None
+
+
+def is_stand_in(item: pytest.Item) -> bool:
+    """Whether an item was made from a record and has not become real."""
+    return stand_ins_of(item) is not None
+
+
+class LazyMark(Mark):  # type: ignore[misc] # final for authors of tests
+    """A mark whose name is known; its arguments need the real node."""
+
+    def _real(self) -> Mark:
+        owner, place, stand = self.__dict__["_of"]
+        stand.realise()
+        same = [mark for mark in owner.own_markers if mark.name == self.name]
+        found: Mark = same[place] if place < len(same) and same[place] is not self else _gone(owner)
+        return found
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """As written."""
+        return self._real().args
+
+    @property
+    def kwargs(self) -> Any:
+        """As written."""
+        return self._real().kwargs
+
+
+class _LazyKeywords(NodeKeywords):  # type: ignore[misc] # as above
+    """Keywords of which the names are known; a value that is none of ours needs the item."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Any:
+        found = super().__getitem__(key)
+        stand = stand_ins_of(self.node)
+        if found is None and stand is not None and key in self._markers:
+            stand.realise()
+            return self.node.keywords[key]
+        return found
+
+
+class _Named:
+    """Stands for a module or class where only its name is asked for."""
+
+    def __init__(self, name: str, module: str = "", qualified: str = "") -> None:
+        self.__name__ = name
+        self.__module__ = module
+        self.__qualname__ = qualified
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Named) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.__module__, self.__qualname__, self.__name__))
+
+
+_READ_ATTRIBUTES = frozenset({"_pytest.mark", "anyio.pytest_plugin", "_hypothesis_pytestplugin"})
+"""Who looks at a test's function, of every test there is, only for the names of its attributes and
+for whether it is a coroutine (pytest 8.4 to 9.2, anyio 4, Hypothesis 6)."""
+
+
+class _StandInItem:
+    """Mixed in before an item's own type."""
+
+    __slots__ = ()
+    __dict__: dict[str, Any]
+    taskcache_stand_in = True
+
+    def _become_real(self) -> Any:
+        self.__dict__["_stand"].realise()
+        if self.__dict__.get("_gone"):
+            _gone(self)
+        return self
+
+    @property
+    def obj(self) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") in _READ_ATTRIBUTES:
+            return _function_like(self)
+        return self._become_real().obj
+
+    @obj.setter
+    def obj(self, value: Any) -> None:
+        self._become_real().obj = value
+
+    @property
+    def function(self) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") in _READ_ATTRIBUTES:
+            return _function_like(self)
+        return self._become_real().function
+
+    @property
+    def module(self) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") == "pytest_randomly":
+            return _Named(self.__dict__["_stand"].record.module)
+        return self._become_real().module
+
+    @property
+    def cls(self) -> Any:
+        owner = self.getparent(Class)
+        if owner is None:
+            return None
+        caller = sys._getframe(1).f_globals.get("__name__")
+        if caller == "_pytest.fixtures":
+            return owner  # which only groups tests by it
+        if caller == "pytest_randomly":
+            module, qualified = owner.__dict__["_entry"]["q"]
+            return _Named(qualified.rpartition(".")[2], module, qualified)
+        return self._become_real().cls
+
+    @property
+    def instance(self) -> Any:
+        return self._become_real().instance
+
+    def reportinfo(self) -> Any:
+        path, line, name = self.__dict__["_entry"]["r"]
+        return path, line, name
+
+    def setup(self) -> None:
+        self._become_real().setup()
+
+    def runtest(self) -> None:
+        self._become_real().runtest()
+
+    def teardown(self) -> None:
+        self._become_real().teardown()
+
+    def __getattr__(self, name: str) -> Any:
+        known = self.__dict__
+        entry = known.get("_entry")
+        if entry is None:
+            raise AttributeError(name)
+        if name == "callspec" and "s" in entry:
+            known["callspec"] = _LazyCallSpec.of(self, entry["s"], known["_stand"])
+            return known["callspec"]
+        if name == "_request" and sys._getframe(1).f_globals.get("__name__") == "_pytest.runner":
+            return True  # asks whether there is one, before the first hook of the test
+        table = known["_stand"].record.table
+        own = name in ("_fixtureinfo", "_request", "_obj", "_instance", "_initrequest")
+        if own or ("x" in entry and name in table[entry["x"]]):
+            return getattr(self._become_real(), name)
+        kind = type(self).__name__
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+
+
+class _StandInClass:
+    """Mixed in before a class node's own type."""
+
+    __slots__ = ()
+    __dict__: dict[str, Any]
+
+    def collect(self) -> list[nodes.Node]:
+        return self.__dict__["_children"]  # type: ignore[no-any-return]
+
+    @property
+    def obj(self) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") == "pytest_randomly":
+            module, qualified = self.__dict__["_entry"]["q"]
+            return _Named(qualified.rpartition(".")[2], module, qualified)
+        stand: StandIns = self.__dict__["_stand"]
+        stand.realise()
+        found = stand.node.obj
+        for name in self.nodeid.removeprefix(stand.node.nodeid).split("::")[1:]:  # type: ignore[attr-defined]
+            found = getattr(found, name)
+        return found
+
+    @obj.setter
+    def obj(self, value: Any) -> None:
+        self.__dict__["_obj"] = value
+
+
+class _LazyCallSpec:
+    """As pytest's CallSpec; a parameter that is no plain value needs the real item."""
+
+    indices: dict[str, int]
+    _arg2scope: dict[str, Scope]
+    _idlist: Sequence[str]
+    marks: list[Mark]
+
+    @classmethod
+    def of(cls, owner: Any, entry: list[Any], stand: StandIns) -> _LazyCallSpec:
+        """The callspec of a stand-in."""
+        found = cls()
+        table = stand.record.table
+        found._idlist = tuple(entry[0])
+        found.indices = dict(table[entry[1]])
+        found._arg2scope = {name: Scope(scope) for name, scope in table[entry[2]].items()}
+        found.marks = _marks(table[entry[4]], owner, stand)
+        found._owner, found._values = owner, entry[3]
+        return found
+
+    _owner: Any
+    _values: Json
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The values by name, in order."""
+        known = len(self._values) == len(self.indices)
+        if not known and sys._getframe(1).f_globals.get("__name__") != "_pytest.fixtures":
+            self._owner.__dict__["_stand"].realise()
+            real: dict[str, Any] = self._owner.callspec.params
+            return real
+        return {
+            name: from_plain(self._values[name]) for name in self.indices if name in self._values
+        }
+
+    @property
+    def id(self) -> str:
+        """As in the item's name."""
+        return "-".join(self._idlist)
+
+    def getparam(self, name: str) -> object:
+        """One value. Raises ValueError."""
+        if name not in self.indices:
+            raise ValueError(name)
+        return from_plain(self._values[name]) if name in self._values else self.params[name]
+
+
+def _bare(
+    kind: type, name: str, parent: nodes.Collector, test: tuple[str, str | None] | None
+) -> Any:
+    """A node without what its own constructor would look for."""
+    node: Any = nodes.Node.__new__(kind)
+    nodeid: Any = None
+    if test is not None and hasattr(nodes.Node, "id"):  # since pytest 9.1
+        nodeid = parent.id.child(test[0]).with_params(test[1])
+    nodes.Node.__init__(node, name, parent, nodeid=nodeid)
+    return node
+
+
+_classes: dict[tuple[str | None, type], type] = {}
+
+
+def _class_for(name: str | None, plain: type, mixin: type) -> type:
+    known = _classes.get((name, mixin))
+    if known is None:
+        base = plain if name is None else loaded_type(name)
+        assert base is not None  # asked before the first stand-in of the file was made
+        namespace = {"__module__": base.__module__, "__slots__": ()}
+        known = type(base)(base.__name__, (mixin, base), namespace)
+        _classes[name, mixin] = known
+    return known
+
+
+def _marks(described: Sequence[Any], owner: nodes.Node, stand: StandIns) -> list[Mark]:
+    found: list[Mark] = []
+    for one in described:
+        if type(one) is str:
+            found.append(Mark(one, (), {}, _ispytest=True))
+        elif len(one) == 3:
+            found.append(Mark(one[0], from_plain(one[1]), from_plain(one[2]), _ispytest=True))
+        else:
+            lazy = object.__new__(LazyMark)
+            place = sum(mark.name == one[0] for mark in found)
+            lazy.__dict__.update(name=one[0], _of=(owner, place, stand))
+            found.append(lazy)
+    return found
+
+
+def _mark(node: nodes.Node, marks: list[Mark]) -> None:
+    node.own_markers.extend(marks)
+    node.keywords.update({mark.name: mark for mark in marks})
+
+
+def _function_like(item: Any) -> Any:
+    entry, table = item.__dict__["_entry"], item.__dict__["_stand"].record.table
+    flavour, attributes = table[entry["a"]] if "a" in entry else ("", {})
+    if "a" in flavour:
+
+        async def function() -> None: ...
+
+    elif "g" in flavour:
+
+        def function() -> Iterator[None]:  # type: ignore[misc]
+            yield
+
+    else:
+
+        def function() -> None: ...  # type: ignore[misc]
+
+    function.__dict__.update(attributes)
+    return function
+
+
+def _become(item: Any, real: Any) -> None:
+    """Gives a stand-in the state of its real item. It stays the object that others hold, and so
+    do the lists and mappings that they may have taken from it."""
+    old = dict(vars(item))
+    marks, keywords, extra, stash = (
+        item.own_markers, item.keywords, item.extra_keyword_matches, item.stash
+    )  # fmt: skip
+    before, after = _added(marks, old["_made"])
+    names = _with_additions(
+        real.fixturenames, old["fixturenames"], old["_stand"].record.table[old["_entry"]["f"]]
+    )
+    item.__dict__.clear()
+    item.__class__ = real.__class__
+    item.__dict__.update(real.__dict__)
+    item.parent = real.parent
+    for key, value in real.stash._storage.items():
+        stash._storage.setdefault(key, value)
+    item.stash = item._store = stash
+    marks[:] = [*before, *real.own_markers, *after]
+    item.own_markers = marks
+    _fill(keywords, real.keywords, [*before, *after])
+    item.keywords = keywords
+    extra.update(real.extra_keyword_matches)
+    item.extra_keyword_matches = extra
+    old["fixturenames"][:] = names
+    item.fixturenames = names
+    old["user_properties"][:0] = real.user_properties
+    for name, value in old.items():
+        if name in _KEPT or name not in _OURS:
+            item.__dict__[name] = value
+    item._initrequest()
+
+
+_OURS = _PLAIN | {"_entry", "_stand", "_made", "_place"}
+_KEPT = ("user_properties", "_report_sections", "_id")
+"""Of these the stand-in's own stays: others hold the lists, and pytest-xdist adds to the id."""
+
+
+def _added(marks: list[Mark], made: Sequence[Mark]) -> tuple[list[Mark], list[Mark]]:
+    """What hooks put before and behind the marks that a stand-in was made with."""
+    places = [place for place, mark in enumerate(marks) if any(mark is one for one in made)]
+    first = places[0] if places else 0
+    last = places[-1] + 1 if places else 0
+    return marks[:first], marks[last:]
+
+
+def _with_additions(real: list[str], asked: list[str], recorded: list[str]) -> list[str]:
+    """The real item's list of fixtures (one with its closure), with the names that hooks added."""
+    for place, name in enumerate(asked):
+        if name not in recorded and name not in real:
+            real.insert(0 if place == 0 else len(real), name)
+    return real
+
+
+def _fill(keywords: Any, real: Any, marks: list[Mark]) -> None:
+    """Makes a stand-in's keywords the real ones, with those that hooks added."""
+    own = {key: value for key, value in keywords._markers.items() if value is not None}
+    keywords.__class__ = NodeKeywords
+    keywords.parent = real.parent
+    keywords._markers.clear()
+    keywords._markers.update(real._markers)
+    for key, value in own.items():
+        keywords._markers.setdefault(key, value)
+    keywords._markers.update({mark.name: mark for mark in marks})
+
+
+def _gone(node: Any) -> Any:
+    """Raises: what is asked for is not in the file any more."""
+    raise pytest.Collector.CollectError(
+        f"{node.nodeid}: taskcache's record of this file's collection was wrong: the file has "
+        "other tests now. The record is dropped; run again"
+    )

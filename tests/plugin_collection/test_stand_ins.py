@@ -1,0 +1,230 @@
+"""Whoever looks into a test gets the real one, in place; what a record cannot answer for is
+collected really; and a record that proves wrong costs nothing but itself."""
+
+from __future__ import annotations
+
+import pytest
+from inner_runs import run
+from odd_project import Seen, see
+from projects import Project
+
+PLAIN = ("-p", "no:taskcache")
+WARM = ("--cache-tests=all",)
+
+SUITE = """
+    import pytest
+
+    class Thing:
+        pass
+
+    @pytest.fixture(scope="module", autouse=True)
+    def log():
+        yield
+
+    @pytest.mark.parametrize("x", [1, Thing()])
+    def test_p(x):
+        '''What it is for.'''
+
+    class TestC:
+        def test_m(self):
+            pass
+"""
+
+
+def _twice(project: Project, *options: str, plugins: tuple[str, ...] = ()) -> Seen:
+    """A warm run after a cold one, of which the cases equal those of a plain run."""
+    plain = see(project, *PLAIN, *options, plugins=plugins)
+    see(project, *WARM, *options, plugins=plugins)
+    warm = see(project, *WARM, *options, plugins=plugins)
+    assert warm.cases == plain.cases
+    assert warm.outcomes == plain.outcomes
+    return warm
+
+
+LOOKING = {
+    "function": ("item.function.__doc__", True),
+    "module": ("item.module.__name__", True),
+    "cls": ("item.cls and item.cls.__name__", True),
+    "params": ("getattr(item, 'callspec', None) and item.callspec.params['x']", True),
+    "marks": ("[mark.kwargs for mark in item.iter_markers()]", True),
+    "fixtures": ("item.fixturenames", False),
+    "place": ("item.location[1], item.path.name, item.originalname", False),
+    "ids": ("getattr(item, 'callspec', None) and item.callspec.id", False),
+    "keywords": ("sorted(item.keywords), 'parametrize' in item.keywords", False),
+    "type": ("isinstance(item, pytest.Function), type(item).__name__", False),
+}
+
+
+@pytest.mark.parametrize("what", LOOKING)
+def test_hooks_that_look_see_the_real_thing(project: Project, what: str) -> None:
+    """A conftest that reads something off every test reads what a plain run has. Only what needs
+    the test's code has the file imported."""
+    expression, needs_import = LOOKING[what]
+    project.write("test_odd_suite.py", SUITE)
+    project.write(
+        "conftest.py",
+        f"""
+        import pytest
+
+        def pytest_collection_modifyitems(items):
+            for item in items:
+                item.user_properties.append(("seen", repr(({expression})).split(" at 0x")[0]))
+        """,
+    )
+    warm = _twice(project)
+    assert bool(warm.imported) is needs_import
+    assert len(warm.cases) == 3
+
+
+def test_marks_and_fixtures_that_hooks_add_count(project: Project) -> None:
+    """A mark that a hook puts on a stand-in acts as on a test: what it changes is run again."""
+    project.write("test_odd_suite.py", SUITE)
+    project.write(
+        "conftest.py",
+        """
+        import os
+        import pytest
+
+        def pytest_collection_modifyitems(items):
+            if "SKIP_ALL" in os.environ:
+                for item in items:
+                    item.add_marker(pytest.mark.skip(reason="asked to"))
+        """,
+    )
+    _twice(project)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKIP_ALL", "1")
+        see(project, *WARM).result.assert_outcomes(skipped=3)
+    see(project, *WARM).result.assert_outcomes(passed=3)
+
+
+def test_one_test_that_misses_runs_among_stand_ins(project: Project) -> None:
+    """Where a test has to run, its file is imported, with set-up and teardown as ever; its
+    neighbours and the other files are replayed."""
+    project.write("data.txt", "1")
+    project.write("test_odd_other.py", "def test_other(): pass\n")
+    project.write(
+        "test_odd_suite.py",
+        """
+        import unittest
+        import pytest
+        from counter import count
+
+        @pytest.fixture(scope="module")
+        def opened():
+            count("up")
+            yield
+            count("down")
+
+        def test_plain():
+            count("plain")
+
+        def test_reads(opened):
+            count("reads")
+            assert open("data.txt").read()
+
+        class Case(unittest.TestCase):
+            def test_case(self):
+                count("case")
+        """,
+    )
+    for selection in ((), ("-k", "reads or case or other")):
+        see(project, *WARM, *selection)
+    project.counts.unlink(missing_ok=True)
+    project.write("data.txt", "2")
+    for selection in (("-k", "plain or case"), ("-k", "reads or case or other"), ()):
+        warm = see(project, *WARM, *selection)
+        assert "test_odd_other" not in warm.imported
+        assert warm.imported == (["test_odd_suite"] if "reads" in str(selection) else [])
+    assert {name: project.counted(name) for name in ("plain", "case", "reads", "up", "down")} == {
+        "plain": 0, "case": 0, "reads": 1, "up": 1, "down": 1
+    }  # fmt: skip
+
+
+def test_shuffled_runs_import_nothing(project: Project) -> None:
+    """pytest-randomly asks every test for its module's name: it gets the name."""
+    project.write("test_odd_suite.py", SUITE)
+    project.write("test_odd_other.py", SUITE)
+    warm = _twice(project, "-p", "randomly", "--randomly-seed=3", plugins=("randomly",))
+    assert not warm.imported
+
+
+UNSAFE = {
+    "environment": "import os\nos.environ['LEFT_BEHIND'] = '1'",
+    "path": "import sys\nsys.path.append('/nowhere')",
+    "plugins": "pytest_plugins = []",
+    "clock": "import datetime, pytest\ntoday = datetime.date.today()",
+    "chance": "import random\nchosen = [random.random()]",
+    "child": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''], check=True)",
+    "text": "print('imported')",
+    "logging": "import logging\nlogging.getLogger().setLevel(10)",
+    "write": "import os\nwith open('written.txt', 'a') as file:\n    file.write('1')",
+}
+
+
+@pytest.mark.parametrize("what", UNSAFE)
+def test_what_leaves_something_behind_is_imported_each_time(project: Project, what: str) -> None:
+    """A file whose import does more than define tests is imported in every run."""
+    body = UNSAFE[what] + "\n\ndef test_it():\n    pass\n"
+    project.write("test_odd_suite.py", body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LEFT_BEHIND", raising=False)
+        for _ in range(3):
+            warm = see(project, *WARM, plugins=())
+            warm.result.assert_outcomes(passed=1)
+            assert warm.imported == ["test_odd_suite"]
+
+
+CHANGES = {
+    "test": ("test_odd_suite.py", "def test_new(): pass\n"),
+    "base": ("base.py", "class Base:\n    def test_a(self): pass\n    def test_b(self): pass\n"),
+    "conftest": ("conftest.py", "def pytest_generate_tests(metafunc): pass\n"),
+    "star": ("starred.py", "def test_star(): pass\n"),
+    "data": ("names.txt", "a b c"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_collection_rests_on_is_followed(project: Project, what: str) -> None:
+    """The file, the bases of its classes, what it imports with a star, its conftests and what is
+    read to make parameters: after a change the tests are those of a plain run."""
+    project.write("base.py", "class Base:\n    def test_a(self): pass\n")
+    project.write("starred.py", "x = 1\n")
+    project.write("names.txt", "a b")
+    project.write("conftest.py", "")
+    project.write(
+        "test_odd_suite.py",
+        """
+        import pytest
+        from base import Base
+        from starred import *
+
+        NAMES = open("names.txt").read().split()
+
+        class TestBased(Base):
+            pass
+
+        @pytest.mark.parametrize("name", NAMES)
+        def test_named(name):
+            pass
+        """,
+    )
+    before = see(project, *WARM)
+    assert not see(project, *WARM).imported
+    name, text = CHANGES[what]
+    project.write(name, text)
+    warm = see(project, *WARM)
+    assert warm.imported == ["test_odd_suite"]
+    assert warm.cases == see(project, *PLAIN).cases
+    assert warm.cases != before.cases or what == "conftest"
+    assert not see(project, *WARM).imported
+
+
+def test_real_collection_can_be_asked_for(project: Project) -> None:
+    """``taskcache_collect = real`` imports every file; a value that is neither is refused."""
+    project.write("test_odd_suite.py", SUITE)
+    see(project, *WARM)
+    assert not see(project, *WARM).imported
+    assert see(project, *WARM, "-o", "taskcache_collect=real").imported
+    wrong = run(project, *WARM, "-o", "taskcache_collect=maybe")
+    wrong.stderr.fnmatch_lines(["*taskcache_collect*use one of auto, real*"])
