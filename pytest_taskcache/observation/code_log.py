@@ -89,7 +89,8 @@ class CodeLog:
     """The log of one process, for one project.
 
     ``find`` gives the project's file of a code object's file name, or None; ``digest`` the present
-    digest of a kind and an absolute path or variable; ``content`` that of a source file.
+    digest of a kind and an absolute path or variable, empty for what need not be verified;
+    ``content`` that of a source file.
     ``complete`` is false where code outside of windows goes unseen: then every function of a
     module counts as having run with it.
     """
@@ -228,7 +229,8 @@ class CodeLog:
             for touch, owner, position in facts.touches:
                 if touch.digest is None:
                     touch.digest = self._settled(touch)
-                rows.append([touch.kind, touch.name, touch.digest, owner, position])
+                if touch.digest:
+                    rows.append([touch.kind, touch.name, touch.digest, owner, position])
             document = {
                 "complete": self.complete,
                 "nodes": facts.nodes,

@@ -47,7 +47,7 @@ from pytest_taskcache.observation.hooks.network import describe
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.processes import NETWORK
 from pytest_taskcache.observation.loaded_modules import LoadedModules
-from pytest_taskcache.observation.recorder import Recorder
+from pytest_taskcache.observation.recorder import UNNAMED, Recorder
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification, at_start
 from pytest_taskcache.observation.window import OpenWindow
@@ -312,7 +312,17 @@ class Observatory:
 
     def _digest_touched(self, kind: Kind, name: str, path: str) -> str:
         with muted():
+            if kind is Kind.IMPORT and self._is_foreign(name):
+                return ""  # counts by its distribution
             return self._verification.digest(kind, name, path)
+
+    def _is_foreign(self, module: str) -> bool:
+        """Whether a module is loaded, and not the project's."""
+        loaded = sys.modules.get(module)
+        if loaded is None:
+            return False
+        filename = source_of(loaded)
+        return filename is None or self._find(filename) is None
 
     def _is_own(self, path: str) -> bool:
         if path.startswith(self._own):
@@ -571,7 +581,8 @@ class Observatory:
             return
         for access in self._credited():
             access.tried[name] = None
-        self._touch(frame, Kind.IMPORT, name, name)
+        if name.rpartition(".")[2] not in UNNAMED:
+            self._touch(frame, Kind.IMPORT, name, name)
 
     def on_import_asked(
         self, name: str, module: ModuleType | None, frame: FrameType | None

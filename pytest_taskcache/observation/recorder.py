@@ -38,7 +38,8 @@ from pytest_taskcache.observation.window import OpenWindow
 _PATHS = (Kind.FILE, Kind.STAT, Kind.LISTING)
 _WRITTEN = 8
 _RUN = "<tmp>"
-_UNNAMED = frozenset({"__main__", "__mp_main__", "__init__"})
+UNNAMED = frozenset({"__main__", "__mp_main__", "__init__"})
+"""Last parts of module names that say nothing: what runs first, and packages by the way."""
 
 Digests = dict[tuple[Kind, str], str]
 
@@ -213,7 +214,7 @@ class Recorder:
 
     def _add_imports(self, access: AccessLog, found: Digests) -> None:
         for name in [*access.tried, *access.asked]:
-            if name.rpartition(".")[2] in _UNNAMED:
+            if name.rpartition(".")[2] in UNNAMED:
                 continue
             filename = source_of(sys.modules.get(name))
             if filename and self._scratch.holds(filename) and access.covers(filename):
