@@ -150,7 +150,7 @@ def compose(
         surroundings.directory,
         max_size=settings.max_size,
         readonly=reading,
-        create=not reading,
+        create=not idle,
         on_fault=on_fault,
         run=run.id,
         leads=surroundings.controller and not idle,
