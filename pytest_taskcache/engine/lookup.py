@@ -20,7 +20,7 @@ from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.engine.targets import TargetFile, read_target
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
-from pytest_taskcache.model.dependency import ABSENT, Change, Dependency, Kind, Trace
+from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.recorder import digest_of
@@ -344,17 +344,18 @@ def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
         for c in declared
         if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
     )
-    return _traced(trace.dependencies + more)
+    return _traced(trace.dependencies + more, trace.uses)
 
 
 def with_target(basis: Basis, target: Dependency) -> Basis:
     """A basis that also rests on a target file."""
-    return replace(basis, trace=_traced((*basis.trace.dependencies, target)))
+    trace = basis.trace
+    return replace(basis, trace=_traced((*trace.dependencies, target), trace.uses))
 
 
-def _traced(dependencies: Sequence[Dependency]) -> Trace:
+def _traced(dependencies: Sequence[Dependency], uses: tuple[Blob, ...]) -> Trace:
     ordered = tuple(sorted(dependencies))
-    return Trace(ordered, digest_of(ordered))
+    return Trace(ordered, digest_of(ordered), uses)
 
 
 # ---- the decision: pure, with clock and digests handed in

@@ -124,7 +124,7 @@ class Recorder:
             vouched=keyed.key.vouched,
         )
 
-    def _write_parts(self, variant: Variant) -> None:
+    def write_parts(self, variant: Variant) -> None:
         """Writes the shared parts of a trace, so that they are there before the record is."""
         for blob in variant.trace.uses:
             data = self.part(blob.digest)
@@ -136,7 +136,7 @@ class Recorder:
         later, as `Finished` says."""
         told = finished.told
         try:
-            self._write_parts(variant)
+            self.write_parts(variant)
         except StorageError as error:
             return self._not_stored(error)
         if told is not None and finished.transaction is None and not finished.basis.derives_from:

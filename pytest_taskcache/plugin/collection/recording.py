@@ -291,6 +291,8 @@ class Records:
         if engine is None or not variants:
             return
         try:
+            for variant in variants:
+                engine.recorder.write_parts(variant)
             engine.parts.local.write_records(variants)
         except StorageError as error:
             engine.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))

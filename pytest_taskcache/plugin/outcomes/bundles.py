@@ -302,7 +302,7 @@ class Bundle:
             self.computation,
             self.keyed,
             self.route,
-            Basis(Trace((), digest_of(()), uses), derives_from=made_of),
+            Basis(_only_uses(uses), derives_from=made_of),
             sum(chain.from_iterable(map(_durations, units))),
             told=tell,
         )
@@ -427,6 +427,13 @@ class Bundle:
                 nearest = None  # an explanation less
             self._nearest = explain_absence(key.parts, nearest)
         return self._nearest
+
+
+def _only_uses(uses: tuple[Blob, ...]) -> Trace:
+    """A trace without dependencies of its own. Other parts, another digest: by it a storage knows
+    what has to stay."""
+    parts = [Dependency(Kind.TRACE, blob.digest, blob.digest) for blob in uses]
+    return Trace((), digest_of(parts), uses)
 
 
 def _durations(unit: Unit) -> Iterable[float]:
