@@ -48,8 +48,9 @@ def test_a_consumer_inherits_the_trace(closed, load, warm):
     assert times("outer") == 1
     with closed:
         edited = load("nested", source.replace("return 1", "return 5"))
-        assert str(edited.outer.call().decision) == "function changed: nested.py::helper"
-        assert edited.outer() == 6
+        state = edited.outer.call()
+    assert str(state.decision) == "function changed: nested.py::helper"
+    assert state.value == 6
     assert times("outer") == 2
 
 
