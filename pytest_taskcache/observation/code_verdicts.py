@@ -8,7 +8,7 @@ is invalid if one of its nodes did before the record's window closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, Import, diff
 from pytest_taskcache.code.reach import Log, Reached, affected
@@ -99,6 +99,7 @@ class _Verdict:
         self._reached: Reached | None = None
         self._first: Change | None = None
         self._told: dict[str, Change] = {}
+        self._contents: dict[str, tuple[str, str]] = {}
 
     @property
     def length(self) -> int:
@@ -119,7 +120,7 @@ class _Verdict:
         cause = self._reached.invalid(nodes, part.position)
         if not cause:
             return []
-        return [self._told.get(cause) or _definition_change(cause)]
+        return [self._told.get(cause) or _definition_change(cause, self._contents)]
 
     def _compare(self) -> None:
         """Finds what differs; walks only if that is not what it was."""
@@ -145,7 +146,7 @@ class _Verdict:
             return
         if changed == self._changed:
             return
-        self._changed = changed
+        self._changed, self._contents = changed, files
         self._walk(files, touches, distributions)
 
     def _walk(
@@ -267,10 +268,11 @@ def without_mark(name: str) -> str:
     return name.removesuffix(" (at start)")
 
 
-def _definition_change(cause: str) -> Change:
-    """``lib.py::f changed`` as a change."""
+def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> Change:
+    """``lib.py::f changed`` as a change; the digests are those of the file's contents, by which
+    its sources are kept."""
     name, _, verb = cause.rpartition(" ")
-    before, after = ("recorded", "present")
+    before, after = contents.get(name.partition("::")[0], ("recorded", "present"))
     if verb == "appeared":
         before = ABSENT
     elif verb == "vanished":
