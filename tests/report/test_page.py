@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import missing, unavailable
 
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity
@@ -89,16 +90,13 @@ def _page(path: Path, number: int) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real Chromium; where there is none the tests are skipped, under CI they fail."""
-    missing = ""
+    """A real Chromium; see `servers` for where there is none."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        missing = str(error)
+        unavailable(str(error))
     if not Path(CHROMIUM).exists():
-        missing = f"no {CHROMIUM}: apt-get install chromium"
-    if missing:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+        missing("chromium", "apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         yield browser
