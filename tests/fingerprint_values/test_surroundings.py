@@ -94,10 +94,9 @@ def test_third_party_imports_count_by_distribution(project, installed) -> None:
     RECORD, is a change; a distribution nobody imports is none."""
     info = installed("Fancy.Name", "1.0", "fancy_mod")
     installed("unrelated", "1.0", "unrelated")
-    project.write({"test_it.py": "import fancy_mod\ndef test_it():\n    pass\n"})
     present = present_with(project, info.parent)
-    trace = present.reach({"test_it.py::test_it"}, set())
-    assert {item.name for item in trace if item.kind is Kind.DISTRIBUTION} == {"fancy-name"}
+    assert {*present.owners("fancy_mod")} == {"fancy-name"}
+    assert not present.owners("nobodys")
     before = present.digest(Kind.DISTRIBUTION, "fancy-name")
     assert present_with(project, info.parent).digest(Kind.DISTRIBUTION, "fancy.name") == before
     upgraded = info.with_name("Fancy.Name-1.1.dist-info")
@@ -128,21 +127,25 @@ def test_file_edited_in_place_counts_by_content(project, installed) -> None:
     assert len({before, first, second, older, lost}) == 5
 
 
-def test_editable_installation_counts_by_content(project, installed, tmp_path) -> None:
-    """Sources outside the project that are installed editable count by content; those inside
-    it are verified one by one instead."""
+def test_editable_installation_is_code_of_the_project(project, installed, tmp_path) -> None:
+    """Sources that are installed editable are verified one by one, wherever they lie, and so
+    the distribution stays the same when they change."""
     info = installed("dev", "1.0", "dev_stub")
-    for place, counts in ((tmp_path / "elsewhere", True), (project.root, False)):
+    for place in (tmp_path / "elsewhere", project.root):
         file = place / "src" / "devmod" / "__init__.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("X = 1\n")
         (info / "direct_url.json").write_text(
             json.dumps({"url": place.as_uri(), "dir_info": {"editable": True}})
         )
-        before = present_with(project, info.parent).digest(Kind.DISTRIBUTION, "dev")
+        present = present_with(project, info.parent)
+        assert present.is_project_file(str(file))
+        name = present.name_of(file)
+        before = [present.digest(Kind.FILE, name), present.digest(Kind.DISTRIBUTION, "dev")]
         file.write_text("X = 2\n")
-        after = present_with(project, info.parent).digest(Kind.DISTRIBUTION, "dev")
-        assert (before != after) is counts
+        present = present_with(project, info.parent)
+        assert present.digest(Kind.FILE, name) != before[0]
+        assert present.digest(Kind.DISTRIBUTION, "dev") == before[1]
 
 
 def test_absent_distribution_and_the_list(project, installed) -> None:
@@ -170,9 +173,9 @@ def test_damaged_metadata_does_not_raise(project, installed) -> None:
 def test_real_environment_has_its_distributions(project) -> None:
     """The distributions of this very interpreter are found."""
     present = Present(project.root)
-    project.write({"test_it.py": "import pytest, xxhash\ndef test_it():\n    pass\n"})
-    trace = present.reach({"test_it.py::test_it"}, set())
-    assert {item.name for item in trace if item.kind is Kind.DISTRIBUTION} == {"pytest", "xxhash"}
+    assert {*present.owners("pytest")} == {"pytest"}
+    assert {*present.owners("xxhash")} == {"xxhash"}
+    assert present.digest(Kind.DISTRIBUTION, "xxhash") != ABSENT
 
 
 # ------------------------------------------------------------------------------- names
