@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadgroup -q
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint fix docs clean
 
 demo: $(VENV)/.demo  ## index, train and build once; then see what is not done again
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,10 @@ lint: $(VENV)/.test $(VENV)/.lint  ## style, types, and which room may import wh
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fix: $(VENV)/.lint  ## mends what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 docs: $(VENV)/.docs  ## the site, in .site; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -266,7 +266,7 @@ class Tally:
             return ""
         tests = self.reused["test"]
         if tests * 2 >= hits:
-            remedy = "taskcache_tests_min_duration = 5ms leaves fast tests out"
+            remedy = "taskcache_tests = marked, with marks on the slow ones, suits tests that fast"
         else:
             remedy = "@cached(persist=False), or no @cached, suits functions that fast"
         return (
