@@ -21,9 +21,10 @@ from rich.text import Text
 from pytest_taskcache import __version__
 from pytest_taskcache.cli import FOUND, UNUSABLE, transfer
 from pytest_taskcache.cli.doctor import examine
-from pytest_taskcache.cli.place import Place, Removed, size_of, subject_of
+from pytest_taskcache.cli.place import Place, Removed
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.report.contents import Held
 from pytest_taskcache.report.explanation import explain as explained
 from pytest_taskcache.report.page import Holdings, write_page
 from pytest_taskcache.report.tally import Entry
@@ -75,7 +76,7 @@ class Name(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
         """The names of what is cached."""
         try:
             with closing(Place.find(Path.cwd()).open()) as cache:
-                names = {str(record.identity) for record in cache.scan()}
+                names = {each.name for each in cache.held()}
         except (TaskCacheError, OSError):
             return []
         return [CompletionItem(name) for name in sorted(names) if incomplete in name]
@@ -147,19 +148,20 @@ def _numbered(items: Iterable[T]) -> Iterator[tuple[int, T]]:
     return enumerate(items, start=1)
 
 
-def _plain(record: Variant, used: Mapping[str, float]) -> dict[str, Any]:
+def _plain(held: Held, used: Mapping[str, float]) -> dict[str, Any]:
+    record = held.record
     return {
         "id": record.id,
-        "name": str(record.identity),
-        "kind": subject_of(record),
+        "name": held.name,
+        "kind": held.kind,
         "key": record.key,
-        "size": size_of(record),
-        "created": record.created,
-        "used": used.get(record.id, record.created),
-        "expires": record.expires,
-        "seconds": record.duration,
+        "size": held.size,
+        "created": held.created,
+        "used": max(used.get(record.id, held.created), held.created),
+        "expires": held.expires,
+        "seconds": held.seconds,
         "serializer": record.result.serializer,
-        "producer": record.producer,
+        "producer": held.name if held.kind == "test" else record.producer,
         "versions": dict(record.versions),
         "vouched": record.vouched,
     }
@@ -189,8 +191,8 @@ def taskcache(directory: str | None, cache: str | None) -> None:
 def ls(context: click.Context, pattern: str, sort: str, limit: int | None, as_json: bool) -> int:
     """List what is cached; PATTERN is a part of a name, or has a * in it."""
     with closing(_place(context).open()) as cache:
-        used = cache.local.last_used()
-        records = [_plain(record, used) for record in cache.scan(pattern)]
+        used = cache.used()
+        records = [_plain(each, used) for each in cache.held(pattern)]
     orders: dict[str, Callable[[dict[str, Any]], Any]] = {
         "name": lambda each: (each["name"], -each["created"]),
         "size": lambda each: -each["size"],
@@ -230,18 +232,18 @@ def ls(context: click.Context, pattern: str, sort: str, limit: int | None, as_js
 def show(context: click.Context, pattern: str, as_json: bool) -> int:
     """Show the records of NAME: what they rest on, what they hold, who made them."""
     with closing(_place(context).open()) as cache:
-        used = cache.local.last_used()
-        records = [(record, _plain(record, used)) for record in cache.scan(pattern)]
-        inputs = {record.key: cache.history.inputs(record.key) for record, _ in records}
-    found = [
-        {
-            **plain,
-            "inputs": dict(inputs[record.key]),
-            "parts": {part.name: part.digest for part in record.parts},
-            "rests_on": [[str(each.kind), each.name] for each in record.trace.dependencies],
-        }
-        for record, plain in records
-    ]
+        used, found = cache.used(), []
+        for each in cache.held(pattern):
+            grounds = cache.contents.grounds(each.trace)
+            found.append(
+                {
+                    **_plain(each, used),
+                    "inputs": dict(cache.history.inputs(each.record.key)),
+                    "parts": {part.name: part.digest for part in each.record.parts},
+                    "rests_on": [[str(one.kind), one.name] for one in grounds.rests_on],
+                    "ran": [*grounds.ran],
+                }
+            )
     if as_json:
         _print_json(found)
         return 0 if found else FOUND
@@ -292,7 +294,7 @@ def explain(context: click.Context, pattern: str, runs: int, as_json: bool) -> i
             runs -= bool(struck)
             if runs <= 0:
                 break
-        records = list(cache.scan(pattern)) if not found else []
+        records = cache.held(pattern) if not found else []
     if as_json:
         _print_json([each.to_plain() for each in found])
         return 0 if found or records else FOUND
@@ -301,7 +303,7 @@ def explain(context: click.Context, pattern: str, runs: int, as_json: bool) -> i
     for record in records:
         _lines(
             [
-                f"{record.identity}: recorded {age(now - record.created)}; it did not run since "
+                f"{record.name}: recorded {age(now - record.created)}; it did not run since "
                 "in any run that is remembered"
             ]
         )
@@ -323,10 +325,10 @@ def stats(context: click.Context, as_json: bool) -> int:
     with closing(place.open()) as cache:
         counts = cache.local.statistics()
         kinds: dict[str, list[int]] = {}
-        for record in cache.scan():
-            each = kinds.setdefault(subject_of(record), [0, 0])
+        for held in cache.held():
+            each = kinds.setdefault(held.kind, [0, 0])
             each[0] += 1
-            each[1] += size_of(record)
+            each[1] += held.size
         runs = cache.history.runs()
     if as_json:
         _print_json(
@@ -388,8 +390,9 @@ def verify(context: click.Context, pattern: str, remove: bool, dry_run: bool, as
                 yield number
 
         total = _watched(steps(), "verifying", str) or 0
-        if remove and bad:
-            cache.remove([record for record, _ in bad], dry_run=dry_run)
+        if remove and bad and not dry_run:
+            cache.local.remove_records({record.id for record, _ in bad})
+            cache.local.prune(full=True)
     if as_json:
         damage = [{"name": str(each.identity), "id": each.id, "problem": why} for each, why in bad]
         _print_json({"records": total, "damaged": damage, "removed": remove and not dry_run})
@@ -420,11 +423,14 @@ def prune(
 ) -> int:
     """Remove what is expired, too old, unused or too much (by default: beyond the setting)."""
     place = _place(context)
-    if older_than is None and unused is None and max_size is None:
-        max_size = place.settings.max_size
+    limit = place.settings.max_size if max_size is None else max_size
     with closing(place.open(readonly=dry_run)) as cache:
-        going = cache.to_prune(older_than=older_than, unused=unused, max_size=max_size)
-        removed = cache.remove(going, dry_run=dry_run)
+        removed = cache.removing(
+            lambda each: each.local.prune(
+                max_size=limit, older_than=older_than, unused=unused, full=True
+            ),
+            dry_run=dry_run,
+        )
     return _told_removed(removed, dry_run, as_json)
 
 
@@ -437,28 +443,27 @@ def prune(
 def clear(context: click.Context, pattern: str, yes: bool, dry_run: bool, as_json: bool) -> int:
     """Forget what matches PATTERN, or everything."""
     with closing(_place(context).open(readonly=dry_run)) as cache:
-        going = list(cache.scan(pattern))
-        if pattern and not going:
+        number = len(cache.held(pattern))
+        if pattern and not number:
             return _nothing(pattern)
         if not (pattern or yes or dry_run):
             if not sys.stdin.isatty():
                 raise click.UsageError("this forgets everything; say --yes, or give a PATTERN")
-            click.confirm(f"Forget all {counted(len(going), 'record')}?", abort=True)
-        removed = cache.remove(going, dry_run=dry_run)
-        if not (pattern or dry_run):
-            cache.local.clear()
+            click.confirm(f"Forget all {counted(number, 'result')}?", abort=True)
+        removed = cache.removing(
+            lambda each: each.forget(pattern) if pattern else each.local.clear(), dry_run=dry_run
+        )
     return _told_removed(removed, dry_run, as_json)
 
 
 def _told_removed(removed: Removed, dry_run: bool, as_json: bool) -> int:
     if as_json:
-        names = [str(record.identity) for record in removed.records]
-        _print_json({"dry_run": dry_run, "removed": names, "bytes": removed.bytes})
+        _print_json({"dry_run": dry_run, "removed": removed.names, "bytes": removed.bytes})
         return 0
     if dry_run:
-        _lines(str(record.identity) for record in removed.records)
+        _lines(removed.names)
     verb = "would be removed" if dry_run else "removed"
-    _lines([f"{counted(len(removed.records), 'record')} {verb}, {size(removed.bytes)}"])
+    _lines([f"{counted(len(removed.names), 'result')} {verb}, {size(removed.bytes)}"])
     return 0
 
 
@@ -519,9 +524,7 @@ def pull(context: click.Context, storage: str, dry_run: bool, as_json: bool) -> 
     """Copy what another STORAGE holds (default: the one that is set) to here."""
     with closing(_place(context).open(readonly=dry_run, create=True)) as cache:
         faults: list[str] = []
-        far: Any = cache.far(storage, faults.append)
-        if not hasattr(far, "scan"):
-            raise StorageError(far.describe(), "list records", "this kind of storage keeps no list")
+        far = cache.far(storage, faults.append)
         if dry_run:
             number = sum(1 for _ in far.scan())
             return _told_carried(transfer.Carried(number), "would be pulled", as_json)
@@ -565,7 +568,10 @@ def report(context: click.Context, file: Path, as_json: bool) -> int:
             raise StorageError(
                 str(place.directory), "report", "no run is remembered yet; run pytest once more"
             )
-        holdings = Holdings(tuple(cache.scan()), cache.local.size(), place.settings.max_size)
+        local = cache.local
+        holdings = Holdings(
+            tuple(local.scan()), local.size(), place.settings.max_size, local.read_result
+        )
         write_page(file, runs[0], runs, cache.history, holdings)
     if as_json:
         _print_json({"file": str(file), "run": runs[0].id})

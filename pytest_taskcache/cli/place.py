@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import configparser
 import fnmatch
+import json
 import os
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.config.settings import ENVIRONMENT, NAMES, Settings, Sources, read_settings
 from pytest_taskcache.config.storages import StorageFactory
 from pytest_taskcache.config.tiers import LOCAL, directory_of, find_tiers, read_pyproject
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.model.record import Variant
+from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.ports import Storage
+from pytest_taskcache.report.contents import Contents, Held
 from pytest_taskcache.report.history import History
 from pytest_taskcache.storage.local import LocalStorage
-from pytest_taskcache.storage.pointers import results_of
 
 _INDEX = "index.sqlite3"
 _INI_FILES = (
@@ -30,18 +34,11 @@ _INI_FILES = (
 )
 
 
-class Scannable(Protocol):
-    """A storage whose records can be listed."""
-
-    def scan(self) -> Iterable[Variant]:
-        """As KeyStorage.scan."""
-
-
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a removal takes or took away: records, and the bytes of their results."""
+    """What a removal takes or took away: the names of values and outcomes, and bytes."""
 
-    records: tuple[Variant, ...]
+    names: tuple[str, ...]
     bytes: int
 
 
@@ -97,12 +94,29 @@ class OpenCache:
     def __init__(self, place: Place, local: LocalStorage) -> None:
         self.place = place
         self.local = local
+        self.contents = Contents(local.read_result)
         self.history = History(local.shelf, lambda name: place.root / name)
         self._factory: StorageFactory | None = None
 
     def scan(self, pattern: str = "") -> Iterator[Variant]:
-        """The records that match a pattern (see `matches`); all of them without one."""
-        return (each for each in self.local.scan() if not pattern or matches(each, pattern))
+        """The records that hold something that matches a pattern (see `matches`)."""
+        return (each for each in self.local.scan() if not pattern or self._matching(each, pattern))
+
+    def held(self, pattern: str = "") -> list[Held]:
+        """What the records hold that matches a pattern, newest first: what later records took
+        over from earlier ones, once."""
+        found: dict[tuple[str, float], Held] = {}
+        for record in self.local.scan():
+            for each in self._matching(record, pattern):
+                found[each.name, each.created] = each
+        return sorted(found.values(), key=lambda each: -each.created)
+
+    def used(self) -> Mapping[str, float]:
+        """When each record was last of use, in POSIX seconds, by its id."""
+        return {each.id: each.used for each in self.local.usage()}
+
+    def _matching(self, record: Variant, pattern: str) -> list[Held]:
+        return [each for each in self.contents.held(record) if matches(each, pattern)]
 
     def far(self, spec: str, on_fault: Callable[[str], None]) -> Storage:
         """Another storage, by its spec or name; one that is remote has the local one in front.
@@ -124,50 +138,54 @@ class OpenCache:
         drained = self._factory.drain(timeout, on_progress)
         return [] if drained is None else [*drained.unsent]
 
-    def remove(self, records: Collection[Variant], *, dry_run: bool = False) -> Removed:
-        """Forgets records and deletes the results that nothing else needs."""
-        going = {each.id for each in records}
-        kept = {
-            digest
-            for each in self.local.scan()
-            if each.id not in going
-            for digest, _ in results_of(each)
-        }
-        sizes = {digest: size for each in records for digest, size in results_of(each)}
-        freed = sum(size for digest, size in sizes.items() if digest not in kept)
-        freed += sum(len(each.result.inline or b"") for each in records)
-        if not dry_run and records:
-            self.local.remove_records(going)
-            self.local.prune(full=True)
-        return Removed(tuple(records), freed)
+    def removing(self, act: Callable[[OpenCache], object], *, dry_run: bool) -> Removed:
+        """Does what removes something, and says what; a dry run does it to a copy of the index."""
+        before, size = self.held(), self.local.size()
+        if not dry_run:
+            act(self)
+            left, rest = self.held(), self.local.size()
+        else:
+            with TemporaryDirectory() as directory:
+                self._copy_index(Path(directory))
+                copy = OpenCache(self.place, LocalStorage(Path(directory)))
+                copy.contents = self.contents
+                with closing(copy):
+                    act(copy)
+                    left, rest = copy.held(), copy.local.size()
+        there = {(each.name, each.created) for each in left}
+        gone = [each.name for each in before if (each.name, each.created) not in there]
+        return Removed(tuple(sorted(gone)), max(size - rest, 0))
 
-    def to_prune(
-        self,
-        *,
-        older_than: float | None = None,
-        unused: float | None = None,
-        max_size: int | None = None,
-    ) -> list[Variant]:
-        """The records that go: made, or last of use, so many seconds ago or more; those that
-        have expired; then the least recently used ones until the rest is of ``max_size`` bytes."""
-        now, used = time.time(), self.local.last_used()
-        going: list[Variant] = []
-        staying: list[Variant] = []
-        for each in sorted(self.local.scan(), key=lambda each: used.get(each.id, each.created)):
-            stale: bool = (
-                (older_than is not None and each.created <= now - older_than)
-                or (unused is not None and used.get(each.id, each.created) <= now - unused)
-                or (each.expires is not None and each.expires <= now)
-            )
-            (going if stale else staying).append(each)
-        if max_size is not None:
-            total = sum(size_of(each) for each in staying)
-            for each in staying:
-                if total <= max_size:
-                    break
-                going.append(each)
-                total -= size_of(each)
-        return going
+    def _copy_index(self, directory: Path) -> None:
+        with closing(sqlite3.connect(directory / _INDEX)) as copy:
+            self.local.index.read("copy the index", lambda connection: connection.backup(copy))
+        (directory / _INDEX).chmod(0o600)
+
+    def forget(self, pattern: str) -> None:
+        """Forgets what matches a pattern; records that hold more are written anew without it."""
+        ids = []
+        for record in list(self.scan(pattern)):
+            ids.append(record.id)
+            if any(not matches(each, pattern) for each in self.contents.held(record)):
+                self.local.write_records([self._without(record, pattern)])
+        self.local.remove_records(ids)
+        self.local.prune(full=True)
+
+    def _without(self, record: Variant, pattern: str) -> Variant:
+        bundle = self.contents.bundle(record)
+        for unit in bundle["units"]:
+            unit["tests"] = {
+                name: told
+                for name, told in unit["tests"].items()
+                if not _is_match(f"{record.identity.file}::{name}", pattern)
+            }
+        bundle["units"] = [unit for unit in bundle["units"] if unit["tests"]]
+        data = json.dumps(bundle, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        digest, inline = checksum_bytes(data), record.result.inline is not None
+        if not inline:
+            self.local.write_result(digest, [data])
+        result = Result(digest, len(data), record.result.serializer, data if inline else None)
+        return replace(record, id=f"{record.id}-{digest[:8]}", result=result)
 
     def close(self) -> None:
         """Closes what was opened."""
@@ -195,23 +213,17 @@ class OpenCache:
         return self._factory
 
 
-def matches(record: Variant, pattern: str) -> bool:
-    """Whether a record's identity contains the pattern, or fits it where it has a ``*``; or it
-    was made by exactly that test."""
-    name = str(record.identity)
+def matches(held: Held, pattern: str) -> bool:
+    """Whether a name contains the pattern, or fits it where it has a ``*``; or a value was made
+    by exactly that test."""
+    made = held.kind == "value" and pattern == held.record.producer
+    return made or _is_match(held.name, pattern)
+
+
+def _is_match(name: str, pattern: str) -> bool:
     if "*" in pattern:
         return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
-    return pattern in name or pattern == record.producer
-
-
-def subject_of(record: Variant) -> str:
-    """``test`` for an outcome, else ``value``."""
-    return "test" if record.result.serializer.startswith(("outcome/", "mark/")) else "value"
-
-
-def size_of(record: Variant) -> int:
-    """Bytes of a record's results, those it shares with others included."""
-    return sum(size for _, size in results_of(record)) + len(record.result.inline or b"")
+    return pattern in name
 
 
 def _configured(start: Path) -> tuple[Path, Mapping[str, str]]:

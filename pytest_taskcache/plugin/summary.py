@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -17,7 +18,9 @@ import pytest
 from pytest_taskcache.config.settings import Explain
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Hit
+from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
+from pytest_taskcache.plugin.outcomes.keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.reports import is_replayed_test
 from pytest_taskcache.report.tally import Entry
 from pytest_taskcache.report.terminal import (
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
     from pytest_taskcache.storage.local import LocalStorage
 
 _RECORDS = 200
-"""Records whose texts are remembered after one run at most: those of one suite rest on much the
-same, and reading one costs a tenth of a millisecond."""
+"""Computations whose texts are remembered after one run at most: those of one suite rest on much
+the same."""
 
 _PAUSE = 5.0
 """Seconds between two lines of progress in a log."""
@@ -125,7 +128,7 @@ class Summary:
                 self._session.tally.notes.append("no report written: nothing here was cached")
             return
         from pytest_taskcache.report.explanation import explain
-        from pytest_taskcache.report.history import History, PastRun, loaded_sources
+        from pytest_taskcache.report.history import History, PastRun
 
         self._session.flush()
         tally, now = self._session.tally, time.time()
@@ -137,9 +140,7 @@ class Summary:
         kept = [each for each in tally.entries if each.status in ("computed", "refreshed")]
         try:
             if kept:
-                records = local.recent({each.identity for each in kept[:_RECORDS]}).values()
-                root = self._session.config.rootpath
-                history.keep_texts(records, loaded_sources(root), self._started)
+                self._keep_texts(history, local, [each.identity for each in kept[:_RECORDS]])
                 history.keep_inputs(kept)
         except StorageError as error:
             self._session.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
@@ -151,13 +152,25 @@ class Summary:
         if settings.report:
             self._write_page(run, history, local)
 
+    def _keep_texts(self, history: History, local: LocalStorage, names: Sequence[str]) -> None:
+        from pytest_taskcache.report.contents import Contents
+        from pytest_taskcache.report.history import loaded_sources
+
+        files = {f"{name.partition('::')[0]}::{OF_FILE}" for name in names}
+        records = local.recent({*names, *files}).values()
+        digest = partial(self._session.fingerprints.digest, Kind.FILE)
+        sources = {name: digest(name) for name in loaded_sources(self._session.config.rootpath)}
+        touched = Contents(local.read_result).touched(records)
+        history.keep_texts(touched, sources, self._started)
+
     def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
         from pytest_taskcache.report.page import Holdings, write_page
 
         settings = self._session.settings
         path = self._session.config.invocation_params.dir / Path(settings.report).expanduser()
         try:
-            holdings = Holdings(tuple(local.scan()), local.size(), settings.max_size)
+            records = tuple(local.scan())
+            holdings = Holdings(records, local.size(), settings.max_size, local.read_result)
             write_page(path, run, history.runs(), history, holdings)
         except (OSError, StorageError) as error:
             problem = getattr(error, "strerror", None) or error

@@ -2,8 +2,9 @@
 
 Kept on the local shelf and never sent anywhere: the tallies of the last runs, with an entry for
 each computation that ran; the arguments that keys were computed for, as people see them; and
-the texts that computations rested on (sources, small files, listings, versions), a few versions
-of each, so that a change can be shown line by line. Losing any of it costs only detail.
+the texts that computations rested on (small files, listings, versions; sources are kept by their
+contents, see `SourceArchive`), a few versions of each, so that a change can be shown line by line.
+Losing any of it costs only detail.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.model.record import Variant
+from pytest_taskcache.model.dependency import Dependency, Kind
+from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Shelf
 from pytest_taskcache.report.explanation import Fact
 from pytest_taskcache.report.tally import Entry, Tally
@@ -64,6 +66,8 @@ class History:
     def __init__(self, shelf: Shelf, path_of: Callable[[str], Path]) -> None:
         self._shelf = shelf
         self._path_of = path_of
+        self._sources = SourceArchive(lambda name: None)
+        self._sources.keep_on(shelf)
         self._runs: list[PastRun] | None = None
         self._texts: Mapping[str, bytes] | None = None
         self._inputs: dict[str, Mapping[str, str]] | None = None
@@ -91,9 +95,15 @@ class History:
         """As Remembered.before: the text that was kept under this digest, or was the newest one
         kept when the record was made."""
         versions = self._versions(_text_name(kind, name))
-        exact = next((each for each in versions if digest and each["digest"] == digest), None)
-        older = [each for each in versions if each["since"] <= created]
-        found = exact or (older[-1] if older and kind in _SOURCES else None)
+        if kind in _SOURCES:
+            # What is no content's digest, as that of a function's source, is none of a file kept.
+            older = [each["digest"] for each in versions if each["since"] <= created]
+            kept = map(self._sources.content, (digest, *older[-1:]))
+            content = next((each for each in kept if each is not None), None)
+            if content is None:
+                return None
+            return Fact(content.decode("utf-8", "replace"), len(content))
+        found = next((each for each in versions if digest and each["digest"] == digest), None)
         return Fact(found["text"], found["size"]) if found is not None else None
 
     def now(self, kind: str, name: str) -> Fact | None:
@@ -143,27 +153,28 @@ class History:
         self._shelf.write(_INPUT_SECTION, items)
         self._inputs = None
 
-    def keep_texts(self, records: Iterable[Variant], sources: Iterable[str], now: float) -> None:
-        """Remembers the texts that records rest on, and those of source files (names), as they
-        are now; what is remembered already is not read again where its size and time agree."""
-        wanted: dict[str, tuple[str, str, str]] = {
-            _text_name("module", name): ("module", name, "") for name in sources
-        }
-        for record in records:
-            for each in record.trace.dependencies:
-                if each.kind in _TEXT_KINDS and len(wanted) < _TEXTS:
-                    wanted[_text_name(each.kind, each.name)] = (each.kind, each.name, each.digest)
+    def keep_texts(
+        self, rests_on: Iterable[Dependency], sources: Mapping[str, str], now: float
+    ) -> None:
+        """Remembers the texts of dependencies, and which contents (digests) source files have, as
+        they are now; what is remembered already is not read again where its size and time agree."""
         items = {}
-        for title, (kind, name, digest) in wanted.items():
+        for name, digest in sources.items():
+            versions = self._versions(_text_name("module", name))
+            if not versions or versions[-1]["digest"] != digest:
+                made = {"digest": digest, "since": now}
+                items[_text_name("module", name)] = _packed([*versions, made][-_VERSIONS:])
+        wanted = (each for each in rests_on if each.kind in _TEXT_KINDS)
+        for kind, name, digest in islice(wanted, _TEXTS):
+            title = _text_name(kind, name)
             versions = self._versions(title)
             stamp = _stamp(kind, name, self._path_of)
             if versions and versions[-1]["digest"] == digest and versions[-1]["stamp"] == stamp:
                 continue
             fact = _fact(kind, name, self._path_of)
-            if fact is None or (versions and versions[-1]["text"] == fact.text and not digest):
-                continue
-            made = {"digest": digest, "since": now, "text": fact.text, "size": fact.size}
-            items[title] = _packed([*versions, {**made, "stamp": stamp}][-_VERSIONS:])
+            if fact is not None:
+                made = {"digest": digest, "since": now, "text": fact.text, "size": fact.size}
+                items[title] = _packed([*versions, {**made, "stamp": stamp}][-_VERSIONS:])
         self._shelf.write(_TEXT_SECTION, items)
         self._texts = None
 
@@ -216,10 +227,10 @@ def _fact(kind: str, name: str, path_of: Callable[[str], Path]) -> Fact | None:
 
 
 def _stamp(kind: str, name: str, path_of: Callable[[str], Path]) -> list[int]:
-    if kind not in (Kind.FILE, *_SOURCES):
+    if kind != Kind.FILE:
         return []
     try:
-        found = path_of(name.partition("::")[0]).stat()
+        found = path_of(name).stat()
     except (OSError, ValueError):
         return []
     return [found.st_size, found.st_mtime_ns]

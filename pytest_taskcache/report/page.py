@@ -16,6 +16,7 @@ from typing import Any
 
 from pytest_taskcache import __version__
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.report.contents import Contents, Read
 from pytest_taskcache.report.explanation import Explanation, Remembered, explain
 from pytest_taskcache.report.history import PastRun
 from pytest_taskcache.report.tally import Entry, Tally
@@ -33,11 +34,12 @@ _AGES = ((3600.0, "the last hour"), (86400.0, "the last day"), (7 * 86400.0, "th
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What the cache holds: its records, bytes, and its limit in bytes."""
+    """What the cache holds: its records, bytes, and its limit in bytes; ``read`` reads results."""
 
     records: Sequence[Variant] = ()
     bytes: int = 0
     limit: int = 0
+    read: Read = lambda digest, size: None
 
 
 @dataclass
@@ -82,7 +84,7 @@ def page_data(
     text = _Strings()
     points: dict[tuple[str, tuple[str, ...]], int] = {}
     traces: dict[str, int] = {}
-    rests_on, told = _rests_on(holdings.records, text, traces)
+    rests_on, told = _rests_on(holdings, text, traces)
     entries = [
         _row(entry, explain(entry, remembered, now), text, points, rests_on)
         for entry in run.tally.entries
@@ -140,25 +142,30 @@ def _row(
 
 
 def _rests_on(
-    records: Sequence[Variant], text: _Strings, traces: dict[str, int]
+    holdings: Holdings, text: _Strings, traces: dict[str, int]
 ) -> tuple[dict[str, int], list[list[list[Any]]]]:
     """The number of each identity's trace, and the traces as kinds with their names; as many as
     there is room for."""
     numbers: dict[str, int] = {}
     told: list[list[list[Any]]] = []
     room = _ROOM
-    for record in sorted(records, key=lambda each: each.created):
-        trace = record.trace
+    contents = Contents(holdings.read)
+    for held in sorted(
+        (held for record in holdings.records for held in contents.held(record)),
+        key=lambda each: each.created,
+    ):
+        trace = held.trace
         if trace.digest not in traces:
-            room -= len(trace.dependencies)
+            rests_on = contents.grounds(trace).rests_on
+            room -= len(rests_on)
             if room < 0:
                 continue
             traces[trace.digest] = len(told)
             kinds: dict[str, list[int]] = {}
-            for dependency in trace.dependencies[:_SHOWN]:
+            for dependency in rests_on[:_SHOWN]:
                 kinds.setdefault(str(dependency.kind), []).append(text(dependency.name))
             told.append([[kind, names] for kind, names in kinds.items()])
-        numbers[str(record.identity)] = traces[trace.digest]
+        numbers[held.name] = traces[trace.digest]
     return numbers, told
 
 

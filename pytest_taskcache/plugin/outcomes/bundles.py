@@ -393,10 +393,10 @@ class Bundle:
         self, unit: Unit, name: str, check: Callable[[], str] | None, variant: Variant | None
     ) -> Miss | None:
         if self._expired(unit):
-            return Miss(Why.EXPIRED)
+            return Miss(Why.EXPIRED, nearest=_record_of(unit, variant))
         changes = self._changes(unit)
         if changes:
-            return Miss(Why.TRACE, changes)
+            return Miss(Why.TRACE, changes, _record_of(unit, variant))
         if check is not None:
             before, now = check_of(unit.tests[name]), check()
             if before != now:
@@ -434,6 +434,11 @@ def _only_uses(uses: tuple[Blob, ...]) -> Trace:
     what has to stay."""
     parts = [Dependency(Kind.TRACE, blob.digest, blob.digest) for blob in uses]
     return Trace((), digest_of(parts), uses)
+
+
+def _record_of(unit: Unit, variant: Variant | None) -> Variant | None:
+    """The record that a unit is in, as if it were the unit's alone."""
+    return variant and replace(variant, trace=unit.trace, created=unit.created)
 
 
 def _durations(unit: Unit) -> Iterable[float]:

@@ -118,11 +118,6 @@ class LocalStorage:
         """As KeyStorage.scan."""
         return self.records.scan()
 
-    def last_used(self) -> Mapping[str, float]:
-        """When each committed variant was last of use, in POSIX seconds, by id. Raises
-        StorageError."""
-        return {each.id: each.used for each in self.records.usage()}
-
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
         self.records.remove_records(ids)
