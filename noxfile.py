@@ -1,4 +1,4 @@
-"""The test matrix: ``nox -s tests-3.12``, ``nox -s lint``, ``nox -s typing docs``. Needs nox alone."""
+"""The test matrix: ``nox -s tests-3.12``, ``nox -s lint``, ``nox -s typing docs``."""
 
 from __future__ import annotations
 

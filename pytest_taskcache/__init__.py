@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from pytest_taskcache.config.standalone import Cache
     from pytest_taskcache.decorator import CachedFunction, State, cached
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.locking.memory import MemoryLockManager
     from pytest_taskcache.locking.postgres import PostgresLockManager
     from pytest_taskcache.locking.redis import RedisLockManager
+    from pytest_taskcache.model import __version__
     from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable
     from pytest_taskcache.plugin.fixtures import cached_fixture
     from pytest_taskcache.policies import (
@@ -102,6 +101,7 @@ _HOMES = {
     "locking.memory": ("MemoryLockManager",),
     "locking.postgres": ("PostgresLockManager",),
     "locking.redis": ("RedisLockManager",),
+    "model": ("__version__",),
     "model.decision": ("Decision", "Fault", "Hit", "Miss", "Uncacheable"),
     "plugin.fixtures": ("cached_fixture",),
     "policies": (

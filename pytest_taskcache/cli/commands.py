@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pytest_taskcache import __version__
 from pytest_taskcache.cli import FOUND, UNUSABLE, transfer
 from pytest_taskcache.cli.doctor import examine
 from pytest_taskcache.cli.place import Place, Removed
 from pytest_taskcache.errors import StorageError, TaskCacheError
+from pytest_taskcache.model import __version__
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.report.contents import Held
 from pytest_taskcache.report.explanation import explain as explained

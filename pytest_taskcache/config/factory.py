@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_taskcache import __version__
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storages import StorageFactory
 from pytest_taskcache.digests.present import Present
@@ -23,6 +22,7 @@ from pytest_taskcache.errors import MissingExtraError, StorageError
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
 from pytest_taskcache.locking.settled import Settled
+from pytest_taskcache.model import __version__
 from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.event import Event, Faulted, Noted
 from pytest_taskcache.model.modes import Mode

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_taskcache import __version__
+from pytest_taskcache.model import __version__
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.report.contents import Contents, Read
 from pytest_taskcache.report.explanation import Explanation, Remembered, explain
