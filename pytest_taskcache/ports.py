@@ -268,6 +268,10 @@ class Observation(Protocol):
         """The dependencies whose present digest differs (at most 8 are named); empty when the
         trace is valid. Memoized while nothing changes. Never raises."""
 
+    def patched(self, function: Callable[..., object], values: Iterable[object] = ()) -> str:
+        """What is patched at the moment of what this function may reach, by itself or through
+        those of its arguments that can be called, e.g. ``lib.K``; empty where nothing is."""
+
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Hints that these are about to be verified."""
 

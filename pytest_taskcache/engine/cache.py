@@ -29,7 +29,7 @@ from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing
 from pytest_taskcache.errors import ConfigurationError, LockError, StorageError
 from pytest_taskcache.model.decision import Decision, Fault, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
-from pytest_taskcache.model.event import Computed, Decided, Event, Faulted
+from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.model.record import Result, Variant
@@ -177,6 +177,9 @@ class Engine:
         known = self._repeats.get(name)
         if known is None or type(self.lookup) is not Lookup:
             return None
+        observation = self.parts.observation
+        if observation is not None and observation.patched(known.function):
+            return None
         test = self.place.test
         if self.open_computations.none_open:
             value = known.value(self.lookup, self.current(), test, self.clock)
@@ -252,6 +255,9 @@ class Engine:
         if not (allowed.consult or allowed.record):
             off = "persist=False" if not options.persist else "cache switched off"
             return self._attempt(computation, Uncacheable(off), allowed)
+        patched = self._patched(computation)
+        if patched is not None:
+            return self._attempt(computation, patched, allowed)
         keyed = key_of(computation, self.parts.payloads, self.clock)
         if not isinstance(keyed, Keyed):
             return self._attempt(computation, keyed, allowed)
@@ -269,6 +275,18 @@ class Engine:
         if manager is None:
             return self._attempt(computation, outcome, allowed, keyed, route)
         return _Asked(computation, keyed, route, allowed, transaction, manager)
+
+    def _patched(self, computation: Computation) -> Uncacheable | None:
+        """Why a call is not answered while what it may reach is patched. A test's own patches
+        are made and undone by its code, and so part of what its outcome rests on."""
+        context, observation = computation.context, self.parts.observation
+        if observation is None or computation.block or context.subject is Subject.TEST:
+            return None
+        patch = observation.patched(context.function, computation.arguments.values())
+        if not patch:
+            return None
+        remedy = "it is computed and not kept; call it before the patch, e.g. in a fixture"
+        return Uncacheable("patched state", f"{patch} is patched: {remedy}")
 
     def _lock(self, asked: _Asked, *, blocks: bool) -> Steps:
         """Takes the lock of what was not found, or waits for whoever has it."""

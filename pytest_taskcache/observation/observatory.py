@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import (
     AsyncGeneratorType,
@@ -45,8 +46,10 @@ from pytest_taskcache.observation.hooks.environ import EVERYTHING
 from pytest_taskcache.observation.hooks.imports import imported_by, source_of
 from pytest_taskcache.observation.hooks.network import describe
 from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.observation.hooks.patches import patches
 from pytest_taskcache.observation.hooks.processes import NETWORK
 from pytest_taskcache.observation.loaded_modules import LoadedModules
+from pytest_taskcache.observation.patched import PatchedState
 from pytest_taskcache.observation.recorder import UNNAMED, Recorder
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification, at_start
@@ -56,6 +59,7 @@ from pytest_taskcache.ports import Fingerprints, Shelf
 _EXPOSED = "targets"
 """What users may read and edit in a cache's own directory: files that stand for values."""
 
+_EXTENSIONS = tuple(EXTENSION_SUFFIXES)
 _STANDARD_LIBRARY = sys.stdlib_module_names
 _HERE = "."
 _OTHERS = -1
@@ -89,6 +93,7 @@ class Observatory:
         self._forked = False
         self._sources: dict[str, SourceFile | None] = {}
         self._distributions: set[str] = set()
+        self._patched = PatchedState(lambda filename: self._find(filename) is not None)
         self._start()
         self.read_parts_by(lambda blob: None)
 
@@ -138,7 +143,7 @@ class Observatory:
             if source.python:
                 self._log.add_loaded(source)
                 self._log.add_import(None, source)
-            else:
+            elif source.path.endswith(_EXTENSIONS):  # a script that started us is none
                 self.on_native(source.path, "native", None)
         if not loaded:
             return
@@ -241,6 +246,13 @@ class Observatory:
         with muted(), installed.code.unseen():
             self._add_distributions()
             return self._recorder.record(window)
+
+    def patched(self, function: Callable[..., object], values: Iterable[object] = ()) -> str:
+        """As ports.Observation.patched."""
+        if not patches.any:
+            return ""
+        with muted(), installed.code.unseen():
+            return self._patched.of(function, values)
 
     def renewed(self, trace: Trace) -> Trace:
         """As ports.Observation.renewed."""
@@ -404,9 +416,10 @@ class Observatory:
         """A database file is about to be connected to."""
         if self._is_own(path) or asked_by_machinery(frame):
             return
-        if not self._scratch.holds(path) and not any(
+        made = not os.path.lexists(path) or any(
             window.access.has_touched(Kind.FILE, path) for window in self._windows
-        ):
+        )
+        if not made and not self._scratch.holds(path):
             self._touch(frame, Kind.FILE, path, self._fingerprints.name_of(path))
         for access in self._credited():
             access.database(path)

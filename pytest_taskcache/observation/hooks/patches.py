@@ -22,12 +22,13 @@ _ENVIRONMENT = (os.environ, getattr(os, "environb", os.environ))
 
 
 class Patch(NamedTuple):
-    """One patch in force: the object whose attribute or item it is, the name of that, and
-    whether it is an item."""
+    """One patch in force: the object whose attribute or item it is, the name of that, whether
+    it is an item, and what was there before (of an attribute)."""
 
     target: Any
     name: str
     item: bool
+    original: Any = None
 
     def __str__(self) -> str:
         owner = getattr(self.target, "__qualname__", None) or getattr(
@@ -46,14 +47,17 @@ class Patches:
     @property
     def any(self) -> bool:
         """Whether anything may be patched; false is certain."""
-        return bool(self._mocks) or any(one._setattr or one._setitem for one in self._monkeypatches)
+        if self._mocks:
+            return True
+        made = self._monkeypatches
+        return len(made) > 0 and any(one._setattr or one._setitem for one in made)
 
     def in_force(self) -> Iterator[Patch]:
         """Every patch that stands now."""
         yield from list(self._mocks.values())
         for one in list(self._monkeypatches):
-            for target, name, _ in list(one._setattr):
-                yield Patch(target, name, item=False)
+            for target, name, original in list(one._setattr):
+                yield Patch(target, name, item=False, original=original)
             for target, name, _ in list(one._setitem):
                 if not any(target is each for each in (*_ENVIRONMENT, sys.modules)):
                     yield Patch(target, str(name), item=True)
@@ -71,20 +75,22 @@ class Patches:
         mocks = self._mocks
 
         def attribute(patch: Any) -> None:
-            mocks[id(patch)] = Patch(patch.target, patch.attribute, item=False)
+            mocks[id(patch)] = Patch(
+                patch.target, patch.attribute, item=False, original=patch.temp_original
+            )
 
         def items(patch: Any) -> None:
-            if not any(patch.in_dict is each for each in _ENVIRONMENT):
-                for name in patch.values:
-                    mocks[id(patch)] = Patch(patch.in_dict, str(name), item=True)
+            if not any(patch.in_dict is each for each in (*_ENVIRONMENT, sys.modules)):
+                name = str(next(iter(patch.values), "..."))  # it may only clear
+                mocks[id(patch)] = Patch(patch.in_dict, name, item=True)
 
         def end(patch: Any) -> None:
             mocks.pop(id(patch), None)
 
         self._after(module._patch, "__enter__", attribute)
-        self._after(module._patch, "__exit__", end)
+        self._before(module._patch, "__exit__", end)
         self._after(module._patch_dict, "_patch_dict", items)
-        self._after(module._patch_dict, "_unpatch_dict", end)
+        self._before(module._patch_dict, "_unpatch_dict", end)
 
     @staticmethod
     def _before(cls: Any, name: str, note: Callable[[Any], None]) -> None:
@@ -105,10 +111,9 @@ class Patches:
         @functools.wraps(original)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            try:
-                return original(self, *args, **kwargs)
-            finally:
-                note(self)
+            result = original(self, *args, **kwargs)
+            note(self)
+            return result
 
         setattr(cls, name, call)
 

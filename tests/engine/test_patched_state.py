@@ -1,0 +1,250 @@
+"""While something that a cached call may reach is patched, it is neither answered nor kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from unittest import mock
+
+import pytest
+from bodies import times
+
+from pytest_taskcache.model.decision import Uncacheable
+
+LIBRARY = """
+    K = 1
+    OTHER = 1
+    TABLE = {"a": 1}
+    PRICES = {}
+
+    class Config:
+        debug = False
+        @property
+        def verbose(self):
+            return self.debug
+
+    def rate():
+        return K
+
+    def untouched():
+        return 3
+
+    HANDLERS = {"rate": rate}
+    config = Config()
+"""
+
+CALLS = """
+    import functools
+    from bodies import ran
+    from pytest_taskcache import *
+    import lib
+
+    @cached
+    def constant():
+        ran("constant")
+        return lib.K
+
+    @cached
+    def through():
+        ran("through")
+        return lib.rate()
+
+    @cached
+    def handled():
+        ran("handled")
+        return lib.HANDLERS["rate"]()
+
+    @cached
+    def entry():
+        ran("entry")
+        return lib.TABLE["a"]
+
+    @cached
+    def attribute():
+        ran("attribute")
+        return lib.Config.debug
+
+    @cached
+    def method():
+        ran("method")
+        return lib.config.verbose
+
+    @cached
+    def named():
+        ran("named")
+        return getattr(lib, "K")
+
+    @cached
+    def called(function):
+        ran("called")
+        return function()
+
+    @cached
+    def apart():
+        ran("apart")
+        return lib.untouched()
+
+    class Row:
+        def __init__(self):
+            self.value = lib.K
+
+    @cached
+    def built():
+        ran("built")
+        return Row().value
+"""
+
+
+@pytest.fixture
+def lib(load):
+    return load("lib", LIBRARY)
+
+
+@pytest.fixture
+def calls(load, lib):
+    return load("calls", CALLS)
+
+
+PATCHES = {
+    "constant": (lambda patch, lib: patch.setattr(lib, "K", 2), 2),
+    "through": (lambda patch, lib: patch.setattr(lib, "K", 2), 2),
+    "handled": (lambda patch, lib: patch.setattr(lib, "K", 2), 2),
+    "entry": (lambda patch, lib: patch.setitem(lib.TABLE, "a", 2), 2),
+    "attribute": (lambda patch, lib: patch.setattr(lib.Config, "debug", True), True),
+    "method": (lambda patch, lib: patch.setattr(lib.config, "debug", True), True),
+    "named": (lambda patch, lib: patch.setattr("lib.K", 2), 2),
+    "built": (lambda patch, lib: patch.setattr(lib, "K", 2), 2),
+}
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_a_patched_call_runs_and_leaves_the_record_alone(cache, lib, calls, name):
+    """Kept before the patch, computed under it every time, answered after it: however the
+    function gets at what is patched."""
+    function, (patch_it, patched) = getattr(calls, name), PATCHES[name]
+    before = function()
+    assert function() == before
+    assert times(name) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch_it(patch, lib)
+        assert (function(), function()) == (patched, patched)
+        assert times(name) == 3
+        decision = function.call().decision
+    assert isinstance(decision, Uncacheable)
+    assert decision.reason == "patched state"
+    assert "is patched" in decision.detail
+    assert function() == before
+    assert times(name) == 4
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_nothing_is_kept_of_a_patched_call(cache, lib, calls, name):
+    """One that is first computed under the patch leaves nothing for later."""
+    function, (patch_it, patched) = getattr(calls, name), PATCHES[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch_it(patch, lib)
+        assert function() == patched
+    assert function() != patched
+    assert times(name) == 2
+
+
+def test_what_it_cannot_reach_does_not_matter(cache, lib, calls, monkeypatch):
+    """A patch of another name, of another table, of a variable, of the output."""
+    calls.apart()
+    monkeypatch.setattr(lib, "OTHER", 2)
+    monkeypatch.setitem(lib.PRICES, "a", 2)
+    monkeypatch.setenv("REGION", "north")
+    monkeypatch.setattr(sys, "argv", ["x"])
+    assert calls.apart() == 3
+    assert times("apart") == 1
+
+
+def test_mock(cache, lib, calls):
+    """`mock.patch`, as a context, for several at once, and of a dict; over when it is over."""
+    assert (calls.through(), calls.entry()) == (1, 1)
+    with mock.patch("lib.rate", return_value=5):
+        assert calls.through() == 5
+    with mock.patch.multiple(lib, rate=lambda: 6, OTHER=0):
+        assert calls.through() == 6
+    with mock.patch.dict(lib.TABLE, {"a": 7}):
+        assert calls.entry() == 7
+    with mock.patch.dict(lib.TABLE, clear=True), pytest.raises(KeyError):
+        calls.entry()
+    ran_before = times()
+    assert (calls.through(), calls.entry()) == (1, 1)
+    assert times() == ran_before
+
+
+def test_a_patch_that_failed_is_none(cache, lib, calls):
+    """Nothing was patched, so nothing is in force."""
+    calls.constant()
+    with pytest.raises(AttributeError), mock.patch("lib.missing", 1):
+        pass
+    calls.constant()
+    assert times("constant") == 1
+
+
+def test_one_patch_after_another(cache, lib, calls):
+    """What a patch hid is reached again once it is gone."""
+    calls.through()
+    with mock.patch("lib.rate", return_value=5):
+        assert calls.through() == 5
+    with mock.patch.object(lib, "K", 9):
+        assert calls.through() == 9
+
+
+def test_arguments_that_are_called(cache, lib, calls, monkeypatch):
+    """A function that is handed in reaches what it mentions."""
+    calls.called(lib.rate)
+    monkeypatch.setattr(lib, "K", 2)
+    assert calls.called(lib.rate) == 2
+
+
+def test_a_patch_of_the_standard_library_counts_always(cache, lib, calls, monkeypatch):
+    """How code of others gets there is not known."""
+    calls.apart()
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    calls.apart()
+    assert times("apart") == 2
+
+
+def test_vouched_calls_too(cache, lib, load, monkeypatch):
+    """An author vouches for the program as it is, not as a test patches it."""
+    module = load(
+        "vouched",
+        """
+        from bodies import ran
+        from pytest_taskcache import *
+        import lib
+
+        @cached(policy=INPUTS)
+        def f():
+            ran("f")
+            return lib.K
+        """,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lib, "K", 2)
+        assert module.f() == 2
+    assert module.f() == 1
+
+
+def test_what_patches_for_itself_is_kept(cache, lib, load):
+    """A patch that begins and ends within a call is part of what it computes."""
+    module = load(
+        "patching",
+        """
+        from unittest import mock
+        from bodies import ran
+        from pytest_taskcache import *
+        import lib
+
+        @cached
+        def f():
+            ran("f")
+            with mock.patch.object(lib, "K", 4):
+                return lib.rate()
+        """,
+    )
+    assert (module.f(), module.f()) == (4, 4)
+    assert times("f") == 1
