@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pytest_taskcache.errors import ConfigurationError, TaskCacheError
     from pytest_taskcache.report.wording import harmless
 
-    for stream in (sys.stdout, sys.stderr):
+    stdout = sys.stdout
+    for stream in (stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -48,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("taskcache: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
-        # click makes an exit of it while a command runs, but not while we flush.
-        if not isinstance(error.__context__ or error, BrokenPipeError):
+        # click makes an exit of it while a command runs, and puts something in place of the stream.
+        if isinstance(error, SystemExit) and sys.stdout is stdout:
             raise
         # Python flushes standard output at its end, and would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         return 0
     except (TaskCacheError, OSError) as error:
         print(f"taskcache: {harmless(str(error))}", file=sys.stderr)

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,14 @@ def test_ls_lists_by_name_size_and_pattern(made: Commands) -> None:
 
 
 def test_show_tells_what_a_record_rests_on(made: Commands) -> None:
-    """Dependencies, arguments, size, producer."""
+    """The code that ran in numbers and by name, other dependencies, arguments, producer."""
     (first, *_) = made.json("show", ROWS)
-    assert ["function", "helpers.py::make_rows"] in first["rests_on"]
+    assert ["code", "2 functions of 2 files ran"] in first["rests_on"]
+    assert "helpers.py::make_rows" in first["ran"]
     assert first["inputs"] in ({"n_rows": "10"}, {"n_rows": "20"})
     text = made.run("show", "test_rows").stdout
     assert "file size.txt" in text
+    assert "code 3 functions of 2 files ran" in text
     assert "took" in text
 
 
@@ -57,7 +60,9 @@ def test_explain_says_what_would_allow_what_was_refused(made: Commands) -> None:
 def test_stats_count_and_remember(made: Commands) -> None:
     """Sizes and counts, and a line for each of the last runs that had something to tell."""
     stats = made.json("stats")
-    assert stats["records"] == len(made.json("ls"))
+    listed = [each["kind"] for each in made.json("ls")]
+    assert {kind: told["records"] for kind, told in stats["kinds"].items()} == Counter(listed)
+    assert stats["records"] > 0
     assert len(stats["runs"]) == 3
     assert stats["runs"][-1]["computed"] == {"function": 2, "test": 2}
 
@@ -84,7 +89,10 @@ def test_clear_forgets_one_and_it_is_computed_again(own: Commands) -> None:
     """Only what matches goes; the next run computes just that."""
     assert own.run("clear", "test_rows").returncode == 0
     assert "test_suite.py::test_rows" not in own.names()
-    assert "1 function + 1 test reused, 1 test computed" in own.pytest()
+    replayed = own.pytest("-v")
+    assert "test_suite.py::test_rows PASSED" in replayed
+    assert "test_escapes[\\x1b[31mred\\x1b[0m] CACHED" in replayed
+    assert "1 function + 1 test reused, 1 test computed" in replayed
     why = own.run("explain", "test_rows").stdout
     assert "is gone (evicted, cleared or rolled back)" in why
 
@@ -127,12 +135,13 @@ def test_verify_finds_and_forgets_damage(own: Commands) -> None:
 
 
 def test_an_archive_carries_a_cache(own: Commands, tmp_path: Path) -> None:
-    """What is exported, sealed, and imported elsewhere is replayed there: no body runs."""
+    """What is exported, sealed, and imported elsewhere is replayed there: no body runs. The old
+    sources are not carried: what was recorded before a file was edited counts as changed."""
     archive = tmp_path / "cache.zip"
     assert own.run("export", str(archive), env=KEY).returncode == 0
     shutil.rmtree(own.path / ".pytest_cache")
     assert own.run("import", str(archive), env=KEY).returncode == 0
-    assert "2 tests reused" in own.pytest()
+    assert "test_suite.py::test_rows CACHED" in own.pytest("-v")
     assert own.json("import", str(archive), "--trust")["records"] == 0
 
 
@@ -156,11 +165,11 @@ def test_an_archive_of_strangers_is_refused(own: Commands, tmp_path: Path) -> No
 def test_push_and_pull_carry_to_a_directory(own: Commands, tmp_path: Path) -> None:
     """A directory gets all that is here, and gives it back."""
     (tmp_path / "team").mkdir(mode=0o700)
-    names = own.names()
-    assert own.json("push", str(tmp_path / "team"))["records"] == len(names)
-    assert own.json("push", str(tmp_path / "team"))["present"] == len(names)
+    names, records = own.names(), own.json("stats")["records"]
+    assert own.json("push", str(tmp_path / "team"))["records"] == records
+    assert own.json("push", str(tmp_path / "team"))["present"] == records
     own.run("clear", "--yes")
-    assert own.json("pull", str(tmp_path / "team"))["records"] == len(names)
+    assert own.json("pull", str(tmp_path / "team"))["records"] == records
     assert own.names() == names
     nowhere = own.run("push")
     assert nowhere.returncode == 2

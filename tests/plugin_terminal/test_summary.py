@@ -100,7 +100,7 @@ def test_a_single_miss_is_named(project: Project) -> None:
     run(project)
     project.write("helper.py", "LIMIT = 2\n")
     run(project, "-v").stdout.fnmatch_lines(
-        ["taskcache: test_suite.py::test_it: module changed: helper.py"]
+        ["taskcache: test_suite.py::test_it: function changed: helper.py::LIMIT"]
     )
 
 
