@@ -39,6 +39,10 @@ from pytest_taskcache.ports import Fingerprints, Observation
 
 _OWN = Path(__file__).parents[1]
 
+_PRESENT = "present"
+"""Stands for the digest of a plugin of the project: that it acts on a test is part of the key,
+what it does is told by the trace."""
+
 OF_FILE = "(outcomes)"
 """Stands for the name of a test in the identity of the outcomes of a whole file."""
 
@@ -134,13 +138,13 @@ class OutcomeKeys:
         )
 
     def _surrounding(self, path: Path) -> tuple[Part, ...]:
-        """What all tests of a file share: the options, and the project's plugins that act on
+        """What all tests of a file share: the options, and which of the project's plugins act on
         them (conftests of its directories, and others)."""
         known = self._by_directory.get(path.parent)
         if known is None:
             name_of = self._engine.fingerprints.name_of
-            conftests = self._plugins.acting_on(path.parent).items()
-            parts = (Part(f"conftest {name_of(plugin)}", digest) for plugin, digest in conftests)
+            acting = self._plugins.acting_on(path.parent)
+            parts = (Part(f"conftest {name_of(plugin)}", _PRESENT) for plugin in acting)
             known = self._by_directory[path.parent] = (*self._run_wide, *parts)
         return known
 
@@ -212,18 +216,16 @@ class ProjectPlugins:
         self._observation = observation
         self._count = 0
         self._modules: dict[Path, types.ModuleType] = {}
-        self._sources: dict[Path, str] = {}
         self._observed: dict[Path, Observed] = {}
 
-    def acting_on(self, directory: Path) -> Mapping[Path, str]:
-        """The conftests of the directory and those above it, and all other plugins, with the
-        digest of the normalised source of each."""
+    def acting_on(self, directory: Path) -> Sequence[Path]:
+        """The conftests of the directory and those above it, and all other plugins."""
         self._take_stock()
-        return {
-            path: digest
-            for path, digest in self._sources.items()
+        return [
+            path
+            for path in self._modules
             if path.name != "conftest.py" or directory.is_relative_to(path.parent)
-        }
+        ]
 
     def observed(self, directory: Path) -> Observed:
         """What they rest on. Opaque deeds are left out: a conftest that asks git for the version
@@ -245,9 +247,7 @@ class ProjectPlugins:
             if not self._fingerprints.is_project_file(file):
                 continue
             if isinstance(plugin, types.ModuleType) and not Path(file).is_relative_to(_OWN):
-                path, name = Path(file), self._fingerprints.name_of(file)
-                self._modules[path] = plugin
-                self._sources[path] = self._fingerprints.digest(Kind.SOURCE, name)
+                self._modules[Path(file)] = plugin
 
     def _observe(self, paths: Iterable[Path]) -> Observed:
         if self._observation is None:
