@@ -212,7 +212,10 @@ def compose(
         fingerprints=surroundings.fingerprints,
         observation=observatory,
         payloads=Payloads(
-            surroundings.scratch, surroundings.temporary, surroundings.directory / "targets"
+            surroundings.scratch,
+            surroundings.temporary,
+            surroundings.directory / "targets",
+            (surroundings.root, surroundings.directory),
         ),
         resolve_route=storages.route,
         resolve_locks=managers.resolve,

@@ -161,6 +161,7 @@ class Engine:
             parts.local,
             self.routes,
             parts.payloads,
+            parts.fingerprints,
             parts.versions,
             self.notify,
             lambda: self.clock(),
@@ -420,6 +421,7 @@ class Engine:
         answers for its opaque deeds, it rests on its target, and what is staged is derived
         from."""
         self.open_computations.forgive(attempt.opened)
+        basis = replace(basis, trace=variant.trace)
         if keyed.target:
             target = self.lookup.target_dependency(keyed.target, variant.result.digest)
             basis = with_target(basis, target)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
+from pytest_taskcache.digests.values.digest import changed_arguments
 from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.engine.targets import target_name
@@ -87,29 +88,20 @@ def _present(computation: Computation) -> Present:
     return Present(parts, context.digest_parameters(), computation.arguments)
 
 
-_IMMUTABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})
-
-
 def changed_input(computation: Computation, key: Key) -> str:
     """The name of an argument that the computation itself has changed since its key was
     derived; "" if there is none."""
-    context, excluded = computation.context, computation.options.policy.excluded
-    arguments = {
-        name: value
-        for name, value in computation.arguments.items()
-        if type(value) not in _IMMUTABLE and name not in excluded | context.input_digests.keys()
+    context, start = computation.context, "inputs."
+    given = computation.options.policy.excluded | context.input_digests.keys()
+    before = {
+        name: part.digest
+        for part in key.parts
+        if part.name.startswith(start) and (name := part.name.removeprefix(start)) not in given
     }
-    before = {part.name: part.digest for part in key.parts if part.name.startswith("inputs.")}
-    if not arguments or not before:
+    if not before:
         return ""
-    for name, value in arguments.items():
-        try:
-            (part,) = replace(context, input_digests={}).digest_inputs({name: value})
-        except UndigestableError:
-            return name
-        if before.get(part.name, part.digest) != part.digest:
-            return name
-    return ""
+    anchors = context.fingerprints.name_of
+    return next(iter(changed_arguments(computation.arguments, before, anchors=anchors)), "")
 
 
 _PLAIN = (int, float, bool, str, bytes, type(None))

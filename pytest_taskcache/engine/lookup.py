@@ -9,7 +9,7 @@ agreed, the miss would name what differs from the first: ``file changed: data.cs
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.parts import Declared
-from pytest_taskcache.ports import Observation, ResultStorage
+from pytest_taskcache.ports import Fingerprints, Observation, ResultStorage
 from pytest_taskcache.transactions.staging import Staging
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -351,6 +351,15 @@ def with_target(basis: Basis, target: Dependency) -> Basis:
     """A basis that also rests on a target file."""
     trace = basis.trace
     return replace(basis, trace=_traced((*trace.dependencies, target), trace.uses))
+
+
+def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprints) -> Trace:
+    """A trace that also rests on the source of these files, whose code a value holds, run or
+    not."""
+    names = {fingerprints.name_of(file) for file in files}
+    names -= {each.name for each in trace.dependencies if each.kind is Kind.SOURCE}
+    held = (Dependency(Kind.SOURCE, n, fingerprints.digest(Kind.SOURCE, n)) for n in names)
+    return _traced((*trace.dependencies, *held), trace.uses)
 
 
 def _traced(dependencies: Sequence[Dependency], uses: tuple[Blob, ...]) -> Trace:

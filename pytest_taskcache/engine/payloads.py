@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
-import io
-import os
-import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
 
 import xxhash
 
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
 from pytest_taskcache.model.record import Blob, Result, Variant
-from pytest_taskcache.ports import Buffer, Payload, Restore, ResultStorage, Serializer
+from pytest_taskcache.ports import Payload, Restore, ResultStorage, Serializer
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
+from pytest_taskcache.serializers.named_paths import vanishing
 from pytest_taskcache.storage.pointers import results_of
 
 INLINE = 4096
 """Payloads up to this many bytes ride inside their record."""
-
-_WORKER = "popen-"
-"""How pytest-xdist's workers call their part of the run's directory."""
 
 
 class LostResultError(Exception):
@@ -36,12 +30,13 @@ class Payloads:
 
     ``targets`` is the directory of target files, ``scratch`` makes a fresh one for restored
     trees; a ``Path`` under ``temporary()`` is stored as a tree unless its author chose a
-    serializer.
+    serializer. What lies in ``lasting`` is there in later runs, wherever that is.
     """
 
     scratch: Callable[[], Path]
     temporary: Callable[[], Path | None]
     targets: Path
+    lasting: tuple[Path, ...] = ()
     restores: dict[int, tuple[ResultStorage, Restore]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -58,22 +53,32 @@ class Payloads:
             return _default()
         return serializer_for(spec)
 
-    def write(
-        self,
-        value: object,
-        spec: str | Serializer | None,
-        results: ResultStorage,
-        *,
-        portable: bool = False,
-    ) -> Result:
-        """Stores a value; its pointer. ``portable`` refuses one that names the run's temporary
-        directory. Raises SerializationError or StorageError."""
+    def write(self, value: object, spec: str | Serializer | None, results: ResultStorage) -> Result:
+        """Stores a value; its pointer. Raises SerializationError or StorageError."""
+        return self.store(*self.dump(value, spec), results)
+
+    def dump(
+        self, value: object, spec: str | Serializer | None, *, portable: bool = False
+    ) -> tuple[Payload, str]:
+        """The payload of a value, and its serializer's name. ``portable`` refuses one that names
+        a temporary directory, which a later run does not have. Raises SerializationError."""
         serializer = self.chosen(spec)
         if spec is None and isinstance(value, Path) and self.is_temporary(value):
             serializer = serializer_for("tree")
         payload = _dumped(serializer, value)
-        if portable:
-            self._refuse_temporary(serializer, value, payload)
+        gone = vanishing(payload, self.temporary(), self.lasting) if portable else ""
+        if gone:
+            raise SerializationError(
+                serializer.name,
+                type(value).__qualname__,
+                f"it names a path in {gone}, which the next run does not have; return the "
+                f"directory or file itself, as a pathlib.Path, with serializer='tree', and it is "
+                f"stored whole",
+            )
+        return payload, serializer.name
+
+    def store(self, payload: Payload, serializer: str, results: ResultStorage) -> Result:
+        """Stores a payload; its pointer. Raises StorageError."""
         blobs = []
         for blob in payload.blobs:
             results.add_file(blob.digest, blob.path)
@@ -86,20 +91,7 @@ class Payloads:
             inline = b"".join(payload.chunks)
         else:
             results.write_result(name, payload.chunks)
-        return Result(name, size, serializer.name, inline, "", tuple(blobs))
-
-    def _refuse_temporary(self, serializer: Serializer, value: object, payload: Payload) -> None:
-        temporary = self.temporary()
-        if temporary is None:
-            return
-        named = named_in(value, payload.chunks, temporary)
-        if named:
-            raise SerializationError(
-                serializer.name,
-                type(value).__qualname__,
-                f"it names a path in {named}, which the next run does not have; return the "
-                f"directory or file itself, as a pathlib.Path, and it is stored whole",
-            )
+        return Result(name, size, serializer, inline, "", tuple(blobs))
 
     def read(
         self, result: Result, results: ResultStorage, spec: str | Serializer | None = None
@@ -189,48 +181,3 @@ def _dumped(serializer: Serializer, value: object) -> Payload:
         raise SerializationError(
             serializer.name, type(value).__qualname__, f"{type(error).__name__}: {error}"
         ) from error
-
-
-# ---- whether a value names the run's temporary directory, which a later run does not have
-
-
-def named_in(value: object, chunks: Iterable[Buffer], temporary: Path) -> str:
-    """The temporary directory if the value holds a path in it, as text or as a path; else "".
-
-    ``chunks`` are its serialized bytes. Buffers beside the stream (arrays) are not searched, nor
-    is what a serializer compressed.
-    """
-    run = temporary.parent if temporary.name.startswith(_WORKER) else temporary
-    text = os.fsencode(run)
-    has_paths = False
-    for chunk in chunks:
-        if not isinstance(chunk, bytes | bytearray):
-            continue
-        if text in chunk:
-            return str(run)
-        # a pickled path is in parts, between which anything may stand
-        has_paths = has_paths or (b"pathlib" in chunk and os.fsencode(run.name) in chunk)
-    return str(run) if has_paths and _holds_path(value, run) else ""
-
-
-def _holds_path(value: object, directory: Path) -> bool:
-    finder = _PathFinder(directory)
-    try:
-        finder.dump(value)
-    except Exception:  # its own methods may raise anything, and so does what goes by cloudpickle
-        return True
-    return finder.found
-
-
-class _PathFinder(pickle.Pickler):
-    """Goes through a value as pickle does, and looks at its paths."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(io.BytesIO(), 5, buffer_callback=lambda _: False)
-        self._directory = directory
-        self.found = False
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, PurePath) and obj.is_relative_to(self._directory):
-            self.found = True
-        return NotImplemented

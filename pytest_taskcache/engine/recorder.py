@@ -13,7 +13,7 @@ import xxhash
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.lookup import off_claimant
+from pytest_taskcache.engine.lookup import off_claimant, with_sources
 from pytest_taskcache.engine.open_computations import earliest
 from pytest_taskcache.engine.payloads import Payloads, transfer
 from pytest_taskcache.engine.routes import Route, Routes
@@ -27,7 +27,7 @@ from pytest_taskcache.errors import (
 from pytest_taskcache.model.event import Event, Faulted, Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.ports import Lease, Storage
+from pytest_taskcache.ports import Fingerprints, Lease, Storage
 from pytest_taskcache.transactions.staging import Entry, Staging, Verdict
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
@@ -72,6 +72,7 @@ class Recorder:
     local: Storage
     routes: Routes
     payloads: Payloads
+    fingerprints: Fingerprints
     versions: tuple[tuple[str, str], ...]
     notify: Callable[[Event], None]
     clock: Callable[[], float]
@@ -90,13 +91,18 @@ class Recorder:
         try:
             portable = computation.context.subject is not Subject.TEST  # its output may tell
             serializer = computation.options.serializer
-            result = self.payloads.write(value, serializer, self.local, portable=portable)
+            payload, name = self.payloads.dump(value, serializer, portable=portable)
+            result = self.payloads.store(payload, name, self.local)
         except SerializationError as error:
             return Refusal("value cannot be serialized", str(error))
         except ConfigurationError:
             raise  # the author of the computation can mend it
         except Exception as error:  # storages and serializers may be users' code
             return self._not_stored(error)
+        if payload.holds:
+            files = {file for file, _ in payload.holds}
+            trace = with_sources(finished.basis.trace, files, self.fingerprints)
+            finished = replace(finished, basis=replace(finished.basis, trace=trace))
         return self.put(finished, self.record(finished, result))
 
     def record(self, finished: Finished, result: Result) -> Variant:
