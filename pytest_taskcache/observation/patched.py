@@ -72,6 +72,8 @@ class PatchedState:
             return None
         if patch.item:
             return self._holders(target)
+        if not isinstance(target, ModuleType | type) and _is_of_the_runner(target):
+            return None
         owner = target if isinstance(target, ModuleType | type) else type(target)
         module = owner if isinstance(owner, ModuleType) else sys.modules.get(owner.__module__)
         filename = source_of(module)
@@ -192,6 +194,13 @@ class PatchedState:
     def _add(self, name: str, found: Iterable[_Code]) -> None:
         for code in found:
             self._named.setdefault(name, []).append(code)
+
+
+def _is_of_the_runner(value: object) -> bool:
+    """Whether an object is a test item, a session or the like, of pytest's or a plugin's class:
+    pytest-asyncio patches what its items run."""
+    modules = (sys.modules.get(base.__module__) for base in type(value).__mro__)
+    return any(origin_of(source_of(module) or "") is Origin.MACHINERY for module in modules)
 
 
 def _codes_of(value: Any) -> Iterator[_Code]:

@@ -139,7 +139,7 @@ class Session:
         from pytest_taskcache.plugin.collection.hooks import register
 
         register(self)  # before pytest-xdist decides whether to distribute
-        if manager.hasplugin("xdist"):
+        if hasattr(self.config.option, "numprocesses"):  # by whatever name xdist was loaded
             from pytest_taskcache.plugin.xdist import XdistHooks
 
             manager.register(XdistHooks(self), "taskcache-xdist")

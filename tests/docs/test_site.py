@@ -2,8 +2,8 @@
 
 A block with ``title="name"`` is a file, written when it is reached. A ``console`` block is what a
 terminal shows: lines that begin with ``$`` are run by a shell, and the lines below must come out,
-in that order; ``...`` stands for any lines. How long something took, or how large it was, is not
-compared.
+in that order; ``...`` stands for any lines. How long something took, how large it was, or how many
+records there were (a file's collection may be one, too), is not compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAGES = sorted(
     not in ("house", "observation", "prefect", "releasing", "security", "shared-storage")
 )
 _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.S | re.M)
-_AMOUNT = re.compile(r"\d+(\.\d+)?( ?(s|min|ms|kB|MB|GB|B)\b)")
+_AMOUNT = re.compile(r"\d+(\.\d+)?( ?(s|min|ms|kB|MB|GB|B|records?|results?)\b)")
 OURS = "pytest_taskcache.plugin"
 _NEEDED = {
     "async": ("pytest_asyncio.plugin",),
@@ -96,7 +96,7 @@ def test_the_code_of_a_page_does_what_it_shows(page: Path, tmp_path: Path) -> No
                     text=True,
                     timeout=120,
                 )
-                out = done.stdout + done.stderr
+                out = f"{done.stdout}\n{done.stderr}"
                 assert not _missing(out, shown), f"$ {command}\n{out}"
         else:
             assert language in _NOT_RUN, f"nobody runs {language}"
