@@ -216,6 +216,8 @@ def _fact(kind: str, name: str, path_of: Callable[[str], Path]) -> Fact | None:
             return Fact("\n".join(sorted(each.name for each in path.iterdir())[:5000]))
         if kind not in (Kind.FILE, *_SOURCES):
             return None
+        if not path.is_file():
+            return None  # a pipe or a device would have us wait
         length = path.stat().st_size
         if length > _TEXT:
             return Fact("", length)
