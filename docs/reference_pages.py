@@ -51,15 +51,15 @@ def _settings() -> Iterator[str]:
     pytest_addoption(options)  # type: ignore[arg-type]
     yield "# Settings and options"
     yield ""
-    yield "What stands on the command line counts more than a variable, and that more than the ini"
-    yield "file."
+    yield "What stands on the command line counts more than a variable, that more than the ini file,"
+    yield "and that more than `[tool.taskcache]` of `pyproject.toml`, which has the short names."
     yield ""
     yield "## Options"
     yield ""
     yield "| option | what it does |"
     yield "|---|---|"
     for written, told in options.found.values():
-        yield f"| `{written.replace('|', chr(92) + '|')}` | {told} |"
+        yield f"| `{written}` | {told} |"
     yield ""
     yield "## Settings"
     yield ""
@@ -69,8 +69,8 @@ def _settings() -> Iterator[str]:
     for name in NAMES:
         if name not in INI:
             continue
-        default = getattr(defaults, name)
-        plain = isinstance(default, str | int) and not isinstance(default, bool)
+        default = getattr(defaults, name, "")  # refresh_only is a part of refresh
+        plain = type(default) is int or isinstance(default, str)
         shown = f"`{default}`" if plain and default != "" else ""
         yield f"| `taskcache_{name}` | `{ENVIRONMENT}{name.upper()}` | {shown} | {INI[name]} |"
     yield ""
