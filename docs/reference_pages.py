@@ -51,8 +51,8 @@ def _settings() -> Iterator[str]:
     pytest_addoption(options)  # type: ignore[arg-type]
     yield "# Settings and options"
     yield ""
-    yield "What stands on the command line counts more than a variable, that more than the ini file,"
-    yield "and that more than `[tool.taskcache]` of `pyproject.toml`, which has the short names."
+    yield "What stands on the command line counts more than a variable, that more than the ini"
+    yield "file, and that more than `[tool.taskcache]` of `pyproject.toml`, under short names."
     yield ""
     yield "## Options"
     yield ""
