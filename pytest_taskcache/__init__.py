@@ -181,6 +181,8 @@ __all__ = [
     "TaskCacheError",
     "TaskContext",
     "Transaction",
+    "TransactionError",
+    "TransactionStateError",
     "TreeSerializer",
     "Uncacheable",
     "UndigestableError",

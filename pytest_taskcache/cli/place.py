@@ -215,7 +215,9 @@ class OpenCache:
 
 def matches(held: Held, pattern: str) -> bool:
     """Whether a name contains the pattern, or fits it where it has a ``*``; or a value was made
-    by exactly that test."""
+    by exactly that test. How a file is collected has no name but its file's."""
+    if held.kind == "collection" and "<" not in pattern:
+        return pattern in ("", held.record.identity.file)
     made = held.kind == "value" and pattern == held.record.producer
     return made or _is_match(held.name, pattern)
 
