@@ -170,13 +170,15 @@ class _Verdict:
                 found = diff(before, after) if after is not None else _all_of(before)
                 if found:
                     changes[name] = found
-        for _, modules in distributions:
+        for distribution, modules in distributions:
+            told = self._change_of_distribution(distribution)
             for file, analysis in analyses.items():
                 importing = [
                     Changed(item, item)
                     for item in analysis.definitions
                     if not modules.isdisjoint(item.mentions) and item.kind == "import"
                 ]
+                self._told.update((f"{file}::{each}", told) for each in importing)
                 if importing:
                     known = changes.get(file, Changes())
                     changes[file] = Changes(
@@ -203,11 +205,15 @@ class _Verdict:
             return Change("file", name, before, after)
         for dependency, _, _ in touches:
             return self._change_of(dependency)
-        return Change("distribution", distributions[0][0], "", "changed")
+        return self._change_of_distribution(distributions[0][0])
 
     def _change_of(self, dependency: Dependency) -> Change:
         kind, name, before = dependency
         return Change(str(kind), without_mark(name), before, self._digest(kind, name))
+
+    def _change_of_distribution(self, name: str) -> Change:
+        before = next((each for one, each, _ in self._log.distributions if one == name), "")
+        return Change(str(Kind.DISTRIBUTION), name, before, self._digest(Kind.DISTRIBUTION, name))
 
     def _log_of(self, analyses: dict[str, Analysis]) -> Log:
         names = [name for name, _ in self._log.files]

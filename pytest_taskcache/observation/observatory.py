@@ -92,12 +92,13 @@ class Observatory:
         self._armed = False
         self._forked = False
         self._sources: dict[str, SourceFile | None] = {}
-        self._distributions: set[str] = set()
         self._patched = PatchedState(lambda filename: self._find(filename) is not None)
         self._start()
         self.read_parts_by(lambda blob: None)
 
     def _start(self) -> None:
+        self._tops: set[str] = set()
+        self._distributions: dict[str, list[str]] = {}
         self._log = CodeLog(
             code_runs,
             self._find,
@@ -641,15 +642,20 @@ class Observatory:
 
     def _add_distributions(self) -> None:
         """Enters the distributions that were loaded from since."""
-        tops = {name.partition(".")[0] for name in list(sys.modules)} - self._distributions
-        self._distributions |= tops
-        owned: dict[str, list[str]] = {}
+        tops = {name.partition(".")[0] for name in list(sys.modules)} - self._tops
+        self._tops |= tops
+        fresh: dict[str, list[str]] = {}
         for top in tops - _STANDARD_LIBRARY:
             for distribution in self._fingerprints.owners(top):
-                owned.setdefault(distribution, []).append(top)
-        for name, modules in owned.items():
-            digest = self._verification.digest(Kind.DISTRIBUTION, name)
-            self._log.add_distribution(name, digest, modules)
+                fresh.setdefault(distribution, []).append(top)
+        for name, modules in fresh.items():
+            self._distributions.setdefault(name, []).extend(modules)
+        for name, modules in self._distributions.items() if fresh else ():
+            # Whoever imports it uses what it requires, too: a new numpy changes what pandas does.
+            for each in self._fingerprints.requirements(name):
+                if each in fresh or (name in fresh and each in self._distributions):
+                    digest = self._verification.digest(Kind.DISTRIBUTION, each)
+                    self._log.add_distribution(each, digest, modules)
 
 
 def _imports_something(frame: FrameType | None) -> bool:

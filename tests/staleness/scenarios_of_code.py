@@ -15,10 +15,12 @@ def register(f):
 """
 
 
-def _metadata(name: str, version: str) -> dict[str, str]:
+def _metadata(name: str, version: str, *requires: str) -> dict[str, str]:
     directory = f"site-packages/{name}-{version}.dist-info"
+    required = "".join(f"Requires-Dist: {each}\n" for each in requires)
+    text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}"
     return {
-        f"{directory}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{directory}/METADATA": text,
         f"{directory}/RECORD": f"{name}.py,,\n{name}-{version}.dist-info/METADATA,,\n",
     }
 
@@ -1694,6 +1696,21 @@ CODE = [
             **_metadata("ladder_dependency_c", "1.0.0"),
         },
         forms=EVERY,
+    ),
+    Scenario(
+        "version_of_what_a_dependency_requires",
+        head="import ladder_dependency_e",
+        body="result = ladder_dependency_e.x",
+        files={
+            "site-packages/ladder_dependency_e.py": "from ladder_dependency_f import x\n",
+            "site-packages/ladder_dependency_f.py": "x = 1\n",
+            **_metadata("ladder_dependency_e", "1.0.0", "ladder_dependency_f"),
+            **_metadata("ladder_dependency_f", "1.0.0"),
+        },
+        change={
+            "site-packages/ladder_dependency_f-1.0.0.dist-info": lambda path: shutil.rmtree(path),
+            **_metadata("ladder_dependency_f", "1.0.1"),
+        },
     ),
     Scenario(
         "version_of_a_dependency_asked_for",
