@@ -28,7 +28,7 @@ WARM = ("--cache-tests=all",)
 def _tamper(project: Project, change: Callable[[Any], bytes]) -> None:
     """Rewrites the record of the suite's collection, with a digest that fits."""
     storage = LocalStorage(project.path / ".pytest_cache" / "taskcache")
-    (found,) = [one for one in storage.all_records() if one.result.serializer == "collection/json"]
+    (found,) = [one for one in storage.scan() if one.result.serializer == "collection/json"]
     assert found.result.inline is not None
     data = change(json.loads(found.result.inline))
     digest = xxhash.xxh3_128_hexdigest(data)

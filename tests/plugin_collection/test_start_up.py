@@ -26,14 +26,15 @@ def _loaded(result: pytest.RunResult) -> list[str]:
 
 
 def test_unused_plugin_loads_nothing(project: Project) -> None:
-    """Without an option, a setting, a mark or a decorator, two small modules are all there is;
+    """Without an option, a setting, a mark or a decorator, three small modules are all there is;
     and no directory is made."""
     project.write("conftest.py", LOOK)
     project.write("tests/test_suite.py", "import functools\n\ndef test_it():\n    pass\n")
     result = project.run()
     result.assert_outcomes(passed=1)
     assert _loaded(result) == [
-        "pytest_taskcache", "pytest_taskcache.plugin", "pytest_taskcache.plugin.usage"
+        "pytest_taskcache", "pytest_taskcache.plugin", "pytest_taskcache.plugin.hookspecs",
+        "pytest_taskcache.plugin.usage",
     ]  # fmt: skip
     assert not (project.path / ".pytest_cache" / "taskcache").exists()
 

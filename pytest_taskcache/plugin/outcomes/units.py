@@ -48,7 +48,7 @@ _NATIVE = "native"
 used an extension module of the project."""
 
 _TEMPORARY = "<tmp>"
-_PATHS = (Kind.FILE, Kind.FUNCTION, Kind.LISTING, Kind.MODULE, Kind.SOURCE, Kind.STAT)
+_PATHS = (Kind.FILE, Kind.LISTING, Kind.STAT)
 _SEEDS = ("randomly_seed", "randomly_reset_seed")
 
 
