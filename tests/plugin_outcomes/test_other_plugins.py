@@ -196,7 +196,7 @@ def test_benchmarks_are_refused_by_name(project: Project) -> None:
         """,
     )
     for _ in range(2):
-        result = run(project, "--cache-tests=all")
+        result = run(project, "--cache-tests=all", "-p", "no:benchmark")
         result.assert_outcomes(passed=1)
     assert project.counted() == 2
     assert "uses benchmark" in line_of(result)
