@@ -54,8 +54,10 @@ def is_marked(items: Iterable[pytest.Item]) -> bool:
 
 def _has_cache(config: pytest.Config) -> bool:
     root = config.rootpath
+    if not config.pluginmanager.hasplugin("cacheprovider"):  # then nobody knows of cache_dir
+        return (root / ".taskcache").exists()
     written = Path(os.path.expandvars(str(config.getini("cache_dir")))).expanduser()
-    return (root / written / "taskcache").exists() or (root / ".taskcache").exists()
+    return (root / written / "taskcache").exists()
 
 
 def _speaks(file: str | Path, words: re.Pattern[bytes] = _WORDS) -> bool:

@@ -39,6 +39,13 @@ def test_unused_plugin_loads_nothing(project: Project) -> None:
     assert not (project.path / ".pytest_cache" / "taskcache").exists()
 
 
+def test_unused_plugin_where_pytests_own_cache_is_switched_off(project: Project) -> None:
+    """``-p no:cacheprovider`` takes the setting ``cache_dir`` away, and the run goes on."""
+    project.write("tests/test_suite.py", "def test_it():\n    pass\n")
+    project.run("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    assert not (project.path / ".taskcache").exists()
+
+
 USES = {
     "mark": {
         "test_suite.py": """
