@@ -97,20 +97,21 @@ class Hostile:
         raise ZeroDivisionError("no")
 
 
-class Unloadable:
-    broken = False
+broken = []
 
+
+class Unloadable:
     def __reduce__(self):
         return woken, ()
 
 
 def woken():
-    if Unloadable.broken:
+    if broken:
         raise ValueError("no")
     return Unloadable()
 
 
-def test_a_value_that_cannot_be_loaded_is_computed_again(cache, monkeypatch):
+def test_a_value_that_cannot_be_loaded_is_computed_again(cache, request):
     """Called lost, not an error."""
 
     @cached(policy=INPUTS)
@@ -119,7 +120,8 @@ def test_a_value_that_cannot_be_loaded_is_computed_again(cache, monkeypatch):
         return Unloadable()
 
     assert isinstance(f(), Unloadable)
-    monkeypatch.setattr(Unloadable, "broken", True)
+    request.addfinalizer(broken.clear)
+    broken.append(True)
     state = f.call()
     assert isinstance(state.value, Unloadable)
     assert "stored value" in str(state.decision)
