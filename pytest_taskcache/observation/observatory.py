@@ -28,6 +28,7 @@ from typing import Any
 from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.access_log import AccessLog
 from pytest_taskcache.observation.code_log import (
+    MODULE,
     CodeLog,
     SourceFile,
     file_of_subject,
@@ -313,7 +314,9 @@ class Observatory:
         if filename.startswith("<"):
             return None
         path = os.path.abspath(filename)
-        if self._is_own(path) or not self._fingerprints.is_project_file(path):
+        if self._is_own(path) or self._scratch.holds(path):
+            return None  # what is made in a temporary directory is a matter of who made it
+        if not self._fingerprints.is_project_file(path):
             return None
         return SourceFile(path, self._fingerprints.name_of(path), is_python(path))
 
@@ -528,10 +531,10 @@ class Observatory:
         credited = self._credited()
         for access in credited:
             access.act(opaque)
-        if not credited:
-            owner = self._owner(frame)
-            if owner != _OTHERS:
-                self._log.act(owner, opaque)
+        owner = self._owner(frame)
+        # What an import did is everyone's who imports it, whoever is being watched meanwhile.
+        if owner != _OTHERS and (not credited or self._log.nodes[owner][1] == MODULE):
+            self._log.act(owner, opaque)
 
     def on_native(self, path: str, kind: str, frame: FrameType | None) -> None:
         """A shared library of the project is about to be loaded."""
@@ -574,7 +577,10 @@ class Observatory:
         importer = self._importer(frame)
         if importer is not None or not asked_by_machinery(frame):
             self._log.add_import(importer, source)
-        self._log.position(code)
+        body = self._log.position(code)
+        if importer is not None:
+            for name in _names_of_import(frame):
+                self._log.touch(body, Kind.IMPORT, name, name)
         for window in self._windows:
             window.access.modules[source.path] = None
 
@@ -656,6 +662,20 @@ class Observatory:
                 if each in fresh or (name in fresh and each in self._distributions):
                     digest = self._verification.digest(Kind.DISTRIBUTION, each)
                     self._log.add_distribution(each, digest, modules)
+
+
+def _names_of_import(frame: FrameType | None) -> list[str]:
+    """The module whose body is about to run, and the packages around it, given the frame of
+    whoever runs it: an importer's."""
+    module = frame.f_locals.get("module") if frame is not None else None
+    name = getattr(module, "__name__", None)
+    if name is None and frame is not None:
+        space = next((each for each in frame.f_locals.get("args", ()) if type(each) is dict), {})
+        name = space.get("__name__")
+    if not isinstance(name, str) or name.rpartition(".")[2] in UNNAMED:
+        return []
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def _imports_something(frame: FrameType | None) -> bool:

@@ -343,8 +343,9 @@ def test_a_tracer_set_inside_the_window_does_not_hide_code(project: Project) -> 
     module = project.load("m")
     observed = project.observe(module.debugged)
 
-    assert "m.py::hidden" in project.functions(observed)
-    if not MONITORED:
+    if MONITORED:
+        assert "m.py::hidden" in project.functions(observed)
+    else:
         assert counts_as_a_whole(observed)
     assert project.changes(observed) == []
 
@@ -381,11 +382,12 @@ def test_coverage_and_windows_do_not_disturb_each_other(
 
 @pytest.mark.skipif(MONITORED, reason="calls are not traced from 3.12 on")
 def test_code_that_mostly_calls_is_given_up_on_and_counts_by_its_modules(
-    project: Project,
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On 3.11 tracing a hot loop would take many times as long; instead the whole modules
     count, so that nothing is lost, and the next computation is traced as before."""
-    project.write("m.py", "def f(): pass\ndef hot():\n    for _ in range(300_000): f()\n")
+    monkeypatch.setattr(code_tracing, "SHARE", 0.0)  # however slow the machine is
+    project.write("m.py", "def f(): pass\ndef hot():\n    for _ in range(20_000): f()\n")
     module = project.load("m")
 
     observed = project.observe(module.hot)

@@ -21,6 +21,8 @@ def test_what_ran_and_was_read_at_import_counts_for_every_later_test(
     """A module that computes a constant from a file and the environment at import carries both
     into each test that reaches it, also when it was imported before any window."""
     monkeypatch.setenv("CITY", "Bonn")
+    project.observatory.disarm()
+    project.observatory.arm()
     project.write("rates.csv", "1")
     project.write("tools.py", "def parse(text): return int(text)\n")
     project.write(

@@ -119,6 +119,7 @@ def test_one_test_that_misses_runs_among_stand_ins(project: Project) -> None:
         def test_plain():
             count("plain")
 
+        @pytest.mark.cached  # a unit of its own: its neighbours do not rest on what it reads
         def test_reads(opened):
             count("reads")
             assert open("data.txt").read()

@@ -74,7 +74,7 @@ CODE = [
         body="result = RATE * 2",
         files={"rates.py": "RATE = 2\n"},
         change={"rates.py": "RATE = 3\n"},
-        named=["module changed: SELF/rates.py"],
+        named=["function changed: SELF/rates.py::"],
         forms=EVERY,
     ),
     Scenario(
@@ -86,7 +86,7 @@ CODE = [
             "outer.py": "from .inner import BASE as RATE\n",
         },
         change={"inner.py": "BASE = 3\n"},
-        named=["module changed: SELF/inner.py"],
+        named=["function changed: SELF/inner.py::"],
         forms=EVERY,
     ),
     Scenario(
