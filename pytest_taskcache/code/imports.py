@@ -254,6 +254,7 @@ class SourceFiles:
         self._repository = _repository_around(self.root)
         self._own: dict[str, bool] = {}
         self._names: dict[str, str] = {}
+        self._given: dict[str, str] = {}
 
     def forget(self) -> None:
         """Files may have been installed, or the path changed."""
@@ -295,14 +296,20 @@ class SourceFiles:
             return os.path.relpath(absolute, self.root)
         for entry in self._entries():
             if absolute.startswith(entry + os.sep):
-                return f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}"
+                name = f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}"
+                # Several entries may have a conftest.py: a name is one file's in a process.
+                given = self._given.setdefault(name.replace(os.sep, "/"), absolute)
+                return name if given == absolute else absolute
         return absolute
 
     def path_of(self, name: str) -> str:
-        """The path that a name stands for here; for one under an entry of the path, in the first
-        entry that has it."""
+        """The path that a name stands for here; for one under an entry of the path, the file that
+        was given this name, else that in the first entry that has one."""
         if not name.startswith(PATH_ENTRY + "/"):
             return os.path.normpath(os.path.join(self.root, name))
+        given = self._given.get(name)
+        if given is not None and (os.path.exists(given) or archive_of(given)[0]):
+            return given
         rest = name[len(PATH_ENTRY) + 1 :]
         candidates = [os.path.join(entry, rest) for entry in self._entries()]
         for candidate in candidates:
