@@ -45,7 +45,7 @@ from pytest_taskcache.plugin.outcomes.other_plugins import (
     refusal_of,
 )
 from pytest_taskcache.plugin.outcomes.replays import NotReplayableError, Replays
-from pytest_taskcache.plugin.outcomes.reports import Outcome, to_json, warning_to_json
+from pytest_taskcache.plugin.outcomes.reports import Outcome, can_warn, to_json, warning_to_json
 from pytest_taskcache.plugin.outcomes.units import SHARE, Ended, Units
 from pytest_taskcache.plugin.randomness import Randomness
 from pytest_taskcache.plugin.running import Attempt, Running, node_id
@@ -531,7 +531,8 @@ class Forecast(Container[str]):
         self._bundle = bundle
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and isinstance(self._bundle.find(name), Replayable)
+        found = self._bundle.find(name) if isinstance(name, str) else None
+        return isinstance(found, Replayable) and can_warn(found.outcome)
 
 
 def _key(candidate: Candidate) -> str:

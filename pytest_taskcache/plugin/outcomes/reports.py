@@ -173,6 +173,14 @@ def warning_to_json(
     }
 
 
+def can_warn(outcome: Outcome) -> bool:
+    """Whether the classes of an outcome's warnings are loaded: a test's own come with its file."""
+    if isinstance(outcome, str):
+        return True
+    named = (entry["category"] for entry in outcome.get("warnings", ()))
+    return all(hasattr(sys.modules.get(module), name) for module, name in named)
+
+
 def warning_from_json(entry: Any) -> warnings.WarningMessage:
     """A warning again. Its class is looked up among the loaded modules, never imported; one
     that is not there is shown as a UserWarning."""
