@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
-from pytest_taskcache.model.dependency import Change, Kind, Observed, Trace
+from pytest_taskcache.model.dependency import Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.model.event import Event
 from pytest_taskcache.model.record import Result, Variant
 
@@ -242,6 +242,10 @@ class Window(Protocol):
     def forgive(self, other: Self) -> None:
         """Takes back the opaque deeds that ``other``, which was opened later and is closed, was
         credited with as well: the author of the value it was opened for answers for them."""
+
+    def acts(self) -> Collection[Opaque]:
+        """What cannot be observed and was done in it until now. What its code rests on besides,
+        such as children that an import ran, is known when it is closed."""
 
     def opaque_so_far(self) -> int:
         """How many deeds that cannot be observed were done in it until now, forgiven ones not

@@ -338,7 +338,9 @@ class Observatory:
         if loaded is None:
             return False
         filename = source_of(loaded)
-        return filename is None or self._find(filename) is None
+        if filename is None:
+            return not hasattr(loaded, "__path__")  # a namespace package may become a real one
+        return self._find(filename) is None
 
     def _is_own(self, path: str) -> bool:
         if path.startswith(self._own):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import CodeType
 
 from pytest_taskcache.model.dependency import Blob, Dependency, Observed, Opaque, Trace
@@ -39,6 +39,10 @@ class OpenWindow:
         self._end = end
         self._record = record
         self._observed: Observed | None = None
+
+    def acts(self) -> Collection[Opaque]:
+        """As ports.Window.acts."""
+        return tuple(self.access.opaque)
 
     def opaque_so_far(self) -> int:
         """As ports.Window.opaque_so_far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from ladder import EVERY, Scenario
+from ladder import EVERY, Form, Scenario
 
 _REGISTRY = """
 REGISTRY = {}
@@ -579,6 +579,7 @@ CODE = [
             """,
         },
         change={"other.py": "VALUE = 2\n"},
+        stale=["b"],
     ),
     Scenario(
         "presence_in_sys_modules_by_a_computed_name",
@@ -810,7 +811,7 @@ CODE = [
                 return price()
             """
         },
-        forms=EVERY,
+        forms=(Form.OUTCOME, Form.FUNCTION),
     ),
     Scenario(
         "docstring_of_a_nested_function",

@@ -489,7 +489,6 @@ FILES = [
             """,
         },
         change={"data.txt": "2"},
-        stale=["a"],
     ),
     Scenario(
         "odd_characters_in_a_name",

@@ -67,7 +67,6 @@ PYTEST = [
             },
             change={"data.txt": "2"},
             named=["file changed: SELF/data.txt"],
-            stale=["a", "b"],
         )
         for scope in ("function", "class", "module", "package", "session")
     ),
@@ -373,7 +372,6 @@ PYTEST = [
                 count("SELF.c")
             """
         },
-        stale=["a", "b"],
     ),
     Scenario(
         "new_autouse_fixture",

@@ -43,10 +43,6 @@ from pytest_taskcache.plugin.running import Instance
 SHARE = 20
 """How many times what a closing costs the tests of a unit may take."""
 
-_NATIVE = "native"
-"""The kind of deed that is known of a window only when it is closed: all its tests may have
-used an extension module of the project."""
-
 _TEMPORARY = "<tmp>"
 _PATHS = (Kind.FILE, Kind.LISTING, Kind.STAT)
 _SEEDS = ("randomly_seed", "randomly_reset_seed")
@@ -228,6 +224,11 @@ class _Closed:
         self._unit = unit
         self._observed = observed
         self._now = engine.parts.clock()
+        window = unit.frame.window
+        own = frozenset(window.acts()) if window is not None else frozenset()
+        # Known only when the window is closed, and true of all its tests: what imports did, and
+        # extension modules of the project.
+        self._inherited = tuple(act for act in observed.opaque if act not in own)
         self._traces: dict[tuple[Bundle, bool], Trace] = {}
 
     def keep(self, on_kept: Callable[[Ended, Trace], None] | None) -> None:
@@ -273,7 +274,7 @@ class _Closed:
 
     def _opaque(self, ended: Ended) -> Refusal | None:
         own = ended.did
-        deeds = [each for each in self._observed.opaque if own or each.kind == _NATIVE]
+        deeds = self._observed.opaque if own else self._inherited
         refused = forbidden([*deeds, *ended.inherited], ended.allow)
         if not refused or ended.declares_files:
             return None
@@ -298,7 +299,7 @@ class _Closed:
         """Notes a failure of the test's own body. One whose cause may lie in what was not
         observed, or in a fixture that failed earlier, proves nothing."""
         observed, bundle, name = self._observed, ended.bundle, ended.name
-        opaque = ended.did or ended.inherited or any(d.kind == _NATIVE for d in observed.opaque)
+        opaque = ended.did or ended.inherited or self._inherited
         if not ended.proves or opaque or observed.untrusted or not observed.trace.dependencies:
             return
         if bundle.has_passed(name):
