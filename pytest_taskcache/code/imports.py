@@ -304,14 +304,19 @@ class SourceFiles:
 
     def path_of(self, name: str) -> str:
         """The path that a name stands for here; for one under an entry of the path, the file that
-        was given this name, else that in the first entry that has one."""
+        was given this name, else that in the first entry outside of the project that has one."""
         if not name.startswith(PATH_ENTRY + "/"):
             return os.path.normpath(os.path.join(self.root, name))
         given = self._given.get(name)
         if given is not None and (os.path.exists(given) or archive_of(given)[0]):
             return given
         rest = name[len(PATH_ENTRY) + 1 :]
-        candidates = [os.path.join(entry, rest) for entry in self._entries()]
+        inside = (*self._roots, *([self._repository] if self._repository else ()))
+        candidates = [
+            os.path.join(entry, rest)
+            for entry in self._entries()
+            if not os.path.join(entry, "").startswith(inside)  # named by where it lies
+        ]
         for candidate in candidates:
             if os.path.exists(candidate) or archive_of(candidate)[0]:
                 return candidate

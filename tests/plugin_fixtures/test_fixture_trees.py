@@ -146,7 +146,8 @@ def test_a_consumer_in_another_place_of_the_suite_is_a_hit(project: Project) -> 
     suite = TREE.format(scope="session", serializer="", part="") + CONSUMER.format(scope="function")
     project.write("conftest.py", suite.split("    def test_it")[0])
     project.write("test_b.py", "def test_it(read):\n    assert read == {'a.txt': 'alpha'}\n")
-    cold_then_warm(project, computed=2, passed=1)
+    # in a worker, whose record names nothing of the modules of this very test run
+    cold_then_warm(project, "-n1", computed=2, passed=1)
     project.write(
         "test_a.py",
         """
