@@ -422,7 +422,7 @@ def test_one_computation_for_all_workers(project: Project) -> None:
         def second(first):
             count("second")
             time.sleep(0.3)
-            return [first]
+            return [dict(first)]
 
         @pytest.mark.parametrize("i", range(8))
         def test_it(i, second):
