@@ -59,6 +59,11 @@ class _Budget:
 _budget = _Budget()
 
 
+_OURS = frozenset({"foreign_settrace", "<lambda>", "_hook"})
+"""The frames between the audit event and whoever set the trace function: a thread that starts sets
+the one that `threading` was given, which is ours."""
+
+
 class _Setting(threading.local):
     ours = False
 
@@ -88,7 +93,12 @@ def _set(function: object) -> None:
 
 def foreign_settrace() -> None:
     """The audit event ``sys.settrace``: unless it is ours, code goes unseen from here on."""
-    if not _setting.ours:
+    if _setting.ours:
+        return
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_bootstrap_inner":
+        frame = frame.f_back if frame.f_code.co_name in _OURS else None
+    if frame is None or threading.gettrace() is not _trace:
         dispatcher.tell(lambda listener: listener.on_foreign_trace())
 
 

@@ -8,7 +8,7 @@ is invalid if one of its nodes did before the record's window closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, Import, diff
 from pytest_taskcache.code.reach import Log, Reached, affected
@@ -97,7 +97,8 @@ class _Verdict:
         self.compared = False
         self._changed: tuple[object, ...] = ()
         self._reached: Reached | None = None
-        self._first: Change | None = None
+        self._imports: Mapping[str, Collection[str]] = {}
+        self._by_file: dict[str, Change] = {}
         self._told: dict[str, Change] = {}
         self._contents: dict[str, tuple[str, str]] = {}
 
@@ -112,11 +113,13 @@ class _Verdict:
             self._compare()
         if not self._changed:
             return []
-        if part.whole and self._first is not None:
-            return [self._first]
+        nodes = [node for ran in part.ran for node in ran]
+        if part.whole:
+            change = self._changed_in_closure(nodes)
+            if change is not None:
+                return [change]
         if self._reached is None:
             return []
-        nodes = [node for ran in part.ran for node in ran]
         cause = self._reached.invalid(nodes, part.position)
         if not cause:
             return []
@@ -191,21 +194,19 @@ class _Verdict:
                 cause = f"{dependency.kind} {dependency.name}"
                 self._told[cause] = self._change_of(dependency)
                 touched[owner] = position, cause
-        self._first = self._name_first(files, touches, distributions)
         log = self._log_of(analyses)
+        self._imports = log.imports
+        names = self._log.files
+        self._by_file = {
+            **{names[self._log.nodes[each[1]][0]][0]: self._change_of(each[0]) for each in touches},
+            **{name: Change("file", name, *digests) for name, digests in files.items()},
+        }
+        for file, found in changes.items():
+            if file not in self._by_file and found:
+                self._by_file[file] = self._told.get(f"{file}::{found.definitions[0]}") or Change(
+                    "file", file, "", ""
+                )
         self._reached = affected(log, changes, touched)
-
-    def _name_first(
-        self,
-        files: dict[str, tuple[str, str]],
-        touches: list[tuple[Dependency, int, int]],
-        distributions: list[tuple[str, frozenset[str]]],
-    ) -> Change:
-        for name, (before, after) in files.items():
-            return Change("file", name, before, after)
-        for dependency, _, _ in touches:
-            return self._change_of(dependency)
-        return self._change_of_distribution(distributions[0][0])
 
     def _change_of(self, dependency: Dependency) -> Change:
         kind, name, before = dependency
@@ -214,6 +215,19 @@ class _Verdict:
     def _change_of_distribution(self, name: str) -> Change:
         before = next((each for one, each, _ in self._log.distributions if one == name), "")
         return Change(str(Kind.DISTRIBUTION), name, before, self._digest(Kind.DISTRIBUTION, name))
+
+    def _changed_in_closure(self, nodes: Iterable[int]) -> Change | None:
+        """A change in one of the files that these nodes' imports lead to, of whatever it is: for
+        windows in which code may have run unseen."""
+        names = self._log.files
+        found: set[str] = set()
+        waiting = list({names[self._log.nodes[node][0]][0] for node in nodes})
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += self._imports.get(name, ())
+        return next((change for name, change in self._by_file.items() if name in found), None)
 
     def _log_of(self, analyses: dict[str, Analysis]) -> Log:
         names = [name for name, _ in self._log.files]
