@@ -42,7 +42,7 @@ SUITE = """
         count("test")
         assert len(total(30_000)) == len(data)
 
-    def test_deed():
+    def test_deed(data):  # passes in every run: what it uses is kept
         exec(os.environ.get("DEED", ""), {})
 
     @pytest.mark.cached
