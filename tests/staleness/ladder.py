@@ -53,7 +53,8 @@ class Scenario:
     SELF stands for the package's name everywhere. ``change`` maps files to what happens to
     them; ``environ`` maps variables to their values before and after (None: not set).
     ``named`` must appear in what ``-vv`` says of this package. ``stale`` narrows the labels
-    that must run again down; the others must not. Scenarios of one ``group`` share a project:
+    that must run again down; the others must not, but for ``free`` ones, which share a window with
+    them or not, as it comes. Scenarios of one ``group`` share a project:
     one that acts on the whole process has its own.
     """
 
@@ -67,6 +68,7 @@ class Scenario:
     named: Sequence[str] = ()
     forms: Sequence[Form] = (Form.OUTCOME,)
     stale: Sequence[str] | None = None
+    free: Sequence[str] = ()
     make: Callable[[Path], None] | None = None
     group: str = ""
 

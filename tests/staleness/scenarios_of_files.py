@@ -489,6 +489,8 @@ FILES = [
             """,
         },
         change={"data.txt": "2"},
+        stale=["a"],
+        free=["b"],
     ),
     Scenario(
         "odd_characters_in_a_name",

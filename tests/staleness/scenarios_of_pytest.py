@@ -67,6 +67,8 @@ PYTEST = [
             },
             change={"data.txt": "2"},
             named=["file changed: SELF/data.txt"],
+            stale=["a", "b"],
+            free=["c"],
         )
         for scope in ("function", "class", "module", "package", "session")
     ),
@@ -372,6 +374,8 @@ PYTEST = [
                 count("SELF.c")
             """
         },
+        stale=["a", "b"],
+        free=["c"],
     ),
     Scenario(
         "new_autouse_fixture",

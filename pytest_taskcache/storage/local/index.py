@@ -264,7 +264,7 @@ class Index:
             # SQLite would leave it to its maker alone; its other files get the same mode.
             os.close(os.open(directory / NAME, os.O_RDWR | os.O_CREAT, 0o666))
         elif self._create:
-            ownership.create_directory(directory)
+            ownership.create_directory(directory, parents=self.epoch == 0)
         elif not (directory / NAME).exists():
             raise StorageError(str(self), "open", "no cache here")
         if not self.shared:

@@ -33,10 +33,12 @@ _FILES = {
 }
 
 
-def create_directory(directory: Path) -> None:
-    """Makes the directory with its marker files, for the user alone. Raises OSError."""
+def create_directory(directory: Path, *, parents: bool = True) -> None:
+    """Makes the directory with its marker files, for the user alone. Raises OSError. Without
+    ``parents`` no more is made than it and the one around it: a cache that vanished with its
+    project does not bring the project's directory back."""
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.parent.mkdir(parents=parents, exist_ok=True)
         directory.mkdir(mode=0o700)
     except FileExistsError:
         if not directory.is_dir():

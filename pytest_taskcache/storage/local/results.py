@@ -129,7 +129,7 @@ class ResultFiles:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:
             if self._create:
-                ownership.create_directory(self._directory)
+                ownership.create_directory(self._directory, parents=False)
         except NotADirectoryError:
             pass
         self._make_directory(self._temporary)
