@@ -201,8 +201,6 @@ def compose(
         tell=notices.tell,
     )
     route = _default_route(settings, storages)
-    if observatory is not None:
-        observatory.read_parts_by(lambda blob: _part((local, route.results), blob))
     parts = Parts(
         run=run,
         worker=surroundings.worker,
@@ -228,6 +226,8 @@ def compose(
         versions=(("python", platform.python_version()), ("taskcache", __version__)),
     )
     engine = Engine(parts, observers)
+    if observatory is not None:
+        observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings)
 

@@ -69,6 +69,10 @@ class Routes:
             )
         return self._routes.setdefault(name, self._route(name, records or None, results or None))
 
+    def results(self) -> tuple[ResultStorage, ...]:
+        """The storages of results that were asked for so far, each once."""
+        return tuple({id(each.results): each.results for each in self._routes.values()}.values())
+
     def close(self) -> None:
         """Closes the storages that policies gave as objects; the others are who made them's."""
         for storage in self._given:

@@ -88,9 +88,9 @@ class OutcomeKeys:
 
     def check(self, item: pytest.Item) -> str:
         """A digest of what an outcome must agree with beyond its trace, since the trace may not
-        determine it: parameters by value, marks by their arguments, the examples of a doctest;
-        "" where there is none of these. A parameter without content counts by where it comes
-        from, which is in the test's module."""
+        determine it: parameters by value, marks by their arguments, what a generated function
+        closed over, the examples of a doctest; "" where there is none of these. A parameter
+        without content counts by where it comes from, which is in the test's module."""
         digest = xxhash.xxh3_64()
         callspec = getattr(item, "callspec", None)
         if callspec is not None:
@@ -98,9 +98,12 @@ class OutcomeKeys:
                 digest.update(f"{name}\0{self._digest_of(item, name, value)}\0".encode())
         marks = self._check_of_marks(list(item.iter_markers()))
         digest.update(marks.encode())
+        held = self._held(item)
+        for name, value in held.items():
+            digest.update(f"{name}\0{self._digest_held(name, value)}\0".encode())
         if isinstance(item, DoctestItem):
             digest.update(doctest_source(item).encode())
-        elif callspec is None and not marks:
+        elif callspec is None and not marks and not held:
             return ""
         return digest.hexdigest()
 
@@ -147,6 +150,22 @@ class OutcomeKeys:
             parts = (Part(f"conftest {name_of(plugin)}", _PRESENT) for plugin in acting)
             known = self._by_directory[path.parent] = (*self._run_wide, *parts)
         return known
+
+    @staticmethod
+    def _held(item: pytest.Item) -> Mapping[str, object]:
+        """What the test's function closed over, by name: functions that one call after another
+        made are the same code."""
+        function = test_function(item)
+        if function is None or not function.__closure__:
+            return {}
+        cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)
+        return {name: _content(cell) for name, cell in cells if name != "__class__"}
+
+    def _digest_held(self, name: str, value: object) -> str:
+        try:
+            return digest_value(value, path=name, anchors=self._engine.fingerprints.name_of)
+        except UndigestableError:
+            return type(value).__qualname__
 
     def _digest_of(self, item: pytest.Item, name: str, value: object) -> str:
         try:
@@ -203,6 +222,13 @@ def test_function(item: pytest.Item) -> types.FunctionType | None:
     drawn: Any = getattr(getattr(found, "hypothesis", None), "inner_test", None)
     found = inspect.unwrap(drawn) if drawn is not None else found
     return found if isinstance(found, types.FunctionType) else None
+
+
+def _content(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None  # not assigned yet
 
 
 class ProjectPlugins:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -259,6 +260,7 @@ class Tiered:
         """Waits at most ``timeout`` seconds for the uploads; what became of them. Tells
         ``on_progress(done, total)`` meanwhile, in this thread."""
         deadline = time.monotonic() + timeout
+        self._fetch_parts(deadline)
         drained = Drained()
         for uploads in self._behind.values():
             drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
@@ -281,6 +283,16 @@ class Tiered:
             tier.storage.close()
 
     # ------------------------------------------------------------------------- details
+
+    def _fetch_parts(self, deadline: float) -> None:
+        """Reads the parts of traces without which records that were read cannot be filled in:
+        one log answers for many records, so that most parts are never asked for."""
+        for through in self._through:
+            for digest, size in through.parts_wanted():
+                if time.monotonic() >= deadline:
+                    return
+                with contextlib.suppress(StorageError):  # counted; the record stays where it is
+                    self.read_result(digest, size)
 
     def _suffices(self, variants: tuple[Variant, ...]) -> bool:
         return bool(variants) and (self._valid is None or any(map(self._valid, variants)))
@@ -330,7 +342,7 @@ class Tiered:
 
 class _ReadThrough:
     """Fills a storage with the records that were read behind it, each once all of its results
-    are there. Results are not fetched for that: they come when someone reads them.
+    are there. Values are not fetched for that: they come when someone reads them.
 
     What ``target`` then holds goes on to ``behind``. If it cannot be filled that breaks no read;
     ``tally`` counts it.
@@ -365,6 +377,17 @@ class _ReadThrough:
     def wants(self, digest: str) -> bool:
         """Whether a record waits for this result."""
         return digest in self._waiting
+
+    def parts_wanted(self) -> Sequence[tuple[str, int]]:
+        """Digest and size of the shared parts of traces that records wait for which wait for
+        nothing else."""
+        found: dict[str, int] = {}
+        with self._lock:
+            for variant, missing in self._missing.values():
+                parts = {blob.digest: blob.size for blob in variant.trace.uses}
+                if missing <= parts.keys():
+                    found.update((digest, parts[digest]) for digest in missing)
+        return tuple(found.items())
 
     def add_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
         """Fills in a result, bytes or a file, and then the records that waited only for it.
