@@ -199,7 +199,7 @@ class _Verdict:
         names = self._log.files
         self._by_file = {
             **{names[self._log.nodes[each[1]][0]][0]: self._change_of(each[0]) for each in touches},
-            **{name: Change("file", name, *digests) for name, digests in files.items()},
+            **{name: Change("file", name, *files[name]) for name in changes if name in files},
         }
         for file, found in changes.items():
             if file not in self._by_file and found:

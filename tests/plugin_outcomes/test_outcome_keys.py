@@ -51,7 +51,7 @@ def test_neutral_options_keep_the_hit(suite: Project, args: list[str]) -> None:
     "args",
     [
         ["-W", "error"], ["-o", "xfail_strict=true"], ["-p", "extra_plugin"],
-        ["--strict-markers"], ["--import-mode=importlib"], ["-s"], ["--assert=plain"],
+        ["--strict-markers"], ["--import-mode=importlib"], ["--assert=plain"],
         ["-o", "asyncio_mode=auto"], ["--asyncio-mode=auto"], ["-p", "no:warnings"],
         ["--log-level=DEBUG"], ["-p", "no:logging"], ["--runxfail"],
     ],
