@@ -11,17 +11,10 @@ from team import SUITE, Place, Team, line_of
 
 KINDS = ("s3", "file", "sqlite", "postgres", "redis")
 
-RICH = """
+FIXTURES = """
     import numpy as np
-    import pytest
     from counter import count
-    from helper import scale
-    from pytest_taskcache import cached, cached_fixture
-
-    @cached
-    def table(rows):
-        count("function")
-        return {n: scale(n) for n in range(rows)}
+    from pytest_taskcache import cached_fixture
 
     @cached_fixture(scope="session")
     def array():
@@ -36,6 +29,18 @@ RICH = """
         (root / "deep" / "er" / "big.bin").write_bytes(bytes(range(256)) * 400)
         (root / "note.txt").write_text("hello")
         return root
+"""
+
+RICH = """
+    import pytest
+    from counter import count
+    from helper import scale
+    from pytest_taskcache import cached
+
+    @cached
+    def table(rows):
+        count("function")
+        return {n: scale(n) for n in range(rows)}
 
     @pytest.fixture
     def rows():
@@ -67,7 +72,7 @@ def rich(team: Team) -> None:
         "test_suite.py": RICH,
         "helper.py": "def scale(n):\n    return 2 * n\n",
         "data/rows.txt": "20",
-        "conftest.py": "collect_ignore = []\n",
+        "conftest.py": FIXTURES,
     }
 
 
@@ -93,7 +98,8 @@ def test_another_checkout_computes_nothing(
 
 
 def test_what_changed_is_computed_again(signing: Team, place_of: Callable[[str], Place]) -> None:
-    """A checkout of another state of the project hits only what its own files still allow, and
+    """A checkout of another state of the project hits only what its own files still allow (sources
+    are never sent, so that a file of another content counts as a whole for who imports it), and
     each of two branches finds its own."""
     place = place_of("file")
     rich(signing)
