@@ -18,6 +18,8 @@ import pytest_taskcache.config.factory
 import pytest_taskcache.config.tiered_storages
 import pytest_taskcache.decorator
 import pytest_taskcache.locking.file
+import pytest_taskcache.plugin.collection.forecast
+import pytest_taskcache.plugin.collection.hooks
 import pytest_taskcache.plugin.fixtures
 import pytest_taskcache.plugin.items
 import pytest_taskcache.plugin.outcomes.hooks
@@ -25,11 +27,15 @@ import pytest_taskcache.plugin.session
 import pytest_taskcache.plugin.summary
 import pytest_taskcache.plugin.verification
 import pytest_taskcache.plugin.xdist
+import pytest_taskcache.report.explanation
+import pytest_taskcache.report.history
 import pytest_taskcache.serializers.trees  # noqa: F401
 
 # Hypothesis's plugin imports all of itself anew in each run, which takes longer than the rest.
 _OTHERS = (
     "randomly",
+    "valkey",
+    "platformdirs",
     "html",
     "metadata",
     "cov",

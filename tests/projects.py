@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# Hypothesis's plugin takes longer to be imported than a small project's tests take to run.
-_OTHERS = ("randomly", "hypothesispytest", "dependency", "syrupy")
+# These take longer to be imported than a small project's tests take to run.
+_OTHERS = ("randomly", "hypothesispytest", "dependency", "syrupy", "valkey", "platformdirs")
 _LEFT_OUT = tuple(arg for name in _OTHERS for arg in ("-p", f"no:{name}"))
 
 
