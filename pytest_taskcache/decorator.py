@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -22,6 +23,7 @@ from typing import (
     overload,
 )
 
+from pytest_taskcache.code.imports import PATH_ENTRY
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options, Place, Validator
@@ -132,7 +134,12 @@ class Spec:
             # Of the innermost function: a decorator's wrapper is in the decorator's file.
             inner = inspect.unwrap(self.function)
             code = getattr(inner, "__code__", self.function.__code__)
-            file = engine.fingerprints.name_of(code.co_filename)
+            name_of = engine.fingerprints.name_of
+            file = name_of(code.co_filename)
+            if _is_outside(file):
+                # imported through a link to the project, perhaps
+                resolved = name_of(os.path.realpath(code.co_filename))
+                file = file if _is_outside(resolved) else resolved
             known = (engine.run.id, Identity(file, self.function.__qualname__))
             self._identity = known
         return known[1]
@@ -608,6 +615,11 @@ def _unwrapped(outcome: Outcome) -> Any:
         return outcome.value
     finally:
         del outcome
+
+
+def _is_outside(name: str) -> bool:
+    """Whether a file of this name lies beside the root."""
+    return name.startswith((PATH_ENTRY, "../")) or os.path.isabs(name)
 
 
 def _form_of(function: Callable[..., Any]) -> str:

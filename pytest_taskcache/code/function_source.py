@@ -44,7 +44,7 @@ def function_source_digest(function: FunctionType, file: str | None = None) -> s
 
 def module_name(name: str) -> str:
     """The name a module is imported under, also for the one that runs as ``__main__``: by its
-    spec (``python -m``), else by its file and the directory that is first on the path."""
+    spec (``python -m``), else by its file and the packages that this lies in."""
     main = sys.modules.get("__main__")
     if name != "__main__" or main is None:
         return name
@@ -52,7 +52,14 @@ def module_name(name: str) -> str:
     if spec is not None:
         return str(spec.name.removesuffix(".__main__"))
     file = getattr(main, "__file__", None)
-    return os.path.splitext(os.path.basename(file))[0] if isinstance(file, str) else name
+    if not isinstance(file, str):
+        return name
+    directory, base = os.path.split(os.path.abspath(file))
+    found = os.path.splitext(base)[0]
+    while os.path.isfile(os.path.join(directory, "__init__.py")):
+        directory, package = os.path.split(directory)
+        found = package if found == "__main__" else f"{package}.{found}"
+    return found
 
 
 def unwrapped(function: Any) -> FunctionType:

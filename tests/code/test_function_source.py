@@ -234,6 +234,19 @@ def test_the_main_module_has_the_identity_it_is_imported_under(load, monkeypatch
     assert module_name("elsewhere") == "elsewhere"
 
 
+def test_a_script_in_a_package_has_the_name_it_is_imported_under(monkeypatch, tmp_path) -> None:
+    """With its packages, and as the package where it is what ``python -m`` runs."""
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    for package in ("outer", "outer/inner"):
+        (tmp_path / package / "__init__.py").touch()
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    main.__file__ = str(tmp_path / "outer" / "inner" / "job.py")
+    assert module_name("__main__") == "outer.inner.job"
+    main.__file__ = str(tmp_path / "outer" / "inner" / "__main__.py")
+    assert module_name("__main__") == "outer.inner"
+
+
 def test_class_source_counts_methods_and_not_comments(load) -> None:
     """The whole class statement counts, by its tree; a class without source has no digest."""
     one = class_source_digest(load("class C:\n    def m(self):\n        return 1\n").C)
