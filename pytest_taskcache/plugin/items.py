@@ -59,6 +59,8 @@ class ItemHooks:
             self._end(running, passed=False, reason="retried")
         self._begin(running)
         result = yield
+        if running.attempt is not None:
+            running.attempt.is_set_up = True
         self._claim_what_it_uses(running)
         return result
 
@@ -94,7 +96,7 @@ class ItemHooks:
         if attempt is None:
             return _IN_BODY
         name = attempt.transaction.claimant
-        return f"{name}{_IN_BODY}" if attempt.reports else name
+        return f"{name}{_IN_BODY}" if attempt.is_set_up or attempt.reports else name
 
     # ------------------------------------------------------------------------ internals
 

@@ -42,7 +42,8 @@ if __name__ == "__main__":
     work(sys.argv[1])
 """
 
-IMPORTED = (
+WORK = "import jobs.job; jobs.job.work(sys.argv[1])"
+IMPORTED = f"import sys; sys.path.insert(0, sys.argv[1]); {WORK}"
     "import sys; sys.path.insert(0, sys.argv[1]); import jobs.job; jobs.job.work(sys.argv[1])"
 )
 
