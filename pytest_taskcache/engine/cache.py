@@ -134,6 +134,7 @@ class Engine:
         self.open_computations = OpenComputations()
         self._options: dict[int, tuple[Options, Options]] = {}
         self._repeats: dict[Hashable, Repeat] = {}
+        self._refused: dict[str, Refusal] = {}
         self.observers = list(observers)
         self._deaf: set[int] = set()
         self.root: Transaction | None = None
@@ -274,7 +275,8 @@ class Engine:
             self._reuse(computation, keyed, outcome)
             return outcome
         if manager is None:
-            return self._attempt(computation, outcome, allowed, keyed, route)
+            outcome_told = self._told_again(outcome, keyed)
+            return self._attempt(computation, outcome_told, allowed, keyed, route)
         return _Asked(computation, keyed, route, allowed, transaction, manager)
 
     def _patched(self, computation: Computation) -> Uncacheable | None:
@@ -310,7 +312,24 @@ class Engine:
         if isinstance(locked, Found):
             self._reuse(computation, keyed, locked)
             return locked
-        return self._attempt(computation, locked.decision, allowed, keyed, route, locked.lease)
+        decision = self._told_again(locked.decision, keyed)
+        return self._attempt(computation, decision, allowed, keyed, route, locked.lease)
+
+    def _told_again(self, decision: Decision, keyed: Keyed) -> Decision:
+        """A miss of what this run computed before and could not keep says so."""
+        refused = self._refused.get(keyed.key.digest) if self._refused else None
+        unknown = isinstance(decision, Miss) and decision.why in (Why.ABSENT, Why.PARTS)
+        if refused is None or not unknown:
+            return decision
+        return Miss(Why.REFUSED, detail=refused.detail or refused.reason)
+
+    def _remember_refusal(self, attempt: Attempt, refusal: Refusal | None) -> None:
+        if attempt.keyed is None or not attempt.access.record:
+            return
+        if refusal is None:
+            self._refused.pop(attempt.keyed.key.digest, None)
+        elif len(self._refused) < _REPEATS:
+            self._refused[attempt.keyed.key.digest] = refusal
 
     def _look(
         self,
@@ -391,6 +410,7 @@ class Engine:
                 basis = self._as_used(attempt, attempt.keyed, variant, basis)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
+        self._remember_refusal(attempt, refusal)
         self._tell_computed(attempt, duration, refusal)
         self.open_computations.absorb(basis)
         return Completed(basis, observed, variant, refusal)

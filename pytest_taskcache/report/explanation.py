@@ -62,6 +62,9 @@ class Remembered(Protocol):
     def last_kept(self, identity: str, before: float) -> float | None:
         """When a computation was last kept before then, though its record may be gone since."""
 
+    def last_refused(self, identity: str, before: float) -> str:
+        """Why a computation that ran before then was not kept when it last ran; "" if it was."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -164,6 +167,9 @@ def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str
             kept = remembered.last_kept(entry.identity, entry.at)
             if kept is not None:
                 return f"its record of {age(now - kept)} is gone (evicted, cleared or rolled back)"
+            refused = remembered.last_refused(entry.identity, entry.at)
+            if refused:
+                return f"it was not kept when it last ran: {refused}"
             return "first computation, there was no record yet"
         case "evicted to make room":
             return "evicted to make room; raise taskcache_max_size to keep more"

@@ -44,8 +44,6 @@ if __name__ == "__main__":
 
 WORK = "import jobs.job; jobs.job.work(sys.argv[1])"
 IMPORTED = f"import sys; sys.path.insert(0, sys.argv[1]); {WORK}"
-    "import sys; sys.path.insert(0, sys.argv[1]); import jobs.job; jobs.job.work(sys.argv[1])"
-)
 
 
 @pytest.fixture
