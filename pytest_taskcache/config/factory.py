@@ -212,7 +212,6 @@ def compose(
         payloads=Payloads(
             surroundings.scratch,
             surroundings.temporary,
-            surroundings.directory / "targets",
             (surroundings.root, surroundings.directory),
         ),
         resolve_route=storages.route,

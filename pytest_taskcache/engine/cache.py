@@ -15,7 +15,7 @@ from pytest_taskcache.engine.commit import done_alone
 from pytest_taskcache.engine.computation import Basis, Computation, Defaults, Options, Place
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
-from pytest_taskcache.engine.lookup import Found, Lookup, with_declared, with_target
+from pytest_taskcache.engine.lookup import Found, Lookup, with_declared
 from pytest_taskcache.engine.open_computations import (
     OpenComputation,
     OpenComputations,
@@ -167,6 +167,7 @@ class Engine:
             self.notify,
             lambda: self.clock(),
             self.locks.still_held,
+            self.lookup.target_storage,
         )
         if parts.observation is not None:
             self.recorder.part = parts.observation.part
@@ -443,8 +444,9 @@ class Engine:
         self.open_computations.forgive(attempt.opened)
         basis = replace(basis, trace=variant.trace)
         if keyed.target:
-            target = self.lookup.target_dependency(keyed.target, variant.result.digest)
-            basis = with_target(basis, target)
+            storage = self.lookup.target_storage(attempt.route.results)
+            path = storage.target_path(keyed.target)
+            basis = self.lookup.with_target(basis, path, variant.result.digest)
         staged = self.current() is not None and attempt.computation.options.commit_mode is (
             CommitMode.LAZY
         )
