@@ -512,7 +512,7 @@ def _streaming(
         return Outcome(None, error)
     decisions.append(opened.decision)
     if not isinstance(opened, Found):
-        recording = Recording(engine, opened, spec.options)
+        recording = Recording(engine, opened, opened.computation.options)
         return (yield from _live(flavour, start(), recording))
     items, returned = items_of(opened.value)
     del opened

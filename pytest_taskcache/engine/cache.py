@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from pytest_taskcache.engine.commit import done_alone
-from pytest_taskcache.engine.computation import Basis, Computation, Defaults, Options, Place
+from pytest_taskcache.engine.computation import (
+    Basis,
+    Computation,
+    Defaults,
+    Options,
+    Place,
+    defaults_around,
+)
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
 from pytest_taskcache.engine.lookup import Found, Lookup, with_declared
@@ -48,7 +55,6 @@ from pytest_taskcache.transactions.staging import Run, Staging, Verdict
 from pytest_taskcache.transactions.transaction import CommitMode, Transaction
 
 _REPEATS = 10_000
-_NO_DEFAULTS = Defaults()
 
 Steps: TypeAlias = "Generator[float, None, Found | Attempt]"
 
@@ -253,7 +259,7 @@ class Engine:
 
     def _ask(self, computation: Computation) -> Found | Attempt | _Asked:
         """The first look: the whole of a hit, and of a miss that takes no lock."""
-        options = computation.options = self._completed(computation.options)
+        options = computation.options = self._completed(computation)
         allowed = access(self.parts.mode, options)
         if not (allowed.consult or allowed.record):
             off = "persist=False" if not options.persist else "cache switched off"
@@ -300,6 +306,7 @@ class Engine:
             asked.route,
             asked.allowed,
         )
+        timeout = computation.options.policy.lock_timeout
         wanted = Wanted(
             keyed.key,
             computation.test or str(keyed.key.identity),
@@ -308,6 +315,7 @@ class Engine:
             lambda: self._last_duration(keyed, route),
             allowed.consult,
             blocks,
+            timeout.total_seconds() if timeout is not None else None,
         )
         locked = yield from self.locks.acquire(wanted, asked.manager)
         if isinstance(locked, Found):
@@ -638,12 +646,15 @@ class Engine:
             tuple(sorted({*opened.taints, *options.taints})),
         )
 
-    def _completed(self, options: Options) -> Options:
-        if self.parts.defaults == _NO_DEFAULTS:
-            return options
+    def _completed(self, computation: Computation) -> Options:
+        options = computation.options
         known = self._options.get(id(options))
         if known is None or known[0] is not options:
-            known = self._options[id(options)] = options, self.parts.defaults.applied(options)
+            completed = options
+            around = () if computation.block else defaults_around(computation.context.function)
+            for defaults in (*around, self.parts.defaults):
+                completed = defaults.applied(completed)
+            known = self._options[id(options)] = options, completed
         return known[1]
 
     def _manager(self, options: Options) -> LockManager | None:
