@@ -115,7 +115,7 @@ class Composed:
 
     def _tell_of_patterns(self) -> None:
         if self.surroundings.several_workers:
-            return  # each knows of its own tests only
+            return  # the controller knows what all of them named
         for pattern in self.engine.parts.refresh.unmatched:
             text = f"--cache-refresh-only={pattern} named nothing that was looked up"
             self.engine.notify(Noted(text))
