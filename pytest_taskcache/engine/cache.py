@@ -86,6 +86,15 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Peeked:
+    """A hit that was found ahead of its computation; see `Engine.peek`."""
+
+    computation: Computation
+    keyed: Keyed
+    found: Found
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """What became of a computed value: what it rests on, and its record if it was kept."""
 
@@ -285,6 +294,25 @@ class Engine:
             outcome_told = self._told_again(outcome, keyed)
             return self._attempt(computation, outcome_told, allowed, keyed, route)
         return _Asked(computation, keyed, route, allowed, transaction, manager)
+
+    def peek(self, computation: Computation) -> Peeked | None:
+        """A hit, of which nobody is told yet; None where the computation would have to run, or
+        wait. Raises as `open`."""
+        options = computation.options = self._completed(computation)
+        allowed = access(self.parts.mode, options)
+        if not allowed.consult or self._patched(computation) is not None:
+            return None
+        keyed = key_of(computation, self.parts.payloads, self.clock)
+        if not isinstance(keyed, Keyed):
+            return None
+        route = self.routes.of(options)
+        found = self._look(computation, keyed, route, allowed, self.current())
+        return Peeked(computation, keyed, found) if isinstance(found, Found) else None
+
+    def use(self, peeked: Peeked) -> Found:
+        """What was peeked at, which now counts as a hit."""
+        self._reuse(peeked.computation, peeked.keyed, peeked.found)
+        return peeked.found
 
     def _patched(self, computation: Computation) -> Uncacheable | None:
         """Why a call is not answered while what it may reach is patched. A test's own patches

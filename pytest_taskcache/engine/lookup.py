@@ -38,6 +38,9 @@ from pytest_taskcache.transactions.transaction import Transaction
 
 _OFF = "/off/"
 
+UPSTREAM = "upstream"
+"""A part of a fixture's record, but of no key: which fixtures it was made of."""
+
 
 class ValidatorFailedError(Exception):
     """A user's validator raised; ``args[0]`` says what."""
@@ -459,7 +462,7 @@ _KINDS = {
 def difference(parts: Sequence[Part], recorded: Sequence[Part]) -> tuple[Change, ...]:
     """The parts that differ, in name order; a part only one side has counts as absent there."""
     now = {part.name: part.digest for part in parts}
-    then = {part.name: part.digest for part in recorded}
+    then = {part.name: part.digest for part in recorded if part.name != UPSTREAM}
     return tuple(
         _change(name, then.get(name, ABSENT), now.get(name, ABSENT))
         for name in sorted(now.keys() | then.keys())

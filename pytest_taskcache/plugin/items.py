@@ -58,7 +58,11 @@ class ItemHooks:
         if running.attempt is not None:
             self._end(running, passed=False, reason="retried")
         self._begin(running)
-        result = yield
+        self._session.fixtures.plan(item)
+        try:
+            result = yield
+        finally:
+            self._session.fixtures.shortcuts.settle()
         if running.attempt is not None:
             running.attempt.is_set_up = True
         self._claim_what_it_uses(running)
