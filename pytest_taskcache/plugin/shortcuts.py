@@ -133,8 +133,9 @@ class Shortcuts:
         """The part that lets a record be found without its upstream; none where it may not."""
         closure = closure_of(item) if item is not None else None
         upstream = self._upstream(item, closure, definition) if item and closure else None
-        if not upstream:
-            return ()
+        spec = self._spec_of(definition)
+        if not upstream or spec is None or not spec.options.policy.has("OBSERVED"):
+            return ()  # where nothing observed is verified, only the values tell
         for each in upstream.values():
             instance = self._live.get(each)
             if instance is None or instance.basis.opaque or instance.basis.taints:
@@ -198,7 +199,8 @@ class Shortcuts:
             return False
         if definition in self._arguments:
             return True
-        if definition.cached_result is not None or definition.params is not None:
+        observed = spec.options.policy.has("OBSERVED")
+        if not observed or definition.cached_result is not None or definition.params is not None:
             return False
         upstream = self._upstream(item, closure, definition)
         if not upstream:
@@ -228,7 +230,7 @@ class Shortcuts:
             last = next(reversed(closure.definitions.get(name, ())), None)
             if last is None or name in parameters or last.params is not None or is_handle(last):
                 return None
-            if inspect.ismethod(last.func) or is_async(last.func):
+            if not isinstance(inspect.unwrap(last.func), FunctionType) or is_async(last.func):
                 return None
             if name in self._arguments_of(last):
                 return None  # it extends another one of its own name
