@@ -203,8 +203,8 @@ class Shortcuts:
         if not observed or definition.cached_result is not None or definition.params is not None:
             return False
         upstream = self._upstream(item, closure, definition)
-        if not upstream:
-            return False
+        if not upstream or any(each.cached_result is not None for each in upstream.values()):
+            return False  # a test may have changed one that is there; its value tells
         computation = self._hit(engine, item, definition, spec, self._part(upstream))
         if computation is None:
             return False
