@@ -362,21 +362,6 @@ class SourceFiles:
             return ""
         return self.name_of(found.file)
 
-    def distributions_of(self, module: str) -> frozenset[str]:
-        """The distributions that an import of a module rests on: what it comes from, and all that
-        requires; empty for the standard library's and the project's own."""
-        top = module.partition(".")[0]
-        found = self._finder.find(top)
-        if found is None or found.form is Form.INTERNAL:
-            return frozenset()
-        if found.file and (
-            self.is_project(found.file)
-            or (found.file.startswith(self._standard) and not _is_beside_library(found.file))
-        ):
-            return frozenset()
-        owners = self._distributions.owners(top)
-        return frozenset().union(*map(self._distributions.requirements, owners))
-
 
 def _is_beside_library(path: str) -> bool:
     """Whether a path below the standard library's is that of an installed package."""

@@ -266,11 +266,6 @@ def test_requirements_reach_what_is_required(world) -> None:
     world.install("pandas", "2.0", "pandas", "numpy>=1.0", "missing ; extra == 'x'", "pandas[all]")
     world.install("other", "1.0", "other")
     assert world.distributions.requirements("pandas") == {"numpy", "pandas"}
-    assert world.sources.distributions_of("pandas.core") == {"numpy", "pandas"}
-    assert world.sources.distributions_of("json") == frozenset()
-    world.write("mine.py")
-    world.sources.forget()
-    assert world.sources.distributions_of("mine") == frozenset()
 
 
 def test_list_of_distributions_changes_with_any(world) -> None:
