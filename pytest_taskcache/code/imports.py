@@ -296,9 +296,12 @@ class SourceFiles:
             return os.path.relpath(absolute, self.root)
         for entry in self._entries():
             if absolute.startswith(entry + os.sep):
-                name = f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}"
-                # Several entries may have a conftest.py: a name is one file's in a process.
-                given = self._given.setdefault(name.replace(os.sep, "/"), absolute)
+                name = f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}".replace(os.sep, "/")
+                # Several entries may have a conftest.py: the name is that of the one file which
+                # other processes will find by it, and in this process it stays so.
+                if name not in self._given and self._first_of(name) != absolute:
+                    return absolute
+                given = self._given.setdefault(name, absolute)
                 return name if given == absolute else absolute
         return absolute
 
@@ -310,6 +313,9 @@ class SourceFiles:
         given = self._given.get(name)
         if given is not None and (os.path.exists(given) or archive_of(given)[0]):
             return given
+        return self._first_of(name)
+
+    def _first_of(self, name: str) -> str:
         rest = name[len(PATH_ENTRY) + 1 :]
         inside = (*self._roots, *([self._repository] if self._repository else ()))
         candidates = [
