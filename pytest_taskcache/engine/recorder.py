@@ -318,7 +318,6 @@ class WriteBatch:
     _waiting: list[tuple[str, Variant, Callable[[Exception | None], None]]] = field(
         default_factory=list
     )
-    _keys: set[str] = field(default_factory=set)
     _since: float = 0.0
     _pid: int = field(default_factory=os.getpid)
 
@@ -330,18 +329,12 @@ class WriteBatch:
         if not self._waiting:
             self._since = now
         self._waiting.append((destination, variant, told))
-        self._keys.add(variant.key)
         if len(self._waiting) >= _MANY or now - self._since > _LONG or variant.duration > _LONG:
-            self.flush()
-
-    def flush_for(self, key: str) -> None:
-        """To be called before records of this key are read: none of it waits any more."""
-        if key in self._keys:
             self.flush()
 
     def flush(self) -> None:
         """Writes all. A forked child leaves that to its parent."""
-        waiting, self._waiting, self._keys = self._waiting, [], set()
+        waiting, self._waiting = self._waiting, []
         if os.getpid() != self._pid:
             return
         destinations: dict[str, list[tuple[Variant, Callable[[Exception | None], None]]]] = {}

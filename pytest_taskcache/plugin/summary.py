@@ -42,6 +42,7 @@ _RECORDS = 200
 """Computations whose texts are remembered after one run at most: those of one suite rest on much
 the same."""
 
+_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _PAUSE = 5.0
 """Seconds between two lines of progress in a log."""
 
@@ -71,6 +72,13 @@ class Summary:
             if lines:
                 report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
         return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """What was interrupted is the test's, also where the signal arrived in the midst of
+        noting what it did."""
+        kept = excinfo.traceback.filter(lambda entry: not str(entry.path).startswith(_HERE))
+        excinfo.traceback = kept or excinfo.traceback
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -95,7 +95,7 @@ def test_clear_forgets_one_and_it_is_computed_again(own: Commands) -> None:
     assert "test_suite.py::test_rows PASSED" in replayed
     assert "test_escapes[\\x1b[31mred\\x1b[0m] CACHED" in replayed
     assert "1 function + 1 test reused, 1 test computed" in replayed
-    why = own.run("explain", "test_rows").stdout
+    why = " ".join(own.run("explain", "test_rows").stdout.split())
     assert "is gone (evicted, cleared or rolled back)" in why
 
 
