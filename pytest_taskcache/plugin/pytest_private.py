@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
@@ -161,12 +162,11 @@ class Closure(NamedTuple):
     initial: tuple[str, ...]
 
 
-def leave_out(item: pytest.Item, names: Collection[str]) -> None:
+def leave_out(item: pytest.Item, names: AbstractSet[str]) -> None:
     """Has an item set up without these fixtures, unless others ask for them."""
-    info = getattr(item, "_fixtureinfo", None)
-    if info is not None:
-        kept = [name for name in info.names_closure if name not in names]
-        item.fixturenames = kept  # type: ignore[attr-defined] # a plain attribute of functions
+    present = getattr(item, "fixturenames", ())
+    if not names.isdisjoint(present):  # the list is its neighbours', too
+        item.fixturenames = [n for n in present if n not in names]  # type: ignore[attr-defined]
 
 
 def set_arguments(definition: FixtureDef[Any], names: tuple[str, ...]) -> None:
