@@ -69,6 +69,7 @@ class Distributions:
         self._libraries = frozenset(library_directories() if libraries is None else libraries)
         self._found: dict[str, list[_Metadata]] = {}
         self._places: dict[str, list[_Metadata]] = {}
+        self._entries: tuple[str, ...] = ()
         self._seen: tuple[str, ...] | None = None
         self._owners: dict[str, str] = {}
         self._of_modules: dict[str, tuple[str, ...]] = {}
@@ -162,7 +163,11 @@ class Distributions:
         return self._by_module
 
     def _all(self) -> dict[str, list[_Metadata]]:
-        search = tuple(dict.fromkeys(os.path.abspath(entry) for entry in self._path()))
+        entries = tuple(self._path())
+        if entries == self._entries and self._seen is not None and all(map(os.path.isabs, entries)):
+            return self._found
+        self._entries = entries
+        search = tuple(dict.fromkeys(os.path.abspath(entry) for entry in entries))
         if search != self._seen:
             self._seen = search
             self._found, self._places = {}, {}
