@@ -115,7 +115,7 @@ class Observatory:
             self._scratch,
             self._verification,
             self._log,
-            LoadedModules(self._find),
+            LoadedModules(self._find, self._fingerprints.source),
         )
 
     def arm(self) -> None:

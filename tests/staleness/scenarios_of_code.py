@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 from ladder import EVERY, Form, Scenario
 
@@ -1150,8 +1149,8 @@ CODE = [
             """,
         },
         change={"deep.py": "def make():\n    return 2\n"},
-        # 3.11 does not see which of them imported it.
-        stale=("a", "b") if sys.version_info >= (3, 12) else ("a", "b", "c"),
+        stale=("a", "b"),
+        free=["c"],  # shares a unit with them
     ),
     Scenario(
         "first_importer_by_name",

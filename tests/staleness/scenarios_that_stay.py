@@ -138,6 +138,7 @@ KEPT = [
     ),
     _keeps(
         "another_tests_module_where_only_the_callers_own_is_asked_for",
+        group="callers",
         files={
             "sentinels.py": """
             import sys
@@ -345,11 +346,12 @@ if sys.version_info >= (3, 12):  # before, all that may have run counts
             files={
                 "heavy.py": "X = 1\n",
                 "test_a.py": """
-                from counter import count
-
                 def test_a():
                     from . import heavy
                     assert heavy.X
+                """,
+                "test_b.py": """
+                from counter import count
 
                 def test_b():
                     count("SELF.b")
