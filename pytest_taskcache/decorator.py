@@ -77,9 +77,10 @@ class CachedFunction(Protocol[P, R]):
     @overload
     def __get__(
         self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None
-    ) -> CachedFunction[Q, R]: ...
+    ) -> Callable[Q, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """As a method: bound to its instance, as functions are."""
+        """As a method: bound to its instance, as functions are. What is more than a call is
+        the class's, e.g. ``K.m.call(k, 1)``."""
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> State[R]:
         """The value with its decision. Awaitable for an async function; for a generator
@@ -93,6 +94,15 @@ class CachedFunction(Protocol[P, R]):
 
     def with_options(self, **changes: Any) -> CachedFunction[P, R]:
         """The same function with other options."""
+
+    def is_cached(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether a call with these arguments would be answered without running; False outside an
+        active cache. A test or function that asks is not cached itself, since its answer depends
+        on the cache."""
+
+    def forget(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Removes what is recorded for a call with these arguments, so that the next one computes;
+        how many records. 0 outside an active cache and where the run may not write."""
 
 
 @dataclass(eq=False)
@@ -291,7 +301,16 @@ def _decorate(options: Options, function: Any) -> Any:
         _check_names("with_options", changes)
         return _decorate(replace(spec.options, **changes), spec.function)
 
-    wrapper.__dict__.update(on_commit=on_commit, on_rollback=on_rollback, with_options=with_options)
+    def is_cached(*args: Any, **kwargs: Any) -> bool:
+        engine = active.active()
+        return engine is not None and engine.is_cached(spec.computation(engine, args, kwargs))
+
+    def forget(*args: Any, **kwargs: Any) -> int:
+        engine = active.active()
+        return engine.forget(spec.computation(engine, args, kwargs)) if engine is not None else 0
+
+    for more in (on_commit, on_rollback, with_options, is_cached, forget):
+        wrapper.__dict__[more.__name__] = more
     return wrapper
 
 
