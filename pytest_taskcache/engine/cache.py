@@ -148,8 +148,8 @@ class Engine:
         self._in_blocks: dict[str, Transaction] = {}
         self.place = Place()
         """The running test, as functions called from it see it."""
-        self.verifies: Callable[[str], bool] | None = None
-        """Of which keys a value that an earlier run made is computed anyway, and compared."""
+        self.verifies: Callable[[Variant], bool] | None = None
+        """Which values are computed anyway, and compared, instead of being reused."""
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
         self.lookup = Lookup(
@@ -345,7 +345,7 @@ class Engine:
             )
         if self.verifies is not None and isinstance(found, Found):
             variant = found.decision.variant
-            if variant and self.run.id not in variant.id and self.verifies(keyed.key.digest):
+            if variant is not None and self.verifies(variant):
                 return Miss(Why.UNVERIFIED, nearest=variant)
         return found
 

@@ -99,6 +99,4 @@ class Noted:
     text: str
 
 
-Event: TypeAlias = (
-    Decided | Computed | Verified | Waited | Committed | RolledBack | Faulted | Noted
-)
+Event: TypeAlias = Decided | Computed | Verified | Waited | Committed | RolledBack | Faulted | Noted

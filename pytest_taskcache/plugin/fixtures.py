@@ -19,6 +19,7 @@ from pytest_taskcache.engine.computation import Basis, Computation, Options
 from pytest_taskcache.engine.lookup import Found
 from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Noted, Subject
 from pytest_taskcache.model.key import Part
@@ -114,7 +115,7 @@ class FixtureHooks:
         if spec is None and not wide and not self._may_be_used_by_cached():
             return (yield)
         instance = Instance(fixturedef.argname, Basis())
-        outer = engine.root
+        outer, known = engine.root, len(self._session.decisions)
         if wide:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
@@ -137,6 +138,9 @@ class FixtureHooks:
             # Called first of its finalizers, since it is added last: what it computes until its
             # end, in a transaction that it holds open, is its own.
             fixturedef.addfinalizer(lambda: self._begin_teardown(instance))
+        instance.reused = tuple(
+            event for event in self._session.decisions[known:] if isinstance(event.decision, Hit)
+        )
         self._live[fixturedef] = instance
         self._session.uses(instance)
         return value

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from _pytest.fixtures import FixtureDef, FixtureRequest
+from _pytest.runner import runtestprotocol
 
 HANDLES = frozenset(
     {
@@ -105,6 +106,12 @@ def tear_down_until(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Tears down what the next item does not need, as the end of ``item`` would. Raises what a
     teardown raises."""
     item.session._setupstate.teardown_exact(nextitem)
+
+
+def run_unseen(item: pytest.Item) -> list[pytest.TestReport]:
+    """The reports of all phases of an item, which nobody is shown; all that is set up for it is
+    torn down at its end."""
+    return runtestprotocol(item, log=False, nextitem=None)
 
 
 def has_something_set_up(item: pytest.Item) -> bool:

@@ -67,7 +67,7 @@ class Summary:
         """Names the cached values that a failing test used: they may be the cause."""
         report = yield
         if report.failed and report.when == "call":
-            lines = list(_used(self._session.decisions, time.time()))
+            lines = list(_used(self._session.reused_values(), time.time()))
             if lines:
                 report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
         return report
@@ -98,7 +98,11 @@ class Summary:
         if tally.differences:
             terminalreporter.section("cache verification failed", red=True, sep="=")
             for line in tally.differences:
-                terminalreporter.line(line)
+                terminalreporter.line(harmless(line))
+        if tally.rechecked:
+            terminalreporter.section("cache recheck", sep="=")
+            for line in tally.rechecked:
+                terminalreporter.line(harmless(line))
         verbosity = terminalreporter.verbosity
         if verbosity < 0 and not self._explained:
             return
@@ -294,13 +298,14 @@ class WaitingLine:
                 print(text, file=sys.stderr, flush=True)
 
 
-def _used(decisions: Sequence[Decided], now: float) -> Iterator[str]:
+def _used(reused: Sequence[Decided], now: float) -> Iterator[str]:
     """A line for each cached value, with its age and how to have it computed anew."""
-    for event in decisions:
-        if isinstance(event.decision, Hit) and event.decision.variant is not None:
-            old = age(now - event.decision.variant.created)
-            name = harmless(str(event.identity))
-            yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"
+    for event in reused:
+        assert isinstance(event.decision, Hit)
+        assert event.decision.variant is not None
+        old = age(now - event.decision.variant.created)
+        name = harmless(str(event.identity))
+        yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"
 
 
 def _shown(storage: str) -> str:

@@ -109,7 +109,8 @@ _VALUES: Callable[[Entry], tuple[Any, ...]] = attrgetter(*(each.name for each in
 @dataclass
 class Tally:
     """An observer that counts. ``saved`` and ``spent`` in seconds; ``details`` holds one example
-    for each reason of a refusal or a fault; ``rechecked`` what came of failed tests that were run again; ``misses`` how often each reason struck whom
+    for each reason of a refusal or a fault; ``rechecked`` what came of failed tests that were
+    run again; ``misses`` how often each reason struck whom
     (``test x.py::y``); ``whole`` keeps an entry of hits too, for a report; ``worker`` names the
     process."""
 
