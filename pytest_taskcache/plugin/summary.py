@@ -21,7 +21,7 @@ from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
 from pytest_taskcache.plugin.outcomes.keys import OF_FILE
-from pytest_taskcache.plugin.outcomes.reports import is_replayed_test
+from pytest_taskcache.plugin.outcomes.reports import is_replayed
 from pytest_taskcache.report.tally import Entry
 from pytest_taskcache.report.terminal import (
     job_summary,
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 _RECORDS = 200
 """Computations whose texts are remembered after one run at most: those of one suite rest on much
 the same."""
+
+_REPLAYED = ("taskcache", "replayed")
+"""The property of replayed tests in a junit file."""
 
 _PAUSE = 5.0
 """Seconds between two lines of progress in a log."""
@@ -220,8 +223,8 @@ class Summary:
 
 
 class ReplayedReports:
-    """Shows replayed tests for what they are. Registered only where there may be some: every
-    report passes here."""
+    """Shows replayed tests for what they are, in a junit file by the property ``taskcache``.
+    Registered only where there may be some: every report passes here."""
 
     def __init__(self) -> None:
         self._replayed: Counter[str] = Counter()
@@ -229,17 +232,20 @@ class ReplayedReports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """A replayed test is a pass, shown as ``CACHED`` or ``c``."""
-        if is_replayed_test(report):
+        if report.when == "call" and is_replayed(report):
             return "passed", "c", ("CACHED", {"green": True})
         return None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Where a test fails after replays, says how many, since their side effects are missing.
         Under pytest-xdist it is those on the same worker that count."""
         worker = getattr(report, "worker_id", "main")
-        if is_replayed_test(report):
-            self._replayed[worker] += 1
+        if is_replayed(report):
+            if report.when == "call":
+                self._replayed[worker] += 1
+            elif report.when == "teardown":  # whose properties a junit file has
+                report.user_properties.append(_REPLAYED)
         elif report.failed and self._replayed[worker]:
             count = self._replayed[worker]
             were = "test before this one was" if count == 1 else "tests before this one were"
