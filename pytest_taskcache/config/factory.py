@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
 from pytest_taskcache.locking.settled import Settled
 from pytest_taskcache.model import __version__
+from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.event import Event, Faulted, Noted
 from pytest_taskcache.model.modes import Mode
@@ -31,6 +33,7 @@ from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Shelf
 from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.storage.local.variants import Reason
 from pytest_taskcache.transactions.staging import Run, Staging
 
 if TYPE_CHECKING:
@@ -217,6 +220,8 @@ def compose(
         ),
         resolve_route=storages.route,
         resolve_locks=managers.resolve,
+        latest=local.latest,
+        gone=partial(_gone, local),
         lock_manager=None if reading else managers.resolve(settings.lock_manager or "file"),
         isolation=settings.isolation,
         several_workers=surroundings.several_workers,
@@ -230,6 +235,22 @@ def compose(
         observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings)
+
+
+_GONE = {
+    Reason.EVICTED: Why.EVICTED,
+    Reason.EXPIRED: Why.EXPIRED,
+    Reason.PRUNED: Why.PRUNED,
+    Reason.CLEARED: Why.CLEARED,
+    Reason.REMOVED: Why.CLEARED,
+    Reason.DAMAGED: Why.LOST,
+}
+
+
+def _gone(local: LocalStorage, name: str) -> Why | None:
+    """What became of the local records of a key or an identity."""
+    removal = local.removed([name]).get(name)
+    return _GONE[removal.reason] if removal is not None else None
 
 
 def _part(storages: Iterable[ResultStorage], blob: Blob) -> bytes | None:

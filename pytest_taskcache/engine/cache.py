@@ -111,6 +111,8 @@ class Parts:
     payloads: Payloads
     resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
     resolve_locks: Callable[[LockSpec], LockManager]
+    latest: Callable[[str], Sequence[Variant]]
+    gone: Callable[[str], Why | None]
     lock_manager: LockManager | None
     isolation: IsolationLevel
     several_workers: bool = False
@@ -160,6 +162,8 @@ class Engine:
             parts.observation,
             lambda: self.clock(),
             parts.fingerprints.name_of,
+            parts.latest,
+            parts.gone,
         )
         self.lookup.shared = parts.several_workers
         self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)

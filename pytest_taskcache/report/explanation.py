@@ -167,6 +167,10 @@ def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str
             return "first computation, there was no record yet"
         case "evicted to make room":
             return "evicted to make room; raise taskcache_max_size to keep more"
+        case "pruned" | "cleared":
+            return f"its record was {entry.why}"
+        case "expired" if not since:
+            return "its record had expired"
         case "expired":
             return f"the record{since} had expired"
         case "refresh asked for":
