@@ -110,7 +110,7 @@ class Composed:
             return
         reasons = ", ".join(drained.reasons) or f"no time left after {DRAIN_SECONDS:.0f} s"
         for number in range(drained.failed + drained.left):
-            name = drained.unsent[number] if number < len(drained.unsent) else "and more"
+            name = drained.unsent[number] if number < len(drained.unsent) else "a record"
             self.engine.notify(Faulted("not uploaded", f"{name}: {reasons}"))
         for reason, count, detail in self.storages.faults():
             for _ in range(count):

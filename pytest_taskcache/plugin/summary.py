@@ -119,7 +119,8 @@ class Summary:
                 (line, False) for line in explanation.lines(width=width, everything=verbosity > 1)
             ]
         if verbosity >= 0:
-            lines += [(line, False) for line in slow_lines(tally, asked=verbosity > 0)]
+            slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
+            lines += [(line, False) for line in slow]
             lines += [(line, True) for line in trouble_lines(tally)]
             lines.append((summary_line(tally) + self._seed(), False))
         for line, yellow in lines:

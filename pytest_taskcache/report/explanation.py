@@ -195,10 +195,14 @@ def _point(entry: Entry, change: Sequence[str], remembered: Remembered) -> Point
     elif after == ABSENT:
         verb = "vanished"
     plain = Point(kind, name, verb)
-    if kind in ("input", "parameter"):
+    if kind in ("variable", "Python"):  # these count by their text
+        return Point(kind, name, verb, _text_of(before), _text_of(after))
+    if kind in ("input", "parameter", "option", "ini"):
         known = remembered.inputs(str(entry.nearest.get("key", "")))
-        then, now = known.get(name, ""), entry.inputs.get(name, "")
-        return Point(kind, name, verb, then, now) if then and now and then != now else plain
+        title = f"{kind} {name}" if kind in ("option", "ini") else name
+        then, now = known.get(title, ""), entry.inputs.get(title, "")
+        whole = (then or before == ABSENT) and (now or after == ABSENT)
+        return Point(kind, name, verb, then, now) if whole and then != now else plain
     if kind == "env":
         return plain  # a value may be a secret
     if kind == "interpreter":
@@ -212,6 +216,10 @@ def _point(entry: Entry, change: Sequence[str], remembered: Remembered) -> Point
     return _compared(
         plain, remembered.before(kind, name, before, created), remembered.now(kind, name)
     )
+
+
+def _text_of(digest: str) -> str:
+    return "" if digest == ABSENT else repr(digest)
 
 
 def _compared(point: Point, then: Fact | None, now: Fact | None) -> Point:

@@ -538,7 +538,8 @@ class Outcomes:
         file, _, name = running.nodeid.partition("::")
         key = candidate.bundle.keyed.key if candidate is not None else None
         identity = Identity(file, name)
-        engine.notify(Decided(Subject.TEST, identity, decision, key, saved, running.nodeid))
+        texts = self._keys.shown if self._keys is not None and isinstance(decision, Miss) else ()
+        engine.notify(Decided(Subject.TEST, identity, decision, key, saved, running.nodeid, texts))
 
 
 class Forecast(Container[str]):
