@@ -147,6 +147,20 @@ class Spec:
             self._identity = known
         return known[1]
 
+    def _check_is_no_fixture(self) -> None:
+        if self.options.consumers != "any":
+            raise ConfigurationError(
+                f"consumers of {self.function.__qualname__}",
+                "a call of a function has one consumer",
+                "leave it out, or make it a fixture of a wider scope",
+            )
+        if self.options.allow:
+            raise ConfigurationError(
+                f"allow of {self.function.__qualname__}",
+                "a cached function may do anything, and its author answers for it",
+                "leave it out; it is for tests and fixtures",
+            )
+
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The bound arguments, defaults applied. Binding takes a tenth of a hit's time, so plain
         signatures go without; whatever does not fit goes through it, for its error."""
@@ -169,12 +183,7 @@ class Spec:
         if known is not None and known[0] is place and known[1].run_id == engine.run.id:
             context = known[1]
         else:
-            if self.options.consumers != "any":
-                raise ConfigurationError(
-                    f"consumers of {self.function.__qualname__}",
-                    "a call of a function has one consumer",
-                    "leave it out, or make it a fixture of a wider scope",
-                )
+            self._check_is_no_fixture()
             context = TaskContext(
                 Subject.FUNCTION,
                 self.identity(engine),

@@ -116,6 +116,11 @@ class Composed:
             for _ in range(count):
                 self.engine.notify(Faulted(reason, detail))
 
+    def _has_older(self) -> bool:
+        """Whether an earlier run has left records here."""
+        oldest = next(iter(self.local.scan()), None)
+        return oldest is not None and oldest.created < self.surroundings.run.started
+
     def _tell_of_patterns(self) -> None:
         if self.surroundings.several_workers:
             return  # each knows of its own tests only
@@ -132,6 +137,8 @@ class Composed:
         self.local.mark_used(self.engine.used)
         self.storages.keep_house(self.engine.used, prune=self.surroundings.controller)
         if self.surroundings.controller:
+            for text in self.storages.notes(self._has_older):
+                self.engine.notify(Noted(text))
             self.engine.staging.end()
             self.local.prune()
 

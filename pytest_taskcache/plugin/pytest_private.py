@@ -85,6 +85,11 @@ def all_definitions(session: pytest.Session) -> list[FixtureDef[Any]]:
     return [found for group in manager._arg2fixturedefs.values() for found in group]
 
 
+def is_fixture(name: str, item: pytest.Item) -> bool:
+    """Whether a test can see a fixture of this name."""
+    return bool(item.session._fixturemanager.getfixturedefs(name, item))
+
+
 def is_handle(definition: FixtureDef[Any]) -> bool:
     """Whether a fixture is one of pytest's own handles."""
     module = getattr(definition.func, "__module__", "") or ""

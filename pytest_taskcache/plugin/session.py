@@ -171,6 +171,7 @@ class Session:
         from pytest_taskcache.plugin.verification import Verification
 
         self.fixtures, self.items = FixtureHooks(self), ItemHooks(self)
+        self.fixtures.check_names(items)
         self.verification = Verification(self)
         self.outcomes.prepare(items)
         self.verification.watch(self.engine)

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import pytest
@@ -172,10 +171,11 @@ class Summary:
         history.keep_texts(touched, sources, self._started)
 
     def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
+        from pytest_taskcache.config.tiers import expanded
         from pytest_taskcache.report.page import Holdings, write_page
 
         settings = self._session.settings
-        path = self._session.config.invocation_params.dir / Path(settings.report).expanduser()
+        path = self._session.config.invocation_params.dir / expanded(settings.report, "report")
         try:
             records = tuple(local.scan())
             holdings = Holdings(records, local.size(), settings.max_size, local.read_result)

@@ -30,6 +30,7 @@ LIMITS = ("older_than", "unused", "max_size")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL).fullmatch
 """A scheme has two letters at least: ``C://`` is a drive."""
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)").match
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)").fullmatch
 _DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -125,6 +126,41 @@ def parse_location(url: str, setting: str = "storage") -> Location:
     )
 
 
+def check_place(text: str, setting: str) -> None:
+    """Raises ConfigurationError for a URL of an unknown scheme, and for what was meant to be one
+    but has one slash, among places separated by commas; nothing is opened."""
+    if "," in text:
+        for piece in text.split(","):
+            check_place(piece.strip(), setting)
+        return
+    if _URL(text) is None:
+        slip = _ONE_SLASH(text)
+        if slip:
+            raise ConfigurationError(
+                setting,
+                f"{slip[1]}:/... is no URL",
+                f"write {slip[1]}://..., or ./{slip[1]}:/... for a directory",
+            )
+        return
+    location = parse_location(text, setting)
+    if location.scheme in _BUILT_IN:
+        return
+    from importlib.metadata import entry_points
+
+    if entry_points(group=GROUP, name=location.scheme):
+        return
+    try:
+        from fsspec.registry import known_implementations, registry
+    except ImportError:
+        return  # whoever opens it says what is missing
+    if location.scheme not in known_implementations and location.scheme not in registry:
+        raise location.error(
+            f"unknown scheme {location.scheme!r}",
+            "write e.g. s3://, gs://, az://, file://, postgresql+psycopg://, sqlite:///, redis://, "
+            "sftp:// or memory://",
+        )
+
+
 def storage_by_url(url: str, setting: str = "storage") -> Storage:
     """The storage that a URL names; it connects when it is first used.
 
@@ -165,4 +201,4 @@ def _built_in(location: Location, module: str, name: str, library: str, extra: s
     return RemoteStore(adapter(location))
 
 
-__all__ = ["GROUP", "Location", "is_url", "parse_location", "storage_by_url"]
+__all__ = ["GROUP", "Location", "check_place", "is_url", "parse_location", "storage_by_url"]
