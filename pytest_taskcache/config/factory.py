@@ -31,7 +31,7 @@ from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
-from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Shelf
+from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Shelf, Storage
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.local.variants import Reason
 from pytest_taskcache.transactions.staging import Run, Staging
@@ -57,7 +57,8 @@ class Surroundings:
     """Where a run takes place.
 
     ``scratch()`` makes a fresh directory in the run's temporary directory, which ``temporary()``
-    names (None while there is none). ``worker`` names this process among those of the run, and
+    names (None while there is none). ``make_storage(url)`` gives the storages of plugins, None for
+    URLs that are none of theirs. ``worker`` names this process among those of the run, and
     exactly one of them is the ``controller``.
     """
 
@@ -71,6 +72,7 @@ class Surroundings:
     worker: str = "main"
     controller: bool = True
     several_workers: bool = False
+    make_storage: Callable[[str], Storage | None] = lambda url: None
 
 
 @dataclass
@@ -201,6 +203,7 @@ def compose(
             on_fault=lambda reason, detail: notices.tell(Faulted(reason, detail)),
             unobserved=muted,
             valid=valid,
+            make=surroundings.make_storage,
         )
 
     storages = StorageFactory(surroundings.root, local, settings, terms, on_fault)

@@ -38,7 +38,8 @@ class Terms:
 
     ``on_fault`` is told the reason and the whole sentence of what went wrong; ``environ`` holds
     the signing key and the variables of templates; ``unobserved()`` keeps what storages do in
-    threads of their own out of every window; ``valid`` says whether a variant still holds.
+    threads of their own out of every window; ``valid`` says whether a variant still holds;
+    ``make(url)`` gives the storages of plugins, None for URLs that are none of theirs.
     """
 
     root: Path
@@ -47,6 +48,7 @@ class Terms:
     on_fault: Callable[[str, str], None]
     unobserved: Callable[[], AbstractContextManager[None]] = nullcontext
     valid: Callable[[Variant], bool] | None = None
+    make: Callable[[str], Storage | None] = lambda url: None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class TieredStorages:
         if not tier.remote:
             return self.directory(tier), None
         url = self._expanded(tier.spec, tier.setting, url=True)
-        storage = storage_by_url(url, tier.setting)
+        storage = self.terms.make(url) or storage_by_url(url, tier.setting)
         bounded = Bounded(
             storage,
             on_fault=partial(self.terms.on_fault, "storage given up"),

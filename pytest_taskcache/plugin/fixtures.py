@@ -63,6 +63,7 @@ def cached_fixture(function: Callable[..., Any] | None = None, /, **options: Any
     """
     for_fixture = {k: v for k, v in options.items() if k not in _OPTIONS}
     for_cache = {k: v for k, v in options.items() if k in _OPTIONS}
+    keep: Callable[[Any], Any] = cached(**for_cache)
     make: Callable[..., Any] = pytest.fixture
     if "loop_scope" in for_fixture:
         try:
@@ -75,7 +76,7 @@ def cached_fixture(function: Callable[..., Any] | None = None, /, **options: Any
             ) from error
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return cached(**for_cache)(make(**for_fixture)(function))
+        return keep(make(**for_fixture)(function))
 
     return decorate if function is None else decorate(function)
 

@@ -326,6 +326,7 @@ class Session:
         from pytest_taskcache.plugin.extensions import Extensions
         from pytest_taskcache.plugin.summary import WaitingLine
 
+        extensions = Extensions(self.config)
         surroundings = Surroundings(
             self.config.rootpath,
             self._storage_directory(),
@@ -337,12 +338,9 @@ class Session:
             self.worker,
             controller=not self.is_worker,
             several_workers=self.is_worker,
+            make_storage=extensions.storage,
         )
-        observers: list[Observer] = [
-            self,
-            WaitingLine(self.config),
-            *Extensions(self.config).observers(),
-        ]
+        observers: list[Observer] = [self, WaitingLine(self.config), *extensions.observers()]
         try:
             self._composed = compose(self.settings, surroundings, observers)
             if self.coverage is not None:

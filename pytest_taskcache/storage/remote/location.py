@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib import import_module
 from urllib.parse import parse_qsl
 
@@ -127,8 +128,9 @@ def parse_location(url: str, setting: str = "storage") -> Location:
 
 
 def check_place(text: str, setting: str) -> None:
-    """Raises ConfigurationError for a URL of an unknown scheme, and for what was meant to be one
-    but has one slash, among places separated by commas; nothing is opened."""
+    """Raises ConfigurationError for a URL whose scheme nobody has but one is near to, and for what
+    was meant to be one but has one slash, among places separated by commas. Nothing is opened, and
+    what else may be wrong is told by whoever opens it."""
     if "," in text:
         for piece in text.split(","):
             check_place(piece.strip(), setting)
@@ -143,22 +145,22 @@ def check_place(text: str, setting: str) -> None:
             )
         return
     location = parse_location(text, setting)
-    if location.scheme in _BUILT_IN:
-        return
-    from importlib.metadata import entry_points
+    near = get_close_matches(location.scheme, _BUILT_IN, cutoff=0.7)
+    if near and location.scheme not in (*_BUILT_IN, *registered_schemes()):
+        problem = f"unknown scheme {location.scheme!r}"
+        raise location.error(problem, f"did you mean {near[0]}://?")
 
-    if entry_points(group=GROUP, name=location.scheme):
-        return
+
+def registered_schemes() -> Collection[str]:
+    """The schemes that distributions register, and those that fsspec knows."""
+    from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+    found = {each.name for each in entry_points(group=GROUP)}
     try:
         from fsspec.registry import known_implementations, registry
     except ImportError:
-        return  # whoever opens it says what is missing
-    if location.scheme not in known_implementations and location.scheme not in registry:
-        raise location.error(
-            f"unknown scheme {location.scheme!r}",
-            "write e.g. s3://, gs://, az://, file://, postgresql+psycopg://, sqlite:///, redis://, "
-            "sftp:// or memory://",
-        )
+        return found
+    return {*found, *known_implementations, *registry}
 
 
 def storage_by_url(url: str, setting: str = "storage") -> Storage:
