@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from pytest_taskcache.model.dependency import ABSENT
-from pytest_taskcache.report.tally import Entry
+from pytest_taskcache.report.tally import ROLLED_BACK, Entry
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
 _TITLES = {
@@ -59,8 +59,9 @@ class Remembered(Protocol):
     def now(self, kind: str, name: str) -> Fact | None:
         """A dependency as it is."""
 
-    def last_kept(self, identity: str, before: float) -> float | None:
-        """When a computation was last kept before then, though its record may be gone since."""
+    def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
+        """When a computation was last kept before then, though its record may be gone since, and
+        whether a failing test rolled it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ def _told(
         reason = entry.detail or entry.why
         return f"{ran} and was not kept: {reason}", _remedy_of(reason)
     suffix = " and was not kept: it did not pass" if entry.status == "failed" else ""
+    if entry.detail == ROLLED_BACK:
+        suffix = f" and was {ROLLED_BACK}"
     if points:
         what = counted(len(points), "thing")
         return f"{ran}{suffix}: {what} changed since the record{since}", ""
@@ -163,7 +166,9 @@ def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str
         case "never computed" | "":
             kept = remembered.last_kept(entry.identity, entry.at)
             if kept is not None:
-                return f"its record of {age(now - kept)} is gone (evicted, cleared or rolled back)"
+                at, rolled_back = kept
+                became = f"was {ROLLED_BACK}" if rolled_back else "is gone (cleared, or evicted)"
+                return f"its record of {age(now - at)} {became}"
             return "first computation, there was no record yet"
         case "evicted to make room":
             return "evicted to make room; raise taskcache_max_size to keep more"

@@ -153,6 +153,9 @@ class Tally:
                 self._computed(event)
             case RolledBack(entries=entries) if entries:
                 self.rolled_back += entries
+                for entry in self.entries:
+                    if entry.test == event.test and entry.status in ("computed", "refreshed"):
+                        entry.detail = ROLLED_BACK
             case Verified():
                 self.verified += 1
                 if event.difference:

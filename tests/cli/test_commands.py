@@ -94,7 +94,7 @@ def test_clear_forgets_one_and_it_is_computed_again(own: Commands) -> None:
     assert "test_escapes[\\x1b[31mred\\x1b[0m] CACHED" in replayed
     assert "1 function + 1 test reused, 1 test computed" in replayed
     why = own.run("explain", "test_rows").stdout
-    assert "is gone (evicted, cleared or rolled back)" in why
+    assert "is gone (cleared, or evicted)" in why
 
 
 def test_clear_asks_before_it_forgets_everything(own: Commands) -> None:

@@ -105,3 +105,31 @@ def test_what_was_cleared_is_said_to_be(project: Project) -> None:
     run(project, "-k", "outcome")
     result = run(project, "--cache-clear", "--cache-explain", "-k", "outcome")
     assert any("test_outcome: ran" in line and "cleared" in line for line in result.outlines)
+
+
+def test_what_a_failing_test_rolled_back_is_said_to_be(project: Project) -> None:
+    """In the run that failed, and in the next one."""
+    project.write(
+        "test_suite.py",
+        """
+        import os
+        from pytest_taskcache import cached
+
+        @cached
+        def value():
+            return 1
+
+        def test_it():
+            assert value() and "FAIL" not in os.environ
+        """,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAIL", "1")
+        first = run(project, "--cache-explain")
+    first.assert_outcomes(failed=1)
+    first.stdout.fnmatch_lines(
+        ["*::value: ran* and was rolled back by a failing test: first computation*"]
+    )
+    run(project, "--cache-explain").stdout.fnmatch_lines(
+        ["*::value: ran*: its record of just now was rolled back by a failing test"]
+    )
