@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.decorator import CachedFunction, State, cached
     from pytest_taskcache.digests.values.hashers import register_hasher
     from pytest_taskcache.engine.active import get_transaction, transaction
+    from pytest_taskcache.engine.computation import Defaults
     from pytest_taskcache.engine.validators import (
         all_inputs,
         all_parameters,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "decorator": ("cached", "CachedFunction", "State"),
     "config.standalone": ("Cache",),
+    "engine.computation": ("Defaults",),
     "engine.active": ("get_transaction", "transaction"),
     "engine.validators": (
         "all_inputs",
@@ -151,6 +153,7 @@ __all__ = [
     "ConfigurationError",
     "DEFAULT",
     "Decision",
+    "Defaults",
     "ENV",
     "FILES",
     "Fault",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import types
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -22,6 +24,7 @@ from typing import (
     overload,
 )
 
+from pytest_taskcache.code.imports import PATH_ENTRY
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options, Place, Validator
@@ -142,7 +145,12 @@ class Spec:
             # Of the innermost function: a decorator's wrapper is in the decorator's file.
             inner = inspect.unwrap(self.function)
             code = getattr(inner, "__code__", self.function.__code__)
-            file = engine.fingerprints.name_of(code.co_filename)
+            name_of = engine.fingerprints.name_of
+            file = name_of(code.co_filename)
+            if _is_outside(file):
+                # imported through a link to the project, perhaps
+                resolved = name_of(os.path.realpath(code.co_filename))
+                file = file if _is_outside(resolved) else resolved
             known = (engine.run.id, Identity(file, self.function.__qualname__))
             self._identity = known
         return known[1]
@@ -273,7 +281,60 @@ def spec_of(function: object) -> Spec | None:
     return spec
 
 
+class _Method:
+    """Stands for a cached function in its class, so that `call` is bound as the method is.
+
+    In everything else it is the function: each attribute is that of the function, its class too.
+    """
+
+    __slots__ = ("_function", "_instance")
+    __dict__ = property(lambda self: vars(_function_of(self)))
+
+    def __init__(self, function: Any, instance: object = None) -> None:
+        object.__setattr__(self, "_function", function)
+        object.__setattr__(self, "_instance", instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return _function_of(self)(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        function = _function_of(self)
+        if instance is None or instance is owner:  # the latter for a class method, up to 3.12
+            return function.__get__(instance, owner)
+        return types.MethodType(_Method(function, instance), instance)
+
+    def __getattribute__(self, name: str) -> Any:
+        function = _function_of(self)
+        instance = object.__getattribute__(self, "_instance")
+        if name == "call" and instance is not None:
+            return functools.partial(function.call, instance)
+        return getattr(function, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(_function_of(self), name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return _function_of(self) is (_function_of(other) if type(other) is _Method else other)
+
+    def __hash__(self) -> int:
+        return hash(_function_of(self))
+
+    def __taskcache_key__(self) -> object:
+        return _function_of(self)
+
+
+def _function_of(method: Any) -> Any:
+    return object.__getattribute__(method, "_function")
+
+
 def _decorate(options: Options, function: Any) -> Any:
+    decorated = _decorated(options, function)
+    inner = inspect.isfunction(decorated) and decorated.__qualname__.rpartition(".")[0]
+    return _Method(decorated) if inner and not inner.endswith("<locals>") else decorated
+
+
+def _decorated(options: Options, function: Any) -> Any:
     if isinstance(function, staticmethod | classmethod):
         return type(function)(_decorate(options, function.__func__))
     unwrap = getattr(function, "_get_wrapped_function", None)  # a pytest fixture, 8.4 to 9.2
@@ -308,7 +369,7 @@ def _decorate(options: Options, function: Any) -> Any:
 
     def with_options(**changes: Any) -> Any:
         _check_names("with_options", changes)
-        return _decorate(replace(spec.options, **changes), spec.function)
+        return _decorated(replace(spec.options, **changes), spec.function)
 
     def is_cached(*args: Any, **kwargs: Any) -> bool:
         engine = active.active()
@@ -479,7 +540,7 @@ def _streaming(
         return Outcome(None, error)
     decisions.append(opened.decision)
     if not isinstance(opened, Found):
-        recording = Recording(engine, opened, spec.options)
+        recording = Recording(engine, opened, opened.computation.options)
         return (yield from _live(flavour, start(), recording))
     items, returned = items_of(opened.value)
     del opened
@@ -636,6 +697,11 @@ def _unwrapped(outcome: Outcome) -> Any:
         return outcome.value
     finally:
         del outcome
+
+
+def _is_outside(name: str) -> bool:
+    """Whether a file of this name lies beside the root."""
+    return name.startswith((PATH_ENTRY, "../")) or os.path.isabs(name)
 
 
 def _form_of(function: Callable[..., Any]) -> str:

@@ -176,6 +176,36 @@ class Storage(KeyStorage, ResultStorage, Protocol):
     """Both roles in one object."""
 
 
+@dataclass(frozen=True, slots=True)
+class TargetFile:
+    """A target as it lies there: its bytes, their xxh3-128 digest, when it was last changed
+    (POSIX seconds). ``owned``: nobody but this user can have written it, inside the target
+    directory, so that it may be decoded without a record that vouches for it. ``path``: where it
+    can be looked at again, None where it is no local file."""
+
+    data: Buffer
+    digest: str
+    modified: float
+    owned: bool = False
+    path: Path | None = None
+
+
+@runtime_checkable
+class TargetStorage(Protocol):
+    """What a result storage can do that keeps targets, too: values under the names that their
+    authors chose (``target=``). Those of any other result storage lie in the local cache."""
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """The target of a relative POSIX path; None if there is none. Raises StorageError."""
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """Writes or replaces it, atomically; it may go when no record of ``key`` has its digest
+        any more ("": it stays). Raises StorageError."""
+
+    def target_path(self, name: str) -> Path | None:
+        """Where a target that was just written can be looked at; None if it is no local file."""
+
+
 # -------------------------------------------------------------------------------- locks
 
 
@@ -362,6 +392,8 @@ __all__ = [
     "Serializer",
     "Shelf",
     "Storage",
+    "TargetFile",
+    "TargetStorage",
     "Trace",
     "Variant",
     "Window",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from projects import Project
+
+from pytest_taskcache.code.imports import SourceFiles
 
 pytest_plugins = ["pytester"]
 
@@ -21,3 +25,17 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
 def project(pytester: pytest.Pytester) -> Project:
     """An empty project."""
     return Project(pytester)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def this_suite_is_not_code_of_the_projects() -> Iterator[None]:
+    """The small projects that are observed in this process are taken to be without these tests,
+    whose modules are loaded here, and mention names as theirs do."""
+    belongs, here = SourceFiles._belongs, str(Path(__file__).parent) + "/"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            SourceFiles,
+            "_belongs",
+            lambda self, file: not file.startswith(here) and belongs(self, file),
+        )
+        yield

@@ -40,6 +40,7 @@ _OTHERS = (
     "metadata",
     "cov",
     "rerunfailures",
+    "pytest-retry",
     "anyio",
     "hypothesispytest",
     "dependency",

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 # These take longer to be imported than a small project's tests take to run.
-_OTHERS = ("randomly", "hypothesispytest", "dependency", "syrupy", "valkey", "platformdirs")
+_OTHERS = (
+    *("randomly", "hypothesispytest", "dependency", "syrupy", "valkey", "platformdirs"),
+    "pytest-retry",  # it would retry what is marked for pytest-rerunfailures
+)
 _LEFT_OUT = tuple(arg for name in _OTHERS for arg in ("-p", f"no:{name}"))
 
 

@@ -233,7 +233,7 @@ def matches(held: Held, pattern: str) -> bool:
     by exactly that test. How a file is collected has no name but its file's."""
     if held.kind == "collection" and "<" not in pattern:
         return pattern in ("", held.record.identity.file)
-    made = held.kind == "value" and pattern == held.record.producer
+    made = held.kind in ("value", "target") and pattern == held.record.producer
     return made or _is_match(held.name, pattern)
 
 

@@ -68,11 +68,6 @@ class Definition:
     hands: bool = False
 
     @property
-    def keeps(self) -> bool:
-        """Whether a later caller may find what an earlier call left."""
-        return bool(self.stores or self.changes or self.wrapped or self.lasting)
-
-    @property
     def label(self) -> str:
         """Its name as people write it."""
         return self.name.rstrip("():=")

@@ -69,9 +69,11 @@ class Distributions:
         self._libraries = frozenset(library_directories() if libraries is None else libraries)
         self._found: dict[str, list[_Metadata]] = {}
         self._places: dict[str, list[_Metadata]] = {}
+        self._entries: tuple[str, ...] = ()
         self._seen: tuple[str, ...] | None = None
         self._owners: dict[str, str] = {}
         self._of_modules: dict[str, tuple[str, ...]] = {}
+        self._by_module: dict[str, set[str]] = {}
         self._digests: dict[str, str] = {}
 
     def forget(self) -> None:
@@ -147,23 +149,31 @@ class Distributions:
             if any(module in item.modules for item in everything.get(likely, ())):
                 known = (likely,)
             else:
-                known = tuple(
-                    sorted(
-                        name
-                        for name, items in everything.items()
-                        if any(module in item.modules for item in items)
-                    )
-                )
+                known = tuple(sorted(self._installers().get(module, ())))
             self._of_modules[module] = known
         return known
 
+    def _installers(self) -> dict[str, set[str]]:
+        """The distributions by the top-level modules that they install."""
+        if not self._by_module:
+            for name, items in self._all().items():
+                for item in items:
+                    for module in item.modules:
+                        self._by_module.setdefault(module, set()).add(name)
+        return self._by_module
+
     def _all(self) -> dict[str, list[_Metadata]]:
-        search = tuple(dict.fromkeys(os.path.abspath(entry) for entry in self._path()))
+        entries = tuple(self._path())
+        if entries == self._entries and self._seen is not None and all(map(os.path.isabs, entries)):
+            return self._found
+        self._entries = entries
+        search = tuple(dict.fromkeys(os.path.abspath(entry) for entry in entries))
         if search != self._seen:
             self._seen = search
             self._found, self._places = {}, {}
             self._owners.clear()
             self._of_modules.clear()
+            self._by_module.clear()
             for directory in (*search, *self._libraries.difference(search)):
                 self._add(directory, on_path=directory in search)
         return self._found
@@ -173,7 +183,7 @@ class Distributions:
             names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIXES))
         except (OSError, ValueError):
             return  # no directory, or not ours to read: imports find nothing there either
-        found = [_Metadata(Path(directory, name)) for name in names]
+        found = [_metadata_in(os.path.join(directory, name)) for name in names]
         if found:
             self._places[directory] = found
         if on_path:
@@ -290,6 +300,25 @@ class _Metadata:
                 continue
             if found.st_mtime_ns > installed or (size and size != str(found.st_size)):
                 yield name, path
+
+
+_known: dict[str, tuple[tuple[int, ...], _Metadata]] = {}
+"""What was read in this process, by path, as long as nothing there has changed: a process that
+opens several caches, as one that tests a plugin does, reads thousands of files once."""
+
+
+def _metadata_in(path: str) -> _Metadata:
+    stamp: list[int] = []
+    try:
+        for name in ("", "RECORD", "METADATA"):
+            found = os.stat(os.path.join(path, name) if name else path)
+            stamp += (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    except (OSError, ValueError):
+        return _Metadata(Path(path))  # an older form, or not readable
+    known = _known.get(path)
+    if known is None or known[0] != tuple(stamp):
+        known = _known[path] = (tuple(stamp), _Metadata(Path(path)))
+    return known[1]
 
 
 def _sources(directory: Path, modules: Iterable[str]) -> list[Path]:

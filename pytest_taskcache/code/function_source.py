@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.code.source_file import FunctionNode, normalised_text
@@ -44,7 +43,7 @@ def function_source_digest(function: FunctionType, file: str | None = None) -> s
 
 def module_name(name: str) -> str:
     """The name a module is imported under, also for the one that runs as ``__main__``: by its
-    spec (``python -m``), else by its file and the directory that is first on the path."""
+    spec (``python -m``), else by its file and the packages that this lies in."""
     main = sys.modules.get("__main__")
     if name != "__main__" or main is None:
         return name
@@ -52,7 +51,14 @@ def module_name(name: str) -> str:
     if spec is not None:
         return str(spec.name.removesuffix(".__main__"))
     file = getattr(main, "__file__", None)
-    return os.path.splitext(os.path.basename(file))[0] if isinstance(file, str) else name
+    if not isinstance(file, str):
+        return name
+    directory, base = os.path.split(os.path.abspath(file))
+    found = os.path.splitext(base)[0]
+    while os.path.isfile(os.path.join(directory, "__init__.py")):
+        directory, package = os.path.split(directory)
+        found = package if found == "__main__" else f"{package}.{found}"
+    return found
 
 
 def unwrapped(function: Any) -> FunctionType:
@@ -85,21 +91,6 @@ def owner_of(function: Any) -> type | None:
     for name in outer:
         found = getattr(found, name, None)
     return found if isinstance(found, type) else None
-
-
-def is_current(function: FunctionType) -> bool:
-    """Whether the source on disk is what was loaded; false too where it cannot be told.
-
-    The definition at the function's place is compiled and compared with its code. Where pytest
-    has rewritten assertions, only names and nesting are compared.
-    """
-    function = unwrapped(function)
-    code = function.__code__
-    found = _source_file(code.co_filename)
-    if found is None or not found.nodes_of(code):
-        return False
-    describe = _outline if _REWRITTEN in function.__globals__ else code_digest
-    return any(describe(candidate) == describe(code) for candidate in found.codes_of(code))
 
 
 def code_digest(code: CodeType) -> str:
@@ -138,22 +129,11 @@ def _constant_parts(constant: object) -> Iterator[str]:
         yield f"{type(constant).__name__} {constant!r}"
 
 
-def _outline(code: CodeType) -> tuple[object, ...]:
-    """What rewriting assertions leaves as it is: arguments, and nested definitions."""
-    arguments = code.co_argcount + code.co_kwonlyargcount
-    nested = [item.co_qualname for item in code.co_consts if isinstance(item, CodeType)]
-    return (code.co_varnames[:arguments], code.co_firstlineno, sorted(nested))
-
-
 class _SourceFile:
-    """A parsed file, with its functions and classes by qualified name."""
+    """A parsed file, with its functions by qualified name."""
 
-    def __init__(self, source: bytes, filename: str) -> None:
-        self._source = source
-        self._filename = filename
+    def __init__(self, source: bytes) -> None:
         self._nodes: dict[str, list[_Node]] = {}
-        self.classes: dict[str, list[ast.ClassDef]] = {}
-        self._codes: dict[str, list[CodeType]] | None = None
         self._collect(ast.parse(source))
 
     def _collect(self, tree: ast.AST) -> None:
@@ -170,7 +150,6 @@ class _SourceFile:
                         self._nodes.setdefault(where + "<lambda>", []).append(child)
                         inner = f"{where}<lambda>.<locals>."
                     case ast.ClassDef(name=name):
-                        self.classes.setdefault(where + name, []).append(child)
                         inner = f"{where}{name}."
                 pending.append((child, inner))
 
@@ -190,18 +169,6 @@ class _SourceFile:
         last = code.co_qualname.rpartition(".")[2]
         found = (nodes for name, nodes in self._nodes.items() if name.rpartition(".")[2] == last)
         return [node for nodes in found for node in nodes]
-
-    def codes_of(self, code: CodeType) -> list[CodeType]:
-        """The code objects of the same name and line, as the file compiles now."""
-        if self._codes is None:
-            self._codes = {}
-            pending = [compile(self._source, self._filename, "exec", dont_inherit=True)]
-            while pending:
-                item = pending.pop()
-                self._codes.setdefault(item.co_qualname, []).append(item)
-                pending += (inner for inner in item.co_consts if isinstance(inner, CodeType))
-        named = self._codes.get(code.co_qualname, ())
-        return [item for item in named if item.co_firstlineno == code.co_firstlineno]
 
 
 def _first_line(node: _Node) -> int:
@@ -227,7 +194,6 @@ def _end_of_body(node: _Node) -> tuple[int | None, int | None]:
 _files: dict[str, tuple[tuple[int, ...], _SourceFile | None]] = {}
 _bodies: dict[int, tuple[CodeType, str]] = {}
 """Digests by code object's id, with the code kept alive."""
-_classes: WeakKeyDictionary[type, str] = WeakKeyDictionary()
 
 
 def _source_file(filename: str) -> _SourceFile | None:
@@ -249,7 +215,7 @@ def _source_file(filename: str) -> _SourceFile | None:
         if not source or (kept is not None and kept[0] == stamp):
             return None if kept is None else kept[1]
     try:
-        parsed: _SourceFile | None = _SourceFile(source, filename)
+        parsed: _SourceFile | None = _SourceFile(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         parsed = None
     _files[filename] = (stamp, parsed)
@@ -268,16 +234,3 @@ def _body_digest(code: CodeType) -> str:
 
 def _text_digest(node: ast.AST) -> str:
     return checksum(normalised_text(node))
-
-
-def class_source_digest(cls: type) -> str:
-    """The digest of a class statement's syntax tree, methods included; several of one name count
-    together. Empty where there is no source to read."""
-    digest = _classes.get(cls)
-    if digest is None:
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        found = _source_file(file) if isinstance(file, str) else None
-        nodes = [] if found is None else found.classes.get(cls.__qualname__, [])
-        digest = checksum(map(_text_digest, nodes)) if nodes else ""
-        _classes[cls] = digest
-    return digest

@@ -296,9 +296,12 @@ class SourceFiles:
             return os.path.relpath(absolute, self.root)
         for entry in self._entries():
             if absolute.startswith(entry + os.sep):
-                name = f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}"
-                # Several entries may have a conftest.py: a name is one file's in a process.
-                given = self._given.setdefault(name.replace(os.sep, "/"), absolute)
+                name = f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}".replace(os.sep, "/")
+                # Several entries may have a conftest.py: the name is that of the one file which
+                # other processes will find by it, and in this process it stays so.
+                if name not in self._given and self._first_of(name) != absolute:
+                    return absolute
+                given = self._given.setdefault(name, absolute)
                 return name if given == absolute else absolute
         return absolute
 
@@ -310,6 +313,9 @@ class SourceFiles:
         given = self._given.get(name)
         if given is not None and (os.path.exists(given) or archive_of(given)[0]):
             return given
+        return self._first_of(name)
+
+    def _first_of(self, name: str) -> str:
         rest = name[len(PATH_ENTRY) + 1 :]
         inside = (*self._roots, *([self._repository] if self._repository else ()))
         candidates = [
@@ -361,21 +367,6 @@ class SourceFiles:
         if found is None or not found.file.endswith(".py") or not self.is_project(found.file):
             return ""
         return self.name_of(found.file)
-
-    def distributions_of(self, module: str) -> frozenset[str]:
-        """The distributions that an import of a module rests on: what it comes from, and all that
-        requires; empty for the standard library's and the project's own."""
-        top = module.partition(".")[0]
-        found = self._finder.find(top)
-        if found is None or found.form is Form.INTERNAL:
-            return frozenset()
-        if found.file and (
-            self.is_project(found.file)
-            or (found.file.startswith(self._standard) and not _is_beside_library(found.file))
-        ):
-            return frozenset()
-        owners = self._distributions.owners(top)
-        return frozenset().union(*map(self._distributions.requirements, owners))
 
 
 def _is_beside_library(path: str) -> bool:

@@ -125,7 +125,7 @@ class Composed:
 
     def _tell_of_patterns(self) -> None:
         if self.surroundings.several_workers:
-            return  # each knows of its own tests only
+            return  # the controller knows what all of them named
         for pattern in self.engine.parts.refresh.unmatched:
             text = f"--cache-refresh-only={pattern} named nothing that was looked up"
             self.engine.notify(Noted(text))
@@ -225,7 +225,6 @@ def compose(
         payloads=Payloads(
             surroundings.scratch,
             surroundings.temporary,
-            surroundings.directory / "targets",
             (surroundings.root, surroundings.directory),
         ),
         resolve_route=storages.route,

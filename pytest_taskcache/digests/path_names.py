@@ -6,14 +6,13 @@ import os
 import re
 import site
 import sysconfig
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 TEMPORARY = "<tmp>"
 """First component of the name of anything in the run's temporary directory."""
 
-_LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages", "__pycache__"})
 _UNSAFE = re.compile("[\\\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\(\\|u[0-9a-f]{4}|x3c)")
 
@@ -36,24 +35,19 @@ class Anchors:
     """Turns paths into names and back.
 
     ``root`` is the project's directory; ``temporary`` returns the run's own temporary directory,
-    None for as long as there is none; ``ignore`` are directories that never belong to the
-    project (the cache's own).
+    None for as long as there is none.
     """
 
     def __init__(
         self,
         root: Path,
         temporary: Callable[[], Path | None] = lambda: None,
-        ignore: Collection[Path] = (),
     ) -> None:
         self.root = Path(os.path.abspath(root))
         self.temporary: Path | None = None
         self._temporary = temporary
         self._roots = tuple(spelled + os.sep for spelled in _spellings(self.root))
         self._prefixes = [(prefix, "") for prefix in self._roots]
-        ignored = (spelled + os.sep for path in ignore for spelled in _spellings(path))
-        self._foreign = (*ignored, *library_roots())
-        self._directories: dict[str, bool] = {}
         self._look_for_temporary()
 
     def _look_for_temporary(self) -> None:
@@ -101,33 +95,6 @@ class Anchors:
             # Without a temporary directory nothing of that name exists.
             return (self.temporary or Path(os.sep, TEMPORARY)) / _unescape(rest)
         return self.root / _unescape(name)
-
-    def is_first_party(self, path: str | Path) -> bool:
-        """Whether a path belongs to the project: under the root, but in neither the standard
-        library, nor site-packages, nor a virtual environment, nor an ignored directory."""
-        absolute = os.path.abspath(path)
-        terminated = absolute + os.sep
-        if not absolute.startswith(self._roots) and terminated not in self._roots:
-            return False
-        if terminated.startswith(self._foreign):
-            return False
-        return self._is_own_directory(os.path.dirname(absolute))
-
-    def _is_own_directory(self, directory: str) -> bool:
-        known = self._directories.get(directory)
-        if known is not None:
-            return known
-        terminated = directory + os.sep
-        if terminated in self._roots or not terminated.startswith(self._roots):
-            own = True
-        else:
-            own = (
-                os.path.basename(directory) not in _LIBRARY_DIRECTORIES
-                and not os.path.isfile(os.path.join(directory, "pyvenv.cfg"))
-                and self._is_own_directory(os.path.dirname(directory))
-            )
-        self._directories[directory] = own
-        return own
 
 
 def _spellings(path: Path) -> list[str]:

@@ -48,7 +48,7 @@ class Present:
         path: Callable[[], list[str]] = lambda: sys.path,
     ) -> None:
         where = temporary if callable(temporary) else lambda: temporary
-        self.anchors = Anchors(root, where, ignore)
+        self.anchors = Anchors(root, where)
         self.contents = KeptContents(shelf, clock)
         self._settings = settings
         self._distributions = Distributions(path, lambda file: self.contents.digest(Path(file)))

@@ -14,10 +14,17 @@ from typing import TypeAlias
 
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.commit import done_alone
-from pytest_taskcache.engine.computation import Basis, Computation, Defaults, Options, Place
+from pytest_taskcache.engine.computation import (
+    Basis,
+    Computation,
+    Defaults,
+    Options,
+    Place,
+    defaults_around,
+)
 from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
-from pytest_taskcache.engine.lookup import Found, Lookup, with_declared, with_target
+from pytest_taskcache.engine.lookup import Found, Lookup, with_declared
 from pytest_taskcache.engine.open_computations import (
     OpenComputation,
     OpenComputations,
@@ -27,7 +34,6 @@ from pytest_taskcache.engine.payloads import LostResultError, Payloads
 from pytest_taskcache.engine.recorder import Finished, Recorder
 from pytest_taskcache.engine.repeats import Repeat, repeat_of
 from pytest_taskcache.engine.routes import Route, Routes
-from pytest_taskcache.engine.targets import read_target
 from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing
 from pytest_taskcache.errors import (
     ConfigurationError,
@@ -56,7 +62,6 @@ from pytest_taskcache.transactions.staging import Run, Staging, Verdict
 from pytest_taskcache.transactions.transaction import CommitMode, Transaction
 
 _REPEATS = 10_000
-_NO_DEFAULTS = Defaults()
 
 Steps: TypeAlias = "Generator[float, None, Found | Attempt]"
 
@@ -85,6 +90,15 @@ class Attempt:
     opened: OpenComputation
     started: float
     lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """A hit that was found ahead of its computation; see `Engine.peek`."""
+
+    computation: Computation
+    keyed: Keyed
+    found: Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +158,7 @@ class Engine:
         self.open_computations = OpenComputations()
         self._options: dict[int, tuple[Options, Options]] = {}
         self._repeats: dict[Hashable, Repeat] = {}
+        self._refused: dict[str, Refusal] = {}
         self.observers = list(observers)
         self._deaf: set[int] = set()
         self.root: Transaction | None = None
@@ -180,6 +195,7 @@ class Engine:
             self.notify,
             lambda: self.clock(),
             self.locks.still_held,
+            self.lookup.target_storage,
         )
         if parts.observation is not None:
             self.recorder.part = parts.observation.part
@@ -265,7 +281,7 @@ class Engine:
 
     def _ask(self, computation: Computation) -> Found | Attempt | _Asked:
         """The first look: the whole of a hit, and of a miss that takes no lock."""
-        options = computation.options = self._completed(computation.options)
+        options = computation.options = self._completed(computation)
         allowed = access(self.parts.mode, options)
         if not (allowed.consult or allowed.record):
             off = "persist=False" if not options.persist else "cache switched off"
@@ -288,8 +304,28 @@ class Engine:
             self._reuse(computation, keyed, outcome)
             return outcome
         if manager is None:
-            return self._attempt(computation, outcome, allowed, keyed, route)
+            outcome_told = self._told_again(outcome, keyed)
+            return self._attempt(computation, outcome_told, allowed, keyed, route)
         return _Asked(computation, keyed, route, allowed, transaction, manager)
+
+    def peek(self, computation: Computation) -> Peeked | None:
+        """A hit, of which nobody is told yet; None where the computation would have to run, or
+        wait. Raises as `open`."""
+        options = computation.options = self._completed(computation)
+        allowed = access(self.parts.mode, options)
+        if not allowed.consult or self._patched(computation) is not None:
+            return None
+        keyed = key_of(computation, self.parts.payloads, self.clock)
+        if not isinstance(keyed, Keyed):
+            return None
+        route = self.routes.of(options)
+        found = self._look(computation, keyed, route, allowed, self.current())
+        return Peeked(computation, keyed, found) if isinstance(found, Found) else None
+
+    def use(self, peeked: Peeked) -> Found:
+        """What was peeked at, which now counts as a hit."""
+        self._reuse(peeked.computation, peeked.keyed, peeked.found)
+        return peeked.found
 
     def _patched(self, computation: Computation) -> Uncacheable | None:
         """Why a call is not answered while what it may reach is patched. A test's own patches
@@ -311,6 +347,7 @@ class Engine:
             asked.route,
             asked.allowed,
         )
+        timeout = computation.options.policy.lock_timeout
         wanted = Wanted(
             keyed.key,
             computation.test or str(keyed.key.identity),
@@ -319,12 +356,30 @@ class Engine:
             lambda: self._last_duration(keyed, route),
             allowed.consult,
             blocks,
+            timeout.total_seconds() if timeout is not None else None,
         )
         locked = yield from self.locks.acquire(wanted, asked.manager)
         if isinstance(locked, Found):
             self._reuse(computation, keyed, locked)
             return locked
-        return self._attempt(computation, locked.decision, allowed, keyed, route, locked.lease)
+        decision = self._told_again(locked.decision, keyed)
+        return self._attempt(computation, decision, allowed, keyed, route, locked.lease)
+
+    def _told_again(self, decision: Decision, keyed: Keyed) -> Decision:
+        """A miss of what this run computed before and could not keep says so."""
+        refused = self._refused.get(keyed.key.digest) if self._refused else None
+        unknown = isinstance(decision, Miss) and decision.why in (Why.ABSENT, Why.PARTS)
+        if refused is None or not unknown:
+            return decision
+        return Miss(Why.REFUSED, detail=refused.detail or refused.reason)
+
+    def _remember_refusal(self, attempt: Attempt, refusal: Refusal | None) -> None:
+        if attempt.keyed is None or not attempt.access.record:
+            return
+        if refusal is None:
+            self._refused.pop(attempt.keyed.key.digest, None)
+        elif len(self._refused) < _REPEATS:
+            self._refused[attempt.keyed.key.digest] = refusal
 
     def _look(
         self,
@@ -384,10 +439,11 @@ class Engine:
                 if staged and transaction is not None:
                     self.recorder.drop(staged, transaction.claimant)
                 self.lookup.dead.update(staged)
-                targets = self.parts.payloads.targets
-                file = read_target(targets, keyed.target) if keyed.target else None
-                if file is not None and file.owned:
-                    (targets / keyed.target).unlink()
+                if keyed.target:
+                    storage = self.lookup.target_storage(route.results)
+                    file = storage.read_target(keyed.target)
+                    if file is not None and file.owned and file.path is not None:
+                        file.path.unlink()
         except (StorageError, OSError) as error:
             self.notify(Faulted("could not forget", str(error)))
             return 0
@@ -398,7 +454,7 @@ class Engine:
         self.open_computations.absorb(Basis(taints=("the state of the cache",)))
 
     def _keyed_now(self, computation: Computation) -> tuple[Keyed, Route, Access] | None:
-        options = computation.options = self._completed(computation.options)
+        options = computation.options = self._completed(computation)
         allowed = access(self.parts.mode, options)
         keyed = key_of(computation, self.parts.payloads, self.clock)
         if not (allowed.consult or allowed.record) or not isinstance(keyed, Keyed):
@@ -466,6 +522,7 @@ class Engine:
             self._verify(attempt, value, variant)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
+        self._remember_refusal(attempt, refusal)
         self._tell_computed(attempt, duration, refusal)
         self.open_computations.absorb(basis)
         return Completed(basis, observed, variant, refusal)
@@ -525,8 +582,9 @@ class Engine:
         self.open_computations.forgive(attempt.opened)
         basis = replace(basis, trace=variant.trace)
         if keyed.target:
-            target = self.lookup.target_dependency(keyed.target, variant.result.digest)
-            basis = with_target(basis, target)
+            storage = self.lookup.target_storage(attempt.route.results)
+            path = storage.target_path(keyed.target)
+            basis = self.lookup.with_target(basis, path, variant.result.digest)
         staged = self.current() is not None and attempt.computation.options.commit_mode is (
             CommitMode.LAZY
         )
@@ -718,12 +776,15 @@ class Engine:
             tuple(sorted({*opened.taints, *options.taints})),
         )
 
-    def _completed(self, options: Options) -> Options:
-        if self.parts.defaults == _NO_DEFAULTS:
-            return options
+    def _completed(self, computation: Computation) -> Options:
+        options = computation.options
         known = self._options.get(id(options))
         if known is None or known[0] is not options:
-            known = self._options[id(options)] = options, self.parts.defaults.applied(options)
+            completed = options
+            around = () if computation.block else defaults_around(computation.context.function)
+            for defaults in (*around, self.parts.defaults):
+                completed = defaults.applied(completed)
+            known = self._options[id(options)] = options, completed
         return known[1]
 
     def _manager(self, options: Options) -> LockManager | None:

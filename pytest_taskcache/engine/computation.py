@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from pytest_taskcache.code.function_source import owner_of
 from pytest_taskcache.engine.targets import Target
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import OPAQUE, Opaque, Trace
@@ -23,6 +25,9 @@ from pytest_taskcache.transactions.transaction import CommitMode, Hook
 
 EFFECTS = "effects"
 """What a fixture may be allowed: effects beside its value."""
+
+DEFAULTS = "taskcache_defaults"
+"""The attribute of a module or class that holds its `Defaults`."""
 
 _PLAIN = frozenset({"TASK_SOURCE", "INPUTS", "OBSERVED"})
 
@@ -138,11 +143,19 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What functions and fixtures get that were not told otherwise."""
+    """What functions and fixtures get that were not told otherwise: those of a module or class as
+    its attribute ``taskcache_defaults``, those of a run by settings. The nearest wins.
+
+    Raises ConfigurationError for a value that cannot work.
+    """
 
     serializer: str | Serializer | None = None
     expiration: timedelta | None = None
-    commit: CommitMode | None = None
+    commit: CommitMode | str | None = None
+    result_storage: StorageSpec | None = None
+
+    def __post_init__(self) -> None:
+        self.applied(Options())
 
     def applied(self, options: Options) -> Options:
         """The options of a computation, completed."""
@@ -152,6 +165,19 @@ class Defaults:
             if getattr(options, each.name) is None and getattr(self, each.name) is not None
         }
         return replace(options, **missing) if missing else options
+
+
+def defaults_around(function: Callable[..., object]) -> Iterator[Defaults]:
+    """Those of the class that a function is defined in, then those of its module. Raises
+    ConfigurationError for something else of that name."""
+    module = getattr(inspect.unwrap(function), "__globals__", {}).get(DEFAULTS)
+    for found in (getattr(owner_of(function), DEFAULTS, None), module):
+        if isinstance(found, Defaults):
+            yield found
+        elif found is not None:
+            raise ConfigurationError(
+                DEFAULTS, f"{found!r} are no defaults", "write e.g. Defaults(serializer='json')"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from pytest_taskcache.engine.computation import Basis, Computation, Options
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.payloads import LostResultError, Payloads
 from pytest_taskcache.engine.routes import Route
-from pytest_taskcache.engine.targets import TargetFile, read_target
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
@@ -27,11 +26,21 @@ from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.parts import Declared
-from pytest_taskcache.ports import Fingerprints, Observation, ResultStorage
+from pytest_taskcache.ports import (
+    Buffer,
+    Fingerprints,
+    Observation,
+    ResultStorage,
+    TargetFile,
+    TargetStorage,
+)
 from pytest_taskcache.transactions.staging import Staging
 from pytest_taskcache.transactions.transaction import Transaction
 
 _OFF = "/off/"
+
+UPSTREAM = "upstream"
+"""A part of a fixture's record, but of no key: which fixtures it was made of."""
 
 
 class ValidatorFailedError(Exception):
@@ -53,7 +62,7 @@ class Lookup:
 
     run_id: str
     staging: Staging
-    staged_results: ResultStorage
+    local: ResultStorage
     payloads: Payloads
     observation: Observation | None
     clock: Callable[[], float]
@@ -148,7 +157,7 @@ class Lookup:
             return None
         variants = [entry.variant for entry in entries.values()]
         outcome = self._first_valid(
-            computation, keyed, variants, self.staged_results, Origin.STAGED, fresh_only
+            computation, keyed, variants, self.local, Origin.STAGED, fresh_only
         )
         if not isinstance(outcome, Found) or outcome.decision.variant is None:
             return None
@@ -267,10 +276,8 @@ class Lookup:
     ) -> Found | Miss:
         """The value a target file stands for: a record's whose bytes it holds, or, in a target
         directory of our own, the file's by itself. No file: no hit."""
-        try:
-            file = read_target(self.payloads.targets, keyed.target)
-        except OSError as error:
-            raise StorageError("target", "read a target", error.strerror or str(error)) from error
+        storage = self.target_storage(results)
+        file = storage.read_target(keyed.target)
         if file is None:
             return Miss(Why.ABSENT)
         matching = [variant for variant in variants if variant.result.digest == file.digest]
@@ -287,14 +294,28 @@ class Lookup:
             return Miss(Why.REFRESH if fresh_only else Why.ABSENT)
         if not isinstance(outcome, Found):
             return outcome
-        basis = with_target(outcome.basis, self.target_dependency(keyed.target, file.digest))
+        path = file.path or _placed(storage, keyed.target, outcome.decision.variant, results)
+        basis = self.with_target(outcome.basis, path, file.digest)
         if outcome.decision.origin is Origin.TARGET:
             return Found(outcome.value, Hit(None, Origin.TARGET, vouched=True), basis)
         return replace(outcome, basis=basis)
 
-    def target_dependency(self, target: str, digest: str) -> Dependency:
-        """The target file as something that a consumer of its value rests on."""
-        return Dependency(Kind.FILE, self.name_of(self.payloads.targets / target), digest)
+    def target_storage(self, results: ResultStorage) -> TargetStorage:
+        """Where the targets of these results lie: with them, or else in the local cache. Raises
+        StorageError where neither keeps any."""
+        for storage in (results, self.local):
+            if isinstance(storage, TargetStorage):
+                return storage
+        raise StorageError(results.describe(), "use a target", "it keeps no targets")
+
+    def with_target(self, basis: Basis, path: Path | None, digest: str) -> Basis:
+        """A basis that also rests on a target. Whether one that is no local file is as it was is
+        asked where it is looked up, and not for each of its consumers."""
+        if path is None:
+            return replace(basis, taints=(*basis.taints, "a value with a target elsewhere"))
+        trace = basis.trace
+        target = Dependency(Kind.FILE, self.name_of(path), digest)
+        return replace(basis, trace=_traced((*trace.dependencies, target), trace.uses))
 
     def _bare(self, computation: Computation, keyed: Keyed, file: TargetFile) -> Variant:
         expires = None
@@ -307,13 +328,32 @@ class Lookup:
             identity=keyed.key.identity,
             parts=keyed.key.parts,
             trace=Trace(),
-            result=Result(file.digest, len(file.data), serializer, file.data),
+            result=Result(file.digest, len(file.data), serializer, bytes(file.data)),
             created=file.modified,
             expires=expires,
             duration=0.0,
             producer="",
             vouched=True,
         )
+
+
+def _placed(
+    storage: TargetStorage, name: str, variant: Variant | None, results: ResultStorage
+) -> Path | None:
+    """Where another machine's target now lies as a local file, too, so that consumers of its value
+    can rest on it; None where it cannot. What is written is what the record vouches for."""
+    path = storage.target_path(name)
+    if path is None or variant is None or not results.trusted:
+        return None
+    try:
+        data: Buffer | None = variant.result.inline
+        if data is None:
+            data = results.read_result(variant.result.digest, variant.result.size)
+        if data is not None:
+            storage.write_target(name, data, variant.key)
+    except StorageError:
+        return None  # read-only, perhaps; nothing but the consumers' records depends on it
+    return path if data is not None else None
 
 
 def off_claimant(claimant: str, entry: str) -> str:
@@ -367,12 +407,6 @@ def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
         if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
     )
     return _traced(trace.dependencies + more, trace.uses)
-
-
-def with_target(basis: Basis, target: Dependency) -> Basis:
-    """A basis that also rests on a target file."""
-    trace = basis.trace
-    return replace(basis, trace=_traced((*trace.dependencies, target), trace.uses))
 
 
 def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprints) -> Trace:
@@ -450,7 +484,7 @@ _KINDS = {
 def difference(parts: Sequence[Part], recorded: Sequence[Part]) -> tuple[Change, ...]:
     """The parts that differ, in name order; a part only one side has counts as absent there."""
     now = {part.name: part.digest for part in parts}
-    then = {part.name: part.digest for part in recorded}
+    then = {part.name: part.digest for part in recorded if part.name != UPSTREAM}
     return tuple(
         _change(name, then.get(name, ABSENT), now.get(name, ABSENT))
         for name in sorted(now.keys() | then.keys())

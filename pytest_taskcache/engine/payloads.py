@@ -28,14 +28,13 @@ class LostResultError(Exception):
 class Payloads:
     """Writes values to, and reads them from, result storages.
 
-    ``targets`` is the directory of target files, ``scratch`` makes a fresh one for restored
-    trees; a ``Path`` under ``temporary()`` is stored as a tree unless its author chose a
-    serializer. What lies in ``lasting`` is there in later runs, wherever that is.
+    ``scratch`` makes a fresh directory for restored trees; a ``Path`` under ``temporary()`` is
+    stored as a tree unless its author chose a serializer. What lies in ``lasting`` is there in
+    later runs, wherever that is.
     """
 
     scratch: Callable[[], Path]
     temporary: Callable[[], Path | None]
-    targets: Path
     lasting: tuple[Path, ...] = ()
     restores: dict[int, tuple[ResultStorage, Restore]] = field(
         default_factory=dict, init=False, repr=False, compare=False

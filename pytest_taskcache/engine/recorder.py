@@ -17,7 +17,6 @@ from pytest_taskcache.engine.lookup import off_claimant, with_sources
 from pytest_taskcache.engine.open_computations import earliest
 from pytest_taskcache.engine.payloads import Payloads, transfer
 from pytest_taskcache.engine.routes import Route, Routes
-from pytest_taskcache.engine.targets import export
 from pytest_taskcache.errors import (
     ConfigurationError,
     SerializationError,
@@ -27,7 +26,14 @@ from pytest_taskcache.errors import (
 from pytest_taskcache.model.event import Event, Faulted, Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.ports import Fingerprints, Lease, Storage
+from pytest_taskcache.ports import (
+    Buffer,
+    Fingerprints,
+    Lease,
+    ResultStorage,
+    Storage,
+    TargetStorage,
+)
 from pytest_taskcache.transactions.staging import Entry, Staging, Verdict
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
@@ -78,6 +84,7 @@ class Recorder:
     clock: Callable[[], float]
     confirm: Callable[[Lease], bool]
     """Whether a lease is still held."""
+    target_storage: Callable[[ResultStorage], TargetStorage]
     part: Callable[[str], bytes | None] = lambda digest: None
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -188,7 +195,7 @@ class Recorder:
             return Refusal("lock lost before commit")
         self._publish_alone(entry, transaction)
         if finished.keyed.target:
-            self._export(variant, finished.keyed.target)
+            self._export(variant, finished)
         return None
 
     def _producer(self, finished: Finished) -> str:
@@ -245,7 +252,7 @@ class Recorder:
         self.staging.stage(entry, claimant)
         transaction.hold(entry.variant.id, finished.lease)
         if finished.keyed.target and mode is not CommitMode.OFF:
-            transaction.on_commit(lambda _: self._export(entry.variant, finished.keyed.target))
+            transaction.on_commit(lambda _: self._export(entry.variant, finished))
 
     def _publish_alone(self, entry: Entry, transaction: Transaction | None) -> None:
         """Commits an entry at once, together with the staged ones it was made of."""
@@ -268,17 +275,21 @@ class Recorder:
             self.notify(Faulted("storage failed", _told(error)))
         return Refusal("not stored", _told(error))
 
-    def _export(self, variant: Variant, target: str) -> None:
-        result = variant.result
+    def _export(self, variant: Variant, finished: Finished) -> None:
+        result, route, target = variant.result, finished.route, finished.keyed.target
         try:
-            data = result.inline
+            data: Buffer | None = result.inline
             if data is None:
-                stored = self.local.read_result(result.digest, result.size)
-                data = bytes(stored) if stored is not None else None
+                data = self.local.read_result(result.digest, result.size)
             if data is None:
                 raise StorageError("target", "export", "stored value lost")
-            export(self.payloads.targets, target, data)
-        except (OSError, StorageError) as error:
+            key = variant.key
+            if route.results is self.local and route.records is not self.local:
+                key = _reference(variant, route).key
+            elif not isinstance(route.results, TargetStorage):
+                key = ""  # it lies in the local cache, and the record elsewhere
+            self.target_storage(route.results).write_target(target, data, key)
+        except StorageError as error:
             self.notify(Faulted("target not exported", f"{target}: {error}"))
 
 
@@ -307,7 +318,6 @@ class WriteBatch:
     _waiting: list[tuple[str, Variant, Callable[[Exception | None], None]]] = field(
         default_factory=list
     )
-    _keys: set[str] = field(default_factory=set)
     _since: float = 0.0
     _pid: int = field(default_factory=os.getpid)
 
@@ -319,18 +329,12 @@ class WriteBatch:
         if not self._waiting:
             self._since = now
         self._waiting.append((destination, variant, told))
-        self._keys.add(variant.key)
         if len(self._waiting) >= _MANY or now - self._since > _LONG or variant.duration > _LONG:
-            self.flush()
-
-    def flush_for(self, key: str) -> None:
-        """To be called before records of this key are read: none of it waits any more."""
-        if key in self._keys:
             self.flush()
 
     def flush(self) -> None:
         """Writes all. A forked child leaves that to its parent."""
-        waiting, self._waiting, self._keys = self._waiting, [], set()
+        waiting, self._waiting = self._waiting, []
         if os.getpid() != self._pid:
             return
         destinations: dict[str, list[tuple[Variant, Callable[[Exception | None], None]]]] = {}

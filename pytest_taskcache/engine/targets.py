@@ -1,18 +1,13 @@
-"""Templated target files: the file's existence is the record (after Prefect 0.x)."""
+"""The names of target files, whose existence is the record (after Prefect 0.x)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TypeAlias
-
-import xxhash
 
 from pytest_taskcache.errors import ConfigurationError, UnknownInputError
 from pytest_taskcache.policies import TaskContext
@@ -24,19 +19,6 @@ _VARIABLES = (
     *("date", "today", "yesterday", "tomorrow"),
     *("task_name", "test_module", "test_name", "parameters"),
 )
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
-
-@dataclass(frozen=True, slots=True)
-class TargetFile:
-    """A target as it lies there: its bytes, their xxh3-128 digest, when it was last changed
-    (POSIX seconds). ``owned``: nobody but this user can have written it, inside the target
-    directory, so that it may be decoded without a record that vouches for it."""
-
-    data: bytes
-    digest: str
-    modified: float
-    owned: bool
 
 
 def check_template(template: str, function: str, inputs: tuple[str, ...]) -> None:
@@ -101,62 +83,6 @@ def _called(
     if not isinstance(text, str):
         raise ConfigurationError("target", f"{name} returned {text!r}", remedy)
     return _inside(text, name)
-
-
-def read_target(directory: Path, name: str) -> TargetFile | None:
-    """The target of this name; None if there is no such file. Raises OSError where there is one
-    that cannot be read."""
-    path = directory / name
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    with open(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            return None
-        data = file.read()
-    owned = _is_ours(info) and _leads_nowhere_else(directory, path)
-    return TargetFile(data, xxhash.xxh3_128_hexdigest(data), info.st_mtime, owned)
-
-
-def export(directory: Path, name: str, data: bytes) -> None:
-    """Writes the file by rename. Raises OSError."""
-    path = directory / name
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not path.parent.resolve().is_relative_to(directory.resolve()):
-        raise PermissionError(f"target {name!r} leaves {directory} through a link")
-    draft = path.with_name(f".{os.getpid()}-{os.urandom(6).hex()}.tmp")
-    try:
-        with open(draft, "xb") as file:
-            if hasattr(os, "fchmod"):
-                os.fchmod(file.fileno(), 0o600)
-            file.write(data)
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
-
-
-def _is_ours(info: os.stat_result) -> bool:
-    if not hasattr(os, "geteuid"):
-        return True
-    return info.st_uid == os.geteuid() and not info.st_mode & _OTHERS_MAY_WRITE
-
-
-def _leads_nowhere_else(directory: Path, path: Path) -> bool:
-    """Whether no step from the directory to the file is a link, or a directory of others."""
-    if os.path.islink(path):
-        return False
-    step = path.parent
-    while True:
-        if (step != directory and os.path.islink(step)) or not _is_ours(os.stat(step)):
-            return False
-        if step == directory:
-            return True
-        step = step.parent
 
 
 def _inside(text: str, template: str) -> str:

@@ -89,6 +89,7 @@ class Wanted:
     ``look_up`` looks the key up again; ``staged()`` says whether a value of the key is staged in
     this run; ``last_duration()`` is how many seconds the computation took last. ``consult``:
     whether it would use what it waits for. ``blocks``: whether its thread sleeps meanwhile.
+    ``timeout``: seconds that its author wants it to wait at most.
     """
 
     key: Key
@@ -98,6 +99,7 @@ class Wanted:
     last_duration: Callable[[], float]
     consult: bool
     blocks: bool
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class Locks:
             if not may_wait(me, obstacle, holding=bool(self._taken)):
                 return Locked(None, again)
             if bound < 0:
-                bound = patience(wanted.last_duration(), self.longest)
+                bound = wanted.timeout or patience(wanted.last_duration(), self.longest)
             other = obstacle.holder
             waited = self.clock() - began
             if waited > bound:

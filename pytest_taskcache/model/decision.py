@@ -34,6 +34,12 @@ class Why(StrEnum):
     EVICTED = "evicted to make room"
     PRUNED = "pruned"
     CLEARED = "cleared"
+    REFUSED = "refused before"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks: what users' code said may be of many lines."""
+    return " ".join(text.split()) if len(text.splitlines()) > 1 else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +56,23 @@ class Hit:
         staged = ", not committed yet" if self.origin is Origin.STAGED else ""
         vouched = ", vouched for by its author" if self.vouched else ""
         text = f"reused what {self.variant.producer} computed in {self.variant.duration:.3g} s"
-        return text + staged + vouched
+        return one_line(text + staged + vouched)
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
     """The computation runs; ``changes`` names what differs from the nearest record, which is
-    ``nearest`` where whoever decided kept it."""
+    ``nearest`` where whoever decided kept it. ``detail`` says why it was refused before."""
 
     why: Why
     changes: tuple[Change, ...] = ()
     nearest: Variant | None = field(default=None, compare=False)
+    detail: str = ""
 
     def __str__(self) -> str:
         if not self.changes:
-            return str(self.why)
-        return "; ".join(str(change) for change in self.changes)
+            return one_line(f"{self.why}: {self.detail}" if self.detail else self.why)
+        return one_line("; ".join(str(change) for change in self.changes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class Uncacheable:
     detail: str = ""
 
     def __str__(self) -> str:
-        return self.detail or self.reason
+        return one_line(self.detail or self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ class Fault:
     detail: str = ""
 
     def __str__(self) -> str:
-        return self.detail or self.reason
+        return one_line(self.detail or self.reason)
 
 
 Decision: TypeAlias = Hit | Miss | Uncacheable | Fault

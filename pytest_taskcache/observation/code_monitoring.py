@@ -62,11 +62,6 @@ class MonitoredCode:
         monitoring.register_callback(self._tool, events.PY_THROW, thrown)
         monitoring.set_events(self._tool, events.PY_THROW)  # there is no local one
 
-    @property
-    def sees_all(self) -> bool:
-        """Whether all first-party code is seen, outside of windows too."""
-        return self._tool is not None
-
     def watch(self, code: CodeType) -> None:
         """From now on this code, and all that is nested in it, tells when it runs."""
         if self._tool is None:

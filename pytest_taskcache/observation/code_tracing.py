@@ -108,12 +108,6 @@ class TracedCode:
     def install(self) -> None:
         """Nothing to do: the trace function is set while it is needed."""
 
-    @property
-    def sees_all(self) -> bool:
-        """Whether all first-party code is seen, outside of windows too: tracing that would cost
-        too much."""
-        return False
-
     def watch(self, code: CodeType) -> None:
         """Nothing to do: all calls are traced."""
 

@@ -58,13 +58,6 @@ class OpenWindow:
             self.absorbed[trace.digest] = self._inherited(self.access, trace.dependencies)
             self.uses.update(dict.fromkeys(trace.uses))
 
-    def absorb_observed(self, observed: Observed) -> None:
-        """Adds all that a shared computation (a fixture of wider scope) was seen to touch."""
-        self.absorb(observed.trace)
-        self.absorb_opaque(observed.opaque)
-        for reason in observed.untrusted:
-            self.access.untrusted[reason] = None
-
     def absorb_opaque(self, opaque: Iterable[Opaque]) -> None:
         """Adds acts that a reused value rests on."""
         for act in opaque:

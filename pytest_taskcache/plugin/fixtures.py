@@ -39,6 +39,7 @@ from pytest_taskcache.plugin.pytest_private import (
 )
 from pytest_taskcache.plugin.requests import RequestRecorder, is_machinery
 from pytest_taskcache.plugin.running import Instance
+from pytest_taskcache.plugin.shortcuts import Shortcuts
 from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -111,10 +112,12 @@ class FixtureHooks:
         self._inputs: set[str] | None = None
         self._project_files: dict[str, bool] = {}
         self._upstream = Upstream(session.fingerprints, session.temporary, self._live)
+        self.shortcuts = Shortcuts(session, self._spec, self._live)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
     def stop(self) -> None:
         """Ends watching dynamic requests."""
+        self.shortcuts.stop()
         self._stop_watching()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -139,7 +142,7 @@ class FixtureHooks:
                 value = yield from self._observed(engine, fixturedef, request, instance)
             else:
                 value = yield from self._cached(engine, spec, fixturedef, request, instance)
-                if wide and self._is_input(instance.name, request):
+                if wide and self._is_input(instance.name, request.session):
                     with suppress(UndigestableError):
                         instance.digest = self._upstream.by_value(value, instance.name)
         except BaseException:
@@ -162,6 +165,7 @@ class FixtureHooks:
     @pytest.hookimpl
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
         """Ends the instance; the tests that used it have decided what becomes of its values."""
+        self.shortcuts.end(fixturedef)
         instance = self._live.pop(fixturedef, None)
         engine = self._session.engine
         if instance is None or instance.transaction is None or engine is None:
@@ -196,6 +200,12 @@ class FixtureHooks:
             if not self._session.is_worker:
                 raise pytest.UsageError(text)
             self._session.notify(Noted(text))  # a worker that stopped would seem to have crashed
+
+    def plan(self, item: pytest.Item) -> None:
+        """Before a test is set up: leaves out of it the fixtures that nobody will need."""
+        if not getattr(self._session.config.option, "setupplan", False):
+            self._is_input("", item.session)  # while all definitions have their arguments
+            self.shortcuts.plan(item)
 
     def instance(self, fixturedef: object) -> Instance | None:
         """The live instance of a definition, if it is known here."""
@@ -246,12 +256,12 @@ class FixtureHooks:
             known = self._closures[id(closure.token)] = (closure.token, found)
         return known[1]
 
-    def _is_input(self, name: str, request: Any) -> bool:
+    def _is_input(self, name: str, session: pytest.Session) -> bool:
         """Whether a cached fixture takes one of this name."""
         if self._inputs is None:
             self._inputs = {
                 taken
-                for definition in all_definitions(request.session)
+                for definition in all_definitions(session)
                 if self._spec(definition) is not None
                 for taken in definition.argnames
             }
@@ -285,6 +295,9 @@ class FixtureHooks:
     def _cached(
         self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, instance: Instance
     ) -> Generator[None, Any, Any]:
+        found = self.shortcuts.take(engine, fixturedef)
+        if found is not None:
+            return (yield from self._found(found, fixturedef, instance))
         items = self._session.items
 
         def digest_of(name: str) -> str:
@@ -297,10 +310,7 @@ class FixtureHooks:
         inputs.gather(recorder, digest_of)
         opened = engine.open(self._computation(engine, spec, request, inputs, recorder))
         if isinstance(opened, Found):
-            instance.basis, instance.variant = opened.basis, opened.decision.variant
-            found = opened.value
-            with swapped_function(fixturedef, lambda **_: found):
-                return (yield)
+            return (yield from self._found(opened, fixturedef, instance))
         self._inherit(opened.opened, fixturedef, request)
         for name in inputs.attributes:
             recorder.look(name)
@@ -317,11 +327,19 @@ class FixtureHooks:
         finally:
             recorder.stop()
             self._setting_up.pop()
-        completed = self._complete(engine, opened, value, inputs, recorder, effects)
+        completed = self._complete(engine, opened, value, inputs, recorder, effects, fixturedef)
         instance.basis, instance.variant = completed.basis, completed.variant
         if value is None:
             self._warn_of_effects(engine, fixturedef, completed)
         return value
+
+    def _found(
+        self, found: Found, fixturedef: Any, instance: Instance
+    ) -> Generator[None, Any, Any]:
+        instance.basis, instance.variant = found.basis, found.decision.variant
+        value = found.value
+        with swapped_function(fixturedef, lambda **_: value):
+            return (yield)
 
     def _effects(
         self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, inputs: FixtureInputs
@@ -356,6 +374,7 @@ class FixtureHooks:
         inputs: FixtureInputs,
         recorder: RequestRecorder,
         effects: Effects | None,
+        fixturedef: Any,
     ) -> Completed:
         keyed = opened.keyed
         if keyed is not None and not keyed.key.vouched:
@@ -378,7 +397,8 @@ class FixtureHooks:
         def pinned(observed: Observed) -> tuple[Part, ...]:
             for path in observed.written:
                 recorder.note_written(path)
-            return recorder.parts(known=inputs.attributes)
+            upstream = self.shortcuts.evidence(self._session.running_item, fixturedef)
+            return (*recorder.parts(known=inputs.attributes), *upstream)
 
         return engine.complete(opened, value, pinned=pinned)
 

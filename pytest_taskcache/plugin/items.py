@@ -82,7 +82,13 @@ class ItemHooks:
         if running.attempt is not None:
             self._end(running, passed=False, reason="retried")
         self._begin(running)
-        result = yield
+        self._session.fixtures.plan(item)
+        try:
+            result = yield
+        finally:
+            self._session.fixtures.shortcuts.settle()
+        if running.attempt is not None:
+            running.attempt.is_set_up = True
         self._claim_what_it_uses(running)
         return result
 
@@ -118,7 +124,7 @@ class ItemHooks:
         if attempt is None:
             return _IN_BODY
         name = attempt.transaction.claimant
-        return f"{name}{_IN_BODY}" if attempt.reports else name
+        return f"{name}{_IN_BODY}" if attempt.is_set_up or attempt.reports else name
 
     # ------------------------------------------------------------------------ internals
 

@@ -42,6 +42,7 @@ BY_PLUGIN: Mapping[str, frozenset[str]] = {
             "splitting_algorithm",
         }
     ),
+    "pytest-retry": frozenset({"retries", "retry_delay", "cumulative_timing", "retry_outcome"}),
     "pytest-sugar": frozenset({"force_sugar", "old_summary", "sugar_verbose"}),
     "pytest-instafail": frozenset({"instafail"}),
     "pytest-picked": frozenset({"picked", "picked_mode", "parent_branch"}),
@@ -51,7 +52,8 @@ BY_PLUGIN: Mapping[str, frozenset[str]] = {
     "teamcity-messages": frozenset({"teamcity", "no_teamcity", "skippassedoutput", "swapdiff"}),
 }  # fmt: skip
 """By distribution, as of pytest 9.2, pytest-timeout 2.4, pytest-json-report 1.5,
-pytest-reportlog 0.4, pytest-split 0.10, pytest-sugar 1.1, teamcity-messages 1.33."""
+pytest-reportlog 0.4, pytest-retry 1.7, pytest-split 0.10,
+pytest-sugar 1.1, teamcity-messages 1.33."""
 
 _KNOWN = frozenset[str]().union(*BY_PLUGIN.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
@@ -159,17 +160,30 @@ def closure_of(item: pytest.Item) -> Closure | None:
         return None
     named = frozenset(info.argnames)
     ambient = [name for name in info.initialnames if name not in named]
-    return Closure(info, info.name2fixturedefs, tuple(ambient))
+    return Closure(info, info.name2fixturedefs, tuple(ambient), tuple(info.initialnames))
 
 
 class Closure(NamedTuple):
     """``token`` is the same object for items that share a closure; ``definitions`` by name,
     furthest first; ``ambient`` are the names that the item gets without naming them: autouse
-    and used by mark."""
+    and used by mark; ``initial`` those, and the ones that it names."""
 
     token: object
     definitions: Mapping[str, Sequence[FixtureDef[Any]]]
     ambient: tuple[str, ...]
+    initial: tuple[str, ...]
+
+
+def leave_out(item: pytest.Item, names: AbstractSet[str]) -> None:
+    """Has an item set up without these fixtures, unless others ask for them."""
+    present = getattr(item, "fixturenames", ())
+    if not names.isdisjoint(present):  # the list is its neighbours', too
+        item.fixturenames = [n for n in present if n not in names]  # type: ignore[attr-defined]
+
+
+def set_arguments(definition: FixtureDef[Any], names: tuple[str, ...]) -> None:
+    """Has a fixture definition ask for these fixtures."""
+    definition.argnames = names  # type: ignore[misc] # Final in the annotations
 
 
 def is_async(function: object) -> bool:

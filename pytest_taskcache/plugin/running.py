@@ -52,6 +52,8 @@ class Attempt:
     frame: OpenComputation | None = None
     started: float = 0.0
     warnings: list[dict[str, object]] = field(default_factory=list)
+    is_set_up: bool = False
+    """Whether its set-up ran to its end, of which pytest-retry makes no report in a retry."""
 
     @property
     def passed(self) -> bool:
@@ -59,7 +61,7 @@ class Attempt:
         skip, a failed subtest, a rerun or an interrupt is not a pass."""
         reports = self.reports
         return (
-            len(reports) >= 3
+            self.is_set_up
             and all(report.outcome == "passed" for report in reports)
             and not any(hasattr(report, "wasxfail") for report in reports)
             and any(report.when == "call" for report in reports)

@@ -44,6 +44,7 @@ the same."""
 _REPLAYED = ("taskcache", "replayed")
 """The property of replayed tests in a junit file."""
 
+_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _PAUSE = 5.0
 """Seconds between two lines of progress in a log."""
 
@@ -73,6 +74,13 @@ class Summary:
             if lines:
                 report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
         return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """What was interrupted is the test's, also where the signal arrived in the midst of
+        noting what it did."""
+        kept = excinfo.traceback.filter(lambda entry: not str(entry.path).startswith(_HERE))
+        excinfo.traceback = kept or excinfo.traceback
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -49,7 +49,8 @@ NEUTRAL_OPTIONS = frozenset(
 NEUTRAL_PLUGINS = frozenset(
     {
         "pytest-xdist", "pytest-html", "pytest-metadata", "pytest-randomly", "pytest-cov",
-        "pytest-rerunfailures", "pytest-json-report", "pytest-sugar", "pytest-instafail",
+        "pytest-rerunfailures", "pytest-retry", "pytest-json-report", "pytest-sugar",
+        "pytest-instafail",
         "pytest-random-order", "pytest-reverse", "pytest-split", "pytest-picked",
         "pytest-taskcache",
     }
@@ -62,7 +63,7 @@ _NEUTRAL_DISABLED = frozenset(
     for name in (
         "cacheprovider", "terminal", "terminalreporter", "randomly", "xdist", "junitxml",
         "pastebin", "html", "metadata", "pytest_cov", "cov", "rerunfailures", "stepwise",
-        "helpconfig", "setupplan", "setuponly", "xdist.looponfail",
+        "pytest-retry", "helpconfig", "setupplan", "setuponly", "xdist.looponfail",
     )
 )  # fmt: skip
 

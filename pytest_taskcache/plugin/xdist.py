@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.transactions.staging import Run
 
 _FIELD = "taskcache"
+_MATCHED = "taskcache-matched"
 _RUN = pytest.StashKey["Run"]()
 
 
@@ -58,6 +59,7 @@ class XdistHooks:
         output = getattr(node, "workeroutput", {})
         if _FIELD in output:
             self._session.tally.merge(Tally.from_plain(output[_FIELD]))
+            self._session.settings.refresh.matched.update(output[_MATCHED])
             return
         engine = self._session.engine
         if engine is None:
@@ -75,3 +77,4 @@ class XdistHooks:
         if output is not None:
             self._session.finish()
             output[_FIELD] = self._session.tally.to_plain()
+            output[_MATCHED] = sorted(self._session.settings.refresh.matched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Protocol, TypeAlias
 
 from pytest_taskcache.errors import ConfigurationError, PolicyConflictError, UnknownInputError
@@ -51,15 +52,18 @@ class CachePolicy:
     Addition is commutative and associative; two different settings of one field raise
     PolicyConflictError. A string or path for a storage or lock manager names a directory or a
     URL and is resolved when it is used (a path is kept as its text); an object is used as it is.
+    ``lock_timeout`` bounds the wait for a lock, after which the computation runs unlocked and
+    says so (default: 10 minutes, or three times what it took last if that is more).
 
-    Raises ConfigurationError for an unknown isolation level, and for a setting that is neither
-    a path, a URL nor an object of the kind.
+    Raises ConfigurationError for an unknown isolation level, a time-out that is no positive
+    timedelta, and for a setting that is neither a path, a URL nor an object of the kind.
     """
 
     key_storage: StorageSpec | None = None
     result_storage: StorageSpec | None = None
     isolation_level: IsolationLevel | str | None = None
     lock_manager: LockSpec | None = None
+    lock_timeout: timedelta | None = None
     components: tuple[Component, ...] = field(default=(), kw_only=True)
     excluded: frozenset[str] = field(default=frozenset(), kw_only=True)
     labels: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -79,6 +83,11 @@ class CachePolicy:
                     f"{level!r} is not a level",
                     f"use one of {', '.join(IsolationLevel)}",
                 ) from None
+        wait = self.lock_timeout
+        if wait is not None and not (isinstance(wait, timedelta) and wait > timedelta(0)):
+            raise ConfigurationError(
+                "lock_timeout", f"{wait!r} cannot be waited for", "give a positive timedelta"
+            )
         for name in ("key_storage", "result_storage", "lock_manager"):
             object.__setattr__(self, name, _as_text(name, getattr(self, name)))
         unique: list[Component] = []
@@ -102,6 +111,7 @@ class CachePolicy:
         result_storage: StorageSpec | None = None,
         isolation_level: IsolationLevel | str | None = None,
         lock_manager: LockSpec | None = None,
+        lock_timeout: timedelta | None = None,
     ) -> CachePolicy:
         """A copy with these settings; None leaves a setting as it is."""
         given = {
@@ -109,6 +119,7 @@ class CachePolicy:
             "result_storage": result_storage,
             "isolation_level": isolation_level,
             "lock_manager": lock_manager,
+            "lock_timeout": lock_timeout,
         }
         return replace(self, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type] # each value has its field's type
 
@@ -120,6 +131,7 @@ class CachePolicy:
             result_storage=_agreed("result_storage", self.result_storage, other.result_storage),
             isolation_level=_agreed("isolation_level", self.isolation_level, other.isolation_level),
             lock_manager=_agreed("lock_manager", self.lock_manager, other.lock_manager),
+            lock_timeout=_agreed("lock_timeout", self.lock_timeout, other.lock_timeout),
             components=self.components + other.components,
             excluded=self.excluded | other.excluded,
         )
@@ -144,11 +156,12 @@ class CachePolicy:
         text = " + ".join(component.label for component in self.components) or "NO_CACHE"
         text += "".join(f" - {name!r}" for name in sorted(self.excluded))
         settings = [
-            f"{name}={value!r}"
-            for name in ("key_storage", "result_storage", "isolation_level", "lock_manager")
-            if (value := getattr(self, name)) is not None
+            f"{name}={value!r}" for name in _SETTINGS if (value := getattr(self, name)) is not None
         ]
         return f"({text}).configure({', '.join(settings)})" if settings else text
+
+
+_SETTINGS = ("key_storage", "result_storage", "isolation_level", "lock_manager", "lock_timeout")
 
 
 def _agreed(field_name: str, left: Any, right: Any) -> Any:

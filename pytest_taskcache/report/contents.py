@@ -29,8 +29,9 @@ _COLLECTED = ("::<collection>", "<selection>::")
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One value or outcome that a record holds; ``kind`` is test, mark, collection or value, size
-    in bytes is its share of what only this record needs. Times as those of a record."""
+    """One value or outcome that a record holds; ``kind`` is test, mark, collection, value or
+    target, size in bytes is its share of what only this record needs. Times as those of a record.
+    """
 
     name: str
     kind: str
@@ -63,6 +64,8 @@ class Contents:
         if not record.result.serializer.startswith(_OUTCOMES):
             kind = "collection" if str(record.identity).endswith(_COLLECTED) else "value"
             name = str(record.identity).removesuffix("::")
+            for target in (part.digest for part in record.parts if part.name == "target"):
+                kind, name = "target", f"{name} -> {target}"
             times = (record.created, record.expires, record.duration)
             return [Held(name, kind, record, record.trace, *times, size)]
         found = []

@@ -63,6 +63,9 @@ class Remembered(Protocol):
         """When a computation was last kept before then, though its record may be gone since, and
         whether a failing test rolled it back."""
 
+    def last_refused(self, identity: str, before: float) -> str:
+        """Why a computation that ran before then was not kept when it last ran; "" if it was."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -169,6 +172,9 @@ def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str
                 at, rolled_back = kept
                 became = f"was {ROLLED_BACK}" if rolled_back else "is gone (cleared, or evicted)"
                 return f"its record of {age(now - at)} {became}"
+            refused = remembered.last_refused(entry.identity, entry.at)
+            if refused:
+                return f"it was not kept when it last ran: {refused}"
             return "first computation, there was no record yet"
         case "evicted to make room":
             return "evicted to make room; raise taskcache_max_size to keep more"

@@ -119,6 +119,14 @@ class History:
                     return entry.at, entry.detail == ROLLED_BACK
         return None
 
+    def last_refused(self, identity: str, before: float) -> str:
+        """As Remembered.last_refused."""
+        for run in self.runs():
+            for entry in reversed(run.tally.entries):
+                if entry.identity == identity and entry.at < before:
+                    return entry.detail if entry.status == "refused" else ""
+        return ""
+
     # ------------------------------------------------------------------------ writing
 
     def keep_run(self, run: PastRun) -> None:

@@ -30,8 +30,8 @@ from pytest_taskcache.report.wording import counted
 
 ROLLED_BACK = "rolled back by a failing test"
 
-_UNTOLD = (Why.REFRESH, Why.UNVERIFIED)
-"""Misses that the user asked for."""
+_UNTOLD = (Why.ABSENT, Why.REFRESH, Why.UNVERIFIED, Why.REFUSED)
+"""Misses that need no reason, that the user asked for, or whose reason a refusal tells."""
 
 _DID_NOT_PASS = "did not pass"
 
@@ -175,7 +175,7 @@ class Tally:
         if isinstance(decision, Miss):
             if decision.why is Why.REFRESH:
                 self._refreshing.add((event.subject, str(event.identity)))
-            if decision.changes or decision.why not in (Why.ABSENT, *_UNTOLD):
+            if decision.changes or decision.why not in _UNTOLD:
                 self._miss(reason_of(decision), f"{event.subject} {event.identity}")
         elif isinstance(decision, Uncacheable) and event.subject is Subject.TEST:
             self.refused[decision.reason] += 1
@@ -209,6 +209,8 @@ class Tally:
         entry.status, entry.seconds = status, event.duration
         if not event.staged:
             entry.detail = event.detail or event.reason or entry.detail
+        if status == "refused":
+            entry.why = event.reason
         self._keep(entry)
 
     def _entry(self, event: Decided) -> Entry:

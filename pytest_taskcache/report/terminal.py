@@ -24,6 +24,9 @@ _NOTICEABLE = 0.5
 _SLOWEST = 3
 """How many of them."""
 
+_NAMED = 10
+"""How many of those that were refused for one reason are named, unless all are asked for."""
+
 _CELL = 300
 """Characters of one cell of a job's table."""
 
@@ -69,7 +72,7 @@ def trouble_lines(tally: Tally) -> Iterator[str]:
 
 def miss_lines(tally: Tally, *, everyone: bool = False) -> Iterator[str]:
     """Why each miss was one, those with the same cause together, the most frequent first;
-    ``everyone`` names all whom it struck. Then an example for each reason of a refusal."""
+    ``everyone`` names all whom it struck. Then whom each reason of a refusal struck."""
     for reason, struck in sorted(tally.misses.items(), key=lambda each: -len(each[1])):
         names = [name.partition(" ")[2] for name in struck]
         reason = reason if everyone else shortened(reason)
@@ -83,15 +86,24 @@ def miss_lines(tally: Tally, *, everyone: bool = False) -> Iterator[str]:
         if everyone:
             yield from (harmless(f"    {name}") for name in names)
     for reason, count in tally.refused.most_common():
-        if reason in tally.details:
-            more = f" (and {count - 1} more)" if count > 1 and not everyone else ""
-            yield harmless(f"taskcache: not kept, {reason}: {tally.details[reason]}{more}")
-            if everyone:
-                yield from (
-                    harmless(f"    {entry.identity}")
-                    for entry in tally.entries
-                    if entry.status == "refused" and reason in (entry.why, entry.detail)
-                )
+        first = tally.details.get(reason)
+        if first is None:
+            continue
+        others = [each for each in _refused_for(tally, reason) if each != first]
+        others = others if everyone else others[:_NAMED]
+        left = count - 1 - len(others)
+        more = f" (and {left} more)" if left > 0 and not everyone else ""
+        yield harmless(f"taskcache: not kept, {reason}: {first}{more}")
+        yield from (harmless(f"    {each}") for each in others)
+
+
+def _refused_for(tally: Tally, reason: str) -> dict[str, None]:
+    """Whom this reason kept from being kept, each with the details, once."""
+    return {
+        f"{entry.identity}: {entry.detail}": None
+        for entry in tally.entries
+        if entry.status == "refused" and entry.why == reason
+    }
 
 
 def slow_lines(tally: Tally, *, asked: bool = False, whole: bool = False) -> Iterator[str]:

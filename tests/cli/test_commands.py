@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import Commands
 
+from pytest_taskcache import Cache, cached
+
 KEY = {"PYTEST_TASKCACHE_SIGNING_KEY": "a secret of more than sixteen bytes"}
 ROWS, SIZES = "test_suite.py::rows", "test_suite.py::größe"
 
@@ -93,7 +95,7 @@ def test_clear_forgets_one_and_it_is_computed_again(own: Commands) -> None:
     assert "test_suite.py::test_rows PASSED" in replayed
     assert "test_escapes[\\x1b[31mred\\x1b[0m] CACHED" in replayed
     assert "1 function + 1 test reused, 1 test computed" in replayed
-    why = own.run("explain", "test_rows").stdout
+    why = " ".join(own.run("explain", "test_rows").stdout.split())
     assert "is gone (cleared, or evicted)" in why
 
 
@@ -278,3 +280,25 @@ def test_completion_knows_verbs_and_names(made: Commands) -> None:
     asked = {"_TASKCACHE_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
     done = made.apart(**asked, COMP_WORDS="taskcache show test_suite.py::r")
     assert f"plain,{ROWS}" in done.stdout
+
+
+def test_targets_are_listed_shown_and_forgotten(tmp_path: Path) -> None:
+    """By the function that made them and by their names; the file goes with its record."""
+    made = cached(target="tables/{n}.json", serializer="json")(table)
+    with Cache(tmp_path / "cache", root=tmp_path):
+        made(1), made(2)
+    commands = Commands(tmp_path)
+    listed = commands.json("--cache", "cache", "ls", "tables/1.json")
+    assert [(each["kind"], each["name"].partition("::")[2]) for each in listed] == [
+        ("target", "table -> tables/1.json")
+    ]
+    assert "rests on" in commands.run("--cache", "cache", "show", "tables/2.json").stdout
+    assert commands.run("--cache", "cache", "clear", "tables/1.json", "--dry-run").returncode == 0
+    targets = tmp_path / "cache" / "targets" / "tables"
+    assert len(list(targets.iterdir())) == 2
+    assert commands.run("--cache", "cache", "clear", "tables/1.json").returncode == 0
+    assert [each.name for each in targets.iterdir()] == ["2.json"]
+
+
+def table(n: int) -> list[int]:
+    return [n]

@@ -139,6 +139,24 @@ def test_names_are_the_same_in_every_checkout(tmp_path) -> None:
     assert names[0] == names[1] == ["a/b.py", "../lib/c.py", "<path>/d/e.py"]
 
 
+def test_a_name_under_a_path_entry_leads_back_to_its_file(world) -> None:
+    """Of two files of one name in two entries, another process finds one by it: the other goes by
+    its own place, in whatever order they are asked for."""
+    files = []
+    for entry in ("shared", "shared/deeper"):
+        files.append(world.directory / entry / "conftest.py")
+        files[-1].parent.mkdir(parents=True)
+        files[-1].write_text("")
+        world.path.append(str(files[-1].parent))
+    for order in (files, files[::-1]):
+        world.sources.forget()
+        names = {str(file): world.sources.name_of(str(file)) for file in order}
+        assert sorted(names.values()) == sorted(["<path>/conftest.py", str(files[0])])
+    other = SourceFiles(world.root, world.distributions, world.finder, path=lambda: world.path)
+    for file, name in names.items():
+        assert other.path_of(name) == file
+
+
 def test_content_of_whatever_a_path_is(world) -> None:
     """A file, one in a zip file, a directory, a loop of links, nothing."""
     world.write("a.py", "A = 1\n")
@@ -266,11 +284,6 @@ def test_requirements_reach_what_is_required(world) -> None:
     world.install("pandas", "2.0", "pandas", "numpy>=1.0", "missing ; extra == 'x'", "pandas[all]")
     world.install("other", "1.0", "other")
     assert world.distributions.requirements("pandas") == {"numpy", "pandas"}
-    assert world.sources.distributions_of("pandas.core") == {"numpy", "pandas"}
-    assert world.sources.distributions_of("json") == frozenset()
-    world.write("mine.py")
-    world.sources.forget()
-    assert world.sources.distributions_of("mine") == frozenset()
 
 
 def test_list_of_distributions_changes_with_any(world) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Project
+from edited_projects import Project
 
 from pytest_taskcache.code.definitions import Analysis, diff
 from pytest_taskcache.code.reach import NEVER, Log, affected

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import analysed
+from edited_projects import analysed
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ not run, because its effect is already there.
 from __future__ import annotations
 
 import pytest
-from conftest import Project, analysed
+from edited_projects import Project, analysed
 
 from pytest_taskcache.code.definitions import Kind
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import pickle
 from collections.abc import Iterator
@@ -116,6 +117,102 @@ def test_call_tells_the_decision(cache):
     assert isinstance(first.decision, Miss)
     assert (second.name, second.value) == ("Cached", 2)
     assert isinstance(second.decision, Hit)
+
+
+class Box:
+    def __init__(self, n):
+        self.n = n
+
+    @cached
+    def times(self, m=1):
+        """Its docstring."""
+        ran("times")
+        return self.n * m
+
+    @cached
+    async def later(self):
+        return self.n
+
+    @staticmethod
+    @cached
+    def fixed(m):
+        return m
+
+    @classmethod
+    @cached
+    def made(cls, n):
+        return n
+
+
+def test_call_is_bound_to_its_instance(cache):
+    """As the method is: the same key, by whichever way it is called."""
+    box = Box(3)
+    assert box.times.call(2).value == 6
+    for state in (box.times.call(m=2), Box.times.call(box, 2), Box(3).times.call(2)):
+        assert (state.name, state.value) == ("Cached", 6)
+    assert box.times(2) == 6
+    assert times("times") == 1
+    assert asyncio.run(box.later.call()).value == asyncio.run(box.later()) == 3
+    assert (Box.fixed.call(4).value, box.fixed(4)) == (4, 4)
+    assert (Box.made.call(Box, 4).value, box.made(4)) == (4, 4)
+    assert box.times.with_options(refresh=True)(box) == 3
+
+
+def test_a_method_looks_like_one():
+    """To inspection, binding and pickle."""
+    box = Box(3)
+    assert inspect.isfunction(Box.times)
+    assert inspect.isfunction(vars(Box)["times"])
+    assert inspect.ismethod(box.times)
+    assert inspect.iscoroutinefunction(box.later)
+    assert str(inspect.signature(box.times)) == "(m=1)"
+    assert box.times == box.times != Box(3).times
+    assert (box.times.__name__, box.times.__doc__) == ("times", "Its docstring.")
+    assert box.times.__func__ == Box.times
+    assert pickle.loads(pickle.dumps(Box.times)) is Box.times
+    assert pickle.loads(pickle.dumps(box.times))(2) == 6
+
+
+def test_a_decision_is_one_line(cache):
+    """That a person can read, whatever users' code said."""
+
+    class Odd:
+        def __reduce__(self):
+            raise ValueError("of two\n  lines")
+
+    @cached
+    def odd(x):
+        ran("odd")
+        return Odd()
+
+    @cached
+    def given(x):
+        return 1
+
+    first, second, other = odd.call(1), odd.call(1), odd.call(2)
+    assert str(first.decision) == "never computed"
+    assert str(second.decision).startswith("refused before: ")
+    assert "of two lines" in str(second.decision)
+    assert str(other.decision) == "never computed"
+    assert times("odd") == 3
+    for state in (first, second, given.call(1), given.call(1), given.call(2), given.call(Odd())):
+        assert len(str(state.decision).splitlines()) == 1
+
+
+def test_what_could_be_kept_after_a_refusal_is_a_hit(cache):
+    """And is no longer told as refused."""
+    values = [object, 1]
+
+    @cached
+    def f():
+        value = values[times("f")]
+        ran("f")
+        return value() if value is object else value
+
+    decisions = [str(f.call().decision) for _ in range(3)]
+    assert times("f") == 2, decisions
+    assert decisions[1].startswith("refused before: ")
+    assert decisions[2].startswith("reused what")
 
 
 def test_it_looks_like_the_function(cache):

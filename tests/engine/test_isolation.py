@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from bodies import ran, times
@@ -13,6 +14,7 @@ from pytest_taskcache import (
     DEFAULT,
     INPUTS,
     Cache,
+    CachePolicy,
     ConfigurationError,
     FileLockManager,
     LockError,
@@ -204,6 +206,29 @@ def test_a_bounded_wait_computes_unlocked_and_says_so(cache, events):
     (fault,) = events.of(Faulted)
     assert fault.reason == "waited too long, computed unlocked"
     assert "test_other (99@elsewhere)" in fault.detail
+
+
+def test_a_policys_own_bound(cache, events):
+    """``lock_timeout``, instead of the ten minutes."""
+    slow(1)
+    other = Elsewhere(cache)
+    other.take(key_of(slow, 1))
+    cache.clear()
+    policy = INPUTS.configure(
+        isolation_level="SERIALIZABLE",
+        lock_manager=other.manager,
+        lock_timeout=timedelta(seconds=0.1),
+    )
+    assert slow.with_options(policy=policy)(1) == [1]
+    assert times("slow") == 2
+    assert [fault.reason for fault in events.of(Faulted)] == ["waited too long, computed unlocked"]
+
+
+@pytest.mark.parametrize("timeout", [timedelta(0), 5, "1s"])
+def test_a_bound_that_is_no_time(timeout):
+    """Is refused where it is written."""
+    with pytest.raises(ConfigurationError, match=r"lock_timeout.*give a positive timedelta"):
+        CachePolicy(lock_timeout=timeout)
 
 
 def test_the_bound_grows_with_the_last_duration():

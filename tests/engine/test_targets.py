@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -9,10 +10,20 @@ import re
 import pytest
 from bodies import ran, times
 
-from pytest_taskcache import Cache, ConfigurationError, UnknownInputError, cached, transaction
+from pytest_taskcache import (
+    Cache,
+    CachePolicy,
+    ConfigurationError,
+    UnknownInputError,
+    cached,
+    transaction,
+)
 from pytest_taskcache.engine.computation import Place
 from pytest_taskcache.model.decision import Origin
 from pytest_taskcache.model.event import Faulted
+from pytest_taskcache.storage.records import decode_variant
+from pytest_taskcache.storage.remote.location import storage_by_url
+from pytest_taskcache.storage.remote.pruning import Retention, prune
 
 
 @pytest.fixture
@@ -29,6 +40,11 @@ def answer(**options):
         return [times("f")]
 
     return f
+
+
+def forget_records(cache):
+    local = cache.engine.parts.local
+    local.remove_records([record.id for record in local.scan()])
 
 
 def test_the_file_is_written_and_used(closed, targets):
@@ -92,7 +108,7 @@ def test_an_edited_file_is_the_value(cache, targets):
 def test_a_file_without_a_record_is_the_value(cache, targets):
     """Made by another function, or by nobody known."""
     answer()()
-    cache.clear()
+    forget_records(cache)
     assert answer()() == [1]
     assert times("f") == 1
 
@@ -169,7 +185,7 @@ def test_a_refreshing_run_ignores_files(tmp_path, root):
     place = tmp_path / "cache"
     with Cache(place, root=root) as cache:
         f()
-        cache.clear()
+        forget_records(cache)
     with Cache(place, root=root, refresh=True):
         assert f() == [2]
         assert f() == [2]
@@ -298,3 +314,124 @@ def test_a_target_function_that_cannot_work(cache, targets, target, told):
         f()
     assert not list(targets.rglob("*.pkl"))
     assert times("f") == 0
+
+
+# ---- where the result storage says
+
+
+def test_a_result_storage_of_its_own_holds_the_target(closed, tmp_path):
+    """A directory; another run, whose own cache is empty, finds it there."""
+    f = answer(result_storage=tmp_path / "results", policy=kept_in(tmp_path))
+    with closed:
+        assert f() == [1]
+    file = tmp_path / "results" / "targets" / "answer.json"
+    assert json.loads(file.read_text()) == [1]
+    assert not (tmp_path / "cache" / "targets").exists()
+    with Cache(tmp_path / "another"):
+        assert f() == [1]
+        file.unlink()
+        assert f() == [2]
+    assert json.loads(file.read_text()) == [2]
+    assert times("f") == 2
+
+
+def kept_in(tmp_path):
+    return CachePolicy(key_storage=tmp_path / "records")
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A URL that several machines reach, with their key."""
+    monkeypatch.setenv("PYTEST_TASKCACHE_SIGNING_KEY", "0123456789abcdef-of-a-team")
+    return f"file://{tmp_path}/shared"
+
+
+def test_a_target_in_a_shared_storage(shared, tmp_path, root):
+    """Under its name, in the namespace; another machine hits, unless someone changed it."""
+    f = answer(target="{date:%Y}/größe.json")
+
+    def machine(name):
+        return Cache(tmp_path / name, root=root, storage=shared)
+
+    with machine("one"):
+        assert f() == [1]
+    (blob,) = (tmp_path / "shared" / "targets" / "main").rglob("*.json")
+    assert json.loads(blob.read_bytes()) == [1]
+    with machine("two"):
+        assert f.call().decision.origin is Origin.COMMITTED
+    blob.write_bytes(b"[666]")
+    with machine("three"):
+        assert f() == [2]  # nothing vouches for what others wrote
+    assert json.loads(blob.read_bytes()) == [2]
+    assert times("f") == 2
+
+
+def test_a_target_of_several_tiers(shared, tmp_path, root):
+    """It is in each, and read from the nearest."""
+    f = answer()
+    with Cache(tmp_path / "one", root=root, storage=f"local, {shared}"):
+        assert f() == [1]
+    assert (tmp_path / "one" / "targets" / "answer.json").is_file()
+    assert list((tmp_path / "shared" / "targets").rglob("answer.json"))
+    with Cache(tmp_path / "two", root=root, storage=f"local, {shared}"):
+        assert f() == [1]
+    assert times("f") == 1
+
+
+def test_consumers_rest_on_another_machines_target(shared, tmp_path):
+    """It becomes a local file, too, whose edits they notice."""
+    f = answer()
+
+    @cached
+    def consumer():
+        ran("consumer")
+        return f()
+
+    for name, computed in (("one", 1), ("one", 1), ("two", 2), ("two", 2)):
+        place = tmp_path / name / ".cache"
+        place.parent.mkdir(exist_ok=True)
+        with Cache(place, root=place.parent, storage=shared):
+            assert consumer() == [1]
+        assert times("consumer") == computed
+        assert json.loads((place / "targets" / "answer.json").read_text()) == [1]
+    (place / "targets" / "answer.json").write_text("[5]")
+    with Cache(place, root=place.parent, storage=shared):
+        assert consumer() == [5]
+    assert (times("consumer"), times("f")) == (3, 1)
+
+
+def test_targets_go_with_their_records(cache, targets):
+    """One that was edited since is its editor's, and one that was made by hand its maker's."""
+    f = cached(target="{n}/value.json", serializer="json")(lambda n: n)
+    f(1), f(2), f(3)
+    (targets / "2" / "value.json").write_text("22")
+    (targets / "by hand.json").write_text("4")
+    local = cache.engine.parts.local
+    local.prune(full=True)
+    assert len(list(targets.rglob("*.json"))) == 4
+    local.remove_records([each.id for each in local.scan() if _names(each, "1/value.json")])
+    local.prune()
+    assert not (targets / "1").exists()
+    assert (targets / "3" / "value.json").exists()
+    cache.clear()
+    left = {str(path.relative_to(targets)) for path in targets.rglob("*.json")}
+    assert left == {"2/value.json", "by hand.json"}
+
+
+def _names(record, target):
+    return ("target", target) in record.parts
+
+
+def test_targets_of_a_shared_storage_go_with_their_records(shared, tmp_path, root):
+    """When it is pruned."""
+    f = cached(target="{n}.json", serializer="json")(lambda n: n)
+    with Cache(tmp_path / "one", root=root, storage=shared):
+        f(1), f(2)
+    store = storage_by_url(shared)
+    doomed = [each.id for each in store.scan() if _names(each, "1.json")]
+    assert len(doomed) == 1
+    for record in (tmp_path / "shared" / "records").rglob("*.json"):
+        if decode_variant(record.read_bytes()).id in doomed:
+            os.utime(record, (0, 0))
+    prune(store, Retention(older_than=3600))
+    assert [each.name for each in (tmp_path / "shared" / "targets").rglob("*.json")] == ["2.json"]

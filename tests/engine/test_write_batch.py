@@ -64,16 +64,6 @@ def test_quick_records_are_written_together() -> None:
     assert set(written.heard.values()) == {None}
 
 
-def test_what_waits_is_written_before_it_is_read() -> None:
-    """Whoever asks for a key finds all that was recorded under it; other keys write nothing."""
-    written = Written()
-    written.add(_variant(1))
-    written.batch.flush_for("k2")
-    assert not written.together
-    written.batch.flush_for("k1")
-    assert written.together == [["v1"]]
-
-
 def test_a_long_computation_is_written_at_once() -> None:
     """What took long is not risked, nor what waited when it ended."""
     written = Written()

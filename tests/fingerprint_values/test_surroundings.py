@@ -216,28 +216,6 @@ def test_root_reached_through_a_link(tmp_path) -> None:
     (tmp_path / "link").symlink_to("real")
     anchors = Anchors(tmp_path / "link")
     assert anchors.name_of(tmp_path / "real" / "a") == anchors.name_of(tmp_path / "link" / "a")
-    assert anchors.is_first_party(tmp_path / "real" / "a.py")
-
-
-def test_first_party_excludes_environments_and_the_cache(tmp_path) -> None:
-    """Under the root, but not what is installed there."""
-    root = tmp_path / "root"
-    for name in ("env/lib", "odd", "src"):
-        (root / name).mkdir(parents=True)
-    (root / "env" / "pyvenv.cfg").write_text("")
-    anchors = Anchors(root, ignore=[root / ".pytest_cache" / "taskcache"])
-    assert anchors.is_first_party(root / "src" / "a.py")
-    assert anchors.is_first_party(root / "setup.py")
-    assert anchors.is_first_party(root)
-    for name in (
-        "env/lib/x.py",
-        "odd/site-packages/x.py",
-        "src/__pycache__/a.pyc",
-        ".pytest_cache/taskcache/index.sqlite3",
-    ):
-        assert not anchors.is_first_party(root / name), name
-    for path in (os.__file__, pytest.__file__, tmp_path / "rooted" / "x.py"):
-        assert not anchors.is_first_party(path)
 
 
 def test_settings_are_handed_in(project) -> None:

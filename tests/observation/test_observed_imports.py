@@ -61,7 +61,7 @@ def test_what_ran_and_was_read_at_import_counts_for_every_later_test(
         else:
             project.write(name, before)
     assert project.changes(second) == []
-    monkeypatch.setenv("CITY", "Bonn")
+    monkeypatch.setenv("CITY", "Trier")
     assert project.changes(second) == ["env changed: CITY"]
 
 

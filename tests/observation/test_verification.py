@@ -13,7 +13,7 @@ import pytest
 from observed_project import Project, named
 
 from pytest_taskcache.digests.present import Present
-from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.recorder import digest_of
@@ -215,20 +215,6 @@ def test_an_inherited_digest_that_no_longer_holds_is_not_trusted(
     path.read_text()
 
     assert "data changed while the computation ran" in window.close().untrusted
-
-
-def test_a_shared_fixtures_observation_is_credited_whole(project: Project) -> None:
-    """Every user of a session fixture inherits its trace, its deeds and its doubts."""
-    shared = Observed(
-        Trace((Dependency(Kind.FILE, "data", "d"),), "t"), (Opaque("subprocess", "git"),), ("why",)
-    )
-    window = project.window()
-    window.absorb_observed(shared)
-    observed = window.close()
-
-    assert shared.trace.dependencies[0] in observed.trace.dependencies
-    assert observed.opaque == shared.opaque
-    assert observed.untrusted == ("why",)
 
 
 def test_traces_are_sorted_unique_and_shared(project: Project) -> None:

@@ -296,6 +296,32 @@ def test_a_rerun_does_not_get_what_the_failed_attempt_staged(project: Project) -
     assert (project.counted("data"), project.counted("function")) == (3, 3)
 
 
+def test_a_retry_of_pytest_retry_commits_when_it_passes(project: Project) -> None:
+    """Which reports its call and its teardown, and no set-up: as with ``--reruns``, the attempt
+    that passes commits, and only what it computed itself."""
+    pytest.importorskip("pytest_retry")
+    suite = RETRY.replace("OPTIONS", "").replace("{counts}", str(project.counts))
+    project.write("test_suite.py", suite)
+    retrying = ("-p", "pytest_retry.retry_plugin", "-p", "no:rerunfailures", "--retries=2")
+    result = project.run(*retrying)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*test_it passed on attempt 3!*"])
+    assert (project.counted("data"), project.counted("function")) == (3, 3)
+    run(project).assert_outcomes(passed=1)
+    assert (project.counted("data"), project.counted("function")) == (3, 3)
+
+
+def test_a_retry_of_pytest_retry_that_fails_commits_nothing(project: Project) -> None:
+    """Its last attempt's report says so, whatever was said of the others."""
+    pytest.importorskip("pytest_retry")
+    suite = RETRY.replace("OPTIONS", "").replace("{counts}", str(project.counts))
+    project.write("test_suite.py", suite)
+    retrying = ("-p", "pytest_retry.retry_plugin", "-p", "no:rerunfailures", "--retries=1")
+    project.run(*retrying).assert_outcomes(failed=1)
+    run(project).assert_outcomes(passed=1)
+    assert (project.counted("data"), project.counted("function")) == (3, 3)
+
+
 @WORKERS
 def test_retry_inputs_starts_a_rerun_from_the_staged_values(
     project: Project, workers: tuple[str, ...]

@@ -65,7 +65,8 @@ def test_what_cannot_work_is_told_where_it_stands(project: Project, line: str, t
     result.stderr.fnmatch_lines([f"*{told}*"])
 
 
-def test_several_patterns_to_refresh(project: Project) -> None:
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_several_patterns_to_refresh(project: Project, workers: tuple[str, ...]) -> None:
     """Each time the option is given; one that names nothing is told."""
     project.write(
         "test_suite.py",
@@ -86,13 +87,16 @@ def test_several_patterns_to_refresh(project: Project) -> None:
             count("other")
 
         def test_it():
-            left(), right(), other()
+            left(), other()
+
+        def test_that():
+            right()
         """,
     )
-    project.run().assert_outcomes(passed=1)
-    result = project.run(
-        "--cache-refresh-only=*::left", "--cache-refresh-only=right", "--cache-refresh-only=rihgt"
-    )
-    result.assert_outcomes(passed=1)
+    project.run().assert_outcomes(passed=2)
+    patterns = [f"--cache-refresh-only={each}" for each in ("*::left", "right", "rihgt")]
+    result = project.run(*patterns, *workers)
+    result.assert_outcomes(passed=2)
     assert [project.counted(name) for name in ("left", "right", "other")] == [2, 2, 1]
-    result.stdout.fnmatch_lines(["*--cache-refresh-only=rihgt named nothing*"])
+    told = [line for line in result.outlines if "named nothing" in line]
+    assert told == ["taskcache: --cache-refresh-only=rihgt named nothing that was looked up"]

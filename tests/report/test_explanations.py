@@ -50,6 +50,9 @@ class Known:
     def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
         return (3500.0, False) if identity.endswith("gone") else None
 
+    def last_refused(self, identity: str, before: float) -> str:
+        return "it changed rows" if identity.endswith("odd") else ""
+
 
 def _explained(*events: object, now: float = 3700.0) -> Explanation:
     tally = Tally(whole=True)
@@ -125,6 +128,16 @@ def test_what_was_there_and_is_gone_is_no_first_computation() -> None:
         Computed(Subject.TEST, gone, 1.0, staged=True),
     )
     assert "its record of 3 min ago is gone" in explained.headline
+
+
+def test_what_was_refused_before_is_no_first_computation() -> None:
+    """It ran in an earlier run, which could not keep it."""
+    odd = Identity("a.py", "odd")
+    explained = _explained(
+        Decided(Subject.TEST, odd, Miss(Why.ABSENT)),
+        Computed(Subject.TEST, odd, 1.0, staged=True),
+    )
+    assert explained.headline.endswith(": it was not kept when it last ran: it changed rows")
 
 
 def test_a_refusal_says_what_to_write() -> None:

@@ -62,6 +62,20 @@ def test_counts_of_workers_add_up() -> None:
     assert "taskcache: not kept, too odd: a.py::one: very (and 1 more)" in lines
 
 
+def test_of_several_refusals_for_one_reason_each_is_named() -> None:
+    """With its own details, ten of them unless all are asked for."""
+    tally = Tally()
+    for number in range(13):
+        name = Identity("a.py", f"f{number}")
+        tally.notify(Decided(Subject.FUNCTION, name, Miss(Why.ABSENT)))
+        detail = f"it changed x{number}"
+        tally.notify(Computed(Subject.FUNCTION, name, 1.0, False, "changed its inputs", detail))
+    first = "taskcache: not kept, changed its inputs: a.py::f0: it changed x0"
+    others = [f"    a.py::f{number}: it changed x{number}" for number in range(1, 13)]
+    assert list(miss_lines(tally)) == [f"{first} (and 2 more)", *others[:10]]
+    assert list(miss_lines(tally, everyone=True)) == [first, *others]
+
+
 def test_trouble_is_told_with_its_remedy() -> None:
     """A fault's detail and a note are lines of their own; a quiet run gets one for both."""
     assert list(trouble_lines(_full())) == [

@@ -150,6 +150,29 @@ def test_a_target_file(closed, tmp_path):
     assert times("func_task") == 2
 
 
+def test_a_target_in_a_result_directory_of_its_own(closed, tmp_path):
+    """``result=LocalResult(dir=...)`` with ``target="{date:%A}/{task_name}.txt"``: the target is
+    in that directory, and a run that finds it there is in a Cached state."""
+
+    @cached(result_storage=str(tmp_path / "results"), target="{date:%A}/{task_name}.txt")
+    def func_task():
+        ran("func_task")
+        return 99
+
+    for _ in range(2):
+        with closed as cache:
+            at(cache, 0)
+            assert func_task() == 99
+            assert func_task.call().name == "Cached"
+    (file,) = (tmp_path / "results" / "targets").glob("*day/*func_task.txt")
+    assert times("func_task") == 1
+    file.unlink()
+    with closed as cache:
+        at(cache, 0)
+        assert func_task() == 99
+    assert times("func_task") == 2
+
+
 def test_a_templated_target(cache, tmp_path):
     """``{date:%A}/{task_name}.txt`` "will store data based on the day of the week"."""
 

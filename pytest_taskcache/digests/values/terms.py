@@ -91,8 +91,13 @@ def term(kind: str, read: Callable[[Any], tuple[Any, ...]]) -> Reducer:
 
 
 def qualified_name(named: type | object) -> str:
-    """``module.qualified.name`` of a class or function."""
+    """``module.qualified.name`` of a class or function, the same where its module is run."""
     module = getattr(named, "__module__", None) or "builtins"
+    if module == "__main__":
+        # imported here: what holds nothing of a script's needs no model of the code
+        from pytest_taskcache.code.function_source import module_name
+
+        module = module_name(module)
     name = getattr(named, "__qualname__", None) or getattr(named, "__name__", "?")
     return f"{module}.{name}"
 

@@ -95,15 +95,6 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
     return rendering
 
 
-def asker(frame: FrameType | None) -> FrameType | None:
-    """The first frame, from this one outwards, that is not the standard library's."""
-    while frame is not None:
-        if origin_of(frame.f_code.co_filename) in (Origin.OUTSIDE, Origin.MACHINERY):
-            return frame
-        frame = frame.f_back
-    return None
-
-
 def installed_directories() -> tuple[str, ...]:
     """The directories, with a trailing separator, whose files count by distribution or not at
     all: the standard library and every site-packages of this interpreter."""

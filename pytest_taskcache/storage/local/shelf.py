@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.storage.local import encoding
@@ -48,7 +48,21 @@ class IndexShelf:
                 ],
             )
 
-        if not items or self._index.readonly:
+        if items:
+            self._written(work)
+
+    def remove(self, section: str, names: Collection[str]) -> None:
+        """Forgets items. As `write`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            rows = [(section, name) for name in map(encoding.to_sql, names)]
+            connection.executemany("DELETE FROM shelf WHERE section = ? AND name = ?", rows)
+
+        if names:
+            self._written(work)
+
+    def _written(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        if self._index.readonly:
             return
         try:
             self._index.write("write the shelf", work)

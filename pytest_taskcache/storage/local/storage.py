@@ -13,19 +13,23 @@ import xxhash
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Buffer
+from pytest_taskcache.ports import Buffer, TargetFile
 from pytest_taskcache.storage.local import eviction, faults
 from pytest_taskcache.storage.local.eviction import Limits, Pruned
 from pytest_taskcache.storage.local.index import NAME, Clock, Index
 from pytest_taskcache.storage.local.results import ResultFiles
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.shelf import IndexShelf
+from pytest_taskcache.storage.local.targets import read_target, remove_target, write_target
 from pytest_taskcache.storage.local.variants import Records, Removal, Usage
 
 T = TypeVar("T")
 DEFAULT_MAX_SIZE = 5_000_000_000
 SMALL = 8192
 """Results of at most so many bytes are rows of the index; a file each would cost more."""
+
+_TARGETS = "targets"
+"""The section of the shelf that says for which key and digest each target is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class LocalStorage:
         self.run_lock = RunLock(self.index, run) if leads else None
         self.records = Records(self.index)
         self.shelf = IndexShelf(self.index)
+        self._targets = self.directory / "targets"
         self._files = ResultFiles(
             self.directory,
             self.pin,
@@ -232,6 +237,39 @@ class LocalStorage:
 
         return found | self.index.read("read results", work) if rest else found
 
+    # ----------------------------------------------------------------------- targets
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """As TargetStorage.read_target: a file in ``targets``."""
+        return self._guarded("read a target", lambda: read_target(self._targets, name))
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """As TargetStorage.write_target; what it is kept for is noted on the shelf."""
+        if self.readonly:
+            raise StorageError(str(self.directory), "write a target", "opened read-only")
+        if key:
+            self.shelf.write(_TARGETS, {name: f"{key} {xxhash.xxh3_128_hexdigest(data)}".encode()})
+        self._guarded("write a target", lambda: write_target(self._targets, name, data))
+
+    def target_path(self, name: str) -> Path:
+        """As TargetStorage.target_path."""
+        return self._targets / name
+
+    def _drop_targets(self, noted: Mapping[str, bytes]) -> None:
+        """Removes the targets whose record is gone."""
+        kept_for = {name: item.decode().rpartition(" ") for name, item in noted.items()}
+        if not kept_for:
+            return
+        records = self.read_records({key for key, _, _ in kept_for.values()})
+        gone = {
+            name: digest
+            for name, (key, _, digest) in kept_for.items()
+            if all(each.result.digest != digest for each in records.get(key, ()))
+        }
+        for name, digest in gone.items():
+            remove_target(self._targets, name, digest)
+        self.shelf.remove(_TARGETS, gone)
+
     # ------------------------------------------------------------------- house-keeping
 
     def prune(
@@ -247,14 +285,25 @@ class LocalStorage:
         more than so many seconds ago. Raises StorageError."""
         limit = self.max_size if max_size is None else max_size
         limits = Limits(limit, older_than, unused)
-        return self._guarded(
-            "prune", lambda: eviction.prune(self.records, self._files, limits, full=full)
-        )
+
+        def work() -> Pruned:
+            pruned = eviction.prune(self.records, self._files, limits, full=full)
+            self._drop_targets(self.shelf.read(_TARGETS))
+            return pruned
+
+        return self._guarded("prune", work)
 
     def clear(self, pattern: str = "") -> Pruned:
         """Forgets everything but what runs under way have staged; with a pattern only the records
         of identities (``file::name``) that match it. Raises StorageError."""
-        return self._guarded("clear", lambda: eviction.clear(self.records, self._files, pattern))
+
+        def work() -> Pruned:
+            targets = self.shelf.read(_TARGETS)
+            pruned = eviction.clear(self.records, self._files, pattern)
+            self._drop_targets(targets)
+            return pruned
+
+        return self._guarded("clear", work)
 
     def usage(self) -> Iterator[Usage]:
         """Every committed record with its size and its times, in no order. Raises StorageError."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Buffer, Storage
+from pytest_taskcache.ports import Buffer, Storage, TargetFile
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.remote.blobs import batches
 from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally, file_errors
@@ -198,6 +198,16 @@ class Bounded(Forwarding):
         for some in batches(digests, CHUNK):
             found |= self.run("find results", partial(self._storage.has_results, some), none)
         return frozenset(found)
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """As TargetStorage.read_target."""
+        return self.run("read a target", partial(super().read_target, name), None, _LONGEST)
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """As TargetStorage.write_target."""
+        kept = data if _is_constant(data) else bytes(data)
+        call = partial(super().write_target, name, kept, key)
+        self._write("write a target", call, memoryview(kept).nbytes)
 
     def close(self) -> None:
         """As KeyStorage.close; does not wait for a storage that does not answer."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Buffer, Storage
+from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
 
 
 class Forwarding:
@@ -91,6 +91,24 @@ class Forwarding:
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """As ResultStorage.has_results."""
         return self._results.has_results(digests)
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """As TargetStorage.read_target; nothing where the storage keeps no targets."""
+        if not isinstance(self._results, TargetStorage):
+            return None
+        return self._results.read_target(name)
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """As TargetStorage.write_target."""
+        if not isinstance(self._results, TargetStorage):
+            raise StorageError(self.describe(), "write a target", "it keeps no targets")
+        self._results.write_target(name, data, key)
+
+    def target_path(self, name: str) -> Path | None:
+        """As TargetStorage.target_path."""
+        if not isinstance(self._results, TargetStorage):
+            return None
+        return self._results.target_path(name)
 
     def close(self) -> None:
         """As KeyStorage.close."""

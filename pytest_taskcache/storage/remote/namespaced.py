@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import VARIANTS, Variant
-from pytest_taskcache.ports import Storage
+from pytest_taskcache.ports import Buffer, Storage, TargetFile
 from pytest_taskcache.storage.remote.forwarding import Forwarding
 
 
@@ -80,6 +81,19 @@ class Namespaced(Forwarding):
     def remove_records(self, ids: Collection[str]) -> None:
         """Removes them from the namespace for writing."""
         self._storage.remove_records([id_ + self._write.suffix for id_ in ids])
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """That of the first namespace that has one."""
+        found = (super(Namespaced, self).read_target(each.prefix + name) for each in self._read)
+        return next((target for target in found if target is not None), None)
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """Writes it into the namespace for writing."""
+        super().write_target(self._write.prefix + name, data, self._write.key(key) if key else "")
+
+    def target_path(self, name: str) -> Path | None:
+        """As TargetStorage.target_path."""
+        return super().target_path(self._write.prefix + name)
 
     def mark_used(self, ids: Collection[str]) -> None:
         """Notes what was used of any namespace that is read."""

@@ -26,6 +26,7 @@ from pytest_taskcache.storage.remote.store import (
     parse_record,
     record_name,
     result_digest,
+    targets_of,
     used_mark,
 )
 
@@ -83,6 +84,7 @@ class _Entry:
     size: int
     seen: float
     digests: tuple[str, ...]
+    targets: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ def prune(
     grace: float = GRACE,
 ) -> Removed:
     """Removes from a store what the retention says, what has expired, records beyond the newest of
-    their key, and results that no record names. Raises StorageError.
+    their key, results that no record names, and the targets of what goes. Raises StorageError.
 
     ``results`` is where the results lie, if not in the same store. Others' records may name what
     lies there, so only what the removed records named goes.
@@ -150,7 +152,9 @@ def prune(
     with store.told("prune"):
         _delete(store, [entry.name for entry in gone])
     with place.told("prune"):
-        _delete(place, [name for result in loose for name in result.names])
+        named = {name for entry in kept for name in entry.targets}
+        targets = {name for entry in gone for name in entry.targets} - named
+        _delete(place, [*targets, *(name for result in loose for name in result.names)])
     freed = sum(entry.size for entry in gone) + sum(result.size for result in loose)
     return Removed(len(gone), len(loose), freed, left)
 
@@ -182,7 +186,8 @@ def _sorted_out(
         written = one.modified if one.modified is not None else getattr(variant, "created", now)
         fresh = variant is not None and used_mark(variant.id) in used
         digests = () if variant is None else tuple({digest for digest, _ in results_of(variant)})
-        entry = _Entry(name.name, one.size or 0, now if fresh else written, digests)
+        targets = frozenset[str]() if variant is None else targets_of(variant)
+        entry = _Entry(name.name, one.size or 0, now if fresh else written, digests, targets)
         age = now - written
         goes = (
             rank >= VARIANTS

@@ -6,6 +6,7 @@
     results/<2 hex>/<digest>.<n>              the parts before it, from number 0, PART bytes each
     records/<2 hex>/<key>/<id>.json           a record
     recent/<digest>                           the name of an identity's newest record (``atomic``)
+    targets/<name>                            the value of a ``target=``, for people and programs
     marks/used-<time>-<random>                what a writing run had use for
     marks/pruned                              when somebody last cleaned up
 
@@ -33,16 +34,17 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import xxhash
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant
-from pytest_taskcache.ports import Buffer
+from pytest_taskcache.ports import Buffer, TargetFile
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.records import decode_variant, encode_variant
-from pytest_taskcache.storage.remote.blobs import LIMIT, Blobs, batches
+from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, batches
 
 PART = 8 * 1024 * 1024
 """Bytes of a large result in one blob."""
@@ -294,6 +296,25 @@ class RemoteStore:
             digest for segment, digest in wanted.items() if result_name(segment) in found
         )
 
+    # -------------------------------------------------------------------------- targets
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """As TargetStorage.read_target. Others can write here: without a verified record that
+        has its digest it is worth nothing."""
+        with self.told("read a target"):
+            data = self.blobs.get(target_name(name))
+        return None if data is None else TargetFile(data, xxhash.xxh3_128_hexdigest(data), 0.0)
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """As TargetStorage.write_target; pruned with the last record that names it."""
+        with self.told("write a target"):
+            if memoryview(data).nbytes > LIMIT:
+                raise BlobError(f"larger than {LIMIT >> 20} MiB")
+            self.blobs.put(target_name(name), data)
+
+    def target_path(self, name: str) -> None:
+        """As TargetStorage.target_path: there is none."""
+
     # ----------------------------------------------------------------------------- both
 
     @contextmanager
@@ -348,6 +369,18 @@ def by_key(names: Iterable[RecordName]) -> dict[str, list[RecordName]]:
     for name in sorted(names, reverse=True):
         keys.setdefault(name.key, []).append(name)
     return keys
+
+
+def target_name(name: str) -> str:
+    """The blob of a target: its name, what is not ASCII percent-encoded."""
+    return f"targets/{quote(name, safe='/%', errors='surrogatepass')}"
+
+
+def targets_of(variant: Variant) -> frozenset[str]:
+    """The blob of the target that a record as it lies there names, in its namespace."""
+    namespace = variant.key.rpartition("/")[0]
+    named = (part.digest for part in variant.parts if part.name == "target")
+    return frozenset(target_name(f"{namespace}/{name}" if namespace else name) for name in named)
 
 
 def result_name(digest: str) -> str:

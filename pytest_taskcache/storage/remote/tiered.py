@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Buffer, Storage
+from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.remote.forwarding import Tally
 from pytest_taskcache.storage.remote.namespaced import newest
@@ -251,6 +251,32 @@ class Tiered:
                 found |= self._ask(partial(storage.has_results, wanted), nothing, errors)
         self._conclude(errors, bool(found))
         return frozenset(found)
+
+    # ------------------------------------------------------------------------- targets
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """As TargetStorage.read_target, from the first tier that has it."""
+        errors: list[StorageError] = []
+        found: TargetFile | None = None
+        for storage in self._readable:
+            if found is None and isinstance(storage, TargetStorage):
+                found = self._ask(partial(storage.read_target, name), None, errors)
+        self._conclude(errors, found is not None)
+        return found
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """As TargetStorage.write_target, to every writable tier that keeps targets."""
+        errors: list[StorageError] = []
+        tiers = [tier.storage for tier in self._tiers if tier.write]
+        keeping = [storage for storage in tiers if isinstance(storage, TargetStorage)]
+        for storage in keeping:
+            self._ask(partial(storage.write_target, name, data, key), None, errors)
+        self._conclude(errors, len(errors) < len(keeping))
+
+    def target_path(self, name: str) -> Path | None:
+        """As TargetStorage.target_path, of the first writable tier."""
+        first: object = self._first
+        return first.target_path(name) if isinstance(first, TargetStorage) else None
 
     # ------------------------------------------------------------------------- the end
 
