@@ -29,6 +29,7 @@ from pytest_taskcache.plugin.fixture_effects import Effects
 from pytest_taskcache.plugin.fixture_inputs import FixtureInputs, Upstream
 from pytest_taskcache.plugin.outcomes.keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import (
+    HANDLES,
     active_definition,
     all_definitions,
     asking_definition,
@@ -192,7 +193,7 @@ class FixtureHooks:
         if not (self._named and items) or narrowed or any(map(is_stand_in, items)):
             return
         known = {definition.argname for definition in all_definitions(items[0].session)}
-        for name in sorted(self._named - known):
+        for name in sorted(self._named - known - HANDLES):
             near = difflib.get_close_matches(name, known)
             remedy = f"did you mean {near[0]!r}?" if near else "take it out"
             problem = f"no fixture is named {name!r}"

@@ -87,8 +87,8 @@ def all_definitions(session: pytest.Session) -> list[FixtureDef[Any]]:
 
 
 def is_fixture(name: str, item: pytest.Item) -> bool:
-    """Whether a test can see a fixture of this name."""
-    return bool(item.session._fixturemanager.getfixturedefs(name, item))
+    """Whether a test can see a fixture of this name; ``request`` has no definition."""
+    return name in HANDLES or bool(item.session._fixturemanager.getfixturedefs(name, item))
 
 
 def is_handle(definition: FixtureDef[Any]) -> bool:
