@@ -18,6 +18,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def plugins(session: nox.Session) -> None:
+    """Other plugins beside ours: is the list in the documentation true?"""
+    session.install("--editable", ".[plugins]")
+    session.run("python", "-m", "pytest", "tests/plugin_outcomes/test_known_plugins.py")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, and which room may import which."""
     session.install("--editable", ".[lint]")

@@ -80,9 +80,10 @@ class CachedFunction(Protocol[P, R]):
     @overload
     def __get__(
         self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None
-    ) -> CachedFunction[Q, R]: ...
+    ) -> Callable[Q, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """As a method: bound to its instance, as functions are."""
+        """As a method: bound to its instance, as functions are. What is more than a call is
+        the class's, e.g. ``K.m.call(k, 1)``."""
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> State[R]:
         """The value with its decision. Awaitable for an async function; for a generator
@@ -96,6 +97,15 @@ class CachedFunction(Protocol[P, R]):
 
     def with_options(self, **changes: Any) -> CachedFunction[P, R]:
         """The same function with other options."""
+
+    def is_cached(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether a call with these arguments would be answered without running; False outside an
+        active cache. A test or function that asks is not cached itself, since its answer depends
+        on the cache."""
+
+    def forget(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Removes what is recorded for a call with these arguments, so that the next one computes;
+        how many records. 0 outside an active cache and where the run may not write."""
 
 
 @dataclass(eq=False)
@@ -145,6 +155,20 @@ class Spec:
             self._identity = known
         return known[1]
 
+    def _check_is_no_fixture(self) -> None:
+        if self.options.consumers != "any":
+            raise ConfigurationError(
+                f"consumers of {self.function.__qualname__}",
+                "a call of a function has one consumer",
+                "leave it out, or make it a fixture of a wider scope",
+            )
+        if self.options.allow:
+            raise ConfigurationError(
+                f"allow of {self.function.__qualname__}",
+                "a cached function may do anything, and its author answers for it",
+                "leave it out; it is for tests and fixtures",
+            )
+
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The bound arguments, defaults applied. Binding takes a tenth of a hit's time, so plain
         signatures go without; whatever does not fit goes through it, for its error."""
@@ -167,12 +191,7 @@ class Spec:
         if known is not None and known[0] is place and known[1].run_id == engine.run.id:
             context = known[1]
         else:
-            if self.options.consumers != "any":
-                raise ConfigurationError(
-                    f"consumers of {self.function.__qualname__}",
-                    "a call of a function has one consumer",
-                    "leave it out, or make it a fixture of a wider scope",
-                )
+            self._check_is_no_fixture()
             context = TaskContext(
                 Subject.FUNCTION,
                 self.identity(engine),
@@ -352,7 +371,16 @@ def _decorated(options: Options, function: Any) -> Any:
         _check_names("with_options", changes)
         return _decorated(replace(spec.options, **changes), spec.function)
 
-    wrapper.__dict__.update(on_commit=on_commit, on_rollback=on_rollback, with_options=with_options)
+    def is_cached(*args: Any, **kwargs: Any) -> bool:
+        engine = active.active()
+        return engine is not None and engine.is_cached(spec.computation(engine, args, kwargs))
+
+    def forget(*args: Any, **kwargs: Any) -> int:
+        engine = active.active()
+        return engine.forget(spec.computation(engine, args, kwargs)) if engine is not None else 0
+
+    for more in (on_commit, on_rollback, with_options, is_cached, forget):
+        wrapper.__dict__[more.__name__] = more
     return wrapper
 
 

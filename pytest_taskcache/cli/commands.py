@@ -35,6 +35,7 @@ T = TypeVar("T")
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UPLOAD_SECONDS = 600.0
+_NAMED = 20
 
 
 class Span(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
@@ -460,8 +461,8 @@ def _told_removed(removed: Removed, dry_run: bool, as_json: bool) -> int:
     if as_json:
         _print_json({"dry_run": dry_run, "removed": removed.names, "bytes": removed.bytes})
         return 0
-    if dry_run:
-        _lines(removed.names)
+    if dry_run or len(removed.names) <= _NAMED:
+        _lines(removed.names)  # a pattern may fit more than was meant
     verb = "would be removed" if dry_run else "removed"
     _lines([f"{counted(len(removed.names), 'result')} {verb}, {size(removed.bytes)}"])
     return 0

@@ -90,7 +90,7 @@ def _settings(place: Place) -> Iterator[Finding]:
         if not keys:
             yield Finding(
                 SIGNING_KEY,
-                "is not set: pickled values of the shared storage are neither written nor read",
+                "is not set: what is written to the shared storage is believed by nobody",
                 "set the same secret on all machines",
             )
     else:

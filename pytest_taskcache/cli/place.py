@@ -15,9 +15,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pytest_taskcache.checksum import checksum_bytes
-from pytest_taskcache.config.settings import ENVIRONMENT, NAMES, Settings, Sources, read_settings
+from pytest_taskcache.config.settings import (
+    ENVIRONMENT,
+    NAMES,
+    Settings,
+    Sources,
+    project_settings,
+    read_settings,
+)
 from pytest_taskcache.config.storages import StorageFactory
-from pytest_taskcache.config.tiers import LOCAL, directory_of, find_tiers, read_pyproject
+from pytest_taskcache.config.tiers import (
+    LOCAL,
+    directory_of,
+    expanded,
+    find_tiers,
+    project_table,
+    read_pyproject,
+)
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.ports import Storage
@@ -59,10 +73,11 @@ class Place:
             Sources(
                 environ={k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)},
                 ini={name: ini.get(f"taskcache_{name}", "") for name in NAMES},
+                project=project_settings(project_table(root)),
             )
         )
         if cache:
-            return cls(root, settings, start / Path(cache).expanduser())
+            return cls(root, settings, start / expanded(cache, "--cache"))
         return cls(root, settings, _directory(root, settings, ini))
 
     @property

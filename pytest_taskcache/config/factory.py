@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,16 @@ from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
 from pytest_taskcache.locking.settled import Settled
 from pytest_taskcache.model import __version__
+from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.event import Event, Faulted, Noted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
-from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Shelf
+from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Shelf, Storage
 from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.storage.local.variants import Reason
 from pytest_taskcache.transactions.staging import Run, Staging
 
 if TYPE_CHECKING:
@@ -54,7 +57,8 @@ class Surroundings:
     """Where a run takes place.
 
     ``scratch()`` makes a fresh directory in the run's temporary directory, which ``temporary()``
-    names (None while there is none). ``worker`` names this process among those of the run, and
+    names (None while there is none). ``make_storage(url)`` gives the storages of plugins, None for
+    URLs that are none of theirs. ``worker`` names this process among those of the run, and
     exactly one of them is the ``controller``.
     """
 
@@ -68,6 +72,7 @@ class Surroundings:
     worker: str = "main"
     controller: bool = True
     several_workers: bool = False
+    make_storage: Callable[[str], Storage | None] = lambda url: None
 
 
 @dataclass
@@ -107,11 +112,16 @@ class Composed:
             return
         reasons = ", ".join(drained.reasons) or f"no time left after {DRAIN_SECONDS:.0f} s"
         for number in range(drained.failed + drained.left):
-            name = drained.unsent[number] if number < len(drained.unsent) else "and more"
+            name = drained.unsent[number] if number < len(drained.unsent) else "a record"
             self.engine.notify(Faulted("not uploaded", f"{name}: {reasons}"))
         for reason, count, detail in self.storages.faults():
             for _ in range(count):
                 self.engine.notify(Faulted(reason, detail))
+
+    def _has_older(self) -> bool:
+        """Whether an earlier run has left records here."""
+        oldest = next(iter(self.local.scan()), None)
+        return oldest is not None and oldest.created < self.surroundings.run.started
 
     def _tell_of_patterns(self) -> None:
         if self.surroundings.several_workers:
@@ -129,6 +139,8 @@ class Composed:
         self.local.mark_used(self.engine.used)
         self.storages.keep_house(self.engine.used, prune=self.surroundings.controller)
         if self.surroundings.controller:
+            for text in self.storages.notes(self._has_older):
+                self.engine.notify(Noted(text))
             self.engine.staging.end()
             self.local.prune()
 
@@ -191,6 +203,7 @@ def compose(
             on_fault=lambda reason, detail: notices.tell(Faulted(reason, detail)),
             unobserved=muted,
             valid=valid,
+            make=surroundings.make_storage,
         )
 
     storages = StorageFactory(surroundings.root, local, settings, terms, on_fault)
@@ -216,6 +229,8 @@ def compose(
         ),
         resolve_route=storages.route,
         resolve_locks=managers.resolve,
+        latest=local.latest,
+        gone=partial(_gone, local),
         lock_manager=None if reading else managers.resolve(settings.lock_manager or "file"),
         isolation=settings.isolation,
         several_workers=surroundings.several_workers,
@@ -229,6 +244,22 @@ def compose(
         observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings)
+
+
+_GONE = {
+    Reason.EVICTED: Why.EVICTED,
+    Reason.EXPIRED: Why.EXPIRED,
+    Reason.PRUNED: Why.PRUNED,
+    Reason.CLEARED: Why.CLEARED,
+    Reason.REMOVED: Why.CLEARED,
+    Reason.DAMAGED: Why.LOST,
+}
+
+
+def _gone(local: LocalStorage, name: str) -> Why | None:
+    """What became of the local records of a key or an identity."""
+    removal = local.removed([name]).get(name)
+    return _GONE[removal.reason] if removal is not None else None
 
 
 def _part(storages: Iterable[ResultStorage], blob: Blob) -> bytes | None:

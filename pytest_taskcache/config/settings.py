@@ -92,6 +92,8 @@ class Settings:
     trust_remote: bool = False
     explain: Explain = Explain.NONE
     report: str = ""
+    dry_run: bool = False
+    recheck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ class Sources:
     def find(self, name: str) -> Written | None:
         """The strongest source's value, or None."""
         if name in self.options:
-            return Written(f"--cache-{name.replace('_', '-')}", self.options[name])
+            option = "explain_of" if name == "explain" else name
+            return Written(f"--cache-{option.replace('_', '-')}", self.options[name])
         variable = ENVIRONMENT + name.upper()
         if self.environ.get(variable):
             return Written(variable, self.environ[variable])
@@ -234,6 +237,8 @@ _PARSERS: dict[str, Callable[[Written], Any]] = {
     "trust_remote": _flag,
     "explain": _choice(Explain),
     "report": _text,
+    "dry_run": _flag,
+    "recheck": _flag,
 }
 
 NAMES = (*_PARSERS, "refresh", "refresh_only")
@@ -306,12 +311,18 @@ def _check(settings: Settings, sources: Sources) -> None:
             f"cannot overwrite anything with mode {settings.mode.value!r}",
             "use --cache-mode=rw, or leave one of them out",
         )
-    if settings.verify.percent and settings.mode in (Mode.WRITE, Mode.OFF):
-        raise ConfigurationError(
-            "--cache-verify",
-            f"has no hits to verify with mode {settings.mode.value!r}",
-            "use --cache-mode=rw or r",
-        )
+    for name, asked, what in (
+        ("verify", settings.verify.percent, "hits to verify"),
+        ("dry_run", settings.dry_run, "record to look up"),
+        ("recheck", settings.recheck, "cached values to recheck"),
+    ):
+        written = sources.find(name)
+        if asked and written is not None and settings.mode in (Mode.WRITE, Mode.OFF):
+            raise ConfigurationError(
+                written.where,
+                f"has no {what} with mode {settings.mode.value!r}",
+                "use --cache-mode=rw or r",
+            )
     split = settings.key_storage or settings.result_storage
     written = sources.find("storage")
     if split and written is not None and settings.key_storage and settings.result_storage:

@@ -80,6 +80,11 @@ class StorageFactory:
         self.route("", "")
         return [] if self._tiered is None else self._tiered.prune(retention)
 
+    def notes(self, older: Callable[[], bool]) -> Iterator[str]:
+        """As `TieredStorages.notes`."""
+        if self._tiered is not None:
+            yield from self._tiered.notes(self.local.shelf, older)
+
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that
         tells the first of them."""
@@ -94,8 +99,9 @@ class StorageFactory:
             storage.close()
 
     def _make(self, key_spec: str, result_spec: str) -> tuple[Storage, Storage]:
-        keys = find_tiers(key_spec, self.names)
-        results = find_tiers(result_spec, self.names)
+        by_default = key_spec == result_spec == self.settings.storage
+        keys = find_tiers(key_spec, self.names, "storage" if by_default else "key_storage")
+        results = find_tiers(result_spec, self.names, "storage" if by_default else "result_storage")
         if len(keys) == len(results) == 1 and not keys[0].remote:
             records = self._directory(keys[0])
             return records, records if keys == results else self._directory(results[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -13,17 +13,20 @@ from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.tiers import TierSpec, read_pyproject
 from pytest_taskcache.errors import ConfigurationError, MissingExtraError, StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Storage
+from pytest_taskcache.ports import Shelf, Storage
 from pytest_taskcache.storage.remote.bounded import Bounded
 from pytest_taskcache.storage.remote.forwarding import Forwarding
 from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
 from pytest_taskcache.storage.remote.namespaced import Namespaced
 from pytest_taskcache.storage.remote.pruning import Removed, Retention, prune, prune_if_due
-from pytest_taskcache.storage.remote.signed import Signed, signing_keys
+from pytest_taskcache.storage.remote.signed import VARIABLE, Signed, signing_keys
 from pytest_taskcache.storage.remote.store import RemoteStore
 from pytest_taskcache.storage.remote.templates import expand
 from pytest_taskcache.storage.remote.tiered import UNWRITABLE, Tier, Tiered
 from pytest_taskcache.storage.remote.write_behind import Drained
+
+_SEEN = "storages.seen"
+"""Section of the shelf that names the remote storages that this cache was used with."""
 
 PRUNE_SECONDS = 120.0
 """How long the end of a run spends on pruning one storage at most."""
@@ -35,7 +38,8 @@ class Terms:
 
     ``on_fault`` is told the reason and the whole sentence of what went wrong; ``environ`` holds
     the signing key and the variables of templates; ``unobserved()`` keeps what storages do in
-    threads of their own out of every window; ``valid`` says whether a variant still holds.
+    threads of their own out of every window; ``valid`` says whether a variant still holds;
+    ``make(url)`` gives the storages of plugins, None for URLs that are none of theirs.
     """
 
     root: Path
@@ -44,6 +48,7 @@ class Terms:
     on_fault: Callable[[str, str], None]
     unobserved: Callable[[], AbstractContextManager[None]] = nullcontext
     valid: Callable[[Variant], bool] | None = None
+    make: Callable[[str], Storage | None] = lambda url: None
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,26 @@ class TieredStorages:
             for shared in self._shared
         ]
 
+    def notes(self, shelf: Shelf, older: Callable[[], bool]) -> Iterator[str]:
+        """What a user should read of the remote storages that this run may write: that nobody will
+        believe what it writes; that one is new and lacks what is here already, where ``older()``
+        says that there is something. The new ones are noted on the shelf."""
+        known, told = shelf.read(_SEEN), {}
+        for shared in self._shared:
+            name = shared.store.describe()
+            if not (signing_keys(self.terms.environ) or self.terms.settings.trust_remote):
+                or_else = ", or name the directory without file:// if only you can write there"
+                yield (
+                    f"{name}: what is written there is not signed, and so believed by nobody; set "
+                    f"{VARIABLE} on all machines{or_else if name.startswith('file:') else ''}"
+                )
+            if name not in known and name not in told:
+                told[name] = b""
+                if older():
+                    yield f"{name} is new here: taskcache push {name} sends what was cached before"
+        if told:
+            shelf.write(_SEEN, told)
+
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that
         tells the first of them."""
@@ -165,7 +190,8 @@ class TieredStorages:
         """A storage, and the store in it if it is one of ours."""
         if not tier.remote:
             return self.directory(tier), None
-        storage = storage_by_url(self._expanded(tier.spec, "storage", url=True))
+        url = self._expanded(tier.spec, tier.setting, url=True)
+        storage = self.terms.make(url) or storage_by_url(url, tier.setting)
         bounded = Bounded(
             storage,
             on_fault=partial(self.terms.on_fault, "storage given up"),
@@ -211,7 +237,7 @@ def _paired(
         return list(zip(keys, results, strict=True))
     if len(results) == 1 and not results[0].remote:
         # Results stay where they are; records are copied on.
-        return [(key, TierSpec(results[0].spec, key.mode)) for key in keys]
+        return [(key, replace(results[0], mode=key.mode)) for key in keys]
     far = [tier for tier in results if tier.remote]
     if len(keys) == 1 and not keys[0].remote and len(far) == 1:
         # The one record vouches for a result wherever it is, so there is one tier.

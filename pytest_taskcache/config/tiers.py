@@ -7,27 +7,30 @@ given alone gets the local one in front.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.storage.remote.location import is_url, parse_location
+from pytest_taskcache.storage.remote.location import check_place, is_url, parse_location
 
 LOCAL = "local"
 _MODED = re.compile(r"^(?P<spec>.*):(?P<mode>rw|wr|r|w)$", re.IGNORECASE | re.DOTALL)
-_PATHLIKE = re.compile(r"[/\\.~]")
+_PATHLIKE = re.compile(r"[/\\.~$]")
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})").search
 
 
 @dataclass(frozen=True, slots=True)
 class TierSpec:
-    """One tier as written: what, and how it is used."""
+    """One tier as written: what, how it is used, and in which setting it stands."""
 
     spec: str
     mode: str = "rw"
+    setting: str = field(default="storage", compare=False)
 
     @property
     def remote(self) -> bool:
@@ -46,7 +49,9 @@ def parse_tiers(text: str, setting: str = "storage") -> tuple[TierSpec, ...]:
             raise ConfigurationError(
                 setting, "a tier is empty", "write e.g. local:rw,s3://bucket/prefix:r"
             )
-        tiers.append(TierSpec(spec, match.group("mode").lower() if match else "rw"))
+        if not is_url(spec):
+            check_place(spec, setting)
+        tiers.append(TierSpec(spec, match.group("mode").lower() if match else "rw", setting))
     return tuple(tiers)
 
 
@@ -81,7 +86,7 @@ def _without_names(
             (*through, name),
         )
         # A mode beside a name narrows that of each tier it stands for.
-        found += [TierSpec(one.spec, _narrowed(one.mode, tier.mode)) for one in inner]
+        found += [replace(one, mode=_narrowed(one.mode, tier.mode)) for one in inner]
     return [tier for tier in found if tier.mode]
 
 
@@ -113,11 +118,23 @@ def shown(text: str) -> str:
 def directory_of(spec: str, root: Path) -> Path:
     """The directory that a tier names; a relative one is beneath the root. Raises
     ConfigurationError."""
+    return root / expanded(spec, "storage")
+
+
+def expanded(text: str, setting: str) -> Path:
+    """A path as a shell user expects it: ``~`` and variables filled in. Raises ConfigurationError
+    where there is no such user or variable."""
+    filled = os.path.expandvars(text)
+    missing = _VARIABLE(filled)
+    if missing:
+        raise ConfigurationError(
+            setting, f"{text}: {missing[0]} is not set", "set it, or write the whole path"
+        )
     try:
-        return root / Path(spec).expanduser()
+        return Path(filled).expanduser()
     except RuntimeError as error:
         raise ConfigurationError(
-            "storage", f"{spec}: nobody of that name has a home here", "write the whole path"
+            setting, f"{text}: nobody of that name has a home here", "write the whole path"
         ) from error
 
 

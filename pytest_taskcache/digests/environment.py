@@ -53,37 +53,35 @@ def environment_digest(name: str, environ: Mapping[str, str] | None = None) -> s
     )
 
 
-def interpreter_digest(environ: Mapping[str, str] | None = None) -> str:
-    """The digest of what the interpreter is and how it was started: implementation, version,
-    platform, flags, ``-X`` and ``-W`` options, and the variables that are read in C, where no
-    observer sees them (``PYTHON*``, ``TZ``, ``LANG``, ``LC_*``)."""
+def interpreter_facts(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What the interpreter is and how it was started, by name: version, platform, flags, ``-X``
+    and ``-W`` options, and the variables that are read in C, where no observer sees them
+    (``PYTHON*``, ``TZ``, ``LANG``, ``LC_*``)."""
     variables: Mapping[str, str] = os.environ if environ is None else environ
-    in_c = {
-        key: value
-        for key, value in variables.items()
-        if _matches(key, _READ_IN_C) and key not in _NEUTRAL_PYTHON
-    }
     flags = [
         f"{name}={getattr(sys.flags, name)}"
         for name in dir(sys.flags)
         if not name.startswith(("_", "n_")) and name not in (*_NEUTRAL_FLAGS, "count", "index")
     ]
     options = [f"{name}={value}" for name, value in sorted(sys._xoptions.items())]
-    return checksum(
-        (
-            sys.implementation.name,
-            sys.version,
-            sys.platform,
-            platform.machine(),
-            str(sys.maxsize),
-            *flags,
-            "-X",
-            *options,
-            "-W",
-            *map(str, sys.warnoptions),
-            _matching_digest(in_c),
-        )
-    )
+    in_c = {
+        f"variable {key}": value
+        for key, value in sorted(variables.items())
+        if _matches(key, _READ_IN_C) and key not in _NEUTRAL_PYTHON
+    }
+    return {
+        "Python version": f"{sys.implementation.name} {sys.version}",
+        "Python platform": f"{sys.platform} {platform.machine()} {sys.maxsize}",
+        "Python flags": " ".join(flags),
+        "Python -X": " ".join(options),
+        "Python -W": " ".join(map(str, sys.warnoptions)),
+        **in_c,
+    }
+
+
+def interpreter_digest(environ: Mapping[str, str] | None = None) -> str:
+    """The digest of all `interpreter_facts`."""
+    return _matching_digest(interpreter_facts(environ))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

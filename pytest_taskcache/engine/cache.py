@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeAlias
 
+from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.commit import done_alone
 from pytest_taskcache.engine.computation import (
     Basis,
@@ -33,10 +35,15 @@ from pytest_taskcache.engine.recorder import Finished, Recorder
 from pytest_taskcache.engine.repeats import Repeat, repeat_of
 from pytest_taskcache.engine.routes import Route, Routes
 from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing
-from pytest_taskcache.errors import ConfigurationError, LockError, StorageError
+from pytest_taskcache.errors import (
+    ConfigurationError,
+    LockError,
+    StorageError,
+    UndigestableError,
+)
 from pytest_taskcache.model.decision import Decision, Fault, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
-from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject
+from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject, Verified
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.model.record import Result, Variant
@@ -118,6 +125,8 @@ class Parts:
     payloads: Payloads
     resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
     resolve_locks: Callable[[LockSpec], LockManager]
+    latest: Callable[[str], Sequence[Variant]]
+    gone: Callable[[str], Why | None]
     lock_manager: LockManager | None
     isolation: IsolationLevel
     several_workers: bool = False
@@ -156,6 +165,8 @@ class Engine:
         self._in_blocks: dict[str, Transaction] = {}
         self.place = Place()
         """The running test, as functions called from it see it."""
+        self.verifies: Callable[[Variant], bool] | None = None
+        """Which values are computed anyway, and compared, instead of being reused."""
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
         self.lookup = Lookup(
@@ -166,6 +177,8 @@ class Engine:
             parts.observation,
             lambda: self.clock(),
             parts.fingerprints.name_of,
+            parts.latest,
+            parts.gone,
         )
         self.lookup.shared = parts.several_workers
         self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
@@ -193,7 +206,7 @@ class Engine:
         """The value, alone in a tuple, of a call that was a hit before and is one again; None
         where that cannot be told by the shortest way. ``name`` as of `call_name`."""
         known = self._repeats.get(name)
-        if known is None or type(self.lookup) is not Lookup:
+        if known is None or self.verifies is not None or type(self.lookup) is not Lookup:
             return None
         observation = self.parts.observation
         if observation is not None and observation.patched(known.function):
@@ -384,14 +397,73 @@ class Engine:
             and computation.options.refresh is not False
             and refresh.covers(str(keyed.key.identity))
         )
-        if self.open_computations.none_open:
-            return self.lookup.look_up(
+        muting = nullcontext() if self.open_computations.none_open else self.quiet()
+        with muting:
+            found = self.lookup.look_up(
                 computation, keyed, route, transaction, fresh_only=fresh_only
             )
-        with self.quiet():
-            return self.lookup.look_up(
-                computation, keyed, route, transaction, fresh_only=fresh_only
-            )
+        if self.verifies is not None and isinstance(found, Found):
+            variant = found.decision.variant
+            if variant is not None and self.verifies(variant):
+                return Miss(Why.UNVERIFIED, nearest=variant)
+        return found
+
+    def is_cached(self, computation: Computation) -> bool:
+        """Whether the computation would be answered now; it is not run, and nobody is told.
+        Whoever asks depends on the state of the cache, and is not kept itself."""
+        self._taint()
+        asked = self._keyed_now(computation)
+        if asked is None:
+            return False
+        keyed, route, allowed = asked
+        return isinstance(self._look(computation, keyed, route, allowed, None), Found)
+
+    def forget(self, computation: Computation) -> int:
+        """Removes what is recorded for the computation, its target file too, and hides what this
+        process staged for it; how many records. 0 where the run may not write, or the storage
+        failed, which is notified. As with `is_cached`, whoever does this is not kept itself."""
+        self._taint()
+        asked = self._keyed_now(computation)
+        if asked is None or not asked[2].record:
+            return 0
+        keyed, route, _ = asked
+        key = keyed.key.digest
+        try:
+            with self.quiet():
+                self.recorder.batch.flush()
+                variants = route.records.read_records([key]).get(key, ())
+                route.records.remove_records([each.id for each in variants])
+                visible = self.staging.visible([key], test=computation.test).get(key, ())
+                staged = [each.variant.id for each in visible]
+                transaction = self.current()
+                if staged and transaction is not None:
+                    self.recorder.drop(staged, transaction.claimant)
+                self.lookup.dead.update(staged)
+                if keyed.target:
+                    storage = self.lookup.target_storage(route.results)
+                    file = storage.read_target(keyed.target)
+                    if file is not None and file.owned and file.path is not None:
+                        file.path.unlink()
+        except (StorageError, OSError) as error:
+            self.notify(Faulted("could not forget", str(error)))
+            return 0
+        self._repeats.clear()
+        return len(variants) + len(staged)
+
+    def _taint(self) -> None:
+        self.open_computations.absorb(Basis(taints=("the state of the cache",)))
+
+    def _keyed_now(self, computation: Computation) -> tuple[Keyed, Route, Access] | None:
+        options = computation.options = self._completed(computation)
+        allowed = access(self.parts.mode, options)
+        keyed = key_of(computation, self.parts.payloads, self.clock)
+        if not (allowed.consult or allowed.record) or not isinstance(keyed, Keyed):
+            return None
+        try:
+            return keyed, self.routes.of(options), allowed
+        except StorageError as error:
+            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+            return None
 
     def refuse(self, attempt: Attempt, reason: str, detail: str = "") -> Completed:
         """Ends an attempt whose value was computed but may not be kept."""
@@ -426,6 +498,7 @@ class Engine:
         self._leave(attempt)
         basis = self._basis(attempt, observed)
         variant: Variant | None = None
+        given = refusal is not None
         refusal = refusal or self._refusal(attempt, observed)
         if refusal is None and attempt.keyed is not None:
             with self.quiet():
@@ -445,12 +518,41 @@ class Engine:
             else:
                 variant = kept
                 basis = self._as_used(attempt, attempt.keyed, variant, basis)
+        if not given:
+            self._verify(attempt, value, variant)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
         self._remember_refusal(attempt, refusal)
         self._tell_computed(attempt, duration, refusal)
         self.open_computations.absorb(basis)
         return Completed(basis, observed, variant, refusal)
+
+    def _verify(self, attempt: Attempt, value: object, kept: Variant | None) -> None:
+        """Compares a computed value with the one that would have been reused. What cannot be
+        compared (it has no digest, or is a directory that was not stored) is not told of."""
+        decision = attempt.decision
+        if not isinstance(decision, Miss) or decision.why is not Why.UNVERIFIED:
+            return
+        before = decision.nearest
+        if before is None:
+            return
+        context = attempt.computation.context
+        differs = kept is None or kept.result.digest != before.result.digest
+        if differs and isinstance(value, Path) and kept is None:
+            return
+        if differs and not isinstance(value, Path):
+            # The same value may be written in two ways, e.g. a set.
+            try:
+                with self.quiet():
+                    then = self.read(before.result, attempt.computation.options)
+                    differs = digest_value(then) != digest_value(value)
+            except (UndigestableError, LostResultError, StorageError):
+                return
+        text = (
+            f"{context.subject} {context.identity}: its value is another one than recorded, "
+            "although nothing it was observed to depend on has changed"
+        )
+        self.notify(Verified(context.subject, context.identity, text if differs else ""))
 
     def _keep(self, attempt: Attempt, finished: Finished, value: object) -> Variant | Refusal:
         transaction = finished.transaction

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 from pytest_taskcache.code.function_source import owner_of
 from pytest_taskcache.engine.targets import Target
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.model.dependency import Opaque, Trace
+from pytest_taskcache.model.dependency import OPAQUE, Opaque, Trace
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
@@ -19,7 +20,11 @@ from pytest_taskcache.policies.algebra import StorageSpec
 from pytest_taskcache.policies.custom import KeyFn
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.serializers.catalog import serializer_for
+from pytest_taskcache.storage.remote.location import check_place
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
+
+EFFECTS = "effects"
+"""What a fixture may be allowed: effects beside its value."""
 
 DEFAULTS = "taskcache_defaults"
 """The attribute of a module or class that holds its `Defaults`."""
@@ -47,7 +52,7 @@ class Options:
     result_storage: StorageSpec | None = None
     commit: CommitMode | str | None = None
     persist: bool = True
-    allow: frozenset[str] = frozenset()
+    allow: Collection[str] = frozenset()
     consumers: str = "any"
     retry_inputs: bool = False
     on_commit: tuple[Hook, ...] = ()
@@ -66,7 +71,14 @@ class Options:
             object.__setattr__(self, "commit", CommitMode.parse(self.commit))
         if isinstance(self.serializer, str):
             serializer_for(self.serializer)  # an unknown one is told where it is written
-        object.__setattr__(self, "allow", frozenset(self.allow))
+        allow = {self.allow} if isinstance(self.allow, str) else frozenset(self.allow)
+        object.__setattr__(self, "allow", frozenset(allow))
+        for kind in allow - OPAQUE - {EFFECTS}:
+            raise ConfigurationError(
+                "allow", f"there is no kind {kind!r}", f"use of {sorted(OPAQUE | {EFFECTS})}"
+            )
+        if isinstance(self.result_storage, str | os.PathLike):
+            check_place(os.fspath(self.result_storage), "result_storage")
         named = [name for name in ("key", "key_fn", "target") if getattr(self, name) is not None]
         if len(named) > 1:
             raise ConfigurationError(

@@ -3,7 +3,8 @@
 For example, key ``k`` has two variants: the newer one names ``data.csv`` with another digest than
 the file has now, the older one (made before ``data.csv`` was edited, and now it is as it was
 again) agrees with everything. `choose` passes over the first and hits the second. Had neither
-agreed, the miss would name what differs from the first: ``file changed: data.csv``.
+agreed, the miss would name what differs from the one that differs least, the first of equals:
+``file changed: data.csv``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
-from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
@@ -67,6 +68,10 @@ class Lookup:
     clock: Callable[[], float]
     name_of: Callable[[Path], str]
     """The name of a path in traces."""
+    latest: Callable[[str], Sequence[Variant]] = lambda identity: ()
+    """The last records of an identity. Raises StorageError."""
+    gone: Callable[[str], Why | None] = lambda name: None
+    """What became of the records of a key or an identity that had some. Raises StorageError."""
 
     def __post_init__(self) -> None:
         self._prefetched: dict[str, tuple[Variant, ...]] = {}
@@ -189,9 +194,26 @@ class Lookup:
                 return Miss(Why.REFRESH)
             name = str(key.identity)
             if name in self._nearest:
-                return explain_absence(key.parts, self._nearest.pop(name))
-            return explain_absence(key.parts, route.records.recent([name]).get(name))
+                return self.explain_absence(key, self._nearest.pop(name))
+            return self.explain_absence(key, route.records.recent([name]).get(name))
         return outcome
+
+    def explain_absence(self, key: Key, newest: Variant | None) -> Miss:
+        """The miss for a key without variants: what became of those it had, or what differs from
+        the record of its identity that differs least; ``newest`` is the last of them. Raises
+        StorageError."""
+        why = self.gone(key.digest)
+        if why is None and newest is None:
+            why = self.gone(str(key.identity)) or Why.ABSENT
+        if why is not None or newest is None:
+            return Miss(why or Why.ABSENT)
+        changes, nearest = difference(key.parts, newest.parts), newest
+        if len(changes) > 1:
+            for other in self.latest(str(key.identity)):
+                fewer = difference(key.parts, other.parts)
+                if len(fewer) < len(changes):
+                    changes, nearest = fewer, other
+        return Miss(Why.PARTS, changes, nearest) if changes else Miss(Why.ABSENT)
 
     def _first_valid(
         self,
@@ -415,7 +437,7 @@ def choose(
     accepts: Callable[[Variant], bool],
     origin: Origin = Origin.COMMITTED,
 ) -> Hit | Miss:
-    """A hit on the newest variant that is valid, else a miss that says why the newest is not.
+    """A hit on the newest variant that is valid, else a miss that says why the nearest is not.
 
     ``changes(variant)`` names what differs now (nothing, for a valid trace); ``accepts`` is the
     author's validator. ``now`` in POSIX seconds.
@@ -427,7 +449,7 @@ def choose(
         miss = _objection(variant, now, changes, accepts)
         if miss is None:
             return Hit(variant, origin, variant.vouched)
-        reason = reason or miss
+        reason = nearer(reason, miss)
     return reason or Miss(Why.ABSENT)
 
 
@@ -470,12 +492,12 @@ def difference(parts: Sequence[Part], recorded: Sequence[Part]) -> tuple[Change,
     )
 
 
-def explain_absence(parts: Sequence[Part], nearest: Variant | None) -> Miss:
-    """The miss for a key without variants, given the newest record of the same identity."""
-    if nearest is None:
-        return Miss(Why.ABSENT)
-    changes = difference(parts, nearest.parts)
-    return Miss(Why.PARTS, changes, nearest) if changes else Miss(Why.ABSENT)
+def nearer(one: Miss | None, other: Miss) -> Miss:
+    """Of two misses against the same key's records, the newer first, the one that names fewer
+    changes: what an edit since undone had changed is not named."""
+    if one is None or 0 < len(other.changes) < len(one.changes):
+        return other
+    return one
 
 
 def _change(name: str, before: str, after: str) -> Change:

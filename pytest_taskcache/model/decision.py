@@ -32,6 +32,8 @@ class Why(StrEnum):
     FLAKY = "proven nondeterministic"
     UNCOVERED = "recorded without coverage"
     EVICTED = "evicted to make room"
+    PRUNED = "pruned"
+    CLEARED = "cleared"
     REFUSED = "refused before"
 
 

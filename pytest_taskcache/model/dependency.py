@@ -65,6 +65,10 @@ class Dependency(NamedTuple):
         return f"{self.kind} {self.name}"
 
 
+OPAQUE = frozenset({"subprocess", "fork", "multiprocessing", "native", "ctypes", "network"})
+"""Kinds of opaque deeds."""
+
+
 class Opaque(NamedTuple):
     """A deed whose effects cannot be observed, e.g. ``subprocess`` running ``git``."""
 

@@ -48,6 +48,16 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
+class Verified:
+    """What would have been reused was computed instead, and compared; ``difference`` says how it
+    differs from what is recorded, "" where it does not."""
+
+    subject: Subject
+    identity: Identity
+    difference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Waited:
     """Someone else was computing the same key; ``seconds`` so far, ``done`` at the end."""
 
@@ -89,4 +99,4 @@ class Noted:
     text: str
 
 
-Event: TypeAlias = Decided | Computed | Waited | Committed | RolledBack | Faulted | Noted
+Event: TypeAlias = Decided | Computed | Verified | Waited | Committed | RolledBack | Faulted | Noted

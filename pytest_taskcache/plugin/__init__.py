@@ -37,6 +37,8 @@ _INI = {
     "read_namespaces": "Further namespaces to read from, e.g. main.",
     "explain": "Whose reasons the terminal shows: misses, hit, refused or all.",
     "report": "File that a page about the run is written to.",
+    "dry_run": "Whether to tell which tests would run, and run none: true or false.",
+    "recheck": "Whether failed tests that used cached values run again with fresh ones.",
     "trust_remote": "Whether unsigned JSON outcomes of a shared storage are believed.",
 }
 
@@ -82,6 +84,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PERCENT[@SEED]",
         dest="taskcache_verify",
         help="run this share of the hits anyway, and fail if one differs from its record",
+    )
+    group.addoption(
+        "--cache-dry-run",
+        action="store_true",
+        default=None,
+        dest="taskcache_dry_run",
+        help="tell which tests would run and why, and run none",
+    )
+    group.addoption(
+        "--cache-recheck",
+        action="store_true",
+        default=None,
+        dest="taskcache_recheck",
+        help="run failed tests that used cached values once more with fresh ones, and tell whether "
+        "the cache was the cause",
     )
     group.addoption(
         "--cache-explain",

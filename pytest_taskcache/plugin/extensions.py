@@ -10,7 +10,7 @@ import pytest
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.policies import CachePolicy
-from pytest_taskcache.ports import Observer
+from pytest_taskcache.ports import Observer, Storage
 
 
 class Extensions:
@@ -26,6 +26,15 @@ class Extensions:
         """The observers that plugins give."""
         hooks: Any = self._config.hook
         return [each for each in hooks.pytest_taskcache_observer(config=self._config) if each]
+
+    def storage(self, url: str) -> Storage | None:
+        """The storage of a plugin for a URL. Raises pytest.UsageError for what is none."""
+        hooks: Any = self._config.hook
+        made = hooks.pytest_taskcache_storage(config=self._config, url=url)
+        if made is not None:
+            _check("pytest_taskcache_storage", made, Storage, "a storage (pytest_taskcache.ports)")
+        found: Storage | None = made
+        return found
 
     def adjusted(self, item: pytest.Item, options: Options) -> Options | Uncacheable:
         """What a test asks for, with what plugins add to it; or the reason why it runs. Raises

@@ -36,9 +36,6 @@ from typing import Any, NamedTuple
 
 from pytest_taskcache.errors import UndigestableError
 
-ALLOW = "effects"
-"""``allow={"effects"}`` on a fixture: its author answers for what a hit does not do."""
-
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
 _ELEMENTS = 10_000
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import inspect
 import itertools
 import types
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -15,16 +17,19 @@ import pytest
 from pytest_taskcache.decorator import Spec, cached, spec_of
 from pytest_taskcache.engine.cache import Attempt, Completed, Engine
 from pytest_taskcache.engine.commit import end_of_scope, roll_back
-from pytest_taskcache.engine.computation import Basis, Computation, Options
+from pytest_taskcache.engine.computation import EFFECTS, Basis, Computation, Options
 from pytest_taskcache.engine.lookup import Found
 from pytest_taskcache.engine.open_computations import OpenComputation
-from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.errors import ConfigurationError, UndigestableError
+from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Noted, Subject
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.plugin.fixture_effects import ALLOW, Effects
+from pytest_taskcache.plugin.fixture_effects import Effects
 from pytest_taskcache.plugin.fixture_inputs import FixtureInputs, Upstream
+from pytest_taskcache.plugin.outcomes.keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import (
+    HANDLES,
     active_definition,
     all_definitions,
     asking_definition,
@@ -55,14 +60,25 @@ def cached_fixture(function: Callable[..., Any] | None = None, /, **options: Any
     """A pytest fixture whose value is cached: ``@pytest.fixture`` and ``@cached`` in one.
 
     Takes the arguments of both (``scope``, ``params``, ``autouse``, ``ids``, ``name``; and those
-    of `cached`). On a hit neither set-up nor teardown of the fixture runs. Raises what either
-    raises for options that cannot work.
+    of `cached`), and ``loop_scope``, which makes it a fixture of pytest-asyncio's. On a hit neither
+    set-up nor teardown of the fixture runs. Raises what either raises for options that cannot work.
     """
     for_fixture = {k: v for k, v in options.items() if k not in _OPTIONS}
     for_cache = {k: v for k, v in options.items() if k in _OPTIONS}
+    keep: Callable[[Any], Any] = cached(**for_cache)
+    make: Callable[..., Any] = pytest.fixture
+    if "loop_scope" in for_fixture:
+        try:
+            make = importlib.import_module("pytest_asyncio").fixture
+        except ImportError as error:
+            raise ConfigurationError(
+                "cached_fixture(loop_scope=...)",
+                "pytest-asyncio is not installed, whose option it is",
+                "pip install pytest-asyncio",
+            ) from error
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return cached(**for_cache)(pytest.fixture(**for_fixture)(function))
+        return keep(make(**for_fixture)(function))
 
     return decorate if function is None else decorate(function)
 
@@ -117,7 +133,7 @@ class FixtureHooks:
         if spec is None and not wide and not self._may_be_used_by_cached():
             return (yield)
         instance = Instance(fixturedef.argname, Basis())
-        outer = engine.root
+        outer, known = engine.root, len(self._session.decisions)
         if wide:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
@@ -140,6 +156,9 @@ class FixtureHooks:
             # Called first of its finalizers, since it is added last: what it computes until its
             # end, in a transaction that it holds open, is its own.
             fixturedef.addfinalizer(lambda: self._begin_teardown(instance))
+        instance.reused = tuple(
+            event for event in self._session.decisions[known:] if isinstance(event.decision, Hit)
+        )
         self._live[fixturedef] = instance
         self._session.uses(instance)
         return value
@@ -163,6 +182,25 @@ class FixtureHooks:
         engine = self._session.engine
         if engine is not None:
             instance.outer, engine.root = engine.root, instance.transaction
+
+    def check_names(self, items: Sequence[pytest.Item]) -> None:
+        """Raises pytest.UsageError for a name in the settings that no fixture has, where all files
+        were really collected, and with them all fixtures that there are."""
+        config = self._session.config
+        narrowed = config.args_source is config.ArgsSource.ARGS or any(
+            getattr(config.option, name, None) for name in ("lf", "ignore", "ignore_glob")
+        )
+        if not (self._named and items) or narrowed or any(map(is_stand_in, items)):
+            return
+        known = {definition.argname for definition in all_definitions(items[0].session)}
+        for name in sorted(self._named - known - HANDLES):
+            near = difflib.get_close_matches(name, known)
+            remedy = f"did you mean {near[0]!r}?" if near else "take it out"
+            problem = f"no fixture is named {name!r}"
+            text = str(ConfigurationError("taskcache_fixtures", problem, remedy))
+            if not self._session.is_worker:
+                raise pytest.UsageError(text)
+            self._session.notify(Noted(text))  # a worker that stopped would seem to have crashed
 
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it the fixtures that nobody will need."""
@@ -308,7 +346,7 @@ class FixtureHooks:
         self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, inputs: FixtureInputs
     ) -> Effects | None:
         """What the process looks like before the set-up; None where its author answers."""
-        if ALLOW in spec.options.allow:
+        if EFFECTS in spec.options.allow:
             return None
         given = {
             name: inputs.arguments[name]
@@ -353,7 +391,7 @@ class FixtureHooks:
             if effect is not None:
                 text = (
                     f"it {effect}, which a hit would not do; do that in a fixture that is not "
-                    f"cached (allow={{{ALLOW!r}}} accepts it)"
+                    f"cached (allow={{{EFFECTS!r}}} accepts it)"
                 )
                 return engine.refuse(opened, effect.kind, text)
 

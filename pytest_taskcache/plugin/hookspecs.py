@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:  # pytest reads this file at each start
     from pytest_taskcache.policies import CachePolicy
-    from pytest_taskcache.ports import Observer
+    from pytest_taskcache.ports import Observer, Storage
 
 
 @pytest.hookspec(firstresult=True)
@@ -25,6 +25,15 @@ def pytest_taskcache_policy(item: pytest.Item) -> CachePolicy | None:
 def pytest_taskcache_do_not_replay(item: pytest.Item) -> str | None:
     """Why a test is to run though its outcome may be known, e.g. "updates its snapshots"; the
     reason is counted and shown. The first answer that is not None counts."""
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_taskcache_storage(config: pytest.Config, url: str) -> Storage | None:
+    """The storage that a URL names in this run's settings or policies, e.g. ``vault://team``: an
+    object with the methods of `pytest_taskcache.ports.Storage`. What it returns is trusted only as
+    far as its records are signed. The first answer that is not None counts; asked for each URL
+    once, before the schemes that are built in. The command ``taskcache`` runs no plugins: it knows
+    the storages of the entry points ``pytest_taskcache.storages``."""
 
 
 @pytest.hookspec

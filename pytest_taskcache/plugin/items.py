@@ -9,8 +9,8 @@ import pytest
 
 from pytest_taskcache.engine.commit import commit, roll_back
 from pytest_taskcache.engine.computation import Place
-from pytest_taskcache.plugin.pytest_private import definitions
-from pytest_taskcache.plugin.running import Attempt, Instance, Running, node_id
+from pytest_taskcache.plugin.pytest_private import definitions, run_unseen
+from pytest_taskcache.plugin.running import Attempt, Instance, Running, node_id, reused_values
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -45,9 +45,33 @@ class ItemHooks:
             self.running = None
         attempt = running.attempt
         if attempt is not None:
+            used = reused_values(self._session.decisions, attempt)
             self._end(running, passed=attempt.passed)
+            if self._session.settings.recheck and any(each.failed for each in attempt.reports):
+                from pytest_taskcache.plugin.recheck import recheck
+
+                recheck(self._session, item, used)
         self._session.outcomes.after(running, nextitem)
         return result
+
+    def run_again(self, item: pytest.Item) -> list[pytest.TestReport]:
+        """Runs an item once more, in a transaction of its own; its reports, which nobody is
+        shown. What it was set up with is torn down."""
+        engine = self._session.engine
+        assert engine is not None
+        running = self.running = Running(item, node_id(item), engine.worker)
+        self._session.decisions.clear()
+        try:
+            reports = run_unseen(item)
+        except BaseException:
+            self._end(running, passed=False, reason="interrupted")
+            raise
+        finally:
+            self.running = None
+        if running.attempt is not None:
+            running.attempt.reports[:] = reports
+            self._end(running, passed=running.attempt.passed)
+        return reports
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from _pytest.fixtures import FixtureDef, FixtureRequest
+from _pytest.runner import runtestprotocol
 
 HANDLES = frozenset(
     {
@@ -85,6 +86,11 @@ def all_definitions(session: pytest.Session) -> list[FixtureDef[Any]]:
     return [found for group in manager._arg2fixturedefs.values() for found in group]
 
 
+def is_fixture(name: str, item: pytest.Item) -> bool:
+    """Whether a test can see a fixture of this name; ``request`` has no definition."""
+    return name in HANDLES or bool(item.session._fixturemanager.getfixturedefs(name, item))
+
+
 def is_handle(definition: FixtureDef[Any]) -> bool:
     """Whether a fixture is one of pytest's own handles."""
     module = getattr(definition.func, "__module__", "") or ""
@@ -106,6 +112,12 @@ def tear_down_until(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Tears down what the next item does not need, as the end of ``item`` would. Raises what a
     teardown raises."""
     item.session._setupstate.teardown_exact(nextitem)
+
+
+def run_unseen(item: pytest.Item) -> list[pytest.TestReport]:
+    """The reports of all phases of an item, which nobody is shown; all that is set up for it is
+    torn down at its end."""
+    return runtestprotocol(item, log=False, nextitem=None)
 
 
 def has_something_set_up(item: pytest.Item) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import pytest
 
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.engine.open_computations import OpenComputation
+from pytest_taskcache.model.decision import Hit
+from pytest_taskcache.model.event import Decided
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -33,6 +36,8 @@ class Instance:
     variant: Variant | None = None
     handed_to: set[object] = field(default_factory=set)
     digest: str = ""
+    reused: tuple[Decided, ...] = ()
+    """The cached values that it was made of, or is."""
     outer: Transaction | None = None
 
 
@@ -82,6 +87,18 @@ class Running:
         claimant = f"{self.worker}/{self.nodeid}#{self.attempts}.{next(_serial)}"
         self.attempt = Attempt(self.attempts, Transaction(claimant, self.nodeid))
         return self.attempt
+
+
+def reused_values(decisions: Iterable[Decided], attempt: Attempt | None) -> list[Decided]:
+    """The cached values that a test used: those that were found while it ran, and those that its
+    fixtures were made of, whenever that was; each once."""
+    instances = attempt.instances if attempt is not None else ()
+    events = itertools.chain(decisions, *(instance.reused for instance in instances))
+    found: dict[str, Decided] = {}
+    for event in events:
+        if isinstance(event.decision, Hit) and event.decision.variant is not None:
+            found.setdefault(event.decision.variant.id, event)
+    return list(found.values())
 
 
 _serial = itertools.count(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.plugin import SESSION
 from pytest_taskcache.plugin import coverage as measuring
 from pytest_taskcache.plugin.options import local_directory, settings_of
+from pytest_taskcache.plugin.running import reused_values
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
 
@@ -71,6 +72,8 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.settings: Settings = settings_of(config)
+        if self.settings.dry_run:
+            self.settings = replace(self.settings, mode=Mode.READ)
         self.directory = local_directory(config, self.settings)
         self.decisions: list[Decided] = []
         self.tally = Tally(worker=self.worker)
@@ -134,7 +137,11 @@ class Session:
         manager.register(Summary(self), "taskcache-summary")
         if not self.enabled:
             return
-        if getattr(self.config.option, "cacheclear", False) and not self.is_worker:
+        if self.settings.dry_run:
+            from pytest_taskcache.plugin.dry_run import register as register_dry_run
+
+            register_dry_run(self)
+        elif getattr(self.config.option, "cacheclear", False) and not self.is_worker:
             self._clear()
         from pytest_taskcache.plugin.collection.hooks import register
 
@@ -164,8 +171,10 @@ class Session:
         from pytest_taskcache.plugin.verification import Verification
 
         self.fixtures, self.items = FixtureHooks(self), ItemHooks(self)
+        self.fixtures.check_names(items)
         self.verification = Verification(self)
         self.outcomes.prepare(items)
+        self.verification.watch(self.engine)
         if not self.is_worker:
             self._show_replays()
         manager = self.config.pluginmanager
@@ -265,6 +274,11 @@ class Session:
         running = self.items.running if self._hooked else None
         return running.item if running is not None else None
 
+    def reused_values(self) -> list[Decided]:
+        """The cached values that the running test used so far."""
+        running = self.items.running if self._hooked else None
+        return reused_values(self.decisions, running.attempt if running is not None else None)
+
     def uses(self, instance: Instance) -> None:
         """Notes that the running test uses a fixture's instance."""
         self.items.uses(instance)
@@ -312,6 +326,7 @@ class Session:
         from pytest_taskcache.plugin.extensions import Extensions
         from pytest_taskcache.plugin.summary import WaitingLine
 
+        extensions = Extensions(self.config)
         surroundings = Surroundings(
             self.config.rootpath,
             self._storage_directory(),
@@ -323,12 +338,9 @@ class Session:
             self.worker,
             controller=not self.is_worker,
             several_workers=self.is_worker,
+            make_storage=extensions.storage,
         )
-        observers: list[Observer] = [
-            self,
-            WaitingLine(self.config),
-            *Extensions(self.config).observers(),
-        ]
+        observers: list[Observer] = [self, WaitingLine(self.config), *extensions.observers()]
         try:
             self._composed = compose(self.settings, surroundings, observers)
             if self.coverage is not None:

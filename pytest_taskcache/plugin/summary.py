@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import pytest
@@ -21,7 +20,7 @@ from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
 from pytest_taskcache.plugin.outcomes.keys import OF_FILE
-from pytest_taskcache.plugin.outcomes.reports import is_replayed_test
+from pytest_taskcache.plugin.outcomes.reports import is_replayed
 from pytest_taskcache.report.tally import Entry
 from pytest_taskcache.report.terminal import (
     job_summary,
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
 _RECORDS = 200
 """Computations whose texts are remembered after one run at most: those of one suite rest on much
 the same."""
+
+_REPLAYED = ("taskcache", "replayed")
+"""The property of replayed tests in a junit file."""
 
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _PAUSE = 5.0
@@ -68,7 +70,7 @@ class Summary:
         """Names the cached values that a failing test used: they may be the cause."""
         report = yield
         if report.failed and report.when == "call":
-            lines = list(_used(self._session.decisions, time.time()))
+            lines = list(_used(self._session.reused_values(), time.time()))
             if lines:
                 report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
         return report
@@ -106,7 +108,11 @@ class Summary:
         if tally.differences:
             terminalreporter.section("cache verification failed", red=True, sep="=")
             for line in tally.differences:
-                terminalreporter.line(line)
+                terminalreporter.line(harmless(line))
+        if tally.rechecked:
+            terminalreporter.section("cache recheck", sep="=")
+            for line in tally.rechecked:
+                terminalreporter.line(harmless(line))
         verbosity = terminalreporter.verbosity
         if verbosity < 0 and not self._explained:
             return
@@ -120,7 +126,8 @@ class Summary:
                 (line, False) for line in explanation.lines(width=width, everything=verbosity > 1)
             ]
         if verbosity >= 0:
-            lines += [(line, False) for line in slow_lines(tally, asked=verbosity > 0)]
+            slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
+            lines += [(line, False) for line in slow]
             lines += [(line, True) for line in trouble_lines(tally)]
             lines.append((summary_line(tally) + self._seed(), False))
         for line, yellow in lines:
@@ -172,10 +179,11 @@ class Summary:
         history.keep_texts(touched, sources, self._started)
 
     def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
+        from pytest_taskcache.config.tiers import expanded
         from pytest_taskcache.report.page import Holdings, write_page
 
         settings = self._session.settings
-        path = self._session.config.invocation_params.dir / Path(settings.report).expanduser()
+        path = self._session.config.invocation_params.dir / expanded(settings.report, "report")
         try:
             records = tuple(local.scan())
             holdings = Holdings(records, local.size(), settings.max_size, local.read_result)
@@ -224,8 +232,8 @@ class Summary:
 
 
 class ReplayedReports:
-    """Shows replayed tests for what they are. Registered only where there may be some: every
-    report passes here."""
+    """Shows replayed tests for what they are, in a junit file by the property ``taskcache``.
+    Registered only where there may be some: every report passes here."""
 
     def __init__(self) -> None:
         self._replayed: Counter[str] = Counter()
@@ -233,17 +241,20 @@ class ReplayedReports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """A replayed test is a pass, shown as ``CACHED`` or ``c``."""
-        if is_replayed_test(report):
+        if report.when == "call" and is_replayed(report):
             return "passed", "c", ("CACHED", {"green": True})
         return None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Where a test fails after replays, says how many, since their side effects are missing.
         Under pytest-xdist it is those on the same worker that count."""
         worker = getattr(report, "worker_id", "main")
-        if is_replayed_test(report):
-            self._replayed[worker] += 1
+        if is_replayed(report):
+            if report.when == "call":
+                self._replayed[worker] += 1
+            elif report.when == "teardown":  # whose properties a junit file has
+                report.user_properties.append(_REPLAYED)
         elif report.failed and self._replayed[worker]:
             count = self._replayed[worker]
             were = "test before this one was" if count == 1 else "tests before this one were"
@@ -302,13 +313,14 @@ class WaitingLine:
                 print(text, file=sys.stderr, flush=True)
 
 
-def _used(decisions: Sequence[Decided], now: float) -> Iterator[str]:
+def _used(reused: Sequence[Decided], now: float) -> Iterator[str]:
     """A line for each cached value, with its age and how to have it computed anew."""
-    for event in decisions:
-        if isinstance(event.decision, Hit) and event.decision.variant is not None:
-            old = age(now - event.decision.variant.created)
-            name = harmless(str(event.identity))
-            yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"
+    for event in reused:
+        assert isinstance(event.decision, Hit)
+        assert event.decision.variant is not None
+        old = age(now - event.decision.variant.created)
+        name = harmless(str(event.identity))
+        yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"
 
 
 def _shown(storage: str) -> str:

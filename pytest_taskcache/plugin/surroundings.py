@@ -81,8 +81,13 @@ NEUTRAL_INI = frozenset(
 
 
 def option_parts(config: pytest.Config) -> tuple[Part, ...]:
-    """One part for each option and ini setting that is given, but for the neutral ones. An
-    option that a plugin has but nobody gave changes nothing."""
+    """One part for each option of `given_options`."""
+    return tuple(Part(name, _digest_of(value)) for name, value in given_options(config).items())
+
+
+def given_options(config: pytest.Config) -> dict[str, object]:
+    """Each option and ini setting that is given, but for the neutral ones. An option that a plugin
+    has but nobody gave changes nothing."""
     neutral = neutral_names(config)
     found: dict[str, object] = {
         f"option {name}": value
@@ -97,11 +102,11 @@ def option_parts(config: pytest.Config) -> tuple[Part, ...]:
         found[f"ini {name}"] = value
     for name, raw in written_ini(config).items():
         found.setdefault(f"ini {name}", str(getattr(raw, "value", raw)))
-    return tuple(
-        Part(name, _digest_of(value))
+    return {
+        name: value
         for name, value in sorted(found.items())
         if not _unset(value) and not _is_neutral_ini(name, neutral)
-    )
+    }
 
 
 def options_digest(config: pytest.Config) -> str:

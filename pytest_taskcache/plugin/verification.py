@@ -1,13 +1,17 @@
-"""``--cache-verify``: a share of the hits is run anyway, and must end as recorded."""
+"""``--cache-verify``: a share of the hits is run anyway, and must end as recorded; a share of the
+values of functions and fixtures is computed anyway, and must be the same."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING
 
+from pytest_taskcache.model.event import Subject, Verified
+from pytest_taskcache.model.key import Identity
 from pytest_taskcache.plugin.running import Attempt, Running
 
 if TYPE_CHECKING:
+    from pytest_taskcache.engine.cache import Engine
     from pytest_taskcache.plugin.session import Session
 
 
@@ -19,6 +23,12 @@ class Verification:
         self._session = session
         self._percent = session.settings.verify.percent
         self._seed = seed_of(session)
+
+    def watch(self, engine: Engine | None) -> None:
+        """Has the values of functions and fixtures compared, too."""
+        if engine is not None and self._percent:
+            run = engine.run.id  # what it computed itself needs no proof
+            engine.verifies = lambda found: run not in found.id and self.picks(found.key)
 
     def picks(self, key: str) -> bool:
         """Whether the hit of this key is to be run anyway."""
@@ -32,18 +42,19 @@ class Verification:
         candidate = running.candidate
         if candidate is None or not candidate.expected:
             return
-        self._session.tally.verified += 1
-        if passed:
-            return
-        outcomes = [
-            f"{report.when} {report.outcome}"
-            for report in attempt.reports
-            if report.outcome != "passed"
-        ]
-        self._session.tally.differences.append(
-            f"{running.nodeid}: recorded as passed, now {', '.join(outcomes) or 'incomplete'} "
-            "although nothing it was observed to depend on has changed"
-        )
+        difference = ""
+        if not passed:
+            outcomes = ", ".join(
+                f"{report.when} {report.outcome}"
+                for report in attempt.reports
+                if report.outcome != "passed"
+            )
+            difference = (
+                f"{running.nodeid}: recorded as passed, now {outcomes or 'incomplete'} "
+                "although nothing it was observed to depend on has changed"
+            )
+        file, _, name = running.nodeid.partition("::")
+        self._session.notify(Verified(Subject.TEST, Identity(file, name), difference))
 
 
 def seed_of(session: Session) -> str:

@@ -13,6 +13,7 @@ from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.policies.context import TaskContext
 from pytest_taskcache.ports import KeyStorage, LockManager, ResultStorage
+from pytest_taskcache.storage.remote.location import check_place
 
 StorageSpec: TypeAlias = "str | os.PathLike[str] | KeyStorage | ResultStorage"
 LockSpec: TypeAlias = "str | os.PathLike[str] | LockManager"
@@ -177,6 +178,8 @@ def _as_text(setting: str, value: object) -> object:
             raise ConfigurationError(
                 setting, f"{value!r} names no place", "give a path, a URL or an object"
             )
+        if isinstance(value, str) and setting != "lock_manager":
+            check_place(value, setting)
         return value
     text = os.fspath(value)
     if not isinstance(text, str):

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from pytest_taskcache.model.dependency import ABSENT
-from pytest_taskcache.report.tally import Entry
+from pytest_taskcache.report.tally import ROLLED_BACK, Entry
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
 _TITLES = {
@@ -59,8 +59,9 @@ class Remembered(Protocol):
     def now(self, kind: str, name: str) -> Fact | None:
         """A dependency as it is."""
 
-    def last_kept(self, identity: str, before: float) -> float | None:
-        """When a computation was last kept before then, though its record may be gone since."""
+    def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
+        """When a computation was last kept before then, though its record may be gone since, and
+        whether a failing test rolled it back."""
 
     def last_refused(self, identity: str, before: float) -> str:
         """Why a computation that ran before then was not kept when it last ran; "" if it was."""
@@ -155,6 +156,8 @@ def _told(
         reason = entry.detail or entry.why
         return f"{ran} and was not kept: {reason}", _remedy_of(reason)
     suffix = " and was not kept: it did not pass" if entry.status == "failed" else ""
+    if entry.detail == ROLLED_BACK:
+        suffix = f" and was {ROLLED_BACK}"
     if points:
         what = counted(len(points), "thing")
         return f"{ran}{suffix}: {what} changed since the record{since}", ""
@@ -166,13 +169,19 @@ def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str
         case "never computed" | "":
             kept = remembered.last_kept(entry.identity, entry.at)
             if kept is not None:
-                return f"its record of {age(now - kept)} is gone (evicted, cleared or rolled back)"
+                at, rolled_back = kept
+                became = f"was {ROLLED_BACK}" if rolled_back else "is gone (cleared, or evicted)"
+                return f"its record of {age(now - at)} {became}"
             refused = remembered.last_refused(entry.identity, entry.at)
             if refused:
                 return f"it was not kept when it last ran: {refused}"
             return "first computation, there was no record yet"
         case "evicted to make room":
             return "evicted to make room; raise taskcache_max_size to keep more"
+        case "pruned" | "cleared":
+            return f"its record was {entry.why}"
+        case "expired" if not since:
+            return "its record had expired"
         case "expired":
             return f"the record{since} had expired"
         case "refresh asked for":
@@ -197,10 +206,14 @@ def _point(entry: Entry, change: Sequence[str], remembered: Remembered) -> Point
     elif after == ABSENT:
         verb = "vanished"
     plain = Point(kind, name, verb)
-    if kind in ("input", "parameter"):
+    if kind in ("variable", "Python"):  # these count by their text
+        return Point(kind, name, verb, _text_of(before), _text_of(after))
+    if kind in ("input", "parameter", "option", "ini"):
         known = remembered.inputs(str(entry.nearest.get("key", "")))
-        then, now = known.get(name, ""), entry.inputs.get(name, "")
-        return Point(kind, name, verb, then, now) if then and now and then != now else plain
+        title = f"{kind} {name}" if kind in ("option", "ini") else name
+        then, now = known.get(title, ""), entry.inputs.get(title, "")
+        whole = (then or before == ABSENT) and (now or after == ABSENT)
+        return Point(kind, name, verb, then, now) if whole and then != now else plain
     if kind == "env":
         return plain  # a value may be a secret
     if kind == "interpreter":
@@ -214,6 +227,10 @@ def _point(entry: Entry, change: Sequence[str], remembered: Remembered) -> Point
     return _compared(
         plain, remembered.before(kind, name, before, created), remembered.now(kind, name)
     )
+
+
+def _text_of(digest: str) -> str:
+    return "" if digest == ABSENT else repr(digest)
 
 
 def _compared(point: Point, then: Fact | None, now: Fact | None) -> Point:

@@ -25,7 +25,7 @@ from pytest_taskcache.model.dependency import Dependency, Kind
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Shelf
 from pytest_taskcache.report.explanation import Fact
-from pytest_taskcache.report.tally import Entry, Tally
+from pytest_taskcache.report.tally import ROLLED_BACK, Entry, Tally
 
 RUNS = 10
 """How many runs are remembered."""
@@ -110,13 +110,13 @@ class History:
         """As Remembered.now."""
         return _fact(kind, name, self._path_of)
 
-    def last_kept(self, identity: str, before: float) -> float | None:
+    def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
         """As Remembered.last_kept."""
         for run in self.runs():
             for entry in run.tally.entries:
                 kept = entry.status in ("computed", "refreshed", "reused")
                 if kept and entry.identity == identity and entry.at < before:
-                    return entry.at
+                    return entry.at, entry.detail == ROLLED_BACK
         return None
 
     def last_refused(self, identity: str, before: float) -> str:
@@ -148,8 +148,12 @@ class History:
         """Remembers what the arguments of computed keys looked like, a few keys of each
         computation."""
         fresh: dict[str, dict[str, Any]] = {}
+        seen: set[str] = set()
         for entry in entries:
+            if entry.key in seen:
+                continue  # the tests of a file share theirs
             if entry.key and entry.inputs and entry.status in ("computed", "refreshed"):
+                seen.add(entry.key)
                 fresh.setdefault(entry.identity, {})[entry.key] = entry.inputs
         if not fresh:
             return

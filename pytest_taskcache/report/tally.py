@@ -23,6 +23,7 @@ from pytest_taskcache.model.event import (
     Noted,
     RolledBack,
     Subject,
+    Verified,
     Waited,
 )
 from pytest_taskcache.report.wording import counted
@@ -108,7 +109,8 @@ _VALUES: Callable[[Entry], tuple[Any, ...]] = attrgetter(*(each.name for each in
 @dataclass
 class Tally:
     """An observer that counts. ``saved`` and ``spent`` in seconds; ``details`` holds one example
-    for each reason of a refusal or a fault; ``misses`` how often each reason struck whom
+    for each reason of a refusal or a fault; ``rechecked`` what came of failed tests that were
+    run again; ``misses`` how often each reason struck whom
     (``test x.py::y``); ``whole`` keeps an entry of hits too, for a report; ``worker`` names the
     process."""
 
@@ -121,6 +123,7 @@ class Tally:
     misses: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    rechecked: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     saved: float = 0.0
     spent: float = 0.0
@@ -150,6 +153,13 @@ class Tally:
                 self._computed(event)
             case RolledBack(entries=entries) if entries:
                 self.rolled_back += entries
+                for entry in self.entries:
+                    if entry.test == event.test and entry.status in ("computed", "refreshed"):
+                        entry.detail = ROLLED_BACK
+            case Verified():
+                self.verified += 1
+                if event.difference:
+                    self.differences.append(event.difference)
             case Faulted():
                 self.faults[event.reason] += 1
                 self._detail(event.reason, event.detail)
@@ -225,9 +235,11 @@ class Tally:
             for name, count in struck.items():
                 self._miss(reason, name, count)
         self.notes += [note for note in other.notes if note not in self.notes]
-        for name in ("differences", "entries", "saved", "spent", "rolled_back", "failed"):
+        for name in (
+            "differences", "rechecked", "entries", "saved", "spent", "rolled_back", "failed",
+            "verified",
+        ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.verified += other.verified
 
     def to_plain(self) -> dict[str, Any]:
         """As values that any transport between processes carries."""
@@ -249,6 +261,7 @@ class Tally:
             any(getattr(self, name) for name in _COUNTERS)
             or self.notes
             or self.differences
+            or self.rechecked
             or self.misses
             or self.rolled_back
             or self.failed

@@ -106,22 +106,23 @@ def _refused_for(tally: Tally, reason: str) -> dict[str, None]:
     }
 
 
-def slow_lines(tally: Tally, *, asked: bool = False) -> Iterator[str]:
-    """The computations that took longest, each with its reason: three that took five seconds
-    and more, or the ten slowest where this is ``asked`` for."""
+def slow_lines(tally: Tally, *, asked: bool = False, whole: bool = False) -> Iterator[str]:
+    """The computations that took longest, each with its reason, which is cut unless the ``whole``
+    is wanted: three that took five seconds and more, or the ten slowest where this is ``asked``
+    for."""
     slow = tally.slowest(_NOTICEABLE if asked else _SLOW)
     for entry in slow if asked else slow[:_SLOWEST]:
         text = f"taskcache: {entry.identity} took {duration(entry.seconds)}"
-        yield harmless(f"{text}: {reason_shown(entry)}")
+        yield harmless(f"{text}: {reason_shown(entry, whole=whole)}")
 
 
-def reason_shown(entry: Entry) -> str:
+def reason_shown(entry: Entry, *, whole: bool = False) -> str:
     """Why a computation ran, or why it is not kept, in a few words."""
     if entry.status == "refused":
         return f"not kept, {entry.detail or entry.why}"
     if entry.why == "never computed":
         return "first computation"
-    return shortened(entry.why)
+    return entry.why if whole else shortened(entry.why)
 
 
 def job_summary(tally: Tally) -> str:

@@ -96,7 +96,7 @@ def test_clear_forgets_one_and_it_is_computed_again(own: Commands) -> None:
     assert "test_escapes[\\x1b[31mred\\x1b[0m] CACHED" in replayed
     assert "1 function + 1 test reused, 1 test computed" in replayed
     why = " ".join(own.run("explain", "test_rows").stdout.split())
-    assert "is gone (evicted, cleared or rolled back)" in why
+    assert "is gone (cleared, or evicted)" in why
 
 
 def test_clear_asks_before_it_forgets_everything(own: Commands) -> None:
@@ -302,3 +302,13 @@ def test_targets_are_listed_shown_and_forgotten(tmp_path: Path) -> None:
 
 def table(n: int) -> list[int]:
     return [n]
+
+
+def test_the_table_of_the_project_counts(made: Commands, tmp_path: Path) -> None:
+    """``[tool.taskcache]`` of pyproject.toml says where the cache is, and is checked."""
+    cache = made.path / ".pytest_cache/taskcache"
+    table = tmp_path / "pyproject.toml"
+    table.write_text(f"[tool.taskcache]\nstorage = {str(cache)!r}\n")
+    assert ROWS in Commands(tmp_path).names()
+    table.write_text("[tool.taskcache]\nstorrage = 'x'\n")
+    assert "storrage: there is no such setting" in Commands(tmp_path).run("ls").stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from projects import Project
@@ -24,6 +25,13 @@ def test_the_three_faces_work_as_shown(project: Project) -> None:
 
 
 def test_every_linked_document_exists() -> None:
-    """No link of the README leads nowhere."""
-    for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
-        assert (README.parent / target).exists(), target
+    """No link of the README leads nowhere, and each is whole: the package's page on the index has
+    no files beside it."""
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]
+    source = f"{project['urls']['Source']}/blob/main/"
+    targets = re.findall(r"\]\(([^)]+)\)", README.read_text())
+    assert len(targets) > 10
+    for target in targets:
+        if not target.startswith("#"):
+            assert target.startswith(source), target
+            assert (README.parent / target.removeprefix(source)).exists(), target

@@ -215,7 +215,8 @@ class Seen:
                 inside = [
                     (part.tag, sorted(part.items()), (part.text or "").strip())
                     for part in case.iter()
-                    if part is not case
+                    if part.tag not in ("testcase", "properties")
+                    and part.get("name") != "taskcache"
                 ]
                 self.cases.append((case.get("classname"), case.get("name"), inside))
             file.unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from inner_runs import run
 from projects import Project
@@ -94,3 +96,83 @@ def test_an_answer_of_the_wrong_type_is_an_error(project: Project) -> None:
     result = run(project)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert any("pytest_taskcache_policy returned 'TZ'" in line for line in result.errlines)
+
+
+THIRD_PARTY = """
+    # A plugin such as a company may have: its storage, and what it wants of its tests.
+    from pytest_taskcache import ENV
+    from pytest_taskcache.storage.remote.location import storage_by_url
+
+    class Log:
+        def __init__(self):
+            self.told = []
+
+        def notify(self, event):
+            self.told.append(type(event).__name__)
+
+    LOG = Log()
+
+    def pytest_taskcache_storage(config, url):
+        if url.startswith("vault://"):
+            return storage_by_url("file://" + str(config.rootpath / url.removeprefix("vault://")))
+
+    def pytest_taskcache_policy(item):
+        return ENV("DB_URL") if "database" in item.keywords else None
+
+    def pytest_taskcache_do_not_replay(item):
+        return "talks to the bank" if "bank" in item.keywords else None
+
+    def pytest_taskcache_observer(config):
+        return LOG
+
+    def pytest_terminal_summary(terminalreporter):
+        terminalreporter.line(f"third party: {LOG.told.count('Decided')} decisions")
+"""
+
+
+def test_a_small_plugin_of_a_third_party(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a storage, a policy, an objection and an observer of its own: another checkout gets what
+    the first one put there, but for the test that it objects to."""
+    project.write("thirdparty.py", THIRD_PARTY)
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+
+        @pytest.mark.cached
+        @pytest.mark.database
+        def test_database():
+            count("database")
+
+        @pytest.mark.cached
+        @pytest.mark.bank
+        def test_bank():
+            count("bank")
+        """,
+    )
+    monkeypatch.syspath_prepend(project.path)
+    monkeypatch.setenv("DB_URL", "a")
+    monkeypatch.setenv("PYTEST_TASKCACHE_SIGNING_KEY", "0123456789abcdef0123456789abcdef")
+    given = ("-p", "thirdparty", "--cache-storage=vault://team")
+    first = run(project, *given)
+    first.assert_outcomes(passed=2, warnings=2)
+    first.stdout.fnmatch_lines(["third party: 2 decisions"])
+    shutil.rmtree(project.path / ".pytest_cache")
+    run(project, *given)
+    assert (project.counted("database"), project.counted("bank")) == (1, 2)
+    monkeypatch.setenv("DB_URL", "b")
+    run(project, *given)
+    assert project.counted("database") == 2
+
+
+def test_a_storage_that_is_none_is_an_error(project: Project) -> None:
+    """As is a URL that no plugin knows."""
+    project.write("test_suite.py", SUITE)
+    project.write("conftest.py", "def pytest_taskcache_storage(url):\n    return url\n")
+    result = run(project, "--cache-storage=vault://team")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert any("pytest_taskcache_storage returned 'vault:" in line for line in result.errlines)
+    project.write("conftest.py", "def pytest_taskcache_storage(url):\n    return None\n")
+    result = run(project, "--cache-storage=vault://team")
+    assert any("unknown scheme 'vault'" in line for line in result.errlines)

@@ -46,15 +46,19 @@ def _cases(path: Path) -> list[tuple[object, ...]]:
 
 def test_junit_files_say_the_same(project: Project) -> None:
     """Names, properties and captured output in a junit file are those of the real run, and the
-    time is the recorded one."""
+    time is the recorded one; one property more says that it was replayed."""
     project.write("test_suite.py", TALKATIVE)
     options = ("-o", "junit_logging=all", "-o", "junit_family=xunit1")
     run(project, "--junitxml=cold.xml", *options).assert_outcomes(passed=2, warnings=2)
     run(project, "--junitxml=warm.xml", *options).assert_outcomes(passed=2, warnings=2)
     assert project.counted() == 1
     cold, warm = _cases(project.path / "cold.xml"), _cases(project.path / "warm.xml")
-    assert cold == warm
     assert cold[0][2] == [("ticket", "A-1")]
+    for case in warm:
+        properties = case[2]
+        assert isinstance(properties, list)
+        assert properties.pop() == ("taskcache", "replayed")
+    assert [case[:3] for case in cold] == [case[:3] for case in warm]
     assert "to stdout" in str(cold[1][3])
 
 

@@ -217,3 +217,78 @@ def test_a_terminal_of_forty_columns(project: Project) -> None:
     start = next(n for n, line in enumerate(lines) if line.startswith("taskcache: ") and n > 10)
     assert max(map(len, lines[start:])) <= 40
     assert "taskcache: 1 function + 1 test computed" in " ".join(lines[start:])
+
+
+def test_what_a_process_was_started_with_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables that are read in C and options, by name and with both values; of one whose name
+    sounds like a secret's the name alone; an edited fixture with its lines."""
+    conftest = """
+        import pytest
+
+        def pytest_addoption(parser):
+            parser.addoption("--level", default="low")
+            parser.addoption("--password", default="abc")
+
+        @pytest.fixture
+        def data():
+            return 1
+    """
+    project.write("conftest.py", conftest)
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+
+        @pytest.mark.cached
+        def test_it(data):
+            pass
+        """,
+    )
+    monkeypatch.delenv("TZ", raising=False)
+    run(project)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    first = run(project, "--cache-explain", "--level=high", "--password=xyz", "-v")
+    first.stdout.fnmatch_lines(
+        [
+            "taskcache: *::test_it: option changed: level; option changed: password; variable *TZ",
+            "test_suite.py::test_it: ran*: 3 things changed since the record made *",
+            "  option level: 'low' -> 'high'",
+            "  option password changed",
+            "  variable TZ: absent -> 'Asia/Tokyo'",
+        ]
+    )
+    project.write("conftest.py", conftest.replace("return 1", "return 2"))
+    run(project, "--cache-explain", "--level=high", "--password=xyz").stdout.fnmatch_lines(
+        ["  function conftest.py::data changed", "*+     return 2"]
+    )
+
+
+def test_nothing_is_left_out_under_vv(project: Project) -> None:
+    """Where a line names three of many changes, ``-vv`` names them all."""
+    project.write(
+        "conftest.py",
+        """
+        def pytest_addoption(parser):
+            for number in range(6):
+                parser.addoption(f"--level{number}")
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        """
+        import time
+        import pytest
+
+        @pytest.mark.cached
+        def test_it():
+            time.sleep(0.6)
+        """,
+    )
+    run(project)
+    given = [f"--level{number}=1" for number in range(6)]
+    result = run(project, "-vv", "--cache-explain", *given)
+    told = [line for line in result.outlines if "level5" in line]
+    assert len(told) == 3  # the reason, the explanation, and the slow ones
+    assert not any(" more" in line for line in result.outlines)

@@ -47,8 +47,8 @@ class Known:
             "interpreter": Fact("3.11.7"),
         }.get(kind)
 
-    def last_kept(self, identity: str, before: float) -> float | None:
-        return 3500.0 if identity.endswith("gone") else None
+    def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
+        return (3500.0, False) if identity.endswith("gone") else None
 
     def last_refused(self, identity: str, before: float) -> str:
         return "it changed rows" if identity.endswith("odd") else ""

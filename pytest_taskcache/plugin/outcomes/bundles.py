@@ -27,7 +27,7 @@ from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.lookup import explain_absence
+from pytest_taskcache.engine.lookup import nearer
 from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished
 from pytest_taskcache.engine.routes import Route
@@ -233,7 +233,7 @@ class Bundle:
                 objection = self._objection(unit, name, check, stored.variant)
                 if objection is None:
                     return Replayable(unit.tests[name], stored.variant)
-                miss = miss or objection
+                miss = nearer(miss, objection)
         if miss is None and self._lost is not None:
             return Miss(Why.LOST, (self._lost,))
         return miss or self._absent()
@@ -422,10 +422,10 @@ class Bundle:
             name = str(key.identity)
             try:
                 with self.engine.quiet():
-                    nearest = self.route.records.recent([name]).get(name)
+                    newest = self.route.records.recent([name]).get(name)
+                    self._nearest = self.engine.lookup.explain_absence(key, newest)
             except StorageError:
-                nearest = None  # an explanation less
-            self._nearest = explain_absence(key.parts, nearest)
+                self._nearest = Miss(Why.ABSENT)  # an explanation less
         return self._nearest
 
 

@@ -143,6 +143,19 @@ class Outcomes:
         if coverage is not None:
             coverage.prefetch_tests((each.bundle, each.name) for each in self._candidates.values())
 
+    def foreseen(self, item: pytest.Item) -> Replayable | Decision | None:
+        """What would become of a test if its turn came now: an outcome to replay, or why it would
+        run (None: nobody asked for its outcome). Nobody is told. To be asked after `prepare`."""
+        engine, candidate = self._session.engine, self._candidates.get(item)
+        if item in self._misused:
+            return Uncacheable("wrong mark", self._misused[item])
+        if engine is None or candidate is None:
+            return self._refused.get(item)
+        found = self._look_up(engine, item, candidate)
+        if isinstance(found, Replayable) and self._picked(candidate):
+            return Miss(Why.UNVERIFIED)
+        return found
+
     def forecast(self, path: Path, file: str) -> Container[str]:
         """Which tests of a file would be replayed, by the rest of their node ids, before the
         file is collected; parameters and marks are not compared. ``file`` is its name in node
@@ -215,7 +228,7 @@ class Outcomes:
         running.candidate = candidate
         found = self._look_up(engine, item, candidate)
         if isinstance(found, Replayable):
-            if not self._session.verification.picks(f"{_key(candidate)}{candidate.name}"):
+            if not self._picked(candidate):
                 if self._replay(engine, running, candidate, found, nextitem):
                     return True
                 return None
@@ -319,6 +332,10 @@ class Outcomes:
         running.attempt.warnings.append(warning_to_json(warning_message, when, location))
 
     # ------------------------------------------------------------------------ internals
+
+    def _picked(self, candidate: Candidate) -> bool:
+        key = candidate.bundle.keyed.key.digest
+        return self._session.verification.picks(f"{key}{candidate.name}")
 
     def _consulting(self) -> bool:
         option = self._session.config.option
@@ -521,7 +538,8 @@ class Outcomes:
         file, _, name = running.nodeid.partition("::")
         key = candidate.bundle.keyed.key if candidate is not None else None
         identity = Identity(file, name)
-        engine.notify(Decided(Subject.TEST, identity, decision, key, saved, running.nodeid))
+        texts = self._keys.shown if self._keys is not None and isinstance(decision, Miss) else ()
+        engine.notify(Decided(Subject.TEST, identity, decision, key, saved, running.nodeid, texts))
 
 
 class Forecast(Container[str]):
@@ -533,7 +551,3 @@ class Forecast(Container[str]):
     def __contains__(self, name: object) -> bool:
         found = self._bundle.find(name) if isinstance(name, str) else None
         return isinstance(found, Replayable) and can_warn(found.outcome)
-
-
-def _key(candidate: Candidate) -> str:
-    return candidate.bundle.keyed.key.digest

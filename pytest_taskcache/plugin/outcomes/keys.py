@@ -18,6 +18,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,17 @@ import pytest
 import xxhash
 from _pytest.doctest import DoctestItem
 
+from pytest_taskcache.digests.environment import interpreter_facts
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options
+from pytest_taskcache.engine.keys import shown
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.model.dependency import Kind, Observed
+from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.plugin.pytest_private import index_of_parameter
-from pytest_taskcache.plugin.surroundings import option_parts, plugin_parts
+from pytest_taskcache.plugin.surroundings import given_options, option_parts, plugin_parts
 from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.ports import Fingerprints, Observation
 
@@ -63,9 +66,11 @@ class OutcomeKeys:
         self._run_wide = (
             *option_parts(config),
             *plugin_parts(config),
-            Part("python", world.digest(Kind.INTERPRETER, "python")),
+            *starmap(Part, interpreter_facts().items()),
             Part("taskcache", dict(engine.parts.versions).get("taskcache", "")),
         )
+        self.shown = shown(given_options(config))
+        """What the given options look like to people."""
         self._plugins = ProjectPlugins(config, world, engine.parts.observation)
         self._by_directory: dict[Path, tuple[Part, ...]] = {}
         self._checks: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], str]] = {}

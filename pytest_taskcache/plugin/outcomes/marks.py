@@ -16,6 +16,8 @@ from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
+from pytest_taskcache.plugin.outcomes.keys import is_stand_in
+from pytest_taskcache.plugin.pytest_private import is_fixture
 from pytest_taskcache.policies import DEFAULT, CachePolicy
 
 _KNOWN = frozenset({"expiration", "allow", "validator", "refresh", "persist", "key", "key_fn"})
@@ -95,6 +97,11 @@ def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:
         raise pytest.UsageError(
             f"{where}(fixtures={fixtures!r}): give a list of names, e.g. fixtures=['data']"
         )
+    for name in fixtures:
+        if not is_stand_in(item) and not is_fixture(name, item):
+            raise pytest.UsageError(
+                f"{where}(fixtures={fixtures!r}): it can see no fixture named {name!r}"
+            )
 
 
 @functools.lru_cache(4)
@@ -116,8 +123,6 @@ def _marked(mark: pytest.Mark, item: pytest.Item, max_age: timedelta | None) -> 
     if mark.args and mark.args[0] is not True:
         policy = mark.args[0]
     apart = policy is not None or not _KEYED_APART.isdisjoint(given)
-    if isinstance(given.get("allow"), str):
-        given["allow"] = {given["allow"]}
     given.setdefault("expiration", max_age)
     try:
         options = Options(policy=_policy(policy), serializer=SERIALIZER, **given)

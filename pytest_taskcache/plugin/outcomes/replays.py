@@ -50,7 +50,7 @@ class Replays:
             reports = [self._made(hook, item, report) for report in reports]
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         if has_something_set_up(item):
-            failure = _tear_down_neighbours(item, nextitem)
+            failure = tear_down_neighbours(item, nextitem)
             if failure is not None:
                 reports[-1] = failure
         for report in reports:
@@ -111,9 +111,10 @@ def _warn(item: pytest.Item, entry: Any) -> None:
     )
 
 
-def _tear_down_neighbours(
+def tear_down_neighbours(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> pytest.TestReport | None:
+    """Tears down what the next item does not need; the report of a failure, if there is one."""
     if item.session.shouldfail or item.session.shouldstop:
         nextitem = None
     capture: Any = item.config.pluginmanager.getplugin("capturemanager")

@@ -37,13 +37,9 @@ _OWN = frozenset(
 """Attributes that are rebuilt from the item, or belong to one run only."""
 
 
-def is_replayed_test(report: Any) -> bool:
-    """Whether this is the main report of a test that was replayed (no subtest's)."""
-    return (
-        type(report) is pytest.TestReport
-        and report.when == "call"
-        and getattr(report, REPLAYED, False)
-    )
+def is_replayed(report: Any) -> bool:
+    """Whether this is the report of a phase of a test that was replayed (no subtest's)."""
+    return type(report) is pytest.TestReport and getattr(report, REPLAYED, False)
 
 
 def to_json(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Ended:
 
     name: str
     bundle: Bundle
-    allow: frozenset[str]
+    allow: Collection[str]
     declares_files: bool
     expiration: float | None
     outcome: Outcome | None

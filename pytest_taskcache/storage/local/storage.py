@@ -309,10 +309,15 @@ class LocalStorage:
         """Every committed record with its size and its times, in no order. Raises StorageError."""
         return self.records.usage()
 
-    def removed(self, identities: Collection[str]) -> Mapping[str, Removal]:
-        """What became of the last removed record of each identity (``file::name``) that lost one:
-        evicted is not "never computed". Raises StorageError."""
-        return self.records.removed(identities)
+    def latest(self, identity: str) -> Sequence[Variant]:
+        """The newest variants of an identity, VARIANTS at most, whatever their keys. Raises
+        StorageError."""
+        return self.records.latest(identity)
+
+    def removed(self, names: Collection[str]) -> Mapping[str, Removal]:
+        """What became of the last removed record of each identity (``file::name``) or key that
+        lost one: evicted is not "never computed". Raises StorageError."""
+        return self.records.removed(names)
 
     def size(self) -> int:
         """The bytes that ``max_size`` bounds. Raises StorageError."""

@@ -212,6 +212,20 @@ class Records:
 
         return self.read("read recent records", work)
 
+    def latest(self, identity: str) -> Sequence[Variant]:
+        """The newest variants of an identity, VARIANTS at most, whatever their keys. Raises
+        StorageError."""
+
+        def work(connection: sqlite3.Connection) -> Sequence[Variant]:
+            rows = connection.execute(
+                f"SELECT seq, {COLUMNS} FROM variants WHERE identity = ?"
+                f" ORDER BY created DESC, id DESC LIMIT {VARIANTS}",
+                (to_sql(identity),),
+            ).fetchall()
+            return list(self.decode(connection, "variants", rows))
+
+        return self.read("read recent records", work)
+
     def scan(self) -> Iterator[Variant]:
         """Every committed variant, oldest first, a few hundred at a time: what is committed
         meanwhile may be among them. Raises StorageError."""
@@ -262,13 +276,13 @@ class Records:
                 except DAMAGE:
                     continue  # told, and put aside, by whoever reads the record
 
-    def removed(self, identities: Collection[str]) -> Mapping[str, Removal]:
-        """What became of the last removed record of each identity that lost one, as far back as
-        the ten thousandth. Raises StorageError."""
+    def removed(self, names: Collection[str]) -> Mapping[str, Removal]:
+        """What became of the last removed record of each identity or key that lost one, as far
+        back as the ten thousandth of them. Raises StorageError."""
 
         def work(connection: sqlite3.Connection) -> dict[str, Removal]:
             found = {}
-            for chunk in chunked([to_sql(identity) for identity in identities]):
+            for chunk in chunked([to_sql(name) for name in names]):
                 rows = connection.execute(
                     f"SELECT identity, reason, at FROM removals WHERE identity IN ({marks(chunk)})",
                     chunk,
@@ -472,11 +486,12 @@ def delete_variants(
 def _note_removal(
     connection: sqlite3.Connection, which: str, values: Sequence[object], reason: Reason
 ) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO removals (identity, reason, at)"
-        f" SELECT identity, '{reason}', {Clock.now()!r} FROM {which}",
-        values,
-    )
+    for name in ("identity", "key"):
+        connection.execute(
+            "INSERT OR REPLACE INTO removals (identity, reason, at)"
+            f" SELECT {name}, '{reason}', {Clock.now()!r} FROM {which}",
+            values,
+        )
 
 
 def trim(connection: sqlite3.Connection, keys: Collection[bytes]) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib import import_module
 from urllib.parse import parse_qsl
 
@@ -30,6 +31,7 @@ LIMITS = ("older_than", "unused", "max_size")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL).fullmatch
 """A scheme has two letters at least: ``C://`` is a drive."""
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)").match
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)").fullmatch
 _DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -125,6 +127,42 @@ def parse_location(url: str, setting: str = "storage") -> Location:
     )
 
 
+def check_place(text: str, setting: str) -> None:
+    """Raises ConfigurationError for a URL whose scheme nobody has but one is near to, and for what
+    was meant to be one but has one slash, among places separated by commas. Nothing is opened, and
+    what else may be wrong is told by whoever opens it."""
+    if "," in text:
+        for piece in text.split(","):
+            check_place(piece.strip(), setting)
+        return
+    if _URL(text) is None:
+        slip = _ONE_SLASH(text)
+        if slip:
+            raise ConfigurationError(
+                setting,
+                f"{slip[1]}:/... is no URL",
+                f"write {slip[1]}://..., or ./{slip[1]}:/... for a directory",
+            )
+        return
+    location = parse_location(text, setting)
+    near = get_close_matches(location.scheme, _BUILT_IN, cutoff=0.7)
+    if near and location.scheme not in (*_BUILT_IN, *registered_schemes()):
+        problem = f"unknown scheme {location.scheme!r}"
+        raise location.error(problem, f"did you mean {near[0]}://?")
+
+
+def registered_schemes() -> Collection[str]:
+    """The schemes that distributions register, and those that fsspec knows."""
+    from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+    found = {each.name for each in entry_points(group=GROUP)}
+    try:
+        from fsspec.registry import known_implementations, registry
+    except ImportError:
+        return found
+    return {*found, *known_implementations, *registry}
+
+
 def storage_by_url(url: str, setting: str = "storage") -> Storage:
     """The storage that a URL names; it connects when it is first used.
 
@@ -165,4 +203,4 @@ def _built_in(location: Location, module: str, name: str, library: str, extra: s
     return RemoteStore(adapter(location))
 
 
-__all__ = ["GROUP", "Location", "is_url", "parse_location", "storage_by_url"]
+__all__ = ["GROUP", "Location", "check_place", "is_url", "parse_location", "storage_by_url"]

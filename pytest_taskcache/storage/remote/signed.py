@@ -33,6 +33,7 @@ INERT = frozenset({"json", "tree", "outcome/json"})
 """Serializers whose loading is known to execute nothing. A list of the safe ones: what nobody
 thought of is refused."""
 
+_UNSIGNED = "a record is not signed"
 _COMPRESSED = re.compile(r"compressed\((?:zlib|lz4|zstd)\)\+(.+)")
 
 
@@ -167,9 +168,14 @@ class Signed(Forwarding):
         """The variants that are believed, and lie under the key they were written for."""
         believed = {}
         for key, variants in self._storage.read_records(keys).items():
-            kept = tuple(v for v in variants if self._believes(v, v.key == key))
+            objections = [self._objection(v, v.key == key) for v in variants]
+            kept = tuple(v for v, why in zip(variants, objections, strict=True) if why is None)
             if kept:
                 believed[key] = kept
+            for why in objections:
+                # Those of before there was a key matter only until there is another.
+                if why is not None and not (kept and why == _UNSIGNED):
+                    self._refuse(why)
         return believed
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
@@ -275,7 +281,7 @@ class Signed(Forwarding):
             if not self._trust_remote:
                 return "a remote value is not signed and taskcache_trust_remote is off"
         elif not variant.signature:
-            return "a record is not signed"
+            return _UNSIGNED
         elif not self._signer.verify(variant):
             return "a record's signature does not match (altered, or of another key or namespace)"
         if not in_place:
