@@ -124,8 +124,11 @@ class Verification:
         """The present digest. ``path`` is where the name leads, if it stands for a path."""
         key = (kind, name)
         if name in self._unsettled and self._is_written(name):
+            # To be looked at again before anything that was concluded from it is believed.
             self._fingerprints.forget(name)
-            return self._fingerprints.digest(kind, name)
+            found = self._asked[key] = self._fingerprints.digest(kind, name)
+            self._dirty.add(key)
+            return found
         if key in self._dirty:
             self._settle()
         found = self._asked.get(key)

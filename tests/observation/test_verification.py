@@ -131,6 +131,19 @@ def test_a_handle_kept_open_for_writing_cannot_hide_a_change(
         assert len(project.observatory.verify(trace)) == 1
 
 
+def test_a_source_that_is_open_for_writing_cannot_hide_a_change(project: Project) -> None:
+    """What was concluded from a source that may still be written to is looked at again."""
+    source = project.write("m.py", "def f(): return 1\n")
+    module = project.load("m")
+    with source.open("a"):
+        observed = project.observe(module.f)
+        project.keep_parts(observed)
+        assert project.observatory.verify(observed.trace) == ()
+        project.write("m.py", "def f(): return 2\n")
+        changes = project.observatory.verify(observed.trace)
+    assert [str(change) for change in changes] == ["function changed: m.py::f"]
+
+
 def test_a_changed_variable_is_noticed_at_once(
     project: Project, counted: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
