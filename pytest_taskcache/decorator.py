@@ -80,10 +80,9 @@ class CachedFunction(Protocol[P, R]):
     @overload
     def __get__(
         self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None
-    ) -> Callable[Q, R]: ...
+    ) -> CachedFunction[Q, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """As a method: bound to its instance, as functions are. What is more than a call is
-        the class's, e.g. ``K.m.call(k, 1)``."""
+        """As a method: bound to its instance, as functions are; ``k.m.call(1)`` too."""
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> State[R]:
         """The value with its decision. Awaitable for an async function; for a generator
@@ -307,9 +306,10 @@ class _Method:
     def __getattribute__(self, name: str) -> Any:
         function = _function_of(self)
         instance = object.__getattribute__(self, "_instance")
-        if name == "call" and instance is not None:
-            return functools.partial(function.call, instance)
-        return getattr(function, name)
+        found = getattr(function, name)
+        if name in ("call", "is_cached", "forget") and instance is not None:
+            return functools.partial(found, instance)
+        return found
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(_function_of(self), name, value)

@@ -46,6 +46,8 @@ class K:
 
 assert_type(K().m(1), int)
 assert_type(K.m.call(K(), 1), State[int])
+assert_type(K().m.call(1), State[int])
+assert_type(K().m.is_cached(1), bool)
 assert_type(K.m.is_cached(K(), 1), bool)
 assert_type(plain.forget(1), int)
 K().m("1")  # type: ignore[arg-type]

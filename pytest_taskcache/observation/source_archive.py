@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
+from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.code.definitions import FORMAT, Analysis
 from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.ports import Shelf
@@ -18,10 +19,20 @@ _TEXT = "text"
 
 
 class SourceArchive:
-    """Analyses by content digest; ``read`` gives the present bytes of a file by its name."""
+    """Analyses by content digest; ``read`` gives the present bytes of a file by its name.
 
-    def __init__(self, read: Callable[[str], bytes | None]) -> None:
+    A file may be edited between the moment it was digested and that at which it is read here, so
+    that what is read is believed only if it has the digest; ``has`` digests a file anew, for the
+    digests that are not of bytes alone (a link's counts where it points).
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str], bytes | None],
+        has: Callable[[str, str], bool] = lambda name, digest: False,
+    ) -> None:
         self._read = read
+        self._has = has
         self._shelf: Shelf | None = None
         self._known: dict[tuple[str, bool], Analysis] = {}
         self._kept: set[str] = set()
@@ -35,7 +46,7 @@ class SourceArchive:
         if self._shelf is None or digest in self._kept:
             return
         self._kept.add(digest)
-        content = self._read(name)
+        content = self._read_as(name, digest)
         if content is not None and not self._shelf.read(_section(digest)):
             self._shelf.write(_section(digest), {_TEXT: zlib.compress(content, 1)})
 
@@ -55,7 +66,13 @@ class SourceArchive:
 
     def present(self, name: str, digest: str) -> Analysis | None:
         """What the file defines now that it has this content; None if it is not there."""
-        return self._analysis(name, digest, lambda: self._read(name))
+        return self._analysis(name, digest, lambda: self._read_as(name, digest))
+
+    def _read_as(self, name: str, digest: str) -> bytes | None:
+        content = self._read(name)
+        if content is None or checksum_bytes(content) == digest or self._has(name, digest):
+            return content
+        return None
 
     def _analysis(
         self, name: str, digest: str, source: Callable[[], bytes | None]

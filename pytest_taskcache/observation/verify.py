@@ -55,7 +55,7 @@ class Verification:
         self._clock = clock
         self._digest_variable = digest_variable
         self.start = environ.snapshot()
-        self.archive = SourceArchive(fingerprints.source)
+        self.archive = SourceArchive(fingerprints.source, self._has)
         self.code = CodeVerdicts(self.digest, self.archive)
         self._asked: dict[tuple[Kind, str], str] = {}
         self._dirty: set[tuple[Kind, str]] = set()
@@ -126,9 +126,9 @@ class Verification:
         if name in self._unsettled and self._is_written(name):
             # To be looked at again before anything that was concluded from it is believed.
             self._fingerprints.forget(name)
-            found = self._asked[key] = self._fingerprints.digest(kind, name)
+            self._asked[key] = present = self._fingerprints.digest(kind, name)
             self._dirty.add(key)
-            return found
+            return present
         if key in self._dirty:
             self._settle()
         found = self._asked.get(key)
@@ -142,6 +142,11 @@ class Verification:
                 return self._digest_variable(name.removesuffix(_MARK), self.start)
             return self._digest_variable(name, environ.snapshot())
         return self._fingerprints.digest(kind, name)
+
+    def _has(self, name: str, digest: str) -> bool:
+        """Whether a file has this digest, looked at afresh."""
+        self._fingerprints.forget(name)
+        return self._fingerprints.digest(Kind.FILE, name) == digest
 
     def _is_written(self, name: str) -> bool:
         """Whether a file that was opened for writing is, as far as the platform tells, open

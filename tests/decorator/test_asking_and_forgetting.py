@@ -93,8 +93,8 @@ def test_without_a_cache_nothing_is_cached(double: Callable[..., int]) -> None:
     assert double.forget(1) == 0
 
 
-def test_methods_are_asked_of_their_class(cache: Cache) -> None:
-    """With the instance as the first argument."""
+def test_methods_are_asked_bound_and_of_their_class(cache: Cache) -> None:
+    """Of an instance, or of its class with the instance as the first argument."""
 
     class Scale:
         def __taskcache_key__(self) -> object:
@@ -106,7 +106,11 @@ def test_methods_are_asked_of_their_class(cache: Cache) -> None:
 
     Scale().of(1)
     assert Scale.of.is_cached(Scale(), 1)
-    assert Scale.of.forget(Scale(), 1) == 1
+    assert Scale().of.is_cached(1)
+    assert not Scale().of.is_cached(2)
+    assert Scale().of.forget(1) == 1
+    assert not Scale.of.is_cached(Scale(), 1)
+    assert Scale.of.forget(Scale(), 1) == 0
 
 
 def test_a_test_that_asks_is_not_replayed(project: Project) -> None:
