@@ -15,7 +15,7 @@ SUITE = """
     @cached
     def big(n, factor=1):
         count(f"big {n}")
-        return os.urandom(20_000) * factor
+        return os.urandom(400_000) * factor
 
     def test_it():
         assert big(1)
@@ -57,7 +57,7 @@ def test_one_eviction_among_many_calls(project: Project) -> None:
     project.write("test_suite.py", SUITE)
     run(project, "-k", "test_it").assert_outcomes(passed=1, deselected=1)
     # The second value is three times as large, and the more recent.
-    run(project, "-k", "outcome", "-o", "taskcache_max_size=75kB")
+    run(project, "-k", "outcome", "-o", "taskcache_max_size=1500kB")
     result = run(project, "-v", "-k", "test_it")
     assert (project.counted("big 1"), project.counted("big 2")) == (2, 1)
     assert _reasons(result) == ["taskcache: test_suite.py::big: evicted to make room"]

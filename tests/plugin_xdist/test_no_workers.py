@@ -19,11 +19,11 @@ SUITE = """
 """
 
 LOOK = """
-    import os, sys
+    import sys
 
     def pytest_sessionfinish(session):
         # Said at the end, past what is captured.
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        worker = getattr(session.config, "workerinput", {}).get("workerid", "main")
         # Not by its usual name: code that reads that mapping rests on every module there is.
         imported = "test_suite" in vars(sys)["mod" "ules"]
         sys.__stderr__.write(f"{worker} imported={imported}\\n")

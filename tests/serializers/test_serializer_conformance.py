@@ -257,7 +257,7 @@ def test_the_suite_finds_a_serializer_that_breaks_the_contract(pytester: pytest.
         """
     )
     result = pytester.runpytest_inprocess(
-        "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:asyncio"
+        "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:asyncio", "-p", "no:pytest-retry"
     )
     result.stdout.fnmatch_lines(
         [
