@@ -25,6 +25,7 @@ from pytest_taskcache.observation.hooks.dispatcher import (
 )
 
 _INSTALLED = installed_directories()
+_NO_FILES = ("<unknown>", "<string>", "<stdin>", "<fstring>")
 _NOT_FILES = ("/proc/", "/dev/", "/sys/")
 _IMPORTLIB = "<frozen importlib._bootstrap_external>"
 _METADATA = os.path.join("importlib", "metadata", "__init__.py")
@@ -123,12 +124,21 @@ def change(path: object, write: Write, directory: object = -1) -> None:
         dispatcher.tell(lambda listener: listener.on_change(text, write))
 
 
+def _is_no_file(path: object) -> bool:
+    """Whether it is what code without a file is said to be from: where that cannot be parsed, the
+    interpreter looks for the line all the same."""
+    if path not in _NO_FILES:
+        return False
+    with muted():
+        return not os.path.exists(path)
+
+
 def _open(arguments: tuple[Any, ...]) -> None:
     path, mode, flags = arguments
     if isinstance(path, int):
         return
     if not flags & _WRITES:
-        if dispatcher.listeners:
+        if dispatcher.listeners and not _is_no_file(path):
             frame = sys._getframe(2)
             if mode is None and _relative_to_descriptor(path, frame):
                 return
