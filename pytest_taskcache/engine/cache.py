@@ -47,6 +47,7 @@ from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subj
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import (
     Fingerprints,
@@ -493,7 +494,7 @@ class Engine:
         transaction: Transaction | None = None,
         refusal: Refusal | None = None,
     ) -> Completed:
-        duration = time.perf_counter() - attempt.started
+        duration = originals.monotonic() - attempt.started
         observed = self.open_computations.close(attempt.opened)
         self._leave(attempt)
         basis = self._basis(attempt, observed)
@@ -712,7 +713,7 @@ class Engine:
             route or self.routes.default,
             allowed,
             opened,
-            time.perf_counter(),
+            originals.monotonic(),
             lease,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +25,7 @@ from pytest_taskcache.errors import (
 from pytest_taskcache.model.event import Event, Faulted, Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.ports import (
     Buffer,
     Fingerprints,
@@ -121,7 +121,7 @@ class Recorder:
             expires = earliest(expires, now + computation.options.expiration.total_seconds())
         present = keyed.present
         return Variant(
-            id=f"{time.time_ns():016x}-{self.run_id}-{self.process}-{next(self._numbers)}",
+            id=f"{originals.now():016x}-{self.run_id}-{self.process}-{next(self._numbers)}",
             key=keyed.key.digest,
             identity=keyed.key.identity,
             parts=keyed.key.parts + finished.pinned,
@@ -325,7 +325,7 @@ class WriteBatch:
         self, destination: str, variant: Variant, told: Callable[[Exception | None], None]
     ) -> None:
         """Takes a record, and writes all there are if it is time to."""
-        now = time.monotonic()
+        now = originals.monotonic()
         if not self._waiting:
             self._since = now
         self._waiting.append((destination, variant, told))

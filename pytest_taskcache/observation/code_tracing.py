@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 
 from pytest_taskcache.observation.code_runs import code_runs, identity
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher
+from pytest_taskcache.observation.hooks.originals import originals
 
 FREE = 8192
 """Calls that are traced whatever they cost, so that small computations have one trace always."""
@@ -40,16 +40,16 @@ class _Budget:
         self.calls = 0
         self.limit = FREE
         self.spent = False
-        self._opened = time.perf_counter()
+        self._opened = originals.monotonic()
 
     def start(self) -> None:
         """A window opens."""
         self.calls, self.limit, self.spent = 0, FREE, False
-        self._opened = time.perf_counter()
+        self._opened = originals.monotonic()
 
     def check(self) -> None:
         """Gives up, or allows for some more calls."""
-        elapsed = time.perf_counter() - self._opened
+        elapsed = originals.monotonic() - self._opened
         if not self.spent and self.calls * _CALL > SHARE * elapsed:
             self.spent = True
             dispatcher.tell(lambda listener: listener.on_foreign_trace())

@@ -98,6 +98,7 @@ class Observatory:
         self.read_parts_by(lambda blob: None)
 
     def _start(self) -> None:
+        self._began = self._clock()
         self._tops: set[str] = set()
         self._distributions: dict[str, list[str]] = {}
         self._log = CodeLog(
@@ -314,11 +315,19 @@ class Observatory:
         if filename.startswith("<"):
             return None
         path = os.path.abspath(filename)
-        if self._is_own(path) or self._scratch.holds(path):
+        if self._is_own(path) or (self._scratch.holds(path) and self._is_new(path)):
             return None  # what is made in a temporary directory is a matter of who made it
         if not self._fingerprints.is_project_file(path):
             return None
         return SourceFile(path, self._fingerprints.name_of(path), is_python(path))
+
+    def _is_new(self, path: str) -> bool:
+        """Whether a file was made, or changed, since this process began to look: one that lay in
+        a temporary directory before (a checkout beside the project's) is code like any other."""
+        try:
+            return os.stat(path).st_ctime_ns >= self._began
+        except OSError:
+            return True
 
     def _digest_path(self, kind: Kind, name: str) -> str:
         with muted():

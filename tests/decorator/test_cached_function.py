@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+import time
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 from bodies import ran, times
@@ -441,3 +443,17 @@ def test_consumers_of_a_function(cache):
     with pytest.raises(ConfigurationError, match="a call of a function has one consumer"):
         f()
     assert times("f") == 0
+
+
+@pytest.mark.parametrize("name", ["perf_counter", "monotonic", "time", "time_ns"])
+def test_a_clock_that_a_test_replaces_is_the_tests_alone(cache, name):
+    """What its replacement returns next is for the test's own calls."""
+
+    @cached
+    def slow(n):
+        return n + 1
+
+    with mock.patch(f"time.{name}", side_effect=[1, 3]):
+        began = getattr(time, name)()
+        assert slow(1) == 2
+        assert getattr(time, name)() - began == 2

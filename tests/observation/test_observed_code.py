@@ -458,3 +458,25 @@ def test_code_loaded_before_arming_counts(project: Project) -> None:
 
     assert {"m.py::f", "m.py::helper"} <= project.functions(project.observe(module.f))
     assert "m.py::rows" in project.functions(project.observe(next, rows))
+
+
+def test_code_that_lay_in_the_temporary_directory_before_counts(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout beside the project's is code like any other, wherever both lie; what is written
+    there meanwhile is a matter of who wrote it."""
+    beside = project.root.parent / "beside"
+    beside.mkdir()
+    monkeypatch.syspath_prepend(beside)
+    (beside / "before.py").write_text("def f(): return 1\n")
+    project.settle()
+    project.observatory.disarm()
+    project.observatory.arm()
+    (beside / "meanwhile.py").write_text("def f(): return 1\n")
+    before, meanwhile = project.load("before"), project.load("meanwhile")
+    first, second = project.observe(before.f), project.observe(meanwhile.f)
+
+    (beside / "before.py").write_text("def f(): return 2\n")
+    (beside / "meanwhile.py").write_text("def f(): return 2\n")
+    assert project.changes(first) == ["function changed: <path>/before.py::f"]
+    assert project.changes(second) == []

@@ -31,6 +31,10 @@ class Originals:
         """POSIX nanoseconds."""
         return self._epoch + self.perf() - self._begin
 
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+        return self.perf() / 1e9
+
     def seconds(self) -> float:
         """POSIX seconds."""
         return self.now() / 1e9

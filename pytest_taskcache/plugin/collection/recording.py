@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.plugin.collection.forecast import ReplayForecast
 from pytest_taskcache.plugin.collection.pytest_nodes import (
     Description,
@@ -341,7 +341,7 @@ class Records:
         self._number += 1
         identity = Identity(file, name)
         return Variant(
-            id=f"{time.time_ns():016x}-{engine.run.id}-{engine.process}-c{self._number}",
+            id=f"{originals.now():016x}-{engine.run.id}-{engine.process}-c{self._number}",
             key=key,
             identity=identity,
             parts=(),

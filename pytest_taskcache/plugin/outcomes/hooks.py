@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncachea
 from pytest_taskcache.model.dependency import Observed, Trace
 from pytest_taskcache.model.event import Computed, Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
+from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.plugin.collector import Collector
 from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.outcomes.bundles import (
@@ -242,7 +242,7 @@ class Outcomes:
         """Has the test run in a window if it may be recorded."""
         self._collector.thaw()
         engine, candidate, units = self._session.engine, running.candidate, self._units
-        attempt.started = time.perf_counter()
+        attempt.started = originals.monotonic()
         if engine is None or units is None or engine.is_forked():
             return
         item = running.item
@@ -276,7 +276,7 @@ class Outcomes:
         engine, candidate, units = self._session.engine, running.candidate, self._units
         if engine is None:
             return
-        seconds = time.perf_counter() - attempt.started
+        seconds = originals.monotonic() - attempt.started
         if candidate is not None:
             self._session.verification.compare(running, attempt, passed=passed)
         if attempt.frame is None or units is None or engine.is_forked():
@@ -311,11 +311,11 @@ class Outcomes:
             saved = [candidate.bundle]
         if not saved:
             return
-        started = time.perf_counter()
+        started = originals.monotonic()
         with engine.quiet():
             for each in saved:
                 each.save()
-        self._writing = time.perf_counter() - started
+        self._writing = originals.monotonic() - started
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(
