@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from pytest_taskcache.code.definitions import Analysis
 from pytest_taskcache.code.imports import imported_files
@@ -55,12 +55,8 @@ class LoadedModules:
                 modules[name] = path
         for name, path in modules.items():
             found = {*self._direct.get(path, ()), *self._imported(name, path, modules)}
-            for value in list(vars(sys.modules[name]).values()):
-                owner = (
-                    value.__name__
-                    if isinstance(value, ModuleType)
-                    else getattr(value, "__module__", None)
-                )
+            for value in list(object.__getattribute__(sys.modules[name], "__dict__").values()):
+                owner = _owner_of(value)
                 if isinstance(owner, str) and owner in modules:
                     found.add(modules[owner])
             self._direct[path] = frozenset(found)
@@ -73,3 +69,15 @@ class LoadedModules:
             analysis = self._analyses[path] = analyse(content or b"")
         is_package = os.path.basename(path) == "__init__.py"
         return imported_files(analysis, module, is_package=is_package, loaded=modules)
+
+
+def _owner_of(value: object) -> object:
+    """The name of the module that a value is from; asks no lazy object, which would act."""
+    kind = type(value)
+    if issubclass(kind, ModuleType):
+        return object.__getattribute__(value, "__dict__").get("__name__")
+    if kind is FunctionType:
+        return value.__module__
+    if issubclass(kind, type):
+        return type.__getattribute__(value, "__module__")
+    return kind.__module__

@@ -151,13 +151,15 @@ class Observatory:
         if not loaded:
             return
         for one in gc.get_objects():
-            if isinstance(one, FunctionType):
+            # By its type alone: a lazy object acts as soon as it is asked for its class.
+            kind = type(one)
+            if kind is FunctionType:
                 self._note_loaded(one.__code__)
-            elif isinstance(one, GeneratorType):
+            elif kind is GeneratorType:
                 self._note_loaded(one.gi_code)
-            elif isinstance(one, CoroutineType):
+            elif kind is CoroutineType:
                 self._note_loaded(one.cr_code)
-            elif isinstance(one, AsyncGeneratorType):
+            elif kind is AsyncGeneratorType:
                 self._note_loaded(one.ag_code)
 
     def _note_loaded(self, code: CodeType) -> None:

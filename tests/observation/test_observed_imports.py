@@ -254,3 +254,31 @@ def test_two_armed_observatories_see_the_same(project: Project) -> None:
     project.keep_parts(observed)
     assert "m.py::f" in project.functions(observed)
     assert "m.py::f" in project.functions(project.observe(module.f))
+
+
+def test_lazy_objects_are_left_asleep(project: Project) -> None:
+    """One that acts as soon as it is asked for anything (Django's settings, a lazy module) is not
+    asked, neither when observation begins nor when what an import ran is looked for."""
+    project.write(
+        "lazy.py",
+        """
+        import subprocess, sys, types
+        class Lazy:
+            def __getattribute__(self, name): raise RuntimeError(name)
+        class LazyModule(types.ModuleType):
+            def __getattribute__(self, name): raise RuntimeError(name)
+        LAZY, MODULE = Lazy(), LazyModule("lazy_module")
+        sys.modules["lazy_module"] = MODULE
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        def f(): return 1
+        """,
+    )
+    project.settle()
+    module = project.load("lazy")
+    try:
+        observed = project.observe(module.f)
+        project.observatory.disarm()
+        project.observatory.arm()
+    finally:
+        sys.modules.pop("lazy_module", None)
+    assert [act.kind for act in observed.opaque] == ["subprocess"]

@@ -38,7 +38,11 @@ def identity_of(path: str) -> tuple[int, ...] | None:
 
 def source_of(module: ModuleType | None) -> str | None:
     """The absolute path a loaded module came from; None for built-in and namespace ones."""
-    filename = getattr(module, "__file__", None)
+    try:
+        space = object.__getattribute__(module, "__dict__")  # a lazy module acts when it is asked
+    except AttributeError:
+        return None
+    filename = space.get("__file__") if type(space) is dict else None
     return os.path.abspath(filename) if isinstance(filename, str) else None
 
 
