@@ -1,23 +1,22 @@
-"""Fixtures that nobody needs are not set up.
+"""Cached fixtures that nobody needs are neither set up nor fetched.
 
-    test_it(model)     model is cached, and a hit     -> neither data nor rows is set up,
-    model(data)                                          unless somebody else asks for them
+    test_it(model)     all three are cached, and model   -> neither data nor rows is looked up,
+    model(data)        is a hit                             unless somebody else asks for them
     data(rows)
 
-The key of ``model`` holds what ``data`` is worth, which nobody knows without setting it up. But the
-record of ``model`` also rests on all that ``data`` and ``rows`` were observed to depend on. While
-that holds, and both names stand for the same fixtures, they would give the same values again. So a
-record that was made of such fixtures alone says which ones they were (a part called `UPSTREAM`),
-and is looked up as if they had been set up. A fixture that can know who asks for it (``request``, a
-parameter, an instance), did what cannot be observed, or mentions the clock or randomness is not of
-that kind: then all is set up as ever.
+The key of ``model`` holds what ``data`` is worth, which nobody knows without asking for it. But the
+record of ``model`` also rests on all that ``data`` and ``rows`` rest on. While that holds, and both
+names stand for the same fixtures, both are hits that give what they gave. So a record that was made
+of cached fixtures alone says which ones they were (a part called `UPSTREAM`), and is looked up as
+if they had been asked. A fixture that is not cached may give something else each time (a clock, a
+random number) with nothing seen to change: only its value tells, so that it is set up as ever.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import CodeType, FunctionType, ModuleType
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,14 +46,6 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
 _STEADY_HANDLES = frozenset({"tmp_path", "tmp_path_factory"})
-_UNSTEADY = frozenset(
-    {
-        *("time", "datetime", "date", "now", "today", "utcnow", "monotonic", "perf_counter"),
-        *("random", "randint", "default_rng", "urandom", "secrets", "uuid", "uuid1", "uuid4"),
-        *("getpid", "faker", "Faker"),
-    }
-)
-"""What code mentions that may give something else each time, though nothing was seen to change."""
 
 
 class Shortcuts:
@@ -80,24 +71,25 @@ class Shortcuts:
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it what nobody will need."""
         engine, closure = self._session.engine, closure_of(item)
-        if engine is None or closure is None or not self._is_worthwhile(closure):
+        if engine is None or closure is None or engine.parts.refresh.asked:
+            return
+        if not self._is_worthwhile(closure):
             return
         refused: set[Any] = set()
         while True:
             needed, served = self._needed(engine, item, closure, refused)
-            left = closure.definitions.keys() - needed
-            meddling = {name for name in left if self._may_change(closure, name, needed)}
+            # What somebody asks for is there: its value tells.
             more = {
                 each
                 for each in served
-                if meddling & (self._upstream(item, closure, each) or {}).keys()
+                if needed & (self._upstream(item, closure, each) or {}).keys()
             }
             if not more:
                 break
             for each in more:
                 self.end(each)
             refused |= more
-        leave_out(item, left)
+        leave_out(item, closure.definitions.keys() - needed)
 
     def settle(self) -> None:
         """After the set-up: what was looked up and not used is forgotten."""
@@ -133,14 +125,11 @@ class Shortcuts:
         """The part that lets a record be found without its upstream; none where it may not."""
         closure = closure_of(item) if item is not None else None
         upstream = self._upstream(item, closure, definition) if item and closure else None
-        spec = self._spec_of(definition)
-        if not upstream or spec is None or not spec.options.policy.has("OBSERVED"):
-            return ()  # where nothing observed is verified, only the values tell
+        if not upstream or not self._is_followed(definition):
+            return ()
         for each in upstream.values():
             instance = self._live.get(each)
-            if instance is None or instance.basis.opaque or instance.basis.taints:
-                return ()
-            if not self._is_steady(inspect.unwrap(each.func)):
+            if instance is None or instance.variant is None or instance.basis.taints:
                 return ()
         return (self._part(upstream),)
 
@@ -166,15 +155,6 @@ class Shortcuts:
                     waiting += self._arguments_of(each)
         return needed, served
 
-    def _may_change(self, closure: Closure, name: str, needed: set[str]) -> bool:
-        """Whether a fixture is given what others need, too, and may change it. (Cached ones that
-        do are not kept.)"""
-        for definition in closure.definitions[name]:
-            shared = needed.intersection(self._arguments_of(definition)) - _STEADY_HANDLES
-            if shared and self._spec_of(definition) is None:
-                return True
-        return False
-
     def _arguments_of(self, definition: Any) -> tuple[str, ...]:
         found: tuple[str, ...] = self._arguments.get(definition, definition.argnames)
         return found
@@ -199,8 +179,9 @@ class Shortcuts:
             return False
         if definition in self._arguments:
             return True
-        observed = spec.options.policy.has("OBSERVED")
-        if not observed or definition.cached_result is not None or definition.params is not None:
+        if definition.cached_result is not None or definition.params is not None:
+            return False
+        if not self._is_followed(definition):
             return False
         upstream = self._upstream(item, closure, definition)
         if not upstream or any(each.cached_result is not None for each in upstream.values()):
@@ -216,8 +197,8 @@ class Shortcuts:
     def _upstream(
         self, item: pytest.Item, closure: Closure, definition: Any
     ) -> dict[str, Any] | None:
-        """All fixtures that a cached one is made of, by name; None if one of them may give
-        something else to each who asks."""
+        """All fixtures that a cached one is made of, by name; None if one of them is not cached,
+        or may give something else to each who asks."""
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if inspect.ismethod(definition.func) or is_async(definition.func):
             return None
@@ -230,7 +211,7 @@ class Shortcuts:
             last = next(reversed(closure.definitions.get(name, ())), None)
             if last is None or name in parameters or last.params is not None or is_handle(last):
                 return None
-            if not isinstance(inspect.unwrap(last.func), FunctionType) or is_async(last.func):
+            if is_async(last.func) or not self._is_followed(last):
                 return None
             if name in self._arguments_of(last):
                 return None  # it extends another one of its own name
@@ -238,24 +219,15 @@ class Shortcuts:
             waiting += self._arguments_of(last)
         return found
 
-    def _is_steady(self, function: Any) -> bool:
-        """Whether a fixture, and the project's functions that it names, mention nothing that may
-        give something else each time."""
-        is_ours = self._session.fingerprints.is_project_file
-        waiting, seen = [function], set[Any]()
-        while waiting:
-            one = waiting.pop()
-            if one in seen:
-                continue
-            seen.add(one)
-            names = set(_names_in(one.__code__))
-            if names & _UNSTEADY or (one is function and not is_ours(one.__code__.co_filename)):
-                return False
-            held = [one.__globals__, *_modules_among(one.__globals__, names)]
-            for found in (inspect.unwrap(each[n]) for each in held for n in names if n in each):
-                if isinstance(found, FunctionType) and is_ours(found.__code__.co_filename):
-                    waiting.append(found)
-        return True
+    def _is_followed(self, definition: Any) -> bool:
+        """Whether it is cached, and its record holds for as long as what it was observed to depend
+        on does: under no key or policy of its author's that asks for more."""
+        spec = self._spec_of(definition)
+        if spec is None or not isinstance(inspect.unwrap(definition.func), FunctionType):
+            return False
+        options = spec.options
+        kept = options.persist and not options.refresh
+        return kept and options.plain and options.policy.has("OBSERVED")
 
     def _part(self, upstream: Mapping[str, Any]) -> Part:
         def place(function: Any) -> str:
@@ -308,16 +280,3 @@ class Shortcuts:
         wide = definition.scope != "function"
         arguments = dict.fromkeys(self._arguments_of(definition))
         return Computation(context, arguments, spec.options, (), recorder.digest, wide, place.test)
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names_in(constant)
-
-
-def _modules_among(namespace: Mapping[str, Any], names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for name in names:
-        if isinstance(value := namespace.get(name), ModuleType):
-            yield vars(value)
