@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from types import FunctionType, ModuleType
+from types import ModuleType
 
+from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.code.definitions import Analysis
 from pytest_taskcache.code.imports import imported_files
 from pytest_taskcache.code.source_file import analyse
@@ -55,7 +56,7 @@ class LoadedModules:
                 modules[name] = path
         for name, path in modules.items():
             found = {*self._direct.get(path, ()), *self._imported(name, path, modules)}
-            for value in list(object.__getattribute__(sys.modules[name], "__dict__").values()):
+            for value in list(namespace_of(sys.modules[name]).values()):
                 owner = _owner_of(value)
                 if isinstance(owner, str) and owner in modules:
                     found.add(modules[owner])
@@ -73,11 +74,11 @@ class LoadedModules:
 
 def _owner_of(value: object) -> object:
     """The name of the module that a value is from; asks no lazy object, which would act."""
-    kind = type(value)
-    if issubclass(kind, ModuleType):
-        return object.__getattribute__(value, "__dict__").get("__name__")
-    if kind is FunctionType:
-        return value.__module__
-    if issubclass(kind, type):
+    if is_a(value, ModuleType):
+        return namespace_of(value).get("__name__")
+    if is_a(value, type):
         return type.__getattribute__(value, "__module__")
-    return kind.__module__
+    try:
+        return object.__getattribute__(value, "__module__")
+    except AttributeError:
+        return None

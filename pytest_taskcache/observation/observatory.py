@@ -327,7 +327,7 @@ class Observatory:
         """Whether a file was made, or changed, since this process began to look: one that lay in
         a temporary directory before (a checkout beside the project's) is code like any other."""
         try:
-            return os.stat(path).st_ctime_ns >= self._began
+            return originals.stat(path).st_ctime_ns >= self._began
         except OSError:
             return True
 

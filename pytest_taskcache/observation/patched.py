@@ -22,6 +22,7 @@ from itertools import islice
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
 from pytest_taskcache.observation.hooks.callers import Origin, origin_of
 from pytest_taskcache.observation.hooks.imports import source_of
 from pytest_taskcache.observation.hooks.patches import Patch, patches
@@ -29,6 +30,7 @@ from pytest_taskcache.observation.hooks.patches import Patch, patches
 _SYSTEM = frozenset({"argv", "dont_write_bytecode", "path", "stderr", "stdin", "stdout"})
 """Of `sys`: what shows in no value, or is observed by what is found there."""
 
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _ELEMENTS = 1000
 """How many elements of a global container are looked at."""
 
@@ -93,10 +95,10 @@ class PatchedState:
         """The names of globals, and of attributes of classes, that are this object."""
         found: set[str] = set()
         for module in self._modules():
-            for name, value in list(vars(module).items()):
+            for name, value in list(namespace_of(module).items()):
                 if value is target:
                     found.add(name)
-                elif isinstance(value, type) and value.__module__ == module.__name__:
+                elif is_a(value, type) and value.__module__ == module.__name__:
                     found.update(key for key, each in list(vars(value).items()) if each is target)
         return frozenset(found)
 
@@ -109,10 +111,10 @@ class PatchedState:
         starts = [function, *(value for value in values if callable(value))]
         found: frozenset[str] = frozenset()
         for start in starts:
-            known = self._reached.get(start) if isinstance(start, FunctionType) else None
+            known = self._reached.get(start) if is_function(start) else None
             if known is None:
                 known = self._walk(start)
-                if isinstance(start, FunctionType):
+                if is_function(start):
                     self._reached[start] = known
             found |= known
         return found
@@ -129,7 +131,7 @@ class PatchedState:
             seen.add(id(one))
             kept.append(one)
             waiting.extend(self._inner(one))
-            if isinstance(one, FunctionType) and self._is_ours(one.__code__.co_filename):
+            if is_function(one) and self._is_ours(one.__code__.co_filename):
                 for name in _mentioned(one.__code__):
                     if name not in found:
                         found.add(name)
@@ -138,21 +140,21 @@ class PatchedState:
 
     def _inner(self, one: Any) -> Iterator[object]:
         """What runs when this does without being named: what it wraps, holds or inherits."""
-        if isinstance(one, type):
+        if is_a(one, type):
             for base in one.__mro__:
                 if self._is_ours(source_of(sys.modules.get(base.__module__))):
                     for value in list(vars(base).values()):
                         yield from _accessors(value)
-        elif isinstance(one, functools.partial):
+        elif is_a(one, functools.partial):
             yield one.func
-        elif isinstance(one, MethodType):
+        elif is_a(one, MethodType):
             yield one.__func__
             yield type(one.__self__)
         else:
-            attributes = _attributes(one)
+            attributes = namespace_of(one)
             if "__wrapped__" in attributes:
                 yield attributes["__wrapped__"]
-            if isinstance(one, FunctionType):
+            if is_function(one):
                 yield from _kept_by(one)
             else:
                 yield type(one)
@@ -168,7 +170,7 @@ class PatchedState:
             self._project = [
                 module
                 for module in list(sys.modules.values())
-                if isinstance(module, ModuleType) and self._is_ours(source_of(module))
+                if is_a(module, ModuleType) and self._is_ours(source_of(module))
             ]
         return self._project
 
@@ -176,15 +178,15 @@ class PatchedState:
         """Lists by name what the modules hold, if they hold something else than they did. What
         was patched before counts as it was: it comes back."""
         modules = self._modules()
-        size = sum(len(vars(module)) for module in modules)
+        size = sum(len(namespace_of(module)) for module in modules)
         if size == self._size:
             return
         self._size = size
         self._named, self._reached = {}, {}
         for module in modules:
-            for name, value in list(vars(module).items()):
+            for name, value in list(namespace_of(module).items()):
                 self._add(name, _codes_of(value))
-                if isinstance(value, type) and value.__module__ == module.__name__:
+                if is_a(value, type) and value.__module__ == module.__name__:
                     for each, attribute in list(vars(value).items()):
                         self._add(each, _accessors(attribute))
         for patch in patches.in_force():
@@ -206,45 +208,36 @@ def _is_of_the_runner(value: object) -> bool:
 def _codes_of(value: Any) -> Iterator[_Code]:
     """What may run where a name stands for this: itself, what it wraps, its class for an object,
     what is in it for a container."""
-    if isinstance(value, FunctionType | type):
+    if is_function(value) or is_a(value, type):
         yield value
-    elif isinstance(value, dict | list | tuple | set | frozenset):
-        elements = value.values() if isinstance(value, dict) else value
+    elif issubclass(type(value), _CONTAINERS):
+        elements = value.values() if is_a(value, dict) else value
         for each in islice(list(elements), _ELEMENTS):
-            if isinstance(each, FunctionType | type):
+            if is_function(each) or is_a(each, type):
                 yield each
-    elif not isinstance(value, ModuleType):
-        inner = _attributes(value).get("__wrapped__")
-        if isinstance(value, functools.partial):
+    elif not is_a(value, ModuleType):
+        inner = namespace_of(value).get("__wrapped__")
+        if is_a(value, functools.partial):
             inner = value.func
-        elif isinstance(value, MethodType):
+        elif is_a(value, MethodType):
             inner = value.__func__
-        if isinstance(inner, FunctionType):
+        if is_function(inner):
             yield inner
         yield type(value)
 
 
-def _attributes(value: object) -> dict[str, Any]:
-    """An object's own attributes; none where it has no dictionary, and none of its code runs."""
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _accessors(value: object) -> Iterator[FunctionType]:
+def _accessors(value: Any) -> Iterator[FunctionType]:
     """The functions that an attribute of a class stands for."""
-    if isinstance(value, classmethod | staticmethod):
+    if issubclass(type(value), classmethod | staticmethod):
         value = value.__func__
     parts: tuple[object, ...] = (value,)
-    if isinstance(value, property):
+    if is_a(value, property):
         parts = (value.fget, value.fset, value.fdel)
-    elif isinstance(value, functools.cached_property):
+    elif is_a(value, functools.cached_property):
         parts = (value.func,)
     for each in parts:
-        each = _attributes(each).get("__wrapped__", each)
-        if isinstance(each, FunctionType):
+        each = namespace_of(each).get("__wrapped__", each)
+        if is_function(each):
             yield each
 
 

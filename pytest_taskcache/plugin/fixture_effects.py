@@ -34,6 +34,7 @@ from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.errors import UndigestableError
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
@@ -126,14 +127,14 @@ class Effects:
         }
 
     def _is_ours(self, module: object) -> bool:
-        file = getattr(module, "__file__", None)
+        file = namespace_of(module).get("__file__")
         return isinstance(file, str) and self._is_project(file)
 
     def _is_an_import(self, kind: str, name: str, after: Mapping[str, Any]) -> bool:
         """Whether it is what importing modules does: a hit imports what its value needs."""
         if kind == _MODULES:
             module = after[name].value if name in after else None
-            return name not in self._loaded and getattr(module, "__spec__", None) is not None
+            return name not in self._loaded and namespace_of(module).get("__spec__") is not None
         if sys.modules.keys() == self._loaded:
             return False
         before = self._before[kind]
@@ -214,15 +215,15 @@ def _attributes(instance: object) -> dict[str, _Seen]:
 
 def _globals(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, _Seen]]:
     for module_name, module in modules:
-        for name, value in list(vars(module).items()):
-            if not name.startswith(("__", "@")) and not isinstance(value, ModuleType):
+        for name, value in list(namespace_of(module).items()):
+            if not name.startswith(("__", "@")) and not is_a(value, ModuleType):
                 yield f"{module_name}.{name}", _Seen(value)
 
 
 def _class_attributes(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, _Seen]]:
     for module_name, module in modules:
-        for value in list(vars(module).values()):
-            if not isinstance(value, type) or value.__module__ != module_name:
+        for value in list(namespace_of(module).values()):
+            if not is_a(value, type) or value.__module__ != module_name:
                 continue
             for name, attribute in list(vars(value).items()):
                 if not name.startswith(("__", "_abc_")):

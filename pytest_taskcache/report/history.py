@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.model.dependency import Dependency, Kind
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Shelf
@@ -200,9 +199,8 @@ def loaded_sources(root: Path) -> list[str]:
     """The Python files beneath a root that this process has imported, relative to it."""
     names = set()
     prefix = str(root) + "/"
-    for module in list(sys.modules.values()):
-        # Read past what a module computes when it is asked: that would run code of the project.
-        file = module.__dict__.get("__file__") if isinstance(module, ModuleType) else None
+    for _, namespace in loaded_namespaces():
+        file = namespace.get("__file__")
         if isinstance(file, str) and file.startswith(prefix) and file.endswith(".py"):
             name = file.removeprefix(prefix)
             if "site-packages/" not in name:

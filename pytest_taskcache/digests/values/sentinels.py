@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from itertools import chain
-from types import ModuleType
 from typing import NamedTuple
+
+from pytest_taskcache.code.asleep import loaded_namespaces
 
 
 class Place(NamedTuple):
@@ -41,7 +41,7 @@ def place_of(value: object) -> Place | None:
         return known[1]
     held = [
         (module, name)
-        for module, names in _namespaces()
+        for module, names in loaded_namespaces()
         # in C: a search of all modules takes a millisecond
         if id(value) in map(id, names.values())
         for name, attribute in list(names.items())
@@ -68,15 +68,8 @@ def fixed_name(value: object) -> str:
 def held_ids() -> frozenset[int]:
     """The ids of all that any module holds at present: what is not in it has no place."""
     return frozenset(
-        map(id, chain.from_iterable([list(names.values()) for _, names in _namespaces()]))
+        map(id, chain.from_iterable([list(names.values()) for _, names in loaded_namespaces()]))
     )
-
-
-def _namespaces() -> Iterator[tuple[str, dict[str, object]]]:
-    for name, module in list(sys.modules.items()):
-        # None and lazy stand-ins can be there too, whatever the annotation says
-        if isinstance(module, ModuleType):
-            yield name, vars(module)
 
 
 def _rank(module: str, name: str) -> tuple[bool, bool, int]:

@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.observation.hooks.after_import import spec_of
 from pytest_taskcache.observation.hooks.audit import Handler
 from pytest_taskcache.observation.hooks.callers import Origin, origin_of
@@ -38,11 +39,7 @@ def identity_of(path: str) -> tuple[int, ...] | None:
 
 def source_of(module: ModuleType | None) -> str | None:
     """The absolute path a loaded module came from; None for built-in and namespace ones."""
-    try:
-        space = object.__getattribute__(module, "__dict__")  # a lazy module acts when it is asked
-    except AttributeError:
-        return None
-    filename = space.get("__file__") if type(space) is dict else None
+    filename = namespace_of(module).get("__file__")
     return os.path.abspath(filename) if isinstance(filename, str) else None
 
 

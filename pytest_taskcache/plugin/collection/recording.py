@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import xxhash
 
+from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.config.settings import Tests
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
@@ -157,7 +158,7 @@ class Recording:
 
 def _is_loaded(path: Path) -> bool:
     text = str(path)
-    return any(getattr(one, "__file__", None) == text for one in list(sys.modules.values()))
+    return any(namespace.get("__file__") == text for _, namespace in loaded_namespaces())
 
 
 def _warnings() -> list[warnings.WarningMessage] | None:
