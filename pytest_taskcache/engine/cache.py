@@ -157,7 +157,8 @@ class Engine:
         self.fingerprints = parts.fingerprints
         self.routes = Routes(parts.route, parts.resolve_route)
         self.open_computations = OpenComputations()
-        self._options: dict[int, tuple[Options, Options]] = {}
+        self._options: dict[tuple[int, ...], tuple[tuple[object, ...], Options]] = {}
+        """Options with the defaults applied, by the ids of both, which are kept alive."""
         self._repeats: dict[Hashable, Repeat] = {}
         self._refused: dict[str, Refusal] = {}
         self.observers = list(observers)
@@ -779,13 +780,15 @@ class Engine:
 
     def _completed(self, computation: Computation) -> Options:
         options = computation.options
-        known = self._options.get(id(options))
-        if known is None or known[0] is not options:
+        around = () if computation.block else tuple(defaults_around(computation.context.function))
+        # One decorator may stand in several modules.
+        name = tuple(map(id, (options, *around)))
+        known = self._options.get(name)
+        if known is None:
             completed = options
-            around = () if computation.block else defaults_around(computation.context.function)
             for defaults in (*around, self.parts.defaults):
                 completed = defaults.applied(completed)
-            known = self._options[id(options)] = options, completed
+            known = self._options[name] = (options, *around), completed
         return known[1]
 
     def _manager(self, options: Options) -> LockManager | None:

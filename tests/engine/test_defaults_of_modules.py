@@ -136,3 +136,17 @@ def test_results_in_memory_for_a_session(tmp_path):
     with Cache(tmp_path):
         assert plain(1) == [1]  # the disk knows nothing of it
     assert times("plain") == 2
+
+
+def test_one_decorator_in_two_modules(cache, load):
+    """Each function has the defaults of its own module, though they share the options."""
+    load("decorators", "from pytest_taskcache import *\nmemoized = cached(policy=DEFAULT)\n")
+    body = "from decorators import memoized\n{}\n@memoized\ndef f(n):\n    return [n]\n"
+    told = "from pytest_taskcache import Defaults\ntaskcache_defaults = Defaults(serializer='json')"
+    modules = load("told", body.format(told)), load("untold", body.format(""))
+    serializers = []
+    for module in (*modules, *modules[::-1]):
+        module.f(1)
+        variant = module.f.call(1).decision.variant
+        serializers.append(variant.result.serializer.partition("/")[0])
+    assert serializers == ["json", "pickle", "pickle", "json"]
