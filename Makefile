@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadgroup -q
+# Most tests start a Python: without byte code each compiles the plugin and its neighbours anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint fix docs clean
 

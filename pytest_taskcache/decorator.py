@@ -10,7 +10,6 @@ import inspect
 import os
 import types
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import (
     Any,
@@ -25,6 +24,7 @@ from typing import (
 )
 
 from pytest_taskcache.code.imports import PATH_ENTRY
+from pytest_taskcache.dataclass import dataclass, fields, replace
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options, Place, Validator

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.dependency import Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.model.event import Event
 from pytest_taskcache.model.record import Result, Variant

@@ -7,12 +7,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from pytest_taskcache.cli.place import Place
 from pytest_taskcache.config.settings import SIGNING_KEY
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.report.wording import counted, size

@@ -9,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +31,7 @@ from pytest_taskcache.config.tiers import (
     project_table,
     read_pyproject,
 )
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.ports import Storage

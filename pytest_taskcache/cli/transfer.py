@@ -13,10 +13,10 @@ import hmac
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_taskcache.checksum import checksum_bytes
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError, UntrustedStorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage

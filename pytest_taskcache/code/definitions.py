@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pytest_taskcache.checksum import checksum
+from pytest_taskcache.dataclass import dataclass
 
 FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""

@@ -28,6 +28,10 @@ OURSELVES = "pytest-taskcache"
 _SUFFIXES = (".dist-info", ".egg-info", ".egg-link")
 _SEPARATORS = re.compile(r"[-_.]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TOPS = re.compile(r'^"?([^/,"\n]+)([/,]|$).*(?:\n"?\1/.*)*', re.MULTILINE)
+"""The first part of each path in RECORD and what ends it: once for neighbours that share it. Not
+parsed as CSV, nor line by line, which takes as long as pytest's own start: all that was ever
+installed is asked for what nobody seems to own. Top-level names hold no commas."""
 _INSTALLERS = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json")
 
 
@@ -259,13 +263,11 @@ class _Metadata:
     def modules(self) -> frozenset[str]:
         """Names of the top-level modules it installs."""
         found = set((_read(self.path / "top_level.txt") or b"").decode("utf-8", "replace").split())
-        for line in self.record.splitlines():
-            # Not parsed as CSV, which takes long: top-level names hold no commas.
-            name = line.partition(",")[0].lstrip('"')
-            top, separator, _ = name.partition("/")
-            if separator and not top.endswith(_SUFFIXES) and top not in ("..", "__pycache__"):
-                found.add(top)
-            elif not separator and name.endswith((".py", ".so", ".pyd")):
+        for name, separator in _TOPS.findall(self.record):
+            if separator == "/":
+                if not name.endswith(_SUFFIXES) and name not in ("..", "__pycache__"):
+                    found.add(name)
+            elif name.endswith((".py", ".so", ".pyd")):
                 found.add(name.partition(".")[0])
         return frozenset(found)
 

@@ -25,7 +25,6 @@ what mentions, binds and stores.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import chain
 
@@ -41,6 +40,7 @@ from pytest_taskcache.code.definitions import (
     Kind,
 )
 from pytest_taskcache.code.source_file import definition_name
+from pytest_taskcache.dataclass import dataclass, field
 
 NEVER = 1 << 60
 """The position of what never ran."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.decision import Fault, Hit, Miss, Uncacheable
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted
 

@@ -7,13 +7,13 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storages import StorageFactory
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine.cache import Engine, Parts
 from pytest_taskcache.engine.computation import Defaults

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.transactions.transaction import CommitMode

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.tiers import LOCAL, TierSpec, directory_of, find_tiers, named_storages
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.ports import Storage
 from pytest_taskcache.storage.local import LocalStorage

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.tiers import TierSpec, read_pyproject
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.errors import ConfigurationError, MissingExtraError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Shelf, Storage

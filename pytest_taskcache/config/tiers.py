@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.storage.remote.location import check_place, is_url, parse_location
 
@@ -143,6 +142,8 @@ def read_pyproject(root: Path) -> Mapping[str, Any]:
     ConfigurationError where it cannot be read."""
     try:
         with (root / "pyproject.toml").open("rb") as file:
+            import tomllib
+
             return tomllib.load(file)
     except FileNotFoundError:
         return {}

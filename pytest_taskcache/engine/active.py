@@ -7,14 +7,14 @@ so the slot is a stack.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pytest_taskcache.engine.cache import Attempt, Engine
 from pytest_taskcache.engine.commit import commit, roll_back
@@ -338,8 +338,9 @@ class TransactionBlock:
 
 
 def _here() -> tuple[int, object]:
+    asyncio: Any = sys.modules.get("asyncio")  # slow to import
     try:
-        task: object = asyncio.current_task()
+        task: object = asyncio.current_task() if asyncio is not None else None
     except RuntimeError:
         task = None
     return threading.get_ident(), task

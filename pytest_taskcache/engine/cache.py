@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.commit import done_alone
 from pytest_taskcache.engine.computation import (
@@ -252,6 +251,8 @@ class Engine:
     async def open_async(self, computation: Computation) -> Found | Attempt:
         """As `open`, leaving the event loop free during the waits. Under another event loop than
         asyncio's the waits block."""
+        import asyncio
+
         try:
             asyncio.get_running_loop()
             in_asyncio = True

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 from pytest_taskcache.code.function_source import owner_of
+from pytest_taskcache.dataclass import dataclass, field, fields, replace
 from pytest_taskcache.engine.targets import Target
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import OPAQUE, Opaque, Trace

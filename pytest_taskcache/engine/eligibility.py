@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.model.dependency import Observed, Opaque
 from pytest_taskcache.model.modes import Mode

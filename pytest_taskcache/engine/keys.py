@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import changed_arguments
 from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.payloads import Payloads

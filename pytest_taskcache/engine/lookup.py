@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.engine.computation import Basis, Computation, Options
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.payloads import LostResultError, Payloads

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.model.dependency import Observed, Opaque
 from pytest_taskcache.ports import Window

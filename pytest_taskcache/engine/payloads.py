@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import xxhash
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
 from pytest_taskcache.model.record import Blob, Result, Variant
 from pytest_taskcache.ports import Payload, Restore, ResultStorage, Serializer

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
 
 import xxhash
 
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed

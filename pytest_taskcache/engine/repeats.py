@@ -9,9 +9,9 @@ answered otherwise goes the long way, which explains itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.lookup import Found, Lookup

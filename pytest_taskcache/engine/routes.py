@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.policies.algebra import StorageSpec

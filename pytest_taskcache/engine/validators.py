@@ -6,8 +6,8 @@ Expiry is checked before any of them is asked, so ``duration_only`` accepts ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Variant
 

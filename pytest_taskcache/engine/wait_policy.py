@@ -18,8 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.lookup import Found
 from pytest_taskcache.errors import LockError
 from pytest_taskcache.model.decision import Fault, Miss

@@ -6,11 +6,11 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import LockError, StorageError
 from pytest_taskcache.locking.encoding import from_text, to_text, unknown
 from pytest_taskcache.locking.forking import ForkAware

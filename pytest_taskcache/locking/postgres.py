@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import xxhash
 
 from pytest_taskcache.breaker import Breaker
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, LockError
 from pytest_taskcache.locking.encoding import from_text, to_text, unknown
 from pytest_taskcache.locking.forking import ForkAware

@@ -9,10 +9,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pytest_taskcache.breaker import Breaker
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
 from pytest_taskcache.locking.encoding import from_fields, parse, to_fields, unknown
 from pytest_taskcache.locking.forking import ForkAware

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.dependency import Change
 from pytest_taskcache.model.record import Variant
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
+
+from pytest_taskcache.dataclass import dataclass, field
 
 ABSENT = "absent"
 """Digest of a file, variable, module or attribute that does not exist."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.decision import Decision
 from pytest_taskcache.model.key import Identity, Key
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from pytest_taskcache.dataclass import dataclass
 
 SCHEMA = 1
 """Version of keys, records and payloads; part of every key."""

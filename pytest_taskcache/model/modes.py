@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from pytest_taskcache.dataclass import dataclass, field
 
 
 class Mode(StrEnum):

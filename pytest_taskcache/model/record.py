@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.dependency import Blob as Blob
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.key import Identity, Part

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pytest
 import xxhash
 
+from pytest_taskcache.dataclass import fields, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.eligibility import Refusal

@@ -8,11 +8,11 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import xxhash
 
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.keys import Keyed

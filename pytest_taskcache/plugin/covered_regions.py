@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.plugin.coverage import Lines, Measurement
 from pytest_taskcache.plugin.covered_imports import Request
 

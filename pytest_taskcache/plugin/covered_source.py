@@ -6,11 +6,12 @@ import ast
 import bisect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
+
+from pytest_taskcache.dataclass import dataclass, field
 
 
 class Block(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pytest_taskcache.dataclass import replace
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.policies import CachePolicy

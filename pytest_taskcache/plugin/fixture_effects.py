@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import logging
-import multiprocessing
 import operator
 import os
 import pickle
@@ -293,7 +292,9 @@ def _children() -> set[str]:
     """The child processes that are running, but for the one that multiprocessing keeps."""
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
     own = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
-    found: set[int] = {each.pid for each in multiprocessing.active_children() if each.pid}
+    multiprocessing: Any = sys.modules.get("multiprocessing")
+    children = multiprocessing.active_children() if multiprocessing is not None else ()
+    found: set[int] = {each.pid for each in children if each.pid}
     with suppress(OSError):  # only Linux tells
         for thread in os.listdir("/proc/self/task"):
             with suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:

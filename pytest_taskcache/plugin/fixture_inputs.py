@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-import unittest
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -186,7 +186,8 @@ def _digest_of(chunks: Any) -> str:
 
 def _state_of(instance: object) -> dict[str, object]:
     state = dict(vars(instance)) if hasattr(instance, "__dict__") else {}
-    if isinstance(instance, unittest.TestCase):
+    unittest: Any = sys.modules.get("unittest.case")
+    if unittest is not None and isinstance(instance, unittest.TestCase):
         for name in vars(unittest.TestCase()):
             state.pop(name, None)
     return state

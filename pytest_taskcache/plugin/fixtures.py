@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import itertools
 import types
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import pytest
 
+from pytest_taskcache.dataclass import dataclass, fields
 from pytest_taskcache.decorator import Spec, cached, spec_of
 from pytest_taskcache.engine.cache import Attempt, Completed, Engine
 from pytest_taskcache.engine.commit import end_of_scope, roll_back
@@ -194,6 +193,8 @@ class FixtureHooks:
             return
         known = {definition.argname for definition in all_definitions(items[0].session)}
         for name in sorted(self._named - known - HANDLES):
+            import difflib
+
             near = difflib.get_close_matches(name, known)
             remedy = f"did you mean {near[0]!r}?" if near else "take it out"
             problem = f"no fixture is named {name!r}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.model.decision import Hit

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_taskcache.config.settings import WHOLE, Settings, Tests
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
 from pytest_taskcache.errors import ConfigurationError, StorageError

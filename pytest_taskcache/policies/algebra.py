@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol, TypeAlias
 
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.errors import ConfigurationError, PolicyConflictError, UnknownInputError
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel

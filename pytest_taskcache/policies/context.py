@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.digests.values.digest import digest_arguments
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part

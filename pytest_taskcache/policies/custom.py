@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from typing import ClassVar, TypeAlias
 
 import xxhash
 
+from pytest_taskcache.dataclass import dataclass, field, fields
 from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import ConfigurationError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, cast
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import Kind

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.observation.code_log import DecodedLog, decode_code, decode_log

@@ -11,11 +11,11 @@ Entry(missed, changes=[function helpers.py::make_rows, input n_rows]), what is r
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, Protocol
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.dependency import ABSENT
 from pytest_taskcache.report.tally import ROLLED_BACK, Entry
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
@@ -270,6 +270,8 @@ def _first(then: Fact, now: Fact) -> Iterator[str]:
 
 
 def _diff(then: str, now: str) -> Iterator[str]:
+    import difflib
+
     for line in difflib.unified_diff(then.splitlines(), now.splitlines(), n=0, lineterm=""):
         if not line.startswith(("---", "+++", "@@")):
             yield f"{line[:1]} {line[1:]}"

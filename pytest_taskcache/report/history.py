@@ -13,13 +13,13 @@ import json
 import platform
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pytest_taskcache.code.asleep import loaded_namespaces
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import Dependency, Kind
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Shelf

@@ -10,10 +10,10 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model import __version__
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.report.contents import Contents, Read

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
+from pytest_taskcache.dataclass import dataclass, field, fields
 from pytest_taskcache.model.decision import Decision, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.event import (
     Computed,

@@ -14,11 +14,11 @@ import json
 import math
 import re
 from base64 import b64decode, b64encode
-from dataclasses import fields
 from typing import Any
 
 import xxhash
 
+from pytest_taskcache.dataclass import fields
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import Result, Variant

@@ -6,13 +6,13 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
 import pytest
 import xxhash
 
+from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part

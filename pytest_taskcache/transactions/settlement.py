@@ -17,10 +17,10 @@ and its sources is still in use.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import assert_never
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.storage.local.staged import Node
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.local import runs, staged

@@ -7,14 +7,13 @@ becomes of them when it ends. Writing, dropping and unlocking is done by whoever
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeAlias
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, TaskCacheError
 from pytest_taskcache.ports import Lease
 
@@ -356,6 +355,8 @@ class Transaction:
         if self.awaiting is not None:
             self.awaiting.append(finish())
             return
+        import asyncio
+
         try:
             asyncio.get_running_loop()
         except RuntimeError:

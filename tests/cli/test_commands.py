@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Commands
+from cli_project import Commands
 
 from pytest_taskcache import Cache, cached
 

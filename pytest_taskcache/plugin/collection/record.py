@@ -23,9 +23,10 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pytest_taskcache.dataclass import dataclass, field
 
 FORMAT = 1
 """Version of this encoding; part of the key of every record."""

@@ -16,13 +16,13 @@ well, as far as it is still true; look-ups search the newest records of a key, n
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import xxhash
 
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.eligibility import Refusal

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.doctest import DoctestItem
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.eligibility import Refusal, access

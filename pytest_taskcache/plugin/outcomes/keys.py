@@ -17,7 +17,6 @@ import ast
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import pytest
 import xxhash
 from _pytest.doctest import DoctestItem
 
+from pytest_taskcache.dataclass import replace
 from pytest_taskcache.digests.environment import interpreter_facts
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.cache import Engine

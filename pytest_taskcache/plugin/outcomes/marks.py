@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from _pytest.doctest import DoctestItem
 
 from pytest_taskcache.config.settings import Settings, Tests
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable

@@ -17,9 +17,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.engine.eligibility import Refusal, forbidden, objection

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.storage.local.encoding import chunked, from_sql, marks
 from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.storage.local.results import ResultFiles, is_digest

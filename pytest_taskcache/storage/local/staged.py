@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.storage.local.encoding import COLUMNS, chunked, marks
 from pytest_taskcache.storage.local.variants import trim
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import xxhash
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, TargetFile

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant

@@ -15,13 +15,13 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import fsspec
 from fsspec import AbstractFileSystem
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.ports import Buffer
 from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, Listed
 from pytest_taskcache.storage.remote.location import Location

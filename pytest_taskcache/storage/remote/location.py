@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib import import_module
 from urllib.parse import parse_qsl
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, MissingExtraError, TaskCacheError
 from pytest_taskcache.ports import Storage
 
@@ -145,6 +144,8 @@ def check_place(text: str, setting: str) -> None:
             )
         return
     location = parse_location(text, setting)
+    from difflib import get_close_matches
+
     near = get_close_matches(location.scheme, _BUILT_IN, cutoff=0.7)
     if near and location.scheme not in (*_BUILT_IN, *registered_schemes()):
         problem = f"unknown scheme {location.scheme!r}"

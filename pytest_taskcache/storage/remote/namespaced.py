@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import VARIANTS, Variant

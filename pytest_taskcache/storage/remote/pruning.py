@@ -12,8 +12,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.record import VARIANTS, Variant
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.records import decode_variant

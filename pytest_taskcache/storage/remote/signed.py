@@ -14,9 +14,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Blob, Variant
 from pytest_taskcache.ports import Buffer, Storage

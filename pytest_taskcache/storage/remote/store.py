@@ -29,7 +29,6 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,6 +37,7 @@ from urllib.parse import quote
 
 import xxhash
 
+from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant

@@ -8,11 +8,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage

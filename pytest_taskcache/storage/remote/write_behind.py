@@ -8,9 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
