@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadgroup -q
-# Most tests start a Python: without byte code each compiles the plugin and its neighbours anew.
+# Most tests start a Python, which without byte code compiles the plugin and its neighbours anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint fix docs clean
@@ -12,6 +12,7 @@ demo: $(VENV)/.demo  ## index, train and build once; then see what is not done a
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test  ## all tests
+	$(BIN)/python -m compileall -q pytest_taskcache
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint  ## style, types, and which room may import which

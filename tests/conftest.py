@@ -39,3 +39,11 @@ def this_suite_is_not_code_of_the_projects() -> Iterator[None]:
             lambda self, file: not file.startswith(here) and belongs(self, file),
         )
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_byte_code_of_the_projects() -> Iterator[None]:
+    """Their files are edited within a second, which is all that byte code tells apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        yield
