@@ -99,6 +99,8 @@ class Observatory:
 
     def _start(self) -> None:
         self._began = self._clock()
+        self._modules: set[str] = set()
+        self._settled_path: tuple[str, ...] | None = None
         self._tops: set[str] = set()
         self._distributions: dict[str, list[str]] = {}
         self._log = CodeLog(
@@ -594,8 +596,28 @@ class Observatory:
         if importer is not None:
             for name in _names_of_import(frame):
                 self._log.touch(body, Kind.IMPORT, name, name)
+            if self._settled_path not in (None, tuple(sys.path)):
+                # Another process finds it only once the same code has changed the path there.
+                for path in self._files_on(frame):
+                    self._log.touch(body, Kind.FILE, path, self._fingerprints.name_of(path))
         for window in self._windows:
             window.access.modules[source.path] = None
+
+    def settle_path(self) -> None:
+        """As ports.Observation.settle_path."""
+        self._settled_path = tuple(sys.path)
+
+    def _files_on(self, frame: FrameType | None) -> set[str]:
+        """The project's source files on the stack, up to the test machinery."""
+        found: set[str] = set()
+        while frame is not None:
+            source = self._find(frame.f_code.co_filename)
+            if source is not None and source.python:
+                found.add(source.path)
+            elif source is None and origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
+                break
+            frame = frame.f_back
+        return found
 
     def _importer(self, frame: FrameType | None) -> SourceFile | None:
         """The innermost file of the project on the stack."""
@@ -661,7 +683,11 @@ class Observatory:
 
     def _add_distributions(self) -> None:
         """Enters the distributions that were loaded from since."""
-        tops = {name.partition(".")[0] for name in list(sys.modules)} - self._tops
+        names = set(sys.modules) - self._modules
+        if not names:
+            return
+        self._modules |= names
+        tops = {name.partition(".")[0] for name in names} - self._tops
         self._tops |= tops
         fresh: dict[str, list[str]] = {}
         for top in tops - _STANDARD_LIBRARY:

@@ -27,6 +27,7 @@ T = TypeVar("T")
 NAME = "index.sqlite3"
 _RECHECK_SECONDS = 0.25
 _BUSY_MILLISECONDS = 100
+_stat = os.stat  # not whatever stands there while a test runs, or the cache observes
 
 
 class Clock:
@@ -74,7 +75,6 @@ class Index:
         self._copy: _Copy | None = None
         self._box: list[sqlite3.Connection] = []
         self.fork_held = False
-        self._stat = os.stat
         self.on_descriptors_lost: Callable[[], Callable[[], None] | None] = lambda: None
         weakref.finalize(self, _close_all, self._box)
         _INDEXES.add(self)
@@ -356,7 +356,7 @@ class Index:
         if self.readonly:
             return _log_stamp(path)
         try:
-            info = self._stat(path)
+            info = _stat(path)
         except FileNotFoundError:
             return None
         return (info.st_dev, info.st_ino)

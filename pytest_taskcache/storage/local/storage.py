@@ -86,6 +86,7 @@ class LocalStorage:
             tell=self.index.tell,
         )
         self._pinned: dict[str, tuple[int, str, float]] = {}
+        self._whole: dict[str, int | None] = {}
 
     def describe(self) -> str:
         """The directory."""
@@ -178,11 +179,18 @@ class LocalStorage:
                 (digest, data),
             )
 
-        if self._is_pinned(digest, now) and self._read_small(digest, len(data)) is not None:
-            return
-        self._hold_run()
-        self.index.write("write results", work)
-        self._pinned[digest] = (self.index.epoch, self.run, now)
+        with self.index.lock:
+            version = self.index.quick_version()
+            if self._is_pinned(digest, now):
+                # What others wrote since may have damaged it; here, only unpinned ones are removed.
+                if version is not None and self._whole.get(digest) == version:
+                    return
+                if self._read_small(digest, len(data)) is not None:
+                    self._whole[digest] = version
+                    return
+            self._hold_run()
+            self.index.write("write results", work)
+            self._pinned[digest] = (self.index.epoch, self.run, now)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ResultStorage.add_file."""

@@ -76,8 +76,9 @@ class Records:
 
     What was decoded once in this process is remembered: variants and shared rows for ever, since
     rows never change; the answer for a key while SQLite's ``data_version`` says that no other
-    connection committed, and nothing was written to that key here. Rows that are not as they were
-    written read as absent, are told as a fault, and are deleted.
+    connection committed, and nothing was written to that key here; an identity's newest record,
+    and that none was ever removed, while nobody did more than add records here. Rows that are not
+    as they were written read as absent, are told as a fault, and are deleted.
     """
 
     def __init__(self, index: Index) -> None:
@@ -92,6 +93,9 @@ class Records:
         self._sound: set[bytes] = set()
         self._damaged: set[tuple[str, int]] = set()
         self._weight = 0
+        self._moment: tuple[int | None, int, int] = (None, 0, 0)
+        self._newest: dict[str, Variant] = {}
+        self._nothing_removed = False
 
     def describe(self) -> str:
         """Where the index is."""
@@ -197,7 +201,14 @@ class Records:
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent."""
+        with self.index.lock:
+            if self._is_unwritten() and self._newest.keys() >= set(identities):
+                return {name: self._newest[name] for name in identities}
+            found = self._recent(identities)
+            self._newest.update(found)
+        return found
 
+    def _recent(self, identities: Collection[str]) -> dict[str, Variant]:
         def work(connection: sqlite3.Connection) -> dict[str, Variant]:
             found = {}
             for identity in identities:
@@ -280,7 +291,7 @@ class Records:
         """What became of the last removed record of each identity or key that lost one, as far
         back as the ten thousandth of them. Raises StorageError."""
 
-        def work(connection: sqlite3.Connection) -> dict[str, Removal]:
+        def work(connection: sqlite3.Connection) -> tuple[dict[str, Removal], bool]:
             found = {}
             for chunk in chunked([to_sql(name) for name in names]):
                 rows = connection.execute(
@@ -290,9 +301,25 @@ class Records:
                 for identity, reason, at in rows:
                     if reason in Reason.__members__.values():
                         found[from_sql(identity)] = Removal(Reason(reason), float(at))
-            return found
+            first = connection.execute("SELECT 1 FROM removals LIMIT 1").fetchone()
+            return found, first is None
 
-        return self.index.read("read removals", work)
+        with self.index.lock:
+            if self._is_unwritten() and self._nothing_removed:
+                return {}
+            found, self._nothing_removed = self.index.read("read removals", work)
+        return found
+
+    def _is_unwritten(self) -> bool:
+        """Whether what is known of the whole index still holds; else it is forgotten. To be asked
+        with the lock held: what another process writes after that shows the next time."""
+        moment = (self.index.quick_version(), self.index.epoch, self.index.writes)
+        if moment != self._moment or moment[0] is None or len(self._newest) > _REMEMBERED:
+            self._newest.clear()
+            self._nothing_removed = False
+            self._moment = moment
+            return False
+        return True
 
     def _renew(self, connection: sqlite3.Connection) -> None:
         epoch = self.index.epoch
@@ -356,7 +383,14 @@ class Records:
                     insert_refs(connection, variant)
             trim(connection, {to_sql(variant.key) for variant in variants})
 
-        self.write("write records", work, {variant.key for variant in variants})
+        with self.index.lock:
+            known = self._is_unwritten()
+            self.write("write records", work, {variant.key for variant in variants})
+            if known:  # and what was just written
+                version, epoch, writes = self._moment
+                self._moment = version, epoch, writes + 1
+                for variant in variants:
+                    self._newest[str(variant.identity)] = variant
 
     def rows(self, connection: sqlite3.Connection, variants: Sequence[Variant]) -> list[Row]:
         """The rows of variants, with what they share written; within ``write``."""
