@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+BENCH_VENV ?= .venvs/bench
 PYTEST_ARGS ?= -n 2 --dist loadgroup -q
 # Most tests start a Python, which without byte code compiles the plugin and its neighbours anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint fix docs clean
+.PHONY: demo test lint fix docs bench clean
 
 demo: $(VENV)/.demo  ## index, train and build once; then see what is not done again
 	$(BIN)/python examples/demo.py
@@ -27,6 +28,10 @@ fix: $(VENV)/.lint  ## mends what ruff can mend
 
 docs: $(VENV)/.docs  ## the site, in .site; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench:  ## what it costs, beside its peers, into docs/benchmarks.md
+	$(MAKE) VENV=$(BENCH_VENV) $(BENCH_VENV)/.bench
+	$(BENCH_VENV)/bin/python benchmarks/bench.py $(BENCH_ARGS)
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -49,5 +54,9 @@ $(VENV)/.docs: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
+$(VENV)/.bench: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venvs .demo .site
+	rm -rf $(VENV) .venvs .demo .site .bench

@@ -306,6 +306,10 @@ class Observation(Protocol):
         """What is patched at the moment of what this function may reach, by itself or through
         those of its arguments that can be called, e.g. ``lib.K``; empty where nothing is."""
 
+    def settle_path(self) -> None:
+        """Says that ``sys.path`` is now as a later process has it when it verifies. A module that
+        is found only because somebody changes it from here on rests on who did, too."""
+
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Hints that these are about to be verified."""
 

@@ -196,8 +196,8 @@ def _zipped_names(archive: str, directory: str) -> frozenset[str]:
 
 
 def _elsewhere(name: str, search: Sequence[str] | None) -> Location | None:
-    """What other finders than the path-based one say, such as those of editable installs, and
-    at last the module as it was imported."""
+    """What other finders than the path-based one say, such as those of editable installs. How a
+    module that is loaded came about is no matter: another process, before it is, finds none."""
     for finder in sys.meta_path:
         origin = finder if isinstance(finder, type) else type(finder)
         find_spec = getattr(finder, "find_spec", None)
@@ -209,8 +209,7 @@ def _elsewhere(name: str, search: Sequence[str] | None) -> Location | None:
             continue
         if spec is not None:
             return _location_of(spec)
-    spec = getattr(sys.modules.get(name), "__spec__", None)
-    return _location_of(spec) if isinstance(spec, importlib.machinery.ModuleSpec) else None
+    return None
 
 
 def _location_of(spec: importlib.machinery.ModuleSpec) -> Location:

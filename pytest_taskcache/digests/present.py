@@ -135,7 +135,8 @@ class Present:
                     found = self._digest(kind, name)
                 except Exception as error:  # the port never raises, whatever the world does
                     found = checksum(("undigestable", type(error).__name__, str(error)))
-                self._memo[key] = found
+                if kind is not Kind.IMPORT:  # which hangs on sys.path, and is remembered by it
+                    self._memo[key] = found
         return found
 
     def _digest(self, kind: Kind, name: str) -> str:
@@ -206,7 +207,7 @@ class Present:
             self._memo.pop((Kind.LISTING, name.rpartition("/")[0] or "."), None)
             below = name + "/"
             for key in [*self._memo]:
-                if key[0] in (Kind.FILES, Kind.IMPORT) or (tree and key[1].startswith(below)):
+                if key[0] is Kind.FILES or (tree and key[1].startswith(below)):
                     del self._memo[key]
             if name.endswith(".py") or tree:
                 self._sources.forget()

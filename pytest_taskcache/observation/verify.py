@@ -8,6 +8,7 @@ pays nothing for it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 
 from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
@@ -63,6 +64,7 @@ class Verification:
         self._valid: set[str] = set()
         self._invalid: dict[str, tuple[Change, ...]] = {}
         self._unsettled: dict[str, tuple[str, int]] = {}
+        self._path = tuple(sys.path)
 
     # ---------------------------------------------------------------------------- changes
 
@@ -95,6 +97,13 @@ class Verification:
             if (Kind.ENVIRONMENT, each) in self._asked:
                 self._dirty.add((Kind.ENVIRONMENT, each))
 
+    def _notice_path(self) -> None:
+        """Where imports are found may differ if ``sys.path`` does."""
+        path = tuple(sys.path)
+        if path != self._path:
+            self._path = path
+            self._dirty.update(key for key in self._asked if key[0] is Kind.IMPORT)
+
     def change_directory(self) -> None:
         """The working directory is about to change."""
         if (Kind.WORKING_DIRECTORY, ".") in self._asked:
@@ -123,6 +132,8 @@ class Verification:
     def digest(self, kind: Kind, name: str, path: str | None = None) -> str:
         """The present digest. ``path`` is where the name leads, if it stands for a path."""
         key = (kind, name)
+        if kind is Kind.IMPORT:
+            self._notice_path()
         if name in self._unsettled and self._is_written(name):
             # To be looked at again before anything that was concluded from it is believed.
             self._fingerprints.forget(name)
@@ -165,10 +176,12 @@ class Verification:
 
     def is_known(self, trace: Trace) -> bool:
         """Whether the trace was found valid and nothing was seen to change since."""
+        self._notice_path()
         return not self._dirty and not self._unsettled and trace.digest in self._valid
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies that differ, CHANGES at most; empty when the trace is valid."""
+        self._notice_path()
         self._settle()
         unsettled = {one.name for one in trace.dependencies if one.name in self._unsettled}
         unsettled = {name for name in unsettled if self._is_written(name)}
