@@ -163,7 +163,8 @@ def decode(value: Any) -> list[Unit]:
 
 @dataclass(eq=False, slots=True)
 class _Stored:
-    """A record of the bundle's key, decoded when it is first searched."""
+    """A record of the bundle's key, decoded when it is first searched; or, without a variant,
+    what was found in this process."""
 
     variant: Variant | None
     units: list[Unit] | None = None
@@ -174,11 +175,18 @@ class _Stored:
         """Takes the units, and finds them by the tests that they speak of."""
         self.units = units
         for unit in units:
-            if unit.mark:
-                self.marked.append(unit)
-                continue
-            for name in unit.tests:
-                self.passed.setdefault(name, []).append(unit)
+            self._place(unit, len(units))
+
+    def take_newer(self, unit: Unit) -> None:
+        """Takes one more, in front of those it has."""
+        self._place(unit, 0)
+
+    def _place(self, unit: Unit, at: int) -> None:
+        if unit.mark:
+            self.marked.insert(at, unit)
+            return
+        for name in unit.tests:
+            self.passed.setdefault(name, []).insert(at, unit)
 
 
 @dataclass(eq=False)
@@ -201,6 +209,7 @@ class Bundle:
     unsaved_seconds: float = 0.0
     left: int = 0
     is_read: bool = False
+    _here: _Stored = field(default_factory=lambda: _Stored(None, []))
     _stored: list[_Stored] = field(default_factory=list)
     _nearest: Miss | None = None
     _written: Variant | None = None
@@ -223,9 +232,7 @@ class Bundle:
         if self._fault is not None:
             return self._fault
         miss: Miss | None = None
-        here = _Stored(None, [], {}, [])
-        here.take(self.fresh[::-1])
-        for stored in chain([here] if self.fresh else (), self._read()):
+        for stored in chain([self._here] if self.fresh else (), self._read()):
             for unit in stored.marked:
                 if unit.mark is Mark.FLAKY and name in unit.tests and self.holds(unit):
                     return Miss(Why.FLAKY)
@@ -266,6 +273,7 @@ class Bundle:
     def add(self, unit: Unit, told: Iterable[Told], seconds: float) -> None:
         """Takes a unit found in this process, to be written with the next `save`."""
         self.fresh.append(unit)
+        self._here.take_newer(unit)
         self.unsaved += told
         self.unsaved_seconds += seconds
 
