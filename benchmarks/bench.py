@@ -11,6 +11,7 @@ of one version of Python; a run replaces its own and leaves the others.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import re
 import resource
@@ -125,7 +126,8 @@ def call_costs(rounds: int) -> Iterator[str]:
 
 def _processor(command: list[str], directory: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, cwd=directory, env=environ, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
