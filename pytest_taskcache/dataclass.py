@@ -114,6 +114,7 @@ def _methods(
     yield "__replace__", _replace
     yield "__dataclass_fields__", _Standard("__dataclass_fields__", frozen)
     yield "__dataclass_params__", _Standard("__dataclass_params__", frozen)
+    yield "__signature__", _Standard("__signature__", frozen)
     if repr:
         yield "__repr__", _repr
     if eq:
@@ -232,7 +233,8 @@ def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
 
 
 class _Standard:
-    """``__dataclass_fields__`` and ``__dataclass_params__``, made when somebody asks."""
+    """``__dataclass_fields__``, ``__dataclass_params__`` and ``__signature__``, made when somebody
+    asks."""
 
     def __init__(self, name: str, frozen: bool) -> None:
         self._name = name
@@ -258,8 +260,15 @@ class _Standard:
             for one in cls._taskcache_fields
         )
         twin = dataclasses.make_dataclass(cls.__name__, options, frozen=self._frozen)
-        type.__setattr__(cls, self._name, getattr(twin, self._name))
-        return getattr(twin, self._name)
+        if self._name == "__signature__":
+            import inspect
+
+            if owner is not cls:
+                raise AttributeError  # a subclass has one of its own
+            return inspect.signature(twin)
+        found = getattr(twin, self._name)
+        type.__setattr__(cls, self._name, found)
+        return found
 
 
 def _fields(of: Any) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -76,6 +77,7 @@ def test_they_behave_alike(frozen: bool, slots: bool, eq: bool) -> None:
             base(1).b is base(1).b,
             hasattr(one, "__dict__"),
             dataclasses.is_dataclass(derived),
+            str(inspect.signature(derived)),
             derived.__hash__ is None,
             derived.__hash__ is object.__hash__,
         ]
@@ -119,6 +121,7 @@ def test_fields_and_replace_of_a_subclass_of_the_standard_librarys() -> None:
 
     theirs = Theirs(1, extra=2)
     assert [one.name for one in _fields(theirs)] == ["a", "b", "extra"]
+    assert [*inspect.signature(Theirs).parameters] == ["a", "b", "extra"]
     assert _replace(theirs, a=3) == Theirs(3, extra=2)
     with pytest.raises(TypeError, match="no dataclass"):
         _fields(3)
