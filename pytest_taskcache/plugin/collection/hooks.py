@@ -24,7 +24,12 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
     stand_ins_of,
 )
 from pytest_taskcache.plugin.collection.record import CollectionRecord
-from pytest_taskcache.plugin.collection.recording import Recording, Records, warn_again
+from pytest_taskcache.plugin.collection.recording import (
+    LoadedFiles,
+    Recording,
+    Records,
+    warn_again,
+)
 from pytest_taskcache.plugin.collection.selection import Selection
 from pytest_taskcache.plugin.running import node_id
 
@@ -43,6 +48,7 @@ class CollectionHooks:
         self._records = Records(session, forecast)
         self.selection = Selection(session, forecast, self._records)
         self._current: Recording | None = None
+        self._loaded = LoadedFiles()
         self._recorded: list[Recording] = []
         self._refused: set[Path] = set()
         self._known: dict[Path, tuple[Variant, CollectionRecord]] = {}
@@ -148,7 +154,7 @@ class CollectionHooks:
         engine = session.engine if self._may_record(module.path) else None
         if engine is None or engine.parts.observation is None:
             return None
-        return Recording(module, engine.parts.observation)
+        return Recording(module, engine.parts.observation, self._loaded)
 
     def _may_record(self, file: Path) -> bool:
         session = self._session

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import xxhash
 
-from pytest_taskcache.code.asleep import loaded_namespaces
+from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.config.settings import Tests
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
@@ -52,7 +52,9 @@ NAME = "<collection>"
 class Recording:
     """One file whose collection is watched, from the start of its import to the next file's."""
 
-    def __init__(self, module: pytest.Module, observation: Observation) -> None:
+    def __init__(
+        self, module: pytest.Module, observation: Observation, loaded: LoadedFiles
+    ) -> None:
         self.module = module
         self.refusal = ""
         self.lasting = False
@@ -66,7 +68,7 @@ class Recording:
         self._warned = len(_warnings() or ())
         self._description = Description()
         self._entries: dict[pytest.Collector, list[tuple[Any, Json]]] = {}
-        if _is_loaded(module.path):
+        if str(module.path) in loaded.present():
             self.refusal = "it was imported before it was collected"
         self.window: Window = observation.open_window(None)
 
@@ -156,9 +158,23 @@ class Recording:
         return [warning_to_json(one, "collect", None) for one in log[self._warned :]]
 
 
-def _is_loaded(path: Path) -> bool:
-    text = str(path)
-    return any(namespace.get("__file__") == text for _, namespace in loaded_namespaces())
+class LoadedFiles:
+    """The files that modules were loaded from so far in this session; each module is looked at
+    once."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, int]] = set()
+        self._files: set[str] = set()
+
+    def present(self) -> Container[str]:
+        """The absolute paths of the files."""
+        modules = {(name, id(module)): module for name, module in list(sys.modules.items())}
+        for one in modules.keys() - self._seen:
+            file = namespace_of(modules[one]).get("__file__")
+            if isinstance(file, str):
+                self._files.add(file)
+        self._seen.update(modules)
+        return self._files
 
 
 def _warnings() -> list[warnings.WarningMessage] | None:
