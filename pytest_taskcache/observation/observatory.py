@@ -71,7 +71,8 @@ class Observatory:
 
     ``clock`` gives POSIX nanoseconds. ``scratch`` are the run's temporary trees (the system's
     directory for temporary files counts without being named), ``own`` the cache's own
-    directories, which are nobody's dependency.
+    directories, which are nobody's dependency, ``notes`` those of the test runner, which gain and
+    lose files with each run: what is in a file of them counts, but not which there are.
     """
 
     def __init__(
@@ -81,10 +82,12 @@ class Observatory:
         clock: Callable[[], int] = originals.now,
         scratch: Sequence[Path] = (),
         own: Sequence[Path] = (),
+        notes: Sequence[Path] = (),
     ) -> None:
         self._fingerprints = fingerprints
         self._clock = clock
         self._own = tuple(os.path.join(os.path.abspath(path), "") for path in own)
+        self._notes = frozenset(map(os.path.abspath, notes))
         self._exposed = tuple(os.path.join(path, _EXPOSED, "") for path in self._own)
         self._scratch = Scratch(Path(fingerprints.path_of(_HERE)), scratch)
         self._verification = Verification(fingerprints, clock, fingerprints.variable_digest)
@@ -405,7 +408,7 @@ class Observatory:
 
     def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
         """A path is about to be read, listed or looked at."""
-        if self._is_own(path):
+        if self._is_own(path) or (kind is not Kind.FILE and path in self._notes):
             return
         for access in self._credited():
             access.read(kind, path)

@@ -18,6 +18,7 @@ from pytest_taskcache.config.settings import (
     read_settings,
 )
 from pytest_taskcache.errors import TaskCacheError
+from pytest_taskcache.plugin.usage import default_directory
 
 
 def settings_of(config: pytest.Config) -> Settings:
@@ -68,12 +69,3 @@ def local_directory(config: pytest.Config, settings: Settings) -> Path:
         except TaskCacheError as error:
             raise pytest.UsageError(str(error)) from error
     return default_directory(config)
-
-
-def default_directory(config: pytest.Config) -> Path:
-    """Where the local cache lives unless told otherwise: inside pytest's cache directory, or
-    beside the ini file where pytest's cache is switched off."""
-    if not config.pluginmanager.hasplugin("cacheprovider"):
-        return config.rootpath / ".taskcache"
-    written = os.path.expandvars(str(config.getini("cache_dir")))
-    return config.rootpath / Path(written).expanduser() / "taskcache"

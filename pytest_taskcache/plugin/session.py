@@ -22,6 +22,7 @@ from pytest_taskcache.plugin import SESSION
 from pytest_taskcache.plugin import coverage as measuring
 from pytest_taskcache.plugin.options import local_directory, settings_of
 from pytest_taskcache.plugin.running import reused_values
+from pytest_taskcache.plugin.usage import cache_directory
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
 
@@ -85,7 +86,12 @@ class Session:
             ignore=[self.directory],
             settings=self._setting_digest,
         )
-        self.observatory = Observatory(self.fingerprints, own=[self.directory])
+        notes = cache_directory(config)
+        self.observatory = Observatory(
+            self.fingerprints,
+            own=[self.directory],
+            notes=[notes, notes / "v", notes / "v/cache"] if notes is not None else (),
+        )
         self._composed: Composed | None = None
         self._broken = False
         self._hooked = False

@@ -39,7 +39,7 @@ def is_wanted(config: pytest.Config) -> bool:
         or variables
         or "pytest_taskcache.decorator" in sys.modules
         or any(name.startswith("taskcache_") for name in written)
-        or _has_cache(config)
+        or default_directory(config).exists()
         or _speaks(config.rootpath / "pyproject.toml", re.compile(rb"\[tool\.taskcache"))
         or any(_speaks(file) for file in _files(config))
     )
@@ -52,12 +52,19 @@ def is_marked(items: Iterable[pytest.Item]) -> bool:
     )
 
 
-def _has_cache(config: pytest.Config) -> bool:
-    root = config.rootpath
+def cache_directory(config: pytest.Config) -> Path | None:
+    """Where pytest itself keeps what it notes from run to run; None where it keeps nothing."""
     if not config.pluginmanager.hasplugin("cacheprovider"):  # then nobody knows of cache_dir
-        return (root / ".taskcache").exists()
+        return None
     written = Path(os.path.expandvars(str(config.getini("cache_dir")))).expanduser()
-    return (root / written / "taskcache").exists()
+    return config.rootpath / written
+
+
+def default_directory(config: pytest.Config) -> Path:
+    """Where the local cache lives unless told otherwise: inside pytest's cache directory, or
+    beside the ini file where pytest's cache is switched off."""
+    directory = cache_directory(config)
+    return config.rootpath / ".taskcache" if directory is None else directory / "taskcache"
 
 
 def _speaks(file: str | Path, words: re.Pattern[bytes] = _WORDS) -> bool:

@@ -29,7 +29,7 @@ _MACHINERY = re.compile(
     r"(?:_pytest|pytest|pluggy|xdist|execnet|coverage|pytest_cov)[/\\.]"
 )
 # These act on a test's behalf: what they read is the test's own doing.
-_ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes)\.py$")
+_ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes|cacheprovider)\.py$")
 
 
 class Origin(Enum):
