@@ -70,6 +70,15 @@ FILES = [
         forms=EVERY,
     ),
     Scenario(
+        "data_file_by_pytests_own_paths",
+        head="import py",
+        body="result = py.path.local(str(HERE)).join('data.txt').read()",
+        files={"data.txt": "1"},
+        change={"data.txt": "2"},
+        named=["file changed: SELF/data.txt"],
+        forms=EVERY,
+    ),
+    Scenario(
         "data_file_of_a_module",
         head="from .helper import load",
         body="result = load()",

@@ -29,14 +29,16 @@ _MACHINERY = re.compile(
     r"(?:_pytest|pytest|pluggy|xdist|execnet|coverage|pytest_cov)[/\\.]"
 )
 # These act on a test's behalf: what they read is the test's own doing.
-_ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes|cacheprovider)\.py$")
+_ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes)\.py$")
+# These act for whoever called them, a test or pytest itself: py.path, the ``cache`` fixture.
+_FOR_CALLERS = re.compile(r"[/\\]_pytest[/\\](?:_py[/\\]\w+|legacypath|cacheprovider)\.py$")
 
 
 class Origin(Enum):
     """Whose code a file holds."""
 
     LIBRARY = "library"
-    """The standard library, or generated code: acts for whoever called it."""
+    """The standard library, generated code and their like: acts for whoever called it."""
     RENDERING = "rendering"
     """Reads source files to show them."""
     INSPECTING = "inspecting"
@@ -71,6 +73,8 @@ def _classify(filename: str) -> Origin:
         if name in ("linecache.py", "traceback.py"):
             return Origin.RENDERING
         return Origin.INSPECTING if name == "inspect.py" else Origin.LIBRARY
+    if _FOR_CALLERS.search(filename):
+        return Origin.LIBRARY
     if _MACHINERY.search(filename) and not _ON_BEHALF.search(filename):
         return Origin.MACHINERY
     return Origin.OUTSIDE
