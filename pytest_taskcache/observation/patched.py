@@ -23,7 +23,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
-from pytest_taskcache.observation.hooks.callers import Origin, origin_of
+from pytest_taskcache.observation.hooks.callers import is_machinery
 from pytest_taskcache.observation.hooks.imports import source_of
 from pytest_taskcache.observation.hooks.patches import Patch, patches
 
@@ -79,16 +79,14 @@ class PatchedState:
         owner = target if isinstance(target, ModuleType | type) else type(target)
         module = owner if isinstance(owner, ModuleType) else sys.modules.get(owner.__module__)
         filename = source_of(module)
-        if filename and origin_of(filename) is Origin.MACHINERY:
+        if filename and is_machinery(filename):
             return None
         return frozenset([patch.name]) if self._is_ours(filename) else frozenset()
 
     def _is_ours(self, filename: str | None) -> bool:
         """Whether a file is the project's, and not of what runs its tests."""
         return (
-            bool(filename)
-            and origin_of(str(filename)) is not Origin.MACHINERY
-            and self._is_project(str(filename))
+            bool(filename) and not is_machinery(str(filename)) and self._is_project(str(filename))
         )
 
     def _holders(self, target: object) -> frozenset[str]:
@@ -202,7 +200,7 @@ def _is_of_the_runner(value: object) -> bool:
     """Whether an object is a test item, a session or the like, of pytest's or a plugin's class:
     pytest-asyncio patches what its items run."""
     modules = (sys.modules.get(base.__module__) for base in type(value).__mro__)
-    return any(origin_of(source_of(module) or "") is Origin.MACHINERY for module in modules)
+    return any(is_machinery(source_of(module) or "") for module in modules)
 
 
 def _codes_of(value: Any) -> Iterator[_Code]:

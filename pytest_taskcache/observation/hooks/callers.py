@@ -38,13 +38,15 @@ class Origin(Enum):
     """Whose code a file holds."""
 
     LIBRARY = "library"
-    """The standard library, generated code and their like: acts for whoever called it."""
+    """The standard library, or generated code: acts for whoever called it."""
     RENDERING = "rendering"
     """Reads source files to show them."""
     INSPECTING = "inspecting"
     """Reads source files because it was asked for their text."""
     MACHINERY = "machinery"
     """The test runner, coverage, ourselves."""
+    FOR_CALLERS = "for callers"
+    """The test runner's, and acts for whoever called it."""
     OUTSIDE = "outside"
     """Anything else: the project and third-party packages."""
 
@@ -74,10 +76,15 @@ def _classify(filename: str) -> Origin:
             return Origin.RENDERING
         return Origin.INSPECTING if name == "inspect.py" else Origin.LIBRARY
     if _FOR_CALLERS.search(filename):
-        return Origin.LIBRARY
+        return Origin.FOR_CALLERS
     if _MACHINERY.search(filename) and not _ON_BEHALF.search(filename):
         return Origin.MACHINERY
     return Origin.OUTSIDE
+
+
+def is_machinery(filename: str) -> bool:
+    """Whether a file is the test machinery's, whoever its code acts for."""
+    return origin_of(filename) in (Origin.MACHINERY, Origin.FOR_CALLERS)
 
 
 def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
