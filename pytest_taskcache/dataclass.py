@@ -127,7 +127,9 @@ def _methods(
 
 
 def _getter(names: list[str]) -> Callable[[Any], Any]:
-    return attrgetter(*names) if names else lambda _: ()
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
 
 
 def _equality(compared: Callable[[Any], Any]) -> Callable[[Any, object], Any]:

@@ -93,6 +93,20 @@ def test_equal_frozen_ones_have_equal_hashes() -> None:
     assert {one: "found"}[derived(1, ())] == "found"
 
 
+def test_one_field_is_compared_as_a_tuple_of_one() -> None:
+    """By identity first, and to a plain truth value."""
+    told = []
+    for _, maker, _ in _MAKERS:
+
+        @maker
+        class One:
+            a: object
+
+        nan = float("nan")
+        told.append((One(nan) == One(nan), One([1]) == One([1]), One(1) == One(2)))
+    assert told[0] == told[1] == (True, True, False)
+
+
 def test_a_method_that_is_written_stays() -> None:
     """As with the standard library's, but that our ``__init__`` may be written too."""
 
