@@ -172,8 +172,7 @@ class Session:
             return
         self._hooked = True
         self._make_temporary()
-        if self.engine is not None and self.engine.parts.observation is not None:
-            self.engine.parts.observation.settle_path()
+        self.observatory.settle_path()
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
         from pytest_taskcache.plugin.verification import Verification
