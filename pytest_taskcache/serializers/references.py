@@ -156,9 +156,13 @@ class References:
         return import_module, (module.__name__,)
 
     def add_path(self, path: PurePath) -> Any:
-        """As pickle does; that it is a path is noted."""
+        """As pickle does, but whole: Python 3.13 writes the pieces that it was joined from, and the
+        first may be a path that the value does not name. That it is a path is noted."""
         self.found = True
-        self.paths.append(str(path))
+        text = str(path)
+        self.paths.append(text)
+        if type(path).__reduce__ is PurePath.__reduce__:
+            return type(path), (text,)
         return NotImplemented
 
     def add_bare_object(self, value: object) -> Any:

@@ -277,6 +277,14 @@ def test_compression_tells_what_the_value_inside_holds(project: Load) -> None:
     assert (packed.holds, packed.paths) == (plain.holds, plain.paths)
 
 
+def test_a_path_is_named_whole_whatever_it_was_joined_from() -> None:
+    """Not the directory that the pieces begin with, which may be a temporary one."""
+    value = [Path("/one/two") / "three" / "four", Path("here") / "there", Path()]
+    payload = PickleSerializer().dump(value)
+    assert [path for path in payload.paths if path.startswith("/one")] == ["/one/two/three/four"]
+    assert there_and_back(PickleSerializer(), value) == value
+
+
 def test_modules_go_by_name() -> None:
     """Without cloudpickle."""
     assert there_and_back(PickleSerializer(), [json, importlib]) == [json, importlib]
