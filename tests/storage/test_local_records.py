@@ -143,6 +143,17 @@ def test_recent_finds_the_newest_of_an_identity(storage: LocalStorage) -> None:
     }
 
 
+def test_recent_stays_the_newest_where_an_older_one_is_written(storage: LocalStorage) -> None:
+    """As a record that is fetched from elsewhere may be; what was looked up is remembered."""
+    name = "src/app.py::build"
+    assert storage.recent([name]) == {}
+    storage.write_records([variant_of("new", 2)])
+    storage.write_records([variant_of("old", 1)])
+    assert storage.recent([name]) == {name: variant_of("new", 2)}
+    storage.write_records([variant_of("newest", 3)])
+    assert storage.recent([name]) == {name: variant_of("newest", 3)}
+
+
 def test_all_records_are_scanned(storage: LocalStorage) -> None:
     """What is cached can be looked at, also where it does not fit into memory at once."""
     assert list(storage.scan()) == []

@@ -94,7 +94,7 @@ class Records:
         self._damaged: set[tuple[str, int]] = set()
         self._weight = 0
         self._moment: tuple[int | None, int, int] = (None, 0, 0)
-        self._newest: dict[str, Variant] = {}
+        self._newest: dict[str, Variant | None] = {}
         self._nothing_removed = False
 
     def describe(self) -> str:
@@ -202,11 +202,11 @@ class Records:
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent."""
         with self.index.lock:
-            if self._is_unwritten() and self._newest.keys() >= set(identities):
-                return {name: self._newest[name] for name in identities}
-            found = self._recent(identities)
-            self._newest.update(found)
-        return found
+            if not (self._is_unwritten() and self._newest.keys() >= set(identities)):
+                found = self._recent(identities)
+                self._newest.update({name: found.get(name) for name in identities})
+            known = ((name, self._newest[name]) for name in identities)
+            return {name: variant for name, variant in known if variant is not None}
 
     def _recent(self, identities: Collection[str]) -> dict[str, Variant]:
         def work(connection: sqlite3.Connection) -> dict[str, Variant]:
@@ -390,7 +390,16 @@ class Records:
                 version, epoch, writes = self._moment
                 self._moment = version, epoch, writes + 1
                 for variant in variants:
-                    self._newest[str(variant.identity)] = variant
+                    self._renew_newest(variant)
+
+    def _renew_newest(self, variant: Variant) -> None:
+        """Takes a record that was just written; it may be older than what is known, and says
+        nothing where nobody looked yet."""
+        name = str(variant.identity)
+        known = self._newest.get(name)
+        newer = known is None or (variant.created, variant.id) >= (known.created, known.id)
+        if name in self._newest and newer:
+            self._newest[name] = variant
 
     def rows(self, connection: sqlite3.Connection, variants: Sequence[Variant]) -> list[Row]:
         """The rows of variants, with what they share written; within ``write``."""
