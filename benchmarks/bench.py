@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +42,6 @@ SUITES = {
 """By name: the requirement, the directory in its archive, and what of it is run."""
 
 _HIT = """
-import tempfile
 from pathlib import Path
 {prelude}
 def add_one(n):
@@ -134,8 +134,6 @@ def _processor(command: list[str], directory: str) -> float:
 
 def start_up(rounds: int) -> Iterator[str]:
     """A fresh process that imports, opens a cache, and takes one hit from it."""
-    import tempfile
-
     yield "A fresh process that imports, opens a cache and takes one hit, in milliseconds."
     yield ""
     yield "| | processor time |"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import (
@@ -601,8 +601,8 @@ class Observatory:
                 self._log.touch(body, Kind.IMPORT, name, name)
             if self._settled_path not in (None, tuple(sys.path)):
                 # Another process finds it only once the same code has changed the path there.
-                for path in self._files_on(frame):
-                    self._log.touch(body, Kind.FILE, path, self._fingerprints.name_of(path))
+                for each in set(self._sources_on(frame)):
+                    self._log.touch(body, Kind.FILE, each.path, each.name)
         for window in self._windows:
             window.access.modules[source.path] = None
 
@@ -610,28 +610,19 @@ class Observatory:
         """As ports.Observation.settle_path."""
         self._settled_path = tuple(sys.path)
 
-    def _files_on(self, frame: FrameType | None) -> set[str]:
-        """The project's source files on the stack, up to the test machinery."""
-        found: set[str] = set()
+    def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:
+        """The project's source files on the stack, innermost first, up to the test machinery."""
         while frame is not None:
             source = self._find(frame.f_code.co_filename)
             if source is not None and source.python:
-                found.add(source.path)
-            elif source is None and origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
-                break
+                yield source
+            elif origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
+                return
             frame = frame.f_back
-        return found
 
     def _importer(self, frame: FrameType | None) -> SourceFile | None:
         """The innermost file of the project on the stack."""
-        while frame is not None:
-            source = self._find(frame.f_code.co_filename)
-            if source is not None and source.python:
-                return source
-            if origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
-                return None
-            frame = frame.f_back
-        return None
+        return next(self._sources_on(frame), None)
 
     def on_import_tried(self, name: str, frame: FrameType | None) -> None:
         """An import that is not in ``sys.modules`` was begun."""
