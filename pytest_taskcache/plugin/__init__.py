@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,10 +11,16 @@ import pytest
 from pytest_taskcache.plugin.usage import is_marked, is_wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
     from pytest_taskcache.plugin.session import Session
 
 SESSION = pytest.StashKey["Session"]()
 """Where the run's state hangs on the config."""
+
+_OURS = "pytest_taskcache."
 
 _INI = {
     "mode": "What a run may do with the cache: rw, r, w or off.",
@@ -152,6 +160,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     session = config.stash.get(SESSION, None)
     if session is not None:
         session.close()
+    if _PlainImport in sys.meta_path:
+        sys.meta_path.remove(_PlainImport)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -167,10 +177,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _session_of(config: pytest.Config) -> Session:
     """The run's state, made when it is first needed."""
     if SESSION not in config.stash:
+        if _PlainImport not in sys.meta_path:
+            sys.meta_path.insert(0, _PlainImport)
         from pytest_taskcache.plugin.session import start
 
         start(config)
     return config.stash[SESSION]
+
+
+class _PlainImport:
+    """Finds the modules of this package as Python does. Pytest rewrites the assertions of every
+    plugin's modules, and loads even those without one by a way that takes twice the time."""
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the path holds for a module of ours; None for others, which are not ours to find."""
+        return PathFinder.find_spec(name, path, target) if name.startswith(_OURS) else None
 
 
 @pytest.fixture

@@ -116,3 +116,30 @@ def test_cache_directory_is_as_pytest_makes_it(project: Project) -> None:
     assert (directory / "taskcache").is_dir()
     for name in (".gitignore", "CACHEDIR.TAG", "README.md"):
         assert (directory / name).is_file(), name
+
+
+def test_what_is_loaded_takes_pythons_own_way(project: Project) -> None:
+    """Pytest's rewriting of assertions, by which it loads a plugin's modules, takes twice the time;
+    afterwards the ways in which modules are found are as they were."""
+    project.write(
+        "conftest.py",
+        """
+        import sys
+        import pytest
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_unconfigure():
+            for name, module in sorted(sys.modules.items()):
+                if name.startswith("pytest_task" "cache."):
+                    print("BY", type(module.__loader__).__name__, name, file=sys.__stderr__)
+            finders = [repr(finder) for finder in sys.meta_path]
+            print("FINDERS", *finders, file=sys.__stderr__)
+        """,
+    )
+    project.write("test_suite.py", "def test_it():\n    pass\n")
+    result = project.run("--cache-tests=all")
+    rewritten = {line.split()[2] for line in result.errlines if line.startswith("BY Assertion")}
+    early = {"plugin", "plugin.hookspecs", "plugin.usage"}
+    assert rewritten <= {f"pytest_taskcache.{name}" for name in early}
+    assert any("BY SourceFileLoader pytest_taskcache.plugin.session" in x for x in result.errlines)
+    assert "pytest_taskcache" not in next(x for x in result.errlines if x.startswith("FINDERS"))
