@@ -322,10 +322,10 @@ class Observatory:
         if filename.startswith("<"):
             return None
         path = os.path.abspath(filename)
-        if self._is_own(path) or (self._scratch.holds(path) and self._is_new(path)):
-            return None  # what is made in a temporary directory is a matter of who made it
-        if not self._fingerprints.is_project_file(path):
+        if self._is_own(path) or not self._fingerprints.is_project_file(path):
             return None
+        if self._scratch.holds(path) and self._is_new(path):
+            return None  # what is made in a temporary directory is a matter of who made it
         return SourceFile(path, self._fingerprints.name_of(path), is_python(path))
 
     def _is_new(self, path: str) -> bool:

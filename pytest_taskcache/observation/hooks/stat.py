@@ -103,7 +103,7 @@ class StatHooks:
 
 def _look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     path = args[0] if args else kwargs.get("path")
-    if path is None:
+    if path is None or is_muted():
         return
     # By way of an audit event, because what an audit hook does is not traced: under
     # `sys.settrace` each call of ours would cost as much as all of this.
