@@ -55,7 +55,10 @@ def run(
     that are given."""
     importlib.invalidate_caches()
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    quiet = [arg for name in _OTHERS if name not in plugins for arg in ("-p", f"no:{name}")]
+    quiet: list[str] = []
+    if "--disable-plugin-autoload" not in args:
+        quiet = [arg for name in _OTHERS if name not in plugins for arg in ("-p", f"no:{name}")]
+        quiet += ["-o", "asyncio_default_fixture_loop_scope=function"]  # else pytest-asyncio warns
     try:
         with warnings.catch_warnings():
             warnings.resetwarnings()  # the outer run's, under which a warning is an error

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-# These take longer to be imported than a small project's tests take to run.
-_OTHERS = (
-    *("randomly", "hypothesispytest", "dependency", "syrupy", "valkey", "platformdirs"),
-    "pytest-retry",  # it would retry what is marked for pytest-rerunfailures
-)
-_LEFT_OUT = tuple(arg for name in _OTHERS for arg in ("-p", f"no:{name}"))
+# To load all that is installed takes longer than to run a small project's tests.
+_PLUGINS = {
+    "--cov": ("pytest_cov",),
+    "--html": ("html", "metadata"),
+    "--reruns": ("rerunfailures",),
+}
 
 
 class Project:
@@ -25,7 +25,7 @@ class Project:
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
         self.path = pytester.path
-        self.write("pytest.ini", "[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+        self.write("pytest.ini", "[pytest]\n")
         self.counts = self.path.parent / f"{self.path.name}-counts"
         self.write(
             "counter.py",
@@ -45,9 +45,15 @@ class Project:
         path.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
         return path
 
-    def run(self, *args: str) -> pytest.RunResult:
-        """Runs pytest in a process of its own."""
-        return self.pytester.runpytest_subprocess(*_LEFT_OUT, *args)
+    def run(self, *args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
+        """Runs pytest in a process of its own, with this plugin, xdist, and those that are named
+        or whose options are given."""
+        names = dict.fromkeys(("taskcache", "xdist", *plugins))
+        for option, needed in _PLUGINS.items():
+            if any(arg.startswith(option) for arg in args):
+                names |= dict.fromkeys(needed)
+        loaded = [arg for name in names for arg in ("-p", name)]
+        return self.pytester.runpytest_subprocess("--disable-plugin-autoload", *loaded, *args)
 
     def counted(self, name: str | None = None) -> int:
         """How often something was counted since the beginning."""

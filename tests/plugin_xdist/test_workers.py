@@ -6,7 +6,7 @@ import pytest
 from inner_runs import line_of, run
 from projects import Project
 
-PLUGINS = ("html", "metadata", "cov", "rerunfailures", "anyio")
+ALONE = ("--disable-plugin-autoload", "-p", "taskcache", "-p", "xdist")
 
 SUITE = """
     import os
@@ -34,7 +34,7 @@ SUITE = """
 
 def _serial(project: Project, *options: str) -> pytest.RunResult:
     """A run in this process that counts the same plugins as one in another."""
-    return run(project, *options, plugins=PLUGINS)
+    return run(project, *ALONE, *options)
 
 
 def test_eight_workers_compute_once(project: Project) -> None:
