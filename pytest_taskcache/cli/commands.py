@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from pytest_taskcache.cli import FOUND, UNUSABLE, transfer
 from pytest_taskcache.cli.doctor import examine
-from pytest_taskcache.cli.place import Place, Removed
+from pytest_taskcache.cli.place import Place, Removed, far_storage
+from pytest_taskcache.config.settings import parse_size, parse_span
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model import __version__
-from pytest_taskcache.model.record import Variant
 from pytest_taskcache.report.contents import Held
 from pytest_taskcache.report.explanation import explain as explained
 from pytest_taskcache.report.page import Holdings, write_page
@@ -32,38 +35,22 @@ from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
 T = TypeVar("T")
-_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UPLOAD_SECONDS = 600.0
 _NAMED = 20
 
 
-class Span(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
-    """A span of time, in seconds."""
+class Parsed(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
+    """What a setting's parser reads; its ValueError says the remedy."""
 
-    name = "span"
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """``12h``, ``7d``, ``2w`` as seconds."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", str(value).strip().lower())
-        if match is None:
-            self.fail(f"{value!r} is no span of time; write e.g. 12h, 7d, 2w", param, ctx)
-        return float(match[1]) * _SPANS[match[2]]
-
-
-class Size(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
-    """A number of bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """``500MB``, ``5GB`` as bytes."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?b?)", str(value).strip().lower())
-        unit = match[2] if match else "?"
-        unit = unit if unit in _UNITS else f"{unit}b"
-        if match is None or unit not in _UNITS:
-            self.fail(f"{value!r} is no size; write e.g. 500MB, 5GB", param, ctx)
-        return int(float(match[1]) * _UNITS[unit])
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value that a text means."""
+        try:
+            return self._parse(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is no {self.name}; {error}", param, ctx)
 
 
 class Name(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
@@ -86,22 +73,39 @@ class Name(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
 # ---------------------------------------------------------------------------- what is shared
 
 
-def _json(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 something (or nothing) was found, 2 written wrong, 3 the cache "
+    "cannot be used, 4 the extra 'cli' is missing, 130 interrupted.",
+)
+@click.option("-C", "--directory", metavar="DIR", help="Look from here instead of where you are.")
+@click.option("--cache", metavar="DIR", help="The cache's own directory.")
+@click.version_option(__version__, prog_name="pytest-taskcache")
+def taskcache(directory: str | None, cache: str | None) -> None:
+    """Look into the cache of pytest-taskcache, and see why something ran."""
 
 
-def _dry_run(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(function)
+def _verb(function: Callable[..., int]) -> click.Command:
+    """A command of the function's name, with --json; the function is given the place that the
+    command is about, and returns the exit code."""
+
+    @click.pass_context
+    def run(context: click.Context, /, **arguments: Any) -> int:
+        given: Mapping[str, str] = context.find_root().params
+        start = Path(given["directory"] or ".").resolve()
+        return function(Place.find(start, given["cache"] or ""), **arguments)
+
+    option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    command: click.Command = taskcache.command(function.__name__.strip("_"))(
+        option(update_wrapper(run, function))
+    )
+    return command
 
 
-def _pattern(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.argument("pattern", type=Name(), default="", metavar="[PATTERN]")(function)
-
-
-def _place(context: click.Context) -> Place:
-    given: Mapping[str, str] = context.find_root().params
-    start = Path(given["directory"] or ".").resolve()
-    return Place.find(start, given["cache"] or "")
+_name = click.argument("pattern", type=Name(), metavar="NAME")
+_pattern = click.argument("pattern", type=Name(), default="", metavar="[PATTERN]")
+_storage = click.argument("storage", default="", metavar="[STORAGE]")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
 def _console() -> Console:
@@ -133,20 +137,11 @@ def _lines(lines: Iterable[str]) -> None:
             click.echo(piece)
 
 
-def _watched(steps: Iterable[T], label: str, count: Callable[[T], str]) -> T | None:
-    """The last of the steps, told on a terminal's error output once it takes over a second."""
-    started, last, shown = time.monotonic(), None, False
-    for last in steps:
-        if sys.stderr.isatty() and time.monotonic() - started > 1:
-            shown = True
-            click.echo(f"\r{label} {count(last)}\033[K", nl=False, err=True)
-    if shown:
-        click.echo("\r\033[K", nl=False, err=True)
-    return last
-
-
-def _numbered(items: Iterable[T]) -> Iterator[tuple[int, T]]:
-    return enumerate(items, start=1)
+def _watched(items: Iterable[T], label: str) -> Iterable[T]:
+    """The items, counted on a terminal's error output as they are taken."""
+    if not sys.stderr.isatty():
+        return items
+    return track(items, label, console=Console(stderr=True), transient=True)
 
 
 def _plain(held: Held, used: Mapping[str, float]) -> dict[str, Any]:
@@ -168,71 +163,60 @@ def _plain(held: Held, used: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
+def _nothing(pattern: str) -> int:
+    about = f"nothing is known of {pattern!r}" if pattern else "nothing is cached"
+    click.echo(f"taskcache: {harmless(about)}; taskcache ls lists what there is", err=True)
+    return FOUND
+
+
 # -------------------------------------------------------------------------------- the verbs
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 something (or nothing) was found, 2 written wrong, 3 the cache "
-    "cannot be used, 4 the extra 'cli' is missing, 130 interrupted.",
-)
-@click.option("-C", "--directory", metavar="DIR", help="Look from here instead of where you are.")
-@click.option("--cache", metavar="DIR", help="The cache's own directory.")
-@click.version_option(__version__, prog_name="pytest-taskcache")
-def taskcache(directory: str | None, cache: str | None) -> None:
-    """Look into the cache of pytest-taskcache, and see why something ran."""
+_ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "name": lambda each: (each["name"], -each["created"]),
+    "size": lambda each: -each["size"],
+    "age": lambda each: -each["created"],
+    "used": lambda each: -each["used"],
+    "took": lambda each: -each["seconds"],
+}
 
 
-@taskcache.command()
+@_verb
 @_pattern
-@click.option("--sort", type=click.Choice(["name", "size", "age", "used", "took"]), default="name")
+@click.option("--sort", type=click.Choice([*_ORDERS]), default="name")
 @click.option("--limit", type=click.IntRange(1), help="Only so many.")
-@_json
-@click.pass_context
-def ls(context: click.Context, pattern: str, sort: str, limit: int | None, as_json: bool) -> int:
+def ls(place: Place, pattern: str, sort: str, limit: int | None, as_json: bool) -> int:
     """List what is cached; PATTERN is a part of a name, or has a * in it."""
-    with closing(_place(context).open()) as cache:
+    with closing(place.open()) as cache:
         used = cache.used()
         records = [_plain(each, used) for each in cache.held(pattern)]
-    orders: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "name": lambda each: (each["name"], -each["created"]),
-        "size": lambda each: -each["size"],
-        "age": lambda each: -each["created"],
-        "used": lambda each: -each["used"],
-        "took": lambda each: -each["seconds"],
-    }
-    records.sort(key=orders[sort])
-    records = records[:limit]
+    records = sorted(records, key=_ORDERS[sort])[:limit]
     if as_json:
         _print_json(records)
         return 0
     if not records:
         return _nothing(pattern)
     now = time.time()
-    _table(
-        ("name", "kind", "size", "took", "made", "used"),
-        [
-            (
-                each["name"],
-                each["kind"],
-                size(each["size"]),
-                duration(each["seconds"]),
-                age(now - each["created"]),
-                age(now - each["used"]),
-            )
-            for each in records
-        ],
-    )
+    rows = [
+        (
+            each["name"],
+            each["kind"],
+            size(each["size"]),
+            duration(each["seconds"]),
+            age(now - each["created"]),
+            age(now - each["used"]),
+        )
+        for each in records
+    ]
+    _table(("name", "kind", "size", "took", "made", "used"), rows)
     return 0
 
 
-@taskcache.command()
-@click.argument("pattern", type=Name(), metavar="NAME")
-@_json
-@click.pass_context
-def show(context: click.Context, pattern: str, as_json: bool) -> int:
+@_verb
+@_name
+def show(place: Place, pattern: str, as_json: bool) -> int:
     """Show the records of NAME: what they rest on, what they hold, who made them."""
-    with closing(_place(context).open()) as cache:
+    with closing(place.open()) as cache:
         used, found = cache.used(), []
         for each in cache.held(pattern):
             grounds = cache.contents.grounds(each.trace)
@@ -248,11 +232,9 @@ def show(context: click.Context, pattern: str, as_json: bool) -> int:
     if as_json:
         _print_json(found)
         return 0 if found else FOUND
-    if not found:
-        return _nothing(pattern)
     for plain in found:
         _lines(_shown(plain))
-    return 0
+    return 0 if found else _nothing(pattern)
 
 
 def _shown(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -275,22 +257,16 @@ def _shown(plain: Mapping[str, Any]) -> Iterator[str]:
         yield f"    {kind} {name}"
 
 
-@taskcache.command()
-@click.argument("pattern", type=Name(), metavar="NAME")
+@_verb
+@_name
 @click.option("--runs", type=click.IntRange(1), default=1, help="Of the last so many runs.")
-@_json
-@click.pass_context
-def explain(context: click.Context, pattern: str, runs: int, as_json: bool) -> int:
+def explain(place: Place, pattern: str, runs: int, as_json: bool) -> int:
     """Say why NAME (a test or a function) ran when it last did, or was not kept."""
     now = time.time()
-    with closing(_place(context).open()) as cache:
+    with closing(place.open()) as cache:
         found = []
         for run in cache.history.runs():
-            struck = [
-                each
-                for each in run.tally.entries
-                if each.status != "reused" and _is_named(each, pattern)
-            ]
+            struck = [each for each in run.tally.entries if _is_struck(each, pattern)]
             found += [explained(each, cache.history, now) for each in struck]
             runs -= bool(struck)
             if runs <= 0:
@@ -301,70 +277,61 @@ def explain(context: click.Context, pattern: str, runs: int, as_json: bool) -> i
         return 0 if found or records else FOUND
     for explanation in found:
         _lines(explanation.lines(everything=True))
-    for record in records:
-        _lines(
-            [
-                f"{record.name}: recorded {age(now - record.created)}; it did not run since "
-                "in any run that is remembered"
-            ]
-        )
+    _lines(
+        f"{record.name}: recorded {age(now - record.created)}; it did not run since in any run "
+        "that is remembered"
+        for record in records
+    )
     return 0 if found or records else _nothing(pattern)
 
 
-def _is_named(entry: Entry, pattern: str) -> bool:
-    if "::" in pattern and "*" not in pattern and entry.identity == pattern:
-        return True
-    return pattern in entry.identity or (bool(entry.test) and entry.test == pattern)
+def _is_struck(entry: Entry, pattern: str) -> bool:
+    """Whether a computation ran, or would have, and is named by the pattern."""
+    named = pattern in entry.identity or (bool(entry.test) and entry.test == pattern)
+    return named and entry.status != "reused"
 
 
-@taskcache.command()
-@_json
-@click.pass_context
-def stats(context: click.Context, as_json: bool) -> int:
+@_verb
+def stats(place: Place, as_json: bool) -> int:
     """Say how much is cached, and what the last runs did."""
-    place = _place(context)
     with closing(place.open()) as cache:
         counts = cache.local.statistics()
-        kinds: dict[str, list[int]] = {}
+        records, sizes = Counter[str](), Counter[str]()
         for held in cache.held():
-            each = kinds.setdefault(held.kind, [0, 0])
-            each[0] += 1
-            each[1] += held.size
+            records[held.kind] += 1
+            sizes[held.kind] += held.size
         runs = cache.history.runs()
     if as_json:
-        _print_json(
-            {
-                "directory": str(place.directory),
-                "bytes": counts.bytes,
-                "max_bytes": place.settings.max_size,
-                "records": counts.variants,
-                "results": counts.results,
-                "staged": counts.staged,
-                "index_bytes": counts.index_bytes,
-                "kinds": {kind: {"records": n, "bytes": b} for kind, (n, b) in kinds.items()},
-                "runs": [
-                    {
-                        "id": run.id,
-                        "started": run.started,
-                        "seconds": run.ended - run.started,
-                        "saved": run.tally.saved,
-                        "reused": dict(run.tally.reused),
-                        "computed": dict(run.tally.computed),
-                        "refused": dict(run.tally.refused),
-                        "faults": dict(run.tally.faults),
-                    }
-                    for run in runs
-                ],
-            }
-        )
+        told = {
+            "directory": str(place.directory),
+            "bytes": counts.bytes,
+            "max_bytes": place.settings.max_size,
+            "records": counts.variants,
+            "results": counts.results,
+            "staged": counts.staged,
+            "index_bytes": counts.index_bytes,
+            "kinds": {each: {"records": records[each], "bytes": sizes[each]} for each in records},
+            "runs": [
+                {
+                    "id": run.id,
+                    "started": run.started,
+                    "seconds": run.ended - run.started,
+                    "saved": run.tally.saved,
+                    "reused": run.tally.reused,
+                    "computed": run.tally.computed,
+                    "refused": run.tally.refused,
+                    "faults": run.tally.faults,
+                }
+                for run in runs
+            ],
+        }
+        _print_json(told)
         return 0
-    _lines(
-        [
-            f"{place.directory}: {size(counts.bytes)} of {size(place.settings.max_size)}, "
-            f"{counted(counts.variants, 'record')}, index {size(counts.index_bytes)}"
-        ]
-    )
-    _table(("kind", "records", "size"), [(kind, str(n), size(b)) for kind, (n, b) in kinds.items()])
+    of_limit = f"{size(counts.bytes)} of {size(place.settings.max_size)}"
+    number = counted(counts.variants, "record")
+    _lines([f"{place.directory}: {of_limit}, {number}, index {size(counts.index_bytes)}"])
+    rows = [(kind, str(records[kind]), size(sizes[kind])) for kind in records]
+    _table(("kind", "records", "size"), rows)
     now = time.time()
     _lines(
         f"{age(now - run.started)}: {summary_line(run.tally).removeprefix('taskcache: ')}"
@@ -373,49 +340,44 @@ def stats(context: click.Context, as_json: bool) -> int:
     return 0
 
 
-@taskcache.command()
+@_verb
 @_pattern
 @click.option("--remove", is_flag=True, help="Forget the damaged records.")
 @_dry_run
-@_json
-@click.pass_context
-def verify(context: click.Context, pattern: str, remove: bool, dry_run: bool, as_json: bool) -> int:
+def verify(place: Place, pattern: str, remove: bool, dry_run: bool, as_json: bool) -> int:
     """Read every value and compare its digest; exit code 1 if one is lost or damaged."""
-    with closing(_place(context).open(readonly=not remove or dry_run)) as cache:
-        bad: list[tuple[Variant, str]] = []
-
-        def steps() -> Iterator[int]:
-            for number, pair in _numbered(transfer.damaged(cache.scan(pattern), cache.local)):
-                if pair[1]:
-                    bad.append(pair)
-                yield number
-
-        total = _watched(steps(), "verifying", str) or 0
-        if remove and bad and not dry_run:
+    remove = remove and not dry_run
+    with closing(place.open(readonly=not remove)) as cache:
+        records = _watched(cache.scan(pattern), "verifying")
+        found = list(transfer.damaged(records, cache.local.read_result))
+        bad = [(record, why) for record, why in found if why]
+        if remove and bad:
             cache.local.remove_records({record.id for record, _ in bad})
             cache.local.prune(full=True)
     if as_json:
         damage = [{"name": str(each.identity), "id": each.id, "problem": why} for each, why in bad]
-        _print_json({"records": total, "damaged": damage, "removed": remove and not dry_run})
-    else:
-        _lines(f"{record.identity}: {why}" for record, why in bad)
-        removed = " and forgotten" if remove and bad and not dry_run else ""
-        told = f"{counted(len(bad), 'record')} damaged{removed}" if bad else "all whole"
-        _lines([f"{counted(total, 'record')} verified, {told}"])
-        if bad and not remove:
-            _lines(["taskcache verify --remove forgets them; what they hold is then computed anew"])
+        _print_json({"records": len(found), "damaged": damage, "removed": remove})
+        return FOUND if bad else 0
+    _lines(f"{record.identity}: {why}" for record, why in bad)
+    removed = " and forgotten" if remove else ""
+    told = f"{counted(len(bad), 'record')} damaged{removed}" if bad else "all whole"
+    _lines([f"{counted(len(found), 'record')} verified, {told}"])
+    if bad and not remove:
+        _lines(["taskcache verify --remove forgets them; what they hold is then computed anew"])
     return FOUND if bad else 0
 
 
-@taskcache.command()
-@click.option("--older-than", type=Span(), help="Made so long ago, e.g. 30d.")
-@click.option("--unused", type=Span(), help="Not of use for so long, e.g. 7d.")
-@click.option("--max-size", type=Size(), help="Least recently used ones beyond it, e.g. 500MB.")
+@_verb
+@click.option("--older-than", type=Parsed("span", parse_span), help="Made so long ago, e.g. 30d.")
+@click.option("--unused", type=Parsed("span", parse_span), help="Not of use for so long, e.g. 7d.")
+@click.option(
+    "--max-size",
+    type=Parsed("size", parse_size),
+    help="Least recently used ones beyond it, e.g. 500MB.",
+)
 @_dry_run
-@_json
-@click.pass_context
 def prune(
-    context: click.Context,
+    place: Place,
     older_than: float | None,
     unused: float | None,
     max_size: int | None,
@@ -423,7 +385,6 @@ def prune(
     as_json: bool,
 ) -> int:
     """Remove what is expired, too old, unused or too much (by default: beyond the setting)."""
-    place = _place(context)
     limit = place.settings.max_size if max_size is None else max_size
     with closing(place.open(readonly=dry_run)) as cache:
         removed = cache.removing(
@@ -435,15 +396,13 @@ def prune(
     return _told_removed(removed, dry_run, as_json)
 
 
-@taskcache.command()
+@_verb
 @_pattern
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_dry_run
-@_json
-@click.pass_context
-def clear(context: click.Context, pattern: str, yes: bool, dry_run: bool, as_json: bool) -> int:
+def clear(place: Place, pattern: str, yes: bool, dry_run: bool, as_json: bool) -> int:
     """Forget what matches PATTERN, or everything."""
-    with closing(_place(context).open(readonly=dry_run)) as cache:
+    with closing(place.open(readonly=dry_run)) as cache:
         number = len(cache.held(pattern))
         if pattern and not number:
             return _nothing(pattern)
@@ -468,85 +427,71 @@ def _told_removed(removed: Removed, dry_run: bool, as_json: bool) -> int:
     return 0
 
 
-@taskcache.command("export")
+@_verb
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_pattern
-@_json
-@click.pass_context
-def export_(context: click.Context, file: Path, pattern: str, as_json: bool) -> int:
+def export_(place: Place, file: Path, pattern: str, as_json: bool) -> int:
     """Write what is cached to one FILE, e.g. for a CI cache."""
-    with closing(_place(context).open()) as cache:
-        steps = transfer.export(cache.scan(pattern), cache.local, file, os.environ)
-        done = _watched(steps, "exporting", lambda each: str(each.records))
+    with closing(place.open()) as cache:
+        records = _watched(cache.scan(pattern), "exporting")
+        done = transfer.export(records, cache.local.read_result, file, os.environ)
     return _told_carried(done, "exported", as_json)
 
 
-@taskcache.command("import")
+@_verb
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--trust", is_flag=True, help="The file is mine: take it in without a seal.")
 @_dry_run
-@_json
-@click.pass_context
-def import_(context: click.Context, file: Path, trust: bool, dry_run: bool, as_json: bool) -> int:
+def import_(place: Place, file: Path, trust: bool, dry_run: bool, as_json: bool) -> int:
     """Add what a FILE holds that 'taskcache export' wrote."""
-    with closing(_place(context).open(readonly=False, create=True)) as cache:
-        steps = transfer.take_in(file, cache.local, os.environ, vouched=trust, dry_run=dry_run)
-        done = _watched(steps, "importing", lambda each: str(each.records))
+    with (
+        closing(place.open(readonly=False, create=True)) as cache,
+        transfer.archive(file, os.environ, vouched=trust) as (records, read),
+    ):
+        watched = _watched(records, "importing")
+        done = transfer.copy(watched, read, cache.local, dry_run=dry_run)
     return _told_carried(done, "would be imported" if dry_run else "imported", as_json)
 
 
-@taskcache.command()
-@click.argument("storage", default="", metavar="[STORAGE]")
+@_verb
+@_storage
 @click.option("--only", "pattern", default="", type=Name(), help="Only what matches.")
 @_dry_run
-@_json
-@click.pass_context
-def push(context: click.Context, storage: str, pattern: str, dry_run: bool, as_json: bool) -> int:
+def push(place: Place, storage: str, pattern: str, dry_run: bool, as_json: bool) -> int:
     """Copy what is cached here to another STORAGE (default: the one that is set)."""
-    with closing(_place(context).open(readonly=dry_run)) as cache:
-        records = cache.scan(pattern)
+    with closing(place.open(readonly=dry_run)) as cache:
         if dry_run:
-            number = sum(1 for _ in records)
+            number = sum(1 for _ in cache.scan(pattern))
             return _told_carried(transfer.Carried(number), "would be pushed", as_json)
         faults: list[str] = []
-        far = cache.far(storage, faults.append)
-        steps = transfer.copy(records, cache.local, far)
-        done = _watched(steps, "pushing", lambda each: str(each.records))
-        faults += cache.drain(_UPLOAD_SECONDS, lambda here, total: None)
+        with far_storage(cache, storage, faults) as far:
+            records = _watched(cache.scan(pattern), "pushing")
+            done = transfer.copy(records, cache.local.read_result, far)
     return _told_carried(done, "pushed", as_json, faults)
 
 
-@taskcache.command()
-@click.argument("storage", default="", metavar="[STORAGE]")
+@_verb
+@_storage
 @_dry_run
-@_json
-@click.pass_context
-def pull(context: click.Context, storage: str, dry_run: bool, as_json: bool) -> int:
+def pull(place: Place, storage: str, dry_run: bool, as_json: bool) -> int:
     """Copy what another STORAGE holds (default: the one that is set) to here."""
-    with closing(_place(context).open(readonly=dry_run, create=True)) as cache:
-        faults: list[str] = []
-        far = cache.far(storage, faults.append)
+    faults: list[str] = []
+    with (
+        closing(place.open(readonly=dry_run, create=True)) as cache,
+        far_storage(cache, storage, faults) as far,
+    ):
         if dry_run:
             number = sum(1 for _ in far.scan())
             return _told_carried(transfer.Carried(number), "would be pulled", as_json)
-        steps = transfer.copy(far.scan(), far, cache.local)
-        done = _watched(steps, "pulling", lambda each: str(each.records))
+        done = transfer.copy(_watched(far.scan(), "pulling"), far.read_result, cache.local)
     return _told_carried(done, "pulled", as_json, faults)
 
 
 def _told_carried(
-    done: transfer.Carried | None, verb: str, as_json: bool, faults: Sequence[str] = ()
+    done: transfer.Carried, verb: str, as_json: bool, faults: Sequence[str] = ()
 ) -> int:
-    done = done or transfer.Carried()
     if as_json:
-        _print_json(
-            {
-                "records": done.records,
-                "present": done.present,
-                "lost": done.lost,
-                "faults": list(faults),
-            }
-        )
+        _print_json({**asdict(done), "faults": [*faults]})
     else:
         present = f", {done.present} there already" if done.present else ""
         lost = f", {done.lost} left out because their value is lost" if done.lost else ""
@@ -554,15 +499,12 @@ def _told_carried(
     return UNUSABLE if faults else 0
 
 
-@taskcache.command()
+@_verb
 @click.argument(
     "file", type=click.Path(dir_okay=False, path_type=Path), default="taskcache-report.html"
 )
-@_json
-@click.pass_context
-def report(context: click.Context, file: Path, as_json: bool) -> int:
+def report(place: Place, file: Path, as_json: bool) -> int:
     """Write a page about the last run that is remembered, its reasons, and the cache."""
-    place = _place(context)
     with closing(place.open()) as cache:
         runs = cache.history.runs()
         if not runs:
@@ -581,21 +523,19 @@ def report(context: click.Context, file: Path, as_json: bool) -> int:
     return 0
 
 
-@taskcache.command()
-@_json
-@click.pass_context
-def doctor(context: click.Context, as_json: bool) -> int:
+@_verb
+def doctor(place: Place, as_json: bool) -> int:
     """Say what is wrong with this set-up, in plain words."""
-    findings = list(examine(_place(context)))
+    findings = list(examine(place))
     problems = [each for each in findings if each.problem]
     if as_json:
-        _print_json([{"what": f.what, "problem": f.problem, "remedy": f.remedy} for f in findings])
+        _print_json([asdict(each) for each in findings])
         return FOUND if problems else 0
     for each in findings:
-        if not each.problem:
-            _lines([f"ok       {each.what}"])
-        else:
+        if each.problem:
             _lines([f"problem  {each.what} {each.problem}", f"         -> {each.remedy}"])
+        else:
+            _lines([f"ok       {each.what}"])
     _lines([counted(len(problems), "problem") if problems else "nothing is wrong"])
     return FOUND if problems else 0
 
@@ -608,9 +548,3 @@ def completion(shell: str) -> int:
     assert kind is not None
     click.echo(kind(taskcache, {}, "taskcache", "_TASKCACHE_COMPLETE").source())
     return 0
-
-
-def _nothing(pattern: str) -> int:
-    about = f"nothing is known of {pattern!r}" if pattern else "nothing is cached"
-    click.echo(f"taskcache: {harmless(about)}; taskcache ls lists what there is", err=True)
-    return FOUND

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pytest_taskcache.config.settings import SIGNING_KEY
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.modes import Mode
+from pytest_taskcache.report.tally import Tally
 from pytest_taskcache.report.wording import counted, size
 from pytest_taskcache.storage.remote.signed import signing_keys
 
@@ -45,8 +47,9 @@ def examine(place: Place) -> Iterator[Finding]:
     yield Finding(f"Python {sys.version.split()[0]}, project root {place.root}")
     yield from _plugin()
     yield from _settings(place)
-    yield from _directory(place)
-    yield from _history(place)
+    yield from _disk(place)
+    if place.exists:
+        yield from _cache(place)
 
 
 def _plugin() -> Iterator[Finding]:
@@ -97,7 +100,7 @@ def _settings(place: Place) -> Iterator[Finding]:
         yield Finding("the settings are sound")
 
 
-def _directory(place: Place) -> Iterator[Finding]:
+def _disk(place: Place) -> Iterator[Finding]:
     if not place.exists:
         yield Finding(
             f"the cache at {place.directory}",
@@ -115,37 +118,28 @@ def _directory(place: Place) -> Iterator[Finding]:
     usage = shutil.disk_usage(place.directory)
     if usage.free < usage.total * _LOW:
         yield Finding("the disk", f"has {size(usage.free)} left", "make room, or taskcache prune")
+
+
+def _cache(place: Place) -> Iterator[Finding]:
     try:
-        cache = place.open()
+        with closing(place.open()) as cache:
+            held, runs = cache.local.size(), cache.history.runs()
     except TaskCacheError as error:
         yield Finding(f"the cache at {place.directory}", str(error), _remedy(error))
         return
-    try:
-        held, limit = cache.local.size(), place.settings.max_size
-        yield Finding(f"the cache holds {size(held)} of {size(limit)}")
-        if held > limit * 0.9:
-            yield Finding(
-                "the cache",
-                "is nearly full, so records will be evicted",
-                "raise taskcache_max_size",
-            )
-    finally:
-        cache.close()
+    limit = place.settings.max_size
+    yield Finding(f"the cache holds {size(held)} of {size(limit)}")
+    if held > limit * 0.9:
+        yield Finding(
+            "the cache",
+            "is nearly full, so records will be evicted",
+            "raise taskcache_max_size",
+        )
+    if runs:
+        yield from _last_run(runs[0].tally)
 
 
-def _history(place: Place) -> Iterator[Finding]:
-    """What the last run says."""
-    if not place.exists:
-        return
-    try:
-        cache = place.open()
-        runs = cache.history.runs()
-    except TaskCacheError:
-        return  # told above
-    cache.close()
-    if not runs:
-        return
-    tally = runs[0].tally
+def _last_run(tally: Tally) -> Iterator[Finding]:
     for reason, count in tally.faults.most_common():
         yield Finding(
             f"the last run with something to tell had {counted(count, 'fault')}: {reason}",
@@ -161,9 +155,8 @@ def _history(place: Place) -> Iterator[Finding]:
             "taskcache explain NAME tells what to write to allow it",
         )
     if hint := tally.hint():
-        yield Finding(
-            "the cache costs more than it saves", hint.partition("; ")[0], hint.partition("; ")[2]
-        )
+        problem, _, remedy = hint.partition("; ")
+        yield Finding("the cache costs more than it saves", problem, remedy)
 
 
 def _file_system(path: Path) -> str:

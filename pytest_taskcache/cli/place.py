@@ -8,14 +8,13 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.config.settings import (
-    ENVIRONMENT,
     NAMES,
     Settings,
     Sources,
@@ -40,6 +39,7 @@ from pytest_taskcache.report.history import History
 from pytest_taskcache.storage.local import LocalStorage
 
 _INDEX = "index.sqlite3"
+_UPLOAD_SECONDS = 600.0
 _INI_FILES = (
     ("pytest.ini", "pytest"),
     (".pytest.ini", "pytest"),
@@ -71,7 +71,7 @@ class Place:
         root, ini = _configured(start)
         settings = read_settings(
             Sources(
-                environ={k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)},
+                environ=os.environ,
                 ini={name: ini.get(f"taskcache_{name}", "") for name in NAMES},
                 project=project_settings(project_table(root)),
             )
@@ -111,7 +111,6 @@ class OpenCache:
         self.local = local
         self.contents = Contents(local.read_result)
         self.history = History(local.shelf, lambda name: place.root / name)
-        self._factory: StorageFactory | None = None
 
     def scan(self, pattern: str = "") -> Iterator[Variant]:
         """The records that hold something that matches a pattern (see `matches`)."""
@@ -132,26 +131,6 @@ class OpenCache:
 
     def _matching(self, record: Variant, pattern: str) -> list[Held]:
         return [each for each in self.contents.held(record) if matches(each, pattern)]
-
-    def far(self, spec: str, on_fault: Callable[[str], None]) -> Storage:
-        """Another storage, by its spec or name; one that is remote has the local one in front.
-        Raises ConfigurationError."""
-        factory = self._made(on_fault)
-        written = spec or self.place.settings.storage
-        tiers = find_tiers(written, factory.names)
-        if all(tier.spec == LOCAL for tier in tiers):
-            raise ConfigurationError(
-                "storage", "no other storage is set", "name one: a directory, a URL, or a name"
-            )
-        records, _ = factory.route(written, written)
-        return records
-
-    def drain(self, timeout: float, on_progress: Callable[[int, int], None]) -> list[str]:
-        """Awaits uploads; what did not arrive."""
-        if self._factory is None:
-            return []
-        drained = self._factory.drain(timeout, on_progress)
-        return [] if drained is None else [*drained.unsent]
 
     def removing(self, act: Callable[[OpenCache], object], *, dry_run: bool) -> Removed:
         """Does what removes something, and says what; a dry run does it to a copy of the index."""
@@ -203,29 +182,35 @@ class OpenCache:
         return replace(record, id=f"{record.id}-{digest[:8]}", result=result)
 
     def close(self) -> None:
-        """Closes what was opened."""
-        if self._factory is not None:
-            self._factory.close()
+        """Closes the storage."""
         self.local.close()
 
-    def _made(self, on_fault: Callable[[str], None]) -> StorageFactory:
-        if self._factory is None:
-            from pytest_taskcache.config.tiered_storages import Terms
 
-            place = self.place
-            self._factory = StorageFactory(
-                place.root,
-                self.local,
-                place.settings,
-                lambda: Terms(
-                    place.root,
-                    place.settings,
-                    os.environ,
-                    on_fault=lambda reason, detail: on_fault(detail or reason),
-                ),
-                on_fault,
-            )
-        return self._factory
+@contextmanager
+def far_storage(cache: OpenCache, spec: str, faults: list[str]) -> Iterator[Storage]:
+    """Another storage than the local one, by its spec or name. What it cannot do is added to the
+    faults; at the end so is what did not arrive. Raises ConfigurationError."""
+    from pytest_taskcache.config.tiered_storages import Terms
+
+    root, settings = cache.place.root, cache.place.settings
+
+    def on_fault(reason: str, detail: str = "") -> None:
+        faults.append(detail or reason)
+
+    factory = StorageFactory(
+        root, cache.local, settings, lambda: Terms(root, settings, os.environ, on_fault), on_fault
+    )
+    written = spec or settings.storage
+    if all(tier.spec == LOCAL for tier in find_tiers(written, factory.names)):
+        raise ConfigurationError(
+            "storage", "no other storage is set", "name one: a directory, a URL, or a name"
+        )
+    try:
+        yield factory.route(written, written)[0]
+        drained = factory.drain(_UPLOAD_SECONDS, None)
+        faults += drained.unsent if drained is not None else ()
+    finally:
+        factory.close()
 
 
 def matches(held: Held, pattern: str) -> bool:

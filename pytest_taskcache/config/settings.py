@@ -131,117 +131,127 @@ class Sources:
         return None
 
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _LARGEST = 10**18
 """Bytes; fits SQLite's integers."""
 _LONGEST = 5000 * 604800
 """Seconds; about a century."""
-_SPANS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def _choice(kind: type[StrEnum]) -> Callable[[Written], Any]:
-    def parse(written: Written) -> Any:
+def parse_size(text: str) -> int:
+    """The bytes of ``500MB``, ``5G`` or ``1.5 GiB``. Raises ValueError, which says the remedy."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b?)", text.strip().lower())
+    if match is None:
+        raise ValueError("write a number of bytes, or e.g. 500MB, 5GB")
+    number, unit, binary = match.groups()
+    factor = 1024 ** (" kmgt".index(unit)) if binary else _UNITS[unit or ""]
+    size = float(number) * factor
+    if size > _LARGEST:
+        raise ValueError("no disk is that large; write e.g. 500MB, 5GB")
+    return int(size)
+
+
+def parse_span(text: str) -> float:
+    """The seconds of ``12h``, ``7d`` or ``2w``. Raises ValueError, which says the remedy."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
+    if match is None:
+        raise ValueError("write e.g. 12h, 7d, 2w")
+    return float(match[1]) * _SPANS[match[2]]
+
+
+def _age(text: str) -> timedelta | None:
+    if text.lower() == "never":
+        return None
+    try:
+        seconds = parse_span(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or never (for outcomes that do not expire)") from None
+    if seconds > _LONGEST:
+        raise ValueError("write at most 5000w, or never (for outcomes that do not expire)")
+    if not seconds:
+        raise ValueError("write a positive time, e.g. 12h, 7d, or never")
+    return timedelta(seconds=seconds)
+
+
+def _choice(kind: type[StrEnum]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
         for member in kind:
-            if member.value.lower() == written.text.strip().lower():
+            if member.value.lower() == text.lower():
                 return member
-        raise _wrong(written, f"use one of {', '.join(kind)}")
+        raise ValueError(f"use one of {', '.join(kind)}")
 
     return parse
 
 
-def _text(written: Written) -> str:
-    return written.text.strip()
-
-
-def _size(written: Written) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)", written.text.strip().lower())
-    unit = match.group(2) if match else "?"
-    factor = _UNITS.get(unit.replace("i", "") if unit in ("kib", "mib", "gib", "tib") else unit)
-    if match is None or factor is None:
-        raise _wrong(written, "write a number of bytes, or e.g. 500MB, 5GB")
-    if "i" in unit:
-        factor = 1024 ** (" kmgt".index(unit[0]))
-    size = float(match.group(1)) * factor
-    if size > _LARGEST:
-        raise _wrong(written, "no disk is that large; write e.g. 500MB, 5GB")
-    return int(size)
-
-
-def _age(written: Written) -> timedelta | None:
-    text = written.text.strip().lower()
-    if text == "never":
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text)
-    if match is None:
-        raise _wrong(written, "write e.g. 12h, 7d, 2w, or never (for outcomes that do not expire)")
-    seconds = float(match.group(1)) * _SPANS[match.group(2)]
-    if seconds > _LONGEST:
-        raise _wrong(written, "write at most 5000w, or never (for outcomes that do not expire)")
-    if not seconds:
-        raise _wrong(written, "write a positive time, e.g. 12h, 7d, or never")
-    return timedelta(seconds=seconds)
-
-
-def _sample(written: Written) -> Sample:
-    share, _, seed = written.text.strip().partition("@")
+def _sample(text: str) -> Sample:
+    share, _, seed = text.partition("@")
     try:
         percent = float(share.strip().removesuffix("%"))
     except ValueError:
         percent = -1.0
     if not 0 <= percent <= 100:
-        raise _wrong(written, "write a percentage between 0 and 100, or e.g. 10@seed")
+        raise ValueError("write a percentage between 0 and 100, or e.g. 10@seed")
     return Sample(percent, seed.strip())
 
 
-def _names(written: Written) -> tuple[str, ...]:
-    return tuple(name for name in re.split(r"[\s,]+", written.text) if name)
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^\s,]+", text))
 
 
-def _flag(written: Written) -> bool:
-    text = written.text.strip().lower()
-    if text in ("1", "true", "yes", "on"):
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
         return True
-    if text in ("0", "false", "no", "off"):
+    if text.lower() in ("0", "false", "no", "off"):
         return False
-    raise _wrong(written, "write true or false")
+    raise ValueError("write true or false")
 
 
-def _serializer(written: Written) -> str:
+def _part_of_name(text: str) -> str:
+    if not text:
+        raise ValueError("write a part of a test's or function's name")
+    return text
+
+
+def _serializer(text: str) -> str:
     from pytest_taskcache.serializers.catalog import serializer_for
 
     try:
-        serializer_for(written.text.strip())
+        serializer_for(text)
     except ConfigurationError as error:
-        raise _wrong(written, error.remedy) from error
-    return written.text.strip()
+        raise ValueError(error.remedy) from error
+    return text
 
 
-_PARSERS: dict[str, Callable[[Written], Any]] = {
+_PARSERS: dict[str, Callable[[str], Any]] = {
     "mode": _choice(Mode),
     "tests": _choice(Tests),
     "collect": _choice(Collect),
-    "storage": _text,
-    "key_storage": _text,
-    "result_storage": _text,
-    "lock_manager": _text,
+    "storage": str,
+    "key_storage": str,
+    "result_storage": str,
+    "lock_manager": str,
     "isolation": _choice(IsolationLevel),
-    "max_size": _size,
+    "max_size": parse_size,
     "tests_max_age": _age,
     "fixtures": _names,
     "verify": _sample,
     "serializer": _serializer,
     "expiration": _age,
     "commit": _choice(CommitMode),
-    "namespace": _text,
+    "namespace": str,
     "read_namespaces": _names,
     "trust_remote": _flag,
     "explain": _choice(Explain),
-    "report": _text,
+    "report": str,
     "dry_run": _flag,
     "recheck": _flag,
+    "refresh": _flag,
+    "refresh_only": _part_of_name,
 }
+"""What a setting's text means, without the spaces around it; ValueErrors say the remedy."""
 
-NAMES = (*_PARSERS, "refresh", "refresh_only")
+NAMES = tuple(_PARSERS)
 """Short names of all settings."""
 
 
@@ -283,32 +293,27 @@ def read_settings(sources: Sources) -> Settings:
     for name, parse in _PARSERS.items():
         written = sources.find(name)
         if written is not None:
-            values[name] = parse(written)
-    settings = Settings(**values, refresh=_refresh(sources))
+            try:
+                values[name] = parse(written.text.strip())
+            except ValueError as error:
+                problem = f"{written.text!r} cannot be used"
+                raise ConfigurationError(written.where, problem, str(error)) from error
+    everything, only = values.pop("refresh", False), values.pop("refresh_only", "")
+    settings = Settings(**values, refresh=Refresh(everything, only))
     _check(settings, sources)
     return settings
 
 
-def _refresh(sources: Sources) -> Refresh:
-    everything, only = sources.find("refresh"), sources.find("refresh_only")
-    pattern = only.text.strip() if only is not None else ""
-    if only is not None and not pattern:
-        raise _wrong(only, "write a part of a test's or function's name")
-    if everything is not None and _flag(everything):
-        if only is not None:
-            raise ConfigurationError(
-                f"{everything.where} and {only.where}", "contradict each other", "give one of them"
-            )
-        return Refresh(everything=True)
-    return Refresh(pattern=pattern)
-
-
 def _check(settings: Settings, sources: Sources) -> None:
-    refreshing = settings.refresh.everything or settings.refresh.pattern
-    if refreshing and settings.mode in (Mode.READ, Mode.OFF):
+    """Raises ConfigurationError for settings that contradict each other."""
+    refresh, mode = settings.refresh, settings.mode
+    if refresh.everything and refresh.pattern:
+        both = [each.where for each in map(sources.find, ("refresh", "refresh_only")) if each]
+        raise ConfigurationError(" and ".join(both), "contradict each other", "give one of them")
+    if (refresh.everything or refresh.pattern) and mode in (Mode.READ, Mode.OFF):
         raise ConfigurationError(
             "--cache-refresh",
-            f"cannot overwrite anything with mode {settings.mode.value!r}",
+            f"cannot overwrite anything with mode {mode.value!r}",
             "use --cache-mode=rw, or leave one of them out",
         )
     for name, asked, what in (
@@ -317,21 +322,16 @@ def _check(settings: Settings, sources: Sources) -> None:
         ("recheck", settings.recheck, "cached values to recheck"),
     ):
         written = sources.find(name)
-        if asked and written is not None and settings.mode in (Mode.WRITE, Mode.OFF):
+        if asked and written is not None and mode in (Mode.WRITE, Mode.OFF):
             raise ConfigurationError(
                 written.where,
-                f"has no {what} with mode {settings.mode.value!r}",
+                f"has no {what} with mode {mode.value!r}",
                 "use --cache-mode=rw or r",
             )
-    split = settings.key_storage or settings.result_storage
     written = sources.find("storage")
-    if split and written is not None and settings.key_storage and settings.result_storage:
+    if written is not None and settings.key_storage and settings.result_storage:
         raise ConfigurationError(
             written.where,
             "key_storage and result_storage are both given too",
             "leave one of the three out",
         )
-
-
-def _wrong(written: Written, remedy: str) -> ConfigurationError:
-    return ConfigurationError(written.where, f"{written.text!r} cannot be used", remedy)

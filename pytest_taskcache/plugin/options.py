@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from pytest_taskcache.config.settings import (
-    ENVIRONMENT,
     NAMES,
     Settings,
     Sources,
@@ -33,10 +32,9 @@ def settings_of(config: pytest.Config) -> Settings:
         if value is not None:
             options[name] = "\n".join(value) if isinstance(value, list) else _text(value)
         ini[name] = str(config.getini(f"taskcache_{name}") or "")
-    variables = {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)}
     try:
         project = project_settings(_project_table(config.rootpath))
-        return read_settings(Sources(options, variables, ini, project))
+        return read_settings(Sources(options, os.environ, ini, project))
     except TaskCacheError as error:
         raise pytest.UsageError(str(error)) from error
 
