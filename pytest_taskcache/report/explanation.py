@@ -11,12 +11,13 @@ Entry(missed, changes=[function helpers.py::make_rows, input n_rows]), what is r
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
-from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import ABSENT
+from pytest_taskcache.report.history import Fact, History
 from pytest_taskcache.report.tally import ROLLED_BACK, Entry
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
@@ -36,35 +37,6 @@ _TITLES = {
 
 _LINES = 12
 """Lines of one diff that are shown unless all are asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What is remembered of a dependency, for people: its text (source, a small file, names of
-    a listing, a version) and its size in bytes (-1: unknown)."""
-
-    text: str = ""
-    size: int = -1
-
-
-class Remembered(Protocol):
-    """What was kept of earlier runs; asked only while something is explained."""
-
-    def inputs(self, key: str) -> Mapping[str, str]:
-        """What the arguments looked like when this key was computed; none if not known."""
-
-    def before(self, kind: str, name: str, digest: str, created: float) -> Fact | None:
-        """A dependency as it was for a record that was made then."""
-
-    def now(self, kind: str, name: str) -> Fact | None:
-        """A dependency as it is."""
-
-    def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
-        """When a computation was last kept before then, though its record may be gone since, and
-        whether a failing test rolled it back."""
-
-    def last_refused(self, identity: str, before: float) -> str:
-        """Why a computation that ran before then was not kept when it last ran; "" if it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +71,6 @@ class Explanation:
     points: tuple[Point, ...] = ()
     remedy: str = ""
     test: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -126,10 +97,10 @@ class Explanation:
             yield from wrapped(harmless(f"  {self.remedy}"), width)
 
 
-def explain(entry: Entry, remembered: Remembered, now: float) -> Explanation:
+def explain(entry: Entry, history: History, now: float) -> Explanation:
     """The explanation of what became of a computation in a run; ``now`` in POSIX seconds."""
-    points = tuple(_point(entry, change, remembered) for change in entry.changes)
-    headline, remedy = _told(entry, points, remembered, now)
+    points = tuple(_point(entry, change, history) for change in entry.changes)
+    headline, remedy = _told(entry, points, history, now)
     return Explanation(
         entry.subject,
         entry.identity,
@@ -142,9 +113,7 @@ def explain(entry: Entry, remembered: Remembered, now: float) -> Explanation:
     )
 
 
-def _told(
-    entry: Entry, points: Sequence[Point], remembered: Remembered, now: float
-) -> tuple[str, str]:
+def _told(entry: Entry, points: Sequence[Point], history: History, now: float) -> tuple[str, str]:
     created = float(entry.nearest.get("created", 0.0))
     since = f" made {age(now - created)}" if created else ""
     ran = f"ran ({duration(entry.seconds)})" if entry.seconds else "ran"
@@ -161,18 +130,18 @@ def _told(
     if points:
         what = counted(len(points), "thing")
         return f"{ran}{suffix}: {what} changed since the record{since}", ""
-    return f"{ran}{suffix}: {_reason(entry, remembered, since, now)}", ""
+    return f"{ran}{suffix}: {_reason(entry, history, since, now)}", ""
 
 
-def _reason(entry: Entry, remembered: Remembered, since: str, now: float) -> str:
+def _reason(entry: Entry, history: History, since: str, now: float) -> str:
     match entry.why:
         case "never computed" | "":
-            kept = remembered.last_kept(entry.identity, entry.at)
+            kept = history.last_kept(entry.identity, entry.at)
             if kept is not None:
                 at, rolled_back = kept
                 became = f"was {ROLLED_BACK}" if rolled_back else "is gone (cleared, or evicted)"
                 return f"its record of {age(now - at)} {became}"
-            refused = remembered.last_refused(entry.identity, entry.at)
+            refused = history.last_refused(entry.identity, entry.at)
             if refused:
                 return f"it was not kept when it last ran: {refused}"
             return "first computation, there was no record yet"
@@ -198,35 +167,31 @@ def _remedy_of(reason: str) -> str:
     return ""
 
 
-def _point(entry: Entry, change: Sequence[str], remembered: Remembered) -> Point:
+def _point(entry: Entry, change: Sequence[str], history: History) -> Point:
     kind, name, before, after = change
-    verb = "changed"
-    if before == ABSENT:
-        verb = "appeared"
-    elif after == ABSENT:
-        verb = "vanished"
-    plain = Point(kind, name, verb)
-    if kind in ("variable", "Python"):  # these count by their text
-        return Point(kind, name, verb, _text_of(before), _text_of(after))
-    if kind in ("input", "parameter", "option", "ini"):
-        known = remembered.inputs(str(entry.nearest.get("key", "")))
-        title = f"{kind} {name}" if kind in ("option", "ini") else name
-        then, now = known.get(title, ""), entry.inputs.get(title, "")
-        whole = (then or before == ABSENT) and (now or after == ABSENT)
-        return Point(kind, name, verb, then, now) if whole and then != now else plain
-    if kind == "env":
-        return plain  # a value may be a secret
-    if kind == "interpreter":
-        fact = remembered.now(kind, name)
-        then, now = str(entry.nearest.get("python", "")), fact.text if fact is not None else ""
-        return Point(kind, "", verb, then, now) if then and now and then != now else plain
+    verb = {before: "appeared", after: "vanished"}.get(ABSENT, "changed")
+    point = Point(kind, name, verb)
+    match kind:
+        case "variable" | "Python":  # these count by their text
+            return replace(point, before=_text_of(before), after=_text_of(after))
+        case "input" | "parameter" | "option" | "ini":
+            known = history.inputs(str(entry.nearest.get("key", "")))
+            title = f"{kind} {name}" if kind in ("option", "ini") else name
+            then, now = known.get(title, ""), entry.inputs.get(title, "")
+            whole = (then or before == ABSENT) and (now or after == ABSENT)
+            return replace(point, before=then, after=now) if whole and then != now else point
+        case "env":
+            return point  # a value may be a secret
+        case "interpreter":
+            fact = history.now(kind, name)
+            then, now = str(entry.nearest.get("python", "")), fact.text if fact is not None else ""
+            known_both = then and now and then != now
+            return Point(kind, "", verb, then, now) if known_both else point
+        case "source" if "::" not in name and not name.endswith(".py"):
+            point = Point("function", entry.identity, verb)
     created = float(entry.nearest.get("created", 0.0))
-    if kind == "source" and "::" not in name and not name.endswith(".py"):
-        kind, name = "function", entry.identity
-        plain = Point(kind, name, verb)
-    return _compared(
-        plain, remembered.before(kind, name, before, created), remembered.now(kind, name)
-    )
+    earlier = history.before(point.kind, point.name, before, created)
+    return _compared(point, earlier, history.now(point.kind, point.name))
 
 
 def _text_of(digest: str) -> str:
@@ -235,24 +200,26 @@ def _text_of(digest: str) -> str:
 
 def _compared(point: Point, then: Fact | None, now: Fact | None) -> Point:
     """The point with what is known of before and after."""
-    if then is None or now is None or (then == now):
+    if then is None or now is None or then == now:
         return point
-    if point.kind in ("distribution", "interpreter", "setting"):
-        return Point(point.kind, point.name, point.verb, then.text, now.text)
-    if point.kind == "listing":
-        old, new = set(then.text.splitlines()), set(now.text.splitlines())
-        names = [f"+ {each}" for each in sorted(new - old)]
-        names += [f"- {each}" for each in sorted(old - new)]
-        return Point(point.kind, point.name, point.verb, lines=tuple(names))
-    if point.kind == "function":
-        lines = tuple(_diff(_part(then.text, point.name), _part(now.text, point.name)))
-        return Point(point.kind, point.name, point.verb, lines=lines)
-    if point.kind in ("module", "source"):
-        return Point(point.kind, point.name, point.verb, lines=tuple(_diff(then.text, now.text)))
     before, after = "", ""
-    if then.size != now.size and min(then.size, now.size) >= 0:
-        before, after = size(then.size), size(now.size)
-    return Point(point.kind, point.name, point.verb, before, after, tuple(_first(then, now)))
+    lines: Iterable[str] = ()
+    match point.kind:
+        case "distribution" | "interpreter" | "setting":
+            before, after = then.text, now.text
+        case "listing":
+            old, new = set(then.text.splitlines()), set(now.text.splitlines())
+            lines = [f"+ {each}" for each in sorted(new - old)]
+            lines += [f"- {each}" for each in sorted(old - new)]
+        case "function":
+            lines = _diff(_part(then.text, point.name), _part(now.text, point.name))
+        case "module" | "source":
+            lines = _diff(then.text, now.text)
+        case _:
+            lines = _first(then, now)
+            if then.size != now.size and min(then.size, now.size) >= 0:
+                before, after = size(then.size), size(now.size)
+    return replace(point, before=before, after=after, lines=tuple(lines))
 
 
 def _first(then: Fact, now: Fact) -> Iterator[str]:

@@ -23,7 +23,6 @@ from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import Dependency, Kind
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Shelf
-from pytest_taskcache.report.explanation import Fact
 from pytest_taskcache.report.tally import ROLLED_BACK, Entry, Tally
 
 RUNS = 10
@@ -44,6 +43,15 @@ _TEXT_KINDS = (Kind.FILE, Kind.LISTING, Kind.DISTRIBUTION)
 _SOURCES = ("function", "module", "source")
 _RUN_SECTION, _NEXT_SECTION = "report.runs", "report.next"
 _TEXT_SECTION, _INPUT_SECTION = "report.texts", "report.inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is remembered of a dependency, for people: its text (source, a small file, names of
+    a listing, a version) and its size in bytes (-1: unknown)."""
+
+    text: str = ""
+    size: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ class History:
         return self._runs
 
     def inputs(self, key: str) -> Mapping[str, str]:
-        """As Remembered.inputs."""
+        """What the arguments looked like when this key was computed; none if not known."""
         if self._inputs is None:
             self._inputs = {}
             for item in self._shelf.read(_INPUT_SECTION).values():
@@ -91,8 +99,8 @@ class History:
         return self._inputs.get(key, {})
 
     def before(self, kind: str, name: str, digest: str, created: float) -> Fact | None:
-        """As Remembered.before: the text that was kept under this digest, or was the newest one
-        kept when the record was made."""
+        """A dependency as it was for a record that was made then: what was kept under this digest,
+        or, of a source, what was the newest when the record was made."""
         versions = self._versions(_text_name(kind, name))
         if kind in _SOURCES:
             # What is no content's digest, as that of a function's source, is none of a file kept.
@@ -106,11 +114,12 @@ class History:
         return Fact(found["text"], found["size"]) if found is not None else None
 
     def now(self, kind: str, name: str) -> Fact | None:
-        """As Remembered.now."""
+        """A dependency as it is."""
         return _fact(kind, name, self._path_of)
 
     def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
-        """As Remembered.last_kept."""
+        """When a computation was last kept before then, though its record may be gone since, and
+        whether a failing test rolled it back."""
         for run in self.runs():
             for entry in run.tally.entries:
                 kept = entry.status in ("computed", "refreshed", "reused")
@@ -119,7 +128,7 @@ class History:
         return None
 
     def last_refused(self, identity: str, before: float) -> str:
-        """As Remembered.last_refused."""
+        """Why a computation that ran before then was not kept when it last ran; "" if it was."""
         for run in self.runs():
             for entry in reversed(run.tally.entries):
                 if entry.identity == identity and entry.at < before:
@@ -168,7 +177,7 @@ class History:
         self, rests_on: Iterable[Dependency], sources: Mapping[str, str], now: float
     ) -> None:
         """Remembers the texts of dependencies, and which contents (digests) source files have, as
-        they are now; what is remembered already is not read again where its size and time agree."""
+        they are now; what is remembered already is not read again."""
         items = {}
         for name, digest in sources.items():
             versions = self._versions(_text_name("module", name))
@@ -179,13 +188,12 @@ class History:
         for kind, name, digest in islice(wanted, _TEXTS):
             title = _text_name(kind, name)
             versions = self._versions(title)
-            stamp = _stamp(kind, name, self._path_of)
-            if versions and versions[-1]["digest"] == digest and versions[-1]["stamp"] == stamp:
+            if versions and versions[-1]["digest"] == digest:
                 continue
             fact = _fact(kind, name, self._path_of)
             if fact is not None:
                 made = {"digest": digest, "since": now, "text": fact.text, "size": fact.size}
-                items[title] = _packed([*versions, {**made, "stamp": stamp}][-_VERSIONS:])
+                items[title] = _packed([*versions, made][-_VERSIONS:])
         self._shelf.write(_TEXT_SECTION, items)
         self._texts = None
 
@@ -236,16 +244,6 @@ def _fact(kind: str, name: str, path_of: Callable[[str], Path]) -> Fact | None:
         return Fact("", length)
     except (OSError, ValueError, metadata.PackageNotFoundError):
         return None
-
-
-def _stamp(kind: str, name: str, path_of: Callable[[str], Path]) -> list[int]:
-    if kind != Kind.FILE:
-        return []
-    try:
-        found = path_of(name).stat()
-    except (OSError, ValueError):
-        return []
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _run(item: bytes) -> PastRun | None:

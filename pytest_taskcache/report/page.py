@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model import __version__
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.report.contents import Contents, Read
-from pytest_taskcache.report.explanation import Explanation, Remembered, explain
-from pytest_taskcache.report.history import PastRun
-from pytest_taskcache.report.tally import Entry, Tally
+from pytest_taskcache.report.explanation import explain
+from pytest_taskcache.report.history import History, PastRun
+from pytest_taskcache.report.tally import Tally
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, subjects
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -42,26 +43,11 @@ class Holdings:
     read: Read = lambda digest, size: None
 
 
-@dataclass
-class _Strings:
-    """Texts, each once, by number."""
-
-    numbers: dict[str, int] = field(default_factory=dict)
-
-    def __call__(self, text: str) -> int:
-        return self.numbers.setdefault(harmless(text), len(self.numbers))
-
-
 def write_page(
-    path: Path,
-    run: PastRun,
-    runs: Iterable[PastRun],
-    remembered: Remembered,
-    holdings: Holdings,
+    path: Path, run: PastRun, runs: Iterable[PastRun], history: History, holdings: Holdings
 ) -> None:
-    """Writes the page about a run, with the history of the last ones. Raises OSError."""
-    now = time.time()
-    data = page_data(run, runs, remembered, holdings, now)
+    """Writes the page about a run, with what is remembered of the last ones. Raises OSError."""
+    data = page_data(run, runs, history, holdings, time.time())
     # Within a script element only ``<`` could end it, and U+2028 is no JavaScript.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8").replace('"the data"', text, 1)
@@ -74,21 +60,26 @@ def write_page(
 
 
 def page_data(
-    run: PastRun,
-    runs: Iterable[PastRun],
-    remembered: Remembered,
-    holdings: Holdings,
-    now: float,
+    run: PastRun, runs: Iterable[PastRun], history: History, holdings: Holdings, now: float
 ) -> dict[str, Any]:
-    """What the page shows, as values for JSON; texts by their number in ``strings``."""
-    text = _Strings()
+    """What the page shows, as values for JSON. Of entries, points and traces the texts are
+    numbers, by which ``strings`` has them."""
     points: dict[tuple[str, tuple[str, ...]], int] = {}
-    traces: dict[str, int] = {}
-    rests_on, told = _rests_on(holdings, text, traces)
-    entries = [
-        _row(entry, explain(entry, remembered, now), text, points, rests_on)
-        for entry in run.tally.entries
-    ]
+    of_name, traces = _rests_on(holdings)
+    entries = []
+    for entry in run.tally.entries:
+        told = explain(entry, history, now)
+        shown = [(str(point), point.lines[:_LINES]) for point in told.points]
+        entries.append(
+            [
+                *(entry.subject, entry.identity, told.test, entry.status),
+                *(told.headline, told.remedy, entry.worker),
+                *(round(entry.at, 4), round(entry.seconds, 5), round(entry.waited, 4)),
+                [points.setdefault(point, len(points)) for point in shown],
+                of_name.get(entry.identity, -1),
+            ]
+        )
+    strings: dict[str, int] = {}
     return {
         "version": __version__,
         "started": run.started,
@@ -107,81 +98,60 @@ def page_data(
             ]
             for each in runs
         ],
-        "entries": entries,
-        "points": [[text(name), [text(line) for line in lines]] for name, lines in points],
-        "traces": told,
-        "strings": list(text.numbers),
+        "entries": _numbered(entries, strings),
+        "points": _numbered(points, strings),
+        "traces": _numbered(traces, strings),
+        "strings": list(strings),
     }
 
 
-def _row(
-    entry: Entry,
-    explanation: Explanation,
-    text: _Strings,
-    points: dict[tuple[str, tuple[str, ...]], int],
-    rests_on: dict[str, int],
-) -> list[Any]:
-    numbers = [
-        points.setdefault((str(point), point.lines[:_LINES]), len(points))
-        for point in explanation.points
-    ]
-    return [
-        text(entry.subject),
-        text(entry.identity),
-        text(entry.test if entry.test != entry.identity else ""),
-        text(entry.status),
-        text(explanation.headline),
-        text(explanation.remedy),
-        text(entry.worker),
-        round(entry.at, 4),
-        round(entry.seconds, 5),
-        round(entry.waited, 4),
-        numbers,
-        rests_on.get(entry.identity, -1),
-    ]
+def _numbered(value: Any, strings: dict[str, int]) -> Any:
+    """The value with a number for each text."""
+    if isinstance(value, str):
+        return strings.setdefault(harmless(value), len(strings))
+    if isinstance(value, int | float):
+        return value
+    return [_numbered(each, strings) for each in value]
 
 
-def _rests_on(
-    holdings: Holdings, text: _Strings, traces: dict[str, int]
-) -> tuple[dict[str, int], list[list[list[Any]]]]:
+def _rests_on(holdings: Holdings) -> tuple[dict[str, int], list[list[Any]]]:
     """The number of each identity's trace, and the traces as kinds with their names; as many as
     there is room for."""
     numbers: dict[str, int] = {}
-    told: list[list[list[Any]]] = []
+    known: dict[str, int] = {}
+    traces: list[list[Any]] = []
     room = _ROOM
     contents = Contents(holdings.read)
-    for held in sorted(
-        (held for record in holdings.records for held in contents.held(record)),
-        key=lambda each: each.created,
-    ):
-        trace = held.trace
-        if trace.digest not in traces:
-            rests_on = contents.grounds(trace).rests_on
+    found = [held for record in holdings.records for held in contents.held(record)]
+    for held in sorted(found, key=lambda each: each.created):
+        digest = held.trace.digest
+        if digest not in known:
+            rests_on = contents.grounds(held.trace).rests_on
             room -= len(rests_on)
             if room < 0:
                 continue
-            traces[trace.digest] = len(told)
-            kinds: dict[str, list[int]] = {}
+            known[digest] = len(traces)
+            kinds: dict[str, list[str]] = {}
             for dependency in rests_on[:_SHOWN]:
-                kinds.setdefault(str(dependency.kind), []).append(text(dependency.name))
-            told.append([[kind, names] for kind, names in kinds.items()])
-        numbers[held.name] = traces[trace.digest]
-    return numbers, told
+                kinds.setdefault(dependency.kind, []).append(dependency.name)
+            traces.append([*kinds.items()])
+        numbers[held.name] = known[digest]
+    return numbers, traces
 
 
-def _totals(tally: Tally) -> list[list[str]]:
+def _totals(tally: Tally) -> list[tuple[str, str]]:
     spent = sum(each.seconds for each in tally.entries if each.status != "reused")
     rows = [
-        ["reused", subjects(tally.reused)],
-        ["computed", subjects(tally.computed)],
-        ["refreshed", subjects(tally.refreshed)],
-        ["not kept", str(sum(tally.refused.values()) or "")],
-        ["failed", str(tally.failed or "")],
-        ["faults", str(sum(tally.faults.values()) or "")],
-        ["time saved", duration(tally.saved)],
-        ["time spent", duration(spent)],
+        ("reused", subjects(tally.reused)),
+        ("computed", subjects(tally.computed)),
+        ("refreshed", subjects(tally.refreshed)),
+        ("not kept", str(sum(tally.refused.values()) or "")),
+        ("failed", str(tally.failed or "")),
+        ("faults", str(sum(tally.faults.values()) or "")),
+        ("time saved", duration(tally.saved)),
+        ("time spent", duration(spent)),
     ]
-    return [[name, value] for name, value in rows if value]
+    return [(name, value) for name, value in rows if value]
 
 
 def _notes(tally: Tally) -> Iterable[str]:
@@ -194,13 +164,12 @@ def _notes(tally: Tally) -> Iterable[str]:
 
 
 def _cache(holdings: Holdings, now: float) -> dict[str, Any]:
-    ages: dict[str, list[int]] = {}
+    counts, sizes = Counter[str](), Counter[str]()
     for record in holdings.records:
         old = now - record.created
         name = next((name for limit, name in _AGES if old < limit), "older")
-        each = ages.setdefault(name, [0, 0])
-        each[0] += 1
-        each[1] += record.result.size
+        counts[name] += 1
+        sizes[name] += record.result.size
     oldest = min((record.created for record in holdings.records), default=now)
     return {
         "size": size(holdings.bytes),
@@ -208,5 +177,5 @@ def _cache(holdings: Holdings, now: float) -> dict[str, Any]:
         "share": holdings.bytes / holdings.limit if holdings.limit else 0.0,
         "records": len(holdings.records),
         "oldest": age(now - oldest),
-        "ages": [[name, count, size(total)] for name, (count, total) in ages.items()],
+        "ages": [[name, count, size(sizes[name])] for name, count in counts.items()],
     }

@@ -108,7 +108,7 @@ _VALUES: Callable[[Entry], tuple[Any, ...]] = attrgetter(*(each.name for each in
 
 @dataclass
 class Tally:
-    """An observer that counts. ``saved`` and ``spent`` in seconds; ``details`` holds one example
+    """An observer that counts. ``saved`` in seconds; ``details`` holds one example
     for each reason of a refusal or a fault; ``rechecked`` what came of failed tests that were
     run again; ``misses`` how often each reason struck whom
     (``test x.py::y``); ``whole`` keeps an entry of hits too, for a report; ``worker`` names the
@@ -126,7 +126,6 @@ class Tally:
     rechecked: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     saved: float = 0.0
-    spent: float = 0.0
     rolled_back: int = 0
     failed: int = 0
     verified: int = 0
@@ -183,7 +182,6 @@ class Tally:
         self._open[str(event.identity), event.test] = self._entry(event)
 
     def _computed(self, event: Computed) -> None:
-        self.spent += event.duration
         status = "refused"
         if event.staged:
             refreshed = (event.subject, str(event.identity)) in self._refreshing
@@ -236,7 +234,7 @@ class Tally:
                 self._miss(reason, name, count)
         self.notes += [note for note in other.notes if note not in self.notes]
         for name in (
-            "differences", "rechecked", "entries", "saved", "spent", "rolled_back", "failed",
+            "differences", "rechecked", "entries", "saved", "rolled_back", "failed",
             "verified",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping
 
-_PLURALS = {"function": "functions", "fixture": "fixtures", "test": "tests"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -57,16 +56,15 @@ def size(count: float) -> str:
     return f"{count / 1000:.1f} TB"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def counted(number: int, one: str) -> str:
     """``1 fault``, ``2 faults``."""
-    return f"{number} {one}" if number == 1 else f"{number} {many or one + 's'}"
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def subjects(counts: Mapping[str, int]) -> str:
     """``2 functions + 1 fixture + 4 tests``."""
-    return " + ".join(
-        counted(counts[one], one, many) for one, many in _PLURALS.items() if counts.get(one)
-    )
+    kinds = ("function", "fixture", "test")
+    return " + ".join(counted(counts[one], one) for one in kinds if counts.get(one))
 
 
 def wrapped(line: str, width: int) -> Iterator[str]:
