@@ -31,13 +31,14 @@ from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
-from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Shelf, Storage
+from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Storage
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.local.variants import Reason
 from pytest_taskcache.transactions.staging import Run, Staging
 
 if TYPE_CHECKING:
     from pytest_taskcache.config.tiered_storages import Terms
+    from pytest_taskcache.model.record import Variant
 
 DRAIN_SECONDS = 30.0
 """How long the end of a run waits for uploads at most."""
@@ -151,62 +152,14 @@ def compose(
     """An engine as the settings say. Raises ConfigurationError for a setting that cannot work,
     StorageError where the local cache cannot be used."""
     notices = Notices()
-
-    def on_fault(reason: str) -> None:
-        notices.tell(Faulted(reason))
-
-    reading = settings.mode is Mode.READ
-    idle = reading or settings.mode is Mode.OFF
     run = surroundings.run
-    local = LocalStorage(
-        surroundings.directory,
-        max_size=settings.max_size,
-        readonly=reading,
-        create=not idle,
-        on_fault=on_fault,
-        run=run.id,
-        leads=surroundings.controller and not idle,
-    )
-    staging = Staging(local.records, run, local.run_lock)
-    mode = settings.mode
-    if not idle:
-        try:
-            local.open()
-            if local.readonly:
-                # There is a cache, on a file system that cannot be written: it is read.
-                mode = Mode.READ if mode is Mode.READ_WRITE else Mode.OFF
-                reading = True
-            elif surroundings.controller:
-                staging.sweep()
-        except StorageError:
-            local.close()
-            raise
+    local, staging, mode = _open_local(settings, surroundings, notices)
     surroundings.fingerprints.keep_on(local.shelf)
     observatory = surroundings.observatory
     if observatory is not None:
         observatory.keep_on(local.shelf)
 
-    def valid(variant: object) -> bool:
-        from pytest_taskcache.model.record import Variant
-
-        if observatory is None or not isinstance(variant, Variant) or variant.vouched:
-            return True
-        return not observatory.verify(variant.trace)
-
-    def terms() -> Terms:
-        from pytest_taskcache.config.tiered_storages import Terms
-
-        return Terms(
-            surroundings.root,
-            settings,
-            os.environ,
-            on_fault=lambda reason, detail: notices.tell(Faulted(reason, detail)),
-            unobserved=muted,
-            valid=valid,
-            make=surroundings.make_storage,
-        )
-
-    storages = StorageFactory(surroundings.root, local, settings, terms, on_fault)
+    storages = _storages(settings, surroundings, local, notices)
     managers = LockManagers(
         files=lambda: IndexLocks(local.index, run.id, staging.hold),
         names=lambda: storages.names,
@@ -231,7 +184,7 @@ def compose(
         resolve_locks=managers.resolve,
         latest=local.latest,
         gone=partial(_gone, local),
-        lock_manager=None if reading else managers.resolve(settings.lock_manager or "file"),
+        lock_manager=None if local.readonly else managers.resolve(settings.lock_manager or "file"),
         isolation=settings.isolation,
         several_workers=surroundings.several_workers,
         mode=mode,
@@ -244,6 +197,64 @@ def compose(
         observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings)
+
+
+def _open_local(
+    settings: Settings, surroundings: Surroundings, notices: Notices
+) -> tuple[LocalStorage, Staging, Mode]:
+    """The local storage, open where the run may write to it; and the mode that it allows: a cache
+    on a file system that cannot be written is read."""
+    mode = settings.mode
+    idle = mode in (Mode.READ, Mode.OFF)
+    local = LocalStorage(
+        surroundings.directory,
+        max_size=settings.max_size,
+        readonly=mode is Mode.READ,
+        create=not idle,
+        on_fault=lambda reason: notices.tell(Faulted(reason)),
+        run=surroundings.run.id,
+        leads=surroundings.controller and not idle,
+    )
+    staging = Staging(local.records, surroundings.run, local.run_lock)
+    if not idle:
+        try:
+            local.open()
+            if local.readonly:
+                mode = Mode.READ if mode is Mode.READ_WRITE else Mode.OFF
+            elif surroundings.controller:
+                staging.sweep()
+        except StorageError:
+            local.close()
+            raise
+    return local, staging, mode
+
+
+def _storages(
+    settings: Settings, surroundings: Surroundings, local: LocalStorage, notices: Notices
+) -> StorageFactory:
+    """The storages that settings and policies name, beside the local one."""
+    observatory = surroundings.observatory
+
+    def tell(reason: str, detail: str = "") -> None:
+        notices.tell(Faulted(reason, detail))
+
+    def valid(variant: Variant) -> bool:
+        return observatory is None or variant.vouched or not observatory.verify(variant.trace)
+
+    def terms() -> Terms:
+        from pytest_taskcache.config.tiered_storages import Terms
+
+        return Terms(
+            surroundings.root,
+            settings,
+            os.environ,
+            on_fault=tell,
+            unobserved=muted,
+            valid=valid,
+            make=surroundings.make_storage,
+        )
+
+    return StorageFactory(surroundings.root, local, settings, terms, tell)
 
 
 _GONE = {
@@ -343,6 +354,3 @@ class LockManagers:
 
     def _settled(self, manager: LockManager) -> LockManager:
         return Settled(manager, self.settle)
-
-
-__all__ = ["Composed", "LockManagers", "Shelf", "Surroundings", "compose", "new_run"]

@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pytest_taskcache.config.counting import CacheStatistics, Counting
 from pytest_taskcache.config.factory import Composed, Surroundings, compose
 from pytest_taskcache.config.settings import Settings
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.active import TransactionBlock, transaction
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.model.decision import Fault, Hit, Miss, Uncacheable
+from pytest_taskcache.model.event import Computed, Decided, Event, Faulted
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.transactions.transaction import CommitMode
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """What happened since a cache was opened.
+
+    ``hits``, ``misses``, ``uncacheable`` and ``failed`` are look-ups by decision; ``kept``
+    counts computed values that were stored or staged, ``faults`` all that went wrong and was
+    survived, ``saved`` the seconds that the hits took when they were computed.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    uncacheable: int = 0
+    failed: int = 0
+    kept: int = 0
+    faults: int = 0
+    saved: float = 0.0
+
+
+class _Counting:
+    """An observer that counts. In plain attributes: it is told of every hit."""
+
+    def __init__(self) -> None:
+        self.decided = {Hit: 0, Miss: 0, Uncacheable: 0, Fault: 0}
+        self.kept = 0
+        self.faults = 0
+        self.saved = 0.0
+        self._lock = threading.Lock()
+
+    def notify(self, event: Event) -> None:
+        """As Observer.notify."""
+        with self._lock:
+            if isinstance(event, Decided):
+                self.decided[type(event.decision)] += 1
+                self.saved += event.saved
+            elif isinstance(event, Computed):
+                self.kept += event.staged
+            elif isinstance(event, Faulted):
+                self.faults += 1
 
 
 class Cache:
@@ -74,7 +116,7 @@ class Cache:
             ) from None
         Options(serializer=serializer or None, expiration=expiration)  # refused where written
         self._observers = tuple(observers)
-        self._counting = Counting()
+        self._counting = _Counting()
         self._composed: Composed | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
@@ -97,7 +139,11 @@ class Cache:
 
     def statistics(self) -> CacheStatistics:
         """What happened since it was opened, or between its last opening and closing."""
-        return self._counting.statistics
+        counted = self._counting
+        hits, misses, uncacheable, failed = counted.decided.values()
+        return CacheStatistics(
+            hits, misses, uncacheable, failed, counted.kept, counted.faults, counted.saved
+        )
 
     def _opened(self) -> Composed:
         if self._composed is None:
@@ -113,21 +159,19 @@ class Cache:
         temporary = tempfile.TemporaryDirectory(prefix="taskcache-")
         scratch = Path(temporary.name).resolve()
         directory = self._path if self._path is not None else scratch / "cache"
-        numbers = itertools.count()
-
-        def fresh() -> Path:
-            made = scratch / "restored" / str(next(numbers))
-            made.mkdir(parents=True)
-            return made
-
         root = (self._root or Path.cwd()).resolve()
         directory = directory.absolute()
         fingerprints = Present(root, temporary=scratch, ignore=[directory])
         observatory = Observatory(fingerprints, scratch=[scratch], own=[directory])
         surroundings = Surroundings(
-            root, directory, fingerprints, observatory, lambda: scratch, fresh
+            root,
+            directory,
+            fingerprints,
+            observatory,
+            temporary=lambda: scratch,
+            scratch=lambda: Path(tempfile.mkdtemp(dir=scratch)),
         )
-        self._counting = Counting()
+        self._counting = _Counting()
         observatory.arm()
         try:
             observers = (self._counting, *self._observers)

@@ -13,7 +13,8 @@ import importlib
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 from pytest_taskcache.errors import ConfigurationError, SerializationError
 from pytest_taskcache.ports import Buffer, Payload, Restore, Serializer
@@ -133,43 +134,18 @@ class CompressionError(ValueError):
     """Bytes that are not what the codec wrote, or only a part of it."""
 
 
-class Decompressor(Protocol):
-    """What bz2, lzma, lz4.frame and compression.zstd have in common."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the stream has ended."""
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether nothing more comes out before something goes in."""
-
-    @property
-    def unused_data(self) -> bytes | None:
-        """What was found after the stream."""
-
-    def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
-        """The next bytes of content, at most ``max_length``."""
-
-
-class Codec:
+class Codec(NamedTuple):
     """Compresses to, and reads, one stream.
 
-    ``compressor`` and ``decompressor`` make the library's objects for one stream; ``failures``
-    are what these raise for bytes that they did not write.
+    ``compressor`` makes the library's object for one stream, ``pieces`` yields the content of a
+    stream in pieces of at most STEP bytes, and ``failures`` are what it raises for bytes that the
+    codec did not write.
     """
 
-    def __init__(
-        self,
-        name: str,
-        compressor: Callable[[], Any],
-        decompressor: Callable[..., Decompressor],
-        failures: tuple[type[Exception], ...],
-    ) -> None:
-        self.name = name
-        self.compressor = compressor
-        self.decompressor = decompressor
-        self.failures = failures
+    name: str
+    compressor: Callable[[], Any]
+    pieces: Callable[[memoryview], Iterator[bytes]]
+    failures: tuple[type[Exception], ...]
 
     def write(self, chunks: Iterable[Buffer]) -> Iterator[bytes]:
         """The compressed stream, in pieces."""
@@ -184,91 +160,62 @@ class Codec:
     def read(self, data: memoryview) -> Iterator[bytes]:
         """The content, in pieces of at most STEP bytes. Raises CompressionError; a stream that is
         cut off may also yield less content and no error, so compare the size."""
-        decompressor = self.decompressor()
-        at = 0
         try:
-            while not decompressor.eof:
-                given: Buffer = b""
-                if decompressor.needs_input:
-                    given = data[at : at + STEP]
-                    at += len(given)
-                    if not given:
-                        raise CompressionError("the compressed stream is cut off")
-                yield decompressor.decompress(given, STEP)
-        except self.failures as error:
-            raise CompressionError(str(error)) from error
-        if decompressor.unused_data or at != len(data):
-            raise CompressionError("there are bytes after the compressed stream")
-
-
-class _Inflater:
-    """zlib's decompressor with the others' interface; ``bits`` tell zlib's format from gzip's."""
-
-    def __init__(self, bits: int) -> None:
-        self._zlib = zlib.decompressobj(bits)
-        self._full = False
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def needs_input(self) -> bool:
-        # after a full piece more may come out though all has gone in
-        return not self._zlib.unconsumed_tail and not self._full
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
-        piece = self._zlib.decompress(data or self._zlib.unconsumed_tail, max_length)
-        self._full = len(piece) == max_length
-        return piece
-
-
-class _PackagedZstd(Codec):
-    """The package zstandard has a reader of its own, and no decompressor that can be bounded."""
-
-    def __init__(self, library: Any, level: int) -> None:
-        super().__init__(
-            "zstd",
-            lambda: library.ZstdCompressor(level=level, write_checksum=True).compressobj(),
-            library.ZstdDecompressor,
-            (library.ZstdError,),
-        )
-
-    def read(self, data: memoryview) -> Iterator[bytes]:
-        decompressor: Any = self.decompressor(max_window_size=1 << _ZSTD_WINDOW)
-        try:
-            with decompressor.stream_reader(data) as reader:
-                while piece := reader.read(STEP):
-                    yield piece
+            yield from self.pieces(data)
         except self.failures as error:
             raise CompressionError(str(error)) from error
 
 
-def _deflate(name: str, level: int, bits: int) -> Codec:
+def _decompressed(decompressor: Any, data: memoryview) -> Iterator[bytes]:
+    """The content by an object with the interface that bz2, lzma, lz4.frame and compression.zstd
+    have in common."""
+    at = 0
+    while not decompressor.eof:
+        given = memoryview(b"")
+        if decompressor.needs_input:
+            given = data[at : at + STEP]
+            at += len(given)
+            if not given:
+                raise CompressionError("the compressed stream is cut off")
+        yield decompressor.decompress(given, STEP)
+    if decompressor.unused_data or at != len(data):
+        raise CompressionError("there are bytes after the compressed stream")
+
+
+def _inflated(bits: int, data: memoryview) -> Iterator[bytes]:
+    """The content by zlib; ``bits`` tell its own format from gzip's."""
+    inflater = zlib.decompressobj(bits)
+    for at in range(0, len(data), STEP):
+        given: Buffer = data[at : at + STEP]
+        full = False
+        while given or full:  # after a full piece more may come out though all has gone in
+            piece = inflater.decompress(given, STEP)
+            yield piece
+            given, full = inflater.unconsumed_tail, len(piece) == STEP
+    if not inflater.eof:
+        raise CompressionError("the compressed stream is cut off")
+    if inflater.unused_data:
+        raise CompressionError("there are bytes after the compressed stream")
+
+
+def _deflate(name: str, bits: int, level: int) -> Codec:
     return Codec(
         name,
         lambda: zlib.compressobj(level, zlib.DEFLATED, bits),
-        lambda: _Inflater(bits),
+        partial(_inflated, bits),
         (zlib.error,),
     )
-
-
-def _zlib(level: int) -> Codec:
-    return _deflate("zlib", level, 15)
-
-
-def _gzip(level: int) -> Codec:
-    return _deflate("gzip", level, 31)
 
 
 def _bz2(level: int) -> Codec:
     import bz2
 
-    return Codec("bz2", lambda: bz2.BZ2Compressor(level), bz2.BZ2Decompressor, (OSError,))
+    return Codec(
+        "bz2",
+        lambda: bz2.BZ2Compressor(level),
+        lambda data: _decompressed(bz2.BZ2Decompressor(), data),
+        (OSError,),
+    )
 
 
 def _lzma(level: int) -> Codec:
@@ -277,7 +224,7 @@ def _lzma(level: int) -> Codec:
     return Codec(
         "lzma",
         lambda: lzma.LZMACompressor(check=lzma.CHECK_CRC64, preset=level),
-        lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY),
+        lambda data: _decompressed(lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY), data),
         (lzma.LZMAError,),
     )
 
@@ -291,7 +238,7 @@ def _lz4(level: int) -> Codec:
             block_size=library.BLOCKSIZE_MAX1MB,
             content_checksum=True,
         ),
-        library.LZ4FrameDecompressor,
+        lambda data: _decompressed(library.LZ4FrameDecompressor(), data),
         (RuntimeError,),  # what lz4 raises for anything wrong with the stream
     )
 
@@ -299,13 +246,13 @@ def _lz4(level: int) -> Codec:
 def _zstd(level: int) -> Codec:
     for name in ("compression.zstd", "backports.zstd"):
         try:
-            return standard_zstd(importlib.import_module(name), level)
+            return _standard_zstd(importlib.import_module(name), level)
         except ModuleNotFoundError:
             continue  # the next library may be there, and the last one's absence is raised
     return packaged_zstd(importlib.import_module("zstandard"), level)
 
 
-def standard_zstd(library: Any, level: int) -> Codec:
+def _standard_zstd(library: Any, level: int) -> Codec:
     """Zstandard by the standard library's module (Python 3.14), or its backport."""
     option = library.CompressionParameter
     options = {option.compression_level: level, option.checksum_flag: 1}
@@ -313,14 +260,26 @@ def standard_zstd(library: Any, level: int) -> Codec:
     return Codec(
         "zstd",
         lambda: library.ZstdCompressor(options=options),
-        lambda: library.ZstdDecompressor(options=limit),
+        lambda data: _decompressed(library.ZstdDecompressor(options=limit), data),
         (library.ZstdError,),
     )
 
 
 def packaged_zstd(library: Any, level: int) -> Codec:
-    """Zstandard by the package zstandard."""
-    return _PackagedZstd(library, level)
+    """Zstandard by the package zstandard, whose decompressor cannot be bounded, but its reader."""
+
+    def pieces(data: memoryview) -> Iterator[bytes]:
+        decompressor = library.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW)
+        with decompressor.stream_reader(data) as reader:
+            while piece := reader.read(STEP):
+                yield piece
+
+    return Codec(
+        "zstd",
+        lambda: library.ZstdCompressor(level=level, write_checksum=True).compressobj(),
+        pieces,
+        (library.ZstdError,),
+    )
 
 
 class _Known(NamedTuple):
@@ -331,8 +290,8 @@ class _Known(NamedTuple):
 
 
 _KNOWN = {
-    "zlib": _Known(_zlib, 6, range(10)),
-    "gzip": _Known(_gzip, 6, range(10)),
+    "zlib": _Known(partial(_deflate, "zlib", 15), 6, range(10)),
+    "gzip": _Known(partial(_deflate, "gzip", 31), 6, range(10)),
     "bz2": _Known(_bz2, 9, range(1, 10)),
     "lzma": _Known(_lzma, 6, range(10)),
     "lz4": _Known(_lz4, 0, range(-16, 17), "lz4"),

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xxhash import xxh3_128
 
@@ -75,6 +75,16 @@ class Entry(NamedTuple):
         return tuple(self.path.split("/")) if self.path else ()
 
 
+_FIELDS = frozenset(Entry._fields)
+_NEEDED = frozenset({"path", "kind", "mtime"})
+_NUMBERS = {
+    "mtime": (-_MAX_NUMBER, _MAX_NUMBER),
+    "mode": (0, PERMISSIONS),
+    "size": (0, _MAX_NUMBER),
+}
+"""The least and the most of each number of an entry."""
+
+
 class Manifest(NamedTuple):
     """A tree: its own name, and its entries, parents before children; the first is itself."""
 
@@ -88,7 +98,10 @@ def encode(manifest: Manifest) -> bytes:
         "format": _FORMAT,
         "version": _VERSION,
         "name": manifest.name,
-        "entries": [_document(entry) for entry in manifest.entries],
+        "entries": [
+            {name: value for name, value in entry._asdict().items() if value or name in _NEEDED}
+            for entry in manifest.entries
+        ],
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode("ascii")
 
@@ -106,7 +119,7 @@ def decode(data: bytes) -> Manifest:
     entries = document.get("entries")
     if not isinstance(entries, list):
         raise TreeError("the manifest has no entries")
-    manifest = Manifest(_text(document, "name"), tuple(_entry(item) for item in entries))
+    manifest = Manifest(document.get("name", ""), tuple(map(_entry, entries)))
     check(manifest)
     return manifest
 
@@ -177,61 +190,29 @@ def _is_absolute(target: str) -> bool:
 
 
 def _check_name(name: str, path: str) -> None:
+    if not isinstance(name, str):
+        raise TreeError(f"{path!r} is no text")
     foreign = os.sep != "/" and (os.sep in name or ":" in name)
     if name in ("", ".", "..") or "/" in name or "\0" in name or foreign:
         raise TreeError(f"{path!r} is no path inside a tree")
 
 
-def _document(entry: Entry) -> dict[str, str | int]:
-    document: dict[str, str | int] = {
-        "path": entry.path,
-        "kind": str(entry.kind),
-        "mtime": entry.mtime,
-    }
-    match entry.kind:
-        case EntryKind.DIRECTORY:
-            document["mode"] = entry.mode
-        case EntryKind.FILE:
-            document |= {"mode": entry.mode, "size": entry.size, "digest": entry.digest}
-        case EntryKind.LINK:
-            document["target"] = entry.target
-    return document
-
-
 def _entry(document: object) -> Entry:
-    if not isinstance(document, dict):
-        raise TreeError("an entry of the manifest is no object")
-    path = _text(document, "path")
-    mtime = _number(document, "mtime", -_MAX_NUMBER, _MAX_NUMBER)
-    match document.get("kind"):
-        case "directory":
-            mode = _number(document, "mode", 0, PERMISSIONS)
-            return Entry(path, EntryKind.DIRECTORY, mtime, mode)
-        case "file":
-            mode = _number(document, "mode", 0, PERMISSIONS)
-            size = _number(document, "size", 0, _MAX_NUMBER)
-            digest = _text(document, "digest")
-            if not _DIGEST.fullmatch(digest):
-                raise TreeError(f"{path!r} has no valid digest")
-            return Entry(path, EntryKind.FILE, mtime, mode, size, digest)
-        case "link":
-            return Entry(path, EntryKind.LINK, mtime, target=_text(document, "target"))
-        case unknown:
-            raise TreeError(f"{path!r} is of the unknown kind {unknown!r}")
-
-
-def _text(document: Mapping[str, Any], key: str) -> str:
-    value = document.get(key)
-    if not isinstance(value, str):
-        raise TreeError(f"{key} of an entry is no text")
-    return value
-
-
-def _number(document: Mapping[str, Any], key: str, least: int, most: int) -> int:
-    value = document.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise TreeError(f"{key} of {document.get('path')!r} is no number from {least} to {most}")
-    return value
+    if not isinstance(document, dict) or not _NEEDED <= document.keys() <= _FIELDS:
+        raise TreeError("an entry of the manifest has not the fields of one")
+    path = document["path"]
+    for name, value in document.items():
+        if type(value) is not (int if name in _NUMBERS else str):
+            raise TreeError(f"{name} of {path!r} is {value!r}")
+    entry = Entry(**document)
+    for name, (least, most) in _NUMBERS.items():
+        if not least <= getattr(entry, name) <= most:
+            raise TreeError(f"{name} of {path!r} is no number from {least} to {most}")
+    if entry.kind not in [*EntryKind]:
+        raise TreeError(f"{path!r} is of the unknown kind {entry.kind!r}")
+    if entry.kind == EntryKind.FILE and not _DIGEST.fullmatch(entry.digest):
+        raise TreeError(f"{path!r} has no valid digest")
+    return entry._replace(kind=EntryKind(entry.kind))
 
 
 # ----------------------------------------------------------------------------- scanning
@@ -397,24 +378,19 @@ def restore_tree(manifest: Manifest, scratch: Path, copy: CopyBlob, readonly: bo
     TreeError, OSError and what ``copy`` raises.
     """
     root = scratch / manifest.name
-    for entry in manifest.entries:
-        place = root.joinpath(*entry.parts)
-        match entry.kind:
-            case EntryKind.DIRECTORY:
-                place.mkdir(mode=0o700)
-            case EntryKind.FILE:
-                _restore_file(entry, place, copy, readonly)
-            case EntryKind.LINK:
-                pass  # below
-    for entry in manifest.entries:
+    places = [(entry, root.joinpath(*entry.parts)) for entry in manifest.entries]
+    for entry, place in places:
+        if entry.kind is EntryKind.DIRECTORY:
+            place.mkdir(mode=0o700)
+        elif entry.kind is EntryKind.FILE:
+            _restore_file(entry, place, copy, readonly)
+    for entry, place in places:
         if entry.kind is EntryKind.LINK:
-            place = root.joinpath(*entry.parts)
             os.symlink(entry.target, place)
             if os.utime in os.supports_follow_symlinks:
                 os.utime(place, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
-    for entry in reversed(manifest.entries):
+    for entry, place in reversed(places):
         if entry.kind is EntryKind.DIRECTORY:
-            place = root.joinpath(*entry.parts)
             os.utime(place, ns=(entry.mtime, entry.mtime))
             os.chmod(place, _mode(entry, readonly))
     return root
