@@ -15,14 +15,12 @@ from pytest_taskcache.errors import ConfigurationError, MissingExtraError, Stora
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Shelf, Storage
 from pytest_taskcache.storage.remote.bounded import Bounded
-from pytest_taskcache.storage.remote.forwarding import Forwarding
 from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
-from pytest_taskcache.storage.remote.namespaced import Namespaced
+from pytest_taskcache.storage.remote.namespaces import expand
 from pytest_taskcache.storage.remote.pruning import Removed, Retention, prune, prune_if_due
 from pytest_taskcache.storage.remote.signed import VARIABLE, Signed, signing_keys
 from pytest_taskcache.storage.remote.store import RemoteStore
-from pytest_taskcache.storage.remote.templates import expand
-from pytest_taskcache.storage.remote.tiered import UNWRITABLE, Tier, Tiered
+from pytest_taskcache.storage.remote.tiered import UNWRITABLE, Split, Tier, Tiered
 from pytest_taskcache.storage.remote.write_behind import Drained
 
 _SEEN = "storages.seen"
@@ -56,7 +54,7 @@ class _Shared:
     """A remote storage that this run may write: as the run sees it, what bounds it, the bare store
     of its records and, where it is another one, that of its results."""
 
-    storage: Forwarding
+    storage: Signed
     bounded: Bounded
     store: RemoteStore
     results: RemoteStore | None
@@ -69,8 +67,8 @@ class TieredStorages:
 
     terms: Terms
     directory: Callable[[TierSpec], Storage]
-    _signed: list[tuple[Signed, list[str]]] = field(default_factory=list)
-    _made: list[tuple[Tiered, list[str]]] = field(default_factory=list)
+    _signed: list[Signed] = field(default_factory=list)
+    _made: list[Tiered] = field(default_factory=list)
     _shared: list[_Shared] = field(default_factory=list)
 
     def make(self, keys: Sequence[TierSpec], results: Sequence[TierSpec]) -> Storage:
@@ -88,23 +86,21 @@ class TieredStorages:
             tiers.append(Tier(storage, "r" in mode, "w" in mode))
         if not tiers:
             return self.directory(TierSpec("local"))
-        told: list[str] = []
-        terms = self.terms
-        tiered = Tiered(tiers, valid=terms.valid, on_fault=told.append, unobserved=terms.unobserved)
-        self._made.append((tiered, told))
+        tiered = Tiered(tiers, valid=self.terms.valid, unobserved=self.terms.unobserved)
+        self._made.append(tiered)
         return tiered
 
     def flush(self, timeout: float) -> None:
         """Waits at most ``timeout`` seconds for what was committed to reach the remote tiers."""
         deadline = time.monotonic() + timeout
-        for tiered, _ in self._made:
+        for tiered in self._made:
             tiered.flush(max(0.0, deadline - time.monotonic()))
 
     def drain(self, timeout: float, on_progress: Callable[[int, int], None] | None) -> Drained:
         """Awaits all uploads, at most ``timeout`` seconds in all; what became of them."""
         deadline = time.monotonic() + timeout
         drained = Drained()
-        for tiered, _ in self._made:
+        for tiered in self._made:
             drained += tiered.drain(max(0.0, deadline - time.monotonic()), on_progress)
         return drained
 
@@ -155,17 +151,17 @@ class TieredStorages:
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that
         tells the first of them."""
-        for signed, told in self._signed:
-            for reason, count in signed.refused.items():
-                yield f"refused: {reason}", count, _about(reason, told)
-        for tiered, told in self._made:
-            for reason, count in tiered.faults.items():
+        for signed in self._signed:
+            for reason, count, sentence in signed.refused.told():
+                yield f"refused: {reason}", count, sentence
+        for tiered in self._made:
+            for reason, count, sentence in tiered.faults.told():
                 if reason != UNWRITABLE:
-                    yield reason, count, _about(reason, told)
+                    yield reason, count, sentence
 
     def close(self) -> None:
         """Closes all of them. Never raises."""
-        for tiered, _ in self._made:
+        for tiered in self._made:
             tiered.close()
 
     # ------------------------------------------------------------------------ one tier
@@ -175,11 +171,10 @@ class TieredStorages:
         its signatures go, and unable to hold up the run."""
         if not (key.remote or result.remote):
             records = self.directory(key)
-            return records if key == result else Forwarding(records, self.directory(result))
+            return records if key == result else Split(records, self.directory(result))
         records, store = self._bare(key)
         results, place = (records, store) if key == result else self._bare(result)
-        inner = records if records is results else Forwarding(records, results)
-        storage = self._namespaced(inner)
+        storage = self._signing(records, results)
         if write and store is not None and isinstance(records, Bounded):
             retention = Retention.of(parse_location(self._expanded(key.spec, "storage", url=True)))
             apart = None if place is store else place
@@ -200,20 +195,19 @@ class TieredStorages:
         bounded.warm()
         return bounded, storage if isinstance(storage, RemoteStore) else None
 
-    def _namespaced(self, storage: Storage) -> Namespaced:
+    def _signing(self, records: Storage, results: Storage) -> Signed:
         settings = self.terms.settings
-        told: list[str] = []
         signed = Signed(
-            storage,
+            records,
             signing_keys(self.terms.environ),
-            namespace=self._project,
+            results=results,
+            namespace=self._expanded(settings.namespace or "main", "namespace"),
+            also=[self._expanded(name, "read_namespaces") for name in settings.read_namespaces],
+            project=self._project,
             trust_remote=settings.trust_remote,
-            on_fault=told.append,
         )
-        self._signed.append((signed, told))
-        write = self._expanded(settings.namespace or "main", "namespace")
-        read = [self._expanded(name, "read_namespaces") for name in settings.read_namespaces]
-        return Namespaced(signed, write, [write, *read])
+        self._signed.append(signed)
+        return signed
 
     @cached_property
     def _project(self) -> str:
@@ -223,10 +217,6 @@ class TieredStorages:
     def _expanded(self, template: str, setting: str, *, url: bool = False) -> str:
         terms = self.terms
         return expand(template, environ=terms.environ, root=terms.root, setting=setting, url=url)
-
-
-def _about(reason: str, told: Sequence[str]) -> str:
-    return next((text for text in told if reason in text), "")
 
 
 def _paired(

@@ -13,10 +13,8 @@ from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
 from pytest_taskcache.storage.memory import MemoryStorage
 from pytest_taskcache.storage.remote.bounded import Bounded
-from pytest_taskcache.storage.remote.forwarding import Forwarding
-from pytest_taskcache.storage.remote.namespaced import Namespaced
 from pytest_taskcache.storage.remote.signed import Signed
-from pytest_taskcache.storage.remote.tiered import Tier, Tiered
+from pytest_taskcache.storage.remote.tiered import Split, Tier, Tiered
 from pytest_taskcache.testing.storages import MakeStorage, StorageConformance
 
 
@@ -47,12 +45,13 @@ class _Suite(StorageConformance):
         self.memory = Damageable()
 
 
-class TestForwarding(_Suite):
-    """A decorator that changes nothing changes nothing."""
+class TestSplit(_Suite):
+    """Records in one place and results in another are one storage."""
 
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
-        return lambda: Forwarding(self.memory)
+        records = MemoryStorage()
+        return lambda: Split(records, self.memory)
 
 
 class TestBounded(_Suite):
@@ -61,14 +60,6 @@ class TestBounded(_Suite):
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
         return lambda: Bounded(self.memory, timeout=60.0)
-
-
-class TestNamespaced(_Suite):
-    """What goes in under a key comes out under it."""
-
-    @pytest.fixture
-    def make_storage(self) -> MakeStorage:
-        return lambda: Namespaced(self.memory, "topic/x", ["topic/x", "main"])
 
 
 class TestTiered(_Suite):
@@ -80,7 +71,7 @@ class TestTiered(_Suite):
         return lambda: Tiered([Tier(self.memory), Tier(far, write=False)])
 
 
-class Unattested(Forwarding):
+class Unattested(Signed):
     """Takes out what signing fills in, so that the rest can be compared."""
 
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
@@ -108,7 +99,7 @@ class TestSigned(_Suite):
 
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
-        storage = Unattested(Signed(self.memory, [KEY], namespace="main"))
+        storage = Unattested(self.memory, [KEY], namespace="topic/x", also=["main"])
         return lambda: storage
 
 
@@ -117,7 +108,7 @@ class TestWholeStack(_Suite):
 
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
-        signed = Signed(Bounded(MemoryStorage(), timeout=60.0), [KEY], namespace="main")
-        remote = Namespaced(signed, "pr~topic", ["pr~topic", "main"])
+        bounded = Bounded(MemoryStorage(), timeout=60.0)
+        remote = Signed(bounded, [KEY], namespace="pr~topic", also=["main"])
         storage = Tiered([Tier(self.memory), Tier(remote)])
         return lambda: storage

@@ -17,7 +17,7 @@ from pytest_taskcache.errors import UntrustedStorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.remote.namespaced import Namespaced
+from pytest_taskcache.storage.remote.namespaces import Namespace
 from pytest_taskcache.storage.remote.signed import Signed
 from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
@@ -27,10 +27,10 @@ KEY_OF_VALUE = "d" * 32
 
 
 def victim(
-    bucket: MemoryStorage, *keys: bytes, namespace: str = "project", now: float = NOW
+    bucket: MemoryStorage, *keys: bytes, project: str = "project", now: float = NOW
 ) -> Tiered:
     """A laptop or a CI job of main: local storage in front, the verified remote behind."""
-    remote = Signed(bucket, keys, namespace=namespace, clock=lambda: now)
+    remote = Signed(bucket, keys, namespace="main", project=project, clock=lambda: now)
     return Tiered([Tier(MemoryStorage()), Tier(remote, write=False)])
 
 
@@ -50,7 +50,7 @@ def values(storage: Tiered, key: str = KEY_OF_VALUE) -> list[bytes]:
 def publish(bucket: MemoryStorage, *keys: bytes, payload: bytes = GOOD, **fields: Any) -> Variant:
     """What main's CI job does."""
     variant = make_variant(1, key=KEY_OF_VALUE, payload=payload, **fields)
-    signed = Signed(bucket, keys or (KEY,), namespace="project", clock=lambda: NOW)
+    signed = Signed(bucket, keys or (KEY,), namespace="main", project="project", clock=lambda: NOW)
     store(signed, variant, payload)
     return variant
 
@@ -66,9 +66,9 @@ def test_the_recommended_set_up_serves_the_honest() -> None:
 def test_malicious_pull_request_without_the_key() -> None:
     """Its job may write to the bucket, as a public one does; it has no key."""
     bucket = Bucket()
-    evil = make_variant(2, key=KEY_OF_VALUE, payload=EVIL)
-    store(bucket, evil, EVIL)
-    store(bucket, make_variant(3, key=KEY_OF_VALUE, payload=EVIL, inline=True), EVIL)
+    for number, inline in ((2, False), (3, True)):
+        evil = make_variant(number, key=KEY_OF_VALUE, payload=EVIL, inline=inline)
+        store(bucket, Namespace("main").inner(evil), EVIL)
 
     assert values(victim(bucket, KEY)) == []
     assert values(victim(bucket)) == []
@@ -79,11 +79,10 @@ def test_malicious_pull_request_that_can_sign() -> None:
     main does not read; the store's permissions keep it out of main's."""
     bucket = Bucket()
     keys = (KEY,)
-    signed = Signed(bucket, keys, namespace="project", clock=lambda: NOW)
-    request = Namespaced(signed, "pr~main", ["pr~main", "main"])
+    request = Signed(bucket, keys, namespace="pr~main", also=["main"], clock=lambda: NOW)
     store(request, make_variant(2, key=KEY_OF_VALUE, payload=EVIL), EVIL)
 
-    main = Namespaced(Signed(bucket, keys, namespace="project", clock=lambda: NOW), "main")
+    main = Signed(bucket, keys, namespace="main", clock=lambda: NOW)
     assert main.read_records([KEY_OF_VALUE]) == {}
     assert values(Tiered([Tier(MemoryStorage()), Tier(main)])) == []
 
@@ -94,8 +93,11 @@ def test_a_pull_request_that_reads_main_cannot_write_it() -> None:
     variant = publish(mains)
     before = mains.all_records()
     tiers = [
-        Tier(Signed(own, (OTHER_KEY,), namespace="pr", clock=lambda: NOW)),
-        Tier(Signed(mains, (KEY,), namespace="project", clock=lambda: NOW), write=False),
+        Tier(Signed(own, (OTHER_KEY,), namespace="main", clock=lambda: NOW)),
+        Tier(
+            Signed(mains, (KEY,), namespace="main", project="project", clock=lambda: NOW),
+            write=False,
+        ),
     ]
     request = Tiered(tiers)
 
@@ -134,7 +136,7 @@ def test_poisoned_bucket_does_not_spread_into_local_storage() -> None:
     variant = publish(bucket)
     bucket.swapped = {variant.result.digest: EVIL}
     local = MemoryStorage()
-    remote = Signed(bucket, (KEY,), namespace="project", clock=lambda: NOW)
+    remote = Signed(bucket, (KEY,), namespace="main", project="project", clock=lambda: NOW)
     tiered = Tiered([Tier(local), Tier(remote)])
     values(tiered)
 
@@ -169,21 +171,21 @@ def test_replayed_old_record_keeps_its_dates_and_its_trace() -> None:
 def test_swapped_records_of_two_keys() -> None:
     """Both true, each under the other's key: a test that passed for one that fails."""
     bucket = Bucket()
-    signed = Signed(bucket, (KEY,), namespace="project", clock=lambda: NOW)
+    signed = Signed(bucket, (KEY,), namespace="main", project="project", clock=lambda: NOW)
     for number, key in enumerate(("a" * 32, "b" * 32)):
         store(signed, make_variant(number, key=key, payload=b"%d" % number), b"%d" % number)
     first, second = bucket.all_records()
     bucket.planted = {first.key: (second,), second.key: (first,)}
 
-    assert victim(bucket, KEY).read_records([first.key, second.key]) == {}
+    assert victim(bucket, KEY).read_records(["a" * 32, "b" * 32]) == {}
 
 
 def test_records_of_another_project_in_the_same_bucket() -> None:
-    """Same key, other namespace: not believed."""
+    """Same key, other project: not believed."""
     bucket = Bucket()
     publish(bucket)
 
-    assert values(victim(bucket, KEY, namespace="another project")) == []
+    assert values(victim(bucket, KEY, project="another project")) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs owners and modes")
@@ -204,9 +206,9 @@ def test_a_shared_directory_is_trusted_no_more_than_a_bucket(tmp_path: Path) -> 
     """Whatever the adapter says of itself: without a key Signed makes nothing of it executable."""
     shared = LocalStorage(tmp_path / "share")
     variant = make_variant(1, key=KEY_OF_VALUE, payload=EVIL)
-    store(shared, variant, EVIL)
+    store(shared, Namespace("main").inner(variant), EVIL)
 
-    remote = Signed(shared, (), namespace="project", trust_remote=True)
+    remote = Signed(shared, (), namespace="main", trust_remote=True)
     tiered = Tiered([Tier(MemoryStorage()), Tier(remote)])
 
     assert not remote.trusted

@@ -6,6 +6,7 @@ import pytest
 from decorator_parts import digest_of, make_variant, store
 
 from pytest_taskcache.storage.memory import MemoryStorage
+from pytest_taskcache.storage.remote.namespaces import Namespace
 from pytest_taskcache.storage.remote.signed import Signed
 
 EXECUTING = [
@@ -31,18 +32,15 @@ def test_what_may_execute_code_is_not_returned(serializer: str, trust_remote: bo
     """Whatever is not known to be safe is refused, also under taskcache_trust_remote."""
     inner = MemoryStorage()
     variant = make_variant(1, payload=b"value", serializer=serializer)
-    store(inner, variant, b"value")
-    warnings: list[str] = []
-    storage = Signed(
-        inner, (), namespace="main", trust_remote=trust_remote, on_fault=warnings.append
-    )
+    store(inner, Namespace("main").inner(variant), b"value")
+    storage = Signed(inner, (), namespace="main", trust_remote=trust_remote)
 
     assert storage.read_records([variant.key]) == {}
     assert storage.recent([str(variant.identity)]) == {}
     assert storage.read_result(variant.result.digest, 5) is None
     assert storage.refused == {"a remote value could run code when read": 2}
-    assert len(warnings) == 1
-    assert "PYTEST_TASKCACHE_SIGNING_KEY" in warnings[0]
+    ((_, _, sentence),) = storage.refused.told()
+    assert "PYTEST_TASKCACHE_SIGNING_KEY" in sentence
 
 
 @pytest.mark.parametrize("serializer", ["json", "outcome/json", "tree", "compressed(zstd)+json"])
@@ -50,7 +48,7 @@ def test_plain_data_needs_trust_remote(serializer: str, tmp_path: Path) -> None:
     """JSON executes nothing, but a forged outcome hides a failure; so it takes a decision."""
     inner = MemoryStorage()
     variant = make_variant(1, payload=b"[1]", serializer=serializer, blobs=[b"blob"])
-    store(inner, variant, b"[1]", [b"blob"])
+    store(inner, Namespace("main").inner(variant), b"[1]", [b"blob"])
 
     careful = Signed(inner, (), namespace="main")
     assert careful.read_records([variant.key]) == {}

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Buffer, Storage, TargetFile
+from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.remote.blobs import batches
-from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally, file_errors
 from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved
 
 T = TypeVar("T")
@@ -33,6 +32,7 @@ _WAITING = 0.9
 """Of the time a run may lose, the share that is spent on waiting; the rest goes to what a failure
 costs around it."""
 _LONGEST = 600.0
+"""Seconds that a transfer may take of which nobody knows how large it is."""
 _WORKERS = 8
 _PROBE = "0" * 32
 
@@ -41,14 +41,14 @@ class _GivenUpError(Exception):
     """Settles the operations that were under way when the breaker opened."""
 
 
-class Bounded(Forwarding):
+class Bounded:
     """Every operation ends within ``timeout`` seconds, even where the storage blocks; a failed
     one raises StorageError. After ``faults`` of them, or once failures have cost ``timeout``
     seconds in all, reads are absent and writes are dropped, at once and quietly, to the end of the
-    run; so a dead storage costs at most ``timeout`` seconds.
+    run; so a dead storage costs at most ``timeout`` seconds. ``on_fault`` is told when that
+    happens.
 
     A transfer of many bytes may take longer, as long as the storage answers a question meanwhile.
-    ``on_fault`` is told once, when it is given up; ``faults`` counts all failures by reason.
     ``unobserved`` is entered by the threads in which all operations run.
     """
 
@@ -58,15 +58,15 @@ class Bounded(Forwarding):
         *,
         timeout: float = 2.0,
         faults: int = 3,
-        on_fault: Callable[[str], None] | None = None,
+        on_fault: Callable[[str], None] = lambda sentence: None,
         clock: Callable[[], float] = time.monotonic,
-        unobserved: Unobserved = nullcontext,
+        unobserved: Unobserved | None = None,
     ) -> None:
-        super().__init__(storage)
+        self._storage = storage
         self._timeout = _WAITING * timeout
+        self._on_fault = on_fault
         self._clock = clock
         self._breaker = Breaker(self._timeout, faults=faults, clock=clock)
-        self._tally = Tally(on_fault)
         self._bulkhead = Bulkhead(_WORKERS, "taskcache-storage", unobserved)
         self._start()
 
@@ -77,20 +77,24 @@ class Bounded(Forwarding):
         self._unwritten: set[str] = set()
         self._dropped = 0
 
+    def describe(self) -> str:
+        """As the storage says."""
+        return self._storage.describe()
+
+    @property
+    def trusted(self) -> bool:
+        """As the storage says."""
+        return self._storage.trusted
+
     @property
     def dropped(self) -> int:
         """How many writes were dropped without an error."""
-        return self._dropped + super().dropped
+        return self._dropped
 
     @property
     def given_up(self) -> bool:
         """Whether reads are absent and writes dropped."""
         return not self._breaker.closed()
-
-    @property
-    def faults(self) -> Mapping[str, int]:
-        """Failed operations by reason."""
-        return self._tally.counts
 
     def warm(self) -> None:
         """Connects in the background, so that the first operation need not within its limit."""
@@ -132,44 +136,37 @@ class Bounded(Forwarding):
         if not named.isdisjoint(self._unwritten):
             self._drop()
             return
-        self._write(
-            "write records",
-            partial(self._storage.write_records, variants),
-            size=sum(len(v.result.inline or b"") + 4096 for v in variants),
-        )
+        size = sum(len(v.result.inline or b"") + 4096 for v in variants)
+        self._write("write records", partial(self._storage.write_records, variants), size / SLOWEST)
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
-        self._write("remove records", partial(self._storage.remove_records, ids), size=0)
+        self._write("remove records", partial(self._storage.remove_records, ids))
 
     def mark_used(self, ids: Collection[str]) -> None:
-        """As Forwarding.mark_used."""
-        self._write("note what was used", partial(super().mark_used, ids), size=8 * len(ids))
+        """Notes what a writing run had use for, where the storage keeps such notes."""
+        mark: Callable[[Collection[str]], None] | None = getattr(self._storage, "mark_used", None)
+        if mark is not None:
+            self._write("note what was used", partial(mark, ids), 8 * len(ids) / SLOWEST)
 
     # ------------------------------------------------------------------------- results
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result. Memory that the caller could change after giving up
         waiting is copied first."""
-        kept = list(chunks)
-        if not self.given_up:
-            kept = [chunk if _is_constant(chunk) else bytes(chunk) for chunk in chunks]
+        kept = list(chunks) if self.given_up else list(map(_constant, chunks))
         size = sum(memoryview(chunk).nbytes for chunk in kept)
-        self._write_named(
-            digest, "write result", partial(self._storage.write_result, digest, kept), size
-        )
+        write = partial(self._storage.write_result, digest, kept)
+        self._write("write result", write, size / SLOWEST, digest)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ResultStorage.add_file."""
-        with file_errors(self, "add file"):
-            size = source.stat().st_size
-        self._write_named(digest, "add file", partial(self._storage.add_file, digest, source), size)
+        self._write("add file", partial(self._storage.add_file, digest, source), _LONGEST, digest)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """As ResultStorage.read_result."""
-        return self.run(
-            "read result", partial(self._storage.read_result, digest, size), None, size / SLOWEST
-        )
+        read = partial(self._storage.read_result, digest, size)
+        return self.run("read result", read, None, size / SLOWEST)
 
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """As ResultStorage.copy_file; a copy that comes too late is removed."""
@@ -187,8 +184,11 @@ class Bounded(Forwarding):
         finally:
             given_up.set()
         if done:
-            with file_errors(self, "copy file"):
+            try:
                 part.rename(destination)
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise StorageError(self.describe(), "copy file", reason) from error
         return done
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
@@ -200,14 +200,20 @@ class Bounded(Forwarding):
         return frozenset(found)
 
     def read_target(self, name: str) -> TargetFile | None:
-        """As TargetStorage.read_target."""
-        return self.run("read a target", partial(super().read_target, name), None, _LONGEST)
+        """As TargetStorage.read_target; nothing where the storage keeps no targets."""
+        if not isinstance(self._storage, TargetStorage):
+            return None
+        return self.run("read a target", partial(self._storage.read_target, name), None, _LONGEST)
 
     def write_target(self, name: str, data: Buffer, key: str) -> None:
         """As TargetStorage.write_target."""
-        kept = data if _is_constant(data) else bytes(data)
-        call = partial(super().write_target, name, kept, key)
-        self._write("write a target", call, memoryview(kept).nbytes)
+        if not isinstance(self._storage, TargetStorage):
+            raise StorageError(self.describe(), "write a target", "it keeps no targets")
+        write = partial(self._storage.write_target, name, _constant(data), key)
+        self._write("write a target", write, memoryview(data).nbytes / SLOWEST)
+
+    def target_path(self, name: str) -> None:
+        """As TargetStorage.target_path: there is none, as what others write is looked at once."""
 
     def close(self) -> None:
         """As KeyStorage.close; does not wait for a storage that does not answer."""
@@ -251,25 +257,22 @@ class Bounded(Forwarding):
         # Only its type: the text of a vendor's error may hold a URL with its password.
         raise self._failed(operation, type(error).__name__, began) from None
 
-    def _write_named(
-        self, digest: str, operation: str, call: Callable[[], None], size: int
+    def _write(
+        self, operation: str, call: Callable[[], None], extra: float = 0.0, digest: str = ""
     ) -> None:
-        # Until it is known to be there: a write that failed here may still have been the only one.
-        self._unwritten.add(digest)
-        if self._write(operation, call, size):
-            self._unwritten.discard(digest)
-
-    def _write(self, operation: str, call: Callable[[], None], size: int) -> bool:
-        """Whether it was written rather than dropped."""
+        """Writes, or drops it where the storage is given up; records that name ``digest`` may
+        follow only when it is known to be there."""
 
         def done() -> bool:
             call()
             return True
 
-        if self.run(operation, done, False, size / SLOWEST):
-            return True
-        self._drop()
-        return False
+        if digest:
+            self._unwritten.add(digest)
+        if self.run(operation, done, False, extra):
+            self._unwritten.discard(digest)
+        else:
+            self._drop()
 
     def _drop(self) -> None:
         with self._lock:
@@ -296,7 +299,6 @@ class Bounded(Forwarding):
         return self._storage.has_results([_PROBE])
 
     def _failed(self, operation: str, reason: str, began: float) -> StorageError:
-        self._tally.count(reason)
         with self._lock:
             opened = self._breaker.failed(began)
             pending = list(self._pending) if opened else []
@@ -305,16 +307,19 @@ class Bounded(Forwarding):
             with suppress(InvalidStateError):
                 future.set_exception(_GivenUpError())
         if opened:
-            self._tally.warn(
+            self._on_fault(
                 f"{self.describe()}: given up, the run goes on without it "
                 f"(last failure: {operation}: {reason})"
             )
         return StorageError(self.describe(), operation, reason)
 
 
-def _is_constant(chunk: Buffer) -> bool:
+def _constant(chunk: Buffer) -> Buffer:
+    """The same bytes where nobody can change them any more."""
     view = memoryview(chunk)
-    return isinstance(view.obj, bytes) or (view.readonly and isinstance(view.obj, mmap.mmap))
+    if isinstance(view.obj, bytes) or (view.readonly and isinstance(view.obj, mmap.mmap)):
+        return chunk
+    return bytes(chunk)
 
 
 __all__ = ["Bounded"]

@@ -1,9 +1,8 @@
-"""A storage whose content is believed only as far as a key holder signed it; without a key,
-nothing of it is ever unpickled.
+"""A storage that others write to, believed only as far as a key holder signed what lies there;
+without a key nothing of it is ever unpickled.
 
-What is signed are the bytes of the whole record (HMAC-SHA256, RFC 2104), and through the SHA-256s
-that it states its results. Order: ``Namespaced(Signed(Bounded(store), keys, ...), ...)``, so that
-signatures cover the namespaced names and nothing of theirs is slowed by a dead remote.
+What is signed are the bytes of the whole record as it lies there, its namespace with it
+(HMAC-SHA256, RFC 2104), and through the SHA-256s that it states its results.
 """
 
 from __future__ import annotations
@@ -13,15 +12,17 @@ import hmac
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.model.record import Blob, Variant
-from pytest_taskcache.ports import Buffer, Storage
+from pytest_taskcache.model.record import VARIANTS, Blob, Variant
+from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
 from pytest_taskcache.storage.records import encode_variant
-from pytest_taskcache.storage.remote.forwarding import Forwarding, Tally, file_errors
+from pytest_taskcache.storage.remote.namespaces import Namespace
 
 VARIABLE = "PYTEST_TASKCACHE_SIGNING_KEY"
 """Name of the environment variable that holds the keys, newest first."""
@@ -79,16 +80,16 @@ def _check_keys(keys: Sequence[bytes]) -> None:
 
 
 class Signer:
-    """Signs records of one namespace with the first key, verifies them with any.
+    """Signs records of one project with the first key, verifies them with any.
 
     The keys are kept only inside HMAC states, which have no text form. Thread-safe. Raises
     ConfigurationError for a key that is too short.
     """
 
-    def __init__(self, keys: Sequence[bytes], namespace: str) -> None:
+    def __init__(self, keys: Sequence[bytes], project: str) -> None:
         _check_keys(keys)
         self._states = tuple(hmac.new(key, digestmod=hashlib.sha256) for key in keys)
-        self._namespace = namespace.encode("utf-8", "surrogatepass")
+        self._project = project.encode("utf-8", "surrogatepass")
 
     def sign(self, variant: Variant) -> str:
         """The signature of a record, by the first key."""
@@ -107,10 +108,10 @@ class Signer:
         )
 
     def _canonical(self, variant: Variant) -> bytes:
-        """The namespace and all of a record but its signature, as bytes that no other pair has:
+        """The project and all of a record but its signature, as bytes that no other pair has:
         the length in front keeps the end of the one and the start of the other apart."""
         record = encode_variant(replace(variant, signature=""))
-        scope = self._namespace
+        scope = self._project
         return b"pytest-taskcache record 1\n%d\n%b%b" % (len(scope), scope, record)
 
 
@@ -123,36 +124,74 @@ def _mac(state: hmac.HMAC, data: bytes) -> str:
 # ------------------------------------------------------------------------------ storage
 
 
-class Signed(Forwarding):
-    """Signs what it writes; returns only records whose signature holds, and only results whose
-    SHA-256 such a record states. All of that happens before a payload is decoded.
+class FaultCounts(Counter[str]):
+    """Faults by reason, and the sentence that tells of the first one. ``add`` is thread-safe."""
 
-    ``keys``: the first signs, any verifies; ``namespace`` is part of what is signed. **Without
-    keys** writes pass unsigned, and reads give nothing, or with ``trust_remote`` only records
-    whose serializer executes nothing; ``trusted`` is False then, so even these are never
-    unpickled. What is not believed reads as absent, is counted in ``refused`` by reason, and is
-    told once through ``on_fault``. A result that no believed record (or one written through this
-    object) names is not returned.
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._first = ("", "")
+
+    def add(self, reason: str, sentence: str = "", times: int = 1) -> None:
+        """Adds to the count of a reason; ``sentence`` tells people what happened."""
+        with self._lock:
+            self[reason] += times
+            if sentence and not self._first[0]:
+                self._first = reason, sentence
+
+    def told(self) -> Iterator[tuple[str, int, str]]:
+        """Each reason, how often, and the sentence: for the first one; "" for the others."""
+        first, sentence = self._first
+        for reason, times in list(self.items()):
+            yield reason, times, sentence if reason == first else ""
+
+
+class Signed:
+    """What a namespace of a storage holds. Signs what it writes; returns only records whose
+    signature holds, and only results whose SHA-256 such a record states. All of that happens
+    before a payload is decoded. What is slow or dead is bounded further in.
+
+    It writes into ``namespace``, and reads that and those of ``also``, in one request. ``results``
+    is where results lie, if not beside the records. ``keys``: the first signs, any verifies;
+    ``project`` is part of what is signed. **Without keys** writes pass unsigned, and reads give
+    nothing, or with ``trust_remote`` only records whose serializer executes nothing; ``trusted``
+    is False then, so even these are never unpickled. What is not believed reads as absent, and is
+    counted in ``refused``. A result that no believed record (or one written through this object)
+    names is not returned.
+
+    Raises ConfigurationError for a namespace without a name, and for a key that is too short.
     """
 
     def __init__(
         self,
-        storage: Storage,
+        records: Storage,
         keys: Sequence[bytes],
         *,
         namespace: str,
+        also: Sequence[str] = (),
+        project: str = "",
+        results: Storage | None = None,
         trust_remote: bool = False,
-        on_fault: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(storage)
-        self._signer = Signer(keys, namespace) if keys else None
+        self._records = records
+        self._results = records if results is None else results
+        self._write = Namespace(namespace)
+        self._read = tuple(Namespace(name) for name in dict.fromkeys((namespace, *also)))
+        self._signer = Signer(keys, project) if keys else None
         self._trust_remote = trust_remote
         self._clock = clock
-        self._tally = Tally(on_fault)
+        self.refused = FaultCounts()
         # SHA-256s by digest; without keys _NOTHING, as nothing vouches for any.
         self._attested: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def describe(self) -> str:
+        """The storage, or both, and the namespace that is written."""
+        place = self._records.describe()
+        if self._results is not self._records:
+            place = f"records in {place}, results in {self._results.describe()}"
+        return f"{place} (namespace {self._write.name})"
 
     @property
     def trusted(self) -> bool:
@@ -160,41 +199,81 @@ class Signed(Forwarding):
         return self._signer is not None
 
     @property
-    def refused(self) -> Mapping[str, int]:
-        """How much was not believed, by reason."""
-        return self._tally.counts
+    def dropped(self) -> int:
+        """How many writes were dropped without an error further in."""
+        return sum(getattr(storage, "dropped", 0) for storage in self._places())
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it is of no use to ask now."""
+        return any(getattr(storage, "given_up", False) for storage in self._places())
+
+    def close(self) -> None:
+        """As KeyStorage.close."""
+        for storage in self._places():
+            storage.close()
+
+    def _places(self) -> list[Storage]:
+        same = self._results is self._records
+        return [self._records] if same else [self._records, self._results]
+
+    # ------------------------------------------------------------------------- records
 
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
-        """The variants that are believed, and lie under the key they were written for."""
-        believed = {}
-        for key, variants in self._storage.read_records(keys).items():
-            objections = [self._objection(v, v.key == key) for v in variants]
-            kept = tuple(v for v, why in zip(variants, objections, strict=True) if why is None)
+        """The variants of all namespaces that are read, newest first, as far as they are believed
+        and lie under the key they were written for."""
+        outer = {names.key(key): (names, key) for names in self._read for key in keys}
+        found: dict[str, tuple[Variant, ...]] = {}
+        for place, variants in self._records.read_records(list(outer)).items():
+            names, key = outer[place]
+            placed = [(variant, variant.key == place) for variant in variants]
+            mine = (names.outer(variant) for variant in self._believed(placed))
+            kept = tuple(variant for variant in mine if variant is not None)
             if kept:
-                believed[key] = kept
-            for why in objections:
-                # Those of before there was a key matter only until there is another.
-                if why is not None and not (kept and why == _UNSIGNED):
-                    self._refuse(why)
-        return believed
+                found[key] = newest((*found.get(key, ()), *kept))
+        return found
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
-        """The newest variant of each identity, where it is believed."""
-        return {
-            identity: variant
-            for identity, variant in self._storage.recent(identities).items()
-            if self._believes(variant, str(variant.identity) == identity)
-        }
+        """The newest variant of each identity in the first namespace that has one, where it is
+        believed."""
+        outer = {names.prefix + text: (names, text) for names in self._read for text in identities}
+        inner = self._records.recent(list(outer))
+        found: dict[str, Variant] = {}
+        for place, (names, text) in outer.items():
+            variant = inner.get(place)
+            if variant is None or text in found:
+                continue
+            for believed in self._believed([(variant, str(variant.identity) == place)]):
+                mine = names.outer(believed)
+                if mine is not None:
+                    found[text] = mine
+        return found
 
     def scan(self) -> Iterator[Variant]:
-        """All variants that are believed."""
-        return (variant for variant in self._storage.scan() if self._believes(variant, True))
+        """All variants of all namespaces that are read, as far as they are believed."""
+        for variant in self._records.scan():
+            mine = [outer for names in self._read if (outer := names.outer(variant)) is not None]
+            if mine and self._believed([(variant, True)]):
+                yield from mine
 
     def write_records(self, variants: Sequence[Variant]) -> None:
         """Signs and writes them. One whose result was not written through this object is signed
         without a SHA-256, and so its result will never be returned: what another hand put into
         the storage is not vouched for."""
-        self._storage.write_records([self._sign(variant) for variant in variants])
+        self._records.write_records([self._sign(self._write.inner(v)) for v in variants])
+
+    def remove_records(self, ids: Collection[str]) -> None:
+        """Removes them from the namespace for writing."""
+        self._records.remove_records([id_ + self._write.suffix for id_ in ids])
+
+    def mark_used(self, ids: Collection[str]) -> None:
+        """Notes what a writing run had use for, of any namespace that is read, where the storage
+        keeps such notes."""
+        mark: Callable[[Collection[str]], None] | None = getattr(self._records, "mark_used", None)
+        if mark is not None:
+            mark([id_ + names.suffix for names in self._read for id_ in ids])
+
+    # ------------------------------------------------------------------------- results
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """Writes the result and remembers its SHA-256 for the record to come."""
@@ -202,19 +281,19 @@ class Signed(Forwarding):
         for chunk in chunks if self._signer else ():
             state.update(chunk)
         self._attest(digest, state.hexdigest(), "write result")
-        self._storage.write_result(digest, chunks)
+        self._results.write_result(digest, chunks)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As write_result, from a file."""
-        with file_errors(self, "add file"):
+        with _file_errors(self.describe(), "add file"):
             sha256 = _sha256_of(source) if self._signer else _NOTHING
         self._attest(digest, sha256, "add file")
-        self._storage.add_file(digest, source)
+        self._results.add_file(digest, source)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """The bytes, if they have the SHA-256 that a believed record states; else None."""
         expected = self._expected(digest)
-        found = None if expected is None else self._storage.read_result(digest, size)
+        found = None if expected is None else self._results.read_result(digest, size)
         if found is None or not self._signer:
             return found
         data = _settled(found)
@@ -226,9 +305,9 @@ class Signed(Forwarding):
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """As read_result, into a file; never a link, since others may write through one."""
         expected = self._expected(digest)
-        if expected is None or not self._storage.copy_file(digest, destination, False):
+        if expected is None or not self._results.copy_file(digest, destination, False):
             return False
-        with file_errors(self, "copy file"):
+        with _file_errors(self.describe(), "copy file"):
             if not self._signer or _sha256_of(destination) == expected:
                 return True
             self._refuse("a result is not the one that was signed")
@@ -238,7 +317,32 @@ class Signed(Forwarding):
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """Those that are stored, and with keys only those that could be returned from here."""
         known = [d for d in digests if d in self._attested] if self._signer else digests
-        return self._storage.has_results(known) if known else frozenset()
+        return self._results.has_results(known) if known else frozenset()
+
+    # ------------------------------------------------------------------------- targets
+
+    def read_target(self, name: str) -> TargetFile | None:
+        """As TargetStorage.read_target, of the first namespace that has one; nothing where the
+        storage keeps no targets."""
+        if isinstance(self._results, TargetStorage):
+            for names in self._read:
+                found = self._results.read_target(names.prefix + name)
+                if found is not None:
+                    return found
+        return None
+
+    def write_target(self, name: str, data: Buffer, key: str) -> None:
+        """As TargetStorage.write_target, in the namespace for writing."""
+        if not isinstance(self._results, TargetStorage):
+            raise StorageError(self.describe(), "write a target", "it keeps no targets")
+        key = self._write.key(key) if key else ""
+        self._results.write_target(self._write.prefix + name, data, key)
+
+    def target_path(self, name: str) -> Path | None:
+        """As TargetStorage.target_path."""
+        if not isinstance(self._results, TargetStorage):
+            return None
+        return self._results.target_path(self._write.prefix + name)
 
     # ------------------------------------------------------------------------- signing
 
@@ -267,11 +371,16 @@ class Signed(Forwarding):
 
     # ----------------------------------------------------------------------- believing
 
-    def _believes(self, variant: Variant, in_place: bool) -> bool:
-        objection = self._objection(variant, in_place)
-        if objection is not None:
-            self._refuse(objection)
-        return objection is None
+    def _believed(self, placed: Sequence[tuple[Variant, bool]]) -> list[Variant]:
+        """Those of some variants that are believed, each given with whether it lies where it
+        says; the others are counted."""
+        judged = [(variant, self._objection(variant, in_place)) for variant, in_place in placed]
+        kept = [variant for variant, objection in judged if objection is None]
+        for _, objection in judged:
+            # Those of before there was a key matter only until there is another.
+            if objection is not None and not (kept and objection == _UNSIGNED):
+                self._refuse(objection)
+        return kept
 
     def _objection(self, variant: Variant, in_place: bool) -> str | None:
         """Why not to believe a record; None after its SHA-256s were taken over."""
@@ -314,11 +423,10 @@ class Signed(Forwarding):
         return expected
 
     def _refuse(self, reason: str) -> None:
-        self._tally.count(reason)
         remedy = f"set {VARIABLE} to use what this storage holds"
         if self._signer:
             remedy = "such entries are ignored and computed anew"
-        self._tally.warn(f"{self.describe()}: {reason}; {remedy}")
+        self.refused.add(reason, f"{self.describe()}: {reason}; {remedy}")
 
 
 _NOTHING = hashlib.sha256().hexdigest()
@@ -333,9 +441,34 @@ def _settled(data: memoryview) -> memoryview:
     return memoryview(bytes(data)) if data.readonly else memoryview(bytearray(data))
 
 
+def newest(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """The variants, each id once, newest first, as many as a key may have."""
+    by_id = {variant.id: variant for variant in reversed(variants)}
+    ordered = sorted(by_id.values(), key=lambda v: (v.created, v.id), reverse=True)
+    return tuple(ordered[:VARIANTS])
+
+
+@contextmanager
+def _file_errors(place: str, operation: str) -> Iterator[None]:
+    """What the file system does is a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageError(place, operation, reason) from error
+
+
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-__all__ = ["VARIABLE", "Signed", "Signer", "is_inert", "signing_keys"]
+__all__ = [
+    "VARIABLE",
+    "FaultCounts",
+    "Signed",
+    "Signer",
+    "is_inert",
+    "newest",
+    "signing_keys",
+]

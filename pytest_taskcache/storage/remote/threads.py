@@ -20,6 +20,7 @@ Unobserved: TypeAlias = Callable[[], AbstractContextManager[object]]
 connections would make whatever test runs at that moment depend on the network."""
 
 _IDLE = 5.0
+"""Seconds after which a thread that has nothing to do ends."""
 
 
 class _Inherited(threading.local):
@@ -38,7 +39,7 @@ class Bulkhead:
     bulkheads of their own. A forked child, which has none of its parent's threads, starts anew.
     """
 
-    def __init__(self, workers: int, name: str, unobserved: Unobserved = nullcontext) -> None:
+    def __init__(self, workers: int, name: str, unobserved: Unobserved | None = None) -> None:
         self._workers = workers
         self._name = name
         self._unobserved = unobserved
@@ -47,7 +48,10 @@ class Bulkhead:
     def _start(self) -> None:
         self._pid = os.getpid()
         self._free = threading.Semaphore(self._workers)
-        self._idle: list[SimpleQueue[_Job]] = []
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        # Calls that were taken on and have not ended, and threads: never fewer of these.
+        self._calls = 0
+        self._threads = 0
         self._lock = threading.Lock()
 
     def submit(self, call: Callable[[], T], patience: float | None = None) -> Future[T] | None:
@@ -61,8 +65,11 @@ class Bulkhead:
             return None
         future: Future[T] = Future()
         with self._lock:
-            queue = self._idle.pop() if self._idle else self._spawn()
-            queue.put((future, call, _inherited.unobserved))
+            self._jobs.put((future, call, self._unobserved or _inherited.unobserved))
+            self._calls += 1
+            if self._calls > self._threads:
+                self._threads += 1
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
         return future
 
     def map(self, call: Callable[[T], U], items: Iterable[T]) -> list[U]:
@@ -79,47 +86,34 @@ class Bulkhead:
                 checked += 1
         return [future.result() for future in futures]
 
-    def _spawn(self) -> SimpleQueue[_Job]:
-        queue: SimpleQueue[_Job] = SimpleQueue()
-        threading.Thread(target=self._work, args=(queue,), name=self._name, daemon=True).start()
-        return queue
-
-    def _work(self, queue: SimpleQueue[_Job]) -> None:
+    def _work(self) -> None:
         while True:
             try:
-                future, call, inherited = queue.get(timeout=_IDLE)
+                future, call, _inherited.unobserved = self._jobs.get(timeout=_IDLE)
             except Empty:
                 with self._lock:
-                    if queue in self._idle:
-                        self._idle.remove(queue)
+                    if self._jobs.empty():
+                        self._threads -= 1
                         return
                 continue
-            _inherited.unobserved = self._unobserved
-            if self._unobserved is nullcontext:
-                _inherited.unobserved = inherited
-            self._settle(queue, future, call)
+            value, error = None, None
+            try:
+                with _inherited.unobserved():
+                    value = call()
+            except BaseException as raised:
+                # Whatever it is belongs to the caller; native extensions raise panics that are no
+                # Exception, and this thread must live on.
+                error = raised
+            with self._lock:
+                self._calls -= 1
+            self._free.release()
+            with suppress(InvalidStateError):  # settled before: the caller has gone on
+                if error is None:
+                    future.set_result(value)
+                else:
+                    future.set_exception(error)
             # An idle thread keeps no payload alive.
-            del future, call
-
-    def _settle(
-        self, queue: SimpleQueue[_Job], future: Future[Any], call: Callable[[], Any]
-    ) -> None:
-        value, error = None, None
-        try:
-            with _inherited.unobserved():
-                value = call()
-        except BaseException as raised:
-            # Whatever it is belongs to the caller; native extensions raise panics that are no
-            # Exception, and this thread must live on.
-            error = raised
-        with self._lock:
-            self._idle.append(queue)
-        self._free.release()
-        with suppress(InvalidStateError):  # settled before: the caller has gone on
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+            del future, call, value, error
 
 
 __all__ = ["Bulkhead", "Unobserved"]

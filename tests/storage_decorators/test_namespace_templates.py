@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.storage.remote.templates import branch, component, expand
+from pytest_taskcache.storage.remote.namespaces import branch, component, expand
 
 PUSHES = [
     {"GITHUB_REF_NAME": "topic/x"},

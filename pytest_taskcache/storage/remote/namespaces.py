@@ -1,4 +1,11 @@
-"""Names with variables, such as ``ci/{branch}``, for namespaces and storage URLs."""
+"""Namespaces in a storage: how one is named, and what its records are named there.
+
+A name may have variables, such as ``ci/{branch}``. A record of a namespace has the key
+``namespace/key``, both percent-encoded, so that nothing in a key or a namespace reaches into
+another one. Results lie beside, shared by content: who may write them can replace them, which is
+found out because a verified record states their SHA-256 (see ``signed``). Where that is not
+enough, give each namespace a storage of its own: ``s3://bucket/cache/{branch}``.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +15,12 @@ import string
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.storage.remote.namespaced import encode
+from pytest_taskcache.model.key import Identity
+from pytest_taskcache.model.record import Variant
 
 REQUEST = "pr~"
 """Stands before the branch of a pull request. Whoever opens one chooses its branch's name, say
@@ -39,6 +49,59 @@ _BRANCHES = (
     "TRAVIS_BRANCH",
 )
 _USERS = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+
+class Namespace:
+    """The names that records of one namespace have in a storage, and back. Raises
+    ConfigurationError where it has no name itself."""
+
+    def __init__(self, name: str) -> None:
+        if not name.strip():
+            raise ConfigurationError("namespace", "it is empty", "name one, e.g. main")
+        self.name = name
+        # What a template has encoded is not encoded again.
+        self.prefix = f"{encode(name, keep='%')}/"
+        # Variant ids are unique over a storage, and one record may lie in several namespaces.
+        self.suffix = f"-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+    def key(self, key: str) -> str:
+        """The key of a record in the storage."""
+        return self.prefix + encode(key)
+
+    def inner(self, variant: Variant) -> Variant:
+        """The record as it lies in the storage."""
+        file, name = variant.identity
+        return replace(
+            variant,
+            id=variant.id + self.suffix,
+            key=self.key(variant.key),
+            identity=Identity(self.prefix + file, name),
+        )
+
+    def outer(self, variant: Variant) -> Variant | None:
+        """The record as it was written; None if it is none of this namespace."""
+        file, name = variant.identity
+        prefixed = variant.key.startswith(self.prefix) and file.startswith(self.prefix)
+        if not (variant.id.endswith(self.suffix) and prefixed):
+            return None
+        return replace(
+            variant,
+            id=variant.id.removesuffix(self.suffix),
+            key=decode(variant.key.removeprefix(self.prefix)),
+            identity=Identity(file.removeprefix(self.prefix), name),
+        )
+
+
+def encode(text: str, keep: str = "") -> str:
+    """The text as one path component that is not hidden, ``.`` or ``..``; ``decode`` reverts it
+    (without ``keep``, characters that stay as they are)."""
+    quoted = quote(text, safe=keep, errors="surrogatepass")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+
+
+def decode(component: str) -> str:
+    """The text that ``encode`` made this of."""
+    return unquote(component, errors="surrogatepass")
 
 
 def expand(
@@ -135,3 +198,6 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 def _version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+__all__ = ["Namespace", "branch", "component", "decode", "encode", "expand"]
