@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import urlencode
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.locking.secrecy import without_secrets
 from pytest_taskcache.ports import LockManager
+from pytest_taskcache.storage.remote.location import is_url, parse_location
 
 _KNOWN = (
     'write "memory", "file", a directory, file://DIRECTORY, redis://HOST[:PORT][/DB], '
@@ -34,6 +34,8 @@ def lock_manager_for(
         if isinstance(spec, LockManager) and not isinstance(spec, type):
             return spec
         raise _wrong(f"a {type(spec).__name__} is no lock manager")
+    if is_url(spec):
+        return _at(spec)
     if spec == "memory":
         from pytest_taskcache.locking.memory import MemoryLockManager
 
@@ -42,61 +44,38 @@ def lock_manager_for(
         if directory is None:
             raise _wrong('"file" needs a directory here')
         return _in_directory(directory)
-    scheme, found, _ = spec.partition("://")
-    if not found:
-        if os.sep in spec or "/" in spec or spec.startswith("."):
-            return _in_directory(Path(spec))
-        raise _wrong(f"there is no {spec!r}")
-    match scheme.lower():
+    if os.sep in spec or "/" in spec or spec.startswith("."):
+        return _in_directory(Path(spec))
+    raise _wrong(f"there is no {spec!r}")
+
+
+def _at(url: str) -> LockManager:
+    location = parse_location(url, "lock_manager")
+    match location.scheme:
         case "file":
-            return _in_directory(_local_path(spec))
-        case "redis" | "rediss" | "unix":
-            return _on_redis(spec)
+            return _in_directory(location.directory())
         case "postgresql" | "postgres" | "postgresql+psycopg":
             from pytest_taskcache.locking.postgres import PostgresLockManager
 
-            return PostgresLockManager(spec)
-        case _:
-            raise _wrong(f"there are no locks for {scheme}://")
+            return PostgresLockManager(url)
+        case "redis" | "rediss" | "unix":
+            from pytest_taskcache.locking.redis import HEARTBEAT, LEASE, PREFIX, RedisLockManager
+
+            own = {"lease", "heartbeat", "prefix"}
+            rest = {name: text for name, text in location.options.items() if name not in own}
+            return RedisLockManager(
+                f"{location.base}?{urlencode(rest)}" if rest else location.base,
+                lease=location.seconds("lease", LEASE),
+                heartbeat=location.seconds("heartbeat", HEARTBEAT),
+                prefix=location.options.get("prefix", PREFIX),
+            )
+    raise _wrong(f"there are no locks for {location.scheme}://")
 
 
 def _in_directory(directory: Path) -> LockManager:
     from pytest_taskcache.locking.file import FileLockManager
 
     return FileLockManager(directory)
-
-
-def _local_path(url: str) -> Path:
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
-        raise _wrong(f"{without_secrets(url)} names no directory; it needs three slashes")
-    return Path(unquote(parts.path))
-
-
-def _on_redis(url: str) -> LockManager:
-    from pytest_taskcache.locking import redis
-
-    bare, _, query = url.partition("?")
-    own = {"lease": str(redis.LEASE), "heartbeat": str(redis.HEARTBEAT), "prefix": redis.PREFIX}
-    rest: list[tuple[str, str]] = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in own:
-            own[name] = value
-        else:
-            rest.append((name, value))
-    return redis.RedisLockManager(
-        f"{bare}?{urlencode(rest)}" if rest else bare,
-        lease=_seconds("lease", own["lease"]),
-        heartbeat=_seconds("heartbeat", own["heartbeat"]),
-        prefix=own["prefix"],
-    )
-
-
-def _seconds(name: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise _wrong(f"{name}={value} is not a number of seconds") from None
 
 
 def _wrong(problem: str) -> ConfigurationError:

@@ -12,8 +12,8 @@ import xxhash
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import LockError, StorageError
-from pytest_taskcache.locking.encoding import from_text, to_text, unknown
 from pytest_taskcache.locking.forking import ForkAware
+from pytest_taskcache.locking.holders import from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.storage.local import Index, RunLock, runs
 from pytest_taskcache.storage.local.index import Clock
@@ -191,8 +191,7 @@ def _read(connection: sqlite3.Connection, key: str) -> _Row | None:
     run, process, token, text = found
     if not (isinstance(run, str) and isinstance(process, str) and isinstance(token, int)):
         return None
-    holder = from_text(text) if isinstance(text, str) else None
-    return _Row(run, process, token, holder or unknown("somebody who cannot be named"))
+    return _Row(run, process, token, from_text(text))
 
 
 def _name(key: str) -> bytes:

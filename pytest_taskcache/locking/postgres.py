@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import selectors
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import xxhash
 
 from pytest_taskcache.breaker import Breaker
-from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.errors import ConfigurationError, LockError
-from pytest_taskcache.locking.encoding import from_text, to_text, unknown
+from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
 from pytest_taskcache.locking.forking import ForkAware
-from pytest_taskcache.locking.postgres_session import Session, SessionError, library
-from pytest_taskcache.locking.secrecy import without_secrets
+from pytest_taskcache.locking.holders import from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
+from pytest_taskcache.storage.remote.location import shown
+
+_Row: TypeAlias = tuple[bytes | None, ...]
 
 TIMEOUT = 2.0
 """Seconds to connect, and seconds for each operation."""
@@ -90,15 +94,6 @@ _UNTELL_ALL = "DELETE FROM taskcache_locks WHERE backend = pg_backend_pid()"
 _UNLOCK_ALL = "SELECT pg_advisory_unlock_all()"
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A lease, and its names on the server: the advisory lock's number and the row's key."""
-
-    lease: Lease
-    number: int
-    row: str
-
-
 class PostgresLockManager(ForkAware):
     """Mutual exclusion between all who use the same database.
 
@@ -119,11 +114,11 @@ class PostgresLockManager(ForkAware):
 
     def __init__(self, url: str, *, pause: float = 30.0) -> None:
         super().__init__()
-        self._name = without_secrets(url)
+        self._name = shown(url)
         self._conninfo = _conninfo(url, self._name)
         self._breaker = Breaker(_SLOW, pause=pause)
-        self._session: Session | None = None
-        self._held: dict[str, _Held] = {}
+        self._session: _Session | None = None
+        self._held: dict[str, Lease] = {}
 
     def describe(self) -> str:
         """Which database, for people; without secrets."""
@@ -135,12 +130,12 @@ class PostgresLockManager(ForkAware):
             # Advisory locks are granted again to the session that has them.
             mine = self._held.get(key)
             if mine is not None and self._session is not None:
-                return mine.lease.holder
+                return mine.holder
             number, row = _names(key)
             with self._asking() as session:
                 try:
                     rows = session.run(_ACQUIRE, number, row, to_text(holder))
-                except SessionError as error:
+                except _SessionError as error:
                     if not error.broken:
                         # The lock may have been taken before the row could not be written.
                         session.run(_UNLOCK, number)
@@ -148,27 +143,25 @@ class PostgresLockManager(ForkAware):
                 if not rows:
                     return self._who(session, number, row)
                 lease = Lease(key, holder, int(rows[0][0] or 0))
-                self._held[key] = _Held(lease, number, row)
+                self._held[key] = lease
                 return lease
 
     def release(self, lease: Lease) -> None:
         """Gives up the lease, if it is still ours. Raises LockError."""
         with self._mutex:
-            held = self._held.get(lease.key)
-            if held is None or held.lease != lease:
+            if self._held.get(lease.key) != lease:
                 return
             with self._asking() as session:
-                session.run(_RELEASE, held.number, held.row, lease.token)
+                session.run(_RELEASE, *_names(lease.key), lease.token)
             self._held.pop(lease.key, None)
 
     def confirm(self, lease: Lease) -> bool:
         """Whether our session lives and has the lock. Raises LockError."""
         with self._mutex:
-            held = self._held.get(lease.key)
-            if held is None or held.lease != lease:
+            if self._held.get(lease.key) != lease:
                 return False
             with self._asking() as session:
-                return bool(session.run(_CONFIRM, held.number, held.row, lease.token))
+                return bool(session.run(_CONFIRM, *_names(lease.key), lease.token))
 
     def close(self) -> None:
         """Releases all leases of this object and ends its session. Never raises."""
@@ -180,7 +173,7 @@ class PostgresLockManager(ForkAware):
                 return
             if held and self._breaker.closed():
                 # The end of the session would do, but not before the server notices it.
-                with contextlib.suppress(SessionError):
+                with contextlib.suppress(_SessionError):
                     session.run(_UNTELL_ALL)
                     session.run(_UNLOCK_ALL)
             session.close()
@@ -191,16 +184,13 @@ class PostgresLockManager(ForkAware):
             self._session.abandon()
             self._session = None
 
-    def _who(self, session: Session, number: int, row: str) -> Holder:
+    def _who(self, session: _Session, number: int, row: str) -> Holder:
         for text, backend in session.run(_WHO, number, row):
-            if text is not None and (holder := from_text(text)) is not None:
-                return holder
-            process = f"PostgreSQL backend {(backend or b'?').decode()}"
-            return unknown("somebody who cannot be named", process)
-        return unknown("somebody who has just released it")
+            return from_text(text, process=f"PostgreSQL backend {(backend or b'?').decode()}")
+        return from_text(None, "somebody who has just released it")
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[Session]:
+    def _asking(self) -> Iterator[_Session]:
         """The session, opened if need be; a broken one is given up with all its leases."""
         if not self._breaker.closed():
             raise LockError(self.describe(), "no answer before; left alone for now")
@@ -209,7 +199,7 @@ class PostgresLockManager(ForkAware):
             if self._session is None:
                 self._session = self._open()
             yield self._session
-        except SessionError as error:
+        except _SessionError as error:
             self._breaker.failed(started)
             if error.broken and self._session is not None:
                 self._session.close()
@@ -218,8 +208,8 @@ class PostgresLockManager(ForkAware):
             raise LockError(self.describe(), error.reason) from error
         self._breaker.succeeded()
 
-    def _open(self) -> Session:
-        session = Session(self._conninfo, TIMEOUT)
+    def _open(self) -> _Session:
+        session = _Session(self._conninfo, TIMEOUT)
         try:
             session.run(_CONFIGURE)
             if session.run(_PREPARED) != [(b"t",)]:
@@ -239,7 +229,7 @@ def _names(key: str) -> tuple[int, str]:
 
 
 def _conninfo(url: str, name: str) -> str:
-    psycopg = library()
+    psycopg = _library()
     scheme, _, rest = url.partition("://")
     try:
         text: str = psycopg.conninfo.make_conninfo(
@@ -254,3 +244,135 @@ def _conninfo(url: str, name: str) -> str:
             "write postgresql://[user[:password]@][host][:port][/database]",
         ) from None
     return text
+
+
+# ------------------------------------------------------------------------------ sessions
+
+
+class _SessionError(Exception):
+    """The session failed: text for people. ``broken`` is false if only the statement did, and the
+    session goes on."""
+
+    def __init__(self, reason: str, broken: bool) -> None:
+        super().__init__(reason, broken)
+        self.reason = reason
+        self.broken = broken
+
+
+class _Session:
+    """An open session in autocommit mode that never waits longer than its time limit; one thread
+    at a time may use it. Built on psycopg's libpq wrapper (``psycopg.pq``), whose calls do not
+    block: its own ``execute`` has no time limit on the client's side, and a server that hangs
+    would hang the tests.
+
+    ``conninfo`` is libpq's connection string. Connecting and each statement take ``timeout``
+    seconds at most (looking up the host's name aside). Raises _SessionError.
+    """
+
+    def __init__(self, conninfo: str, timeout: float) -> None:
+        self._psycopg = _library()
+        self._pq = self._psycopg.pq
+        self._timeout = timeout
+        end = time.monotonic() + timeout
+        with self._told():
+            self._connection = self._pq.PGconn.connect_start(conninfo.encode())
+            try:
+                self._establish(end)
+                self._connection.nonblocking = 1
+            except BaseException:
+                self._connection.finish()
+                raise
+
+    def run(self, statement: str, *values: str | int) -> list[_Row]:
+        """The rows of one statement, as text; ``$1``, ``$2``, ... stand for the values."""
+        end = time.monotonic() + self._timeout
+        with self._told():
+            self._send(statement, values, end)
+            return self._rows(self._results(end))
+
+    def close(self) -> None:
+        """Ends the session; the server frees its locks. Never raises."""
+        self._connection.finish()
+
+    def abandon(self) -> None:
+        """In a forked child: lets go of the parent's socket without ending the parent's session,
+        and without keeping it open after the parent died."""
+        # The number stays taken, so that nothing can be mistaken for the socket.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, self._connection.socket, inheritable=False)
+        os.close(nowhere)
+
+    def _establish(self, end: float) -> None:
+        status = self._pq.PollingStatus
+        while (polled := self._connection.connect_poll()) != status.OK:
+            if polled == status.READING:
+                self._wait(selectors.EVENT_READ, end)
+            elif polled == status.WRITING:
+                self._wait(selectors.EVENT_WRITE, end)
+            else:
+                raise _SessionError(self._message(self._connection), broken=True)
+
+    def _send(self, statement: str, values: Sequence[str | int], end: float) -> None:
+        texts = [str(value).encode() for value in values]
+        self._connection.send_query_params(statement.encode(), texts)
+        while self._connection.flush():
+            self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE, end)
+            self._connection.consume_input()
+
+    def _results(self, end: float) -> list[Any]:
+        results: list[Any] = []
+        while True:
+            while self._connection.is_busy():
+                self._wait(selectors.EVENT_READ, end)
+                self._connection.consume_input()
+            result = self._connection.get_result()
+            if result is None:
+                return results
+            results.append(result)
+
+    def _rows(self, results: Sequence[Any]) -> list[_Row]:
+        status = self._pq.ExecStatus
+        for result in results:
+            if result.status not in (status.TUPLES_OK, status.COMMAND_OK):
+                broken = self._connection.status != self._pq.ConnStatus.OK
+                raise _SessionError(self._message(result), broken)
+        return [
+            tuple(result.get_value(row, column) for column in range(result.nfields))
+            for result in results
+            for row in range(result.ntuples)
+        ]
+
+    def _wait(self, events: int, end: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection.socket, events)
+            if not selector.select(max(0.0, end - time.monotonic())):
+                raise _SessionError(f"no answer within {self._timeout:g} s", broken=True)
+
+    def _message(self, source: Any) -> str:
+        return _first_line(self._pq.error_message(source))
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._psycopg.Error, OSError) as error:
+            raise _SessionError(_first_line(str(error)), broken=True) from error
+
+
+def _first_line(text: str) -> str:
+    # libpq's messages name host, port and user, never the password.
+    return text.strip().partition("\n")[0][:200] or "no reason given"
+
+
+def _library() -> Any:
+    """The psycopg package. Raises MissingExtraError where it cannot be imported."""
+    try:
+        import psycopg
+        import psycopg.conninfo
+    except ImportError as error:
+        raise MissingExtraError(
+            "lock_manager",
+            "locks on PostgreSQL need the psycopg package",
+            "pip install 'pytest-taskcache[postgres]'",
+        ) from error
+    return psycopg

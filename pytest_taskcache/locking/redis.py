@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import threading
@@ -14,10 +13,10 @@ from typing import Any, TypeAlias
 from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
-from pytest_taskcache.locking.encoding import from_fields, parse, to_fields, unknown
 from pytest_taskcache.locking.forking import ForkAware
-from pytest_taskcache.locking.secrecy import without_secrets
+from pytest_taskcache.locking.holders import from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
+from pytest_taskcache.storage.remote.location import shown
 
 LEASE = 30.0
 HEARTBEAT = 10.0
@@ -32,9 +31,9 @@ _Names: TypeAlias = Sequence[bytes]
 _Values: TypeAlias = Sequence[str | int]
 _Ask: TypeAlias = Callable[[str, _Names, _Values], object]
 
-# The value of a lock is "<token> <claim>". Tokens are the server's microseconds since 1970 and at
-# least one more than the last, so that they grow even where the server lost its data. A claim that
-# is already there is this very request, whose answer got lost.
+# The value of a lock is "<token> <claim>", and a claim "<nonce> <holder>". Tokens are the server's
+# microseconds since 1970 and at least one more than the last, so that they grow even where the
+# server lost its data. A claim that is already there is this very request, whose answer got lost.
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
 if held then
@@ -124,7 +123,7 @@ class RedisLockManager(ForkAware):
             )
         self._redis = _library()
         self._url = url if url is not None else f"redis://{host}:{port}/{db}"
-        self._name = without_secrets(self._url)
+        self._name = shown(self._url)
         self._lease = max(1, round(lease * 1000))
         self._heartbeat = heartbeat
         self._prefix = prefix
@@ -140,7 +139,7 @@ class RedisLockManager(ForkAware):
     def acquire(self, key: str, holder: Holder) -> Lease | Holder:
         """The lease, or who has it. Raises LockError; if the answer to a granted request is lost,
         the lock stays taken until the lease runs out."""
-        claim = json.dumps({"nonce": os.urandom(8).hex(), "holder": to_fields(holder)})
+        claim = f"{os.urandom(8).hex()} {to_text(holder)}"
         names = [self._entry(key), f"{self._prefix}token".encode()]
         answer = self._ask(_ACQUIRE, names, [claim, self._lease, _TOKENS_KEPT])
         match answer:
@@ -151,7 +150,7 @@ class RedisLockManager(ForkAware):
                     self._beat()
                 return lease
             case [0, bytes(value)]:
-                return _named(value)
+                return from_text(value.split(b" ", 2)[-1], "somebody whose lock cannot be read")
             case _:
                 raise LockError(self.describe(), _NONSENSE)
 
@@ -212,26 +211,20 @@ class RedisLockManager(ForkAware):
             self._drop(each)
         return not lost
 
-    def _ask(
-        self, script: str, names: Sequence[bytes | str], values: Sequence[str | int]
-    ) -> object:
+    def _ask(self, script: str, names: _Names, values: _Values) -> object:
         if not self._breaker.closed():
             raise LockError(self.describe(), "no answer before; left alone for now")
         return self._run(script, names, values)
 
-    def _run(
-        self, script: str, names: Sequence[bytes | str], values: Sequence[str | int]
-    ) -> object:
+    def _run(self, script: str, names: _Names, values: _Values) -> object:
         started = self._breaker.now()
         try:
             answer: object = self._client.eval(script, len(names), *names, *values)
-        except self._redis.RedisError as error:
+        except (self._redis.RedisError, OSError, ValueError, TypeError) as error:
+            # The client lets some of the latter through when what answers is no Redis server. Its
+            # messages name host and port, never the password.
             self._breaker.failed(started)
-            raise LockError(self.describe(), _reason(error)) from error
-        except (OSError, ValueError, TypeError) as error:
-            # The client lets some of these through when what answers is no Redis server.
-            self._breaker.failed(started)
-            raise LockError(self.describe(), _reason(error)) from error
+            raise LockError(self.describe(), f"{type(error).__name__}: {error}"[:200]) from error
         self._breaker.succeeded()
         return answer
 
@@ -288,18 +281,6 @@ def _beat_on(
 def _parts(held: Sequence[_Held]) -> Iterator[Sequence[_Held]]:
     for start in range(0, len(held), _BATCH):
         yield held[start : start + _BATCH]
-
-
-def _named(value: bytes) -> Holder:
-    _, _, claim = value.partition(b" ")
-    fields = parse(claim)
-    holder = from_fields(fields.get("holder")) if isinstance(fields, dict) else None
-    return holder or unknown("somebody whose lock cannot be read")
-
-
-def _reason(error: Exception) -> str:
-    # The library's messages name host and port, never the password.
-    return f"{type(error).__name__}: {error}"[:200]
 
 
 def _library() -> Any:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from importlib import import_module
-from urllib.parse import parse_qsl
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, MissingExtraError, TaskCacheError
@@ -91,6 +92,20 @@ class Location:
         if value <= 0:
             raise self.error(f"option {name}: {text!r} is no duration", "write e.g. 30s or 7d")
         return value
+
+    def directory(self) -> Path:
+        """The directory that a ``file://`` URL names. Raises ConfigurationError where it is not
+        absolute."""
+        path = unquote(self.base.removeprefix("file://"))
+        if not path.startswith("/") or not path.strip("/"):
+            problem = "a file URL names an absolute directory"
+            raise self.error(problem, "write file:///directory")
+        return Path(path)
+
+
+def shown(url: str) -> str:
+    """A URL as people may see it: without user, password and options."""
+    return parse_location(url).shown if is_url(url) else "what is no URL"
 
 
 def is_url(text: str) -> bool:

@@ -17,9 +17,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import obstore
 from obstore.store import LocalStore, from_url
@@ -66,7 +64,7 @@ class ObstoreBlobs(Blobs):
         self._provider = {"s3a": "s3", "azure": "az"}.get(location.scheme, location.scheme)
         more = {"endpoint", "region"} if self._provider == "s3" else set()
         location.expect({"timeout", *more})
-        self._directory = _directory(location)
+        self._directory = location.directory() if location.scheme == "file" else None
         self._native: Any = None if self._directory else self._connected(location)
 
     def get(self, name: str) -> Buffer | None:
@@ -200,15 +198,6 @@ def _has_profile() -> bool:
         ("AWS_CONFIG_FILE", "~/.aws/config"),
     )
     return any(os.path.exists(os.path.expanduser(os.getenv(n) or path)) for n, path in files)
-
-
-def _directory(location: Location) -> Path | None:
-    if location.scheme != "file":
-        return None
-    path = unquote(location.base.removeprefix("file://"))
-    if not path.startswith("/"):
-        raise location.error("a file URL names an absolute directory", "write file:///directory")
-    return Path(path)
 
 
 __all__ = ["ObstoreBlobs"]
