@@ -15,7 +15,6 @@ from projects import Project
 # takes longer than the run, and stands beside what the package still refers to. (The dialect
 # warns when that happens to it.)
 import pytest_taskcache.config.factory
-import pytest_taskcache.config.tiered_storages
 import pytest_taskcache.decorator
 import pytest_taskcache.locking.file
 import pytest_taskcache.plugin.collection.forecast
@@ -29,7 +28,10 @@ import pytest_taskcache.plugin.verification
 import pytest_taskcache.plugin.xdist
 import pytest_taskcache.report.explanation
 import pytest_taskcache.report.history
-import pytest_taskcache.serializers.trees  # noqa: F401
+import pytest_taskcache.serializers.trees
+import pytest_taskcache.storage.remote.bounded
+import pytest_taskcache.storage.remote.pruning
+import pytest_taskcache.storage.remote.tiered  # noqa: F401
 
 # Hypothesis's plugin imports all of itself anew in each run, which takes longer than the rest.
 _OTHERS = (

@@ -190,16 +190,12 @@ class OpenCache:
 def far_storage(cache: OpenCache, spec: str, faults: list[str]) -> Iterator[Storage]:
     """Another storage than the local one, by its spec or name. What it cannot do is added to the
     faults; at the end so is what did not arrive. Raises ConfigurationError."""
-    from pytest_taskcache.config.tiered_storages import Terms
-
     root, settings = cache.place.root, cache.place.settings
 
     def on_fault(reason: str, detail: str = "") -> None:
         faults.append(detail or reason)
 
-    factory = StorageFactory(
-        root, cache.local, settings, lambda: Terms(root, settings, os.environ, on_fault), on_fault
-    )
+    factory = StorageFactory(cache.local, root, settings, os.environ, on_fault)
     written = spec or settings.storage
     if all(tier.spec == LOCAL for tier in find_tiers(written, factory.names)):
         raise ConfigurationError(

@@ -37,7 +37,6 @@ from pytest_taskcache.storage.local.variants import Reason
 from pytest_taskcache.transactions.staging import Run, Staging
 
 if TYPE_CHECKING:
-    from pytest_taskcache.config.tiered_storages import Terms
     from pytest_taskcache.model.record import Variant
 
 DRAIN_SECONDS = 30.0
@@ -241,20 +240,16 @@ def _storages(
     def valid(variant: Variant) -> bool:
         return observatory is None or variant.vouched or not observatory.verify(variant.trace)
 
-    def terms() -> Terms:
-        from pytest_taskcache.config.tiered_storages import Terms
-
-        return Terms(
-            surroundings.root,
-            settings,
-            os.environ,
-            on_fault=tell,
-            unobserved=muted,
-            valid=valid,
-            make=surroundings.make_storage,
-        )
-
-    return StorageFactory(surroundings.root, local, settings, terms, tell)
+    return StorageFactory(
+        local,
+        surroundings.root,
+        settings,
+        os.environ,
+        on_fault=tell,
+        unobserved=muted,
+        valid=valid,
+        plugged=surroundings.make_storage,
+    )
 
 
 _GONE = {

@@ -1,40 +1,84 @@
-"""Storages of the specs that people wrote; the only one who knows all that a run has open."""
+"""Storages of the specs that people wrote; the only one who knows all that a run has open.
+
+A remote storage is seen through three more: bounded (it cannot hold up the run), signed (it is
+believed as far as its signatures go, in its namespaces), and tiered (the local one is in front).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.config.settings import Settings
-from pytest_taskcache.config.tiers import LOCAL, TierSpec, directory_of, find_tiers, named_storages
-from pytest_taskcache.dataclass import dataclass, field
-from pytest_taskcache.errors import StorageError
+from pytest_taskcache.config.tiers import (
+    LOCAL,
+    TierSpec,
+    directory_of,
+    find_tiers,
+    named_storages,
+    read_pyproject,
+)
+from pytest_taskcache.dataclass import dataclass, field, replace
+from pytest_taskcache.errors import ConfigurationError, MissingExtraError, StorageError
+from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
 from pytest_taskcache.storage.local import LocalStorage
 
 if TYPE_CHECKING:
-    from pytest_taskcache.config.tiered_storages import Terms, TieredStorages
+    from pytest_taskcache.storage.remote.bounded import Bounded
     from pytest_taskcache.storage.remote.pruning import Removed, Retention
+    from pytest_taskcache.storage.remote.signed import Signed
+    from pytest_taskcache.storage.remote.store import RemoteStore
+    from pytest_taskcache.storage.remote.tiered import Tiered
     from pytest_taskcache.storage.remote.write_behind import Drained
+
+PRUNE_SECONDS = 120.0
+"""How long the end of a run spends on pruning one storage at most."""
+_MARK_SECONDS = 10.0
+_SEEN = "storages.seen"
+"""Section of the shelf that names the remote storages that this cache was used with."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A remote storage that this run may write: as the run sees it, what bounds it, the bare store
+    of its records and, where it is another one, that of its results."""
+
+    storage: Signed
+    bounded: Bounded
+    store: RemoteStore
+    results: RemoteStore | None
+    retention: Retention
 
 
 @dataclass
 class StorageFactory:
-    """Makes storages of specs, each pair of specs once.
+    """Makes storages of specs, each pair of specs once, and ends them together. ``local`` is the
+    run's own; it stays open.
 
-    ``terms()`` is called when the first tiered one is made: what is local needs none of it.
+    ``on_fault`` is told the reason and the whole sentence of what went wrong; ``environ`` holds
+    the signing key and the variables of templates; ``unobserved()`` keeps what storages do in
+    threads of their own out of every window; ``valid`` says whether a variant still holds;
+    ``plugged(url)`` gives the storages of plugins, None for URLs that are none of theirs.
     """
 
-    root: Path
     local: LocalStorage
+    root: Path
     settings: Settings
-    terms: Callable[[], Terms]
-    on_fault: Callable[[str], None]
+    environ: Mapping[str, str]
+    on_fault: Callable[[str, str], None]
+    unobserved: Callable[[], AbstractContextManager[None]] = nullcontext
+    valid: Callable[[Variant], bool] | None = None
+    plugged: Callable[[str], Storage | None] = lambda url: None
     _made: dict[tuple[str, str], tuple[Storage, Storage]] = field(default_factory=dict)
     _directories: list[LocalStorage] = field(default_factory=list)
-    _tiered: TieredStorages | None = None
+    _tiered: list[Tiered] = field(default_factory=list)
+    _signed: list[Signed] = field(default_factory=list)
+    _shared: list[_Shared] = field(default_factory=list)
 
     def route(self, key_spec: str, result_spec: str) -> tuple[Storage, Storage]:
         """The storages for records and for results of two specs; "" is what the settings say.
@@ -58,45 +102,81 @@ class StorageFactory:
 
     def flush(self, timeout: float) -> None:
         """Waits at most ``timeout`` seconds for what was committed to reach the remote tiers."""
-        if self._tiered is not None:
-            self._tiered.flush(timeout)
+        deadline = time.monotonic() + timeout
+        for tiered in self._tiered:
+            tiered.flush(max(0.0, deadline - time.monotonic()))
 
     def drain(
         self, timeout: float, on_progress: Callable[[int, int], None] | None
     ) -> Drained | None:
         """Awaits all uploads, at most ``timeout`` seconds in all; what became of them, if there
         could be any."""
-        return None if self._tiered is None else self._tiered.drain(timeout, on_progress)
+        deadline = time.monotonic() + timeout
+        drained: Drained | None = None
+        for tiered in self._tiered:
+            more = tiered.drain(max(0.0, deadline - time.monotonic()), on_progress)
+            drained = more if drained is None else drained + more
+        return drained
 
     def keep_house(self, used: Collection[str], *, prune: bool) -> None:
         """To be called once, at the end of a run that may write: notes which variants it had use
         for in the remote storages, and with ``prune`` prunes those that nobody has pruned for a
         day. Faults are told, never raised."""
-        if self._tiered is not None:
-            self._tiered.keep_house(used, prune=prune)
+        for shared in self._shared:
+            try:
+                if used:
+                    mark = partial(shared.store.mark_used, shared.storage.inner_ids(used))
+                    shared.bounded.run("note what was used", mark, None, _MARK_SECONDS)
+                if prune:
+                    from pytest_taskcache.storage.remote.pruning import Removed, prune_if_due
 
-    def prune(self, retention: Retention | None = None) -> list[tuple[str, Removed]]:
-        """As ``prune_shared``, of storages that are open already."""
-        self.route("", "")
-        return [] if self._tiered is None else self._tiered.prune(retention)
+                    due = partial(prune_if_due, shared.store, shared.retention, shared.results)
+                    shared.bounded.run("prune", due, Removed(), PRUNE_SECONDS)
+            except StorageError as error:
+                self.on_fault("not pruned", str(error))
 
     def notes(self, older: Callable[[], bool]) -> Iterator[str]:
-        """As `TieredStorages.notes`."""
-        if self._tiered is not None:
-            yield from self._tiered.notes(self.local.shelf, older)
+        """What a user should read of the remote storages that this run may write: that nobody will
+        believe what it writes; that one is new and lacks what is here already, where ``older()``
+        says that there is something. The new ones are noted on the local shelf."""
+        if not self._shared:
+            return
+        from pytest_taskcache.storage.remote.signed import VARIABLE
+
+        shelf = self.local.shelf
+        known, told = shelf.read(_SEEN), {}
+        for shared in self._shared:
+            name = shared.store.describe()
+            if not (shared.storage.trusted or self.settings.trust_remote):
+                or_else = ", or name the directory without file:// if only you can write there"
+                yield (
+                    f"{name}: what is written there is not signed, and so believed by nobody; set "
+                    f"{VARIABLE} on all machines{or_else if name.startswith('file:') else ''}"
+                )
+            if name not in known and name not in told:
+                told[name] = b""
+                if older():
+                    yield f"{name} is new here: taskcache push {name} sends what was cached before"
+        if told:
+            shelf.write(_SEEN, told)
 
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """What was refused, or mended on the quiet: by reason, how often, and the sentence that
         tells the first of them."""
-        if self._tiered is not None:
-            yield from self._tiered.faults()
+        for signed in self._signed:
+            for reason, count, sentence in signed.refused.told():
+                yield f"refused: {reason}", count, sentence
+        for tiered in self._tiered:
+            yield from tiered.faults.told()
 
     def close(self) -> None:
-        """Closes all storages that were made here; the local one stays open. Never raises."""
-        if self._tiered is not None:
-            self._tiered.close()
+        """Closes all storages that were made here. Never raises."""
+        for tiered in self._tiered:
+            tiered.close()
         for storage in self._directories:
             storage.close()
+
+    # --------------------------------------------------------------------------- making
 
     def _make(self, key_spec: str, result_spec: str) -> tuple[Storage, Storage]:
         by_default = key_spec == result_spec == self.settings.storage
@@ -105,11 +185,7 @@ class StorageFactory:
         if len(keys) == len(results) == 1 and not keys[0].remote:
             records = self._directory(keys[0])
             return records, records if keys == results else self._directory(results[0])
-        if self._tiered is None:
-            from pytest_taskcache.config.tiered_storages import TieredStorages
-
-            self._tiered = TieredStorages(self.terms(), self._directory)
-        made = self._tiered.make(keys, results)
+        made = self._tiers(_paired(keys, results))
         return made, made
 
     def _directory(self, tier: TierSpec) -> Storage:
@@ -126,10 +202,110 @@ class StorageFactory:
             max_size=self.settings.max_size,
             readonly=reading,
             create=not reading,
-            on_fault=self.on_fault,
+            on_fault=lambda reason: self.on_fault(reason, ""),
         )
         self._directories.append(made)
         return made
+
+    def _tiers(self, pairs: Sequence[tuple[TierSpec, TierSpec]]) -> Storage:
+        """One storage of all tiers; the local one where nothing that they need is installed."""
+        from pytest_taskcache.storage.remote.tiered import Tier, Tiered
+
+        tiers: list[Tier] = []
+        for key, result in pairs:
+            mode = {letter for letter in key.mode if letter in result.mode}
+            try:
+                storage = self._tier(key, result, "w" in mode)
+            except MissingExtraError as error:
+                text = f"{error}; the run goes on without it"
+                self.on_fault("storage not available", text)
+                continue
+            tiers.append(Tier(storage, "r" in mode, "w" in mode))
+        if not tiers:
+            return self._directory(TierSpec(LOCAL))
+        tiered = Tiered(tiers, valid=self.valid, unobserved=self.unobserved)
+        self._tiered.append(tiered)
+        return tiered
+
+    def _tier(self, key: TierSpec, result: TierSpec, write: bool) -> Storage:
+        """The storage of a tier; where it is remote, in its namespaces, trusted only as far as
+        its signatures go, and unable to hold up the run."""
+        from pytest_taskcache.storage.remote.bounded import Bounded
+        from pytest_taskcache.storage.remote.location import parse_location
+        from pytest_taskcache.storage.remote.pruning import Retention
+        from pytest_taskcache.storage.remote.tiered import Split
+
+        if not (key.remote or result.remote):
+            near = self._directory(key)
+            return near if key == result else Split(near, self._directory(result))
+        records, store = self._bare(key)
+        results, place = (records, store) if key == result else self._bare(result)
+        signed = self._believed(records, results)
+        if write and store is not None and isinstance(records, Bounded):
+            retention = Retention.of(parse_location(self._expanded(key.spec, "storage", url=True)))
+            apart = None if place is store else place
+            self._shared.append(_Shared(signed, records, store, apart, retention))
+        return signed
+
+    def _bare(self, tier: TierSpec) -> tuple[Storage, RemoteStore | None]:
+        """A storage that cannot hold up the run, and the store in it if it is one of ours."""
+        if not tier.remote:
+            return self._directory(tier), None
+        from pytest_taskcache.storage.remote.bounded import Bounded
+        from pytest_taskcache.storage.remote.location import storage_by_url
+        from pytest_taskcache.storage.remote.store import RemoteStore
+
+        url = self._expanded(tier.spec, tier.setting, url=True)
+        storage = self.plugged(url) or storage_by_url(url, tier.setting)
+        bounded = Bounded(
+            storage,
+            on_fault=partial(self.on_fault, "storage given up"),
+            unobserved=self.unobserved,
+        )
+        bounded.warm()
+        return bounded, storage if isinstance(storage, RemoteStore) else None
+
+    def _believed(self, records: Storage, results: Storage) -> Signed:
+        from pytest_taskcache.storage.remote.signed import Signed, signing_keys
+
+        settings = self.settings
+        project = read_pyproject(self.root).get("project", {})
+        signed = Signed(
+            records,
+            signing_keys(self.environ),
+            results=results,
+            namespace=self._expanded(settings.namespace or "main", "namespace"),
+            also=[self._expanded(name, "read_namespaces") for name in settings.read_namespaces],
+            project=str(project.get("name", "")) if isinstance(project, dict) else "",
+            trust_remote=settings.trust_remote,
+        )
+        self._signed.append(signed)
+        return signed
+
+    def _expanded(self, template: str, setting: str, *, url: bool = False) -> str:
+        from pytest_taskcache.storage.remote.namespaces import expand
+
+        return expand(template, environ=self.environ, root=self.root, setting=setting, url=url)
+
+
+def _paired(
+    keys: Sequence[TierSpec], results: Sequence[TierSpec]
+) -> list[tuple[TierSpec, TierSpec]]:
+    """Which key storage and which result storage make a tier. Raises ConfigurationError."""
+    if len(keys) == len(results):
+        return list(zip(keys, results, strict=True))
+    if len(results) == 1 and not results[0].remote:
+        # Results stay where they are; records are copied on.
+        return [(key, replace(results[0], mode=key.mode)) for key in keys]
+    far = [tier for tier in results if tier.remote]
+    if len(keys) == 1 and not keys[0].remote and len(far) == 1:
+        # The one record vouches for a result wherever it is, so there is one tier.
+        return [(keys[0], far[0])]
+    raise ConfigurationError(
+        "key_storage and result_storage",
+        f"one has {len(keys)} tiers, the other {len(results)}",
+        "give both as many, nearest first, or one of them a single directory",
+    )
 
 
 def prune_shared(
@@ -149,17 +325,20 @@ def prune_shared(
     a writing run last had use for it, ``max_size`` bytes in all; if none is given, what the URLs
     say. Raises ConfigurationError and StorageError.
     """
-    from pytest_taskcache.config.tiered_storages import Terms
-    from pytest_taskcache.storage.remote.pruning import Retention
+    from pytest_taskcache.storage.remote.pruning import Retention, prune
 
-    def failed(reason: str, detail: str = "") -> None:
+    def failed(reason: str, detail: str) -> None:
         raise StorageError("shared storages", "prune", detail or reason)
 
-    factory = StorageFactory(
-        root, local, settings, lambda: Terms(root, settings, environ, failed), failed
-    )
-    retention = Retention(older_than, max_size, unused)
+    factory = StorageFactory(local, root, settings, environ, failed)
+    asked = Retention(older_than, max_size, unused)
+    pruned: list[tuple[str, Removed]] = []
     try:
-        return factory.prune(None if retention == Retention() else retention)
+        factory.route("", "")
+        for shared in factory._shared:
+            retention = shared.retention if asked == Retention() else asked
+            removed = prune(shared.store, retention, shared.results)
+            pruned.append((shared.store.describe(), removed))
     finally:
         factory.close()
+    return pruned

@@ -13,7 +13,6 @@ from team import SUITE, Place, Team, line_of
 
 from pytest_taskcache.config.settings import NAMES, Settings, Sources, read_settings
 from pytest_taskcache.config.storages import StorageFactory
-from pytest_taskcache.config.tiered_storages import Terms
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.storage.local import LocalStorage
 
@@ -43,9 +42,8 @@ RECIPES = [*map(from_ini, blocks("ini")), *filter(None, map(from_yaml, blocks("y
 
 
 def factory_in(root: Path, settings: Settings) -> StorageFactory:
-    terms = Terms(root, settings, CI, lambda reason, detail: pytest.fail(detail))
     local = LocalStorage(root / "local")
-    return StorageFactory(root, local, settings, lambda: terms, pytest.fail)
+    return StorageFactory(local, root, settings, CI, lambda reason, detail: pytest.fail(detail))
 
 
 def test_the_page_has_recipes() -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storages import StorageFactory
-from pytest_taskcache.config.tiered_storages import Terms
 from pytest_taskcache.config.tiers import TierSpec, find_tiers, shown
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.storage.local import LocalStorage
@@ -99,5 +98,4 @@ def test_what_is_shown_holds_no_secret() -> None:
 
 def factory(root: Path, settings: Settings) -> StorageFactory:
     local = LocalStorage(root / "local")
-    terms = Terms(root, settings, {}, lambda reason, detail: None)
-    return StorageFactory(root, local, settings, lambda: terms, lambda reason: None)
+    return StorageFactory(local, root, settings, {}, lambda reason, detail: None)

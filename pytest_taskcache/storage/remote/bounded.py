@@ -18,7 +18,6 @@ from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
-from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.remote.blobs import batches
 from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved
 
@@ -74,8 +73,6 @@ class Bounded:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pending: set[Future[Any]] = set()
-        self._unwritten: set[str] = set()
-        self._dropped = 0
 
     def describe(self) -> str:
         """As the storage says."""
@@ -85,11 +82,6 @@ class Bounded:
     def trusted(self) -> bool:
         """As the storage says."""
         return self._storage.trusted
-
-    @property
-    def dropped(self) -> int:
-        """How many writes were dropped without an error."""
-        return self._dropped
 
     @property
     def given_up(self) -> bool:
@@ -104,19 +96,11 @@ class Bounded:
 
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
         """As KeyStorage.read_records; in several requests where there are very many keys."""
-        found: dict[str, tuple[Variant, ...]] = {}
-        none: Mapping[str, tuple[Variant, ...]] = {}
-        for some in batches(keys, CHUNK):
-            found |= self.run("read records", partial(self._storage.read_records, some), none)
-        return found
+        return self._chunked("read records", self._storage.read_records, keys)
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent."""
-        found: dict[str, Variant] = {}
-        none: Mapping[str, Variant] = {}
-        for some in batches(identities, CHUNK):
-            found |= self.run("read recent", partial(self._storage.recent, some), none)
-        return found
+        return self._chunked("read recent", self._storage.recent, identities)
 
     def scan(self) -> Iterator[Variant]:
         """As KeyStorage.scan; each record is waited for as long as a transfer."""
@@ -131,23 +115,14 @@ class Bounded:
             yield variant
 
     def write_records(self, variants: Sequence[Variant]) -> None:
-        """As KeyStorage.write_records; records whose results were dropped are dropped too."""
-        named = {digest for variant in variants for digest, _ in results_of(variant)}
-        if not named.isdisjoint(self._unwritten):
-            self._drop()
-            return
+        """As KeyStorage.write_records."""
         size = sum(len(v.result.inline or b"") + 4096 for v in variants)
-        self._write("write records", partial(self._storage.write_records, variants), size / SLOWEST)
+        write = partial(self._storage.write_records, variants)
+        self.run("write records", write, None, size / SLOWEST)
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
-        self._write("remove records", partial(self._storage.remove_records, ids))
-
-    def mark_used(self, ids: Collection[str]) -> None:
-        """Notes what a writing run had use for, where the storage keeps such notes."""
-        mark: Callable[[Collection[str]], None] | None = getattr(self._storage, "mark_used", None)
-        if mark is not None:
-            self._write("note what was used", partial(mark, ids), 8 * len(ids) / SLOWEST)
+        self.run("remove records", partial(self._storage.remove_records, ids), None)
 
     # ------------------------------------------------------------------------- results
 
@@ -157,11 +132,11 @@ class Bounded:
         kept = list(chunks) if self.given_up else list(map(_constant, chunks))
         size = sum(memoryview(chunk).nbytes for chunk in kept)
         write = partial(self._storage.write_result, digest, kept)
-        self._write("write result", write, size / SLOWEST, digest)
+        self.run("write result", write, None, size / SLOWEST)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ResultStorage.add_file."""
-        self._write("add file", partial(self._storage.add_file, digest, source), _LONGEST, digest)
+        self.run("add file", partial(self._storage.add_file, digest, source), None, _LONGEST)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """As ResultStorage.read_result."""
@@ -210,7 +185,7 @@ class Bounded:
         if not isinstance(self._storage, TargetStorage):
             raise StorageError(self.describe(), "write a target", "it keeps no targets")
         write = partial(self._storage.write_target, name, _constant(data), key)
-        self._write("write a target", write, memoryview(data).nbytes / SLOWEST)
+        self.run("write a target", write, None, memoryview(data).nbytes / SLOWEST)
 
     def target_path(self, name: str) -> None:
         """As TargetStorage.target_path: there is none, as what others write is looked at once."""
@@ -257,26 +232,14 @@ class Bounded:
         # Only its type: the text of a vendor's error may hold a URL with its password.
         raise self._failed(operation, type(error).__name__, began) from None
 
-    def _write(
-        self, operation: str, call: Callable[[], None], extra: float = 0.0, digest: str = ""
-    ) -> None:
-        """Writes, or drops it where the storage is given up; records that name ``digest`` may
-        follow only when it is known to be there."""
-
-        def done() -> bool:
-            call()
-            return True
-
-        if digest:
-            self._unwritten.add(digest)
-        if self.run(operation, done, False, extra):
-            self._unwritten.discard(digest)
-        else:
-            self._drop()
-
-    def _drop(self) -> None:
-        with self._lock:
-            self._dropped += 1
+    def _chunked(
+        self, operation: str, ask: Callable[[list[str]], Mapping[str, T]], names: Collection[str]
+    ) -> dict[str, T]:
+        found: dict[str, T] = {}
+        for some in batches(names, CHUNK):
+            none: Mapping[str, T] = {}
+            found |= self.run(operation, partial(ask, some), none)
+        return found
 
     def _await(self, future: Future[T], limit: float, extra: float) -> None:
         """Returns when the future is settled or no longer worth waiting for."""

@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.record import VARIANTS, Variant
 from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.records import decode_variant
 from pytest_taskcache.storage.remote.blobs import Listed, batches
 from pytest_taskcache.storage.remote.location import Location
 from pytest_taskcache.storage.remote.store import (
-    RecordName,
     RemoteStore,
     by_key,
-    parse_record,
-    record_name,
+    record_names,
     result_digest,
     targets_of,
     used_mark,
@@ -76,15 +72,40 @@ class Removed:
     left: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    """What matters about a record once it has been read."""
+    """A record: its name, bytes and date, what is in it (None where it is not what its name says),
+    its rank among those of its key, the newest having 0, and whether somebody had use for it."""
 
     name: str
     size: int
-    seen: float
-    digests: tuple[str, ...]
-    targets: frozenset[str] = frozenset()
+    written: float
+    variant: Variant | None
+    rank: int
+    used: bool
+
+    @property
+    def digests(self) -> set[str]:
+        """The results that it names."""
+        return {digest for digest, _ in results_of(self.variant)} if self.variant else set()
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """The target that it names, if any."""
+        return targets_of(self.variant) if self.variant else frozenset()
+
+    def is_over(self, retention: Retention, now: float) -> bool:
+        """Whether it goes, whatever the size of all."""
+        variant, age = self.variant, now - self.written
+        if self.rank >= VARIANTS:
+            return True
+        if variant is None and age > GRACE:
+            return True
+        if variant is not None and variant.expires is not None and variant.expires < now:
+            return True
+        if retention.older_than is not None and age > retention.older_than:
+            return True
+        return retention.unused is not None and age > retention.unused and not self.used
 
 
 @dataclass(slots=True)
@@ -111,13 +132,7 @@ def prune_if_due(
     return prune(store, retention, results)
 
 
-def prune(
-    store: RemoteStore,
-    retention: Retention,
-    results: RemoteStore | None = None,
-    *,
-    grace: float = GRACE,
-) -> Removed:
+def prune(store: RemoteStore, retention: Retention, results: RemoteStore | None = None) -> Removed:
     """Removes from a store what the retention says, what has expired, records beyond the newest of
     their key, results that no record names, and the targets of what goes. Raises StorageError.
 
@@ -126,40 +141,42 @@ def prune(
     """
     with store.told("prune"):
         store.blobs.put(_MARK, str(time.time()).encode())
-        listed = list(store.blobs.list("records"))
-        marks = list(store.blobs.list("marks"))
+        listed, marks = store.blobs.list("records"), store.blobs.list("marks")
         dates = [one.modified for one in (*listed, *marks) if one.modified is not None]
         now = max(dates, default=time.time())
         used = _used(store, marks, now - (retention.unused or UNUSED))
-        kept, gone = _sorted_out(store, listed, retention, used, now, grace)
+        kept: list[_Entry] = []
+        gone: list[_Entry] = []
+        for entry in _entries(store, listed, used, now):
+            (gone if entry.is_over(retention, now) else kept).append(entry)
     place = results or store
     with place.told("prune"):
         there = _results_in(place)
-        referenced = Counter(digest for entry in kept for digest in entry.digests)
-        left = sum(entry.size for entry in kept) + sum(
-            there[d].size for d in referenced if d in there
-        )
-        if retention.max_size is not None:
-            left = _shrink(kept, gone, referenced, there, left, retention.max_size)
+        # Those that were of no use for longest go first.
+        kept.sort(key=lambda e: (now if e.used else e.written, e.name), reverse=True)
+        fitting, left = _fitting(kept, there, retention.max_size)
+        gone += kept[fitting:]
+        del kept[fitting:]
+        named = {digest for entry in kept for digest in entry.digests}
         candidates: Iterable[str] = there
         if results is not None:
             candidates = {digest for entry in gone for digest in entry.digests} & there.keys()
         loose = [
             there[digest]
             for digest in candidates
-            if not referenced[digest] and there[digest].modified <= now - grace
+            if digest not in named and there[digest].modified <= now - GRACE
         ]
     with store.told("prune"):
         _delete(store, [entry.name for entry in gone])
     with place.told("prune"):
-        named = {name for entry in kept for name in entry.targets}
-        targets = {name for entry in gone for name in entry.targets} - named
+        targets = {name for entry in gone for name in entry.targets}
+        targets -= {name for entry in kept for name in entry.targets}
         _delete(place, [*targets, *(name for result in loose for name in result.names)])
     freed = sum(entry.size for entry in gone) + sum(result.size for result in loose)
     return Removed(len(gone), len(loose), freed, left)
 
 
-def _used(store: RemoteStore, marks: list[Listed], since: float) -> set[bytes]:
+def _used(store: RemoteStore, marks: Sequence[Listed], since: float) -> set[bytes]:
     """The marks of what was used since then; what is older goes."""
     old = [one.name for one in marks if one.modified is not None and one.modified < since]
     _delete(store, old)
@@ -171,51 +188,37 @@ def _used(store: RemoteStore, marks: list[Listed], since: float) -> set[bytes]:
     return used
 
 
-def _sorted_out(
-    store: RemoteStore,
-    listed: list[Listed],
-    retention: Retention,
-    used: set[bytes],
-    now: float,
-    grace: float,
-) -> tuple[list[_Entry], list[_Entry]]:
-    """The records that stay, and those that go."""
-    kept: list[_Entry] = []
-    gone: list[_Entry] = []
-    for one, name, variant, rank in _read(store, listed):
-        written = one.modified if one.modified is not None else getattr(variant, "created", now)
-        fresh = variant is not None and used_mark(variant.id) in used
-        digests = () if variant is None else tuple({digest for digest, _ in results_of(variant)})
-        targets = frozenset[str]() if variant is None else targets_of(variant)
-        entry = _Entry(name.name, one.size or 0, now if fresh else written, digests, targets)
-        age = now - written
-        goes = (
-            rank >= VARIANTS
-            or (variant is None and age > grace)
-            or (variant is not None and variant.expires is not None and variant.expires < now)
-            or (retention.older_than is not None and age > retention.older_than)
-            or (retention.unused is not None and age > retention.unused and not fresh)
-        )
-        (gone if goes else kept).append(entry)
-    return kept, gone
-
-
-def _read(
-    store: RemoteStore, listed: list[Listed]
-) -> Iterator[tuple[Listed, RecordName, Variant | None, int]]:
-    """Every record with its rank among those of its key, the newest having 0; None where it is
-    not what its name says."""
+def _entries(
+    store: RemoteStore, listed: Sequence[Listed], used: set[bytes], now: float
+) -> Iterator[_Entry]:
     by_name = {one.name: one for one in listed}
-    names = by_key(name for one in listed if (name := parse_record(one.name)) is not None)
+    names = by_key(record_names(listed))
     ranked = [(name, rank) for members in names.values() for rank, name in enumerate(members)]
     for few in batches(ranked, _AT_ONCE):
-        bodies = store.blobs.get_many([name.name for name, _ in few])
+        found = dict(store.decoded([name for name, _ in few]))
         for name, rank in few:
-            body = bodies.get(name.name)
-            variant = None if body is None else decode_variant(bytes(body))
-            if variant is not None and record_name(variant.key, variant.id) != name.name:
-                variant = None
-            yield by_name[name.name], name, variant, rank
+            one, variant = by_name[name.name], found.get(name)
+            written = one.modified
+            if written is None:
+                written = now if variant is None else variant.created
+            fresh = variant is not None and used_mark(variant.id) in used
+            yield _Entry(one.name, one.size or 0, written, variant, rank, fresh)
+
+
+def _fitting(
+    entries: Sequence[_Entry], there: Mapping[str, _Result], limit: int | None
+) -> tuple[int, int]:
+    """How many entries, from the first on, take no more than ``limit`` bytes with their results,
+    each of which counts once; and how many bytes they take."""
+    taken, counted = 0, set[str]()
+    for place, entry in enumerate(entries):
+        new = (entry.digests - counted) & there.keys()
+        size = entry.size + sum(there[digest].size for digest in new)
+        if limit is not None and taken + size > limit:
+            return place, taken
+        taken += size
+        counted |= new
+    return len(entries), taken
 
 
 def _results_in(store: RemoteStore) -> dict[str, _Result]:
@@ -230,28 +233,6 @@ def _results_in(store: RemoteStore) -> dict[str, _Result]:
             modified = float("inf") if one.modified is None else one.modified
             result.modified = max(result.modified, modified)
     return found
-
-
-def _shrink(
-    kept: list[_Entry],
-    gone: list[_Entry],
-    referenced: Counter[str],
-    there: Mapping[str, _Result],
-    left: int,
-    max_size: int,
-) -> int:
-    """Moves entries from ``kept`` to ``gone``, those that were of no use for longest first, until
-    no more than ``max_size`` bytes are left; how many are."""
-    kept.sort(key=lambda entry: (entry.seen, entry.name), reverse=True)
-    while kept and left > max_size:
-        entry = kept.pop()
-        gone.append(entry)
-        left -= entry.size
-        for digest in entry.digests:
-            referenced[digest] -= 1
-            if not referenced[digest] and digest in there:
-                left -= there[digest].size
-    return left
 
 
 def _delete(store: RemoteStore, names: list[str]) -> None:

@@ -132,10 +132,10 @@ class FaultCounts(Counter[str]):
         self._lock = threading.Lock()
         self._first = ("", "")
 
-    def add(self, reason: str, sentence: str = "", times: int = 1) -> None:
+    def add(self, reason: str, sentence: str = "") -> None:
         """Adds to the count of a reason; ``sentence`` tells people what happened."""
         with self._lock:
-            self[reason] += times
+            self[reason] += 1
             if sentence and not self._first[0]:
                 self._first = reason, sentence
 
@@ -197,11 +197,6 @@ class Signed:
     def trusted(self) -> bool:
         """Whether whatever is returned was verified against a key."""
         return self._signer is not None
-
-    @property
-    def dropped(self) -> int:
-        """How many writes were dropped without an error further in."""
-        return sum(getattr(storage, "dropped", 0) for storage in self._places())
 
     @property
     def given_up(self) -> bool:
@@ -266,12 +261,9 @@ class Signed:
         """Removes them from the namespace for writing."""
         self._records.remove_records([id_ + self._write.suffix for id_ in ids])
 
-    def mark_used(self, ids: Collection[str]) -> None:
-        """Notes what a writing run had use for, of any namespace that is read, where the storage
-        keeps such notes."""
-        mark: Callable[[Collection[str]], None] | None = getattr(self._records, "mark_used", None)
-        if mark is not None:
-            mark([id_ + names.suffix for names in self._read for id_ in ids])
+    def inner_ids(self, ids: Collection[str]) -> list[str]:
+        """The ids that records of the namespaces that are read have in the storage."""
+        return [id_ + names.suffix for names in self._read for id_ in ids]
 
     # ------------------------------------------------------------------------- results
 

@@ -37,21 +37,19 @@ from urllib.parse import quote
 
 import xxhash
 
-from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant
 from pytest_taskcache.ports import Buffer, TargetFile
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.records import decode_variant, encode_variant
-from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, batches
+from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, Listed, batches
 
 PART = 8 * 1024 * 1024
 """Bytes of a large result in one blob."""
 _ASK_FIRST = 64 * 1024
 """Bytes from which it is cheaper to ask whether a result is there than to send it again."""
-_FEW = 3
-"""Up to so many names of one shard are asked for one by one; for more the shard is listed."""
+_FEW = 750
+"""Up to so many names are asked for one by one; for more all shards that they lie in are listed."""
 _REMEMBERED = 100_000
 _AT_ONCE = 500
 SHARDS = tuple(f"{number:02x}" for number in range(256))
@@ -96,14 +94,16 @@ class RemoteStore:
         lands meanwhile may be seen under one key and not yet under another."""
         wanted = {_segment(key): key for key in keys}
         found: dict[str, list[Variant]] = {}
-        traces: dict[str, Trace] = {}
         with self.told("read records"):
-            folders = self._folders("records", wanted)
-            names = by_key(n for n in self._listed(folders) if n.key in wanted)
+            folders: Collection[str] = [f"records/{key[:2]}/{key}" for key in wanted]
+            if not (self.blobs.batched or len(wanted) <= _FEW):
+                folders = {folder.rpartition("/")[0] for folder in folders}
+            small = (one for one in self.blobs.list_many(folders) if (one.size or 0) <= LIMIT)
+            names = by_key(name for name in record_names(small) if name.key in wanted)
             newest = [name for members in names.values() for name in members[:VARIANTS]]
-            for name, variant in self._decoded(newest):
+            for name, variant in self.decoded(newest):
                 if variant.key == wanted[name.key]:
-                    found.setdefault(variant.key, []).append(_interned(variant, traces))
+                    found.setdefault(variant.key, []).append(variant)
         return {key: tuple(variants) for key, variants in found.items()}
 
     def write_records(self, variants: Sequence[Variant]) -> None:
@@ -137,7 +137,7 @@ class RemoteStore:
         with self.told("read records"):
             pointers = self.blobs.get_many([_recent_name(identity) for identity in asked])
             names = (parse_record(bytes(name).decode("ascii")) for name in pointers.values())
-            found = self._decoded([name for name in names if name is not None])
+            found = self.decoded([name for name in names if name is not None])
             newest = {str(variant.identity): variant for _, variant in found}
         return {identity: variant for identity, variant in newest.items() if identity in asked}
 
@@ -147,10 +147,9 @@ class RemoteStore:
         for some in batches(prefixes, self.blobs.concurrency):
             with self.told("list records"):
                 listed = [one for prefix in self.blobs.map(self.blobs.list, some) for one in prefix]
-            names = [name for one in listed if (name := parse_record(one.name)) is not None]
-            for few in batches(names, _AT_ONCE):
+            for few in batches(list(record_names(listed)), _AT_ONCE):
                 with self.told("read records"):
-                    found = list(self._decoded(few))
+                    found = list(self.decoded(few))
                 yield from (variant for _, variant in found)
 
     def remove_records(self, ids: Collection[str]) -> None:
@@ -161,8 +160,8 @@ class RemoteStore:
         with self.told("remove records"):
             if len(going) < len(names):
                 doomed = {_id_segment(id_) for id_ in ids}
-                listed = (parse_record(one.name) for one in self.blobs.list("records"))
-                going += [name.name for name in listed if name is not None and name.id in doomed]
+                listed = record_names(self.blobs.list("records"))
+                going += [name.name for name in listed if name.id in doomed]
             if going:
                 self.blobs.delete(sorted(set(going)))
 
@@ -174,25 +173,7 @@ class RemoteStore:
             with self.told("note what was used"):
                 self.blobs.put(f"marks/used-{time.time_ns():016x}-{uuid.uuid4().hex[:8]}", data)
 
-    def _folders(self, root: str, segments: Collection[str]) -> list[str]:
-        """Where to look for names that begin with these segments."""
-        shards: dict[str, list[str]] = {}
-        for segment in segments:
-            shards.setdefault(segment[:2], []).append(f"{root}/{segment[:2]}/{segment}")
-        few = len(segments) if self.blobs.batched else _FEW
-        return [
-            folder
-            for shard, folders in shards.items()
-            for folder in (folders if len(folders) <= few else [f"{root}/{shard}"])
-        ]
-
-    def _listed(self, folders: Collection[str]) -> Iterator[RecordName]:
-        for one in self.blobs.list_many(folders):
-            name = parse_record(one.name)
-            if name is not None and (one.size or 0) <= LIMIT:
-                yield name
-
-    def _decoded(self, names: Sequence[RecordName]) -> Iterator[tuple[RecordName, Variant]]:
+    def decoded(self, names: Sequence[RecordName]) -> Iterator[tuple[RecordName, Variant]]:
         """The records of these names that are there and are what their name says."""
         bodies = self.blobs.get_many([name.name for name in names])
         for name in names:
@@ -283,18 +264,14 @@ class RemoteStore:
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """Asks for few one by one, for many by listing their shards."""
-        wanted = {_segment(digest): digest for digest in digests}
-        names: list[str] = []
-        shards: list[str] = []
-        for folder in self._folders("results", wanted):
-            (names if folder.count("/") == 2 else shards).append(folder)
+        wanted = {result_name(digest): digest for digest in digests}
         with self.told("look for results"):
-            found = set(self.blobs.sizes(names)) if names else set()
-            if shards:
-                found |= {one.name for one in self.blobs.list_many(shards)}
-        return frozenset(
-            digest for segment, digest in wanted.items() if result_name(segment) in found
-        )
+            if self.blobs.batched or len(wanted) <= _FEW:
+                found = set(self.blobs.sizes(wanted))
+            else:
+                shards = {name.rpartition("/")[0] for name in wanted}
+                found = {one.name for one in self.blobs.list_many(shards)}
+        return frozenset(digest for name, digest in wanted.items() if name in found)
 
     # -------------------------------------------------------------------------- targets
 
@@ -363,6 +340,11 @@ def parse_record(name: str) -> RecordName | None:
     return RecordName(match[3], match[2], name)
 
 
+def record_names(listed: Iterable[Listed]) -> Iterator[RecordName]:
+    """Those of a listing that are records."""
+    return (name for one in listed if (name := parse_record(one.name)) is not None)
+
+
 def by_key(names: Iterable[RecordName]) -> dict[str, list[RecordName]]:
     """The names by key, newest first."""
     keys: dict[str, list[RecordName]] = {}
@@ -418,15 +400,6 @@ def _count(size: int) -> int:
 # -------------------------------------------------------------------------------- bytes
 
 
-def _interned(variant: Variant, traces: dict[str, Trace]) -> Variant:
-    """The variant with the one Trace object of its digest, so that it is verified once. The
-    digest is only a claim: traces that differ stay apart."""
-    trace = traces.setdefault(variant.trace.digest, variant.trace)
-    if trace is variant.trace or trace != variant.trace:
-        return variant
-    return replace(variant, trace=trace)
-
-
 def _parts_of(chunks: Sequence[Buffer]) -> Iterator[Buffer]:
     """The same bytes in parts of PART bytes, only the last one shorter; one at least."""
     pieces: list[memoryview] = []
@@ -471,4 +444,4 @@ def _place(digest: str, pieces: Iterable[Buffer], destination: Path) -> bool:
         temporary.unlink(missing_ok=True)
 
 
-__all__ = ["PART", "RecordName", "RemoteStore", "by_key", "parse_record", "record_name"]
+__all__ = ["PART", "RecordName", "RemoteStore", "by_key", "record_name", "record_names"]

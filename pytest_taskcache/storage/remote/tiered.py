@@ -23,8 +23,6 @@ from pytest_taskcache.storage.remote.write_behind import CAPACITY, Drained, Writ
 T = TypeVar("T")
 _Content = TypeVar("_Content", memoryview, Path)
 
-UNWRITABLE = "no tier is writable"
-"""Counted for each write where all tiers are read-only."""
 _KEPT = 50_000
 """Results that records may wait for before they are filled in."""
 
@@ -73,7 +71,7 @@ class Tiered:
     no valid variant of: after a pull, the near one holds yesterday's); what is found is filled
     into the writable tiers before. Writes: to the first writable tier, which alone decides
     whether they succeed; the others get a copy of what it holds in the background, results before
-    records.
+    records. Where no tier is writable, they are dropped.
 
     What a tier that is not ``trusted`` returns is never filled into a trusted one, and its
     results are returned only if no trusted record names them; so its bytes are not unpickled.
@@ -128,11 +126,6 @@ class Tiered:
     def trusted(self) -> bool:
         """Whether a trusted tier is among them; see the class for what the others may do."""
         return any(tier.storage.trusted for tier in self._tiers)
-
-    @property
-    def dropped(self) -> int:
-        """How many writes the tiers dropped without an error."""
-        return sum(getattr(tier.storage, "dropped", 0) for tier in self._tiers)
 
     def describe(self) -> str:
         """The tiers, nearest first."""
@@ -192,7 +185,6 @@ class Tiered:
     def write_records(self, variants: Sequence[Variant]) -> None:
         """As KeyStorage.write_records, to the first writable tier; the others follow."""
         if self._first is None:
-            self.faults.add(UNWRITABLE, times=len(variants))
             return
         self._name(variants, trusted=True)
         self._first.write_records(variants)
@@ -213,17 +205,13 @@ class Tiered:
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result, to the first writable tier. The others get it with its
         record, so that what is rolled back is never sent."""
-        if self._first is None:
-            self.faults.add(UNWRITABLE)
-            return
-        self._first.write_result(digest, chunks)
+        if self._first is not None:
+            self._first.write_result(digest, chunks)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As write_result, from a file."""
-        if self._first is None:
-            self.faults.add(UNWRITABLE)
-            return
-        self._first.add_file(digest, source)
+        if self._first is not None:
+            self._first.add_file(digest, source)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """As ResultStorage.read_result, from the first tier that has it."""
@@ -469,4 +457,4 @@ class _Fill:
             behind.offer(variants)
 
 
-__all__ = ["UNWRITABLE", "Split", "Tier", "Tiered"]
+__all__ = ["Split", "Tier", "Tiered"]

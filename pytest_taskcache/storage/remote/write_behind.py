@@ -151,16 +151,16 @@ class WriteBehind:
                     return
                 batch = self._take()
             with self._unobserved():
-                failures = self._upload(batch)
+                reasons = self._upload(batch)
             with self._changed:
-                for job, reason in zip(batch, failures, strict=True):
+                for job, reason in zip(batch, reasons, strict=True):
                     if self._under_way.pop(id(job), None) is None:
                         continue  # told as left over by drain
                     self._waiting -= len(job)
-                    if reason is None:
-                        self._done += Drained(uploaded=len(job))
-                    else:
+                    if reason:
                         self._fail(job, reason)
+                    else:
+                        self._done += Drained(uploaded=len(job))
                 self._changed.notify_all()
 
     def _take(self) -> list[_Job]:
@@ -173,45 +173,46 @@ class WriteBehind:
         self._under_way |= {id(job): job for job in batch}
         return batch
 
-    def _upload(self, batch: list[_Job]) -> list[str | None]:
-        """Why each job could not be uploaded; None for those that were."""
-        if getattr(self._target, "given_up", False):
+    def _upload(self, batch: list[_Job]) -> list[str]:
+        """Why each job could not be uploaded; "" for those that were."""
+        if self._is_given_up():
             # Nothing is re-read and digested in vain at the end of a run.
             return [_GIVEN_UP] * len(batch)
-        failures: list[str | None] = [None] * len(batch)
-        dropped = getattr(self._target, "dropped", 0)
+        reasons = [""] * len(batch)
         try:
             digests = {digest for job in batch for v in job for digest, _ in results_of(v)}
             present = set(self._target.has_results(digests))
             for place, job in enumerate(batch):
-                failures[place] = self._upload_results(job, present)
-            whole = [job for job, failure in zip(batch, failures, strict=True) if failure is None]
+                reasons[place] = self._upload_results(job, present)
+            whole = [v for job, why in zip(batch, reasons, strict=True) if not why for v in job]
             if whole:
-                self._target.write_records([variant for job in whole for variant in job])
+                self._target.write_records(whole)
+            # What was written after it was given up was dropped, without an error.
+            missed = _GIVEN_UP if self._is_given_up() else ""
         except StorageError as error:
-            return [failure or error.reason for failure in failures]
+            missed = error.reason
         except Exception as error:
             # A fault of an adapter, or of the interpreter at its end: this batch is lost and
             # counted, the thread goes on with the next.
-            return [failure or type(error).__name__ for failure in failures]
-        if getattr(self._target, "dropped", 0) != dropped:
-            return [failure or _GIVEN_UP for failure in failures]
-        return failures
+            missed = type(error).__name__
+        return [why or missed for why in reasons]
 
-    def _upload_results(self, job: _Job, present: set[str]) -> str | None:
-        for variant in job:
-            for digest, size in results_of(variant):
-                if digest in present:
-                    continue
-                try:
-                    data = self._source.read_result(digest, size)
-                    if data is None:
-                        return "its result is gone from the first storage"
-                    self._target.write_result(digest, (data.toreadonly(),))
-                except StorageError as error:
-                    return error.reason
-                present.add(digest)
-        return None
+    def _is_given_up(self) -> bool:
+        return bool(getattr(self._target, "given_up", False))
+
+    def _upload_results(self, job: _Job, present: set[str]) -> str:
+        for digest, size in (result for variant in job for result in results_of(variant)):
+            if digest in present:
+                continue
+            try:
+                data = self._source.read_result(digest, size)
+                if data is None:
+                    return "its result is gone from the first storage"
+                self._target.write_result(digest, (data.toreadonly(),))
+            except StorageError as error:
+                return error.reason
+            present.add(digest)
+        return ""
 
     # -------------------------------------------------------------------------- counts
 
