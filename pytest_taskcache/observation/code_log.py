@@ -32,7 +32,7 @@ import xxhash
 
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
 from pytest_taskcache.observation.access_log import is_newer
-from pytest_taskcache.observation.code_runs import CodeRuns, identity
+from pytest_taskcache.observation.running_code import RunningCode, identity
 
 MODULE = "<module>"
 """The name of the node that stands for a module's body."""
@@ -100,7 +100,7 @@ class CodeLog:
 
     def __init__(
         self,
-        runs: CodeRuns,
+        runs: RunningCode,
         find: Callable[[str], SourceFile | None],
         digest: Callable[[Kind, str, str], str],
         content: Callable[[str], str],

@@ -34,7 +34,6 @@ from pytest_taskcache.observation.code_log import (
     file_of_subject,
     is_python,
 )
-from pytest_taskcache.observation.code_runs import code_runs
 from pytest_taskcache.observation.hooks import environ, installed
 from pytest_taskcache.observation.hooks.callers import (
     Aside,
@@ -45,13 +44,13 @@ from pytest_taskcache.observation.hooks.callers import (
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING
 from pytest_taskcache.observation.hooks.imports import imported_by, source_of
-from pytest_taskcache.observation.hooks.network import describe
+from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.patches import patches
-from pytest_taskcache.observation.hooks.processes import NETWORK
 from pytest_taskcache.observation.loaded_modules import LoadedModules
 from pytest_taskcache.observation.patched import PatchedState
 from pytest_taskcache.observation.recorder import UNNAMED, Recorder
+from pytest_taskcache.observation.running_code import MONITORING, running_code
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification, at_start
 from pytest_taskcache.observation.window import OpenWindow
@@ -107,12 +106,12 @@ class Observatory:
         self._tops: set[str] = set()
         self._distributions: dict[str, list[str]] = {}
         self._log = CodeLog(
-            code_runs,
+            running_code,
             self._find,
             self._digest_touched,
             lambda name: self._verification.digest(Kind.FILE, name),
             self._clock,
-            complete=installed.MONITORING,
+            complete=MONITORING,
         )
         self._recorder = Recorder(
             self._fingerprints.name_of,
@@ -169,7 +168,7 @@ class Observatory:
 
     def _note_loaded(self, code: CodeType) -> None:
         if self._find(code.co_filename) is not None:
-            installed.code.watch(code)
+            running_code.watch(code)
 
     def disarm(self) -> None:
         """Stops listening. Windows still open close as untrusted."""
@@ -209,9 +208,8 @@ class Observatory:
             if not self._armed:
                 access.untrusted["nothing was observed (not armed)"] = None
                 return window
-            window.pieces = code_runs.begin()
             self._windows = (*self._windows, window)
-            window.complete = installed.code.begin()
+            window.pieces, window.complete = running_code.begin()
             frames = sys._current_frames()
             if len(frames) > 1:
                 self._note_running(window, frames)
@@ -235,11 +233,8 @@ class Observatory:
                 each = each.f_back
 
     def _end(self, window: OpenWindow) -> None:
-        if not installed.code.end():
+        if not running_code.end(window.pieces):
             window.complete = False
-        code_runs.end(window.pieces)
-        if not code_runs.watched:
-            installed.code.rest()
 
     def _close(self, window: OpenWindow) -> None:
         # In a forked child any lock of ours may be held for ever, by a thread that is not here.
@@ -253,7 +248,7 @@ class Observatory:
     def _record(self, window: OpenWindow) -> Observed:
         if self._forked:
             return Observed(untrusted=("nothing was observed (forked child)",))
-        with muted(), installed.code.unseen():
+        with muted(), running_code.unseen():
             self._add_distributions()
             return self._recorder.record(window)
 
@@ -261,12 +256,12 @@ class Observatory:
         """As ports.Observation.patched."""
         if not patches.any:
             return ""
-        with muted(), installed.code.unseen():
+        with muted(), running_code.unseen():
             return self._patched.of(function, values)
 
     def renewed(self, trace: Trace) -> Trace:
         """As ports.Observation.renewed."""
-        with muted(), installed.code.unseen():
+        with muted(), running_code.unseen():
             return self._recorder.renewed(trace)
 
     def part(self, digest: str) -> bytes | None:
@@ -288,7 +283,7 @@ class Observatory:
 
     def save(self) -> None:
         """Keeps the sources of what ran. Never raises."""
-        with muted(), installed.code.unseen():
+        with muted(), running_code.unseen():
             for source in self._log.files:
                 digest = self._log.digests[source.name]
                 if self._verification.digest(Kind.FILE, source.name) == digest:
@@ -300,12 +295,12 @@ class Observatory:
         """The dependencies whose present digest differs, at most 8; empty when valid."""
         if self._verification.is_known(trace):
             return ()
-        with muted(), installed.code.unseen():
+        with muted(), running_code.unseen():
             return self._verification.verify(trace)
 
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Digests what these traces name, once for all of them."""
-        with muted(), installed.code.unseen():
+        with muted(), running_code.unseen():
             self._verification.prefetch(traces)
 
     # --------------------------------------------------------------------------- naming
@@ -584,7 +579,7 @@ class Observatory:
     def on_code(self, code: CodeType) -> None:
         """Code is about to be executed or made into a function."""
         if self._find(code.co_filename) is not None:
-            installed.code.watch(code)
+            running_code.watch(code)
 
     def on_execution(self, code: CodeType, frame: FrameType | None) -> None:
         """A module's body is about to be executed."""

@@ -7,8 +7,8 @@ from types import CodeType
 
 from pytest_taskcache.model.dependency import Blob, Dependency, Observed, Opaque, Trace
 from pytest_taskcache.observation.access_log import AccessLog
-from pytest_taskcache.observation.code_runs import Piece
-from pytest_taskcache.observation.hooks.network import Listeners
+from pytest_taskcache.observation.hooks.opaque import Listeners
+from pytest_taskcache.observation.running_code import Piece
 
 
 class OpenWindow:

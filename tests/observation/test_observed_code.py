@@ -12,7 +12,7 @@ import pytest
 from observed_project import Project, counts_as_a_whole, named
 
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.observation import code_tracing
+from pytest_taskcache.observation import running_code
 
 MONITORED = sys.version_info >= (3, 12)
 
@@ -106,8 +106,8 @@ def test_what_the_observation_itself_calls_is_not_what_a_computation_calls(
 ) -> None:
     """On 3.11 a computation that calls much is given up on; one that uses a cached function is
     not, however many calls it takes to find out what that function rests on."""
-    monkeypatch.setattr(code_tracing, "FREE", 100)
-    monkeypatch.setattr(code_tracing, "SHARE", 0.0)
+    monkeypatch.setattr(running_code, "FREE", 100)
+    monkeypatch.setattr(running_code, "SHARE", 0.0)
     project.write("m.py", "def inside(): ...\ndef outside(): ...\n")
     module = project.load("m")
     outer = project.window()
@@ -386,7 +386,7 @@ def test_code_that_mostly_calls_is_given_up_on_and_counts_by_its_modules(
 ) -> None:
     """On 3.11 tracing a hot loop would take many times as long; instead the whole modules
     count, so that nothing is lost, and the next computation is traced as before."""
-    monkeypatch.setattr(code_tracing, "SHARE", 0.0)  # however slow the machine is
+    monkeypatch.setattr(running_code, "SHARE", 0.0)  # however slow the machine is
     project.write("m.py", "def f(): pass\ndef hot():\n    for _ in range(20_000): f()\n")
     module = project.load("m")
 

@@ -12,10 +12,7 @@ from enum import Enum
 from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_WRAPPERS = tuple(
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
-    for name in ("imports.py", "stat.py", "environ.py", "patches.py", "native_readers.py")
-)
+_HOOKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _STDLIB = tuple(
     {
         os.path.join(form(sysconfig.get_path(key)), "")
@@ -64,8 +61,8 @@ def origin_of(filename: str) -> Origin:
 
 
 def _classify(filename: str) -> Origin:
-    if filename in _WRAPPERS:
-        return Origin.LIBRARY  # stand in for functions of the standard library
+    if filename.startswith(_HOOKS):
+        return Origin.LIBRARY  # its wrappers stand in for functions of the standard library
     if filename.startswith(_PACKAGE):
         return Origin.MACHINERY
     if filename.startswith("<"):

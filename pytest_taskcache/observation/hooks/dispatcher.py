@@ -1,4 +1,5 @@
-"""The process-wide state that hooks share: who listens, and which thread is muted.
+"""The process-wide state that hooks share: who listens, which thread is muted, and who handles
+which audit event.
 
 Hooks are installed once per process and tell every armed listener, so that a pytest run inside
 a pytest run is seen by both.
@@ -6,6 +7,7 @@ a pytest run is seen by both.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -152,3 +154,57 @@ class Dispatcher:
 
 
 dispatcher = Dispatcher()
+
+# ------------------------------------------------------------------------- audit events
+
+Handler = Callable[..., None]
+"""Is given the frame that raised an audit event, and the event's arguments, as documented in the
+audit events table of the Python docs."""
+
+_handlers: dict[str, tuple[Handler, bool]] = {}
+_active: dict[str, tuple[Handler, bool]] = {}
+_installed = False
+
+
+def handles(*events: str, even_muted: bool = False) -> Callable[[Handler], Handler]:
+    """Makes a function the handler of these audit events, while anyone is armed."""
+
+    def enter(handler: Handler) -> Handler:
+        _handlers.update(dict.fromkeys(events, (handler, even_muted)))
+        return handler
+
+    return enter
+
+
+def listen() -> None:
+    """From now on audit events reach their handlers. The one audit hook of the process cannot be
+    removed, so it is gated by its table: while that is empty an event costs one lookup."""
+    global _installed
+    _active.update(_handlers)
+    if not _installed:
+        _installed = True
+        sys.addaudithook(_hook)
+
+
+def silence() -> None:
+    """No event reaches anyone."""
+    _active.clear()
+
+
+def _hook(
+    event: str,
+    arguments: tuple[Any, ...],
+    find: Callable[[str], tuple[Handler, bool] | None] = _active.get,
+) -> None:
+    found = find(event)
+    if found is None:
+        return
+    handler, even_muted = found
+    if _mute.depth and not even_muted:
+        return
+    try:
+        handler(sys._getframe(1), *arguments)
+    except Exception:
+        # An exception here would abort the user's own call. Arguments are whatever the user
+        # passed (hostile path objects, closed sockets); what cannot be understood is counted.
+        dispatcher.faults += 1

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from pytest_taskcache.observation.hooks.audit import Handler
 from pytest_taskcache.observation.hooks.callers import asked_by_machinery
-from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles
 
 EVERYTHING = "*"
 """The name that stands for all variables."""
@@ -31,6 +30,12 @@ _MOCK = os.path.join("unittest", "mock.py")
 _OS = os.__file__
 _PLAIN: Any = os._Environ
 _MAPPINGS = "<frozen _collections_abc>"
+
+
+READ = "pytest_taskcache.read_variable"
+READ_ALL = "pytest_taskcache.read_environment"
+WRITE = "pytest_taskcache.change_variable"
+"""Our own audit events: by way of them, because what an audit hook does is not traced."""
 
 
 class _Iteration(threading.local):
@@ -99,10 +104,8 @@ def _name(key: object) -> str | None:
     return key if isinstance(key, str) and key not in NEVER else None
 
 
-def _read(arguments: tuple[Any, ...]) -> None:
-    key = arguments[0]
-    if is_muted():
-        return
+@handles(READ)
+def _read(frame: FrameType, key: object) -> None:
     pending = _iteration.pending
     if pending:
         if pending[-1] == key:
@@ -110,26 +113,26 @@ def _read(arguments: tuple[Any, ...]) -> None:
             return
         _iteration.pending = []
     name = _name(key)
-    frame = _outside_os(sys._getframe(3))  # this, the audit hook, the recorder, its caller
-    if name is None or _is_bookkeeping(frame):
+    caller = _outside_os(frame.f_back)
+    if name is None or _is_bookkeeping(caller):
         return
-    frame = _beyond_monkeypatch(frame)
-    if not asked_by_machinery(frame):
-        dispatcher.tell(lambda listener: listener.on_variable(name, frame))
+    caller = _beyond_monkeypatch(caller)
+    if not asked_by_machinery(caller):
+        dispatcher.tell(lambda listener: listener.on_variable(name, caller))
 
 
-def _read_all(arguments: tuple[Any, ...]) -> None:
-    if is_muted():
-        return
-    frame = _outside_os(sys._getframe(3))
-    if arguments[0] is not None:
-        _iteration.pending = arguments[0][::-1]
-    if not _is_bookkeeping(frame) and not asked_by_machinery(frame):
-        dispatcher.tell(lambda listener: listener.on_environment(frame))
+@handles(READ_ALL)
+def _read_all(frame: FrameType, names: list[Any] | None) -> None:
+    caller = _outside_os(frame.f_back)
+    if names is not None:
+        _iteration.pending = names[::-1]
+    if not _is_bookkeeping(caller) and not asked_by_machinery(caller):
+        dispatcher.tell(lambda listener: listener.on_environment(caller))
 
 
-def _write(arguments: tuple[Any, ...]) -> None:
-    name = _name(arguments[0])
+@handles(WRITE, even_muted=True)
+def _write(frame: FrameType, key: object) -> None:
+    name = _name(key)
     if name is not None:
         dispatcher.tell(lambda listener: listener.on_variable_change(name))
 
@@ -161,15 +164,6 @@ def _beyond_monkeypatch(frame: FrameType | None) -> FrameType | None:
     while matters and outer is not None and outer.f_code.co_filename.endswith(_AROUND):
         outer = outer.f_back
     return outer
-
-
-READ = "pytest_taskcache.read_variable"
-READ_ALL = "pytest_taskcache.read_environment"
-WRITE = "pytest_taskcache.change_variable"
-"""Our own audit events: by way of them, because what an audit hook does is not traced."""
-
-EVENTS: dict[str, Handler] = {READ: _read, READ_ALL: _read_all, WRITE: _write}
-"""Handlers by audit event."""
 
 
 def install() -> None:

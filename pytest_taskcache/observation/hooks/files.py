@@ -1,15 +1,22 @@
-"""Files, by audit events: opens (failed ones too), listings, databases and every change."""
+"""Files: opens (failed ones too), listings, databases and every change by audit events; looks at
+existence and status, which raise none, by wrappers of `os.stat` and its like.
+
+`os.path.exists`, `Path.exists`, `shutil.which` and their like call the wrapped functions at run
+time, so they are covered. Not seen: references taken before arming (``from os import stat``),
+``DirEntry.stat``, ``os.fstat``. ``__tracebackhide__`` keeps the wrappers out of pytest's reports
+of what fails in them.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.observation.hooks.audit import Handler
 from pytest_taskcache.observation.hooks.callers import (
     Origin,
     asked_by_machinery,
@@ -20,9 +27,12 @@ from pytest_taskcache.observation.hooks.dispatcher import (
     Listener,
     Write,
     dispatcher,
+    handles,
     is_muted,
     muted,
 )
+from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.observation.hooks.replacing import StandIns
 
 _INSTALLED = installed_directories()
 _NO_FILES = ("<unknown>", "<string>", "<stdin>", "<fstring>")
@@ -30,6 +40,7 @@ _NOT_FILES = ("/proc/", "/dev/", "/sys/")
 _IMPORTLIB = "<frozen importlib._bootstrap_external>"
 _METADATA = os.path.join("importlib", "metadata", "__init__.py")
 _COMPILED = (".pyc", ".pyo")
+_RESOLVING = frozenset({"realpath", "_joinrealpath"})
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -40,25 +51,25 @@ def absolute(path: object, directory: object = -1) -> str | None:
         path = "."
     if isinstance(path, bool):
         return None
-    if isinstance(path, int):
-        return _of_descriptor(path)
     try:
+        if isinstance(path, int):
+            return _of_descriptor(path)
         text = os.fsdecode(path)  # type: ignore[arg-type]
         if "\0" in text:
             return None
-        if isinstance(directory, int) and directory >= 0 and not os.path.isabs(text):
-            base = _of_descriptor(directory)
-            return None if base is None else os.path.normpath(os.path.join(base, text))
-        return os.path.abspath(text)
+        if not os.path.isabs(text):
+            relative = isinstance(directory, int) and directory >= 0
+            base = _of_descriptor(directory) if relative else originals.getcwd()
+            if base is None:
+                return None
+            text = os.path.join(base, text)
+        return os.path.normpath(text)
     except (TypeError, OSError, ValueError):
         return None
 
 
-def _of_descriptor(descriptor: int) -> str | None:
-    try:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError:
-        return None
+def _of_descriptor(descriptor: object) -> str | None:
+    path = originals.readlink(f"/proc/self/fd/{descriptor}")
     return path if path.startswith("/") else None
 
 
@@ -74,9 +85,7 @@ def is_file_of_interest(path: str) -> bool:
 
 
 def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -1) -> None:
-    """Tells of a read, a listing or a look at the status, if anyone listens."""
-    if not dispatcher.listeners or is_muted():
-        return
+    """Tells of a read, a listing or a look at the status."""
     if frame is not None:
         filename = frame.f_code.co_filename
         if filename.endswith(_METADATA):
@@ -113,15 +122,26 @@ def _tell_distributions(frame: FrameType) -> None:
     dispatcher.tell(lambda listener: listener.on_distributions(name, frame))
 
 
-def change(path: object, write: Write, directory: object = -1) -> None:
-    """Tells of a change that is about to happen; a muted one is the cache's own."""
-    text = absolute(path, directory)
-    if text is None or not is_file_of_interest(text):
+# ----------------------------------------------------------------------------- reads
+
+
+@handles("open", even_muted=True)
+def _open(frame: FrameType, path: object, mode: object, flags: int) -> None:
+    if isinstance(path, int):
         return
-    if is_muted():
-        dispatcher.tell(lambda listener: listener.on_own_write(text))
+    if not flags & _WRITES:
+        if not is_muted() and not _is_no_file(path) and not _is_bare(path, mode, frame):
+            see(Kind.FILE, path, frame)
+        return
+    if flags & os.O_TRUNC:
+        write = Write.REPLACE
+    elif flags & os.O_EXCL:
+        write = Write.CREATE
     else:
-        dispatcher.tell(lambda listener: listener.on_change(text, write))
+        write = Write.ALTER
+    if flags & os.O_RDWR and write is Write.ALTER and not is_muted():
+        see(Kind.FILE, path, frame)
+    change(path, write)
 
 
 def _is_no_file(path: object) -> bool:
@@ -133,49 +153,27 @@ def _is_no_file(path: object) -> bool:
         return not os.path.exists(path)
 
 
-def _open(arguments: tuple[Any, ...]) -> None:
-    path, mode, flags = arguments
-    if isinstance(path, int):
-        return
-    if not flags & _WRITES:
-        if dispatcher.listeners and not _is_no_file(path):
-            frame = sys._getframe(2)
-            if mode is None and _relative_to_descriptor(path, frame):
-                return
-            see(Kind.FILE, path, frame)
-        return
-    if flags & os.O_TRUNC:
-        write = Write.REPLACE
-    elif flags & os.O_EXCL:
-        write = Write.CREATE
-    else:
-        write = Write.ALTER
-    if flags & os.O_RDWR and write is Write.ALTER:
-        see(Kind.FILE, path, sys._getframe(2))
-    change(path, write)
-
-
-def _relative_to_descriptor(path: object, frame: FrameType) -> bool:
-    """`os.open` under `shutil.rmtree` and `os.fwalk`: the event leaves the directory out."""
-    name = frame.f_code.co_name
-    return name.startswith(("_rmtree", "_fwalk", "fwalk")) and not os.path.isabs(
-        os.fsdecode(path)  # type: ignore[arg-type]
+def _is_bare(path: object, mode: object, frame: FrameType) -> bool:
+    """Whether it is a name in an open directory, which the event of `os.open` leaves out: under
+    `shutil.rmtree` and `os.fwalk`."""
+    return (
+        mode is None
+        and frame.f_code.co_name.startswith(("_rmtree", "_fwalk", "fwalk"))
+        and not os.path.isabs(os.fsdecode(path))  # type: ignore[arg-type]
     )
 
 
-def _list(arguments: tuple[Any, ...]) -> None:
-    if dispatcher.listeners:
-        see(Kind.LISTING, arguments[0], sys._getframe(2))
+@handles("os.listdir")
+def _list(frame: FrameType, path: object) -> None:
+    see(Kind.LISTING, path, frame)
 
 
-def _scan(arguments: tuple[Any, ...]) -> None:
-    if not dispatcher.listeners or is_muted():
-        return
-    frame = sys._getframe(2)
-    see(Kind.LISTING, arguments[0], frame)
+@handles("os.scandir")
+def _scan(frame: FrameType, path: object) -> None:
+    see(Kind.LISTING, path, frame)
     if origin_of(frame.f_code.co_filename) is not Origin.OUTSIDE:
         return  # the standard library asks its entries for their kind alone, or looks again
-    directory = absolute(arguments[0])
+    directory = absolute(path)
     if directory is None or not is_file_of_interest(directory):
         return
     # Nothing shows what whoever has the entries asks them.
@@ -188,62 +186,17 @@ def _scan(arguments: tuple[Any, ...]) -> None:
         see(Kind.STAT, os.path.join(directory, name), frame)
 
 
-def _glob(arguments: tuple[Any, ...]) -> None:
+@handles("pathlib.Path.glob")
+def _glob(frame: FrameType, directory: Any, pattern: Any) -> None:
     # Patterns without wildcards are looked up, since 3.13, by a call that nothing else shows.
-    directory, pattern = arguments[0], os.fspath(arguments[1])
-    if dispatcher.listeners and not any(char in pattern for char in "*?["):
-        see(Kind.STAT, os.path.join(os.fspath(directory), pattern), sys._getframe(2))
+    pattern = os.fspath(pattern)
+    if not any(char in pattern for char in "*?["):
+        see(Kind.STAT, os.path.join(os.fspath(directory), pattern), frame)
 
 
-def _rename(arguments: tuple[Any, ...]) -> None:
-    source = absolute(arguments[0], arguments[2])
-    target = absolute(arguments[1], arguments[3])
-    if source is None or target is None or not is_file_of_interest(target):
-        return
-    if is_muted():
-        dispatcher.tell(lambda listener: listener.on_own_write(target))
-    else:
-        dispatcher.tell(lambda listener: listener.on_move(source, target))
-
-
-def _link(arguments: tuple[Any, ...]) -> None:
-    _tell_link(absolute(arguments[0], arguments[2]), absolute(arguments[1], arguments[3]))
-
-
-def _symlink(arguments: tuple[Any, ...]) -> None:
-    target = absolute(arguments[1], arguments[2])
-    if target is not None:
-        base = os.path.dirname(target)
-        _tell_link(absolute(os.path.join(base, os.fsdecode(arguments[0]))), target)
-
-
-def _tell_link(source: str | None, target: str | None) -> None:
-    if source is not None and target is not None and is_file_of_interest(target):
-        dispatcher.tell(lambda listener: listener.on_link(source, target))
-
-
-def _remove(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Write.REMOVE, arguments[1])
-
-
-def _make(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Write.MAKE, arguments[2])
-
-
-def _alter(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Write.ALTER)
-
-
-def _remove_tree(arguments: tuple[Any, ...]) -> None:
-    change(arguments[0], Write.REMOVE, -1 if len(arguments) < 2 else arguments[1])
-
-
-def _change_directory(arguments: tuple[Any, ...]) -> None:
-    dispatcher.tell(lambda listener: listener.on_directory_change())
-
-
-def _database(arguments: tuple[Any, ...]) -> None:
-    name = os.fsdecode(arguments[0])
+@handles("sqlite3.connect")
+def _database(frame: FrameType, name: Any) -> None:
+    name = os.fsdecode(name)
     if name.startswith("file:"):
         name, _, query = name[5:].partition("?")
         name = unquote(name)
@@ -251,34 +204,151 @@ def _database(arguments: tuple[Any, ...]) -> None:
             return
         if name.startswith("//"):
             name = "/" + name[2:].partition("/")[2]
-    if name in ("", ":memory:") or is_muted():
+    if name in ("", ":memory:"):
         return
     path = absolute(name)
     if path is not None and is_file_of_interest(path):
-        frame = sys._getframe(2)
         dispatcher.tell(lambda listener: listener.on_database(path, frame))
 
 
-EVENTS: dict[str, Handler] = {
-    "open": _open,
-    "os.listdir": _list,
-    "os.scandir": _scan,
-    "pathlib.Path.glob": _glob,
-    "os.rename": _rename,
-    "os.link": _link,
-    "os.symlink": _symlink,
-    "os.remove": _remove,
-    "os.rmdir": _remove,
-    "os.mkdir": _make,
-    "os.truncate": _alter,
-    "os.utime": _alter,
-    "os.chmod": _alter,
-    "os.chown": _alter,
-    "os.setxattr": _alter,
-    "os.removexattr": _alter,
-    "shutil.rmtree": _remove_tree,
-    "os.chdir": _change_directory,
-    "os.fchdir": _change_directory,
-    "sqlite3.connect": _database,
-}
-"""Handlers by audit event."""
+# --------------------------------------------------------------------------- changes
+
+
+def change(path: object, write: Write, directory: object = -1) -> None:
+    """Tells of a change that is about to happen; a muted one is the cache's own."""
+    _tell_change(absolute(path, directory), lambda listener, text: listener.on_change(text, write))
+
+
+def _tell_change(target: str | None, tell: Callable[[Listener, str], None]) -> None:
+    if target is None or not is_file_of_interest(target):
+        return
+    if is_muted():
+        dispatcher.tell(lambda listener: listener.on_own_write(target))
+    else:
+        dispatcher.tell(lambda listener: tell(listener, target))
+
+
+@handles("os.remove", "os.rmdir", "shutil.rmtree", even_muted=True)
+def _remove(frame: FrameType, path: object, directory: object = -1) -> None:
+    change(path, Write.REMOVE, directory)
+
+
+@handles("os.mkdir", even_muted=True)
+def _make(frame: FrameType, path: object, mode: object, directory: object) -> None:
+    change(path, Write.MAKE, directory)
+
+
+@handles(
+    "os.truncate",
+    "os.utime",
+    "os.chmod",
+    "os.chown",
+    "os.setxattr",
+    "os.removexattr",
+    even_muted=True,
+)
+def _alter(frame: FrameType, path: object, *more: object) -> None:
+    change(path, Write.ALTER)
+
+
+@handles("os.rename", even_muted=True)
+def _rename(frame: FrameType, source: object, target: object, above: object, below: object) -> None:
+    moved = absolute(source, above)
+    if moved is not None:
+        _tell_change(absolute(target, below), lambda listener, text: listener.on_move(moved, text))
+
+
+@handles("os.link", even_muted=True)
+def _link(frame: FrameType, source: object, target: object, above: object, below: object) -> None:
+    _tell_link(absolute(source, above), absolute(target, below))
+
+
+@handles("os.symlink", even_muted=True)
+def _symlink(frame: FrameType, source: Any, target: object, directory: object) -> None:
+    link = absolute(target, directory)
+    if link is not None:
+        _tell_link(absolute(os.path.join(os.path.dirname(link), os.fsdecode(source))), link)
+
+
+def _tell_link(source: str | None, target: str | None) -> None:
+    if source is not None:
+        _tell_change(target, lambda listener, text: listener.on_link(source, text))
+
+
+@handles("os.chdir", "os.fchdir", even_muted=True)
+def _change_directory(frame: FrameType, path: object) -> None:
+    dispatcher.tell(lambda listener: listener.on_directory_change())
+
+
+# ---------------------------------------------------------------- existence and status
+
+LOOK = "pytest_taskcache.look"
+"""Our own audit event: a path, and the descriptor it is relative to or None. By way of events,
+because what an audit hook does is not traced: under `sys.settrace` each call of ours would cost
+as much as all of this."""
+
+WORKING_DIRECTORY = "pytest_taskcache.working_directory"
+"""Our own audit event, without arguments."""
+
+
+class _Stat(StandIns):
+    """Wrappers that behave as what they wrap, and tell of it before."""
+
+    def stat(self, *args: Any, **kwargs: Any) -> Any:
+        """As `os.stat`."""
+        __tracebackhide__ = True
+        if dispatcher.listeners:
+            _look(args, kwargs)
+        return self._plain["stat"](*args, **kwargs)
+
+    def lstat(self, *args: Any, **kwargs: Any) -> Any:
+        """As `os.lstat`."""
+        __tracebackhide__ = True
+        # Resolving a path asks of every component whether it is a link. That most are not is
+        # noise: it would tie each trace to the checkout's place in the file system.
+        if dispatcher.listeners and sys._getframe(1).f_code.co_name not in _RESOLVING:
+            _look(args, kwargs)
+        return self._plain["lstat"](*args, **kwargs)
+
+    def access(self, *args: Any, **kwargs: Any) -> Any:
+        """As `os.access`."""
+        __tracebackhide__ = True
+        if dispatcher.listeners:
+            _look(args, kwargs)
+        return self._plain["access"](*args, **kwargs)
+
+    def readlink(self, *args: Any, **kwargs: Any) -> Any:
+        """As `os.readlink`."""
+        __tracebackhide__ = True
+        if dispatcher.listeners:
+            _look(args, kwargs)
+        return self._plain["readlink"](*args, **kwargs)
+
+    def getcwd(self) -> Any:
+        """As `os.getcwd`."""
+        __tracebackhide__ = True
+        if dispatcher.listeners:
+            sys.audit(WORKING_DIRECTORY)
+        return self._plain["getcwd"]()
+
+
+def _look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    path = args[0] if args else kwargs.get("path")
+    if path is not None and not isinstance(path, int) and not is_muted():
+        sys.audit(LOOK, path, kwargs.get("dir_fd"))
+
+
+@handles(LOOK)
+def _looked(frame: FrameType, path: object, directory: object) -> None:
+    wrapper = frame.f_back  # of _look
+    see(Kind.STAT, path, wrapper and wrapper.f_back, -1 if directory is None else directory)
+
+
+@handles(WORKING_DIRECTORY)
+def _asked_where(frame: FrameType) -> None:
+    caller = frame.f_back
+    if not asked_by_machinery(caller):
+        dispatcher.tell(lambda listener: listener.on_working_directory(caller))
+
+
+stat_wrappers = _Stat("os", "stat", "lstat", "access", "readlink", "getcwd")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dis
-import importlib
 import importlib.util
 import os
 import sys
@@ -13,28 +12,11 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from pytest_taskcache.code.asleep import namespace_of
-from pytest_taskcache.observation.hooks.after_import import spec_of
-from pytest_taskcache.observation.hooks.audit import Handler
 from pytest_taskcache.observation.hooks.callers import Origin, origin_of
-from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
-from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
+from pytest_taskcache.observation.hooks.replacing import StandIns, spec_of
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
-
-
-def identity_of(path: str) -> tuple[int, ...] | None:
-    """What changes when a file does: device, inode, size, mtime and ctime in nanoseconds."""
-    try:
-        status = originals.stat(path)
-    except (OSError, ValueError):
-        return None
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
 
 
 def source_of(module: ModuleType | None) -> str | None:
@@ -57,25 +39,19 @@ class NotingFinder:
         return spec_of(fullname, path)
 
 
-class Asking:
-    """A wrapper of `importlib.import_module`: a module that is loaded already is handed out
-    without any event, yet whoever asks depends on it."""
+class _Asking(StandIns):
+    """A module that is loaded already is handed out without any event, yet whoever asks depends
+    on it."""
 
-    def __init__(self) -> None:
-        self._import_module = importlib.import_module
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (__import__, ("importlib",))
-
-    def import_module(self, name: str, package: str | None = None) -> ModuleType:
+    def import_module(self, name: str, package: str | None = None) -> Any:
         """As `importlib.import_module`."""
         __tracebackhide__ = True
         if not dispatcher.listeners or is_muted():
-            return self._import_module(name, package)
+            return self._plain["import_module"](name, package)
         frame = sys._getframe(1)
         module: ModuleType | None = None
         try:
-            module = self._import_module(name, package)
+            module = self._plain["import_module"](name, package)
             return module
         finally:
             dispatcher.tell(
@@ -84,49 +60,35 @@ class Asking:
                 )
             )
 
-    def install(self) -> None:
-        """Puts the wrapper in place."""
-        if importlib.import_module == self._import_module:
-            importlib.import_module = self.import_module
 
-    def remove(self) -> None:
-        """Puts the original back."""
-        if importlib.import_module == self.import_module:
-            importlib.import_module = self._import_module
+@handles("exec", even_muted=True)
+def _execute(frame: FrameType, code: CodeType) -> None:
+    _made(frame, code)
+    if code.co_name == "<module>" and not code.co_filename.startswith("<") and not is_muted():
+        dispatcher.tell(lambda listener: listener.on_execution(code, frame))
 
 
-def _execute(arguments: tuple[Any, ...]) -> None:
-    code = arguments[0]
+@handles("function.__new__", even_muted=True)
+def _made(frame: FrameType, code: CodeType) -> None:
     _tell_code(code)
-    _tell_imports(code, sys._getframe(2))
-    if code.co_name != "<module>" or code.co_filename.startswith("<") or is_muted():
+    # What is imported by code that no file of the project holds shows nowhere else, where the
+    # module is loaded already.
+    filename = code.co_filename
+    if is_muted() or filename.startswith("<frozen"):
         return
-    frame = sys._getframe(2)
-    dispatcher.tell(lambda listener: listener.on_execution(code, frame))
+    if filename.startswith("<") or origin_of(filename) is Origin.OUTSIDE:
+        dispatcher.tell(lambda listener: listener.on_unnamed_code(code, frame))
 
 
-def _make_function(arguments: tuple[Any, ...]) -> None:
-    _tell_code(arguments[0])
-    _tell_imports(arguments[0], sys._getframe(2))
-
-
-def _set_attribute(arguments: tuple[Any, ...]) -> None:
-    if arguments[1] == "__code__":
-        _tell_code(arguments[2])
+@handles("object.__setattr__", even_muted=True)
+def _set_attribute(frame: FrameType, owner: object, name: str, value: Any) -> None:
+    if name == "__code__":
+        _tell_code(value)
 
 
 def _tell_code(code: CodeType) -> None:
     if not code.co_filename.startswith("<"):
         dispatcher.tell(lambda listener: listener.on_code(code))
-
-
-def _tell_imports(code: CodeType, frame: FrameType) -> None:
-    """What is imported by code that no file of the project holds shows nowhere else, where the
-    module is loaded already."""
-    if not dispatcher.listeners or is_muted() or code.co_filename.startswith("<frozen"):
-        return
-    if origin_of(code.co_filename) is Origin.OUTSIDE or code.co_filename.startswith("<"):
-        dispatcher.tell(lambda listener: listener.on_unnamed_code(code, frame))
 
 
 def imported_by(code: CodeType) -> set[str]:
@@ -152,25 +114,16 @@ def imported_by(code: CodeType) -> set[str]:
     return found
 
 
-def _find_class(arguments: tuple[Any, ...]) -> None:
+@handles("pickle.find_class")
+def _find_class(frame: FrameType, module: object, name: object) -> None:
     """Unpickling looks a name up in a module, which may be loaded already."""
-    name = arguments[0]
-    if not dispatcher.listeners or is_muted() or not isinstance(name, str):
-        return
-    frame = sys._getframe(2)
-    dispatcher.tell(lambda listener: listener.on_import_asked(name, sys.modules.get(name), frame))
+    if isinstance(module, str):
+        found = sys.modules.get(module)
+        dispatcher.tell(lambda listener: listener.on_import_asked(module, found, frame))
 
 
 finder = NotingFinder()
-asking = Asking()
-
-EVENTS: dict[str, Handler] = {
-    "exec": _execute,
-    "function.__new__": _make_function,
-    "object.__setattr__": _set_attribute,
-    "pickle.find_class": _find_class,
-}
-"""Handlers by audit event."""
+asking = _Asking("importlib", "import_module")
 
 
 def install() -> None:

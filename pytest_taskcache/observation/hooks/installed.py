@@ -6,30 +6,16 @@ The audit hook alone stays for good (Python offers no removal); its table is emp
 from __future__ import annotations
 
 import os
-import sys
 import threading
 
-from pytest_taskcache.observation.code_monitoring import MonitoredCode
-from pytest_taskcache.observation.code_runs import code_runs
-from pytest_taskcache.observation.code_tracing import TracedCode, foreign_settrace
-from pytest_taskcache.observation.hooks import (
-    audit,
-    environ,
-    files,
-    imports,
-    native_readers,
-    network,
-    processes,
-)
-from pytest_taskcache.observation.hooks.dispatcher import Listener, dispatcher
+from pytest_taskcache.observation.hooks import environ, imports, native_readers
+from pytest_taskcache.observation.hooks.dispatcher import Listener, dispatcher, listen, silence
+from pytest_taskcache.observation.hooks.files import stat_wrappers
+from pytest_taskcache.observation.hooks.opaque import spawning
 from pytest_taskcache.observation.hooks.patches import patches
-from pytest_taskcache.observation.hooks.stat import EVENTS, stat_hooks
+from pytest_taskcache.observation.running_code import running_code
 
-MONITORING = sys.version_info >= (3, 12)
-"""Whether code is seen by ``sys.monitoring``, in all threads."""
-
-code: MonitoredCode | TracedCode = MonitoredCode() if MONITORING else TracedCode()
-
+_HOOKS = (stat_wrappers, environ, spawning, imports, running_code)
 _lock = threading.Lock()
 _fork_noted = False
 
@@ -41,7 +27,11 @@ def arm(listener: Listener) -> None:
         if any(one is listener for one in dispatcher.listeners):
             return
         if not dispatcher.listeners:
-            _install()
+            for each in _HOOKS:
+                each.install()
+            native_readers.install()
+            patches.install()
+            listen()
         dispatcher.listeners = (*dispatcher.listeners, listener)
         if not _fork_noted and hasattr(os, "register_at_fork"):
             _fork_noted = True
@@ -58,35 +48,10 @@ def disarm(listener: Listener) -> None:
             _remove()
 
 
-def _install() -> None:
-    events = {
-        **files.EVENTS,
-        **EVENTS,
-        **environ.EVENTS,
-        **processes.EVENTS,
-        **network.EVENTS,
-        **native_readers.EVENTS,
-        **imports.EVENTS,
-    }
-    if not MONITORING:
-        events["sys.settrace"] = lambda arguments: foreign_settrace()
-    stat_hooks.install()
-    environ.install()
-    processes.spawning.install()
-    imports.install()
-    native_readers.install()
-    patches.install()
-    code.install()
-    audit.listen(events)
-
-
 def _remove() -> None:
-    audit.silence()
-    code.remove()
-    imports.remove()
-    processes.spawning.remove()
-    environ.remove()
-    stat_hooks.remove()
+    silence()
+    for each in reversed(_HOOKS):
+        each.remove()
 
 
 def _in_child() -> None:
@@ -97,6 +62,5 @@ def _in_child() -> None:
         return
     dispatcher.tell(lambda listener: listener.on_fork())
     dispatcher.listeners = ()
-    code_runs.clear()
-    code.abandon()
+    running_code.abandon()
     _remove()

@@ -13,14 +13,13 @@ import os
 import sys
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.observation.hooks.after_import import amend
-from pytest_taskcache.observation.hooks.audit import Handler
-from pytest_taskcache.observation.hooks.dispatcher import dispatcher, is_muted
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.files import see
+from pytest_taskcache.observation.hooks.replacing import amend
 
 READERS: dict[str, tuple[str, ...]] = {
     "polars": ("read_*", "scan_*"),
@@ -73,20 +72,17 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _read(arguments: tuple[Any, ...]) -> None:
-    text = os.fsdecode(arguments[0])
+@handles(READ)
+def _read(frame: FrameType, path: Any) -> None:
+    text = os.fsdecode(path)
     if not text or len(text) > _LONGEST or "\n" in text or "://" in text:
         return
-    frame = sys._getframe(3)  # this, the audit hook, the wrapper, its caller
+    caller = frame.f_back
     if not glob.has_magic(text):
-        see(Kind.FILE, text, frame)
+        see(Kind.FILE, text, caller)
         return
     directory = os.path.dirname(text)
     if not glob.has_magic(directory):
-        see(Kind.LISTING, directory or ".", frame)
+        see(Kind.LISTING, directory or ".", caller)
     for match in glob.glob(text, recursive=True):
-        see(Kind.FILE, match, frame)
-
-
-EVENTS: dict[str, Handler] = {READ: _read}
-"""Handlers by audit event."""
+        see(Kind.FILE, match, caller)

@@ -16,14 +16,13 @@ from collections.abc import Callable
 class Originals:
     """Functions as they were when this module was imported."""
 
-    __slots__ = ("_begin", "_epoch", "listdir", "lstat", "perf", "readlink", "stat")
+    __slots__ = ("_begin", "_epoch", "getcwd", "perf", "readlink", "stat")
 
     def __init__(self) -> None:
         self.perf: Callable[[], int] = time.perf_counter_ns
         self.stat: Callable[..., os.stat_result] = os.stat
-        self.lstat: Callable[..., os.stat_result] = os.lstat
         self.readlink: Callable[[str], str] = os.readlink
-        self.listdir: Callable[[str], list[str]] = os.listdir
+        self.getcwd: Callable[[], str] = os.getcwd
         self._begin = self.perf()
         self._epoch = time.time_ns()
 
@@ -34,10 +33,6 @@ class Originals:
     def monotonic(self) -> float:
         """Seconds of a clock that never goes back."""
         return self.perf() / 1e9
-
-    def seconds(self) -> float:
-        """POSIX seconds."""
-        return self.now() / 1e9
 
 
 originals = Originals()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pytest_taskcache.observation.hooks.after_import import amend
+from pytest_taskcache.observation.hooks.replacing import amend
 
 _ENVIRONMENT = (os.environ, getattr(os, "environb", os.environ))
 

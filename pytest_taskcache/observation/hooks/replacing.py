@@ -1,4 +1,5 @@
-"""Modules that are amended as soon as they are imported, by whoever imports them.
+"""Functions of other modules, replaced: while anything is armed, or for good once the module is
+imported by whoever imports it.
 
 Importing `unittest.mock` or polars just to amend them would cost more than most runs. So the
 finder that notes imports hands out their spec with a loader that amends what it has loaded.
@@ -8,13 +9,60 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module as plain_import
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 Amend = Callable[[ModuleType], None]
 
+_CAPABILITIES = (
+    "supports_dir_fd",
+    "supports_effective_ids",
+    "supports_fd",
+    "supports_follow_symlinks",
+)
 _amendments: dict[str, Amend] = {}
+
+
+class StandIns:
+    """Methods that stand in for functions of a module, each named as what it calls.
+
+    Bound methods, because plain functions would rebind as class attributes. They pickle as what
+    they stand in for, and are among what `os` says to support a capability.
+    """
+
+    def __init__(self, module: str, *names: str) -> None:
+        self._module = module
+        self._names = names
+        self._plain: dict[str, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (__import__, (self._module,))
+
+    def install(self) -> None:
+        """Puts the methods in place. Raises ImportError where the platform has no such module."""
+        module = plain_import(self._module)
+        for name in self._names:
+            self._plain.setdefault(name, getattr(module, name))
+            _swap(module, name, self._plain[name], getattr(self, name))
+
+    def remove(self) -> None:
+        """Puts the functions back; references to the methods go on working, unseen."""
+        module = sys.modules[self._module]
+        for name in self._plain:
+            _swap(module, name, getattr(self, name), self._plain[name])
+
+
+def _swap(module: ModuleType, name: str, before: Any, after: Any) -> None:
+    if getattr(module, name) != before:
+        return  # someone wrapped it after us; theirs calls ours, which are gated
+    setattr(module, name, after)
+    for capability in _CAPABILITIES:
+        group: set[Any] = getattr(module, capability, set())
+        if before in group:
+            group.discard(before)
+            group.add(after)
 
 
 def amend(name: str, amendment: Amend) -> None:

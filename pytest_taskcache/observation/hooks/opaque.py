@@ -1,0 +1,209 @@
+"""Acts whose effects cannot be observed: child processes, forks, shared libraries, connections.
+
+Details name the program, never its arguments, which may be secrets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+import weakref
+from types import FrameType
+from typing import Any
+
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
+from pytest_taskcache.observation.hooks.files import absolute, is_file_of_interest
+from pytest_taskcache.observation.hooks.replacing import StandIns
+
+SUBPROCESS = "subprocess"
+FORK = "fork"
+MULTIPROCESSING = "multiprocessing"
+NATIVE = "native"
+CTYPES = "ctypes"
+NETWORK = "network"
+
+# The platform asks itself through a child, and the platform is in every key.
+_PLATFORM = tuple(
+    os.path.join("", *parts) for parts in (("platform.py",), ("uuid.py",), ("ctypes", "util.py"))
+)
+_MULTIPROCESSING = os.path.join("multiprocessing", "")
+_LOCAL_NAMES = frozenset({"", "localhost", "localhost.localdomain", "ip6-localhost"})
+_ANY = frozenset({"", "0.0.0.0", "::"})
+
+
+def tell(kind: str, detail: str, frame: FrameType | None) -> None:
+    """Tells of an opaque act; a muted one may have written anything."""
+    if is_muted():
+        dispatcher.tell(lambda listener: listener.on_own_write())
+    else:
+        dispatcher.tell(lambda listener: listener.on_opaque(kind, detail, frame))
+
+
+# ------------------------------------------------------------------------- processes
+
+
+@handles("subprocess.Popen", even_muted=True)
+def _popen(frame: FrameType, executable: object, args: object, *more: object) -> None:
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_filename.endswith("subprocess.py"):
+        outer = outer.f_back
+    if outer is None or not outer.f_code.co_filename.endswith(_PLATFORM):
+        tell(SUBPROCESS, _program(executable) or _program(args), frame)
+
+
+@handles("os.posix_spawn", "os.exec", even_muted=True)
+def _spawn(frame: FrameType, path: object, *more: object) -> None:
+    tell(SUBPROCESS, _program(path), frame)
+
+
+@handles("os.system", even_muted=True)
+def _system(frame: FrameType, command: object) -> None:
+    tell(SUBPROCESS, "shell", frame)
+
+
+@handles("os.fork", "os.forkpty", even_muted=True)
+def _fork(frame: FrameType) -> None:
+    tell(MULTIPROCESSING if _is_in_multiprocessing(frame) else FORK, "", frame)
+
+
+class _Spawning(StandIns):
+    """Children that `multiprocessing` spawns raise no audit event."""
+
+    def fork_exec(self, *args: Any) -> Any:
+        """As ``_posixsubprocess.fork_exec``."""
+        if dispatcher.listeners:
+            frame = sys._getframe(1)
+            if _is_in_multiprocessing(frame):
+                tell(MULTIPROCESSING, "", frame)
+            else:
+                tell(SUBPROCESS, _program(args[0]), frame)
+        return self._plain["fork_exec"](*args)
+
+    def install(self) -> None:
+        """As `StandIns.install`, where the platform has the function."""
+        import subprocess  # noqa: F401 - it takes its own reference, and has an event of its own
+
+        try:
+            super().install()
+        except ImportError:
+            return  # Windows: spawning goes through _winapi, which multiprocessing audits itself
+
+
+spawning = _Spawning("_posixsubprocess", "fork_exec")
+
+
+def _is_in_multiprocessing(frame: FrameType | None, depth: int = 8) -> bool:
+    while frame is not None and depth:
+        if _MULTIPROCESSING in frame.f_code.co_filename:
+            return True
+        frame, depth = frame.f_back, depth - 1
+    return False
+
+
+def _program(value: object) -> str:
+    if isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    if isinstance(value, (str, bytes, os.PathLike)):
+        return os.path.basename(os.fsdecode(value).split()[0] if value else "")
+    return ""
+
+
+# ------------------------------------------------------------------ shared libraries
+
+
+@handles("ctypes.dlopen", even_muted=True)
+def _load_library(frame: FrameType, name: object) -> None:
+    if isinstance(name, (str, bytes, os.PathLike)) and os.sep in os.fsdecode(name):
+        _tell_native(name, CTYPES, frame)
+
+
+@handles("import", even_muted=True)
+def _load_extension(frame: FrameType, module: object, filename: object, *more: object) -> None:
+    if filename is not None:
+        _tell_native(filename, NATIVE, frame)
+
+
+def _tell_native(name: object, kind: str, frame: FrameType) -> None:
+    path = absolute(name)
+    if path is not None and is_file_of_interest(path):
+        dispatcher.tell(lambda listener: listener.on_native(path, kind, frame))
+
+
+# ----------------------------------------------------------------------- connections
+
+
+@handles("socket.bind")
+def _bind(frame: FrameType, sock: Any, address: object) -> None:
+    dispatcher.tell(lambda listener: listener.on_bind(sock))
+
+
+@handles("socket.connect", "socket.sendto", "socket.sendmsg")
+def _connect(frame: FrameType, sock: Any, address: object) -> None:
+    if address is not None:
+        dispatcher.tell(lambda listener: listener.on_connect(sock, address, frame))
+
+
+@handles("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", even_muted=True)
+def _resolve(frame: FrameType, host: object, *more: object) -> None:
+    if not _is_local_name(host):
+        tell(NETWORK, describe(host), frame)
+
+
+def describe(address: object) -> str:
+    """An address for people: host and port, or a socket's path."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        return f"{address[0]}:{address[1]}"
+    if isinstance(address, (bytes, bytearray)):
+        return bytes(address).decode("utf-8", "replace")
+    return str(address)
+
+
+def _is_local_name(host: object) -> bool:
+    """Whether resolving a host asks nobody: none, localhost, or a literal address."""
+    if host is None:
+        return True
+    if isinstance(host, (bytes, bytearray)):
+        host = bytes(host).decode("ascii", "replace")
+    if not isinstance(host, str):
+        return False
+    if host in _LOCAL_NAMES:
+        return True
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+class Listeners:
+    """The sockets bound during one window, held weakly."""
+
+    def __init__(self) -> None:
+        self._sockets: list[weakref.ref[Any]] = []
+
+    def add(self, sock: Any) -> None:
+        """A socket is about to be bound; its address is asked for when it matters."""
+        self._sockets.append(weakref.ref(sock))
+
+    def include(self, address: object) -> bool:
+        """Whether one of them is bound to the address now."""
+        found = (reference() for reference in self._sockets)
+        return any(sock is not None and _same(_bound(sock), address) for sock in found)
+
+
+def _bound(sock: Any) -> object:
+    try:
+        return sock.getsockname()
+    except OSError:
+        return None  # closed since
+
+
+def _same(bound: object, address: object) -> bool:
+    if isinstance(bound, tuple) and isinstance(address, tuple):
+        return bound[1] == address[1] and (
+            bound[0] == address[0] or bound[0] in _ANY or _is_local_name(address[0])
+        )
+    if bound in (None, "", b""):
+        return False
+    return describe(bound) == describe(address)
