@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 import xxhash
 
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
-from pytest_taskcache.observation.access_log import is_newer
 from pytest_taskcache.observation.running_code import RunningCode, identity
+from pytest_taskcache.observation.window import is_newer
 
 MODULE = "<module>"
 """The name of the node that stands for a module's body."""

@@ -26,7 +26,6 @@ from types import (
 from typing import Any
 
 from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
-from pytest_taskcache.observation.access_log import AccessLog
 from pytest_taskcache.observation.code_log import (
     MODULE,
     CodeLog,
@@ -115,7 +114,6 @@ class Observatory:
         )
         self._recorder = Recorder(
             self._fingerprints.name_of,
-            self._fingerprints.path_of,
             self._find,
             self._scratch,
             self._verification,
@@ -177,7 +175,7 @@ class Observatory:
         self._armed = False
         for window in self._windows:
             self._end(window)
-            window.access.untrusted["observation ended before the computation"] = None
+            window.untrusted["observation ended before the computation"] = None
         installed.disarm(self)
 
     def add_scratch(self, directory: Path) -> None:
@@ -187,7 +185,7 @@ class Observatory:
     def add_module(self, filename: str) -> None:
         """A module was handed to what runs now: it counts as if imported by name."""
         for window in self._windows:
-            window.access.modules[filename] = None
+            window.modules[filename] = None
 
     # ------------------------------------------------------------------------- windows
 
@@ -197,16 +195,16 @@ class Observatory:
         The opener's own callers do not count: none of them runs before the window closes.
         """
         with muted():
-            access = AccessLog(self._clock(), self._digest_path, environ.snapshot())
             window = OpenWindow(
-                access,
+                self._clock(),
                 file_of_subject(subject),
+                self._digest_path,
+                self._fingerprints.path_of,
                 self._close,
                 self._record,
-                self._recorder.inherited,
             )
             if not self._armed:
-                access.untrusted["nothing was observed (not armed)"] = None
+                window.untrusted["nothing was observed (not armed)"] = None
                 return window
             self._windows = (*self._windows, window)
             window.pieces, window.complete = running_code.begin()
@@ -372,11 +370,9 @@ class Observatory:
 
     # ------------------------------------------------------------------------ crediting
 
-    def _credited(self) -> list[AccessLog]:
+    def _credited(self) -> tuple[OpenWindow, ...]:
         """The windows to credit, whichever thread it is; none for the cache's own work."""
-        if self._aside.depth:
-            return []
-        return [window.access for window in self._windows]
+        return () if self._aside.depth else self._windows
 
     def _owner(self, frame: FrameType | None) -> int:
         """The node of the innermost function of the project on the stack, so far as it acts by
@@ -405,10 +401,10 @@ class Observatory:
         """A path is about to be read, listed or looked at."""
         if self._is_own(path) or (kind is not Kind.FILE and path in self._notes):
             return
-        for access in self._credited():
-            access.read(kind, path)
+        for window in self._credited():
+            window.read(kind, path)
         if not self._scratch.holds(path) and not any(
-            window.access.has_touched(kind, path) for window in self._windows
+            window.has_touched(kind, path) for window in self._windows
         ):
             self._touch(frame, kind, path, self._fingerprints.name_of(path))
 
@@ -417,15 +413,15 @@ class Observatory:
         fresh = [one for one in self._credited() if not one.moved and one.working_directory is None]
         if fresh:
             digest = self._verification.digest(Kind.WORKING_DIRECTORY, _HERE)
-            for access in fresh:
-                access.working_directory = digest
-        if not any(window.access.moved for window in self._windows):
+            for window in fresh:
+                window.working_directory = digest
+        if not any(window.moved for window in self._windows):
             self._touch(frame, Kind.WORKING_DIRECTORY, _HERE, _HERE)
 
     def on_directory_change(self) -> None:
         """The working directory is about to change."""
-        for access in self._credited():
-            access.moved = True
+        for window in self._credited():
+            window.moved = True
         self._log.before_change(_HERE)
         self._verification.change_directory()
 
@@ -434,26 +430,26 @@ class Observatory:
         if self._is_own(path) or asked_by_machinery(frame):
             return
         made = not os.path.lexists(path) or any(
-            window.access.has_touched(Kind.FILE, path) for window in self._windows
+            window.has_touched(Kind.FILE, path) for window in self._windows
         )
         if not made and not self._scratch.holds(path):
             self._touch(frame, Kind.FILE, path, self._fingerprints.name_of(path))
-        for access in self._credited():
-            access.database(path)
+        for window in self._credited():
+            window.database(path)
         self._before_change(path)
         self._verification.unsettle(path)
 
     def on_distributions(self, name: str, frame: FrameType | None) -> None:
         """An installed distribution's metadata is looked up; ``*`` for all."""
         if not asked_by_machinery(frame):
-            for access in self._credited():
-                access.distributions[name] = None
+            for window in self._credited():
+                window.distributions[name] = None
 
     def on_variable(self, name: str, frame: FrameType | None) -> None:
         """An environment variable is about to be read."""
         value = environ.present(name)
-        for access in self._credited():
-            access.variable(name, value)
+        for window in self._credited():
+            window.variable(name, value)
         if self._verification.start.get(os.fsencode(name)) == value:
             # What the process set itself is a matter of the code that did.
             self._touch(frame, Kind.ENVIRONMENT, name, at_start(name))
@@ -461,8 +457,8 @@ class Observatory:
     def on_environment(self, frame: FrameType | None) -> None:
         """The whole environment is about to be read."""
         present = environ.snapshot()
-        for access in self._credited():
-            access.whole_environment(present)
+        for window in self._credited():
+            window.whole_environment(present)
         self._touch(frame, Kind.ENVIRONMENT, EVERYTHING, at_start(EVERYTHING))
 
     # -------------------------------------------------------------- listening: changes
@@ -476,11 +472,11 @@ class Observatory:
             return
         exists = os.path.lexists(path)
         scratch = self._before_change(path, tree=write is Write.REMOVE)
-        for access in self._credited():
-            access.change(path, write, exists, not scratch)
+        for window in self._credited():
+            window.change(path, write, exists, not scratch)
         if self._aside.depth and not exists:
             for window in self._windows:
-                window.access.restore(path, tree=write is Write.MAKE)
+                window.restore(path, tree=write is Write.MAKE)
         if scratch:
             if not self._windows and write is not Write.ALTER and not exists:
                 self._scratch.own([path], None)
@@ -504,11 +500,11 @@ class Observatory:
         directory = os.path.isdir(source)
         self._before_change(source, tree=directory)
         scratch = self._before_change(target, tree=directory)
-        for access in self._credited():
-            access.move(source, target, directory, not scratch)
+        for window in self._credited():
+            window.move(source, target, directory, not scratch)
         if self._aside.depth:
             for window in self._windows:
-                window.access.restore(target, tree=directory)
+                window.restore(target, tree=directory)
         if scratch and not self._windows:
             self._scratch.own([target], None)
 
@@ -517,13 +513,13 @@ class Observatory:
         if self._is_newest(target):
             return
         scratch = self._before_change(target, tree=True)
-        for access in self._credited():
-            access.link(source, target, not scratch)
+        for window in self._credited():
+            window.link(source, target, not scratch)
 
     def on_variable_change(self, name: str) -> None:
         """An environment variable is about to be set or deleted."""
         for window in self._windows:
-            window.access.keep_variable(name)
+            window.keep_variable(name)
         self._verification.change_variable(name)
 
     def on_own_write(self, path: str | None = None) -> None:
@@ -542,8 +538,8 @@ class Observatory:
             return
         opaque = Opaque(kind, detail)
         credited = self._credited()
-        for access in credited:
-            access.act(opaque)
+        for window in credited:
+            window.act(opaque)
         owner = self._owner(frame)
         # What an import did is everyone's who imports it, whoever is being watched meanwhile.
         if owner != _OTHERS and (not credited or self._log.nodes[owner][1] == MODULE):
@@ -554,9 +550,9 @@ class Observatory:
         if not self._fingerprints.is_project_file(path):
             return
         opaque = Opaque(kind, self._fingerprints.name_of(path))
-        for access in self._credited() if not asked_by_machinery(frame) else ():
-            access.act(opaque)
-            access.reads[Kind.FILE, path] = None
+        for window in self._credited() if not asked_by_machinery(frame) else ():
+            window.act(opaque)
+            window.reads[Kind.FILE, path] = None
         if kind == "native":
             module = os.path.basename(path).partition(".")[0]
             self._recorder.natives[module] = opaque, path
@@ -572,7 +568,7 @@ class Observatory:
             return
         for window in self._windows:
             if not window.listeners.include(address):
-                window.access.act(Opaque(NETWORK, describe(address)))
+                window.act(Opaque(NETWORK, describe(address)))
 
     # ------------------------------------------------------------------ listening: code
 
@@ -599,7 +595,7 @@ class Observatory:
                 for each in set(self._sources_on(frame)):
                     self._log.touch(body, Kind.FILE, each.path, each.name)
         for window in self._windows:
-            window.access.modules[source.path] = None
+            window.modules[source.path] = None
 
     def settle_path(self) -> None:
         """As ports.Observation.settle_path."""
@@ -623,8 +619,8 @@ class Observatory:
         """An import that is not in ``sys.modules`` was begun."""
         if asked_by_machinery(frame):
             return
-        for access in self._credited():
-            access.tried[name] = None
+        for window in self._credited():
+            window.tried[name] = None
         if name.rpartition(".")[2] not in UNNAMED:
             self._touch(frame, Kind.IMPORT, name, name)
 
@@ -637,14 +633,14 @@ class Observatory:
             return
         filename = source_of(module)
         source = self._find(filename) if filename else None
-        for access in self._credited():
+        for window in self._credited():
             if module is None or source is not None:
-                access.asked[name] = None
+                window.asked[name] = None
                 if source is not None:
-                    access.modules[source.path] = None
+                    window.modules[source.path] = None
             else:
                 for distribution in self._fingerprints.owners(top):
-                    access.distributions[distribution] = None
+                    window.distributions[distribution] = None
         importer = self._importer(frame)
         if importer is not None and source is not None and source.python:
             self._log.add_import(importer, source)

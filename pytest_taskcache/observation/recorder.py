@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from types import CodeType
 
@@ -24,7 +24,6 @@ from pytest_taskcache.model.dependency import (
     Opaque,
     Trace,
 )
-from pytest_taskcache.observation.access_log import AccessLog, is_newer
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, same
@@ -33,20 +32,14 @@ from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.loaded_modules import LoadedModules
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification, at_start
-from pytest_taskcache.observation.window import OpenWindow
+from pytest_taskcache.observation.window import OpenWindow, changed, is_newer
 
-_PATHS = (Kind.FILE, Kind.STAT, Kind.LISTING)
 _WRITTEN = 8
 _RUN = "<tmp>"
 UNNAMED = frozenset({"__main__", "__mp_main__", "__init__"})
 """Last parts of module names that say nothing: what runs first, and packages by the way."""
 
 Digests = dict[tuple[Kind, str], str]
-
-
-def changed(name: str) -> str:
-    """The reason not to trust a trace in which this is named."""
-    return f"{name} changed while the computation ran"
 
 
 def digest_of(dependencies: Iterable[Dependency]) -> str:
@@ -62,7 +55,6 @@ class Recorder:
     def __init__(
         self,
         name_of: Callable[[str], str],
-        path_of: Callable[[str], object],
         find: Callable[[str], SourceFile | None],
         scratch: Scratch,
         verification: Verification,
@@ -70,7 +62,6 @@ class Recorder:
         loaded: LoadedModules,
     ) -> None:
         self._name_of = name_of
-        self._path_of = path_of
         self._find = find
         self._scratch = scratch
         self._verification = verification
@@ -81,22 +72,21 @@ class Recorder:
 
     def record(self, window: OpenWindow) -> Observed:
         """What a window saw, whose collecting has ended."""
-        access = window.access
         ran, templates = self._ran(window)
         for path in templates:
-            access.reads.setdefault((Kind.FILE, path))
-        opaque: dict[Opaque, None] = dict.fromkeys(access.opaque)
+            window.reads.setdefault((Kind.FILE, path))
+        opaque: dict[Opaque, None] = dict.fromkeys(window.opaque)
         for act, path in self._acts_of_imports(ran, window):
             opaque[act] = None
             if path:
-                access.reads.setdefault((Kind.FILE, path))
+                window.reads.setdefault((Kind.FILE, path))
         found: Digests = {}
-        doubts: dict[str, None] = dict(access.untrusted)
+        doubts: dict[str, None] = dict(window.untrusted)
         self._add_paths(window, found, doubts)
         self._add_variables(window, found, doubts)
-        self._add_imports(access, found)
-        if access.working_directory is not None:
-            found[Kind.WORKING_DIRECTORY, "."] = access.working_directory
+        self._add_imports(window, found)
+        if window.working_directory is not None:
+            found[Kind.WORKING_DIRECTORY, "."] = window.working_directory
         uses = dict(window.uses)
         code = self._absorb(window, found, doubts)
         log = self._log
@@ -109,7 +99,7 @@ class Recorder:
         )
         trace = Trace(ordered, digest_of(ordered), tuple(uses))
         self._own(window, trace.digest)
-        names = tuple(self._name_of(path) for path in islice(access.changed, _WRITTEN))
+        names = tuple(self._name_of(path) for path in islice(window.changed, _WRITTEN))
         return Observed(trace, tuple(opaque), tuple(doubts), names)
 
     def renewed(self, trace: Trace) -> Trace:
@@ -150,9 +140,8 @@ class Recorder:
                 source = self._find(code.co_filename)
                 if source is not None:
                     templates.append(source.path)
-        access = window.access
-        loaded = (source_of(sys.modules.get(name)) for name in chain(access.tried, access.asked))
-        for filename in chain([window.subject], access.modules, loaded):
+        loaded = (source_of(sys.modules.get(name)) for name in chain(window.tried, window.asked))
+        for filename in chain([window.subject], window.modules, loaded):
             source = self._find(filename) if filename else None
             if source is not None and source.python:
                 ran.add(log.root(source))
@@ -181,47 +170,45 @@ class Recorder:
     # -------------------------------------------------------------------- paths, variables
 
     def _add_paths(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
-        access = window.access
-        for kind, path in list(access.reads):
+        for kind, path in list(window.reads):
             if self._scratch.holds(path) and self._scratch.is_derived(path, set(window.absorbed)):
                 continue
             name = self._name_of(path)
-            early = access.early.get((kind, path))
+            early = window.early.get((kind, path))
             if early is not None:
                 found[kind, name] = early
                 continue
             if name == _RUN:
                 continue  # the run's own directory: there as soon as anyone asks for one
             found[kind, name] = self._verification.digest(kind, name, path)
-            if not access.changed_here(path) and _changed_since(kind, path, access.opened):
+            if not window.changed_here(path) and _changed_since(kind, path, window.opened):
                 doubts[changed(name)] = None
 
     def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
-        access = window.access
-        for name in list(access.variables):
+        for name in list(window.variables):
             value, owners = self._variables.get(name, (None, set()))
-            if not owners.isdisjoint(window.absorbed) and access.variables[name] == value:
+            if not owners.isdisjoint(window.absorbed) and window.variables[name] == value:
                 continue  # a fixture set it
-            early = access.early.get((Kind.ENVIRONMENT, name))
-            if name == EVERYTHING and access.late:
+            early = window.early.get((Kind.ENVIRONMENT, name))
+            if name == EVERYTHING and window.late:
                 # Read after the computation changed some of it: what was there before counts.
                 name, early = at_start(name), None
-                if not same(access.environment, self._verification.start):
+                if not same(window.environment, self._verification.start):
                     doubts["the environment was read as a whole after a part of it was set"] = None
             found[Kind.ENVIRONMENT, name] = (
                 self._verification.digest(Kind.ENVIRONMENT, name) if early is None else early
             )
 
-    def _add_imports(self, access: AccessLog, found: Digests) -> None:
-        for name in [*access.tried, *access.asked]:
+    def _add_imports(self, window: OpenWindow, found: Digests) -> None:
+        for name in [*window.tried, *window.asked]:
             if name.rpartition(".")[2] in UNNAMED:
                 continue
             filename = source_of(sys.modules.get(name))
-            if filename and self._scratch.holds(filename) and access.covers(filename):
+            if filename and self._scratch.holds(filename) and window.covers(filename):
                 found[Kind.IMPORT, name] = ABSENT  # as it is before the computation runs
             elif name not in sys.modules or (filename and self._find(filename) is not None):
                 found[Kind.IMPORT, name] = self._verification.digest(Kind.IMPORT, name)
-        for distribution in list(access.distributions):
+        for distribution in list(window.distributions):
             kind = Kind.DISTRIBUTIONS if distribution == EVERYTHING else Kind.DISTRIBUTION
             name = re.sub(r"[-_.]+", "-", distribution).lower()
             found[kind, name] = self._verification.digest(kind, name)
@@ -243,35 +230,13 @@ class Recorder:
                 found[key] = dependency.digest
         return code
 
-    def inherited(
-        self, access: AccessLog, dependencies: Sequence[Dependency]
-    ) -> Sequence[Dependency]:
-        """Those dependencies of a reused value that this window does not owe to itself."""
-        if not access.has_changed_something:
-            return dependencies
-        kept = []
-        for dependency in dependencies:
-            kind, name, _ = dependency
-            if kind in _PATHS:
-                if not access.inherits(kind, os.fspath(str(self._path_of(name)))):
-                    continue
-            elif (
-                kind is Kind.ENVIRONMENT
-                and name in access.set_here
-                and not access.is_outer(name, environ.present(name))
-            ):
-                continue
-            kept.append(dependency)
-        return kept
-
     def _own(self, window: OpenWindow, trace: str) -> None:
         """Notes what this computation leaves behind for those that reuse it."""
-        access = window.access
-        self._scratch.own(chain(access.written, access.made), trace)
-        for name in access.set_here:
+        self._scratch.own(chain(window.written, window.made), trace)
+        for name in window.set_here:
             value = environ.present(name)
             before, owners = self._variables.get(name, (None, set()))
-            if access.is_outer(name, value):
+            if window.is_outer(name, value):
                 continue
             self._variables[name] = (value, {*owners, trace} if before == value else {trace})
 

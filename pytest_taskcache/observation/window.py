@@ -1,71 +1,112 @@
-"""One open observation of one computation."""
+"""One open observation of one computation: names only, digests where they must be taken early.
+
+A digest is taken early when the thing is about to be changed by the computation itself: the
+computation depended on what was there before. What it created is no dependency.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from types import CodeType
 
-from pytest_taskcache.model.dependency import Blob, Dependency, Observed, Opaque, Trace
-from pytest_taskcache.observation.access_log import AccessLog
+from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Observed, Opaque, Trace
+from pytest_taskcache.observation.hooks import environ
+from pytest_taskcache.observation.hooks.dispatcher import Write
+from pytest_taskcache.observation.hooks.environ import EVERYTHING
 from pytest_taskcache.observation.hooks.opaque import Listeners
+from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.running_code import Piece
+
+SLACK = 10_000_000
+"""Nanoseconds by which a file system's coarse clock may lag behind the system's."""
+
+PATHS = (Kind.FILE, Kind.STAT, Kind.LISTING)
+"""The kinds whose names are paths."""
+
+
+def is_newer(path: str, moment: int) -> bool:
+    """Whether a path changed after a moment (POSIX nanoseconds), as its times tell.
+
+    An absent path is not newer: nothing tells when it vanished.
+    """
+    try:
+        status = originals.stat(path)
+    except (OSError, ValueError):
+        return False
+    return max(status.st_mtime_ns, status.st_ctime_ns) > moment - SLACK
+
+
+def changed(name: str) -> str:
+    """The reason not to trust a trace in which this is named."""
+    return f"{name} changed while the computation ran"
 
 
 class OpenWindow:
     """Collects until it is closed; see `ports.Window`.
 
-    ``complete`` is false once code may have run unseen: then all functions of the modules
-    count. ``running`` is the code that other threads ran when it was opened, ``subject`` the
-    file of what is about to run.
+    ``opened`` is when it began, POSIX nanoseconds; ``subject`` the file of what is about to run;
+    ``digest`` gives the present digest of an absolute path, or of a variable's name; ``path_of``
+    the path that a name in a trace stands for; ``end`` stops the collecting, ``record`` says what
+    was seen. What is collected:
+
+    ``pieces``, ``running``: code that ran, and that other threads ran when it was opened.
+    ``complete`` is false once code may have run unseen: then all functions of the modules count.
+    ``reads``: kinds and absolute paths that were read, listed or looked at. ``early``: digests
+    taken before a change, by kind and path or variable. ``variables``: those read, with the value
+    found then, ``*`` for all; ``set_here``: those set or deleted; ``environment``: all as they
+    were at the opening; ``late``: all were read after a part was changed here. ``tried``,
+    ``asked``: modules whose import was begun, or that `importlib.import_module` was asked for.
+    ``modules``: files of modules imported or asked for. ``distributions``: those whose metadata
+    was looked up. ``opaque``: acts as in `Observed`, with how often each was done. ``moved``: the
+    working directory was changed here. ``written``, ``made``: paths, and directories with all
+    below, that were put there here. ``changed``: paths that were changed in any way.
     """
 
     def __init__(
         self,
-        access: AccessLog,
+        opened: int,
         subject: str | None,
+        digest: Callable[[Kind, str], str],
+        path_of: Callable[[str], object],
         end: Callable[[OpenWindow], None],
         record: Callable[[OpenWindow], Observed],
-        inherited: Callable[[AccessLog, Sequence[Dependency]], Sequence[Dependency]],
     ) -> None:
-        self.access = access
+        self.opened = opened
         self.subject = subject
         self.complete = True
         self.pieces: list[Piece] = []
         self.running: list[CodeType] = []
+        self.reads: dict[tuple[Kind, str], None] = {}
+        self.early: dict[tuple[Kind, str], str] = {}
+        self.environment = environ.snapshot()
+        self.variables: dict[str, bytes | None] = {}
+        self.set_here: dict[str, None] = {}
+        self.late = False
+        self.moved = False
+        self.working_directory: str | None = None
+        self.tried: dict[str, None] = {}
+        self.asked: dict[str, None] = {}
+        self.modules: dict[str, None] = {}
+        self.distributions: dict[str, None] = {}
+        self.opaque: dict[Opaque, int] = {}
         self.listeners = Listeners()
+        self.untrusted: dict[str, None] = {}
+        self.changed: dict[str, None] = {}
+        self.written: set[str] = set()
+        self.made: set[str] = set()
         self.absorbed: dict[str, Sequence[Dependency]] = {}
         self.uses: dict[Blob, None] = {}
-        self._inherited = inherited
+        self._digest = digest
+        self._path_of = path_of
         self._end = end
         self._record = record
         self._observed: Observed | None = None
-
-    def acts(self) -> Collection[Opaque]:
-        """As ports.Window.acts."""
-        return tuple(self.access.opaque)
-
-    def opaque_so_far(self) -> int:
-        """As ports.Window.opaque_so_far."""
-        return sum(self.access.opaque.values())
-
-    def absorb(self, trace: Trace) -> None:
-        """Adds what a reused value rests on, with the digests as stored.
-
-        Left out is what this computation brought about itself: files that it wrote, variables
-        that it set.
-        """
-        if trace.digest not in self.absorbed:
-            self.absorbed[trace.digest] = self._inherited(self.access, trace.dependencies)
-            self.uses.update(dict.fromkeys(trace.uses))
-
-    def absorb_opaque(self, opaque: Iterable[Opaque]) -> None:
-        """Adds acts that a reused value rests on."""
-        for act in opaque:
-            self.access.act(act)
-
-    def forgive(self, other: OpenWindow) -> None:
-        """As ports.Window.forgive."""
-        self.access.forgive(other.access)
+        self._thread = threading.get_ident()
+        self._own_acts: dict[Opaque, int] = {}
+        self._touched: set[str] = set()
+        self._links: dict[str, str] = {}
 
     def close(self) -> Observed:
         """Ends the window; what it saw. Never raises; asked again, gives the same."""
@@ -85,3 +126,212 @@ class OpenWindow:
         if self._observed is None:
             self._observed = Observed(untrusted=("nobody asked what it saw",))
             self._end(self)
+
+    # ---------------------------------------------------------------------- opaque acts
+
+    def act(self, opaque: Opaque) -> None:
+        """Something that cannot be observed was done."""
+        self.opaque[opaque] = self.opaque.get(opaque, 0) + 1
+        if threading.get_ident() == self._thread:
+            self._own_acts[opaque] = self._own_acts.get(opaque, 0) + 1
+
+    def acts(self) -> Collection[Opaque]:
+        """As ports.Window.acts."""
+        return tuple(self.opaque)
+
+    def opaque_so_far(self) -> int:
+        """As ports.Window.opaque_so_far."""
+        return sum(self.opaque.values())
+
+    def absorb_opaque(self, opaque: Iterable[Opaque]) -> None:
+        """Adds acts that a reused value rests on."""
+        for act in opaque:
+            self.act(act)
+
+    def forgive(self, other: OpenWindow) -> None:
+        """As ports.Window.forgive; what other threads did meanwhile is not taken back."""
+        for opaque, times in other._own_acts.items():
+            for counts in (self.opaque, self._own_acts):
+                left = counts.pop(opaque, 0) - times
+                if left > 0:
+                    counts[opaque] = left
+
+    # ---------------------------------------------------------------------- reused values
+
+    def absorb(self, trace: Trace) -> None:
+        """Adds what a reused value rests on, with the digests as stored.
+
+        Left out is what this computation brought about itself: files that it wrote, variables
+        that it set.
+        """
+        if trace.digest in self.absorbed:
+            return
+        self.uses.update(dict.fromkeys(trace.uses))
+        found: Sequence[Dependency] = trace.dependencies
+        if self.written or self.made or self.early or self.set_here:
+            found = [one for one in found if not self._owes_to_itself(one)]
+        self.absorbed[trace.digest] = found
+
+    def _owes_to_itself(self, dependency: Dependency) -> bool:
+        kind, name, _ = dependency
+        if kind is Kind.ENVIRONMENT:
+            return name in self.set_here and not self.is_outer(name, environ.present(name))
+        if kind not in PATHS:
+            return False
+        path = self._resolve(os.fspath(str(self._path_of(name))))
+        if self.covers(path):
+            return True
+        if (kind, path) in self.early:
+            self.reads[kind, path] = None  # counts as it was before it was changed here
+            return True
+        return False
+
+    # -------------------------------------------------------------------------- paths
+
+    def covers(self, path: str) -> bool:
+        """Whether what is at a path was put there by this computation."""
+        if path in self.written or path in self.made:
+            return True
+        return bool(self.made) and _is_inside(path, self.made)
+
+    def has_touched(self, kind: Kind, path: str) -> bool:
+        """Whether what is at a path is, in part at least, this computation's own doing."""
+        return self.covers(path) or path in self._touched or (kind, path) in self.early
+
+    def changed_here(self, path: str) -> bool:
+        """Whether this computation changed the path, so that new times prove nothing."""
+        return path in self._touched
+
+    def read(self, kind: Kind, path: str) -> None:
+        """Something was read that this computation did not put there itself."""
+        path = self._resolve(path)
+        if (kind, path) not in self.reads and not self.covers(path):
+            self.reads[kind, path] = None
+
+    def change(self, path: str, write: Write, exists: bool, listed: bool) -> None:
+        """A path is about to change. ``listed``: its directory's listing may matter later."""
+        path = self._resolve(path)
+        self.changed[path] = None
+        if self.covers(path):
+            return
+        self._keep_read(path)
+        parent = os.path.dirname(path)
+        comes_or_goes = write is not Write.ALTER and (write is Write.REMOVE) == exists
+        if comes_or_goes and not self.covers(parent):
+            self._keep_read(parent)
+            if listed:
+                self._keep(Kind.LISTING, parent)
+            self._touched.add(parent)
+        if write is Write.ALTER:
+            self._keep(Kind.FILE, path)
+            self._keep(Kind.STAT, path)
+        elif write is Write.MAKE and not exists:
+            self.made.add(path)
+        elif write is Write.REMOVE or (exists and write in (Write.MAKE, Write.CREATE)):
+            # It works, or fails, by what was there.
+            self.reads[Kind.STAT, path] = None
+            self._keep(Kind.STAT, path)
+            if write is Write.REMOVE:
+                self.written.add(path)
+        else:
+            self.written.add(path)
+        self._touched.add(path)
+
+    def restore(self, path: str, *, tree: bool) -> None:
+        """The cache puts something there for this computation, which did not read it."""
+        path = self._resolve(path)
+        if not self.covers(path):
+            (self.made if tree else self.written).add(path)
+
+    def move(self, source: str, target: str, directory: bool, listed: bool) -> None:
+        """A path is about to be renamed to another."""
+        source, target = self._resolve(source), self._resolve(target)
+        tree = source in self.made
+        if self.covers(source):
+            tree = tree or directory
+        else:
+            if directory:
+                self.untrusted[f"{source} was moved while the computation ran"] = None
+            else:
+                self.reads[Kind.FILE, source] = None
+            self._keep(Kind.FILE, source)
+        self.change(source, Write.REMOVE, True, listed)
+        self.change(target, Write.REPLACE, os.path.lexists(target), listed)
+        if tree:
+            self.made.add(target)
+
+    def link(self, source: str, target: str, listed: bool) -> None:
+        """``target`` is about to become a link: what is read through it is the source's."""
+        self.change(target, Write.CREATE, os.path.lexists(target), listed)
+        self.written.discard(target)
+        self._links[target] = self._resolve(source)
+
+    def database(self, path: str) -> None:
+        """A database file is read, and perhaps written, from now on."""
+        path = self._resolve(path)
+        if not self.covers(path):
+            self.reads[Kind.FILE, path] = None
+            self._keep(Kind.FILE, path)
+            self._touched.update((path, os.path.dirname(path)))
+
+    def _resolve(self, path: str) -> str:
+        """The path itself, or what a link made here leads to."""
+        if not self._links:
+            return path
+        for _ in range(8):
+            for target, source in self._links.items():
+                if path == target or path.startswith(target + os.sep):
+                    path = source + path[len(target) :]
+                    break
+            else:
+                return path
+        return path
+
+    def _keep(self, kind: Kind, path: str) -> None:
+        """Takes the digest now, unless it was taken before."""
+        key = (kind, path)
+        if key in self.early:
+            return
+        if key in self.reads and path not in self._touched and is_newer(path, self.opened):
+            self.untrusted[changed(path)] = None  # by someone else
+        self.early[key] = self._digest(kind, path)
+
+    def _keep_read(self, path: str) -> None:
+        """Keeps the digests of a path that was read and is about to change."""
+        for kind in PATHS:
+            if (kind, path) in self.reads:
+                self._keep(kind, path)
+
+    # ---------------------------------------------------------------------- environment
+
+    def variable(self, name: str, present: bytes | None) -> None:
+        """A variable was read; one that was set since the window opened is our own."""
+        if name not in self.variables and self.is_outer(name, present):
+            self.variables[name] = present
+
+    def whole_environment(self, present: dict[bytes, bytes]) -> None:
+        """All variables were read at once."""
+        if not environ.same(self.environment, present):
+            self.late = True
+        self.variables.setdefault(EVERYTHING)
+
+    def is_outer(self, name: str, present: bytes | None) -> bool:
+        """Whether a variable has the value that it had when the window opened."""
+        return self.environment.get(os.fsencode(name)) == present
+
+    def keep_variable(self, name: str) -> None:
+        """A variable is about to change."""
+        self.set_here[name] = None
+        for each in (name, EVERYTHING):
+            if each in self.variables:
+                self._keep(Kind.ENVIRONMENT, each)
+
+
+def _is_inside(path: str, directories: set[str]) -> bool:
+    """Whether one of the directories holds the path, at any depth."""
+    parent = os.path.dirname(path)
+    while parent != path:
+        if parent in directories:
+            return True
+        path, parent = parent, os.path.dirname(parent)
+    return False
