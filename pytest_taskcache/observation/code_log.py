@@ -18,7 +18,6 @@ log n segments, and a node is written log n times.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import os
@@ -30,6 +29,8 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from pytest_taskcache.code.function_source import unwrapped
+from pytest_taskcache.code.source_file import INSIDE, definition_name
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
 from pytest_taskcache.observation.running_code import RunningCode, identity
 from pytest_taskcache.observation.window import is_newer
@@ -43,14 +44,8 @@ FILE = "<file>"
 LOADED = "<loaded>"
 """The node of a module of which any function may have run before anyone looked."""
 
-STATEMENTS = "<lambda>"
-"""The node of code that a module's statements hold and that runs later: lambdas, generators."""
-
 UNSTABLE = "changed while it was read"
 """The digest of what changed before it could be digested; equal to no other."""
-
-_INSIDE = ".<locals>"
-_PYTHON = (".py", ".pyw")
 
 
 class SourceFile(NamedTuple):
@@ -64,7 +59,7 @@ class SourceFile(NamedTuple):
 
 class Touch:
     """One thing that was touched, as it was from ``moment`` (POSIX nanoseconds) until it changed
-    or was digested; ``owners`` are the nodes that did, each with its log's length then."""
+    or was digested; ``owners`` are the nodes that did."""
 
     __slots__ = ("digest", "kind", "moment", "name", "owners", "where")
 
@@ -74,15 +69,7 @@ class Touch:
         self.name = name
         self.moment = moment
         self.digest: str | None = None
-        self.owners: dict[int, int] = {}
-
-
-class Segment(NamedTuple):
-    """A part of a log, encoded; ``weight`` is how many facts are in it."""
-
-    blob: Blob
-    data: bytes
-    weight: int
+        self.owners: set[int] = set()
 
 
 class CodeLog:
@@ -113,8 +100,9 @@ class CodeLog:
         self.nodes: list[tuple[int, str]] = []
         self.files: list[SourceFile] = []
         self.digests: dict[str, str] = {}
-        self.segments: list[Segment] = []
+
         self.opaque: list[tuple[int, Opaque]] = []
+        self.imports: set[tuple[int, int]] = set()
         self.parts: dict[str, bytes] = {}
         self._runs = runs
         self._find = find
@@ -124,9 +112,10 @@ class CodeLog:
         self._positions: dict[int, tuple[CodeType, int]] = {}
         self._nodes: dict[tuple[int, str], int] = {}
         self._indices: dict[str, int] = {}
-        self._edges: set[tuple[int, int]] = set()
+
         self._open: dict[tuple[Kind, str], Touch] = {}
-        self._fresh: _Facts = _Facts()
+        self._segments: list[tuple[Blob, int]] = []
+        self._fresh = _no_facts()
 
     # ------------------------------------------------------------------------------ nodes
 
@@ -152,12 +141,16 @@ class CodeLog:
         """The position of the node that stands for what acts on all of a file."""
         return self._node(self.file(source), FILE)
 
+    def file_of(self, node: int) -> str:
+        """The name of the file that a node is in."""
+        return self.files[self.nodes[node][0]].name
+
     def _node(self, file: int, name: str) -> int:
         position = self._nodes.get((file, name))
         if position is None:
             position = self._nodes[file, name] = len(self.nodes)
             self.nodes.append((file, name))
-            self._fresh.nodes.append([file, name])
+            self._fresh["nodes"].append([file, name])
         return position
 
     def file(self, source: SourceFile) -> int:
@@ -167,16 +160,16 @@ class CodeLog:
             index = self._indices[source.name] = len(self.files)
             self.files.append(source)
             digest = self.digests[source.name] = self._content(source.name)
-            self._fresh.files.append([source.name, digest])
+            self._fresh["files"].append([source.name, digest])
         return index
 
     def add_import(self, importer: SourceFile | None, source: SourceFile) -> None:
         """A file of the project imports another, or asks for it by name. Without an importer
         everyone depends on it: no file of the project says where it comes from."""
         edge = (-1 if importer is None else self.file(importer), self.file(source))
-        if edge not in self._edges:
-            self._edges.add(edge)
-            self._fresh.imports.append([*edge])
+        if edge not in self.imports:
+            self.imports.add(edge)
+            self._fresh["imports"].append([*edge])
 
     def add_loaded(self, source: SourceFile) -> None:
         """A module was loaded before anyone looked: any function of it may have run."""
@@ -185,7 +178,7 @@ class CodeLog:
 
     def add_distribution(self, name: str, digest: str, modules: Iterable[str]) -> None:
         """A distribution was loaded from; ``modules`` are its top-level modules."""
-        self._fresh.distributions.append([name, digest, sorted(modules)])
+        self._fresh["distributions"].append([name, digest, sorted(modules)])
 
     # ------------------------------------------------------------------------- footprints
 
@@ -196,8 +189,8 @@ class CodeLog:
             touch = self._open[kind, where] = Touch(kind, where, name, self._clock())
         elif owner in touch.owners:
             return
-        position = touch.owners[owner] = len(self.nodes)
-        self._fresh.touches.append((touch, owner, position))
+        touch.owners.add(owner)
+        self._fresh["touches"].append((touch, owner, len(self.nodes)))
 
     def before_change(self, path: str) -> None:
         """A path is about to change: what was touched there is digested as it is."""
@@ -222,61 +215,38 @@ class CodeLog:
     def flush(self) -> tuple[Blob, ...]:
         """The segments that hold all of the log so far, oldest first; their bytes are in
         ``parts``."""
-        facts = self._fresh
-        if facts.weight:
-            self._fresh = _Facts()
-            rows = []
-            for touch, owner, position in facts.touches:
+        facts, self._fresh = self._fresh, _no_facts()
+        weight = sum(map(len, facts.values()))
+        if weight:
+            touches = []
+            for touch, owner, position in facts["touches"]:
                 if touch.digest is None:
                     touch.digest = self._settled(touch)
                 if touch.digest:
-                    rows.append([touch.kind, touch.name, touch.digest, owner, position])
-            document = {
-                "complete": self.complete,
-                "nodes": facts.nodes,
-                "files": facts.files,
-                "imports": facts.imports,
-                "distributions": facts.distributions,
-                "touches": rows,
-            }
-            self._append(document, facts.weight)
-        return tuple(segment.blob for segment in self.segments)
+                    touches.append([touch.kind, touch.name, touch.digest, owner, position])
+            facts["touches"] = touches
+            self._append(facts, weight)
+        return tuple(blob for blob, _ in self._segments)
 
-    def _append(self, document: dict[str, Any], weight: int) -> None:
-        while self.segments and self.segments[-1].weight <= weight:
-            before = self.segments.pop()
-            older = json.loads(zlib.decompress(before.data))
-            for key, value in document.items():
-                if isinstance(value, list):
-                    older[key] += value
-            document = older
-            weight += before.weight
+    def _append(self, facts: dict[str, list[Any]], weight: int) -> None:
+        while self._segments and self._segments[-1][1] <= weight:
+            before, more = self._segments.pop()
+            older = json.loads(zlib.decompress(self.parts[before.digest]))
+            facts = {section: older[section] + facts[section] for section in _SECTIONS}
+            weight += more
+        document = {"complete": self.complete, **facts}
         text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
         data = zlib.compress(text.encode(), 1)
         blob = Blob(xxhash.xxh3_128_hexdigest(data), len(data))
-        self.segments.append(Segment(blob, data, weight))
+        self._segments.append((blob, weight))
         self.parts[blob.digest] = data
 
 
-class _Facts:
-    """What entered the log since it was flushed."""
+_SECTIONS = ("nodes", "files", "imports", "distributions", "touches")
 
-    def __init__(self) -> None:
-        self.nodes: list[list[Any]] = []
-        self.files: list[list[Any]] = []
-        self.imports: list[list[Any]] = []
-        self.distributions: list[list[Any]] = []
-        self.touches: list[tuple[Touch, int, int]] = []
 
-    @property
-    def weight(self) -> int:
-        return (
-            len(self.nodes)
-            + len(self.files)
-            + len(self.imports)
-            + len(self.distributions)
-            + len(self.touches)
-        )
+def _no_facts() -> dict[str, list[Any]]:
+    return {section: [] for section in _SECTIONS}
 
 
 class DecodedLog(NamedTuple):
@@ -376,43 +346,21 @@ def decode_ranges(text: str) -> tuple[range, ...]:
 
 
 def node_name(code: CodeType) -> str:
-    """The qualified name of the innermost function with a name that holds this code: lambdas
-    and comprehensions are part of its body. MODULE for module bodies and those of classes in
-    them, STATEMENTS for lambdas and comprehensions that are in no function."""
+    """The qualified name of the function that holds this code; MODULE for module bodies and those
+    of classes in them, ``<lambda>`` for lambdas and comprehensions that are in no function."""
     name = code.co_qualname
-    if "<" in name.partition(_INSIDE)[0]:
-        return MODULE if code.co_name == MODULE else STATEMENTS
-    if not code.co_flags & inspect.CO_OPTIMIZED:
+    if not code.co_flags & inspect.CO_OPTIMIZED and name != MODULE:
         # A class body nested in a function ran because that function did.
-        name = name.rpartition(_INSIDE)[0]
-    while True:
-        around, nested, last = name.rpartition(_INSIDE + ".")
-        if not nested or "<" not in last:
-            return name or MODULE
-        name = around
+        name = name.rpartition(INSIDE)[0]
+    return definition_name(name) if name else MODULE
 
 
 def file_of_subject(subject: Callable[..., Any] | None) -> str | None:
     """The file that defines what is about to run, seen through wrappers, partials and bound
     methods; None where it has none."""
-    seen: set[int] = set()
-    target: Any = subject
-    while target is not None and id(target) not in seen:
-        seen.add(id(target))
-        if isinstance(target, functools.partial):
-            target = target.func
-        elif hasattr(target, "__wrapped__"):
-            target = target.__wrapped__
-        elif hasattr(target, "__func__"):
-            target = target.__func__
-        else:
-            break
-    code = getattr(target, "__code__", None)
-    if code is None and callable(target):
-        code = getattr(type(target).__call__, "__code__", None)
-    return code.co_filename if isinstance(code, CodeType) else None
-
-
-def is_python(path: str) -> bool:
-    """Whether a file's name is that of Python source."""
-    return path.endswith(_PYTHON)
+    for each in (subject, type(subject).__call__ if callable(subject) else None):
+        try:
+            return unwrapped(each).__code__.co_filename
+        except TypeError:
+            continue
+    return None

@@ -8,9 +8,9 @@ is invalid if one of its nodes did before the record's window closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from pytest_taskcache.code.definitions import Analysis, Changed, Changes, Import, diff
+from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
 from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind
 from pytest_taskcache.observation.code_log import (
@@ -20,6 +20,7 @@ from pytest_taskcache.observation.code_log import (
     decode_code,
     decode_log,
 )
+from pytest_taskcache.observation.import_graph import Graph, closure, import_graph
 from pytest_taskcache.observation.source_archive import SourceArchive
 
 Digest = Callable[[Kind, str], str]
@@ -97,7 +98,7 @@ class _Verdict:
         self.compared = False
         self._changed: tuple[object, ...] = ()
         self._reached: Reached | None = None
-        self._imports: Mapping[str, Collection[str]] = {}
+        self._imports: Graph = {}
         self._by_file: dict[str, Change] = {}
         self._told: dict[str, Change] = {}
         self._contents: dict[str, tuple[str, str]] = {}
@@ -196,9 +197,8 @@ class _Verdict:
                 touched[owner] = position, cause
         log = self._log_of(analyses)
         self._imports = log.imports
-        names = self._log.files
         self._by_file = {
-            **{names[self._log.nodes[each[1]][0]][0]: self._change_of(each[0]) for each in touches},
+            **{self._file_of(each[1]): self._change_of(each[0]) for each in touches},
             **{name: Change("file", name, *files[name]) for name in changes if name in files},
         }
         for file, found in changes.items():
@@ -219,62 +219,18 @@ class _Verdict:
     def _changed_in_closure(self, nodes: Iterable[int]) -> Change | None:
         """A change in one of the files that these nodes' imports lead to, of whatever it is: for
         windows in which code may have run unseen."""
-        names = self._log.files
-        found: set[str] = set()
-        waiting = list({names[self._log.nodes[node][0]][0] for node in nodes})
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += self._imports.get(name, ())
-        return next((change for name, change in self._by_file.items() if name in found), None)
+        reached = closure(self._imports, {self._file_of(node) for node in nodes})
+        return next((change for name, change in self._by_file.items() if name in reached), None)
+
+    def _file_of(self, node: int) -> str:
+        return self._log.files[self._log.nodes[node][0]][0]
 
     def _log_of(self, analyses: dict[str, Analysis]) -> Log:
         names = [name for name, _ in self._log.files]
-        imports: dict[str, set[str]] = {name: set() for name in names}
-        everyone: set[str] = set()
-        for importer, imported in self._log.imports:
-            if importer < 0:
-                everyone.add(names[imported])
-            else:
-                imports[names[importer]].add(names[imported])
-        places = _Places(names)
-        for name, leads in imports.items():
-            for one in analyses[name].imports:
-                leads |= places.imported(name, one)
-            leads |= everyone
-            leads.discard(name)
         nodes = [(names[file], name) for file, name in self._log.nodes]
         whole = {file for file, name in nodes if name == LOADED}
+        imports = import_graph(names, self._log.imports, analyses)
         return Log(nodes, analyses, imports, whole=whole if self._log.complete else names)
-
-
-class _Places:
-    """Files by the modules that they may be: ``a.b`` is any ``.../a/b.py`` or
-    ``.../a/b/__init__.py``. Which of several it is does not matter: all count."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._by_suffix: dict[str, set[str]] = {}
-        for name in names:
-            parts = name.removesuffix(".py").removesuffix("/__init__").split("/")
-            for start in range(len(parts)):
-                self._by_suffix.setdefault("/".join(parts[start:]), set()).add(name)
-
-    def imported(self, name: str, one: Import) -> set[str]:
-        """The files that an import of this file may lead to."""
-        inside = name.split("/")[:-1]
-        base = one.module.replace(".", "/")
-        if one.level:
-            around = inside[: len(inside) + 1 - one.level] if one.level > 1 else inside
-            base = "/".join([*around, *([base] if base else [])])
-        found = set(self._by_suffix.get(base, ()))
-        for each in one.names:
-            found |= self._by_suffix.get(f"{base}/{each}" if base else each, set())
-        parts = base.split("/")
-        if not one.level:  # importing a.b.c runs a and a.b, too
-            for end in range(1, len(parts)):
-                found |= self._by_suffix.get("/".join(parts[:end]), set())
-        return found
 
 
 def _all_of(analysis: Analysis | None) -> Changes:

@@ -31,7 +31,6 @@ from pytest_taskcache.observation.code_log import (
     CodeLog,
     SourceFile,
     file_of_subject,
-    is_python,
 )
 from pytest_taskcache.observation.hooks import environ, installed
 from pytest_taskcache.observation.hooks.callers import (
@@ -46,7 +45,6 @@ from pytest_taskcache.observation.hooks.imports import imported_by, source_of
 from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.patches import patches
-from pytest_taskcache.observation.loaded_modules import LoadedModules
 from pytest_taskcache.observation.patched import PatchedState
 from pytest_taskcache.observation.recorder import UNNAMED, Recorder
 from pytest_taskcache.observation.running_code import MONITORING, running_code
@@ -58,6 +56,7 @@ from pytest_taskcache.ports import Fingerprints, Shelf
 _EXPOSED = "targets"
 """What users may read and edit in a cache's own directory: files that stand for values."""
 
+_PYTHON = (".py", ".pyw")
 _EXTENSIONS = tuple(EXTENSION_SUFFIXES)
 _STANDARD_LIBRARY = sys.stdlib_module_names
 _HERE = "."
@@ -118,7 +117,6 @@ class Observatory:
             self._scratch,
             self._verification,
             self._log,
-            LoadedModules(self._find, self._fingerprints.source),
         )
 
     def arm(self) -> None:
@@ -319,7 +317,7 @@ class Observatory:
             return None
         if self._scratch.holds(path) and self._is_new(path):
             return None  # what is made in a temporary directory is a matter of who made it
-        return SourceFile(path, self._fingerprints.name_of(path), is_python(path))
+        return SourceFile(path, self._fingerprints.name_of(path), path.endswith(_PYTHON))
 
     def _is_new(self, path: str) -> bool:
         """Whether a file was made, or changed, since this process began to look: one that lay in
@@ -554,8 +552,7 @@ class Observatory:
             window.act(opaque)
             window.reads[Kind.FILE, path] = None
         if kind == "native":
-            module = os.path.basename(path).partition(".")[0]
-            self._recorder.natives[module] = opaque, path
+            self._recorder.natives[opaque.detail] = opaque, path
 
     def on_bind(self, sock: Any) -> None:
         """A socket is about to be bound."""

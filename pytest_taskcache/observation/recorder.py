@@ -29,7 +29,7 @@ from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, same
 from pytest_taskcache.observation.hooks.imports import source_of
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.loaded_modules import LoadedModules
+from pytest_taskcache.observation.import_graph import Graph, closure, import_graph
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification, at_start
 from pytest_taskcache.observation.window import OpenWindow, changed, is_newer
@@ -50,7 +50,8 @@ def digest_of(dependencies: Iterable[Dependency]) -> str:
 
 
 class Recorder:
-    """Turns closed windows into what they observed."""
+    """Turns closed windows into what they observed. ``natives`` are the project's extensions that
+    were loaded: the act and the path, by name."""
 
     def __init__(
         self,
@@ -59,15 +60,15 @@ class Recorder:
         scratch: Scratch,
         verification: Verification,
         log: CodeLog,
-        loaded: LoadedModules,
     ) -> None:
         self._name_of = name_of
         self._find = find
         self._scratch = scratch
         self._verification = verification
         self._log = log
-        self._loaded = loaded
         self.natives: dict[str, tuple[Opaque, str]] = {}
+        self._graph: Graph = {}
+        self._graph_state = (0, 0, 0)
         self._variables: dict[str, tuple[bytes | None, set[str]]] = {}
 
     def record(self, window: OpenWindow) -> Observed:
@@ -153,19 +154,27 @@ class Recorder:
         log = self._log
         if not log.opaque and not self.natives:
             return []
-        reached = self._loaded.reached_from({log.files[log.nodes[each][0]].path for each in ran})
-        found = [
-            (act, "")
-            for owner, act in log.opaque
-            if owner >= 0 and log.files[log.nodes[owner][0]].path in reached
+        reached = closure(self._import_graph(), {log.file_of(each) for each in ran})
+        found = [(act, "") for owner, act in log.opaque if log.file_of(owner) in reached]
+        found += [
+            (act, path)
+            for name, (act, path) in sorted(self.natives.items())
+            if name in reached or path in window.modules
         ]
-        if self.natives:
-            short = {name.rpartition(".")[2]: name for name in self.natives}
-            used = {name for name, (_, path) in self.natives.items() if path in reached}
-            for code in _codes(window):
-                used.update(short[name] for name in short.keys() & set(code.co_names))
-            found += [self.natives[name] for name in sorted(used)]
         return found
+
+    def _import_graph(self) -> Graph:
+        log = self._log
+        state = (len(log.files), len(log.imports), len(self.natives))
+        if state != self._graph_state:
+            analysed = self._verification.archive.present
+            files = [*log.digests, *self.natives]
+            analyses = {name: analysed(name, digest) for name, digest in log.digests.items()}
+            self._graph_state, self._graph = (
+                state,
+                import_graph(files, tuple(log.imports), analyses),
+            )
+        return self._graph
 
     # -------------------------------------------------------------------- paths, variables
 
