@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.digests.values.digest import digest_value
@@ -111,6 +111,24 @@ class Completed:
     refusal: Refusal | None
 
 
+class Attachment(Protocol):
+    """What goes with values, is kept and brought back along with them: covered lines."""
+
+    def begin(self, opened: OpenComputation) -> None:
+        """A computation begins."""
+
+    def end(self, opened: OpenComputation) -> None:
+        """It ended."""
+
+    def keep(self, opened: OpenComputation, finished: Finished) -> None:
+        """Its value is about to be kept, and seen by others."""
+
+    def bring_back(
+        self, computation: Computation, keyed: Keyed, route: Route, found: Found
+    ) -> Found | Miss | Fault:
+        """What was found is about to be reused; what is returned counts instead. Never raises."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What an engine is composed of; `config.factory` composes it."""
@@ -166,6 +184,7 @@ class Engine:
         self._in_blocks: dict[str, Transaction] = {}
         self.place = Place()
         """The running test, as functions called from it see it."""
+        self.attachment: Attachment | None = None
         self.verifies: Callable[[Variant], bool] | None = None
         """Which values are computed anyway, and compared, instead of being reused."""
         self.used: set[str] = set()
@@ -207,7 +226,7 @@ class Engine:
         """The value, alone in a tuple, of a call that was a hit before and is one again; None
         where that cannot be told by the shortest way. ``name`` as of `call_name`."""
         known = self._repeats.get(name)
-        if known is None or self.verifies is not None or type(self.lookup) is not Lookup:
+        if known is None or self.verifies is not None or self.attachment is not None:
             return None
         observation = self.parts.observation
         if observation is not None and observation.patched(known.function):
@@ -405,6 +424,8 @@ class Engine:
             found = self.lookup.look_up(
                 computation, keyed, route, transaction, fresh_only=fresh_only
             )
+            if self.attachment is not None and isinstance(found, Found):
+                found = self.attachment.bring_back(computation, keyed, route, found)
         if self.verifies is not None and isinstance(found, Found):
             variant = found.decision.variant
             if variant is not None and self.verifies(variant):
@@ -497,8 +518,7 @@ class Engine:
         refusal: Refusal | None = None,
     ) -> Completed:
         duration = originals.monotonic() - attempt.started
-        observed = self.open_computations.close(attempt.opened)
-        self._leave(attempt)
+        observed = self._close(attempt)
         basis = self._basis(attempt, observed)
         variant: Variant | None = None
         given = refusal is not None
@@ -560,6 +580,8 @@ class Engine:
     def _keep(self, attempt: Attempt, finished: Finished, value: object) -> Variant | Refusal:
         transaction = finished.transaction
         options = attempt.computation.options
+        if self.attachment is not None:
+            self.attachment.keep(attempt.opened, finished)
         kept = self.recorder.keep(finished, value)
         if isinstance(kept, Refusal):
             return kept
@@ -596,8 +618,7 @@ class Engine:
 
     def abandon(self, attempt: Attempt) -> None:
         """Ends an attempt whose computation raised: nothing is kept, the lock goes."""
-        observed = self.open_computations.close(attempt.opened)
-        self._leave(attempt)
+        observed = self._close(attempt)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
         self.open_computations.absorb(self._basis(attempt, observed))
@@ -706,6 +727,8 @@ class Engine:
         subject = None if computation.block else context.function
         window = observation.open_window(subject) if observation is not None else None
         opened = self.open_computations.open(window)
+        if self.attachment is not None:
+            self.attachment.begin(opened)
         if key is not None:
             computing.set(computing.get() | {key.digest})
         return Attempt(
@@ -719,9 +742,13 @@ class Engine:
             lease,
         )
 
-    def _leave(self, attempt: Attempt) -> None:
+    def _close(self, attempt: Attempt) -> Observed:
+        if self.attachment is not None:
+            self.attachment.end(attempt.opened)
+        observed = self.open_computations.close(attempt.opened)
         if attempt.keyed is not None:
             computing.set(computing.get() - {attempt.keyed.key.digest})
+        return observed
 
     def _reuse(self, computation: Computation, keyed: Keyed, found: Found) -> None:
         variant = found.decision.variant

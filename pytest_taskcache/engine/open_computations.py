@@ -24,6 +24,8 @@ class OpenComputation:
     taints: set[str] = field(default_factory=set)
     opaque: list[Opaque] = field(default_factory=list)
     expires: float | None = None
+    attached: object = None
+    """What an attachment of the engine's knows of it."""
 
     def absorb(self, basis: Basis) -> None:
         """Makes what a used value rests on part of what this computation rests on."""

@@ -1,76 +1,102 @@
-"""Covered lines are kept with what covered them, and brought back when it is reused."""
+"""Covered lines are kept beside the values of what covered them, and brought back with these.
+
+For each value there is a record of lines, under a key made of the value's own and of what is
+measured. It rests on what the value rests on; a value without one is not reused while coverage is
+measured. Lines are written before others can see the value, those of tests when the fixtures that
+they share have ended: see docs/decisions/0005.
+
+Lines belong to a version of their file. In another one they are found again where they stand in
+functions whose text is the same::
+
+    1 def f():            1 # why
+    2     return 1        2 def f():          {1: 2, 2: 3}: lines of f move down by one; a test
+    3 def g():            3     return 1                    that ran g runs again
+    4     return 2        4 def g():
+                          5     return 3
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
-import threading
-from collections.abc import Generator, Iterable, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pytest
-import xxhash
 
-from pytest_taskcache.dataclass import fields, replace
+from pytest_taskcache.checksum import checksum, checksum_bytes
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Basis, Computation
+from pytest_taskcache.engine.computation import Basis, Computation, Options
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.lookup import Found, Lookup
-from pytest_taskcache.engine.open_computations import OpenComputation, OpenComputations
-from pytest_taskcache.engine.recorder import Finished, Recorder
+from pytest_taskcache.engine.lookup import Found
+from pytest_taskcache.engine.open_computations import OpenComputation
+from pytest_taskcache.engine.payloads import LostResultError
+from pytest_taskcache.engine.recorder import Finished
 from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Fault, Miss, Uncacheable, Why
-from pytest_taskcache.model.dependency import Observed, Trace
-from pytest_taskcache.model.event import Subject as Sort
-from pytest_taskcache.model.key import Identity
+from pytest_taskcache.model.dependency import ABSENT, Change, Kind, Trace
+from pytest_taskcache.model.event import Subject
+from pytest_taskcache.model.key import Identity, Key, Part
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.plugin.coverage import Lines, running
-from pytest_taskcache.plugin.covered_imports import ImportWatch, files_of, reached
-from pytest_taskcache.plugin.covered_records import Covered, CoveredRecords, Subject
-from pytest_taskcache.plugin.covered_regions import Extent, Region, Regions, merge
-from pytest_taskcache.plugin.covered_source import Source, source_of
+from pytest_taskcache.observation.source_archive import SourceArchive
+from pytest_taskcache.plugin.coverage import (
+    Covered,
+    Extent,
+    Lines,
+    Measurement,
+    Region,
+    Regions,
+    merge,
+    watch_imports,
+)
 from pytest_taskcache.plugin.outcomes.bundles import Bundle
 from pytest_taskcache.plugin.outcomes.units import Ended
-from pytest_taskcache.plugin.pytest_private import is_handle
 from pytest_taskcache.plugin.running import Instance
-from pytest_taskcache.ports import Window
-from pytest_taskcache.transactions.transaction import Transaction
+from pytest_taskcache.serializers.compressed import CompressedSerializer
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
-_TEARDOWN = "teardown"
+_SERIALIZER = CompressedSerializer("json", level=1)
 _BATCH = 500
 """So many tests' lines are held in memory before those are written that can be."""
 
+_TEMPORARY = "<tmp>"
+
+
+@dataclass(eq=False)
+class _Fixture:
+    """What an instance covered, in set-up and teardown; its value, if that was kept."""
+
+    regions: list[Region]
+    kept: Finished | None
+    is_live: bool = True
+
 
 class CoverageKeeping:
-    """The part that coverage has in a run of pytest.
-
-    A record of lines lies beside each record of a value, under a key of its own; a value
-    without one is not reused while coverage is measured.
-    """
+    """The part that coverage has in a run of pytest; an `Attachment` of the engine's."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._sources: dict[str, Source] = {}
-        self._regions = Regions(self.source)
-        self._imports: dict[str, Region] = {}
-        self._by_frame: dict[OpenComputation, Region] = {}
-        self._fixtures: WeakKeyDictionary[Instance, list[Region]] = WeakKeyDictionary()
-        self._live: set[Instance] = set()
-        self._kept: dict[str, Subject] = {}
-        self._replayed: list[str] = []
-        self._pending: list[tuple[Subject, Region]] = []
-        self._last = threading.local()
-        self._records: CoveredRecords | None = None
+        self._regions = Regions(self._digest)
+        self._digests: dict[str, str] = {}
+        self._fixtures: WeakKeyDictionary[Instance, _Fixture] = WeakKeyDictionary()
+        self._kept: dict[str, Finished] = {}
+        self._pending: list[tuple[Finished, Region]] = []
+        self._batch = _BATCH
+        self._records: CoverageRecords | None = None
         self._engine: Engine | None = None
         self._refusal = ""
-        self._batch = _BATCH
         self._settled = self._ended = False
-        self._watch = ImportWatch(self._import_begins, self._regions.close, self._regions.request)
-        session.config.pluginmanager.register(RunHooks(self), "taskcache-coverage-run")
+        self._stop_watching = watch_imports(self._regions, lambda: self.active)
+        session.config.pluginmanager.register(self, "taskcache-coverage")
 
     # --------------------------------------------------------------------- life of a run
 
@@ -93,20 +119,21 @@ class CoverageKeeping:
     def attach(self, engine: Engine) -> None:
         """Has an engine keep and bring back lines along with values."""
         self._engine = engine
-        engine.open_computations = CoveredComputations(self)
-        lookup: CoveredLookup = _as(CoveredLookup, engine.lookup)
-        recorder: CoveredRecorder = _as(CoveredRecorder, engine.recorder)
-        lookup.coverage = recorder.coverage = self
-        engine.lookup, engine.recorder = lookup, recorder
+        engine.attachment = self
 
     def collected(self) -> None:
         """Before the tests."""
-        if not self.active:
+        self._settled = self.active
+        if not self._settled:
             self.finish()
-            return
-        self._settled = True
-        hooks = FixtureCoverageHooks(self, self._session)
-        self._session.config.pluginmanager.register(hooks, "taskcache-coverage-fixtures")
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Runs the tests, and gives the lines back: innermost, so before pytest-cov saves."""
+        try:
+            return (yield)
+        finally:
+            self.finish()
 
     def finish(self) -> None:
         """After the tests, before coverage saves: keeps what the tests covered, and gives all
@@ -114,177 +141,14 @@ class CoverageKeeping:
         if self._ended:
             return
         self._ended = True
-        self._watch.stop()
+        self._stop_watching()
         try:
             self._flush()
         finally:
             self._regions.measure(None)
 
-    # --------------------------------------------------------------------------- regions
-
-    def begin(self, frame: OpenComputation) -> None:
-        """A computation begins."""
-        if self.active:
-            self._by_frame[frame] = self._regions.open(Region())
-
-    def begin_test(self, instances: Sequence[Instance]) -> Region | None:
-        """A test begins, whose lines are kept apart from those of the fixtures that it shares;
-        ``instances`` grows while it runs."""
-        if not self.active:
-            return None
-        return self._regions.open(Region(Extent.TEST, instances=instances))
-
-    def end_test(self, region: Region | None) -> None:
-        """Ends what `begin_test` began."""
-        if region is not None:
-            self._regions.close(region)
-
-    def end(self, frame: OpenComputation) -> None:
-        """A computation ended; what it covered goes with its value, if that is kept next."""
-        region = self._by_frame.pop(frame, None)
-        if region is not None:
-            self._regions.close(region)
-        self._last.region = region
-
-    def open(self, extent: Extent) -> Region:
-        """Begins a region that is no computation's."""
-        return self._regions.open(Region(extent))
-
-    def close(self, region: Region) -> None:
-        """Ends it."""
-        self._regions.close(region)
-
-    def set_up(self, instance: Instance, regions: list[Region]) -> None:
-        """What a fixture covers belongs to the tests that use it."""
-        self._fixtures[instance] = regions
-        self._live.add(instance)
-
-    # ------------------------------------------------------------------- keeping lines
-
-    def before_kept(self, subject: Subject) -> None:
-        """A function's or a fixture's value is about to be seen by others: its lines first."""
-        region = getattr(self._last, "region", None)
-        if region is not None and self._lines is not None:
-            self._lines.write([(subject, self._gathered(region), "")])
-
-    def after_kept(self, subject: Subject, variant: Variant) -> None:
-        """A value is kept. What else belongs to a test's lines is known when its fixtures end."""
-        region, self._last.region = getattr(self._last, "region", None), None
-        if region is not None and subject.computation.context.subject is Sort.FIXTURE:
-            self._kept[variant.id] = subject
-
-    def after_kept_test(self, ended: Ended, trace: Trace) -> None:
-        """The outcome of a test is kept. What else belongs to its lines is known when its
-        fixtures end."""
-        if not isinstance(ended.region, Region):
-            return
-        bundle = ended.bundle
-        keyed = _keyed_of_test(bundle, ended.name)
-        subject = Subject(bundle.computation, keyed, bundle.route, Basis(trace), ended.seconds)
-        self._pending.append((subject, ended.region))
-        if len(self._pending) >= self._batch:
-            self._flush(only_done=True)
-            self._batch = len(self._pending) + _BATCH  # the rest waits for a fixture
-
-    def torn_down(self, instance: Instance, region: Region) -> None:
-        """A fixture's teardown ran: it is part of what its value stands for."""
-        self._live.discard(instance)
-        variant = instance.variant
-        if variant is None or variant.id in self._replayed or self._lines is None:
-            return
-        subject = self._kept.pop(variant.id, None)
-        if subject is not None:
-            covered = self._gathered(region)
-            self._lines.write([(subject, covered, f"{_TEARDOWN} {variant.id}")])
-
-    # ----------------------------------------------------------------- bringing them back
-
-    def replay(self, lookup: CoveredLookup, computation: Computation, keyed: Keyed,
-               route: Route, found: Found) -> Found | Miss:  # fmt: skip
-        """What was found, its lines brought back; or a miss where there are none."""
-        variant = found.decision.variant
-        if self._lines is None or variant is None:
-            return Miss(Why.UNCOVERED)
-        additions = [""]
-        context = computation.context
-        if (
-            context.subject is Sort.FIXTURE
-            and _has_teardown(context.function)
-            and lookup.run_id not in variant.id  # else this run tears it down itself
-        ):
-            additions.append(f"{_TEARDOWN} {variant.id}")
-        brought = []
-        for addition in additions:
-            covered = self._lines.find(
-                keyed.key.digest,
-                route,
-                lookup.records_of,
-                vouched=keyed.key.vouched,
-                addition=addition,
-            )
-            if isinstance(covered, Miss):
-                return covered
-            brought.append(covered)
-        for covered in brought:
-            self._bring(covered)
-        self._replayed.append(variant.id)
-        return found
-
-    def prefetch_tests(self, tests: Iterable[tuple[Bundle, str]]) -> None:
-        """Reads the records of the lines of many tests in one sweep."""
-        if self._lines is None or self._engine is None or not self.active:
-            return
-        routes: dict[str, tuple[Route, dict[str, str]]] = {}
-        for bundle, name in tests:
-            keys = routes.setdefault(bundle.route.name, (bundle.route, {}))[1]
-            keys[self._lines.key(_keyed_of_test(bundle, name).key.digest)] = ""
-        for route, keys in routes.values():
-            self._engine.lookup.prefetch(route, keys)
-
-    def bring_back_test(self, bundle: Bundle, name: str) -> Miss | Fault | None:
-        """Brings back the lines of a test that is to be replayed; or why they cannot be."""
-        if self.refusal is not None:
-            return Miss(Why.UNCOVERED)
-        if not self.active or self._engine is None:
-            return None
-        lookup = self._engine.lookup
-        assert isinstance(lookup, CoveredLookup)
-        if self._lines is None:
-            return Miss(Why.UNCOVERED)
-        key = _keyed_of_test(bundle, name).key
-        try:
-            covered = self._lines.find(
-                key.digest, bundle.route, lookup.records_of, vouched=key.vouched
-            )
-        except Exception as error:  # storages and serializers may be users' code
-            return Fault("covered lines not read", f"{type(error).__name__}: {error}")
-        if isinstance(covered, Miss):
-            return covered
-        self._bring(covered)
-        return None
-
-    def _bring(self, covered: Covered) -> None:
-        for file, lines in covered.imported.items():
-            self._imports.setdefault(file, Region(Extent.IMPORT, lines))
-        self._regions.bring(covered.ran, covered.imported)
-
-    @property
-    def replayed(self) -> Sequence[str]:
-        """Ids of the variants that were reused, in order."""
-        return self._replayed
-
-    # ------------------------------------------------------------------------ internals
-
-    @property
-    def _lines(self) -> CoveredRecords | None:
-        measurement = self._regions.measurement
-        if self._records is None and self._engine is not None and measurement is not None:
-            self._records = CoveredRecords(
-                self._engine, measurement, self.source, self._imports.__contains__
-            )
-        return self._records
-
     def _find(self) -> None:
+        """Looks for a measurement, until the tests begin for a later one, too."""
         if self._ended or self._refusal:
             return
         known = self._regions.measurement
@@ -293,8 +157,7 @@ class CoverageKeeping:
                 return
             self._regions.measure(None)
             self._records = None
-            self._imports.clear()
-        measurement = running()
+        measurement = Measurement.running()
         if measurement is None:
             return
         config = self._session.config
@@ -305,197 +168,392 @@ class CoverageKeeping:
         if not self._refusal:
             self._regions.measure(measurement)
 
-    def source(self, file: str) -> Source:
-        """A file as it was when it was first asked for."""
-        known = self._sources.get(file)
+    # ---------------------------------------------------------------------- computations
+
+    def begin(self, opened: OpenComputation) -> None:
+        """A computation begins."""
+        if self.active:
+            opened.attached = self._regions.open(Region())
+
+    def end(self, opened: OpenComputation) -> None:
+        """It ended."""
+        self.close(opened.attached)
+
+    def keep(self, opened: OpenComputation, finished: Finished) -> None:
+        """Its value is about to be kept and seen by others: its lines first."""
+        if isinstance(opened.attached, Region) and self._lines is not None:
+            self._lines.write(finished, self._gathered(opened.attached))
+            if finished.computation.context.subject is Subject.FIXTURE:
+                self._kept[finished.keyed.key.digest] = finished
+
+    def bring_back(
+        self, computation: Computation, keyed: Keyed, route: Route, found: Found
+    ) -> Found | Miss | Fault:
+        """What was found, its lines brought back; or why it is not to be reused."""
+        variant, context = found.decision.variant, computation.context
+        if self.refusal is not None:
+            return Miss(Why.UNCOVERED)
+        if not self.active:
+            return found
+        if variant is None:
+            return Miss(Why.UNCOVERED)
+        of_fixture = context.subject is Subject.FIXTURE and _has_teardown(context.function)
+        # A value of this very run is torn down in it.
+        tears_down = of_fixture and self._session.run().id not in variant.id
+        missing = self._bring(keyed.key, route, variant.id if tears_down else "")
+        return found if missing is None else missing
+
+    # -------------------------------------------------------------------------- fixtures
+
+    def begin_fixture(self) -> Region | None:
+        """The set-up of a fixture begins that tests share."""
+        return self._regions.open(Region(Extent.SHARED)) if self.active else None
+
+    def set_up(self, instance: Instance, fixturedef: Any, shared: Region | None) -> None:
+        """A fixture was set up. Its teardown is part of what it stands for, for the tests that
+        share it and for whoever reuses its value."""
+        variant = instance.variant
+        kept = self._kept.pop(variant.key, None) if variant is not None else None
+        if not _has_teardown(fixturedef.func):
+            kept = None
+        if shared is None and kept is None:
+            return
+        fixture = self._fixtures[instance] = _Fixture([shared] if shared else [], kept)
+
+        def begin_teardown() -> None:
+            extent = Extent.SHARED if shared else Extent.COMPUTATION
+            fixture.regions.append(self._regions.open(Region(extent)))
+
+        fixturedef.addfinalizer(begin_teardown)  # called first, since it is added last
+
+    def torn_down(self, instance: Instance) -> None:
+        """A fixture has ended."""
+        fixture = self._fixtures.get(instance)
+        if fixture is None:
+            return
+        fixture.is_live = False
+        teardown = fixture.regions[-1]
+        self.close(teardown)
+        if fixture.kept is not None and instance.variant is not None and self._lines is not None:
+            covered = self._gathered(teardown)
+            self._lines.write(fixture.kept, covered, torn_down=instance.variant.id)
+
+    # ----------------------------------------------------------------------------- tests
+
+    def begin_test(self, instances: Sequence[Instance]) -> Region | None:
+        """A test begins, whose lines are kept apart from those of the fixtures that it shares;
+        ``instances`` grows while it runs."""
+        if not self.active:
+            return None
+        return self._regions.open(Region(Extent.TEST, instances=instances))
+
+    def close(self, region: object) -> None:
+        """Ends a region, if it is one."""
+        if isinstance(region, Region):
+            self._regions.close(region)
+
+    def after_kept_test(self, ended: Ended, trace: Trace) -> None:
+        """The outcome of a test is kept. What else belongs to its lines is known when its
+        fixtures end."""
+        if not isinstance(ended.region, Region):
+            return
+        bundle, key = ended.bundle, _key_of_test(ended.bundle, ended.name)
+        finished = Finished(
+            bundle.computation, Keyed(key), bundle.route, Basis(trace), ended.seconds
+        )
+        self._pending.append((finished, ended.region))
+        if len(self._pending) >= self._batch:
+            self._flush(only_done=True)
+            self._batch = len(self._pending) + _BATCH  # the rest waits for a fixture
+
+    def prefetch_tests(self, tests: Iterable[tuple[Bundle, str]]) -> None:
+        """Reads the records of the lines of many tests in one sweep."""
+        if self.active and self._lines is not None:
+            keys = ((bundle.route, _key_of_test(bundle, name)) for bundle, name in tests)
+            self._lines.prefetch(keys)
+
+    def bring_back_test(self, bundle: Bundle, name: str) -> Miss | Fault | None:
+        """Brings back the lines of a test that is to be replayed; or why they cannot be."""
+        if self.refusal is not None:
+            return Miss(Why.UNCOVERED)
+        return self._bring(_key_of_test(bundle, name), bundle.route) if self.active else None
+
+    # ------------------------------------------------------------------------- internals
+
+    @property
+    def _lines(self) -> CoverageRecords | None:
+        measurement = self._regions.measurement
+        if self._records is None and self._engine is not None and measurement is not None:
+            archive = SourceArchive(lambda name: None)
+            if self._session.local is not None:
+                archive.keep_on(self._session.local.shelf)
+            self._records = CoverageRecords(
+                self._engine, measurement, archive, self._regions.imports, self._digest
+            )
+        return self._records
+
+    def _digest(self, file: str) -> str:
+        """The digest of a file as it was when it was first asked for; "" if there is none."""
+        known = self._digests.get(file)
         if known is None:
+            fingerprints = self._session.fingerprints
             with self._session.observatory.muted():
-                known = self._sources[file] = source_of(file)
+                found = fingerprints.digest(Kind.FILE, fingerprints.name_of(file))
+            known = self._digests[file] = "" if found == ABSENT else found
         return known
 
-    def _import_begins(self, file: str) -> Region:
-        region = Region(Extent.IMPORT)
-        if self.active:
-            self._imports[file] = self._regions.open(region, file)
-        return region
+    def _bring(self, key: Key, route: Route, torn_down: str = "") -> Miss | Fault | None:
+        """Brings back all lines of a value, those of its teardown too if it is named; or why
+        they cannot be."""
+        if self._lines is None:
+            return Miss(Why.UNCOVERED)
+        brought = []
+        try:
+            for each in dict.fromkeys(("", torn_down)):
+                covered = self._lines.find(key, route, each)
+                if isinstance(covered, Miss):
+                    return covered
+                brought.append(covered)
+        except Exception as error:  # storages and serializers may be users' code
+            return Fault("covered lines not read", f"{type(error).__name__}: {error}")
+        for covered in brought:
+            self._regions.bring(covered)
+        return None
 
     def _gathered(self, region: Region) -> Covered:
         """All that a computation stands for: its own lines, those of the fixtures it shares,
         and those of the modules that it imported, or would have if it had been first."""
-        ran: Lines = {}
-        start: set[str] = set()
-        for part in (region, *self._shared(region)):
-            merge(ran, part.lines)
-            start |= self._imported_in(part)
-        found = reached(start, lambda file: self._imported_in(self._imports[file]), self._imports)
-        return Covered(ran, {file: self._imports[file].lines for file in found})
-
-    def _shared(self, region: Region) -> Iterable[Region]:
-        for instance in region.instances:
-            yield from self._fixtures.get(instance, ())
-
-    def _imported_in(self, region: Region) -> set[str]:
-        return {*region.imported, *files_of(region.requested)}
+        covered: Covered = {"": {}}
+        imports = self._regions.imports
+        shared = [self._fixtures[each] for each in region.instances if each in self._fixtures]
+        waiting = [region, *(part for fixture in shared for part in fixture.regions)]
+        for part in waiting:
+            merge(covered[""], part.lines)
+        while waiting:
+            for file in waiting.pop().files():
+                if file in imports and file not in covered:
+                    covered[file] = imports[file].lines
+                    waiting.append(imports[file])
+        return covered
 
     def _flush(self, *, only_done: bool = False) -> None:
         waiting, self._pending = self._pending, []
-        if not waiting or self._lines is None:
+        if self._lines is None:
             return
         with self._session.observatory.muted():
-            ready = []
-            for subject, region in waiting:
-                if only_done and not self._is_done(region):
-                    self._pending.append((subject, region))
+            for finished, region in waiting:
+                if only_done and any(self._is_live(each) for each in region.instances):
+                    self._pending.append((finished, region))
                 else:
-                    ready.append((subject, self._gathered(region), ""))
-            self._lines.write(ready)
+                    self._lines.write(finished, self._gathered(region), at_once=False)
 
-    def _is_done(self, region: Region) -> bool:
-        return self._live.isdisjoint(region.instances)
-
-
-class CoveredComputations(OpenComputations):
-    """OpenComputations that are regions of coverage too."""
-
-    def __init__(self, coverage: CoverageKeeping) -> None:
-        super().__init__()
-        self._coverage = coverage
-
-    def open(self, window: Window | None) -> OpenComputation:
-        """As OpenComputations.open."""
-        frame = super().open(window)
-        self._coverage.begin(frame)
-        return frame
-
-    def discard(self, frame: OpenComputation) -> None:
-        """As OpenComputations.discard."""
-        self._coverage.end(frame)
-        super().discard(frame)
-
-    def close(self, frame: OpenComputation) -> Observed:
-        """As OpenComputations.close."""
-        self._coverage.end(frame)
-        return super().close(frame)
+    def _is_live(self, instance: Instance) -> bool:
+        fixture = self._fixtures.get(instance)
+        return fixture is not None and fixture.is_live
 
 
-class CoveredRecorder(Recorder):
-    """Keeps the lines of a computation along with its value."""
+@dataclass
+class CoverageRecords:
+    """Writes covered lines under keys derived from the computations', and reads them again.
 
-    coverage: CoverageKeeping
+    ``archive`` has earlier versions of files, ``imports`` the modules that this process imported,
+    ``digest(file)`` is the one of a file as it is now. Faults are notified, never raised.
+    """
 
-    def keep(self, finished: Finished, value: object) -> Variant | Refusal:
-        """As Recorder.keep."""
-        computation = finished.computation
-        subject = Subject(
-            computation, finished.keyed, finished.route, finished.basis, finished.duration
+    engine: Engine
+    measurement: Measurement
+    archive: SourceArchive
+    imports: Mapping[str, Region]
+    digest: Callable[[str], str]
+    _moves: dict[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
+    _known: dict[str, list[tuple[Variant, Covered]]] = field(default_factory=dict)
+    _prefetched: dict[str, Sequence[Variant]] = field(default_factory=dict)
+
+    def _key(self, key: Key, torn_down: str) -> Key:
+        """That of the lines of the computation with this key, or of the teardown of its value."""
+        identity, measured = key.identity, self.measurement.identity
+        return Key(
+            checksum((key.digest, "coverage", measured, torn_down)),
+            Identity(identity.file, f"{identity.name} (coverage)"),
+            (Part("coverage", measured),),
+            key.vouched,
         )
-        if computation.context.subject is not Sort.TEST:
-            self.coverage.before_kept(subject)
-        kept = super().keep(finished, value)
-        if isinstance(kept, Variant):
-            self.coverage.after_kept(subject, kept)
-        return kept
 
+    # -------------------------------------------------------------------------- writing
 
-class CoveredLookup(Lookup):
-    """Finds a value only together with its lines."""
+    def write(
+        self, finished: Finished, covered: Covered, torn_down: str = "", *, at_once: bool = True
+    ) -> None:
+        """Writes the lines of a computation whose value is kept; ``torn_down`` is the id of the
+        value whose teardown covered them. ``at_once``: before anything else is written."""
+        computation = finished.computation
+        options = Options(serializer=_SERIALIZER, expiration=computation.options.expiration)
+        lines = Finished(
+            replace(computation, options=options),
+            Keyed(self._key(finished.keyed.key, torn_down)),
+            finished.route,
+            replace(finished.basis, derives_from=frozenset()),
+            finished.duration,
+            told=None if at_once else _heard,
+        )
+        with self.engine.quiet():
+            document = self._encoded(covered)
+            if document is not None:
+                self.engine.recorder.keep(lines, document)
 
-    coverage: CoverageKeeping
+    def _encoded(self, covered: Covered) -> dict[str, object] | None:
+        """The lines as JSON values; None where they could not be believed later."""
+        for lines in covered.values():
+            if self.measurement.is_translated(lines) or not all(map(self.digest, lines)):
+                return None
+        return {
+            name and self.engine.fingerprints.name_of(name): self._entries(lines)
+            for name, lines in covered.items()
+        }
 
-    def look_up(
-        self,
-        computation: Computation,
-        keyed: Keyed,
-        route: Route,
-        transaction: Transaction | None,
-        **how: Any,
-    ) -> Found | Miss | Fault:
-        """As Lookup.look_up."""
-        found = super().look_up(computation, keyed, route, transaction, **how)
-        if not isinstance(found, Found):
-            return found
-        if self.coverage.refusal is not None:
-            return Miss(Why.UNCOVERED)
-        if not self.coverage.active:
-            return found
+    def _entries(self, lines: Lines) -> list[object]:
+        """Path, digest and lines of each file."""
+        named = {self.engine.fingerprints.name_of(file): file for file in sorted(lines)}
+        return [
+            [name, self.digest(file), self.measurement.to_plain(lines[file])]
+            for name, file in named.items()
+            if not name.startswith(_TEMPORARY)
+        ]
+
+    # -------------------------------------------------------------------------- reading
+
+    def prefetch(self, keys: Iterable[tuple[Route, Key]]) -> None:
+        """Reads the records of these keys in one sweep; each is handed out once by `find`."""
+        routes: dict[str, tuple[Route, list[str]]] = {}
+        for route, key in keys:
+            routes.setdefault(route.name, (route, []))[1].append(self._key(key, "").digest)
+        with self.engine.quiet(), suppress(StorageError):  # met again by `find`, which tells
+            for route, digests in routes.values():
+                found = route.records.read_records(digests)
+                self._prefetched.update((digest, found.get(digest, ())) for digest in digests)
+
+    def find(self, key: Key, route: Route, torn_down: str) -> Covered | Miss:
+        """The lines of the computation with this key, where they stand now; else why not. Raises
+        StorageError."""
+        digest = self._key(key, torn_down).digest
+        known = self._known.setdefault(digest, [])
+        miss = Miss(Why.UNCOVERED)
+        with self.engine.quiet():
+            for variant, covered in known:
+                if self._holds(variant):
+                    return covered
+            for variant in self._variants(digest, route):
+                if any(variant is one for one, _ in known) or not self._holds(variant):
+                    continue
+                try:
+                    found = self._decoded(variant, route)
+                except LostResultError:
+                    continue  # as if it had never been written
+                if not isinstance(found, str):
+                    self.engine.used.add(variant.id)
+                    known.append((variant, found))
+                    return found
+                miss = Miss(Why.UNCOVERED, (Change("covered file", found, "", ""),))
+        return miss
+
+    def _variants(self, digest: str, route: Route) -> Sequence[Variant]:
+        known = self._prefetched.pop(digest, None)
+        return route.records.read_records([digest]).get(digest, ()) if known is None else known
+
+    def _holds(self, variant: Variant) -> bool:
+        observation = self.engine.parts.observation
+        return variant.vouched or observation is None or not observation.verify(variant.trace)
+
+    def _decoded(self, variant: Variant, route: Route) -> Covered | str:
+        """The lines; or the path of a file that changed where they stood."""
+        payloads = self.engine.parts.payloads
+        document: Any = payloads.read(variant.result, route.results, _SERIALIZER)
+        covered: Covered = {}
+        for name, entries in document.items():
+            module = name and self._file(name)
+            lines = covered[module] = {}
+            if module in self.imports:
+                continue
+            for path, digest, plain in entries:
+                file = self._file(path)
+                if self.digest(file) != digest:
+                    plain = None if module else self._moved(plain, path, digest)
+                if plain is None:
+                    return str(path)
+                lines.setdefault(file, set()).update(self.measurement.from_plain(plain))
+        return covered
+
+    def _moved(self, plain: Iterable[Any], path: str, digest: str) -> list[Any] | None:
+        """Where lines (or arcs) now stand that were noted in an earlier version of a file."""
+        moves = self._moves.get((path, digest))
+        if moves is None:
+            moves = self._moves[path, digest] = self._moved_since(path, digest)
+
+        def line(number: int) -> int:
+            return moves[number] if number > 0 else -moves[-number]
+
         try:
-            return self.coverage.replay(self, computation, keyed, route, found)
-        except Exception as error:  # storages and serializers may be users' code
-            return Fault("covered lines not read", f"{type(error).__name__}: {error}")
+            return [line(one) if isinstance(one, int) else [*map(line, one)] for one in plain]
+        except KeyError:
+            return None
 
-    def records_of(self, route: Route, key: str) -> Sequence[Variant]:
-        """The records of a key, from what was read ahead if it was. Raises StorageError."""
-        known = self._prefetched.pop(key, None)
-        return known if known is not None else route.records.read_records([key]).get(key, ())
+    def _moved_since(self, path: str, digest: str) -> Mapping[int, int]:
+        before, now = self.archive.content(digest), self.engine.fingerprints.source(path)
+        if before is None or now is None or checksum_bytes(now) != self.digest(self._file(path)):
+            return {}
+        return moved_lines(before, now)
 
-
-class RunHooks:
-    """Gives the lines back when the tests have run: innermost, so before pytest-cov saves."""
-
-    def __init__(self, coverage: CoverageKeeping) -> None:
-        self._coverage = coverage
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Runs the tests."""
-        try:
-            return (yield)
-        finally:
-            self._coverage.finish()
+    def _file(self, path: str) -> str:
+        """The name of a file as coverage knows it: links followed."""
+        return os.path.realpath(self.engine.fingerprints.path_of(path))
 
 
-class FixtureCoverageHooks:
-    """Tells apart what fixtures cover when they are set up and torn down."""
-
-    def __init__(self, coverage: CoverageKeeping, session: Session) -> None:
-        self._coverage = coverage
-        self._session = session
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
-        """Sets a fixture up. Its finalizers run last in, first out: ours around its own."""
-        shared = fixturedef.scope != "function"
-        if is_handle(fixturedef) or not (shared or _has_teardown(fixturedef.func)):
-            return (yield)
-        coverage = self._coverage
-        opened: list[tuple[Instance, Region]] = []
-
-        def torn_down() -> None:
-            for instance, region in opened:
-                coverage.close(region)
-                if not reused:
-                    coverage.torn_down(instance, region)
-
-        fixturedef.addfinalizer(torn_down)
-        known = len(coverage.replayed)
-        regions = [coverage.open(Extent.SHARED)] if shared else []
-        try:
-            value = yield
-        finally:
-            for region in regions:
-                coverage.close(region)
-        instance = self._session.fixtures.instance(fixturedef)
-        if instance is None:
-            return value
-        reused = instance.variant is not None and instance.variant.id in coverage.replayed[known:]
-        if shared:
-            coverage.set_up(instance, regions)
-
-        def begins() -> None:
-            region = coverage.open(Extent.SHARED if shared else Extent.COMPUTATION)
-            regions.append(region)
-            opened.append((instance, region))
-
-        fixturedef.addfinalizer(begins)
-        return value
+def moved_lines(before: bytes, now: bytes) -> dict[int, int]:
+    """Where the lines of functions whose text is the same in both versions of a file now stand,
+    by where they stood. Of two functions of one name with one text the first is the first."""
+    moves: dict[int, int] = {}
+    present = _functions(now)
+    for function, firsts in _functions(before).items():
+        others = present.get(function, ())
+        if len(firsts) == len(others):
+            for old, new in zip(firsts, others, strict=True):
+                count = function[1].count(b"\n") + 1
+                moves.update(zip(range(old, old + count), range(new, new + count), strict=True))
+    return moves
 
 
-def _keyed_of_test(bundle: Bundle, name: str) -> Keyed:
+def _functions(content: bytes) -> Mapping[tuple[str, bytes], list[int]]:
+    """The first lines of the functions that are in no other, by qualified name and text; none
+    where it is not Python."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError):
+        return {}
+    # As the parser counts lines: other line breaks (form feeds, ...) are none.
+    lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    found: dict[tuple[str, bytes], list[int]] = defaultdict(list)
+    for name, node in _definitions(tree, ""):
+        first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+        found[name, b"\n".join(lines[first - 1 : node.end_lineno])].append(first)
+    return found
+
+
+def _definitions(
+    node: ast.AST, prefix: str
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield prefix + child.name, child
+        elif isinstance(child, ast.ClassDef):
+            yield from _definitions(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from _definitions(child, prefix)
+
+
+def _key_of_test(bundle: Bundle, name: str) -> Key:
     """A key for the lines of one of the tests of a bundle."""
-    key = bundle.keyed.key
-    digest = xxhash.xxh3_128_hexdigest(f"{key.digest}\0{name}".encode("utf-8", "surrogatepass"))
-    file = bundle.computation.test.partition("::")[0]
-    return Keyed(replace(key, digest=digest, identity=Identity(file, name)))
+    key, file = bundle.keyed.key, bundle.computation.test.partition("::")[0]
+    return replace(key, digest=checksum((key.digest, name)), identity=Identity(file, name))
 
 
 def _has_teardown(function: Any) -> bool:
@@ -503,6 +561,5 @@ def _has_teardown(function: Any) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
-def _as(kind: Any, original: Any) -> Any:
-    """Another kind of the same thing."""
-    return kind(**{one.name: getattr(original, one.name) for one in fields(original) if one.init})
+def _heard(refusal: Refusal | None) -> None:
+    """Nobody is told what becomes of a record of lines."""

@@ -133,6 +133,8 @@ class FixtureHooks:
             return (yield)
         instance = Instance(fixturedef.argname, Basis())
         outer, known = engine.root, len(self._session.decisions)
+        coverage = self._session.coverage
+        covered = coverage.begin_fixture() if coverage is not None and wide else None
         if wide:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
@@ -151,10 +153,14 @@ class FixtureHooks:
             raise
         finally:
             engine.root = outer
+            if coverage is not None:
+                coverage.close(covered)
         if wide and instance.variant is None:
             # Called first of its finalizers, since it is added last: what it computes until its
             # end, in a transaction that it holds open, is its own.
             fixturedef.addfinalizer(lambda: self._begin_teardown(instance))
+        if coverage is not None:
+            coverage.set_up(instance, fixturedef, covered)
         instance.reused = tuple(
             event for event in self._session.decisions[known:] if isinstance(event.decision, Hit)
         )
@@ -167,7 +173,9 @@ class FixtureHooks:
         """Ends the instance; the tests that used it have decided what becomes of its values."""
         self.shortcuts.end(fixturedef)
         instance = self._live.pop(fixturedef, None)
-        engine = self._session.engine
+        engine, coverage = self._session.engine, self._session.coverage
+        if instance is not None and coverage is not None:
+            coverage.torn_down(instance)
         if instance is None or instance.transaction is None or engine is None:
             return
         transaction = instance.transaction

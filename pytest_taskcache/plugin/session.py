@@ -19,7 +19,6 @@ from pytest_taskcache.model.event import Decided, Event, Faulted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.plugin import SESSION
-from pytest_taskcache.plugin import coverage as measuring
 from pytest_taskcache.plugin.options import local_directory, settings_of
 from pytest_taskcache.plugin.running import reused_values
 from pytest_taskcache.plugin.usage import cache_directory
@@ -130,7 +129,7 @@ class Session:
         active.activate(self.get_engine)  # switched off it gives none, not that of a run around
         if self.enabled:
             self.observatory.arm()
-            if measuring.is_expected(self.config):
+            if self._may_measure():
                 from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
 
                 self.coverage = CoverageKeeping(self)
@@ -307,6 +306,14 @@ class Session:
         return self._temporary
 
     # ------------------------------------------------------------------------ internals
+
+    def _may_measure(self) -> bool:
+        """Whether coverage is measured in this process, or may be by when the tests begin."""
+        coverage: Any = sys.modules.get("coverage")
+        if coverage is None:
+            return False
+        running = coverage.Coverage.current() is not None
+        return running or self.config.pluginmanager.hasplugin("_cov")
 
     def _wanted(self, items: Sequence[pytest.Item]) -> bool:
         if "pytest_taskcache.decorator" in sys.modules or self.settings.fixtures:

@@ -51,7 +51,7 @@ from pytest_taskcache.plugin.randomness import Randomness
 from pytest_taskcache.plugin.running import Attempt, Running, node_id
 
 if TYPE_CHECKING:
-    from pytest_taskcache.plugin.covered_regions import Region
+    from pytest_taskcache.plugin.coverage import Region
     from pytest_taskcache.plugin.session import Session
 
 _WATCHING = ("usepdb", "trace", "setupplan", "setuponly", "setupshow", "collectonly")
@@ -286,7 +286,7 @@ class Outcomes:
             if isinstance(running.item, DoctestItem):
                 run_in_modules_of(running.item)
             if self._session.coverage is not None:
-                self._session.coverage.end_test(candidate.region)
+                self._session.coverage.close(candidate.region)
             ended = self._ended(engine, running, attempt, candidate, seconds, passed=passed)
         units.end(ended, attempt.instances, seconds)
 
