@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"2 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -35,19 +35,32 @@ class Kind(StrEnum):
     IMPORT = "import"
 
 
+class Trait(StrEnum):
+    """What is known of how a definition acts."""
+
+    EFFECT = "effect"
+    """An edit of it matters to all who import the module."""
+    ACTS = "acts"
+    """So does an edit of what it mentions."""
+    IMPLICIT = "implicit"
+    """It applies without being mentioned."""
+    CONSTANT = "constant"
+    """What it binds cannot be changed."""
+    WRAPPED = "wrapped"
+    """Something that may keep results is around it."""
+    CHANGES = "changes"
+    """It may change what it mentions: by a method, an item, or by handing it on."""
+    SHARES = "shares"
+    """It keeps or returns what outlives it: its callers decide about that, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """One definition of a file; see the worked example.
 
     ``digest`` is of the normalised syntax tree. ``binds``: identifiers by which others get at it.
     ``mentions``: identifiers it mentions. ``stores``: names and attributes that it assigns, and
-    that outlive it; ``changes``: those whose objects it may change (by a method, an item, or by
-    handing them on). ``calls``: see the rules above. ``effect``: an edit of it matters to all who
-    import the module; ``acts``: so does an edit of what it mentions. ``implicit``: it applies
-    without being mentioned. ``constant``: what it binds cannot be changed. ``wrapped``: something
-    that may keep results is around it. ``lasting``: it is a generator or makes functions, so that
-    what it got earlier may live on in its frame or cells. ``takes``: its callers say what it
-    stores in globals; ``hands``: it returns what outlives it.
+    that outlive it. ``calls``: see the rules of `source_file`. ``traits``: those of `Trait`.
     """
 
     name: str
@@ -56,16 +69,8 @@ class Definition:
     binds: tuple[str, ...] = ()
     mentions: frozenset[str] = frozenset()
     stores: frozenset[str] = frozenset()
-    changes: frozenset[str] = frozenset()
     calls: frozenset[str] = frozenset()
-    effect: bool = False
-    acts: bool = False
-    implicit: bool = False
-    constant: bool = False
-    wrapped: bool = False
-    lasting: bool = False
-    takes: bool = False
-    hands: bool = False
+    traits: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -83,17 +88,7 @@ class Import(NamedTuple):
     function: str = ""
 
 
-_FLAGS = (
-    "effect",
-    "acts",
-    "implicit",
-    "constant",
-    "wrapped",
-    "lasting",
-    "takes",
-    "hands",
-)
-_SETS = ("binds", "mentions", "stores", "changes", "calls")
+_SETS = ("mentions", "stores", "calls", "traits")
 _KINDS = tuple(Kind)
 
 
@@ -124,11 +119,9 @@ class Analysis:
 
         rows: list[Any] = []
         for item in self.definitions:
-            flags = sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS))
-            row: list[Any] = [number(item.name), _KINDS.index(item.kind), flags, item.digest]
-            row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
-            row.append(list(map(number, item.binds)))
-            rows.append(row)
+            sets = (sorted(map(number, getattr(item, name))) for name in _SETS)
+            binds = list(map(number, item.binds))
+            rows.append([number(item.name), _KINDS.index(item.kind), item.digest, binds, *sets])
         imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
         found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
         return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
@@ -151,20 +144,13 @@ class Analysis:
 
 
 def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
-    name, kind, flags, digest, *sets, binds = row
-    mentions, stores, changes, calls = (
-        frozenset(names[number] for number in numbers) for numbers in sets
-    )
+    name, kind, digest, binds, *sets = row
     return Definition(
         names[name],
         _KINDS[kind],
         digest,
         tuple(names[number] for number in binds),
-        mentions,
-        stores,
-        changes,
-        calls,
-        *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
+        *(frozenset(names[number] for number in numbers) for numbers in sets),
     )
 
 
@@ -230,5 +216,7 @@ def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
     return [
         item.name
         for item in analysis.definitions
-        if (item.effect or item.calls) and item.kind is not Kind.FUNCTION and item.name in among
+        if (Trait.EFFECT in item.traits or item.calls)
+        and item.kind is not Kind.FUNCTION
+        and item.name in among
     ]

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
-from itertools import chain
 
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
@@ -38,6 +37,7 @@ from pytest_taskcache.code.definitions import (
     Changes,
     Definition,
     Kind,
+    Trait,
 )
 from pytest_taskcache.code.source_file import definition_name
 from pytest_taskcache.dataclass import dataclass, field
@@ -129,8 +129,7 @@ class _Walk:
         self._position: list[int] = []
         self._done: list[int] = []
         self._mentioning: dict[str, list[int]] = {}
-        self._taking: dict[str, list[int]] = {}
-        self._handing: dict[str, list[int]] = {}
+        self._sharing: dict[str, list[int]] = {}
         self._rebound: dict[str, int] = {}
         self._mutable: dict[str, int] = {}
         self._ran: dict[tuple[str, str], int] = {}
@@ -147,7 +146,6 @@ class _Walk:
         self._effects: dict[int, tuple[int, str]] = {}
         self._implicit: dict[int, tuple[int, str]] = {}
         self._heap: list[tuple[int, int]] = []
-        self._makers: set[str] | None = None
 
     # ---- the graph
 
@@ -203,20 +201,16 @@ class _Walk:
                 if name == OWN_NAMES:
                     name = f"{OWN_NAMES} {self._file_of[vertex]}"
                 self._mentioning.setdefault(name, []).append(vertex)
-            if item.takes:
+            if Trait.SHARES in item.traits:
                 for name in item.binds:
-                    self._taking.setdefault(name, []).append(vertex)
-            if item.hands:
-                for name in item.binds:
-                    self._handing.setdefault(name, []).append(vertex)
+                    self._sharing.setdefault(name, []).append(vertex)
             for name in item.stores:
-                name = name.partition("<")[0].removeprefix(".")
                 self._rebound[name] = self._rebound.get(name, 0) | bit
                 self._mutable[name] = self._mutable.get(name, 0) | bit
-            if item.kind is Kind.STATEMENT or item.wrapped:
+            if item.kind is Kind.STATEMENT or Trait.WRAPPED in item.traits:
                 for name in item.binds:
                     self._rebound[name] = self._rebound.get(name, 0) | bit
-                    if not item.constant and not item.name.endswith("()"):
+                    if Trait.CONSTANT not in item.traits and not item.name.endswith("()"):
                         self._mutable[name] = self._mutable.get(name, 0) | bit
 
     def vertex_of(self, node: int) -> int:
@@ -279,7 +273,7 @@ class _Walk:
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
             # A statement called no plain function that ran first after its module was loaded.
-            plain = item.kind is Kind.FUNCTION and not item.wrapped
+            plain = item.kind is Kind.FUNCTION and Trait.WRAPPED not in item.traits
             ran = self._position[vertex] if plain else -1
             for name in item.binds:
                 self._to_mentioning(name, vertex, cost, cause, ran=ran)
@@ -294,14 +288,13 @@ class _Walk:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, shared=-1)
             for name in item.stores:
                 self._to_stored(name, vertex, cost, cause)
-            for name in item.changes:
-                self._to_changed(name, vertex, cost, cause)
+            changes = Trait.CHANGES in item.traits
             for name in item.mentions:
-                for taking in self._taking.get(name, ()):
-                    self._to_user(taking, vertex, cost, cause)
-            for name in item.changes:
-                for handing in self._handing.get(name.removesuffix("()"), ()):
-                    self._to_user(handing, vertex, cost, cause)
+                for sharing in self._sharing.get(name, ()):
+                    self._to_sharing(sharing, vertex, cost, cause)
+                if changes and name in self._mutable:
+                    bound = self._mutable[name]
+                    self._to_mentioning(name, vertex, cost, cause, shared=bound)
             if item.kind is not Kind.FUNCTION:
                 # A module's body runs all its statements.
                 self._relax(self._ids[file, _MODULE], cost, cause)
@@ -313,10 +306,10 @@ class _Walk:
     def _note_file(self, vertex: int, item: Definition, cost: int, cause: str) -> None:
         """What applies to all of a file, or to all who import it."""
         foreign = any(name not in self._own_names for name in item.calls)
-        seeded = item.effect and vertex in self._seeds
-        if seeded or item.acts or foreign:
+        seeded = Trait.EFFECT in item.traits and vertex in self._seeds
+        if seeded or Trait.ACTS in item.traits or foreign:
             self._note(self._effects, vertex, cost, cause)
-        if item.implicit:
+        if Trait.IMPLICIT in item.traits:
             self._note(self._implicit, vertex, cost, cause)
 
     def _note(self, found: dict[int, tuple[int, str]], vertex: int, cost: int, cause: str) -> None:
@@ -361,32 +354,10 @@ class _Walk:
             for each in list(self._mentioning):
                 self._to_mentioning(each, vertex, cost, cause)
             return
-        if name.startswith("."):
-            self._to_mentioning(name[1:], vertex, cost, cause)
-            return
-        name, _, maker = name.partition("<")
-        if maker and self._makes_new(maker):
-            return
-        bound = self._rebound.get(name, 0)
-        if bound:
-            self._to_mentioning(name, vertex, cost, cause, shared=bound)
+        if name in self._rebound:
+            self._to_mentioning(name, vertex, cost, cause, shared=self._rebound[name])
 
-    def _to_changed(self, name: str, vertex: int, cost: int, cause: str) -> None:
-        bound = self._mutable.get(name, 0)
-        if bound:
-            self._to_mentioning(name.removeprefix("~"), vertex, cost, cause, shared=bound)
-
-    def _makes_new(self, maker: str) -> bool:
-        """Whether a name is that of classes only, whose call makes a new object."""
-        if self._makers is None:
-            classes: set[str] = set()
-            others: set[str] = set()
-            for item in chain.from_iterable(self._definitions):
-                (classes if item.kind is Kind.CLASS else others).update(item.binds[:1])
-            self._makers = classes - others
-        return maker in self._makers
-
-    def _to_user(self, target: int, vertex: int, cost: int, cause: str) -> None:
+    def _to_sharing(self, target: int, vertex: int, cost: int, cause: str) -> None:
         """What a function kept depends on who called it, or on who changes what it returned."""
         if self._closures[self._scope[vertex]] >> self._file_of[target] & 1:
             self._relax(target, cost, cause)
