@@ -109,7 +109,8 @@ def affected(
 class _Walk:
     """The graph, backwards, and the costs found so far.
 
-    Vertices are definitions and module bodies, by number.
+    Vertices are definitions and module bodies, by number; each of them has a second one, `_count`
+    further on: what it leaves behind, which may differ though it did not change itself.
     """
 
     def __init__(self, log: Log, changes: Mapping[str, Changes]) -> None:
@@ -137,10 +138,11 @@ class _Walk:
         self._add_changed(changes)
         for vertex in range(len(self._definitions)):
             self._index(vertex)
-        count = len(self._definitions)
-        self._cost = [NEVER] * count
-        self._cause = [""] * count
-        self._settled = bytearray(count)
+        self._count = len(self._definitions)
+        self._position += self._position
+        self._cost = [NEVER] * len(self._position)
+        self._cause = [""] * len(self._position)
+        self._settled = bytearray(len(self._position))
         self._seeds: set[int] = set()
         self._new: set[int] = set()
         self._effects: dict[int, tuple[int, str]] = {}
@@ -265,10 +267,14 @@ class _Walk:
             cost, vertex = heappop(self._heap)
             if not self._settled[vertex] and cost < NEVER:
                 self._settled[vertex] = True
-                self._leave(vertex, cost)
+                if vertex < self._count:
+                    self._leave(vertex, cost)
+                else:
+                    self._leave_behind(vertex - self._count, cost, self._cause[vertex])
 
     def _leave(self, vertex: int, cost: int) -> None:
         cause = self._cause[vertex]
+        self._relax(vertex + self._count, cost, cause)
         file = self._names[self._file_of[vertex]]
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
@@ -286,15 +292,6 @@ class _Walk:
                 self._to_mentioning(NEW_NAMES, vertex, cost, cause)
             if item.kind is Kind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, shared=-1)
-            for name in item.stores:
-                self._to_stored(name, vertex, cost, cause)
-            changes = Trait.CHANGES in item.traits
-            for name in item.mentions:
-                for sharing in self._sharing.get(name, ()):
-                    self._to_sharing(sharing, vertex, cost, cause)
-                if changes and name in self._mutable:
-                    bound = self._mutable[name]
-                    self._to_mentioning(name, vertex, cost, cause, shared=bound)
             if item.kind is not Kind.FUNCTION:
                 # A module's body runs all its statements.
                 self._relax(self._ids[file, _MODULE], cost, cause)
@@ -349,18 +346,24 @@ class _Walk:
                 if affix in self._mentioning:
                     self._to_mentioning(affix, vertex, cost, cause, ran=ran)
 
-    def _to_stored(self, name: str, vertex: int, cost: int, cause: str) -> None:
-        if name in (ALL_NAMES, OWN_NAMES):
-            for each in list(self._mentioning):
-                self._to_mentioning(each, vertex, cost, cause)
-            return
-        if name in self._rebound:
-            self._to_mentioning(name, vertex, cost, cause, shared=self._rebound[name])
-
-    def _to_sharing(self, target: int, vertex: int, cost: int, cause: str) -> None:
-        """What a function kept depends on who called it, or on who changes what it returned."""
-        if self._closures[self._scope[vertex]] >> self._file_of[target] & 1:
-            self._relax(target, cost, cause)
+    def _leave_behind(self, vertex: int, cost: int, cause: str) -> None:
+        """Goes on to whoever mentions what a definition assigns or may change, and to what the
+        functions that it calls, or whose results it changes, leave behind."""
+        visible = self._closures[self._scope[vertex]]
+        for item in self._definitions[vertex]:
+            for name in item.stores:
+                if name in (ALL_NAMES, OWN_NAMES):
+                    for each in list(self._mentioning):
+                        self._to_mentioning(each, vertex, cost, cause)
+                elif name in self._rebound:
+                    self._to_mentioning(name, vertex, cost, cause, shared=self._rebound[name])
+            changes = Trait.CHANGES in item.traits
+            for name in item.mentions:
+                for sharing in self._sharing.get(name, ()):
+                    if visible >> self._file_of[sharing] & 1:
+                        self._relax(sharing + self._count, cost, cause)
+                if changes and name in self._mutable:
+                    self._to_mentioning(name, vertex, cost, cause, shared=self._mutable[name])
 
     # ---- the answer
 
@@ -429,51 +432,35 @@ def _imports(log: Log, files: Mapping[str, int]) -> list[list[int]]:
 
 
 def _closures(imports: Sequence[Sequence[int]]) -> list[int]:
-    """For each file the mask of all that its imports lead to, itself included: Tarjan's
-    strongly connected components, each after those it leads to."""
-    count = len(imports)
-    masks = [0] * count
-    order = [0] * count
-    low = [0] * count
-    stack: list[int] = []
-    number = 0
-    for start in range(count):
-        if order[start]:
-            continue
-        number += 1
-        order[start] = low[start] = number
-        stack.append(start)
-        path = [(start, iter(imports[start]))]
-        while path:
-            file, leads = path[-1]
-            for other in leads:
-                if not order[other]:
-                    number += 1
-                    order[other] = low[other] = number
-                    stack.append(other)
-                    path.append((other, iter(imports[other])))
-                    break
-                if not masks[other]:
-                    low[file] = min(low[file], order[other])
-            else:
-                path.pop()
-                if path:
-                    low[path[-1][0]] = min(low[path[-1][0]], low[file])
-                if low[file] == order[file]:
-                    _close_component(file, stack, imports, masks)
+    """For each file the mask of all that its imports lead to, itself included."""
+    masks = [1 << file for file in range(len(imports))]
+    order = _depth_first(imports)
+    changed = True
+    while changed:  # again where imports go in circles: the first pass finds all the others
+        changed = False
+        for file in order:
+            mask = masks[file]
+            for other in imports[file]:
+                mask |= masks[other]
+            changed = changed or mask != masks[file]
+            masks[file] = mask
     return masks
 
 
-def _close_component(
-    first: int, stack: list[int], imports: Sequence[Sequence[int]], masks: list[int]
-) -> None:
-    members = [stack.pop()]
-    while members[-1] != first:
-        members.append(stack.pop())
-    mask = 0
-    for file in members:
-        mask |= 1 << file
-        for other in imports[file]:
-            mask |= masks[other]
-    for file in members:
-        masks[file] = mask
+def _depth_first(imports: Sequence[Sequence[int]]) -> list[int]:
+    """The files, each after those that it leads to, as far as there is no circle."""
+    order: list[int] = []
+    seen: set[int] = set()
+    for start in range(len(imports)):
+        path = [] if start in seen else [(start, iter(imports[start]))]
+        seen.add(start)
+        while path:
+            file, leads = path[-1]
+            following = next((other for other in leads if other not in seen), None)
+            if following is None:
+                order.append(file)
+                path.pop()
+            else:
+                seen.add(following)
+                path.append((following, iter(imports[following])))
+    return order

@@ -805,7 +805,7 @@ class _Walker:
 
     def _return(self, node: ast.Return) -> None:
         if isinstance(node.value, _HELD) and not isinstance(node.value, (ast.Call, ast.Await)):
-            self._unit.traits.add(Trait.SHARES)
+            self._unit.traits |= {Trait.CHANGES, Trait.SHARES}
         self._generic(node)
 
     def _expression(self, node: ast.Expr) -> None:
