@@ -57,18 +57,13 @@ class Log:
 
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
-    ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
-    hooks apply to all, conftests excepted, which are known by name. ``loaded``: the position at
-    which a module's body was done, where that is known: its statements called nothing that ran
-    for the first time later. ``whole``: files any function of which may have run, unseen, as soon
-    as they were imported.
+    ``imports``: the files that a file imported, at import or later. ``whole``: files any
+    function of which may have run, unseen, as soon as they were imported.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
-    plugins: Collection[str] = ()
-    loaded: Mapping[str, int] = field(default_factory=dict)
     whole: Collection[str] = ()
 
 
@@ -128,7 +123,6 @@ class _Walk:
         self._file_of: list[int] = []
         self._scope: list[int] = []
         self._position: list[int] = []
-        self._done: list[int] = []
         self._mentioning: dict[str, list[int]] = {}
         self._sharing: dict[str, list[int]] = {}
         self._rebound: dict[str, int] = {}
@@ -180,15 +174,12 @@ class _Walk:
             self._file_of.append(self._files[file])
             self._scope.append(self._files[file])
             self._position.append(position)
-            self._done.append(NEVER)
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
         if item.kind is Kind.FUNCTION and file not in self._log.whole:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
-        if item.kind in (Kind.STATEMENT, Kind.CLASS):
-            self._done[vertex] = self._log.loaded.get(file, NEVER)
         if item not in self._definitions[vertex]:
             self._definitions[vertex].append(item)
         if ALL_MODULES in item.mentions:
@@ -278,12 +269,9 @@ class _Walk:
         file = self._names[self._file_of[vertex]]
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
-            # A statement called no plain function that ran first after its module was loaded.
-            plain = item.kind is Kind.FUNCTION and Trait.WRAPPED not in item.traits
-            ran = self._position[vertex] if plain else -1
             for name in item.binds:
-                self._to_mentioning(name, vertex, cost, cause, ran=ran)
-                self._to_affixes(name, vertex, cost, cause, ran)
+                self._to_mentioning(name, vertex, cost, cause)
+                self._to_affixes(name, vertex, cost, cause)
             if vertex in self._seeds or item.kind in (Kind.STATEMENT, Kind.CLASS):
                 own = f"{OWN_NAMES} {self._file_of[vertex]}"
                 for names in (ALL_NAMES, own):
@@ -315,11 +303,11 @@ class _Walk:
             found[file] = (cost, cause)
 
     def _to_mentioning(
-        self, name: str, vertex: int, cost: int, cause: str, *, ran: int = -1, shared: int = 0
+        self, name: str, vertex: int, cost: int, cause: str, *, shared: int = 0
     ) -> None:
-        """Goes on to all that mention a name, statements only of modules that were not done yet
-        at position ``ran``: where the closure holds this file, or, if ``shared`` tells in which
-        files the name is bound, one of these that this file imports too (all for -1)."""
+        """Goes on to all that mention a name where the closure holds this file, or, if ``shared``
+        tells in which files the name is bound, one of these that this file imports too (all for
+        -1)."""
         users = self._mentioning.get(name)
         if not users:
             return
@@ -333,18 +321,18 @@ class _Walk:
             inside = seen.get(scope)
             if inside is None:
                 inside = seen[scope] = bool(self._closures[scope] & mask)
-            if inside and self._done[user] >= ran:
+            if inside:
                 self._relax(user, cost, cause)
             else:
                 left.append(user)
         # Costs only grow from here on: who was found once need not be found again.
         users[:] = left
 
-    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str, ran: int) -> None:
+    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str) -> None:
         for end in range(2, len(name) + 1):
             for affix in (name[:end] + "*", "*" + name[-end:]):
                 if affix in self._mentioning:
-                    self._to_mentioning(affix, vertex, cost, cause, ran=ran)
+                    self._to_mentioning(affix, vertex, cost, cause)
 
     def _leave_behind(self, vertex: int, cost: int, cause: str) -> None:
         """Goes on to whoever mentions what a definition assigns or may change, and to what the
@@ -387,14 +375,13 @@ class _Walk:
     def _by_file(self) -> list[tuple[int, str]]:
         """For each file, what applies to all that is in it."""
         found: list[tuple[int, str]] = []
-        applying = {self._files[name] for name in self._log.plugins if name in self._files}
         for name, file in self._files.items():
             closure = self._closures[file]
             best = min(
                 (each for one, each in self._effects.items() if closure >> one & 1),
                 default=(NEVER, ""),
             )
-            for one in {file, *applying, *_conftests(name, self._files)}:
+            for one in {file, *_conftests(name, self._files)}:
                 best = min(best, self._implicit.get(one, best))
             found.append(best)
         return found
