@@ -12,7 +12,6 @@ under (``<path>/x.py``), else absolute.
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
 import stat as stats
 import sys
@@ -21,9 +20,9 @@ import time
 import zipfile
 import zipimport
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from enum import StrEnum
+from importlib import machinery
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.code.definitions import Analysis
@@ -36,51 +35,43 @@ PATH_ENTRY = "<path>"
 LARGEST = 8 << 20
 """Bytes of the largest source file that is read."""
 
-_EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-_SUFFIXES = (*_EXTENSIONS, *importlib.machinery.SOURCE_SUFFIXES, ".pyc")
-_NOTED = (*_SUFFIXES, ".dist-info", ".egg-info", ".egg-link")
+_EntryFinder: TypeAlias = machinery.FileFinder | zipimport.zipimporter
+_LOADERS: tuple[tuple[Any, list[str]], ...] = (
+    (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
+    (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
+    (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
+)
 _PASSIVE_FINDERS = ("_pytest", "pytest_taskcache", "importlib", "_frozen_importlib", "zipimport")
 _REPOSITORIES = (".git", ".hg", ".jj", ".svn")
 _RACY = 2_000_000_000
 
 
-class Form(StrEnum):
-    """What a module is loaded from."""
-
-    SOURCE = "source"
-    PACKAGE = "package"
-    EXTENSION = "extension"
-    NAMESPACE = "namespace"
-    INTERNAL = "internal"
-    ELSEWHERE = "elsewhere"
-
-
 class Location(NamedTuple):
-    """Where a module was found: its form, its file (empty for a namespace package and for what
-    the interpreter itself provides), and the directories its submodules are looked for in."""
+    """Where a module was found: its file (empty for a namespace package and for what the
+    interpreter itself or a finder of its own provides), and the directories its submodules are
+    looked for in."""
 
-    form: Form
     file: str
     search: tuple[str, ...] = ()
 
 
 class Finder:
-    """Finds modules as the path-based import system does, from directory listings, importing
-    nothing.
+    """Finds modules as the import system does, importing nothing.
 
-    ``path`` returns the present ``sys.path``; ``clock`` nanoseconds since the epoch. Listings
-    are kept as long as a directory's stat stays the same; what was found, until ``forget``.
-    ``listings`` counts the directories that were read.
+    ``path`` returns the present ``sys.path``; ``clock`` nanoseconds since the epoch. The
+    interpreter's own finders of directories and archives are asked, one of ours for each: those of
+    the process keep what they listed until it calls `importlib.invalidate_caches`. What was found
+    is kept until ``forget``.
     """
 
     def __init__(
         self, path: Callable[[], Sequence[str]], clock: Callable[[], int] = time.time_ns
     ) -> None:
-        self.listings = 0
         self._path = path
         self._clock = clock
-        self._kept: dict[str, tuple[tuple[int, ...], frozenset[str]]] = {}
-        self._current: dict[str, frozenset[str]] = {}
+        self._finders: dict[str, _EntryFinder | None] = {}
+        self._stamps: dict[str, tuple[int, ...] | None] = {}
+        self._current: set[str] = set()
         self._found: dict[str, Location | None] = {}
         self._search: tuple[str, ...] = ()
 
@@ -109,13 +100,13 @@ class Finder:
             package = self.find(parent)
             if package is None:
                 return None
-            if package.form in (Form.INTERNAL, Form.ELSEWHERE):
-                return Location(package.form, "") if name in sys.modules else None
+            if not package.file and not package.search:  # it alone knows what is in it
+                return Location("") if name in sys.modules else None
             return self._find_in(package.search, leaf) or _elsewhere(name, package.search)
         if name in sys.builtin_module_names:
-            return Location(Form.INTERNAL, "")
-        if importlib.machinery.FrozenImporter.find_spec(name) is not None:
-            return Location(Form.INTERNAL, "")
+            return Location("")
+        if machinery.FrozenImporter.find_spec(name) is not None:
+            return Location("")
         entries = [entry or os.getcwd() for entry in self._search]
         return self._find_in(entries, leaf) or _elsewhere(name, None)
 
@@ -123,53 +114,41 @@ class Finder:
         """The location of a module by its last name, in the first directory that has it."""
         portions: list[str] = []
         for directory in directories:
-            names = self._names_in(directory)
-            path = os.path.join(directory, leaf)
-            inside = self._names_in(path) if leaf in names else frozenset()
-            for suffix in _SUFFIXES:
-                if "__init__" + suffix in inside:
-                    return Location(Form.PACKAGE, os.path.join(path, "__init__" + suffix), (path,))
-            for suffix in _SUFFIXES:
-                if leaf + suffix in names:
-                    form = Form.EXTENSION if suffix in _EXTENSIONS else Form.SOURCE
-                    return Location(form, path + suffix)
-            if leaf in names and (inside or os.path.isdir(path)):
-                portions.append(path)
-        return Location(Form.NAMESPACE, "", tuple(portions)) if portions else None
+            finder = self._finder_of(directory)
+            spec = finder.find_spec(leaf) if finder is not None else None
+            if spec is not None and spec.loader is not None:
+                return _location_of(spec)
+            if spec is not None:
+                portions += spec.submodule_search_locations or ()
+        return Location("", tuple(portions)) if portions else None
 
-    def _names_in(self, directory: str) -> frozenset[str]:
-        """The names in a directory, also one in a zip file, that may be modules or packages;
-        empty where it is none or cannot be read."""
-        names = self._current.get(directory)
-        if names is None:
-            names = self._current[directory] = self._read(directory)
-        return names
-
-    def _read(self, directory: str) -> frozenset[str]:
+    def _finder_of(self, directory: str) -> _EntryFinder | None:
+        """The finder of an entry of the path, which knows what is there now; None for none."""
+        if directory in self._current:
+            return self._finders[directory]
+        self._current.add(directory)
+        finder = self._finders.get(directory) or _new_finder(directory)
+        self._finders[directory] = finder
         try:
             found = os.stat(directory)
         except (OSError, ValueError):
-            archive, inside = archive_of(directory)
-            return _zipped_names(archive, inside) if archive else frozenset()
-        if not stats.S_ISDIR(found.st_mode):
-            return _zipped_names(directory, "") if zipfile.is_zipfile(directory) else frozenset()
-        stamp = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-        kept = self._kept.get(directory)
-        if kept is not None and kept[0] == stamp:
-            return kept[1]
-        self.listings += 1
-        try:
-            # What cannot be imported is left out, so that a new data file changes nothing.
-            names = frozenset(filter(_may_matter, os.listdir(directory)))
-        except OSError:
-            return frozenset()  # not ours to read: imports find nothing there either
-        if self._clock() - max(found.st_mtime_ns, found.st_ctime_ns) > _RACY:
-            self._kept[directory] = (stamp, names)
-        return names
+            stamp, changed = None, 0
+        else:
+            stamp = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+            changed = max(found.st_mtime_ns, found.st_ctime_ns)
+        if finder is not None and (stamp is None or stamp != self._stamps.get(directory)):
+            finder.invalidate_caches()
+        # What is listed soon after a change may miss another one of the same moment.
+        self._stamps[directory] = stamp if self._clock() - changed > _RACY else None
+        return finder
 
 
-def _may_matter(name: str) -> bool:
-    return name.endswith(_NOTED) or name.isidentifier()
+def _new_finder(directory: str) -> _EntryFinder | None:
+    """The finder that the import system has for an archive or a directory."""
+    try:
+        return zipimport.zipimporter(directory)
+    except zipimport.ZipImportError:
+        return machinery.FileFinder(directory, *_LOADERS) if os.path.isdir(directory) else None
 
 
 def archive_of(path: str) -> tuple[str, str]:
@@ -183,16 +162,6 @@ def archive_of(path: str) -> tuple[str, str]:
         archive, last = os.path.split(archive)
         inside = os.path.join(last, inside)
     return "", ""
-
-
-def _zipped_names(archive: str, directory: str) -> frozenset[str]:
-    prefix = directory.replace(os.sep, "/") + "/" if directory else ""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            names = [name[len(prefix) :] for name in opened.namelist() if name.startswith(prefix)]
-    except (OSError, zipfile.BadZipFile):
-        return frozenset()  # damaged: imports find nothing in it either
-    return frozenset(name.partition("/")[0] for name in names if name)
 
 
 def _elsewhere(name: str, search: Sequence[str] | None) -> Location | None:
@@ -212,17 +181,12 @@ def _elsewhere(name: str, search: Sequence[str] | None) -> Location | None:
     return None
 
 
-def _location_of(spec: importlib.machinery.ModuleSpec) -> Location:
+def _location_of(spec: machinery.ModuleSpec) -> Location:
     try:
         search = tuple(spec.submodule_search_locations or ())
     except Exception:  # a namespace path recomputes itself through its parent, which may be gone
         search = ()
-    if spec.has_location and spec.origin:
-        if spec.origin.endswith(_EXTENSIONS):
-            return Location(Form.EXTENSION, spec.origin, search)
-        form = Form.PACKAGE if Path(spec.origin).stem == "__init__" else Form.SOURCE
-        return Location(form, spec.origin, search)
-    return Location(Form.NAMESPACE if search else Form.ELSEWHERE, "", search)
+    return Location(spec.origin if spec.has_location and spec.origin else "", search)
 
 
 class SourceFiles:
@@ -353,9 +317,9 @@ class SourceFiles:
             return ABSENT
         if not found.file:
             own = sorted(self.name_of(path) for path in found.search if self.is_project(path))
-            return checksum(("import", found.form, *own))
+            return checksum(("import", "", *own))
         if self.is_project(found.file):
-            return checksum(("import", found.form, self.name_of(found.file)))
+            return checksum(("import", self.name_of(found.file)))
         # Where environments keep their packages differs; what is in them counts by distribution.
         return checksum(("import", "installed"))
 

@@ -225,16 +225,6 @@ def test_odd_path_entries_break_nothing(world) -> None:
     closed.chmod(0o700)
 
 
-def test_listings_are_read_once_while_nothing_changes(world) -> None:
-    """A second session's worth of questions reads no directory again."""
-    world.write("pkg/__init__.py")
-    world.sources.find("pkg.inner")
-    read = world.finder.listings
-    world.sources.forget()
-    assert world.sources.find("pkg") == "pkg/__init__.py"
-    assert world.finder.listings == read
-
-
 def test_imported_files_follow_names_packages_and_submodules() -> None:
     """Absolute and relative imports, of modules and of names in packages."""
     loaded = {
