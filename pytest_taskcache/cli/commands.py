@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import asdict
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -85,15 +85,32 @@ def taskcache(directory: str | None, cache: str | None) -> None:
     """Look into the cache of pytest-taskcache, and see why something ran."""
 
 
-def _verb(function: Callable[..., int]) -> click.Command:
+class Answer(NamedTuple):
+    """What a verb found: for ``--json``, for people as lines or tables, the exit code, and for
+    people what is the matter."""
+
+    document: Any
+    shown: Iterable[str | Table]
+    code: int = 0
+    problem: str = ""
+
+
+def _verb(function: Callable[..., Answer]) -> click.Command:
     """A command of the function's name, with --json; the function is given the place that the
-    command is about, and returns the exit code."""
+    command is about."""
 
     @click.pass_context
-    def run(context: click.Context, /, **arguments: Any) -> int:
+    def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> int:
         given: Mapping[str, str] = context.find_root().params
         start = Path(given["directory"] or ".").resolve()
-        return function(Place.find(start, given["cache"] or ""), **arguments)
+        answer = function(Place.find(start, given["cache"] or ""), **arguments)
+        if as_json:
+            click.echo(json.dumps(answer.document, indent=2, ensure_ascii=True))
+        else:
+            _print(answer.shown)
+            if answer.problem:
+                click.echo(f"taskcache: {harmless(answer.problem)}", err=True)
+        return answer.code
 
     option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     command: click.Command = taskcache.command(function.__name__.strip("_"))(
@@ -108,33 +125,32 @@ _storage = click.argument("storage", default="", metavar="[STORAGE]")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
-def _console() -> Console:
-    """A console that leaves lines whole where a program or a file reads them."""
-    asked = os.environ.get("COLUMNS", "").isdigit()
-    width = None if sys.stdout.isatty() or asked else 10_000
-    return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+def _print(shown: Iterable[str | Table]) -> None:
+    """Prints for people; lines stay whole where a program or a file reads them."""
+    whole = not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit())
+    console = Console(
+        file=sys.stdout,
+        width=10_000 if whole else None,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    for each in shown:
+        if isinstance(each, Table):
+            console.print(each)
+            continue
+        for piece in wrapped(harmless(each), 0 if whole else console.width):
+            click.echo(piece)
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True))
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
     for title in titles:
         right = title in ("size", "took", "records")
         table.add_column(title, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(harmless(cell)) for cell in row))
-    _console().print(table)
-
-
-def _lines(lines: Iterable[str]) -> None:
-    console = _console()
-    width = console.width if console.width < 10_000 else 0
-    for line in lines:
-        for piece in wrapped(harmless(line), width):
-            click.echo(piece)
+    return table
 
 
 def _watched(items: Iterable[T], label: str) -> Iterable[T]:
@@ -163,10 +179,11 @@ def _plain(held: Held, used: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def _nothing(pattern: str) -> int:
+def _nothing(pattern: str) -> Answer:
+    """That there is nothing of this name, or nothing at all."""
     about = f"nothing is known of {pattern!r}" if pattern else "nothing is cached"
-    click.echo(f"taskcache: {harmless(about)}; taskcache ls lists what there is", err=True)
-    return FOUND
+    problem = f"{about}; taskcache ls lists what there is"
+    return Answer([], (), FOUND if pattern else 0, problem)
 
 
 # -------------------------------------------------------------------------------- the verbs
@@ -185,19 +202,16 @@ _ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 @_pattern
 @click.option("--sort", type=click.Choice([*_ORDERS]), default="name")
 @click.option("--limit", type=click.IntRange(1), help="Only so many.")
-def ls(place: Place, pattern: str, sort: str, limit: int | None, as_json: bool) -> int:
+def ls(place: Place, pattern: str, sort: str, limit: int | None) -> Answer:
     """List what is cached; PATTERN is a part of a name, or has a * in it."""
     with closing(place.open()) as cache:
         used = cache.used()
         records = [_plain(each, used) for each in cache.held(pattern)]
-    records = sorted(records, key=_ORDERS[sort])[:limit]
-    if as_json:
-        _print_json(records)
-        return 0
     if not records:
         return _nothing(pattern)
+    records = sorted(records, key=_ORDERS[sort])[:limit]
     now = time.time()
-    rows = [
+    rows = (
         (
             each["name"],
             each["kind"],
@@ -207,14 +221,13 @@ def ls(place: Place, pattern: str, sort: str, limit: int | None, as_json: bool) 
             age(now - each["used"]),
         )
         for each in records
-    ]
-    _table(("name", "kind", "size", "took", "made", "used"), rows)
-    return 0
+    )
+    return Answer(records, [_table(("name", "kind", "size", "took", "made", "used"), rows)])
 
 
 @_verb
 @_name
-def show(place: Place, pattern: str, as_json: bool) -> int:
+def show(place: Place, pattern: str) -> Answer:
     """Show the records of NAME: what they rest on, what they hold, who made them."""
     with closing(place.open()) as cache:
         used, found = cache.used(), []
@@ -229,12 +242,9 @@ def show(place: Place, pattern: str, as_json: bool) -> int:
                     "ran": [*grounds.ran],
                 }
             )
-    if as_json:
-        _print_json(found)
-        return 0 if found else FOUND
-    for plain in found:
-        _lines(_shown(plain))
-    return 0 if found else _nothing(pattern)
+    if not found:
+        return _nothing(pattern)
+    return Answer(found, (line for plain in found for line in _shown(plain)))
 
 
 def _shown(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -260,7 +270,7 @@ def _shown(plain: Mapping[str, Any]) -> Iterator[str]:
 @_verb
 @_name
 @click.option("--runs", type=click.IntRange(1), default=1, help="Of the last so many runs.")
-def explain(place: Place, pattern: str, runs: int, as_json: bool) -> int:
+def explain(place: Place, pattern: str, runs: int) -> Answer:
     """Say why NAME (a test or a function) ran when it last did, or was not kept."""
     now = time.time()
     with closing(place.open()) as cache:
@@ -272,17 +282,15 @@ def explain(place: Place, pattern: str, runs: int, as_json: bool) -> int:
             if runs <= 0:
                 break
         records = cache.held(pattern) if not found else []
-    if as_json:
-        _print_json([each.to_plain() for each in found])
-        return 0 if found or records else FOUND
-    for explanation in found:
-        _lines(explanation.lines(everything=True))
-    _lines(
+    if found:
+        lines = (line for each in found for line in each.lines(everything=True))
+        return Answer([each.to_plain() for each in found], lines)
+    recorded = (
         f"{record.name}: recorded {age(now - record.created)}; it did not run since in any run "
         "that is remembered"
         for record in records
     )
-    return 0 if found or records else _nothing(pattern)
+    return Answer([], recorded) if records else _nothing(pattern)
 
 
 def _is_struck(entry: Entry, pattern: str) -> bool:
@@ -292,7 +300,7 @@ def _is_struck(entry: Entry, pattern: str) -> bool:
 
 
 @_verb
-def stats(place: Place, as_json: bool) -> int:
+def stats(place: Place) -> Answer:
     """Say how much is cached, and what the last runs did."""
     with closing(place.open()) as cache:
         counts = cache.local.statistics()
@@ -301,50 +309,49 @@ def stats(place: Place, as_json: bool) -> int:
             records[held.kind] += 1
             sizes[held.kind] += held.size
         runs = cache.history.runs()
-    if as_json:
-        told = {
-            "directory": str(place.directory),
-            "bytes": counts.bytes,
-            "max_bytes": place.settings.max_size,
-            "records": counts.variants,
-            "results": counts.results,
-            "staged": counts.staged,
-            "index_bytes": counts.index_bytes,
-            "kinds": {each: {"records": records[each], "bytes": sizes[each]} for each in records},
-            "runs": [
-                {
-                    "id": run.id,
-                    "started": run.started,
-                    "seconds": run.ended - run.started,
-                    "saved": run.tally.saved,
-                    "reused": run.tally.reused,
-                    "computed": run.tally.computed,
-                    "refused": run.tally.refused,
-                    "faults": run.tally.faults,
-                }
-                for run in runs
-            ],
-        }
-        _print_json(told)
-        return 0
+    document = {
+        "directory": str(place.directory),
+        "bytes": counts.bytes,
+        "max_bytes": place.settings.max_size,
+        "records": counts.variants,
+        "results": counts.results,
+        "staged": counts.staged,
+        "index_bytes": counts.index_bytes,
+        "kinds": {each: {"records": records[each], "bytes": sizes[each]} for each in records},
+        "runs": [
+            {
+                "id": run.id,
+                "started": run.started,
+                "seconds": run.ended - run.started,
+                "saved": run.tally.saved,
+                "reused": run.tally.reused,
+                "computed": run.tally.computed,
+                "refused": run.tally.refused,
+                "faults": run.tally.faults,
+            }
+            for run in runs
+        ],
+    }
+    now = time.time()
     of_limit = f"{size(counts.bytes)} of {size(place.settings.max_size)}"
     number = counted(counts.variants, "record")
-    _lines([f"{place.directory}: {of_limit}, {number}, index {size(counts.index_bytes)}"])
-    rows = [(kind, str(records[kind]), size(sizes[kind])) for kind in records]
-    _table(("kind", "records", "size"), rows)
-    now = time.time()
-    _lines(
-        f"{age(now - run.started)}: {summary_line(run.tally).removeprefix('taskcache: ')}"
-        for run in runs
-    )
-    return 0
+    rows = ((kind, str(records[kind]), size(sizes[kind])) for kind in records)
+    shown: list[str | Table] = [
+        f"{place.directory}: {of_limit}, {number}, index {size(counts.index_bytes)}",
+        _table(("kind", "records", "size"), rows),
+        *(
+            f"{age(now - run.started)}: {summary_line(run.tally).removeprefix('taskcache: ')}"
+            for run in runs
+        ),
+    ]
+    return Answer(document, shown)
 
 
 @_verb
 @_pattern
 @click.option("--remove", is_flag=True, help="Forget the damaged records.")
 @_dry_run
-def verify(place: Place, pattern: str, remove: bool, dry_run: bool, as_json: bool) -> int:
+def verify(place: Place, pattern: str, remove: bool, dry_run: bool) -> Answer:
     """Read every value and compare its digest; exit code 1 if one is lost or damaged."""
     remove = remove and not dry_run
     with closing(place.open(readonly=not remove)) as cache:
@@ -354,17 +361,15 @@ def verify(place: Place, pattern: str, remove: bool, dry_run: bool, as_json: boo
         if remove and bad:
             cache.local.remove_records({record.id for record, _ in bad})
             cache.local.prune(full=True)
-    if as_json:
-        damage = [{"name": str(each.identity), "id": each.id, "problem": why} for each, why in bad]
-        _print_json({"records": len(found), "damaged": damage, "removed": remove})
-        return FOUND if bad else 0
-    _lines(f"{record.identity}: {why}" for record, why in bad)
+    damage = [{"name": str(each.identity), "id": each.id, "problem": why} for each, why in bad]
     removed = " and forgotten" if remove else ""
     told = f"{counted(len(bad), 'record')} damaged{removed}" if bad else "all whole"
-    _lines([f"{counted(len(found), 'record')} verified, {told}"])
+    shown = [f"{record.identity}: {why}" for record, why in bad]
+    shown.append(f"{counted(len(found), 'record')} verified, {told}")
     if bad and not remove:
-        _lines(["taskcache verify --remove forgets them; what they hold is then computed anew"])
-    return FOUND if bad else 0
+        shown.append("taskcache verify --remove forgets them; what they hold is computed anew")
+    document = {"records": len(found), "damaged": damage, "removed": remove}
+    return Answer(document, shown, FOUND if bad else 0)
 
 
 @_verb
@@ -382,8 +387,7 @@ def prune(
     unused: float | None,
     max_size: int | None,
     dry_run: bool,
-    as_json: bool,
-) -> int:
+) -> Answer:
     """Remove what is expired, too old, unused or too much (by default: beyond the setting)."""
     limit = place.settings.max_size if max_size is None else max_size
     with closing(place.open(readonly=dry_run)) as cache:
@@ -393,14 +397,14 @@ def prune(
             ),
             dry_run=dry_run,
         )
-    return _told_removed(removed, dry_run, as_json)
+    return _told_removed(removed, dry_run)
 
 
 @_verb
 @_pattern
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_dry_run
-def clear(place: Place, pattern: str, yes: bool, dry_run: bool, as_json: bool) -> int:
+def clear(place: Place, pattern: str, yes: bool, dry_run: bool) -> Answer:
     """Forget what matches PATTERN, or everything."""
     with closing(place.open(readonly=dry_run)) as cache:
         number = len(cache.held(pattern))
@@ -413,36 +417,34 @@ def clear(place: Place, pattern: str, yes: bool, dry_run: bool, as_json: bool) -
         removed = cache.removing(
             lambda each: each.forget(pattern) if pattern else each.local.clear(), dry_run=dry_run
         )
-    return _told_removed(removed, dry_run, as_json)
+    return _told_removed(removed, dry_run)
 
 
-def _told_removed(removed: Removed, dry_run: bool, as_json: bool) -> int:
-    if as_json:
-        _print_json({"dry_run": dry_run, "removed": removed.names, "bytes": removed.bytes})
-        return 0
-    if dry_run or len(removed.names) <= _NAMED:
-        _lines(removed.names)  # a pattern may fit more than was meant
+def _told_removed(removed: Removed, dry_run: bool) -> Answer:
+    document = {"dry_run": dry_run, "removed": removed.names, "bytes": removed.bytes}
+    # a pattern may fit more than was meant
+    named = removed.names if dry_run or len(removed.names) <= _NAMED else ()
     verb = "would be removed" if dry_run else "removed"
-    _lines([f"{counted(len(removed.names), 'result')} {verb}, {size(removed.bytes)}"])
-    return 0
+    total = f"{counted(len(removed.names), 'result')} {verb}, {size(removed.bytes)}"
+    return Answer(document, [*named, total])
 
 
 @_verb
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_pattern
-def export_(place: Place, file: Path, pattern: str, as_json: bool) -> int:
+def export_(place: Place, file: Path, pattern: str) -> Answer:
     """Write what is cached to one FILE, e.g. for a CI cache."""
     with closing(place.open()) as cache:
         records = _watched(cache.scan(pattern), "exporting")
         done = transfer.export(records, cache.local.read_result, file, os.environ)
-    return _told_carried(done, "exported", as_json)
+    return _told_carried(done, "exported")
 
 
 @_verb
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--trust", is_flag=True, help="The file is mine: take it in without a seal.")
 @_dry_run
-def import_(place: Place, file: Path, trust: bool, dry_run: bool, as_json: bool) -> int:
+def import_(place: Place, file: Path, trust: bool, dry_run: bool) -> Answer:
     """Add what a FILE holds that 'taskcache export' wrote."""
     with (
         closing(place.open(readonly=False, create=True)) as cache,
@@ -450,30 +452,30 @@ def import_(place: Place, file: Path, trust: bool, dry_run: bool, as_json: bool)
     ):
         watched = _watched(records, "importing")
         done = transfer.copy(watched, read, cache.local, dry_run=dry_run)
-    return _told_carried(done, "would be imported" if dry_run else "imported", as_json)
+    return _told_carried(done, "would be imported" if dry_run else "imported")
 
 
 @_verb
 @_storage
 @click.option("--only", "pattern", default="", type=Name(), help="Only what matches.")
 @_dry_run
-def push(place: Place, storage: str, pattern: str, dry_run: bool, as_json: bool) -> int:
+def push(place: Place, storage: str, pattern: str, dry_run: bool) -> Answer:
     """Copy what is cached here to another STORAGE (default: the one that is set)."""
     with closing(place.open(readonly=dry_run)) as cache:
         if dry_run:
             number = sum(1 for _ in cache.scan(pattern))
-            return _told_carried(transfer.Carried(number), "would be pushed", as_json)
+            return _told_carried(transfer.Carried(number), "would be pushed")
         faults: list[str] = []
         with far_storage(cache, storage, faults) as far:
             records = _watched(cache.scan(pattern), "pushing")
             done = transfer.copy(records, cache.local.read_result, far)
-    return _told_carried(done, "pushed", as_json, faults)
+    return _told_carried(done, "pushed", faults)
 
 
 @_verb
 @_storage
 @_dry_run
-def pull(place: Place, storage: str, dry_run: bool, as_json: bool) -> int:
+def pull(place: Place, storage: str, dry_run: bool) -> Answer:
     """Copy what another STORAGE holds (default: the one that is set) to here."""
     faults: list[str] = []
     with (
@@ -482,28 +484,23 @@ def pull(place: Place, storage: str, dry_run: bool, as_json: bool) -> int:
     ):
         if dry_run:
             number = sum(1 for _ in far.scan())
-            return _told_carried(transfer.Carried(number), "would be pulled", as_json)
+            return _told_carried(transfer.Carried(number), "would be pulled")
         done = transfer.copy(_watched(far.scan(), "pulling"), far.read_result, cache.local)
-    return _told_carried(done, "pulled", as_json, faults)
+    return _told_carried(done, "pulled", faults)
 
 
-def _told_carried(
-    done: transfer.Carried, verb: str, as_json: bool, faults: Sequence[str] = ()
-) -> int:
-    if as_json:
-        _print_json({**asdict(done), "faults": [*faults]})
-    else:
-        present = f", {done.present} there already" if done.present else ""
-        lost = f", {done.lost} left out because their value is lost" if done.lost else ""
-        _lines([f"{counted(done.records, 'record')} {verb}{present}{lost}", *faults])
-    return UNUSABLE if faults else 0
+def _told_carried(done: transfer.Carried, verb: str, faults: Sequence[str] = ()) -> Answer:
+    present = f", {done.present} there already" if done.present else ""
+    lost = f", {done.lost} left out because their value is lost" if done.lost else ""
+    shown = [f"{counted(done.records, 'record')} {verb}{present}{lost}", *faults]
+    return Answer({**asdict(done), "faults": [*faults]}, shown, UNUSABLE if faults else 0)
 
 
 @_verb
 @click.argument(
     "file", type=click.Path(dir_okay=False, path_type=Path), default="taskcache-report.html"
 )
-def report(place: Place, file: Path, as_json: bool) -> int:
+def report(place: Place, file: Path) -> Answer:
     """Write a page about the last run that is remembered, its reasons, and the cache."""
     with closing(place.open()) as cache:
         runs = cache.history.runs()
@@ -516,28 +513,23 @@ def report(place: Place, file: Path, as_json: bool) -> int:
             tuple(local.scan()), local.size(), place.settings.max_size, local.read_result
         )
         write_page(file, runs[0], runs, cache.history, holdings)
-    if as_json:
-        _print_json({"file": str(file), "run": runs[0].id})
-    else:
-        _lines([f"{file}: the run that began {age(time.time() - runs[0].started)}"])
-    return 0
+    told = f"{file}: the run that began {age(time.time() - runs[0].started)}"
+    return Answer({"file": str(file), "run": runs[0].id}, [told])
 
 
 @_verb
-def doctor(place: Place, as_json: bool) -> int:
+def doctor(place: Place) -> Answer:
     """Say what is wrong with this set-up, in plain words."""
     findings = list(examine(place))
-    problems = [each for each in findings if each.problem]
-    if as_json:
-        _print_json([asdict(each) for each in findings])
-        return FOUND if problems else 0
+    problems = sum(bool(each.problem) for each in findings)
+    shown = []
     for each in findings:
         if each.problem:
-            _lines([f"problem  {each.what} {each.problem}", f"         -> {each.remedy}"])
+            shown += [f"problem  {each.what} {each.problem}", f"         -> {each.remedy}"]
         else:
-            _lines([f"ok       {each.what}"])
-    _lines([counted(len(problems), "problem") if problems else "nothing is wrong"])
-    return FOUND if problems else 0
+            shown.append(f"ok       {each.what}")
+    shown.append(counted(problems, "problem") if problems else "nothing is wrong")
+    return Answer([asdict(each) for each in findings], shown, FOUND if problems else 0)
 
 
 @taskcache.command()

@@ -24,9 +24,9 @@ from pytest_taskcache.config.settings import (
 from pytest_taskcache.config.storages import StorageFactory
 from pytest_taskcache.config.tiers import (
     LOCAL,
-    directory_of,
     expanded,
     find_tiers,
+    only_directory,
     project_table,
     read_pyproject,
 )
@@ -261,12 +261,9 @@ def _texts(table: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _directory(root: Path, settings: Settings, ini: Mapping[str, str]) -> Path:
-    if settings.storage:
-        tables: Any = read_pyproject(root)
-        names = tables.get("tool", {}).get("taskcache", {}).get("storages", {})
-        tiers = find_tiers(settings.storage, names)
-        if len(tiers) == 1 and tiers[0].mode == "rw" and tiers[0].spec != LOCAL:
-            return directory_of(tiers[0].spec, root)
+    named = only_directory(settings.storage, root)
+    if named is not None:
+        return named
     written = os.path.expandvars(ini.get("cache_dir", "") or ".pytest_cache")
     usual = root / Path(written).expanduser() / "taskcache"
     beside = root / ".taskcache"

@@ -120,6 +120,15 @@ def directory_of(spec: str, root: Path) -> Path:
     return root / expanded(spec, "storage")
 
 
+def only_directory(spec: str, root: Path) -> Path | None:
+    """The directory that a storage setting names, if that is all it names. Raises
+    ConfigurationError."""
+    tiers = find_tiers(spec, named_storages(root))
+    if len(tiers) == 1 and tiers[0].mode == "rw" and tiers[0].spec != LOCAL:
+        return directory_of(tiers[0].spec, root)
+    return None
+
+
 def expanded(text: str, setting: str) -> Path:
     """A path as a shell user expects it: ``~`` and variables filled in. Raises ConfigurationError
     where there is no such user or variable."""

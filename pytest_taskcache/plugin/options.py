@@ -58,12 +58,12 @@ def local_directory(config: pytest.Config, settings: Settings) -> Path:
     """Where the local cache lives: in the one directory that the storage setting names, if that
     is all it names, else in its usual place. Raises pytest.UsageError."""
     if settings.storage:
-        from pytest_taskcache.config.tiers import LOCAL, directory_of, find_tiers, named_storages
+        from pytest_taskcache.config.tiers import only_directory
 
         try:
-            tiers = find_tiers(settings.storage, named_storages(config.rootpath))
-            if len(tiers) == 1 and tiers[0].mode == "rw" and tiers[0].spec != LOCAL:
-                return directory_of(tiers[0].spec, config.rootpath)
+            named = only_directory(settings.storage, config.rootpath)
         except TaskCacheError as error:
             raise pytest.UsageError(str(error)) from error
+        if named is not None:
+            return named
     return default_directory(config)
