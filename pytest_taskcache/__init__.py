@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_taskcache.config.standalone import Cache
     from pytest_taskcache.decorator import CachedFunction, State, cached
-    from pytest_taskcache.digests.values.hashers import register_hasher
+    from pytest_taskcache.digests.values.reducers import register_hasher
     from pytest_taskcache.engine.active import get_transaction, transaction
     from pytest_taskcache.engine.computation import Defaults
     from pytest_taskcache.engine.validators import (
@@ -98,7 +98,7 @@ _HOMES = {
         "UndigestableError",
         "UnknownInputError",
     ),
-    "digests.values.hashers": ("register_hasher",),
+    "digests.values.reducers": ("register_hasher",),
     "locking.file": ("FileLockManager",),
     "locking.memory": ("MemoryLockManager",),
     "locking.postgres": ("PostgresLockManager",),

@@ -1,4 +1,5 @@
-"""Digests of files, directories and globs as they are now, whatever they are.
+"""Digests of files, directories and globs as they are now, whatever they are; those of contents
+are kept for as long as a file's stat stays the same.
 
 Nothing here blocks or raises: a fifo is not opened, a link loop is not followed, what cannot be
 read has a digest that says so, and a file too large to be read is digested by its identity.
@@ -18,6 +19,7 @@ from xxhash import xxh3_128
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
+from pytest_taskcache.ports import Shelf
 
 LARGE = 1 << 30
 """Bytes from which on a file counts by size, inode, mtime and ctime instead of by content: such
@@ -30,21 +32,13 @@ _MAGIC = re.compile(r"[*?\[]")
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 _COARSE = 2_000_000_000
 _FINE = 50_000_000
-_TYPES = (
-    (stats.S_ISREG, "file"),
-    (stats.S_ISDIR, "directory"),
-    (stats.S_ISLNK, "link"),
-    (stats.S_ISFIFO, "fifo"),
-    (stats.S_ISSOCK, "socket"),
-    (stats.S_ISCHR, "character device"),
-    (stats.S_ISBLK, "block device"),
-)
 
 
-def identity_of(found: os.stat_result) -> tuple[int, int, int, int, int]:
+def identity_of(found: os.stat_result) -> str:
     """What must be equal for a kept digest to stand: device, inode, size, and mtime and ctime in
     nanoseconds."""
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {times}"
 
 
 def is_racy(found: os.stat_result, now_ns: int) -> bool:
@@ -56,11 +50,6 @@ def is_racy(found: os.stat_result, now_ns: int) -> bool:
     latest = max(found.st_mtime_ns, found.st_ctime_ns)
     fine = found.st_ctime_ns % 1_000_000_000 and found.st_mtime_ns % 1_000_000_000
     return now_ns - latest < (_FINE if fine else _COARSE)
-
-
-def type_of(mode: int) -> str:
-    """What kind of thing a mode describes, e.g. ``fifo``."""
-    return next((name for matches, name in _TYPES if matches(mode)), "unknown")
 
 
 def content_digest(path: Path, read: Callable[[Path, os.stat_result], str]) -> str:
@@ -87,7 +76,7 @@ def _plain_digest(
     path: Path, found: os.stat_result, read: Callable[[Path, os.stat_result], str]
 ) -> str:
     if not stats.S_ISREG(found.st_mode):
-        return checksum((type_of(found.st_mode), oct(found.st_mode)))
+        return checksum(("no regular file", oct(found.st_mode)))
     try:
         return read(path, found)
     except OSError as error:
@@ -116,7 +105,7 @@ def read_digest(path: Path, found: os.stat_result) -> tuple[str, os.stat_result]
     try:
         before = os.fstat(descriptor)
         if not stats.S_ISREG(before.st_mode):
-            return checksum((type_of(before.st_mode), oct(before.st_mode))), before
+            return checksum(("no regular file", oct(before.st_mode))), before
         hasher = xxh3_128()
         head = b""
         size = 0
@@ -133,23 +122,7 @@ def read_digest(path: Path, found: os.stat_result) -> tuple[str, os.stat_result]
 
 
 def _large_digest(found: os.stat_result) -> str:
-    return checksum(("large", *map(str, identity_of(found))))
-
-
-def with_siblings(path: Path, digest: str, sibling_digest: Callable[[Path], str]) -> str:
-    """The digest of a database file together with its write-ahead log and rollback journal."""
-    if not digest.startswith("sqlite:"):
-        return digest
-    parts = [digest]
-    for suffix in _SQLITE_SIBLINGS:
-        sibling = path.with_name(path.name + suffix)
-        try:
-            # Opening a database in WAL mode for reading creates an empty log.
-            if os.stat(sibling).st_size:
-                parts += (suffix, sibling_digest(sibling))
-        except OSError:
-            continue
-    return checksum(parts) if len(parts) > 1 else digest
+    return checksum(("large", identity_of(found)))
 
 
 def stat_digest(path: Path) -> str:
@@ -157,9 +130,9 @@ def stat_digest(path: Path) -> str:
     link also where it points."""
     try:
         found = os.lstat(path)
-        parts = [type_of(found.st_mode)]
+        parts = ["stat"]
         if stats.S_ISLNK(found.st_mode):
-            parts.append(os.readlink(path))
+            parts += ("link", os.readlink(path))
             try:
                 found = os.stat(path)
             except OSError as error:
@@ -198,40 +171,39 @@ def matches_of(root: Path, pattern: str) -> list[str]:
 
 
 def _expand(directory: str, parts: list[str], above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """What the parts of a pattern match beneath a directory; ``above`` are those that a ``**`` has
+    entered on the way, by device and inode."""
     if not parts:
         yield directory
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        yield from _expand_any(directory, rest, above)
+        here = _directory_id(directory)
+        if here is None or here in above:
+            return
+        if rest:
+            yield from _expand(directory, rest, above)
+        for name in _names(directory):
+            path = os.path.join(directory, name)
+            if not rest:
+                yield path
+            yield from _expand(path, parts, above | {here})
     elif not _MAGIC.search(part):
         path = os.path.join(directory, part)
         if os.path.lexists(path):
             yield from _expand(path, rest, above)
     else:
         matches = re.compile(fnmatch.translate(part)).fullmatch
-        for name in _names(directory):
-            if matches(name):
-                yield from _expand(os.path.join(directory, name), rest, above)
+        for name in filter(matches, _names(directory)):
+            yield from _expand(os.path.join(directory, name), rest, above)
 
 
-def _expand_any(
-    directory: str, rest: list[str], above: frozenset[tuple[int, int]]
-) -> Iterator[str]:
+def _directory_id(path: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(directory)
+        found = os.stat(path)
     except OSError:
-        return
-    here = (found.st_dev, found.st_ino)
-    if here in above or not stats.S_ISDIR(found.st_mode):
-        return
-    if rest:
-        yield from _expand(directory, rest, above)
-    for name in _names(directory):
-        path = os.path.join(directory, name)
-        if not rest:
-            yield path
-        yield from _expand_any(path, rest, above | {here})
+        return None
+    return (found.st_dev, found.st_ino) if stats.S_ISDIR(found.st_mode) else None
 
 
 def _names(directory: str) -> list[str]:
@@ -239,3 +211,86 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except OSError:
         return []
+
+
+# ----------------------------------------------------------------- kept between sessions
+
+SECTION = "content"
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_WELL_FORMED = re.compile("(?:sqlite:)?[0-9a-f]{32}")
+
+
+class KeptContents:
+    """Contents' digests by path, device, inode, size, mtime and ctime.
+
+    The shelf is read once, when the first digest is asked for, and written by ``save``. A file
+    that changed too recently to tell a second change by its times is digested anew each time,
+    and never kept. ``clock`` returns nanoseconds since the epoch. ``reads`` counts the files
+    that were opened.
+    """
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.reads = 0
+        self._shelf: Shelf | None = None
+        self._clock = clock
+        self._kept: dict[str, str] | None = None
+        self._fresh: dict[str, str] = {}
+
+    def keep_on(self, shelf: Shelf) -> None:
+        """Keeps digests on this shelf from now on, and finds those that are there."""
+        self._shelf, self._kept = shelf, None
+
+    def digest(self, path: Path) -> str:
+        """The digest of whatever is at a path, as `content_digest` defines it, with a
+        database's siblings. Never raises."""
+        return content_digest(path, self._read_with_siblings)
+
+    def _read_with_siblings(self, path: Path, found: os.stat_result) -> str:
+        """The digest of a file; of a database with its write-ahead log and rollback journal."""
+        digest = self._read(path, found)
+        if not digest.startswith("sqlite:"):
+            return digest
+        parts = [digest]
+        for suffix in _SQLITE_SIBLINGS:
+            sibling = path.with_name(path.name + suffix)
+            try:
+                # Opening a database in WAL mode for reading creates an empty log.
+                if os.stat(sibling).st_size:
+                    parts += (suffix, content_digest(sibling, self._read))
+            except OSError:
+                continue
+        return checksum(parts) if len(parts) > 1 else digest
+
+    def _read(self, path: Path, found: os.stat_result) -> str:
+        kept = self._load()
+        name = os.fspath(path)
+        stamp, _, digest = kept.get(name, "").partition("|")
+        if stamp == identity_of(found) and _WELL_FORMED.fullmatch(digest):
+            return digest
+        self.reads += 1
+        digest, opened = read_digest(path, found)
+        now = self._clock()
+        if is_racy(opened, now):
+            large = opened.st_size > LARGE
+            # Times alone cannot vouch for a large file that is still being written.
+            return checksum((digest, "racy", str(now))) if large else digest
+        stamp = identity_of(opened)
+        if stamp == identity_of(os.stat(path)):
+            kept[name] = self._fresh[name] = f"{stamp}|{digest}"
+        return digest
+
+    def _load(self) -> dict[str, str]:
+        if self._kept is None:
+            items = {} if self._shelf is None else self._shelf.read(SECTION)
+            self._kept = {name: value.decode("ascii", "replace") for name, value in items.items()}
+            self._kept |= self._fresh
+        return self._kept
+
+    def save(self) -> None:
+        """Puts what was newly digested on the shelf, in one write."""
+        if self._shelf is not None and self._fresh:
+            fresh, self._fresh = self._fresh, {}
+            # Names that are no text are not worth a spelling of their own here.
+            items = {n: v.encode("ascii") for n, v in fresh.items() if not _SURROGATES.search(n)}
+            self._shelf.write(SECTION, items)

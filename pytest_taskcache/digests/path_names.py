@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import site
 import sysconfig
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+from pytest_taskcache.code.distributions import library_directories
 
 TEMPORARY = "<tmp>"
 """First component of the name of anything in the run's temporary directory."""
@@ -22,12 +23,8 @@ def library_roots() -> tuple[str, ...]:
     """The directories of the standard library and of installed packages, each ending in a
     separator; both as named and with links resolved."""
     paths = sysconfig.get_paths()
-    found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    found.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
-    found.add(site.getusersitepackages() if hasattr(site, "getusersitepackages") else "")
-    found.add(os.path.dirname(os.__file__))
-    found.discard("")
-    found |= {os.path.realpath(path) for path in found}
+    standard = {paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)}
+    found = {*library_directories(), *standard, *map(os.path.realpath, standard)}
     return tuple(sorted(path.rstrip(os.sep) + os.sep for path in found))
 
 

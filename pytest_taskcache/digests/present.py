@@ -16,7 +16,6 @@ from pytest_taskcache.code.imports import PATH_ENTRY, Finder, SourceFiles, archi
 from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.digests import environment, files
 from pytest_taskcache.digests.path_names import Anchors
-from pytest_taskcache.digests.stat_cache import KeptContents
 from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.ports import Shelf
 
@@ -30,10 +29,9 @@ class Present:
     """Implements ``ports.Fingerprints`` for one project and one session.
 
     ``temporary`` is the run's temporary directory, or a function that returns it once there is
-    one; ``ignore`` are directories that are not the project's (the cache's own); ``shelf`` keeps
-    contents' digests between sessions; ``clock`` returns nanoseconds since the epoch;
-    ``settings`` the digest of a pytest option or ini value; ``path`` the import path. Digests
-    stand until ``forget``. May be used from several threads.
+    one; ``ignore`` are directories that are not the project's (the cache's own); ``clock`` returns
+    nanoseconds since the epoch; ``settings`` the digest of a pytest option or ini value; ``path``
+    the import path. Digests stand until ``forget``. May be used from several threads.
     """
 
     def __init__(
@@ -42,14 +40,13 @@ class Present:
         *,
         temporary: Path | Callable[[], Path | None] | None = None,
         ignore: Collection[Path] = (),
-        shelf: Shelf | None = None,
         clock: Callable[[], int] = time.time_ns,
         settings: Callable[[str], str] = _no_setting,
         path: Callable[[], list[str]] = lambda: sys.path,
     ) -> None:
         where = temporary if callable(temporary) else lambda: temporary
         self.anchors = Anchors(root, where)
-        self.contents = KeptContents(shelf, clock)
+        self.contents = files.KeptContents(clock)
         self._settings = settings
         self._distributions = Distributions(path, lambda file: self.contents.digest(Path(file)))
         self._sources = SourceFiles(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any
@@ -35,7 +34,9 @@ def digest_function(function: Callable[..., object], *, anchors: Anchors | None 
         code, defaults, digest = settled
         if code is function.__code__ and defaults is function.__defaults__:
             return digest
-    owner = _owner(function)
+    from pytest_taskcache.code.function_source import owner_of
+
+    owner = owner_of(function)
     name = getattr(function, "__name__", type(function).__name__)
     digest = digest_value(TaskCode(function, owner), path=name, anchors=anchors)
     if type(function) is FunctionType and _is_settled(function, owner):
@@ -52,14 +53,3 @@ def _is_settled(function: FunctionType, owner: type | None) -> bool:
         # its class may not exist yet
         return False
     return all(type(value) in _IMMUTABLE for value in function.__defaults__ or ())
-
-
-def _owner(function: Callable[..., object]) -> type | None:
-    """The class a function is defined in, found by name."""
-    *outer, _ = getattr(function, "__qualname__", "?").split(".")
-    if not outer or "<locals>" in outer:
-        return None
-    found: object = sys.modules.get(function.__module__)
-    for name in outer:
-        found = getattr(found, name, None)
-    return found if isinstance(found, type) else None

@@ -33,33 +33,34 @@ class CompressedSerializer:
 
     ``serializer`` is an object or a name, as ``serializer=`` takes it. ``codec`` is zlib, gzip,
     bz2, lzma, lz4 (needs the package lz4) or zstd (needs the package zstandard before Python
-    3.14). ``level`` is the codec's own scale and does not matter for reading. Making it raises
-    ConfigurationError for what is unknown or not installed.
+    3.14). Making it raises ConfigurationError for what is unknown or not installed.
 
     Content of more than ``max_size`` bytes is refused on writing and, against streams that unpack
     to far more than they should, on reading: never more is unpacked than the payload says, and it
     may not say more than ``max_size``. Files that belong to a payload (a tree's) stay as they are.
     """
 
-    __slots__ = ("_codec", "_identity", "codec", "max_size", "name", "serializer")
+    __slots__ = ("_codec", "codec", "max_size", "name", "serializer")
 
     def __init__(
         self,
         serializer: str | Serializer = "pickle",
         codec: str = "zlib",
         *,
-        level: int | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
         self.serializer = serializer_for(serializer)
-        self._codec = codec_for(codec, level)
+        self._codec = codec_for(codec)
         self.codec = self._codec.name
         self.max_size = max_size
         self.name = f"compressed({self.codec})+{self.serializer.name}"
-        self._identity = (self.serializer, self.codec, level, max_size)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CompressedSerializer) and other._identity == self._identity
+        return (
+            isinstance(other, CompressedSerializer)
+            and other.serializer == self.serializer
+            and (other.codec, other.max_size) == (self.codec, self.max_size)
+        )
 
     def __hash__(self) -> int:
         return hash((self.name, self.max_size))
@@ -115,10 +116,10 @@ class CompressedSerializer:
 
 
 def CompressedPickleSerializer(
-    codec: str = "zlib", *, level: int | None = None, max_size: int = MAX_SIZE
+    codec: str = "zlib", *, max_size: int = MAX_SIZE
 ) -> CompressedSerializer:
     """Pickles, compressed; named as Prefect's."""
-    return CompressedSerializer("pickle", codec, level=level, max_size=max_size)
+    return CompressedSerializer("pickle", codec, max_size=max_size)
 
 
 # ------------------------------------------------------------------------------- codecs
@@ -198,64 +199,56 @@ def _inflated(bits: int, data: memoryview) -> Iterator[bytes]:
         raise CompressionError("there are bytes after the compressed stream")
 
 
-def _deflate(name: str, bits: int, level: int) -> Codec:
+def _deflate(name: str, bits: int) -> Codec:
     return Codec(
         name,
-        lambda: zlib.compressobj(level, zlib.DEFLATED, bits),
+        lambda: zlib.compressobj(wbits=bits),
         partial(_inflated, bits),
         (zlib.error,),
     )
 
 
-def _bz2(level: int) -> Codec:
+def _bz2() -> Codec:
     import bz2
 
     return Codec(
         "bz2",
-        lambda: bz2.BZ2Compressor(level),
+        bz2.BZ2Compressor,
         lambda data: _decompressed(bz2.BZ2Decompressor(), data),
         (OSError,),
     )
 
 
-def _lzma(level: int) -> Codec:
+def _lzma() -> Codec:
     import lzma
 
     return Codec(
         "lzma",
-        lambda: lzma.LZMACompressor(check=lzma.CHECK_CRC64, preset=level),
+        lambda: lzma.LZMACompressor(check=lzma.CHECK_CRC64),
         lambda data: _decompressed(lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY), data),
         (lzma.LZMAError,),
     )
 
 
-def _lz4(level: int) -> Codec:
+def _lz4() -> Codec:
     library = importlib.import_module("lz4.frame")
     return Codec(
         "lz4",
         lambda: library.LZ4FrameCompressor(
-            compression_level=level,
-            block_size=library.BLOCKSIZE_MAX1MB,
-            content_checksum=True,
+            block_size=library.BLOCKSIZE_MAX1MB, content_checksum=True
         ),
         lambda data: _decompressed(library.LZ4FrameDecompressor(), data),
         (RuntimeError,),  # what lz4 raises for anything wrong with the stream
     )
 
 
-def _zstd(level: int) -> Codec:
-    for name in ("compression.zstd", "backports.zstd"):
-        try:
-            return _standard_zstd(importlib.import_module(name), level)
-        except ModuleNotFoundError:
-            continue  # the next library may be there, and the last one's absence is raised
-    return packaged_zstd(importlib.import_module("zstandard"), level)
-
-
-def _standard_zstd(library: Any, level: int) -> Codec:
-    """Zstandard by the standard library's module (Python 3.14), or its backport."""
-    option = library.CompressionParameter
-    options = {option.compression_level: level, option.checksum_flag: 1}
+def _zstd() -> Codec:
+    """Zstandard by the standard library (Python 3.14), else by the package zstandard."""
+    try:
+        library: Any = importlib.import_module("compression.zstd")
+    except ModuleNotFoundError:
+        return packaged_zstd(importlib.import_module("zstandard"))
+    options = {library.CompressionParameter.checksum_flag: 1}
     limit = {library.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
     return Codec(
         "zstd",
@@ -265,7 +258,7 @@ def _standard_zstd(library: Any, level: int) -> Codec:
     )
 
 
-def packaged_zstd(library: Any, level: int) -> Codec:
+def packaged_zstd(library: Any) -> Codec:
     """Zstandard by the package zstandard, whose decompressor cannot be bounded, but its reader."""
 
     def pieces(data: memoryview) -> Iterator[bytes]:
@@ -276,54 +269,39 @@ def packaged_zstd(library: Any, level: int) -> Codec:
 
     return Codec(
         "zstd",
-        lambda: library.ZstdCompressor(level=level, write_checksum=True).compressobj(),
+        lambda: library.ZstdCompressor(write_checksum=True).compressobj(),
         pieces,
         (library.ZstdError,),
     )
 
 
-class _Known(NamedTuple):
-    make: Callable[[int], Codec]
-    default: int
-    levels: range
-    package: str = ""
-
-
-_KNOWN = {
-    "zlib": _Known(partial(_deflate, "zlib", 15), 6, range(10)),
-    "gzip": _Known(partial(_deflate, "gzip", 31), 6, range(10)),
-    "bz2": _Known(_bz2, 9, range(1, 10)),
-    "lzma": _Known(_lzma, 6, range(10)),
-    "lz4": _Known(_lz4, 0, range(-16, 17), "lz4"),
-    "zstd": _Known(_zstd, 3, range(-7, 23), "zstandard"),
+_KNOWN: dict[str, Callable[[], Codec]] = {
+    "zlib": partial(_deflate, "zlib", 15),
+    "gzip": partial(_deflate, "gzip", 31),
+    "bz2": _bz2,
+    "lzma": _lzma,
+    "lz4": _lz4,
+    "zstd": _zstd,
 }
 
 CODECS = tuple(_KNOWN)
 """The names of the codecs."""
 
 
-def codec_for(name: str, level: int | None = None) -> Codec:
-    """The codec of a name; ``level`` None means its own default. The module's name will do, too:
-    ``lz4.frame``, ``compression.bz2``.
+def codec_for(name: str) -> Codec:
+    """The codec of a name. The module's name will do, too: ``lz4.frame``, ``compression.bz2``.
 
-    Raises ConfigurationError for an unknown name or level, and where a package is missing.
+    Raises ConfigurationError for an unknown name, and where a package is missing.
     """
     short = str(name).removeprefix("compression.").removesuffix(".frame")
-    known = _KNOWN.get(short)
-    if known is None:
+    if short not in _KNOWN:
         raise ConfigurationError(
             SETTING, f"unknown codec {name!r}", f"write one of {', '.join(CODECS)}"
         )
-    if level is not None and level not in known.levels:
-        raise ConfigurationError(
-            SETTING,
-            f"{short} has no compression level {level!r}",
-            f"write one of {known.levels[0]} to {known.levels[-1]}",
-        )
     try:
-        return known.make(known.default if level is None else level)
+        return _KNOWN[short]()
     except ModuleNotFoundError as error:
-        package = known.package or short
+        package = "zstandard" if short == "zstd" else short
         raise ConfigurationError(
             SETTING,
             f"codec {short!r} needs the package {package}, which is not installed",

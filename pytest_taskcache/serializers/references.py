@@ -27,8 +27,9 @@ from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from pytest_taskcache.digests.values.callables import is_installed
+from pytest_taskcache.digests.values.instances import reduces_by_default
 from pytest_taskcache.digests.values.sentinels import held_ids, place_of
-from pytest_taskcache.digests.values.sources import is_installed
 from pytest_taskcache.digests.values.terms import is_importable
 from pytest_taskcache.serializers import named_paths
 
@@ -40,10 +41,6 @@ AMBIGUOUS: Final = frozenset({"__main__", "conftest"})
 
 class RefusedValueError(pickle.PicklingError):
     """A value that would come back as something else, whichever pickler writes it."""
-
-
-class CopyNeededError(pickle.PicklingError):
-    """A value that only cloudpickle writes."""
 
 
 class References:
@@ -63,34 +60,25 @@ class References:
         self.paths: list[str] = []
         self.uncertain = False
         self._makers: list[FunctionType] = []
-        self._made = False
+        self.made = False
         self._held_ids: frozenset[int] | None = None
 
     def reduce(self, value: Any) -> Any:
         """The reduction of a value, NotImplemented where pickle's own is right. Raises
-        RefusedValueError and CopyNeededError."""
-        kind = type(value)
-        rule = _rules.get(kind, _undecided)
-        if rule is None:
-            return NotImplemented
-        if rule is _undecided:
-            rule = _rule_of(kind)
-            if is_importable(kind):
-                # a local class is decided each time, so that the table keeps none of them alive
-                _rules[kind] = rule
-            if rule is None:
-                return NotImplemented
-        return rule(self, value)
+        RefusedValueError, and PicklingError for what only cloudpickle writes."""
+        rule = _RULES[type(value)]
+        return NotImplemented if rule is None else rule(self, value)
 
     def held_code(self) -> tuple[tuple[str, str], ...]:
         """``held`` in order; with functions that are referred to by name, if some of them may
         make the instances that they stand beside."""
-        if self._made:
+        if self.made:
             for function in self._makers:
-                self._hold(function)
+                self.hold(function)
         return tuple(sorted(self.held))
 
-    def _hold(self, function: FunctionType) -> None:
+    def hold(self, function: FunctionType) -> None:
+        """Notes code of the project that the bytes hold, or that reads and writes them."""
         code = function.__code__
         if not (is_installed(_home(function)) or code.co_filename.startswith("<")):
             self.found = True
@@ -102,14 +90,14 @@ class References:
             self.ambiguous.add(module)
 
     def by_copy(self) -> Any:
-        """NotImplemented where cloudpickle is at work; raises CopyNeededError elsewhere."""
+        """NotImplemented where cloudpickle is at work; raises PicklingError elsewhere."""
         if self.copies:
             return NotImplemented
-        raise CopyNeededError
+        raise pickle.PicklingError("only cloudpickle writes it")
 
     def add_class(self, cls: type) -> Any:
         """By name; a copy only of what compares equal to its original."""
-        if _is_reachable(cls):
+        if is_importable(cls):
             self._name(cls.__module__)
             return NotImplemented
         if cls.__module__ == "builtins":
@@ -124,11 +112,11 @@ class References:
 
     def add_function(self, function: FunctionType) -> Any:
         """By name where that leads to it, else by value, with its module's present globals."""
-        if _is_reachable(function):
+        if is_importable(function):
             self._name(function.__module__)
             self._makers.append(function)
             return NotImplemented
-        self._hold(function)
+        self.hold(function)
         name = _home(function)
         module = sys.modules.get(name)
         if module is None or vars(module) is not function.__globals__:
@@ -178,14 +166,6 @@ class References:
             return None
         self._name(place.module)
         return _held_object, (place.module, place.name, type(value), state)
-
-    def add_instance(self, value: Any, facts: Facts) -> Any:
-        """As pickle does, but for a singleton."""
-        self.uncertain = self.uncertain or facts.uncertain
-        for function in facts.picklers:
-            self._hold(function)
-            self._made = True
-        return self.add_singleton(value) if facts.singleton else NotImplemented
 
     def add_singleton(self, value: Any) -> Any:
         """By the module and name that hold it, if any do and it is at most a few texts."""
@@ -256,29 +236,7 @@ def _held_object(module: str, name: str, kind: type, state: object) -> object:
     return found
 
 
-def _is_reachable(named: Any) -> bool:
-    """Whether a class or function is found under its own module and qualified name."""
-    found: object = sys.modules.get(named.__module__) if isinstance(named.__module__, str) else None
-    for name in named.__qualname__.split("."):
-        found = getattr(found, name, None)
-        if found is None:
-            return False
-    return found is named
-
-
 # ------------------------------------------------------------- what a type's instances need
-
-
-class Facts(NamedTuple):
-    """What instances of a class need to come back.
-
-    ``singleton``: one that a module holds is known by nothing but its identity. ``uncertain``:
-    code of its authors runs then. ``picklers``: the functions of the project that do.
-    """
-
-    singleton: bool
-    uncertain: bool
-    picklers: tuple[FunctionType, ...]
 
 
 _PICKLING = (
@@ -308,28 +266,30 @@ def _rule_of(kind: type) -> _Rule:
         return References.add_path
     if issubclass(kind, enum.Enum):
         return None
-    facts = Facts(
-        _is_plain(kind) and kind.__eq__ is object.__eq__,
-        *_hooks(kind),
-    )
-    if not (facts.uncertain or facts.picklers):
-        return References.add_singleton if facts.singleton else None
-    return lambda references, value: references.add_instance(value, facts)
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether pickle reads instances by their attributes alone."""
-    plain: Any = object
-    return (
-        kind.__reduce_ex__ is plain.__reduce_ex__
-        and kind.__reduce__ is plain.__reduce__
-        and kind.__getstate__ is plain.__getstate__
-        and kind not in copyreg.dispatch_table
+    # one that a module holds is known by nothing but its identity
+    singleton = (
+        kind.__eq__ is object.__eq__
+        and reduces_by_default(kind)
+        and kind.__getstate__ is object.__getstate__
         and kind.__itemsize__ == 0
     )
+    uncertain, picklers = _hooks(kind)
+    if not (uncertain or picklers):
+        return References.add_singleton if singleton else None
+
+    def add_instance(references: References, value: object) -> Any:
+        references.uncertain |= uncertain
+        for function in picklers:
+            references.hold(function)
+        references.made |= bool(picklers)
+        return references.add_singleton(value) if singleton else NotImplemented
+
+    return add_instance
 
 
 def _hooks(kind: type) -> tuple[bool, tuple[FunctionType, ...]]:
+    """Whether code of the class's authors runs when an instance comes back, and the functions of
+    the project that pickle it."""
     names = _CALLED + tuple(
         name for base, names in _FILLING.items() if issubclass(kind, base) for name in names
     )
@@ -379,12 +339,18 @@ _EXACT: Final[dict[type, Callable[[References, Any], Any]]] = {
 }
 
 
-def _undecided(references: References, value: object) -> Any:
-    raise AssertionError("a rule is decided before it is used")
+class _Rules(dict[type, _Rule]):
+    """Rules by type, None where pickle's own way is right. A local class is decided each time, so
+    that the table keeps none of them alive."""
+
+    def __missing__(self, kind: type) -> _Rule:
+        rule = _rule_of(kind)
+        if is_importable(kind):
+            self[kind] = rule
+        return rule
 
 
-_rules: dict[type, _Rule] = {**_EXACT}
-"""Rules by type, None where pickle's own way is right."""
+_RULES = _Rules(_EXACT)
 
 
 # ------------------------------------------------------------------------------- writing

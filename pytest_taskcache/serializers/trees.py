@@ -16,9 +16,9 @@ import json
 import os
 import re
 import stat
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from enum import StrEnum
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,6 @@ PERMISSIONS = 0o777
 _FORMAT = "pytest-taskcache tree"
 _VERSION = 1
 _DIGEST = re.compile("[0-9a-f]{32}")
-_MAX_LINKS = 40  # as Linux: more on one way are a loop, which leads nowhere
 _MAX_NUMBER = (1 << 63) - 1
 
 
@@ -136,7 +135,6 @@ def check(manifest: Manifest) -> None:
     if manifest.entries[0].kind is EntryKind.LINK:
         raise TreeError("the tree itself is a link")
     kinds: dict[str, EntryKind] = {"": manifest.entries[0].kind}
-    links: dict[str, str] = {}
     for entry in manifest.entries[1:]:
         for part in entry.path.split("/"):
             _check_name(part, entry.path)
@@ -146,41 +144,18 @@ def check(manifest: Manifest) -> None:
             raise TreeError(f"{entry.path!r} does not lie in a directory of the tree")
         kinds[entry.path] = entry.kind
         if entry.kind is EntryKind.LINK:
-            links[entry.path] = entry.target
-    for path, target in links.items():
-        if not target or "\0" in target or _is_absolute(target):
-            raise TreeError(
-                f"link {path!r} leads to the absolute path {target!r}; make it relative"
-            )
-        if _leaves(path, links):
-            raise TreeError(f"link {path!r} leads out of the tree, to {target!r}")
+            _check_link(entry.path, entry.target)
 
 
-def _leaves(path: str, links: Mapping[str, str]) -> bool:
-    """Whether following the link at ``path`` passes above the tree."""
-    at: list[str] = []
-    ahead = deque(path.split("/"))
-    followed = 0
-    while ahead:
-        part = ahead.popleft()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            if not at:
-                return True
-            at.pop()
-            continue
-        at.append(part)
-        target = links.get("/".join(at))
-        if target is not None:
-            followed += 1
-            if _is_absolute(target):
-                return True
-            if followed > _MAX_LINKS:
-                return False
-            at.pop()
-            ahead.extendleft(reversed(target.split("/")))
-    return False
+def _check_link(path: str, target: str) -> None:
+    """A link goes up first, in directories of the tree, which are no links, and then down only:
+    so it stays in the tree, whatever the names on its way lead to."""
+    if not target or "\0" in target or _is_absolute(target):
+        raise TreeError(f"link {path!r} leads to the absolute path {target!r}; make it relative")
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    down = list(dropwhile(lambda part: part == "..", parts))
+    if ".." in down or len(parts) - len(down) > path.count("/"):
+        raise TreeError(f"link {path!r} leads out of the tree, to {target!r}, or might")
 
 
 def _is_absolute(target: str) -> bool:
@@ -208,11 +183,13 @@ def _entry(document: object) -> Entry:
     for name, (least, most) in _NUMBERS.items():
         if not least <= getattr(entry, name) <= most:
             raise TreeError(f"{name} of {path!r} is no number from {least} to {most}")
-    if entry.kind not in [*EntryKind]:
-        raise TreeError(f"{path!r} is of the unknown kind {entry.kind!r}")
-    if entry.kind == EntryKind.FILE and not _DIGEST.fullmatch(entry.digest):
+    try:
+        kind = EntryKind(entry.kind)
+    except ValueError:
+        raise TreeError(f"{path!r} is of the unknown kind {entry.kind!r}") from None
+    if kind is EntryKind.FILE and not _DIGEST.fullmatch(entry.digest):
         raise TreeError(f"{path!r} has no valid digest")
-    return entry._replace(kind=EntryKind(entry.kind))
+    return entry._replace(kind=kind)
 
 
 # ----------------------------------------------------------------------------- scanning
@@ -242,79 +219,47 @@ def scan(root: str, *, movable: bool = False) -> tuple[Manifest, tuple[FileBlob,
         raise TreeError(f"{root!r} has no name of its own; return a directory below it")
     real = os.path.realpath(root, strict=True)
     own = {os.fsencode(path) for path in (root, real)} if movable else set()
-    return _Scan(real, frozenset(own)).run(name)
-
-
-class _Scan:
-    """One walk. Directories are stated again at its end, since a name that came or went while
-    their files were read shows in nothing else."""
-
-    def __init__(self, root: str, own: frozenset[bytes]) -> None:
-        self.root = root
-        self.own = own
-        self.blobs: dict[str, FileBlob] = {}
-        self.linked: dict[tuple[int, int], tuple[os.stat_result, str]] = {}
-
-    def run(self, name: str) -> tuple[Manifest, tuple[FileBlob, ...]]:
-        directories: list[tuple[str, os.stat_result]] = []
-        entries: list[Entry] = []
-        for path, found in self._walk():
-            if stat.S_ISDIR(found.st_mode):
-                directories.append((path, found))
-            entries.append(self._entry(path, found))
-        for path, before in directories:
-            _refuse_changed(path, before, os.lstat(self._place(path)))
-        entries.sort(key=lambda entry: entry.parts)
-        manifest = Manifest(name, tuple(entries))
-        check(manifest)
-        return manifest, tuple(self.blobs.values())
-
-    def _place(self, path: str) -> str:
-        return os.path.join(self.root, *path.split("/")) if path else self.root
-
-    def _walk(self) -> Iterator[tuple[str, os.stat_result]]:
-        ahead = [""]
-        while ahead:
-            path = ahead.pop()
-            place = self._place(path)
-            found = os.lstat(place)
-            yield path, found
-            if stat.S_ISDIR(found.st_mode):
-                names = sorted(os.listdir(place), reverse=True)
-                ahead += [f"{path}/{name}" if path else name for name in names]
-
-    def _entry(self, path: str, found: os.stat_result) -> Entry:
-        mode = found.st_mode & PERMISSIONS
+    entries: list[Entry] = []
+    blobs: dict[str, FileBlob] = {}
+    directories: list[tuple[str, str, os.stat_result]] = []
+    for path, place, found in _walk(real):
+        mode, mtime = found.st_mode & PERMISSIONS, found.st_mtime_ns
         match stat.S_IFMT(found.st_mode):
             case stat.S_IFDIR:
-                return Entry(path, EntryKind.DIRECTORY, found.st_mtime_ns, mode)
+                directories.append((path, place, found))
+                entries.append(Entry(path, EntryKind.DIRECTORY, mtime, mode))
             case stat.S_IFLNK:
-                target = os.readlink(self._place(path)).replace(os.sep, "/")
-                return Entry(path, EntryKind.LINK, found.st_mtime_ns, target=target)
+                target = os.readlink(place).replace(os.sep, "/")
+                entries.append(Entry(path, EntryKind.LINK, mtime, target=target))
             case stat.S_IFREG:
-                digest = self._content(path, found)
-                return Entry(path, EntryKind.FILE, found.st_mtime_ns, mode, found.st_size, digest)
+                digest = _digest(path, place, found, () if path.endswith(_BYTE_CODE) else own)
+                blobs.setdefault(digest, FileBlob(digest, found.st_size, Path(place)))
+                entries.append(Entry(path, EntryKind.FILE, mtime, mode, found.st_size, digest))
             case other:
                 what = _SPECIAL.get(other, "neither file, directory nor link")
                 raise TreeError(f"{_shown(path)} is {what}, which cannot be stored")
-
-    def _content(self, path: str, found: os.stat_result) -> str:
-        place = self._place(path)
-        node = (found.st_dev, found.st_ino)
-        if node in self.linked:
-            before, digest = self.linked[node]
-            _refuse_changed(path, before, found)
-            return digest
-        own = frozenset() if path.endswith(_BYTE_CODE) else self.own
-        digest = _digest(path, place, found, own)
-        if found.st_nlink > 1:
-            self.linked[node] = (found, digest)
-        if digest not in self.blobs:
-            self.blobs[digest] = FileBlob(digest, found.st_size, Path(place))
-        return digest
+    for path, place, before in directories:
+        # a name that came or went while files were read shows in nothing else
+        _refuse_changed(path, before, os.lstat(place))
+    manifest = Manifest(name, tuple(sorted(entries, key=lambda entry: entry.parts)))
+    check(manifest)
+    return manifest, tuple(blobs.values())
 
 
-def _digest(path: str, place: str, found: os.stat_result, refused: frozenset[bytes]) -> str:
+def _walk(root: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """All there is in a tree: the path in it, the place, and its stat; parents first."""
+    ahead = [""]
+    while ahead:
+        path = ahead.pop()
+        place = os.path.join(root, *path.split("/")) if path else root
+        found = os.lstat(place)
+        yield path, place, found
+        if stat.S_ISDIR(found.st_mode):
+            names = sorted(os.listdir(place), reverse=True)
+            ahead += [f"{path}/{name}" if path else name for name in names]
+
+
+def _digest(path: str, place: str, found: os.stat_result, refused: Collection[bytes]) -> str:
     """The xxh3-128 of a regular file, read in steps. Raises TreeError if it changes meanwhile, or
     if one of the ``refused`` texts is in it."""
     digest = xxh3_128()
@@ -429,10 +374,10 @@ class TreeSerializer:
     Kept: names (undecodable ones too), contents, empty directories, permission bits, times of
     modification in nanoseconds, and relative symbolic links as they are. Equal contents are
     stored once. Not kept: owners, set-user-id and its like, extended attributes, holes, and that
-    two names were one file. Refused: links that are absolute or lead out of the tree, pipes,
-    sockets, devices, files that change while they are read, and files that hold the tree's own
-    absolute path (in plain bytes: what they compress is not seen), since the copy lies elsewhere.
-    A path that is itself a link stands for what it leads to.
+    two names were one file. Refused: links that are absolute, lead out of the tree or go up after
+    a name (``a/../b``), pipes, sockets, devices, files that change while they are read, and files
+    that hold the tree's own absolute path (in plain bytes: what they compress is not seen), since
+    the copy lies elsewhere. A path that is itself a link stands for what it leads to.
 
     Each load restores a fresh copy that the caller may change. With ``readonly`` the files and
     directories lose their write bits, and files may be hard links to the stored ones: fast for

@@ -20,11 +20,12 @@ import gc
 import mmap
 import pickle
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from xxhash import xxh3_128
@@ -82,6 +83,10 @@ class Shelved:
         shutil.copyfile(source, destination)
 
 
+Stored: TypeAlias = list[tuple[object, Shelved]]
+"""Values, and what a storage keeps of each."""
+
+
 class SerializerConformance:
     """Inherit, and override the fixtures `serializer` and `values` at least.
 
@@ -118,54 +123,44 @@ class SerializerConformance:
             value[:] = bytes(len(value))
 
     @pytest.fixture
-    def shelve(self, serializer: Serializer, tmp_path: Path) -> Callable[[object], Shelved]:
-        """Stores a value the way a storage would."""
-        numbers = count()
+    def stored(self, serializer: Serializer, values: Sequence[object], tmp_path: Path) -> Stored:
+        """Each value, and what a storage keeps of it."""
+        return [
+            (value, Shelved(tmp_path / f"shelf{number}", serializer.dump(value)))
+            for number, value in enumerate(values)
+        ]
 
-        def shelve(value: object) -> Shelved:
-            return Shelved(tmp_path / f"shelf{next(numbers)}", serializer.dump(value))
-
-        return shelve
-
-    def test_has_the_protocol(self, serializer: Serializer) -> None:
-        """The name can stand in a key and on one line, and `executes` is a plain bool."""
-        assert isinstance(serializer, Serializer)
-        assert serializer.name
-        assert serializer.name.isprintable()
-        assert serializer.name == serializer.name.strip()
-        assert type(serializer.executes) is bool
-
-    def test_name_does_not_depend_on_use(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
-    ) -> None:
-        """The name is part of keys: it is the same before and after something was stored."""
+    def test_has_the_protocol(self, serializer: Serializer, values: Sequence[object]) -> None:
+        """The name can stand in a key and on one line, and is the same after something was
+        stored; `executes` is a plain bool."""
         before = serializer.name
-        shelved = shelve(values[0])
-        serializer.load(memoryview(shelved.data), shelved.restore)
+        assert isinstance(serializer, Serializer)
+        assert before
+        assert before.isprintable()
+        assert before == before.strip()
+        assert type(serializer.executes) is bool
+        serializer.dump(values[0])
         assert serializer.name == before
 
-    def test_values_come_back(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
-    ) -> None:
+    def test_values_come_back(self, serializer: Serializer, stored: Stored) -> None:
         """A value comes back equal, from bytes in memory and from a mapped file."""
-        for value in values:
-            shelved = shelve(value)
+        for value, shelved in stored:
             from_memory = serializer.load(memoryview(shelved.data), shelved.restore)
             assert self.same(from_memory, value), (from_memory, value)
             from_file = serializer.load(shelved.mapped(), shelved.restore)
             assert self.same(from_file, value), (from_file, value)
 
     def test_storing_leaves_the_value_alone(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+        self, serializer: Serializer, stored: Stored, tmp_path: Path
     ) -> None:
-        """A value can be stored twice, and both times the same comes back."""
-        for value in values:
-            for shelved in (shelve(value), shelve(value)):
-                back = serializer.load(memoryview(shelved.data), shelved.restore)
-                assert self.same(back, value), (back, value)
+        """A value can be stored again, and the same comes back."""
+        for number, (value, _) in enumerate(stored):
+            again = Shelved(tmp_path / f"again{number}", serializer.dump(value))
+            back = serializer.load(memoryview(again.data), again.restore)
+            assert self.same(back, value), (back, value)
 
     def test_payload_is_bytes_of_known_size(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+        self, serializer: Serializer, values: Sequence[object]
     ) -> None:
         """`Payload.size` is the number of bytes written, and blobs are what they are said to be."""
         for value in values:
@@ -188,11 +183,10 @@ class SerializerConformance:
             assert all(Path(path).is_absolute() for path in (*files, *payload.paths))
 
     def test_changing_a_loaded_value_spoils_nothing(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+        self, serializer: Serializer, stored: Stored
     ) -> None:
         """Whatever a caller does to its value, the next one gets it as it was stored."""
-        for value in values:
-            shelved = shelve(value)
+        for value, shelved in stored:
             self.mutate(serializer.load(memoryview(shelved.data), shelved.restore))
             self.mutate(serializer.load(shelved.mapped(), shelved.restore))
             assert shelved.bytes_on_disk() == shelved.data
@@ -213,45 +207,41 @@ class SerializerConformance:
             assert caught.value.reason
             assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
-    def test_cut_off_bytes_do_no_harm(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
-    ) -> None:
+    def test_cut_off_bytes_do_no_harm(self, serializer: Serializer, stored: Stored) -> None:
         """A payload that ends too early raises SerializationError or reads as another value."""
-        for value in values:
-            shelved = shelve(value)
+        for _, shelved in stored:
             size = len(shelved.data)
             for end in sorted({*range(min(size, 64)), *range(0, size, size // 64 + 1), size - 1}):
                 self._read(serializer, shelved.data[: max(end, 0)], shelved.restore)
 
-    def test_foreign_bytes_do_no_harm(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
-    ) -> None:
+    def test_foreign_bytes_do_no_harm(self, serializer: Serializer, stored: Stored) -> None:
         """Bytes of something else raise SerializationError or read as another value."""
-        shelved = shelve(values[0])
+        _, shelved = stored[0]
         for data in (b"", b"\0", b"\xff" * 100, bytes(4096), b"not what it should be\n" * 20):
             self._read(serializer, data, shelved.restore)
 
     def test_loading_leaves_the_garbage_collector_as_it_was(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+        self, serializer: Serializer, stored: Stored
     ) -> None:
         """A serializer that pauses the collector starts it again, also when it fails."""
-        shelved = shelve(values[0])
+        _, shelved = stored[0]
         assert gc.isenabled()
         serializer.load(memoryview(shelved.data), shelved.restore)
         self._read(serializer, shelved.data[:-1], shelved.restore)
         assert gc.isenabled()
 
     def test_threads_do_not_disturb_each_other(
-        self, serializer: Serializer, values: Sequence[object], shelve: Callable[[object], Shelved]
+        self, serializer: Serializer, stored: Stored
     ) -> None:
         """One object serves many threads at once."""
 
-        def there_and_back(value: object) -> bool:
-            shelved = shelve(value)
+        def comes_back(pair: tuple[object, Shelved]) -> bool:
+            value, shelved = pair
+            serializer.dump(value)
             return self.same(serializer.load(shelved.mapped(), shelved.restore), value)
 
         with ThreadPoolExecutor(4) as pool:
-            assert all(pool.map(there_and_back, list(values) * 4))
+            assert all(pool.map(comes_back, stored * 4))
 
     @staticmethod
     def _read(serializer: Serializer, data: bytes, restore: Restore) -> None:

@@ -45,12 +45,10 @@ class DigestedFiles:
             path.write_text(textwrap.dedent(text), encoding="utf-8")
 
     def session(self, *, shelf: bool = False, clock: Callable[[], int] = time.time_ns) -> Present:
-        return Present(
-            self.root,
-            shelf=self.shelf if shelf else None,
-            clock=clock,
-            path=lambda: [str(self.root)],
-        )
+        present = Present(self.root, clock=clock, path=lambda: [str(self.root)])
+        if shelf:
+            present.keep_on(self.shelf)
+        return present
 
 
 @pytest.fixture

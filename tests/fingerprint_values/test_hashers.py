@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_taskcache.digests.values import hashers
+from pytest_taskcache.digests.values import reducers
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.digests.values.hashers import REDUCERS, register_hasher
+from pytest_taskcache.digests.values.reducers import REDUCERS, register_hasher
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
 
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(hashers, "_hashers", dict(hashers._hashers))
+    monkeypatch.setattr(reducers, "_hashers", dict(reducers._hashers))
     yield
     REDUCERS.clear()
 

@@ -14,7 +14,7 @@ import digest_world as world
 import pytest
 
 import pytest_taskcache
-from pytest_taskcache.digests.values import graph, walker
+from pytest_taskcache.digests.values import walker
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.digests.values.stream import MAX_OBJECTS, StreamPickler
 from pytest_taskcache.errors import UndigestableError
@@ -211,7 +211,7 @@ def test_sets_on_cycles_have_no_order() -> None:
 
 def test_long_cycles_of_alike_members_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be told apart in bounded time is refused out loud, never guessed."""
-    monkeypatch.setattr(graph, "MAX_STEPS", 1000)
+    monkeypatch.setattr(walker, "MAX_STEPS", 1000)
     with pytest.raises(UndigestableError, match="too many and too alike"):
         digest_value(world.ring(*[1] * 100, 2), path="graph")
 

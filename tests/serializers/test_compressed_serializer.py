@@ -48,7 +48,7 @@ def every_codec() -> list[Codec]:
 
     except ModuleNotFoundError:
         return codecs
-    return [*codecs, packaged_zstd(zstandard, 3)]
+    return [*codecs, packaged_zstd(zstandard)]
 
 
 @pytest.mark.parametrize("codec", every_codec(), ids=lambda codec: codec.name)
@@ -167,30 +167,21 @@ def test_name_and_execution_follow_the_inner_serializer() -> None:
     assert there_and_back(plain, [1, 2]) == [1, 2]
 
 
-def test_the_level_does_not_matter_for_reading() -> None:
-    """A run with another level reads what was stored before."""
-    data = stored(CompressedPickleSerializer(level=9).dump(["text"] * 100))
-    back = CompressedPickleSerializer(level=1).load(memoryview(data), NO_FILES)
-    assert back == ["text"] * 100
-
-
 @pytest.mark.parametrize(("method", "package"), [("lz4", "lz4"), ("zstd", "zstandard")])
 def test_a_missing_package_is_named_when_the_serializer_is_made(
     method: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A setting that cannot work stops at once and says what to install."""
-    for name in ("lz4", "lz4.frame", "zstandard", "compression.zstd", "backports.zstd"):
+    for name in ("lz4", "lz4.frame", "zstandard", "compression.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError, match=f"pip install {package}"):
         CompressedPickleSerializer(method)
 
 
-def test_unknown_methods_and_levels_name_the_known_ones() -> None:
+def test_unknown_methods_name_the_known_ones() -> None:
     """A typing error is answered by what could have been meant."""
     with pytest.raises(ConfigurationError, match="write one of zlib, gzip, bz2, lzma, lz4, zstd"):
         CompressedPickleSerializer("gzpi")
-    with pytest.raises(ConfigurationError, match="no compression level 10; write one of 0 to 9"):
-        CompressedPickleSerializer(level=10)
 
 
 @pytest.mark.parametrize("codec", ["zlib", "gzip", "bz2", "lzma"])

@@ -115,7 +115,7 @@ class TestJSONConforms(SerializerConformance):
 class TestCompressedPickleConforms(TestPickleConforms):
     @pytest.fixture
     def serializer(self, method: str) -> Serializer:
-        return CompressedPickleSerializer(method, level=1)
+        return CompressedPickleSerializer(method)
 
 
 class TestCompressedJSONConforms(TestJSONConforms):

@@ -28,23 +28,6 @@ _EXTENDED_BYTES = 10
 """Significant bytes of an x87 long double; the rest of its 12 or 16 is undefined."""
 
 
-def reducer_for(cls: type) -> Reducer | None:
-    """The reducer of a class that derives from one of numpy's data types; None for others."""
-    if issubclass(cls, np.ma.MaskedArray):
-        return _reduce_masked
-    if cls is np.ndarray:
-        return _reduce_array
-    if issubclass(cls, np.ndarray):
-        return _reduce_subclass
-    if issubclass(cls, np.generic):
-        return _reduce_scalar
-    if issubclass(cls, np.dtype):
-        return _reduce_dtype
-    if issubclass(cls, np.ufunc):
-        return _reduce_ufunc
-    return None
-
-
 def _reduce_array(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
     dtype = array.dtype
     # true of numpy's own strings of variable width, too, which are pointers as well
@@ -120,3 +103,19 @@ def _reduce_ufunc(function: np.ufunc, scope: Scope) -> Reduction:
     if found is not function:
         raise RefusedError("numpy.ufunc", f"{function.__name__} is not one of numpy's own")
     return TERM, ("ufunc", function.__name__)
+
+
+_REDUCERS: dict[type, Reducer] = {
+    np.ma.MaskedArray: _reduce_masked,
+    np.ndarray: _reduce_subclass,
+    np.generic: _reduce_scalar,
+    np.dtype: _reduce_dtype,
+    np.ufunc: _reduce_ufunc,
+}
+
+
+def reducer_for(cls: type) -> Reducer | None:
+    """The reducer of a class that derives from one of numpy's data types; None for others."""
+    if cls is np.ndarray:
+        return _reduce_array
+    return next((reducer for kind, reducer in _REDUCERS.items() if issubclass(cls, kind)), None)

@@ -1,8 +1,8 @@
 """Reducers of functions, methods, partials, builtins, classes and modules.
 
-Code of the project counts by its source; installed code counts by its name, since the version
-that is installed is digested elsewhere. Attributes set on a function do not count: a call counter
-kept there would make every call a new input.
+Code of the project counts by its normalised source, without comments and formatting; installed
+code counts by its name, since the version that is installed is digested elsewhere. Attributes set
+on a function do not count: a call counter kept there would make every call a new input.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
-from pytest_taskcache.digests.values.sources import (
-    class_source,
-    code_digest,
-    is_installed,
-    module_source,
-    source_digest,
-)
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.digests.values.terms import (
     TERM,
     Reducer,
@@ -32,6 +28,9 @@ from pytest_taskcache.digests.values.terms import (
     shown_name,
     term,
 )
+
+if TYPE_CHECKING:
+    import ast
 
 _CLASS_MACHINERY = frozenset(
     {
@@ -48,13 +47,8 @@ _CLASS_MACHINERY = frozenset(
         "_abc_impl",
     }
 )
-_PLAIN = frozenset(
-    {
-        *(type(None), bool, int, float, complex, str, bytes),
-        *(list, tuple, dict, set, frozenset),
-    }
-)
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
+_PLAIN = _IMMUTABLE | {list, tuple, dict, set, frozenset}
 _DESCRIPTORS = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
@@ -65,6 +59,138 @@ _DESCRIPTORS = (
 _WALKER_ONLY = (set, frozenset)
 
 
+# ------------------------------------------------------------------------------- sources
+
+
+def is_installed(module_name: str | None) -> bool:
+    """Whether a module belongs to the interpreter or to site-packages, not to the project.
+
+    A module that is not loaded, or has no origin (``__main__`` of a console), is the project's.
+    """
+    module = sys.modules.get(module_name or "")
+    if module is None:
+        return False
+    if module.__name__ in sys.builtin_module_names:
+        return True
+    spec = getattr(module, "__spec__", None)
+    origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
+    return isinstance(origin, str) and _is_installed_file(origin)
+
+
+@functools.cache
+def _is_installed_file(origin: str) -> bool:
+    if origin in {"built-in", "frozen"}:
+        return True
+    from pytest_taskcache.digests.path_names import library_roots
+
+    parts = set(PurePath(origin).parts)
+    return bool({"site-packages", "dist-packages"} & parts) or origin.startswith(library_roots())
+
+
+class ClassSource(NamedTuple):
+    """Two digests of a class statement: all of it, and without the bodies of its methods.
+
+    What a method does is seen when it runs; what the other statements made is not. A method
+    that is decorated with more than the language's own (a cache, say) keeps its body.
+    """
+
+    whole: str
+    statements: str
+
+
+_NO_SOURCE = ClassSource("", "")
+_known: WeakKeyDictionary[type, ClassSource] = WeakKeyDictionary()
+"""What a class's file said when it was first asked about."""
+
+
+def class_source(cls: type) -> ClassSource:
+    """The digests of a class; empty for installed ones, and where there is no source to read."""
+    found = _known.get(cls)
+    if found is None:
+        found = _NO_SOURCE
+        if not is_installed(cls.__module__):
+            found = _classes(_text_of(cls.__module__)).get(cls.__qualname__, _NO_SOURCE)
+        _known[cls] = found
+    return found
+
+
+def module_source(module: types.ModuleType) -> str:
+    """The digest of a module's source; empty where there is none to read."""
+    return _module(_text_of(module.__name__))
+
+
+def _text_of(module_name: str) -> str:
+    import linecache
+
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    if not isinstance(file, str):
+        return ""
+    linecache.checkcache(file)
+    return "".join(linecache.getlines(file))
+
+
+@functools.lru_cache(maxsize=64)
+def _module(source: str) -> str:
+    import ast
+
+    try:
+        return checksum((ast.dump(ast.parse(source)),)) if source else ""
+    except (SyntaxError, ValueError, RecursionError):
+        return checksum(("text", source))
+
+
+@functools.lru_cache(maxsize=16)
+def _classes(source: str) -> dict[str, ClassSource]:
+    """The classes of a module by qualified name; several of one name count together."""
+    import ast
+
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        # generated or edited meanwhile; there is no class statement to speak of
+        return {}
+    statements = _class_statements(tree)
+    whole = {name: "".join(map(ast.dump, nodes)) for name, nodes in statements.items()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_plain(node):
+            node.body = []
+    return {
+        name: ClassSource(checksum((whole[name],)), checksum(map(ast.dump, nodes)))
+        for name, nodes in statements.items()
+    }
+
+
+def _class_statements(tree: ast.AST) -> dict[str, list[ast.AST]]:
+    import ast
+
+    found: dict[str, list[ast.AST]] = {}
+    pending: list[tuple[str, ast.AST]] = [("", tree)]
+    while pending:
+        prefix, node = pending.pop()
+        for child in ast.iter_child_nodes(node):
+            inner = prefix
+            if isinstance(child, ast.ClassDef):
+                found.setdefault(prefix + child.name, []).append(child)
+                inner = f"{prefix}{child.name}."
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = f"{prefix}{child.name}.<locals>."
+            pending.append((inner, child))
+    return found
+
+
+_LANGUAGE = frozenset({"property", "staticmethod", "classmethod", "setter", "getter", "deleter"})
+_LANGUAGE |= {"abstractmethod", "overload", "override", "cached_property"}
+
+
+def _is_plain(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether nothing but the language's own decorators stands over a function."""
+    names = (getattr(each, "attr", getattr(each, "id", "")) for each in node.decorator_list)
+    return all(name in _LANGUAGE for name in names)
+
+
+# ------------------------------------------------------------------------------ reducers
+
+
 def reduce_function(function: types.FunctionType, scope: Scope) -> Reduction:
     """Installed functions by name; others by source, defaults and closure."""
     if is_installed(function.__module__) and is_importable(function):
@@ -73,10 +199,13 @@ def reduce_function(function: types.FunctionType, scope: Scope) -> Reduction:
 
 
 def _source(function: types.FunctionType) -> tuple[str, str]:
+    # the model of the code is imported where a project's function is met, not for plain data
+    from pytest_taskcache.code.function_source import code_digest, function_source_digest
+
     # of a wrapper, the source digest is that of what it wraps; lambdas may share a line
     hidden = "__wrapped__" in vars(function) or function.__name__ == "<lambda>"
     code = code_digest(function.__code__) if hidden else ""
-    return source_digest(function), code
+    return function_source_digest(function), code
 
 
 def closure_values(function: types.FunctionType) -> dict[str, object]:
@@ -103,17 +232,14 @@ def _bound_values(function: types.FunctionType, scope: Scope) -> tuple[Any, ...]
     return function.__defaults__, function.__kwdefaults__, closure_values(function)
 
 
-class TaskCode:
+class TaskCode(NamedTuple):
     """A callable as the code of a task, to be digested by source wherever it comes from.
 
     ``owner`` is the class it is a method of.
     """
 
-    __slots__ = ("function", "owner")
-
-    def __init__(self, function: Callable[..., object], owner: type | None) -> None:
-        self.function = function
-        self.owner = owner
+    function: Callable[..., object]
+    owner: type | None
 
 
 def reduce_task(code: TaskCode, scope: Scope) -> Reduction:

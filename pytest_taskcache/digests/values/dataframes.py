@@ -15,25 +15,6 @@ from pytest_taskcache.digests.values.instances import class_term
 from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, Scope
 
 
-def reducer_for(cls: type) -> Reducer | None:
-    """The reducer of a class that derives from one of pandas's containers; None for others."""
-    if issubclass(cls, pd.DataFrame):
-        return _reduce_frame
-    if issubclass(cls, pd.Series):
-        return _reduce_series
-    if issubclass(cls, pd.MultiIndex):
-        return _reduce_multi_index
-    if issubclass(cls, pd.RangeIndex):
-        return _reduce_range_index
-    if issubclass(cls, pd.Index):
-        return _reduce_index
-    if issubclass(cls, pd.api.extensions.ExtensionArray):
-        return _reduce_array
-    if issubclass(cls, pd.CategoricalDtype):
-        return _reduce_categories
-    return None
-
-
 def _reduce_frame(frame: pd.DataFrame, scope: Scope) -> Reduction:
     types = frame.dtypes.tolist()
     values: Any
@@ -116,3 +97,19 @@ def _reduce_array(array: Any, scope: Scope) -> Reduction:
 
 def _reduce_categories(dtype: pd.CategoricalDtype, scope: Scope) -> Reduction:
     return TERM, ("categories", dtype.categories, dtype.ordered)
+
+
+_REDUCERS: dict[type, Reducer] = {
+    pd.DataFrame: _reduce_frame,
+    pd.Series: _reduce_series,
+    pd.MultiIndex: _reduce_multi_index,
+    pd.RangeIndex: _reduce_range_index,
+    pd.Index: _reduce_index,
+    pd.api.extensions.ExtensionArray: _reduce_array,
+    pd.CategoricalDtype: _reduce_categories,
+}
+
+
+def reducer_for(cls: type) -> Reducer | None:
+    """The reducer of a class that derives from one of pandas's containers; None for others."""
+    return next((reducer for kind, reducer in _REDUCERS.items() if issubclass(cls, kind)), None)

@@ -14,8 +14,8 @@ from operator import attrgetter
 from pickle import whichmodule  # type: ignore[attr-defined]  # absent from the stubs
 from typing import Any
 
+from pytest_taskcache.digests.values.callables import is_installed
 from pytest_taskcache.digests.values.sentinels import fixed_name
-from pytest_taskcache.digests.values.sources import is_installed
 from pytest_taskcache.digests.values.terms import (
     TERM,
     Reducer,
@@ -73,7 +73,7 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
     of the user's runs.
     """
     cls = type(value)
-    native = _native_content(value) if _reduces_by_default(cls) else None
+    native = _native_content(value) if reduces_by_default(cls) else None
     if native is not None:
         return TERM, ("instance", class_term(cls, scope), (), value.__getstate__(), native)
     try:
@@ -117,7 +117,8 @@ def _native_content(value: Any) -> object:
             return None
 
 
-def _reduces_by_default(cls: Any) -> bool:
+def reduces_by_default(cls: Any) -> bool:
+    """Whether pickle reads instances by their state and, of a native container, its content."""
     plain: Any = object
     return (
         cls.__reduce_ex__ is plain.__reduce_ex__
@@ -216,7 +217,7 @@ def _by_slots(head: str, loose: str, fields: list[str], own: frozenset[type]) ->
 
 def _keeps_default_state(cls: Any) -> bool:
     plain: Any = object
-    if not _reduces_by_default(cls):
+    if not reduces_by_default(cls):
         return False
     if hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__"):
         return False

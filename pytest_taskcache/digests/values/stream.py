@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from xxhash import xxh3_128
 
-from pytest_taskcache.digests.values.hashers import REDUCERS
+from pytest_taskcache.digests.values.reducers import REDUCERS
 from pytest_taskcache.digests.values.terms import TERM, Reduction, Scope, WalkerNeededError
 
 MAX_OBJECTS: Final = 1 << 22

@@ -1,0 +1,325 @@
+"""Which reducer a value gets, decided once per type, and those of the standard library's types.
+
+In this order: the hasher that was registered for the type or for the nearest class it inherits
+from, or its ``__taskcache_key__`` method; the table of exact types; classes and enums; the
+adapter of the library it derives from; dataclasses, attrs and named tuples; its state.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime
+import enum
+import pathlib
+import re
+import sys
+import types
+from collections.abc import Callable
+from importlib import import_module
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from xxhash import xxh3_128_hexdigest
+
+from pytest_taskcache.digests.values import callables, instances
+from pytest_taskcache.digests.values.sentinels import place_of
+from pytest_taskcache.digests.values.terms import (
+    TERM,
+    Reducer,
+    Reduction,
+    RefusedError,
+    Scope,
+    is_importable,
+    qualified_name,
+    shown_name,
+    term,
+)
+from pytest_taskcache.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import zoneinfo
+
+T = TypeVar("T")
+
+Hasher: TypeAlias = Callable[[Any], object]
+"""From a value, something digestable that is equal exactly when the values are the same input."""
+
+KEY_METHOD = "__taskcache_key__"
+
+_NATIVE = (
+    object,
+    type,
+    type(None),
+    bool,
+    int,
+    float,
+    str,
+    bytes,
+    bytearray,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+)
+
+_hashers: dict[type, Hasher] = {}
+
+
+def register_hasher(cls: type[T], hasher: Callable[[T], object]) -> None:
+    """Digests values of a type, and of its subclasses, by what ``hasher(value)`` returns.
+
+    The name of the value's type is mixed in. A subclass with a hasher or a
+    ``__taskcache_key__`` method of its own keeps that. Registering the same hasher again does
+    nothing. Raises ConfigurationError for another hasher of the same type, and for native types,
+    whose digests are fixed.
+    """
+    if not isinstance(cls, type):
+        raise ConfigurationError(
+            "register_hasher", f"{cls!r} is not a type", "pass the class whose values it digests"
+        )
+    if cls in _NATIVE:
+        raise ConfigurationError(
+            "register_hasher",
+            f"the digest of {shown_name(cls)} is fixed",
+            "register a hasher for a class of your own",
+        )
+    if not callable(hasher):
+        raise ConfigurationError(
+            "register_hasher",
+            f"the hasher of {shown_name(cls)} is not callable",
+            "pass a function from a value to something digestable",
+        )
+    present = _hashers.setdefault(cls, hasher)
+    if present is not hasher and present != hasher:
+        raise ConfigurationError(
+            "register_hasher",
+            f"{shown_name(cls)} has another hasher already",
+            "register each type once, for instance in the root conftest.py",
+        )
+    REDUCERS.clear()
+
+
+def hasher_for(cls: type) -> Hasher | None:
+    """The hasher or ``__taskcache_key__`` of the nearest class in the method resolution order."""
+    for base in cls.__mro__:
+        if base in _hashers:
+            return _hashers[base]
+        method = vars(base).get(KEY_METHOD)
+        if callable(method):
+            # looked up on the type, so that no instance attribute (a mock's) can pose as it
+            return lambda value: getattr(type(value), KEY_METHOD)(value)
+    return None
+
+
+class Reducers(dict[type, Reducer]):
+    """``reducers[type]`` is the reducer of values of exactly that type.
+
+    Raises RefusedError for types without a digest. Local classes are looked up each time, so
+    that the table keeps none of them alive.
+    """
+
+    def __missing__(self, cls: type) -> Reducer:
+        reducer = _find(cls)
+        if is_importable(cls):
+            self[cls] = reducer
+        return reducer
+
+
+_ADAPTERS = {
+    "numpy": "pytest_taskcache.digests.values.arrays",
+    "pandas": "pytest_taskcache.digests.values.dataframes",
+    "pydantic": "pytest_taskcache.digests.values.models",
+}
+
+REDUCERS = Reducers()
+
+
+def _find(cls: type) -> Reducer:
+    hasher = hasher_for(cls)
+    if hasher is not None:
+        return _by_hasher(cls, hasher)
+    exact = callables.REDUCERS.get(cls) or _EXACT.get(cls) or _NAMED.get(qualified_name(cls))
+    if exact is not None:
+        return exact
+    if issubclass(cls, type):
+        return callables.reduce_class
+    if issubclass(cls, enum.Enum):
+        return instances.reduce_enum
+    vendor = _vendor_reducer(cls)
+    if vendor is not None:
+        return vendor
+    _refuse_live(cls)
+    if issubclass(cls, pathlib.PurePath):
+        return _reduce_path
+    if hasattr(cls, "__dataclass_fields__"):
+        return instances.dataclass_reducer(cls)
+    if "__attrs_attrs__" in vars(cls):
+        return instances.attrs_reducer(cls)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return instances.reduce_named_tuple
+    return instances.instance_reducer(cls)
+
+
+def _by_hasher(cls: type, hasher: Hasher) -> Reducer:
+    name = shown_name(cls)
+
+    def reduce(value: Any, scope: Scope) -> Reduction:
+        result = hasher(value)
+        if result is value:
+            raise RefusedError(name, "its hasher returned the value itself")
+        return TERM, ("hasher", instances.class_term(cls, scope, state=False), result)
+
+    return reduce
+
+
+def _vendor_reducer(cls: type) -> Reducer | None:
+    """The reducer of a class that derives from numpy's, pandas's or pydantic's.
+
+    Their adapters are imported here, when the first such value is met: it proves that the
+    library is loaded already.
+    """
+    for base in cls.__mro__:
+        package = (base.__module__ or "").partition(".")[0]
+        adapter = _ADAPTERS.get(package)
+        if adapter is None or package not in sys.modules:
+            continue
+        found: Reducer | None = import_module(adapter).reducer_for(cls)
+        if found is not None:
+            return found
+    return None
+
+
+# ------------------------------------------------------------ value types of the standard library
+
+
+def _reduce_path(path: pathlib.PurePath, scope: Scope) -> Reduction:
+    """An absolute file system path counts by its anchored name, any other by its text."""
+    cls = type(path)
+    # pathlib's own classes live in another module since 3.13
+    kind = cls.__name__ if cls.__module__.startswith("pathlib") else qualified_name(cls)
+    if isinstance(path, pathlib.Path) and path.is_absolute():
+        name = str(path) if scope.anchors is None else scope.anchors(path)
+        return TERM, ("path", kind, True, name)
+    return TERM, ("path", kind, False, str(path))
+
+
+def _reduce_memoryview(view: memoryview, scope: Scope) -> Reduction:
+    """Format, shape, writability and the bytes in C order."""
+    try:
+        content = view if view.c_contiguous else view.tobytes()
+        return TERM, (
+            "memoryview",
+            view.format,
+            view.shape,
+            view.readonly,
+            xxh3_128_hexdigest(content),
+        )
+    except ValueError as error:
+        raise RefusedError("memoryview", str(error)) from error
+
+
+def _reduce_zone(value: zoneinfo.ZoneInfo, scope: Scope) -> Reduction:
+    if value.key is None:
+        raise RefusedError("zoneinfo.ZoneInfo", "it was read from a file and has no key")
+    return TERM, ("zoneinfo", value.key)
+
+
+def _reduce_bare_object(value: object, scope: Scope) -> Reduction:
+    """A sentinel counts by the module and name that hold it: it has nothing but its identity."""
+    place = place_of(value)
+    if place is None:
+        raise RefusedError(
+            "object", "a bare object() has no content and no module holds it by name"
+        )
+    return TERM, ("sentinel", place.module, place.name)
+
+
+def _naive(value: Any) -> str:
+    text: str = value.replace(tzinfo=None, fold=0).isoformat()
+    return text
+
+
+_EXACT: dict[type, Reducer] = {
+    complex: term("complex", lambda value: (value.real, value.imag)),
+    datetime.datetime: term("datetime", lambda value: (_naive(value), value.fold, value.tzinfo)),
+    datetime.time: term("time", lambda value: (_naive(value), value.fold, value.tzinfo)),
+    datetime.date: term("date", lambda value: (value.toordinal(),)),
+    datetime.timedelta: term("timedelta", attrgetter("days", "seconds", "microseconds")),
+    datetime.timezone: term("timezone", lambda value: (value.utcoffset(None), value.tzname(None))),
+    range: term("range", attrgetter("start", "stop", "step")),
+    slice: term("slice", attrgetter("start", "stop", "step")),
+    re.Pattern: term("pattern", attrgetter("pattern", "flags")),
+    types.EllipsisType: term("singleton", lambda value: ("Ellipsis",)),
+    types.NotImplementedType: term("singleton", lambda value: ("NotImplemented",)),
+    # with its state: attributes can be set on one
+    collections.OrderedDict: term("ordereddict", lambda value: (dict(value.items()), vars(value))),
+    collections.defaultdict: term(
+        "defaultdict", lambda value: (value.default_factory, dict(value))
+    ),
+    collections.deque: term("deque", lambda value: (list(value), value.maxlen)),
+    array.array: term("array", lambda value: (value.typecode, value.tobytes())),
+    types.SimpleNamespace: term("namespace", lambda value: (vars(value),)),
+    types.MappingProxyType: term("mappingproxy", lambda value: (dict(value),)),
+    memoryview: _reduce_memoryview,
+    type({}.keys()): term("dict_keys", lambda value: (list(value),)),
+    type({}.values()): term("dict_values", lambda value: (list(value),)),
+    type({}.items()): term("dict_items", lambda value: (list(value),)),
+    object: _reduce_bare_object,
+}
+"""Reducers of types whose modules are always loaded."""
+
+_NAMED: dict[str, Reducer] = {
+    # str() would depend on the present decimal context
+    "decimal.Decimal": term("decimal", lambda value: tuple(value.as_tuple())),
+    "fractions.Fraction": term("fraction", attrgetter("numerator", "denominator")),
+    "uuid.UUID": term("uuid", lambda value: (value.int, value.is_safe.value)),
+    "zoneinfo.ZoneInfo": _reduce_zone,
+    "zoneinfo._zoneinfo.ZoneInfo": _reduce_zone,
+}
+"""Reducers of types by qualified name, so that digesting imports none of their modules."""
+
+_STATEFUL = frozenset(
+    [
+        "_asyncio",
+        "_socket",
+        "_ssl",
+        "_thread",
+        "_threading_local",
+        "asyncio",
+        "concurrent",
+        "mmap",
+        "multiprocessing",
+        "queue",
+        "select",
+        "selectors",
+        "socket",
+        "sqlite3",
+        "ssl",
+        "subprocess",
+        "threading",
+        "weakref",
+    ]
+)
+"""Packages whose objects stand for something outside of them."""
+
+_RECORDS = frozenset({"subprocess.CompletedProcess"})
+
+
+def _refuse_live(cls: type) -> None:
+    """Raises RefusedError for types whose values live outside their content.
+
+    Iterators and open files are refused without being touched: to read one is to change it.
+    """
+    name = shown_name(cls)
+    if hasattr(cls, "__next__") or hasattr(cls, "__anext__"):
+        raise RefusedError(name, "reading an iterator or open file would change it")
+    if name in _RECORDS:
+        return
+    for base in cls.__mro__:
+        root = (base.__module__ or "").partition(".")[0]
+        if root in _STATEFUL and not issubclass(cls, BaseException):
+            raise RefusedError(name)
+        if base.__module__ == "unittest.mock" and base.__name__ == "NonCallableMock":
+            raise RefusedError(name, "a mock answers by what happened to it")
