@@ -122,9 +122,7 @@ class Summary:
         if verbosity >= 1:
             lines += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
         for explanation in self._explained:
-            lines += [
-                (line, False) for line in explanation.lines(width=width, everything=verbosity > 1)
-            ]
+            lines += [(line, False) for line in explanation.lines(everything=verbosity > 1)]
         if verbosity >= 0:
             slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
             lines += [(line, False) for line in slow]

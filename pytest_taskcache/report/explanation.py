@@ -19,7 +19,7 @@ from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import ABSENT
 from pytest_taskcache.report.history import Fact, History
 from pytest_taskcache.report.tally import ROLLED_BACK, Entry
-from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
+from pytest_taskcache.report.wording import age, counted, duration, harmless, size
 
 _TITLES = {
     "input": "argument",
@@ -81,20 +81,18 @@ class Explanation:
         ]
         return plain
 
-    def lines(self, *, width: int = 0, everything: bool = False) -> Iterator[str]:
-        """For a terminal of ``width`` columns (0: as long as they are); diffs are cut unless
-        ``everything`` is asked for, and say where."""
-        yield from wrapped(harmless(f"{self.identity}: {self.headline}"), width)
+    def lines(self, *, everything: bool = False) -> Iterator[str]:
+        """For people; diffs are cut unless ``everything`` is asked for, and say where."""
+        yield harmless(f"{self.identity}: {self.headline}")
         for point in self.points:
-            yield from wrapped(harmless(f"  {point}"), width)
+            yield harmless(f"  {point}")
             shown = point.lines if everything else point.lines[:_LINES]
-            for line in shown:
-                yield from wrapped(harmless(f"      {line}"), width)
-            if len(shown) < len(point.lines):
-                hidden = len(point.lines) - len(shown)
+            yield from (harmless(f"      {line}") for line in shown)
+            hidden = len(point.lines) - len(shown)
+            if hidden:
                 yield f"      ({counted(hidden, 'more line')}: -vv, or taskcache explain)"
         if self.remedy:
-            yield from wrapped(harmless(f"  {self.remedy}"), width)
+            yield harmless(f"  {self.remedy}")
 
 
 def explain(entry: Entry, history: History, now: float) -> Explanation:
@@ -248,25 +246,14 @@ def _part(text: str, name: str) -> str:
     """The source of the function ``path::qualified.name`` within its module's text; all of the
     text where it is not found."""
     qualname = name.partition("::")[2].removesuffix("()").partition("[")[0]
-    wanted = [each for each in qualname.replace("::", ".").split(".") if each != "<locals>"]
     try:
-        node: ast.AST = ast.parse(text)
+        node: Any = ast.parse(text)
     except (SyntaxError, ValueError):
         return text
-    for each in wanted:
-        found = next(
-            (
-                inner
-                for inner in ast.walk(node)
-                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-                and inner.name == each
-            ),
-            None,
-        )
-        if found is None:
+    for wanted in qualname.replace("::", ".").replace(".<locals>", "").split("."):
+        inner: list[Any] = [each for each in ast.walk(node) if hasattr(each, "decorator_list")]
+        node = next((each for each in inner if each.name == wanted), None)
+        if node is None:
             return text
-        node = found
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return text
     first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     return "\n".join(text.splitlines()[first - 1 : node.end_lineno])

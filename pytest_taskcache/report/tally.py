@@ -193,17 +193,11 @@ class Tally:
         else:
             self.refused[event.reason] += 1
             self._detail(event.reason, f"{event.identity}: {event.detail or event.reason}")
-        entry = self._open.pop((str(event.identity), event.test), None)
+        identity = str(event.identity)
+        entry = self._open.pop((identity, event.test), None)
         if entry is None:  # a test whose recording was told without a lookup
-            entry = Entry(
-                str(event.subject),
-                str(event.identity),
-                event.test,
-                status,
-                "",
-                self.clock() - event.duration,
-                self.worker,
-            )
+            at = self.clock() - event.duration
+            entry = Entry(str(event.subject), identity, event.test, status, "", at, self.worker)
         entry.status, entry.seconds = status, event.duration
         if not event.staged:
             entry.detail = event.detail or event.reason or entry.detail
@@ -255,20 +249,14 @@ class Tally:
     @property
     def is_empty(self) -> bool:
         """Whether nothing happened that is worth a line."""
-        return not (
-            any(getattr(self, name) for name in _COUNTERS)
-            or self.notes
-            or self.differences
-            or self.rechecked
-            or self.misses
-            or self.rolled_back
-            or self.failed
-        )
+        others = ("notes", "differences", "rechecked", "misses", "rolled_back", "failed")
+        return not any(getattr(self, name) for name in (*_COUNTERS, *others))
 
     def slowest(self, at_least: float) -> list[Entry]:
         """Computations that took so many seconds and more, the slowest first, ten at most; what
         was asked to be computed anew is not among them."""
-        slow = [each for each in self.entries if _is_slow(each, at_least)]
+        ran = ("computed", "failed", "refused")
+        slow = [each for each in self.entries if each.status in ran and each.seconds >= at_least]
         return sorted(slow, key=lambda each: -each.seconds)[:_SLOWEST]
 
     def hint(self) -> str:
@@ -312,10 +300,6 @@ def shortened(reason: str) -> str:
     told = reason.split("; ")
     more = len(told) - _SHOWN
     return reason if more <= 0 else "; ".join([*told[:_SHOWN], f"and {more} more"])
-
-
-def _is_slow(entry: Entry, at_least: float) -> bool:
-    return entry.status in ("computed", "failed", "refused") and entry.seconds >= at_least
 
 
 def _why(decision: Decision) -> str:

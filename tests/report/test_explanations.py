@@ -16,6 +16,7 @@ from pytest_taskcache.report.explanation import Explanation, Fact, explain
 from pytest_taskcache.report.history import RUNS, History, PastRun
 from pytest_taskcache.report.tally import Tally
 from pytest_taskcache.report.terminal import summary_line
+from pytest_taskcache.report.wording import wrapped
 
 ROWS = Identity("test_data.py", "rows")
 NEAREST = Variant(
@@ -188,7 +189,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         Computed(Subject.TEST, ROWS, 1.0, staged=True),
         Computed(Subject.TEST, ROWS, 1.0, staged=True),
     )
-    lines = list(explained.lines(width=width))
+    lines = [piece for line in explained.lines() for piece in wrapped(line, width)]
     assert lines
     assert max(map(len, lines)) <= width
 
