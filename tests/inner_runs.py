@@ -17,7 +17,6 @@ from projects import Project
 import pytest_taskcache.config.factory
 import pytest_taskcache.decorator
 import pytest_taskcache.locking.file
-import pytest_taskcache.plugin.collection.forecast
 import pytest_taskcache.plugin.collection.hooks
 import pytest_taskcache.plugin.fixtures
 import pytest_taskcache.plugin.items

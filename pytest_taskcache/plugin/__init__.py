@@ -179,9 +179,9 @@ def _session_of(config: pytest.Config) -> Session:
     if SESSION not in config.stash:
         if _PlainImport not in sys.meta_path:
             sys.meta_path.insert(0, _PlainImport)
-        from pytest_taskcache.plugin.session import start
+        from pytest_taskcache.plugin.session import Session
 
-        start(config)
+        config.stash[SESSION] = Session(config)
     return config.stash[SESSION]
 
 

@@ -64,7 +64,7 @@ from pytest_taskcache.serializers.compressed import CompressedSerializer
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
-_SERIALIZER = CompressedSerializer("json", level=1)
+_SERIALIZER = CompressedSerializer("json")
 _BATCH = 500
 """So many tests' lines are held in memory before those are written that can be."""
 
@@ -255,13 +255,14 @@ class CoverageKeeping:
     def after_kept_test(self, ended: Ended, trace: Trace) -> None:
         """The outcome of a test is kept. What else belongs to its lines is known when its
         fixtures end."""
-        if not isinstance(ended.region, Region):
+        test = ended.test
+        if test.region is None:
             return
-        bundle, key = ended.bundle, _key_of_test(ended.bundle, ended.name)
+        bundle, key = test.bundle, _key_of_test(test.bundle, test.name)
         finished = Finished(
             bundle.computation, Keyed(key), bundle.route, Basis(trace), ended.seconds
         )
-        self._pending.append((finished, ended.region))
+        self._pending.append((finished, test.region))
         if len(self._pending) >= self._batch:
             self._flush(only_done=True)
             self._batch = len(self._pending) + _BATCH  # the rest waits for a fixture

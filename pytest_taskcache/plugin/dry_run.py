@@ -7,13 +7,15 @@ taskcache: dry run: 1 test would run, 1 would be replayed
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_taskcache.model.decision import Decision, Miss, Why
+from pytest_taskcache.model.decision import Miss, Why
 from pytest_taskcache.plugin.collection.pytest_nodes import is_skipped_by_mark
 from pytest_taskcache.plugin.outcomes.bundles import Replayable
+from pytest_taskcache.plugin.pytest_private import width_of
 from pytest_taskcache.plugin.running import node_id
 from pytest_taskcache.report.tally import reason_of, shortened
 from pytest_taskcache.report.wording import counted, harmless, wrapped
@@ -36,28 +38,39 @@ class DryRun:
             return None
         reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
         verbosity = reporter.verbosity if reporter is not None else 0
-        counts = {"run": 0, "replayed": 0, "skipped": 0}
+        lines, counts = [], Counter[str]()
         for item in session.items:
-            word, what, reason = "RUN", "run", ""
-            if is_skipped_by_mark(item):
-                word, what = "SKIPPED", "skipped"
-            else:
-                found = self._session.outcomes.foreseen(item)
-                if isinstance(found, Replayable):
-                    word, what = "CACHED", "replayed"
-                else:
-                    reason = f": {_why(found, whole=verbosity > 1)}"
-            counts[what] += 1
-            if reporter is not None and (what == "run" or verbosity > 0):
-                self._write(reporter, f"{word:7} {node_id(item)}{reason}")
-        if reporter is not None and verbosity >= 0:
-            self._write(reporter, _summary(counts))
+            word, reason = self._foreseen(item, whole=verbosity > 1)
+            counts[word] += 1
+            if word == "RUN" or verbosity > 0:
+                lines.append(f"{word:7} {node_id(item)}{reason}")
+        if verbosity >= 0:
+            told = (
+                f"{counted(counts['RUN'], 'test')} would run, {counts['CACHED']} would be replayed"
+            )
+            skipped = f", {counts['SKIPPED']} would be skipped" if counts["SKIPPED"] else ""
+            lines.append(f"taskcache: dry run: {told}{skipped}")
+        if reporter is not None:
+            reporter.ensure_newline()
+            for piece in (p for line in lines for p in wrapped(harmless(line), width_of(reporter))):
+                reporter.line(piece)
         return True
 
-    def _write(self, reporter: Any, line: str) -> None:
-        reporter.ensure_newline()
-        for piece in wrapped(harmless(line), reporter._tw.fullwidth if reporter.isatty else 0):
-            reporter.line(piece)
+    def _foreseen(self, item: pytest.Item, *, whole: bool) -> tuple[str, str]:
+        if is_skipped_by_mark(item):
+            return "SKIPPED", ""
+        found = self._session.outcomes.foreseen(item) if self._session.engine is not None else None
+        if isinstance(found, Replayable):
+            return "CACHED", ""
+        if found is None:
+            why = "its outcome is not cached (no mark, see --cache-tests)"
+        elif not isinstance(found, Miss):
+            why = str(found)
+        elif found.why is Why.ABSENT:
+            why = "first computation"
+        else:
+            why = reason_of(found) if whole else shortened(reason_of(found))
+        return "RUN", f": {why}"
 
 
 def register(session: Session) -> None:
@@ -69,23 +82,3 @@ def register(session: Session) -> None:
     if session.distributes:
         option.numprocesses, option.dist, option.tx = 0, "no", []
     session.config.pluginmanager.register(DryRun(session), "taskcache-dry-run")
-
-
-def _why(found: Decision | None, *, whole: bool) -> str:
-    if found is None:
-        return "its outcome is not cached (no mark, see --cache-tests)"
-    if not isinstance(found, Miss):
-        return str(found)
-    if found.why is Why.ABSENT:
-        return "first computation"
-    return reason_of(found) if whole else shortened(reason_of(found))
-
-
-def _summary(counts: dict[str, int]) -> str:
-    told = [
-        f"{counted(counts['run'], 'test')} would run",
-        f"{counts['replayed']} would be replayed",
-    ]
-    if counts["skipped"]:
-        told.append(f"{counts['skipped']} would be skipped")
-    return f"taskcache: dry run: {', '.join(told)}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.commit import commit, roll_back
 from pytest_taskcache.engine.computation import Place
-from pytest_taskcache.plugin.pytest_private import definitions, run_unseen
+from pytest_taskcache.plugin.pytest_private import definitions, parameters_of, run_unseen
 from pytest_taskcache.plugin.running import Attempt, Instance, Running, node_id, reused_values
 
 if TYPE_CHECKING:
@@ -21,8 +24,9 @@ _IN_BODY = " in its body"
 class ItemHooks:
     """Follows each test from the entry to the exit of its protocol."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, engine: Engine) -> None:
         self._session = session
+        self._engine = engine
         self.running: Running | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -30,48 +34,39 @@ class ItemHooks:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
         """Runs the item inside a transaction of its own."""
-        engine = self._session.engine
-        if engine is None:
-            return (yield)
-        running = Running(item, node_id(item), engine.worker)
-        self.running = running
-        self._session.decisions.clear()
-        try:
+        with self._entered(item) as running:
             result = yield
-        except BaseException:
-            self._end(running, passed=False, reason="interrupted")
-            raise
-        finally:
-            self.running = None
-        attempt = running.attempt
+        attempt, session = running.attempt, self._session
         if attempt is not None:
-            used = reused_values(self._session.decisions, attempt)
+            used = reused_values(session.decisions, attempt)
             self._end(running, passed=attempt.passed)
-            if self._session.settings.recheck and any(each.failed for each in attempt.reports):
-                from pytest_taskcache.plugin.recheck import recheck
-
-                recheck(self._session, item, used)
-        self._session.outcomes.after(running, nextitem)
+            if session.settings.recheck and any(each.failed for each in attempt.reports):
+                session.verification.recheck(item, used)
+        session.outcomes.after(running, nextitem)
         return result
 
     def run_again(self, item: pytest.Item) -> list[pytest.TestReport]:
         """Runs an item once more, in a transaction of its own; its reports, which nobody is
         shown. What it was set up with is torn down."""
-        engine = self._session.engine
-        assert engine is not None
-        running = self.running = Running(item, node_id(item), engine.worker)
+        with self._entered(item) as running:
+            reports = run_unseen(item)
+        if running.attempt is not None:
+            running.attempt.reports[:] = reports
+            self._end(running, passed=running.attempt.passed)
+        return reports
+
+    @contextmanager
+    def _entered(self, item: pytest.Item) -> Iterator[Running]:
+        """The item is the one that is running, until its protocol ends."""
+        running = self.running = Running(item, node_id(item), self._engine.worker)
         self._session.decisions.clear()
         try:
-            reports = run_unseen(item)
+            yield running
         except BaseException:
             self._end(running, passed=False, reason="interrupted")
             raise
         finally:
             self.running = None
-        if running.attempt is not None:
-            running.attempt.reports[:] = reports
-            self._end(running, passed=running.attempt.passed)
-        return reports
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -81,15 +76,18 @@ class ItemHooks:
             return (yield)
         if running.attempt is not None:
             self._end(running, passed=False, reason="retried")
-        self._begin(running)
-        self._session.fixtures.plan(item)
+        attempt = self._begin(running)
+        fixtures = self._session.fixtures
+        fixtures.plan(item)
         try:
             result = yield
         finally:
-            self._session.fixtures.shortcuts.settle()
-        if running.attempt is not None:
-            running.attempt.is_set_up = True
-        self._claim_what_it_uses(running)
+            fixtures.shortcuts.settle()
+        attempt.is_set_up = True
+        for definition in chain.from_iterable(definitions(item).values()):
+            instance = fixtures.instance(definition)
+            if instance is not None:
+                self.uses(instance)
         return result
 
     @pytest.hookimpl(tryfirst=True)
@@ -101,14 +99,10 @@ class ItemHooks:
 
     def uses(self, instance: Instance) -> None:
         """Notes that the running test uses a fixture's instance."""
-        running = self.running
-        if running is None or running.attempt is None:
-            return
-        attempt = running.attempt
-        if instance in attempt.instances:
-            return
-        attempt.instances.append(instance)
-        self._claim(attempt, instance)
+        attempt = self.running.attempt if self.running is not None else None
+        if attempt is not None and instance not in attempt.instances:
+            attempt.instances.append(instance)
+            self._claim(attempt, instance)
 
     @property
     def reader(self) -> str:
@@ -128,40 +122,29 @@ class ItemHooks:
 
     # ------------------------------------------------------------------------ internals
 
-    def _begin(self, running: Running) -> None:
-        session = self._session
-        engine = session.engine
-        if engine is None:
-            return
-        attempt = running.next_attempt()
-        item = running.item
-        callspec = getattr(item, "callspec", None)
+    def _begin(self, running: Running) -> Attempt:
+        attempt, item, engine = running.next_attempt(), running.item, self._engine
+        module: Any = getattr(item, "module", None)
         engine.place = Place(
             running.nodeid,
-            _module(item),
+            str(getattr(module, "__name__", "") or item.path.stem),
             item.name,
-            dict(callspec.params) if callspec is not None else {},
+            parameters_of(item),
         )
         engine.root = attempt.transaction
-        session.outcomes.begin(running, attempt)
-
-    def _claim_what_it_uses(self, running: Running) -> None:
-        for definitions_of_name in definitions(running.item).values():
-            for definition in definitions_of_name:
-                instance = self._session.fixtures.instance(definition)
-                if instance is not None:
-                    self.uses(instance)
+        self._session.outcomes.begin(running, attempt)
+        return attempt
 
     def _claim(self, attempt: Attempt, instance: Instance) -> None:
-        engine, transaction = self._session.engine, instance.transaction
-        if engine is None or transaction is None:
-            return
-        engine.claim({*transaction.entries, *instance.basis.derives_from}, attempt.transaction)
+        transaction = instance.transaction
+        if transaction is not None:
+            entries = {*transaction.entries, *instance.basis.derives_from}
+            self._engine.claim(entries, attempt.transaction)
 
     def _end(self, running: Running, *, passed: bool, reason: str = "") -> None:
-        attempt, engine = running.attempt, self._session.engine
+        attempt, engine = running.attempt, self._engine
         running.attempt = None
-        if attempt is None or engine is None:
+        if attempt is None:
             return
         for instance in attempt.instances:
             self._claim(attempt, instance)  # what it computed since, in a lazy fixture
@@ -170,17 +153,8 @@ class ItemHooks:
             if passed:
                 commit(attempt.transaction, engine)
             else:
-                roll_back(
-                    attempt.transaction,
-                    engine,
-                    reason=reason or "the test did not pass",
-                    retain_for=running.nodeid,
-                )
+                why = reason or "the test did not pass"
+                roll_back(attempt.transaction, engine, reason=why, retain_for=running.nodeid)
         finally:
             engine.root = None
             engine.place = Place()
-
-
-def _module(item: pytest.Item) -> str:
-    module: Any = getattr(item, "module", None)
-    return str(getattr(module, "__name__", "") or item.path.stem)

@@ -1,4 +1,8 @@
-"""Every touch of pytest's private parts, behind names of ours (checked on pytest 8.4 to 9.2)."""
+"""Every touch of pytest's private parts, behind names of ours (checked on pytest 8.4 to 9.2).
+
+Elsewhere are two: `collection.pytest_nodes` makes nodes that stand in, and `usage` reads the ini
+file before anything else of ours is loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
+from _pytest.doctest import DoctestItem as DoctestItem
 from _pytest.fixtures import FixtureDef, FixtureRequest
 from _pytest.runner import runtestprotocol
+
+from pytest_taskcache.errors import StorageError
 
 HANDLES = frozenset(
     {
@@ -54,6 +62,12 @@ def active_definition(request: FixtureRequest, name: str) -> FixtureDef[Any] | N
     """The definition that a request's fixture of this name resolves to; None for ``request``."""
     found = request._get_active_fixturedef(name)
     return found if isinstance(found, FixtureDef) else None
+
+
+def is_watched(config: pytest.Config) -> bool:
+    """Whether a run is about the running of tests, so that none is to be replayed."""
+    options = ("usepdb", "trace", "setupplan", "setuponly", "setupshow")
+    return any(getattr(config.option, name, False) for name in options)
 
 
 def definitions(item: pytest.Item) -> dict[str, Sequence[FixtureDef[Any]]]:
@@ -198,6 +212,48 @@ def restore_subtest(report: object, data: Mapping[str, Any]) -> None:
     written = data.get("_subtest.context")
     if context is not None and isinstance(written, dict) and "kwargs" in written:
         object.__setattr__(context, "kwargs", written["kwargs"])
+
+
+def make_cache_directory(config: pytest.Config, inside: Path) -> None:
+    """Has pytest make its cache directory as it does, with what keeps it out of repositories and
+    backups, where ours is to lie in it."""
+    cache = getattr(config, "cache", None)
+    make = getattr(cache, "_ensure_cache_dir_and_supporting_files", None)
+    if make is not None and inside.parent == getattr(cache, "_cachedir", None):
+        try:
+            make()
+        except OSError:
+            return  # ours meets the same fault, and reports it
+
+
+def width_of(reporter: Any) -> int:
+    """The columns of the terminal that a reporter writes to; 0 where a program or a file is to
+    read the lines, which are left whole."""
+    return reporter._tw.fullwidth if reporter.isatty else 0
+
+
+def temporary_directory(config: pytest.Config, *, make: bool = False) -> Path | None:
+    """The run's temporary directory, which pytest makes when it is first asked for, or now; None
+    where there is none (yet)."""
+    factory: Any = getattr(config, "_tmp_path_factory", None)
+    if make and factory is not None:
+        factory.getbasetemp()
+    base = getattr(factory, "_basetemp", None)
+    return Path(base) if base is not None else None
+
+
+def new_temporary_directory(config: pytest.Config) -> Path:
+    """A fresh directory in the run's temporary directory. Raises StorageError."""
+    factory: Any = getattr(config, "_tmp_path_factory", None)
+    if factory is None:
+        raise StorageError("temporary directory", "restore a tree", "-p no:tmpdir")
+    return Path(factory.mktemp("taskcache"))
+
+
+def parameters_of(item: pytest.Item) -> dict[str, Any]:
+    """The values that a parametrized test was given, by name."""
+    callspec = getattr(item, "callspec", None)
+    return dict(callspec.params) if callspec is not None else {}
 
 
 def index_of_parameter(item: pytest.Item, name: str) -> int:

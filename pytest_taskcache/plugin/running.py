@@ -17,7 +17,7 @@ from pytest_taskcache.model.record import Variant
 from pytest_taskcache.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
-    from pytest_taskcache.plugin.outcomes.hooks import Candidate
+    from pytest_taskcache.plugin.outcomes.units import Candidate
 
 
 @dataclass(eq=False)
@@ -45,7 +45,6 @@ class Instance:
 class Attempt:
     """One attempt at a test: from its set-up to its last report."""
 
-    number: int
     transaction: Transaction
     reports: list[pytest.TestReport] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
@@ -77,7 +76,6 @@ class Running:
     nodeid: str
     worker: str
     candidate: Candidate | None = None
-    replayed: bool = False
     attempt: Attempt | None = None
     attempts: int = 0
 
@@ -85,7 +83,7 @@ class Running:
         """Begins another attempt, the first included."""
         self.attempts += 1
         claimant = f"{self.worker}/{self.nodeid}#{self.attempts}.{next(_serial)}"
-        self.attempt = Attempt(self.attempts, Transaction(claimant, self.nodeid))
+        self.attempt = Attempt(Transaction(claimant, self.nodeid))
         return self.attempt
 
 

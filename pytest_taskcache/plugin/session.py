@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_taskcache.config.settings import WHOLE, Settings, Tests
+from pytest_taskcache.config.settings import WHOLE, Tests
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
@@ -18,9 +18,13 @@ from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.event import Decided, Event, Faulted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
-from pytest_taskcache.plugin import SESSION
 from pytest_taskcache.plugin.options import local_directory, settings_of
-from pytest_taskcache.plugin.running import reused_values
+from pytest_taskcache.plugin.pytest_private import (
+    make_cache_directory,
+    new_temporary_directory,
+    temporary_directory,
+)
+from pytest_taskcache.plugin.surroundings import options_digest, setting_digest
 from pytest_taskcache.plugin.usage import cache_directory
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
@@ -32,18 +36,15 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.fixtures import FixtureHooks
     from pytest_taskcache.plugin.items import ItemHooks
     from pytest_taskcache.plugin.outcomes.hooks import Outcomes
-    from pytest_taskcache.plugin.running import Instance
+    from pytest_taskcache.plugin.running import Instance, Running
     from pytest_taskcache.plugin.verification import Verification
     from pytest_taskcache.storage.local import LocalStorage
     from pytest_taskcache.transactions.staging import Run
     from pytest_taskcache.transactions.transaction import Transaction
 
 
-def start(config: pytest.Config) -> None:
-    """Hangs a session on the config and begins to observe. Raises pytest.UsageError."""
-    session = Session(config)
-    config.stash[SESSION] = session
-    session.arm()
+XDIST_FIELD = "taskcache"
+"""What is ours of that which pytest-xdist hands to its workers, and they hand back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +71,23 @@ class Session:
     verification: Verification
 
     def __init__(self, config: pytest.Config) -> None:
+        """Begins to observe: what runs while conftests are imported belongs to their import.
+        Raises pytest.UsageError for settings that cannot work."""
         self.config = config
-        self.settings: Settings = settings_of(config)
-        if self.settings.dry_run:
-            self.settings = replace(self.settings, mode=Mode.READ)
-        self.directory = local_directory(config, self.settings)
+        settings = settings_of(config)
+        self.settings = replace(settings, mode=Mode.READ) if settings.dry_run else settings
+        self.directory = local_directory(config, settings)
+        self.enabled = self.settings.mode is not Mode.OFF
+        """Whether this run may use the cache at all."""
         self.decisions: list[Decided] = []
         self.tally = Tally(worker=self.worker)
-        self.tally.whole = self.settings.explain in WHOLE or bool(self.settings.report)
+        self.tally.whole = settings.explain in WHOLE or bool(settings.report)
         self._temporary: Path | None = None
         self.fingerprints = Present(
             config.rootpath,
             temporary=self.temporary,
             ignore=[self.directory],
-            settings=self._setting_digest,
+            settings=functools.partial(setting_digest, config),
         )
         notes = cache_directory(config)
         self.observatory = Observatory(
@@ -91,41 +95,12 @@ class Session:
             own=[self.directory],
             notes=[notes, notes / "v", notes / "v/cache"] if notes is not None else (),
         )
+        self._run: Run | None = None
         self._composed: Composed | None = None
         self._broken = False
         self._hooked = False
         self.coverage: CoverageKeeping | None = None
         """None where nothing can be measuring coverage."""
-
-    # --------------------------------------------------------------------- life of a run
-
-    @property
-    def enabled(self) -> bool:
-        """Whether this run may use the cache at all."""
-        return self.settings.mode is not Mode.OFF
-
-    @property
-    def worker(self) -> str:
-        """pytest-xdist's name of this process, else ``main``."""
-        return str(getattr(self.config, "workerinput", {}).get("workerid", "main"))
-
-    @property
-    def is_worker(self) -> bool:
-        """Whether this process is a worker of pytest-xdist."""
-        return hasattr(self.config, "workerinput")
-
-    @property
-    def distributes(self) -> bool:
-        """Whether this process hands its tests to workers."""
-        option = self.config.option
-        return (
-            not self.is_worker
-            and getattr(option, "dist", "no") != "no"
-            and bool(getattr(option, "tx", None))
-        )
-
-    def arm(self) -> None:
-        """Begins to observe: what runs while conftests are imported belongs to their import."""
         active.activate(self.get_engine)  # switched off it gives none, not that of a run around
         if self.enabled:
             self.observatory.arm()
@@ -133,6 +108,25 @@ class Session:
                 from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
 
                 self.coverage = CoverageKeeping(self)
+
+    # --------------------------------------------------------------------- life of a run
+
+    @property
+    def worker(self) -> str:
+        """pytest-xdist's name of this process, known from `configure` on; else ``main``."""
+        return str(getattr(self.config, "workerinput", {}).get("workerid", "main"))
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process is a worker of pytest-xdist; known as late."""
+        return hasattr(self.config, "workerinput")
+
+    @property
+    def distributes(self) -> bool:
+        """Whether this process hands its tests to workers."""
+        option = self.config.option
+        given = getattr(option, "dist", "no") != "no" and bool(getattr(option, "tx", None))
+        return given and not self.is_worker
 
     def configure(self) -> None:
         """After all conftests: registers what shows and distributes, and clears if asked to."""
@@ -163,24 +157,28 @@ class Session:
         observing, so that a suite which uses nothing pays nothing."""
         if not self.enabled or self._hooked:
             return
-        if not self._wanted(items):
+        engine = self.engine if self._is_used_by(items) else None
+        if engine is None:
             if self._composed is None:
                 self._retire()
                 if self.coverage is not None:
                     self.coverage.finish()
             return
         self._hooked = True
-        self._make_temporary()
+        # What pytest does to make the run's temporary directory (it sets a link to the newest one)
+        # would be a dependency of the first fixture that asks for it, and keep that from ever
+        # being valid again.
+        temporary_directory(self.config, make=True)
+        self.temporary()
         self.observatory.settle_path()
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
         from pytest_taskcache.plugin.verification import Verification
 
-        self.fixtures, self.items = FixtureHooks(self), ItemHooks(self)
+        self.fixtures, self.items = FixtureHooks(self), ItemHooks(self, engine)
         self.fixtures.check_names(items)
-        self.verification = Verification(self)
+        self.verification = Verification(self, engine)
         self.outcomes.prepare(items)
-        self.verification.watch(self.engine)
         if not self.is_worker:
             self._show_replays()
         manager = self.config.pluginmanager
@@ -192,10 +190,10 @@ class Session:
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """At the end of the tests: awaits uploads, telling ``on_progress(done, total)``,
         remembers, evicts."""
-        if self._hooked and self._composed is not None:
+        composed = self._composed
+        if composed is not None and self._hooked:
             self.outcomes.finish()
-        composed, self._composed = self._composed, None
-        self._broken = True
+        self._composed, self._broken = None, True
         if composed is not None:
             composed.finish(on_progress)
 
@@ -207,7 +205,7 @@ class Session:
                     self.outcomes.finish()
                 self._composed.engine.recorder.batch.flush()
             except StorageError as error:
-                self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+                self.failed(error)
 
     def close(self) -> None:
         """Last of all: nothing of this run is left in the process."""
@@ -234,56 +232,51 @@ class Session:
 
     @property
     def local(self) -> LocalStorage | None:
-        """The local storage, once the engine is composed."""
+        """The local storage, once the engine is composed: when anything cached was met."""
         return self._composed.local if self._composed is not None else None
-
-    @property
-    def is_composed(self) -> bool:
-        """Whether anything cached was met."""
-        return self._composed is not None
-
-    def run(self) -> Run:
-        """This run; the same for all workers."""
-        from pytest_taskcache.plugin.xdist import run_of
-
-        return run_of(self.config)
 
     @functools.cached_property
     def outcomes(self) -> Outcomes:
-        """The outcomes of the run's tests."""
+        """The outcomes of the run's tests, where there is an engine."""
         from pytest_taskcache.plugin.outcomes.hooks import Outcomes
 
-        return Outcomes(self)
+        engine = self.engine
+        assert engine is not None
+        return Outcomes(self, engine)
+
+    def run(self) -> Run:
+        """This run; the same for all workers."""
+        from pytest_taskcache.config.factory import new_run
+        from pytest_taskcache.transactions.staging import Run
+
+        given = getattr(self.config, "workerinput", {}).get(XDIST_FIELD)
+        if given is not None:
+            return Run(given["run"], given["started"])
+        if self._run is None:
+            self._run = new_run()
+        return self._run
 
     @functools.cached_property
     def options_digest(self) -> str:
         """One digest of all options and ini settings that are not neutral."""
-        from pytest_taskcache.plugin.surroundings import options_digest
-
         return options_digest(self.config)
 
-    def _setting_digest(self, name: str) -> str:
-        from pytest_taskcache.plugin.surroundings import setting_digest
+    # ------------------------------------------------------------------------- one test
 
-        return setting_digest(self.config, name)
-
-    def handle(self) -> Handle:
-        """What the ``taskcache`` fixture returns."""
-        engine = self.engine
-        running = self.items.running if self._hooked else None
-        attempt = running.attempt if running is not None else None
-        return Handle(engine, attempt.transaction if attempt else None, self.decisions)
+    @property
+    def running(self) -> Running | None:
+        """The test that is running."""
+        return self.items.running if self._hooked else None
 
     @property
     def running_item(self) -> pytest.Item | None:
-        """The item that is running."""
-        running = self.items.running if self._hooked else None
-        return running.item if running is not None else None
+        """Its item."""
+        return self.running.item if self.running is not None else None
 
-    def reused_values(self) -> list[Decided]:
-        """The cached values that the running test used so far."""
-        running = self.items.running if self._hooked else None
-        return reused_values(self.decisions, running.attempt if running is not None else None)
+    def handle(self) -> Handle:
+        """What the ``taskcache`` fixture returns."""
+        attempt = self.running.attempt if self.running is not None else None
+        return Handle(self.engine, attempt.transaction if attempt else None, self.decisions)
 
     def uses(self, instance: Instance) -> None:
         """Notes that the running test uses a fixture's instance."""
@@ -295,13 +288,15 @@ class Session:
         if isinstance(event, Decided):
             self.decisions.append(event)
 
+    def failed(self, error: StorageError) -> None:
+        """Counts a fault of a storage."""
+        self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+
     def temporary(self) -> Path | None:
         """The run's temporary directory once pytest has made it, else None."""
         if self._temporary is None:
-            factory: Any = getattr(self.config, "_tmp_path_factory", None)
-            base = getattr(factory, "_basetemp", None)
-            if base is not None:
-                self._temporary = Path(base)
+            self._temporary = temporary_directory(self.config)
+            if self._temporary is not None:
                 self.observatory.add_scratch(self._temporary)
         return self._temporary
 
@@ -315,7 +310,7 @@ class Session:
         running = coverage.Coverage.current() is not None
         return running or self.config.pluginmanager.hasplugin("_cov")
 
-    def _wanted(self, items: Sequence[pytest.Item]) -> bool:
+    def _is_used_by(self, items: Sequence[pytest.Item]) -> bool:
         if "pytest_taskcache.decorator" in sys.modules or self.settings.fixtures:
             return True
         if self.settings.tests is Tests.ALL:
@@ -330,24 +325,19 @@ class Session:
             manager.register(ReplayedReports(), "taskcache-replayed")
 
     def _compose(self) -> None:
-        from pytest_taskcache.plugin.collection.pytest_nodes import make_cache_directory
-
-        make_cache_directory(self.config, self.directory)
-        self._compose_engine()
-
-    def _compose_engine(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
         from pytest_taskcache.plugin.extensions import Extensions
         from pytest_taskcache.plugin.summary import WaitingLine
 
+        make_cache_directory(self.config, self.directory)
         extensions = Extensions(self.config)
         surroundings = Surroundings(
             self.config.rootpath,
-            self._storage_directory(),
+            self.directory,
             self.fingerprints,
             self.observatory,
             self.temporary,
-            self._scratch,
+            functools.partial(new_temporary_directory, self.config),
             self.run(),
             self.worker,
             controller=not self.is_worker,
@@ -369,31 +359,9 @@ class Session:
             self.notify(Faulted(f"cache not usable: {problem}", str(error)))
             self._retire()
 
-    def _make_temporary(self) -> None:
-        """Has pytest make the run's temporary directory now. What it does for that (it sets a
-        link to the newest one) would else be a dependency of the first fixture that asks for it,
-        and keep it from ever being valid again."""
-        factory: Any = getattr(self.config, "_tmp_path_factory", None)
-        if factory is not None:
-            factory.getbasetemp()
-            self.temporary()
-
-    def _storage_directory(self) -> Path:
-        return self.directory
-
-    def _scratch(self) -> Path:
-        factory: Any = getattr(self.config, "_tmp_path_factory", None)
-        if factory is None:
-            raise StorageError("temporary directory", "restore a tree", "-p no:tmpdir")
-        made: Path = factory.mktemp("taskcache")
-        return made
-
     def _clear(self) -> None:
-        if not self.directory.is_dir():
-            return
-        engine = self.get_engine()
-        if engine is not None and self._composed is not None:
-            self._composed.local.clear()
+        if self.directory.is_dir() and self.engine is not None and self.local is not None:
+            self.local.clear()
 
     def _retire(self) -> None:
         active.deactivate(self.get_engine)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,8 @@ from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
 from pytest_taskcache.plugin.outcomes.keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.reports import is_replayed
-from pytest_taskcache.report.tally import Entry
+from pytest_taskcache.plugin.pytest_private import width_of
+from pytest_taskcache.plugin.running import reused_values
 from pytest_taskcache.report.terminal import (
     job_summary,
     miss_lines,
@@ -40,6 +41,16 @@ if TYPE_CHECKING:
 _RECORDS = 200
 """Computations whose texts are remembered after one run at most: those of one suite rest on much
 the same."""
+
+_COMPUTED = ("computed", "refreshed", "failed")
+_ASKED = {
+    Explain.NONE: (),
+    Explain.MISSES: _COMPUTED,
+    Explain.HIT: ("reused",),
+    Explain.REFUSED: ("refused",),
+    Explain.ALL: (*_COMPUTED, "reused", "refused"),
+}
+"""What is explained: the statuses of the computations."""
 
 _REPLAYED = ("taskcache", "replayed")
 """The property of replayed tests in a junit file."""
@@ -62,7 +73,11 @@ class Summary:
         settings = self._session.settings
         if not self._session.enabled:
             return "taskcache: off"
-        where = _shown(settings.storage) or _short(self._session.directory, config)
+        where = str(self._session.directory).removeprefix(f"{config.rootpath}{os.sep}")
+        if settings.storage:
+            from pytest_taskcache.config.tiers import shown
+
+            where = shown(settings.storage) or where
         return f"taskcache: {where} ({settings.mode.value}, tests: {settings.tests.value})"
 
     @pytest.hookimpl(wrapper=True)
@@ -70,7 +85,10 @@ class Summary:
         """Names the cached values that a failing test used: they may be the cause."""
         report = yield
         if report.failed and report.when == "call":
-            lines = list(_used(self._session.reused_values(), time.time()))
+            running = self._session.running
+            attempt = running.attempt if running is not None else None
+            used = reused_values(self._session.decisions, attempt)
+            lines = list(_used(used, time.time()))
             if lines:
                 report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
         return report
@@ -116,20 +134,18 @@ class Summary:
         verbosity = terminalreporter.verbosity
         if verbosity < 0 and not self._explained:
             return
-        # Lines that a program or a file is to read are left whole.
-        width = terminalreporter._tw.fullwidth if terminalreporter.isatty else 0
-        lines: list[tuple[str, bool]] = []
-        if verbosity >= 1:
-            lines += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
+        width = width_of(terminalreporter)
+        everything = verbosity > 1
+        plain = list(miss_lines(tally, everyone=everything)) if verbosity >= 1 else []
         for explanation in self._explained:
-            lines += [(line, False) for line in explanation.lines(everything=verbosity > 1)]
+            plain += explanation.lines(everything=everything)
+        troubles: list[str] = []
         if verbosity >= 0:
-            slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
-            lines += [(line, False) for line in slow]
-            lines += [(line, True) for line in trouble_lines(tally)]
-            lines.append((summary_line(tally) + self._seed(), False))
-        for line, yellow in lines:
-            for piece in wrapped(line, width):
+            plain += slow_lines(tally, asked=verbosity > 0, whole=everything)
+            troubles += trouble_lines(tally)
+        counts = [summary_line(tally) + self._seed()] if verbosity >= 0 else []
+        for lines, yellow in ((plain, False), (troubles, True), (counts, False)):
+            for piece in (piece for line in lines for piece in wrapped(line, width)):
                 terminalreporter.line(piece, yellow=yellow)
 
     def _remember(self) -> None:
@@ -147,8 +163,9 @@ class Summary:
         tally, now = self._session.tally, time.time()
         history = History(local.shelf, self._session.fingerprints.path_of)
         if not self._session.is_worker:
+            asked = _ASKED[settings.explain]
             self._explained = [
-                explain(entry, history, now) for entry in tally.entries if self._is_asked(entry)
+                explain(entry, history, now) for entry in tally.entries if entry.status in asked
             ]
         kept = [each for each in tally.entries if each.status in ("computed", "refreshed")]
         try:
@@ -156,7 +173,7 @@ class Summary:
                 self._keep_texts(history, local, [each.identity for each in kept[:_RECORDS]])
                 history.keep_inputs(kept)
         except StorageError as error:
-            self._session.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+            self._session.failed(error)
         if self._session.is_worker:
             return
         run = PastRun(self._session.run().id, self._started, now, tally)
@@ -192,21 +209,6 @@ class Summary:
             self._session.notify(Faulted("report not written", text))
             return
         self._session.tally.notes.append(f"report written to {path}")
-
-    def _is_asked(self, entry: Entry) -> bool:
-        match self._session.settings.explain:
-            case Explain.NONE:
-                return False
-            case Explain.MISSES:
-                return entry.status in ("computed", "refreshed", "failed")
-            case Explain.HIT:
-                return entry.status == "reused"
-            case Explain.REFUSED:
-                return entry.status == "refused"
-            case Explain.ALL:
-                return True
-            case unknown:
-                assert_never(unknown)
 
     def _write_job_summary(self) -> None:
         """Adds the run to the page of a GitHub job."""
@@ -319,18 +321,3 @@ def _used(reused: Sequence[Decided], now: float) -> Iterator[str]:
         old = age(now - event.decision.variant.created)
         name = harmless(str(event.identity))
         yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"
-
-
-def _shown(storage: str) -> str:
-    if not storage:
-        return ""
-    from pytest_taskcache.config.tiers import shown
-
-    return shown(storage)
-
-
-def _short(directory: Any, config: pytest.Config) -> str:
-    try:
-        return str(directory.relative_to(config.rootpath))
-    except ValueError:
-        return str(directory)

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.event import Faulted
+from pytest_taskcache.plugin.session import XDIST_FIELD, Session
 from pytest_taskcache.report.tally import Tally
 
-if TYPE_CHECKING:
-    from pytest_taskcache.plugin.session import Session
-    from pytest_taskcache.transactions.staging import Run
-
-_FIELD = "taskcache"
 _MATCHED = "taskcache-matched"
-_RUN = pytest.StashKey["Run"]()
-
-
-def run_of(config: pytest.Config) -> Run:
-    """The run this process belongs to: the controller's, or one of its own."""
-    from pytest_taskcache.transactions.staging import Run
-
-    given = getattr(config, "workerinput", {}).get(_FIELD)
-    if given is not None:
-        return Run(given["run"], given["started"])
-    if _RUN not in config.stash:
-        from pytest_taskcache.config.factory import new_run
-
-        config.stash[_RUN] = new_run()
-    return config.stash[_RUN]
 
 
 class XdistHooks:
@@ -47,18 +28,16 @@ class XdistHooks:
         if engine is not None:
             try:
                 engine.staging.hold()
-            except StorageError as fault:
-                self._session.notify(
-                    Faulted(f"{fault.operation} failed: {fault.reason}", str(fault))
-                )
-            node.workerinput[_FIELD] = {"run": run.id, "started": run.started}
+            except StorageError as error:
+                self._session.failed(error)
+            node.workerinput[XDIST_FIELD] = {"run": run.id, "started": run.started}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """After a worker ended: adds its counts; if it died, frees what it had staged."""
         output = getattr(node, "workeroutput", {})
-        if _FIELD in output:
-            self._session.tally.merge(Tally.from_plain(output[_FIELD]))
+        if XDIST_FIELD in output:
+            self._session.tally.merge(Tally.from_plain(output[XDIST_FIELD]))
             self._session.settings.refresh.matched.update(output[_MATCHED])
             return
         engine = self._session.engine
@@ -68,7 +47,7 @@ class XdistHooks:
         try:
             engine.staging.abandon(node.gateway.id, publish=engine.recorder.publish)
         except StorageError as fault:
-            self._session.notify(Faulted(f"{fault.operation} failed: {fault.reason}", str(fault)))
+            self._session.failed(fault)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -76,5 +55,5 @@ class XdistHooks:
         output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
         if output is not None:
             self._session.finish()
-            output[_FIELD] = self._session.tally.to_plain()
+            output[XDIST_FIELD] = self._session.tally.to_plain()
             output[_MATCHED] = sorted(self._session.settings.refresh.matched)

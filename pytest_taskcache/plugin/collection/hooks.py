@@ -13,24 +13,17 @@ from pytest_taskcache.config.settings import Collect, Tests
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Faulted, Noted
 from pytest_taskcache.model.modes import Mode
-from pytest_taskcache.model.record import Variant
-from pytest_taskcache.plugin.collection.forecast import ReplayForecast, StoredOutcomes
 from pytest_taskcache.plugin.collection.pytest_nodes import (
     StandIns,
-    ids_of,
     is_skipped_by_mark,
     prepare_import,
     signature,
     stand_ins_of,
 )
 from pytest_taskcache.plugin.collection.record import CollectionRecord
-from pytest_taskcache.plugin.collection.recording import (
-    LoadedFiles,
-    Recording,
-    Records,
-    warn_again,
-)
-from pytest_taskcache.plugin.collection.selection import Selection
+from pytest_taskcache.plugin.collection.recording import LoadedFiles, Recording, warn_again
+from pytest_taskcache.plugin.collection.records import Kept, Records, Selection
+from pytest_taskcache.plugin.pytest_private import is_watched
 from pytest_taskcache.plugin.running import node_id
 
 if TYPE_CHECKING:
@@ -42,20 +35,35 @@ _NARROWING = ("keyword", "markexpr", "deselect", "lf", "stepwise")
 class CollectionHooks:
     """Stands in for files whose record is valid, and records those that are collected really."""
 
-    def __init__(self, session: Session, forecast: ReplayForecast) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._forecast = forecast
-        self._records = Records(session, forecast)
-        self.selection = Selection(session, forecast, self._records)
+        self._records = Records(session)
+        self._selection = Selection(session, self._records)
         self._current: Recording | None = None
         self._loaded = LoadedFiles()
         self._recorded: list[Recording] = []
-        self._refused: set[Path] = set()
-        self._known: dict[Path, tuple[Variant, CollectionRecord]] = {}
-        """Valid records of files that are collected really all the same."""
-        self._stands: dict[Path, tuple[StandIns, Variant]] = {}
-        self._collecting = True
-        self._mended: set[Path] = set()
+        self._known: dict[Path, Kept] = {}
+        self._stands: dict[Path, StandIns] = {}
+        self._entered: set[Path] = set()
+        option, settings = session.config.option, session.settings
+        self._consults = (
+            settings.mode in (Mode.READ_WRITE, Mode.READ)
+            and not settings.refresh.asked
+            and session.coverage is None
+            and not settings.verify.percent
+            and not is_watched(session.config)
+        )
+        self._records_them = (
+            settings.mode is Mode.READ_WRITE
+            and session.worker in ("main", "gw0")
+            and session.coverage is None
+            and option.capture != "no"
+        )
+
+    def is_replayed_whole(self) -> bool:
+        """Whether every test that this run selects will be replayed, as far as can be told before
+        anything is collected."""
+        return self._consults and self._selection.is_replayed_whole()
 
     # ---------------------------------------------------------------------- one file
 
@@ -67,12 +75,13 @@ class CollectionHooks:
         watches how it is collected. Innermost, since ``--lf`` leaves out what it does not want."""
         if type(collector) is pytest.Module:
             self._finish()
-            if not self._stand_in(collector):
-                self._current = self._begin(collector)
+            if not self._stand_in(collector) and self._may_record(collector.path):
+                observation = self._session.observatory
+                self._current = Recording(collector, observation, self._loaded)
         elif self._current is not None and not self._current.owns(collector):
             self._finish()
         if isinstance(collector, pytest.Directory):
-            self.selection.entered(collector.path)
+            self._entered.add(collector.path)
         recording = self._current
         report = yield
         if recording is not None:
@@ -81,66 +90,59 @@ class CollectionHooks:
 
     def _stand_in(self, module: pytest.Module) -> bool:
         file = module.path
-        if not self._may_stand_in(file):
+        if not self._consults or file in self._stands or not self._may_be_cached(file):
             return False
         prepare_import(module.config, file)
         try:
             found = self._records.find(file)
-            if found is not None and found[1].reason:
-                self._refused.add(file)
-            elif found is not None:
+            if found is not None:
                 self._known[file] = found
-                stand = StandIns(module, found[1], self._realised)
-                usable = not self._is_ambiguous(stand) and self._stands_for_all(stand)
-                if not usable or not warn_again(found[1]):
-                    stand.withdraw()
-                else:
-                    self._stands[file] = stand, self._known.pop(file)[0]
+                if not found.record.reason and self._stands_well(module, found.record):
                     return True
         except pytest.UsageError:
             raise
         except Exception as error:  # whatever a record may hold, the file can be collected really
             self._fault("file could not be stood in for", error)
-        self._realise_others(file)
+        for other, stand in list(self._stands.items()):
+            # It may be mistaken for this one: it is imported, as it would have been by now.
+            if stand.record.module == file.stem and other != file:
+                stand.realise()
         return False
 
-    def _fault(self, reason: str, error: Exception) -> None:
-        engine = self._session.engine
-        if engine is not None:
-            engine.notify(Faulted(reason, f"{type(error).__name__}: {error}"))
-
-    def _may_stand_in(self, file: Path) -> bool:
-        if not self._forecast.consults or file in self._stands:
+    def _stands_well(self, module: pytest.Module, record: CollectionRecord) -> bool:
+        stand = StandIns(module, record, self._realised)
+        if self._is_ambiguous(stand) or not self._stands_for_all(stand) or not warn_again(record):
+            stand.withdraw()
             return False
+        self._stands[module.path] = stand
+        return True
+
+    def _fault(self, reason: str, error: Exception) -> None:
+        self._session.notify(Faulted(reason, f"{type(error).__name__}: {error}"))
+
+    def _may_be_cached(self, file: Path) -> bool:
         return self._session.settings.tests is Tests.ALL or _mentions_mark(file)
 
     def _is_ambiguous(self, stand: StandIns) -> bool:
         """Whether another test file is imported by the same name: pytest refuses the second."""
         name, path = stand.record.module, stand.node.path
         loaded = getattr(sys.modules.get(name), "__file__", None)
-        other = any(one.record.module == name for one, _ in self._stands.values())
+        other = any(one.record.module == name for one in self._stands.values())
         return other or (loaded is not None and Path(loaded) != path)
-
-    def _realise_others(self, file: Path) -> None:
-        """Has files imported that this one may be mistaken for, as they would have been by now."""
-        for other, _ in list(self._stands.values()):
-            if other.record.module == file.stem and other.node.path != file:
-                other.realise()
 
     def _stands_for_all(self, stand: StandIns) -> bool:
         """Whether no test of the file will have to run. Where tests are selected by name or mark
         that is not known yet: those that are selected and miss become real later."""
-        option = self._session.config.option
-        if option.collectonly:
+        config = self._session.config
+        if config.option.collectonly:
             return True
-        pairs = zip(stand.items, stand.record.tests, strict=True)
-        self._forecast.read({node_id(item): key for item, (key, _) in pairs if key})
-        narrowed = any(getattr(option, name, None) for name in _NARROWING)
-        if narrowed or any("::" in str(arg) for arg in self._session.config.args):
+        stand.replayable = self._session.outcomes.forecast(stand.node.path, stand.node.nodeid)
+        narrowed = any(getattr(config.option, name, None) for name in _NARROWING)
+        if narrowed or any("::" in str(arg) for arg in config.args):
             return True
         return all(
-            is_skipped_by_mark(item) or self._forecast.will_replay(node_id(item))
-            for item in stand.items
+            is_skipped_by_mark(item) or name in stand.replayable
+            for name, item in stand.items.items()
         )
 
     @pytest.hookimpl(tryfirst=True)
@@ -149,34 +151,24 @@ class CollectionHooks:
         if self._current is not None and report.sections:
             self._current.refuse("importing it writes text")
 
-    def _begin(self, module: pytest.Module) -> Recording | None:
-        session = self._session
-        engine = session.engine if self._may_record(module.path) else None
-        if engine is None or engine.parts.observation is None:
-            return None
-        return Recording(module, engine.parts.observation, self._loaded)
-
     def _may_record(self, file: Path) -> bool:
-        session = self._session
         return (
-            self._collecting
+            self._records_them
             and file not in self._known
             and file not in self._stands
-            and file not in self._refused
-            and session.settings.mode is Mode.READ_WRITE
-            and session.worker in ("main", "gw0")
-            and session.coverage is None
-            and session.config.option.capture != "no"
-            and (session.settings.tests is Tests.ALL or _mentions_mark(file))
+            and self._may_be_cached(file)
+            and self._session.engine is not None
         )
 
     def _finish(self) -> None:
         recording, self._current = self._current, None
         if recording is None:
             return
-        file = recording.module.path
+        acting = Observed()
         try:
-            recording.finish(Observed() if recording.refusal else self._forecast.acting_on(file))
+            if not recording.refusal:
+                acting = self._session.outcomes.acting_on(recording.module.path)
+            recording.finish(acting)
         except Exception as error:  # plugins' nodes may be as odd as they like
             self._fault("collection could not be recorded", error)
             recording.refuse("a fault", lasting=False)
@@ -203,99 +195,95 @@ class CollectionHooks:
     def _will_not_run(self, item: pytest.Item, stand: StandIns) -> bool:
         if is_skipped_by_mark(item):
             return True
-        recorded = stand.record.tests[stand.place_of(item)]
-        return self._forecast.will_replay(node_id(item)) and recorded[1] == signature(item)
+        name = node_id(item).partition("::")[2]
+        return name in stand.replayable and stand.record.tests.get(name) == signature(item)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Keeps the records of what was collected really."""
         self._finish()
-        self._collecting = False
         recorded, self._recorded = self._recorded, []
-        config = self._session.config
-        if not self._session.is_composed or config.option.collectonly:
+        settings = self._session.settings
+        if self._session.local is None or self._session.config.option.collectonly:
             return
-        if self._session.settings.mode is not Mode.READ_WRITE:
+        if settings.mode is not Mode.READ_WRITE:
             return
+        for each in recorded:
+            signed = zip(each.record.tests, each.items, strict=False)
+            each.record.tests.update((name, self._signature(item)) for name, item in signed)
         self._records.keep(recorded)
         if self._session.worker in ("main", "gw0"):
-            self.selection.keep(session.items)
+            self._selection.keep(session.items, self._entered)
         by_file: dict[Path, dict[str, pytest.Item]] = {}
         for item in session.items:
-            if isinstance(item, pytest.Function) and item.path in self._known:
-                by_file.setdefault(item.path, {})[node_id(item)] = item
+            if item.path in self._known and stand_ins_of(item) is None:
+                by_file.setdefault(item.path, {})[node_id(item).partition("::")[2]] = item
         for file, items in by_file.items():
             self._compare(file, items)
 
+    def _signature(self, item: pytest.Item) -> str:
+        return signature(item) if self._session.outcomes.is_keyed_with_its_file(item) else ""
+
     def _compare(self, file: Path, items: dict[str, pytest.Item]) -> None:
-        """Completes the record of a file that was collected really, or drops it as wrong."""
+        """Completes the record of a file that was collected really by what its tests look like,
+        or drops it as wrong."""
         variant, record = self._known[file]
-        module = next(iter(items.values())).getparent(pytest.Module)
-        ids = ids_of(record, module.nodeid if module is not None else "")
-        strangers = items.keys() - set(ids)
+        strangers = items.keys() - record.tests.keys()
+        if record.reason:
+            return
         if strangers:
-            self._drop(file, variant, f"it has other tests now, e.g. {min(strangers)}")
-        else:
-            self._records.again(file, (variant, record), ids, items)
+            self._drop(file, f"it has other tests now, e.g. {min(strangers)}")
+            return
+        signed = {name: self._signature(item) for name, item in items.items()}
+        tests = {name: signed.get(name) or known for name, known in record.tests.items()}
+        if tests != record.tests:
+            record.tests = tests
+            self._records.write([self._records.variant_of(file, record, variant.trace)])
+            self._records.drop([variant])
 
     def _realised(self, stand: StandIns) -> None:
         """Where the record proves wrong it is dropped, and the run says so."""
         self._finish()
-        path, wrong = stand.node.path, stand.proved_wrong
-        variant = self._stands[path][1]
-        if wrong:
-            self._drop(path, variant, wrong)
-        else:
-            self._known[path] = variant, stand.record
+        if stand.proved_wrong:
+            self._drop(stand.node.path, stand.proved_wrong)
 
-    def _drop(self, file: Path, variant: Variant, wrong: str) -> None:
-        self._records.drop([variant.id])
-        engine, name = self._session.engine, self._session.fingerprints.name_of(file)
-        if engine is not None:
-            text = f"the record of how {name} is collected was wrong ({wrong}); it is dropped"
-            engine.notify(Noted(text))
+    def _drop(self, file: Path, wrong: str) -> None:
+        self._records.drop([self._known.pop(file).variant])
+        name = self._session.fingerprints.name_of(file)
+        text = f"the record of how {name} is collected was wrong ({wrong}); it is dropped"
+        self._session.notify(Noted(text))
 
     def _mend(self, items: list[pytest.Item]) -> None:
         """Puts the tests of a file whose record proved wrong into the run as they really are."""
-        for path, (stand, _) in self._stands.items():
-            if not stand.is_real or path in self._mended or not stand.proved_wrong:
+        for stand in self._stands.values():
+            if stand.is_mended or not stand.proved_wrong:
                 continue
-            self._mended.add(path)
+            stand.is_mended = True
             for report in stand.failures:
                 stand.node.ihook.pytest_collectreport(report=report)
-            mine = {id(item) for item in stand.items}
-            places = [place for place, item in enumerate(items) if id(item) in mine]
-            kept = {id(items[place]) for place in places}
-            recorded = {id(item) for item in stand.items}
-            real = [one for one in stand.real if id(one) in kept or id(one) not in recorded]
+            recorded = set(map(id, stand.items.values()))
+            selected = {id(item) for item in items} & recorded
+            first = next((n for n, item in enumerate(items) if id(item) in recorded), len(items))
+            real = [item for item in stand.real if id(item) in selected or id(item) not in recorded]
             for item in real:
                 if id(item) not in recorded:
                     item.ihook.pytest_itemcollected(item=item)
-            first = places[0] if places else len(items)
-            items[:] = (
-                [one for one in items[:first] if id(one) not in mine]
-                + real
-                + [one for one in items[first:] if id(one) not in mine]
-            )
+            rest = [item for item in items[first:] if id(item) not in recorded]
+            items[first:] = [*real, *rest]
 
     # ---------------------------------------------------------------------- one test
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(
-        self, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> bool | None:
-        """Replays a stand-in. One that is skipped by a mark stays what it is: pytest skips it
-        before it looks at the test."""
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        """A stand-in that is not replayed becomes real. One that is skipped by a mark stays what
+        it is: pytest skips it before it looks at the test."""
         stand = stand_ins_of(item)
         if stand is None:
-            return None
+            return
         if is_skipped_by_mark(item):
             self._session.items.running = None
-            return None
-        if self._forecast.replay(item, nextitem):
-            return True
-        stand.realise()
-        return None
+        else:
+            stand.realise()
 
 
 def _mentions_mark(file: Path) -> bool:
@@ -308,13 +296,13 @@ def _mentions_mark(file: Path) -> bool:
 def register(session: Session) -> None:
     """Registers the hooks, where outcomes are cached at all and collection may be memoized. Where
     nothing is left to run, pytest-xdist is told to start no workers."""
-    settings, config = session.settings, session.config
+    settings, option = session.settings, session.config.option
     if settings.collect is not Collect.AUTO or settings.tests is Tests.NONE:
         return
-    hooks = CollectionHooks(session, StoredOutcomes(session))
-    config.pluginmanager.register(hooks, "taskcache-collection")
-    if not session.distributes or config.option.dist == "each":
+    hooks = CollectionHooks(session)
+    session.config.pluginmanager.register(hooks, "taskcache-collection")
+    if not session.distributes or option.dist == "each":
         return
-    local = all(str(spec) == "popen" for spec in config.option.tx)
-    if local and session.directory.is_dir() and hooks.selection.is_replayed_whole():
-        config.option.numprocesses, config.option.dist, config.option.tx = 0, "no", []
+    local = all(str(spec) == "popen" for spec in option.tx)
+    if local and session.directory.is_dir() and hooks.is_replayed_whole():
+        option.numprocesses, option.dist, option.tx = 0, "no", []

@@ -1,6 +1,6 @@
 """Stand-ins: nodes made from a record that become the real ones, in place, when they are needed.
 
-Every touch of pytest's private parts in this room (checked on pytest 8.4 to 9.2). A stand-in is
+They touch pytest's private parts (checked on pytest 8.4 to 9.2). A stand-in is
 of a subclass of the recorded item's own type, so ``isinstance`` holds. What the record knows it
 answers; whatever needs the test's code (``obj``, ``module``, ``setup``, a parameter that is no
 plain value, ...) has the file collected really, on the very same module node, and every stand-in
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest import nodes
+from _pytest import nodes, python
 from _pytest.mark.structures import Mark, NodeKeywords
 from _pytest.pathlib import CouldNotResolvePathError, resolve_pkg_root_and_module_name
 from _pytest.python import Class, Function, Module
@@ -29,20 +29,27 @@ from pytest_taskcache.plugin.collection.record import (
     from_plain,
     to_plain,
 )
-from pytest_taskcache.plugin.running import node_id
 
 _KINDS = frozenset({"_pytest.python", "_pytest.unittest", "pytest_asyncio.plugin"})
 """Modules whose types of items and classes are known to be made of what is recorded."""
 
-_PLAIN = frozenset(
+_HELD = frozenset(
     {
-        "_report_sections", "user_properties", "originalname", "own_markers", "keywords",
-        "extra_keyword_matches", "_fixtureinfo", "fixturenames", "funcargs", "_request", "_obj",
-        "_instance", "callspec", "location", "stash", "_id", "_nodeid", "_store", "name", "parent",
-        "config", "session", "path",
+        "_report_sections", "user_properties", "own_markers", "keywords", "extra_keyword_matches",
+        "stash", "_store", "_id", "_nodeid",
     }
 )  # fmt: skip
+"""Attributes that stay a stand-in's own when it becomes real: others hold the lists and mappings,
+and pytest-xdist adds to the id."""
+
+_PLAIN = _HELD | {
+    "originalname", "fixturenames", "_fixtureinfo", "funcargs", "_request", "_obj", "_instance",
+    "callspec", "location", "name", "parent", "config", "session", "path",
+}  # fmt: skip
 """Attributes that every function item has."""
+
+_OURS = frozenset({"_entry", "_stand", "_made"})
+"""Those that a stand-in has besides."""
 
 _LONGEST = 200
 """Characters of a parameter's value that is worth keeping; a longer one needs the real item."""
@@ -51,17 +58,18 @@ _LONGEST = 200
 
 
 class Description:
-    """Writes nodes down as they are right after their collection, before any hook sees them."""
+    """Writes nodes down as they are right after their collection, before any hook sees them. What
+    many entries share is in the table once."""
 
-    def __init__(self) -> None:
-        self.table: list[Any] = []
+    def __init__(self, table: list[Any]) -> None:
+        self._table = table
         self._places: dict[str, int] = {}
 
     def share(self, value: Any) -> int:
         """The place in the table of a value that many entries have."""
-        place = self._places.setdefault(repr(value), len(self.table))
-        if place == len(self.table):
-            self.table.append(value)
+        place = self._places.setdefault(repr(value), len(self._table))
+        if place == len(self._table):
+            self._table.append(value)
         return place
 
     def marks(self, marks: Iterable[Mark]) -> int:
@@ -72,7 +80,7 @@ class Description:
         """An entry for an item, or for a class without what is in it. Raises
         UnrecordableError."""
         kind = type(node)
-        if kind.__module__ not in _KINDS:
+        if kind.__module__ not in _KINDS or not isinstance(node, Class | Function):
             raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
         entry: Json = {"n": node.name, "m": self.marks(node.own_markers)}
         if kind not in (Function, Class):
@@ -82,10 +90,8 @@ class Description:
         if isinstance(node, Class):
             entry["q"] = [node.obj.__module__, node.obj.__qualname__]
             entry["c"] = []
-        elif isinstance(node, Function):
-            self._item(entry, node)
         else:
-            raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
+            self._item(entry, node)
         return entry
 
     def _item(self, entry: Json, item: Function) -> None:
@@ -102,12 +108,10 @@ class Description:
         }
         flavour = "a" if inspect.iscoroutinefunction(function) else ""
         flavour += "g" if inspect.isgeneratorfunction(function) else ""
-        if attributes or flavour:
-            entry["a"] = self.share([flavour, attributes])
-        entry["k"] = self.share([key for key in _own_keywords(item) if key != item.name])
-        extra = sorted(vars(item).keys() - _PLAIN)
-        if extra:
-            entry["x"] = self.share(extra)
+        entry["a"] = self.share([flavour, attributes])
+        own_keywords = getattr(item.keywords, "_markers", ())
+        entry["k"] = self.share([key for key in own_keywords if key != item.name])
+        entry["x"] = self.share(sorted(vars(item).keys() - _PLAIN))
         callspec = getattr(item, "callspec", None)
         if callspec is not None:
             entry["s"] = self._callspec(callspec)
@@ -116,23 +120,17 @@ class Description:
         scopes = {name: scope.value for name, scope in callspec._arg2scope.items()}
         values: Json = {}
         for name, value in callspec.params.items():
+            wide = scopes.get(name) != Scope.Function.value
             try:
                 plain = to_plain(value)
             except UnrecordableError:
-                if scopes.get(name) != Scope.Function.value:
-                    # pytest groups tests by these values: none can stand for them.
+                if wide:  # pytest groups tests by these values: none can stand for them
                     raise UnrecordableError(f"parameter {name!r} is no plain value") from None
                 continue
-            if scopes.get(name) != Scope.Function.value or len(repr(plain)) <= _LONGEST:
+            if wide or len(repr(plain)) <= _LONGEST:
                 values[name] = plain
-        marks = self.marks(callspec.marks)
-        return [
-            list(callspec._idlist),
-            self.share(dict(callspec.indices)),
-            self.share(scopes),
-            values,
-            marks,
-        ]
+        shared = self.share([dict(callspec.indices), scopes])
+        return [list(callspec._idlist), shared, values, self.marks(callspec.marks)]
 
 
 def _describe_mark(mark: Mark) -> Any:
@@ -146,19 +144,14 @@ def _describe_mark(mark: Mark) -> Any:
         return [mark.name]
 
 
-def _own_keywords(node: nodes.Node) -> list[str]:
-    return list(getattr(node.keywords, "_markers", ()))
-
-
 def signature(item: pytest.Item) -> str:
     """The marks and fixtures that an item has now, hooks' additions included, as a text; the same
     for an item and its stand-in."""
-    marks = [repr(_signed(mark)) for mark in item.iter_markers()]
-    return "\n".join((",".join(getattr(item, "fixturenames", ())), *marks))
-
-
-def _signed(mark: Mark) -> Any:
-    return [mark.name] if isinstance(mark, LazyMark) else _describe_mark(mark)
+    marks = [
+        repr([mark.name] if isinstance(mark, LazyMark) else _describe_mark(mark))
+        for mark in item.iter_markers()
+    ]
+    return "\n".join((f"fixtures: {','.join(getattr(item, 'fixturenames', ()))}", *marks))
 
 
 def is_skipped_by_mark(item: pytest.Item) -> bool:
@@ -167,11 +160,9 @@ def is_skipped_by_mark(item: pytest.Item) -> bool:
     for mark in item.iter_markers():
         if mark.name not in ("skip", "skipif") or isinstance(mark, LazyMark):
             continue
-        if mark.name == "skip":
-            return True
-        given = mark.kwargs.get("condition", False)
-        conditions = (*mark.args, given)
-        if all(isinstance(one, bool) for one in conditions) and any(conditions):
+        conditions = (*mark.args, mark.kwargs.get("condition", False))
+        known = all(isinstance(one, bool) for one in conditions)
+        if mark.name == "skip" or (known and any(conditions)):
             return True
     return False
 
@@ -183,32 +174,6 @@ def loaded_type(name: str) -> type | None:
     for part in qualified.split("."):
         found = getattr(found, part, None)
     return found if isinstance(found, type) else None
-
-
-def ids_of(record: CollectionRecord, module: str) -> list[str]:
-    """The node ids of a record's tests, in order; ``module`` is the file's own."""
-
-    def below(parent: str, children: Sequence[Json]) -> Iterator[str]:
-        for entry in children:
-            name = f"{parent}::{entry['n']}"
-            if "c" in entry:
-                yield from below(name, entry["c"])
-            else:
-                yield name
-
-    return list(below(module, record.children))
-
-
-def make_cache_directory(config: pytest.Config, inside: Path) -> None:
-    """Has pytest make its cache directory as it does, with what keeps it out of repositories and
-    backups, where ours is to lie in it."""
-    cache = getattr(config, "cache", None)
-    make = getattr(cache, "_ensure_cache_dir_and_supporting_files", None)
-    if make is not None and inside.parent == getattr(cache, "_cachedir", None):
-        try:
-            make()
-        except OSError:
-            return  # ours meets the same fault, and reports it
 
 
 def import_root(config: pytest.Config, file: Path) -> Path | None:
@@ -235,11 +200,6 @@ def prepare_import(config: pytest.Config, file: Path) -> None:
         sys.path.insert(0, str(root))
 
 
-def module_name(module: Module) -> str:
-    """What a module is called that was collected really."""
-    return str(module.obj.__name__)
-
-
 def sources_of(module: Module, items: Sequence[pytest.Item]) -> set[str]:
     """The files that a module's tests come from: its own, those of the functions, and those of the
     classes' bases."""
@@ -261,8 +221,8 @@ def sources_of(module: Module, items: Sequence[pytest.Item]) -> set[str]:
 
 
 class StandIns:
-    """The stand-ins of one file. ``realised(self)`` is called when it was collected really after
-    all, however that went."""
+    """The stand-ins of one file. ``replayable`` names the tests of which an outcome is valid;
+    ``realised(self)`` is called when it was collected really after all, however that went."""
 
     def __init__(
         self,
@@ -272,14 +232,21 @@ class StandIns:
     ) -> None:
         self.node = node
         self.record = record
-        self.items: list[pytest.Item] = []
+        self.items: dict[str, pytest.Item] = {}
+        """By the rest of their node ids, in order."""
+        self.replayable: Container[str] = ()
         self.is_real = False
+        self.is_mended = False
+        """Whether the run has the real tests, where the record proved wrong."""
         self.real: list[pytest.Item] = []
         self.failures: list[pytest.CollectReport] = []
+        self.classes: dict[str, nodes.Node] = {}
+        """The real classes by node id, once there are some."""
         self._realised = realised
-        self._classes: list[nodes.Node] = []
+        self._found: list[str] = []
+        self._stands: list[nodes.Node] = []
         self._made = _marks(record.table[record.marks], node, self)
-        _mark(node, self._made)
+        _add_marks(node, (), self._made)
         self.children = [self._build(node, entry) for entry in record.children]
         node.__dict__["_stand"] = self
         node.__class__ = _StandInModule
@@ -289,22 +256,21 @@ class StandIns:
         """What the real collection found otherwise than recorded; "" if nothing."""
         if self.failures:
             return "collecting it fails"
-        recorded = [node_id(item) for item in self.items]
-        found = [node_id(item) for item in self.real]
-        if self.is_real and recorded != found:
-            odd = sorted(set(recorded) ^ set(found))
-            return f"it has other tests now, e.g. {odd[0]}" if odd else "its tests are reordered"
-        return ""
+        recorded = list(self.items)
+        if not self.is_real or recorded == self._found:
+            return ""
+        odd = sorted(set(recorded) ^ set(self._found))
+        return f"it has other tests now, e.g. {odd[0]}" if odd else "its tests are reordered"
 
     def _build(self, parent: nodes.Collector, entry: Json) -> nodes.Node:
         if "c" not in entry:
             return self._build_item(parent, entry)
         node = _bare(_class_for(entry.get("T"), Class, _StandInClass), entry["n"], parent, None)
-        node.__dict__.update(_stand=self, _entry=entry)
-        _mark(node, _marks(self.record.table[entry["m"]], node, self))
-        node.__dict__["_made"] = list(node.own_markers)
+        made = _marks(self.record.table[entry["m"]], node, self)
+        node.__dict__.update(_stand=self, _entry=entry, _made=made)
+        _add_marks(node, (), made)
         node.extra_keyword_matches.update(entry.get("e", ()))
-        self._classes.append(node)
+        self._stands.append(node)
         node.__dict__["_children"] = [self._build(node, one) for one in entry["c"]]
         return node  # type: ignore[no-any-return]
 
@@ -320,7 +286,6 @@ class StandIns:
             _stand=self,
             _entry=entry,
             _made=marks,
-            _place=len(self.items),
             _report_sections=[],
             user_properties=[],
             originalname=name,
@@ -330,18 +295,12 @@ class StandIns:
         )
         item.own_markers.extend(marks)
         item.extra_keyword_matches.update(entry.get("e", ()))
-        by_name = {mark.name: mark for mark in marks}
-        values = {**by_name, **(table[entry["a"]][1] if "a" in entry else {}), ids: True}
+        values = {**{mark.name: mark for mark in marks}, **table[entry["a"]][1], ids: True}
         keywords = _LazyKeywords(item)
         keywords._markers.update({key: values.get(key) for key in table[entry["k"]]})
         item.keywords = keywords
-        self.items.append(item)
+        self.items[item.nodeid.partition("::")[2]] = item
         return item  # type: ignore[no-any-return]
-
-    def place_of(self, item: pytest.Item) -> int:
-        """Which of the file's tests a stand-in is."""
-        place: int = item.__dict__["_place"]
-        return place
 
     def realise(self) -> None:
         """Collects the file really and turns the stand-ins into what it gave. Raises
@@ -350,31 +309,25 @@ class StandIns:
             return
         self.is_real = True
         node = self.node
-        before, after = _added(node.own_markers, self._made)
+        added = _added(node.own_markers, self._made)
         self.withdraw()
         node.own_markers.clear()  # reading ``obj`` adds the module's own
-        classes: dict[str, nodes.Node] = {}
-        self._collect(node, classes)
-        node.own_markers[:] = [*before, *node.own_markers, *after]
-        node.keywords.update({mark.name: mark for mark in (*before, *after)})
-        for stand in self._classes:
-            real = classes.get(stand.nodeid)
+        self._collect(node)
+        _add_marks(node, *added)
+        for stand in self._stands:
+            real = self.classes.get(stand.nodeid)
             if real is not None:
-                before, after = _added(stand.own_markers, stand.__dict__["_made"])
-                real.own_markers[:] = [*before, *real.own_markers, *after]
-                real.keywords.update({mark.name: mark for mark in real.own_markers})
-        waiting: dict[str, list[pytest.Item]] = {}
-        for found in self.real:
-            waiting.setdefault(found.nodeid, []).append(found)
+                _add_marks(real, *_added(stand.own_markers, stand.__dict__["_made"]))
+        self._found = [item.nodeid.partition("::")[2] for item in self.real]
+        found = dict(zip(self._found, self.real, strict=True))
         taken: dict[int, pytest.Item] = {}
-        for item in self.items:
-            candidates = waiting.get(node_id(item))
-            if candidates:
-                taken[id(candidates[0])] = item
-                _become(item, candidates.pop(0))
+        for name, stand_in in self.items.items():
+            if name in found:
+                taken[id(found[name])] = stand_in
+                _become(stand_in, found[name])
             else:
-                item.__dict__["_gone"] = True
-        self.real = [taken.get(id(found), found) for found in self.real]
+                stand_in.__dict__["_gone"] = True
+        self.real = [taken.get(id(item), item) for item in self.real]
         self._realised(self)
 
     def withdraw(self) -> None:
@@ -385,7 +338,7 @@ class StandIns:
         for mark in self._made:
             node.keywords._markers.pop(mark.name, None)
 
-    def _collect(self, collector: nodes.Collector, classes: dict[str, nodes.Node]) -> None:
+    def _collect(self, collector: nodes.Collector) -> None:
         report = collector.ihook.pytest_make_collect_report(collector=collector)
         report.__dict__.pop("call", None)
         if not report.passed:
@@ -395,8 +348,13 @@ class StandIns:
             if isinstance(node, pytest.Item):
                 self.real.append(node)
             else:
-                classes[node.nodeid] = node
-                self._collect(node, classes)
+                self.classes[node.nodeid] = node
+                self._collect(node)
+
+
+def _asker() -> str:
+    """The module whose code reads the property, or calls the method, that asks this."""
+    return str(sys._getframe(2).f_globals.get("__name__"))
 
 
 class _StandInModule(Module):
@@ -409,10 +367,10 @@ class _StandInModule(Module):
     @property
     def obj(self) -> Any:
         """The module itself."""
-        caller = sys._getframe(1).f_globals.get("__name__")
-        if caller == "pytest_randomly":
-            return _Named(self.__dict__["_stand"].record.module)
-        self.__dict__["_stand"].realise()
+        stand: StandIns = self.__dict__["_stand"]
+        if _asker() == "pytest_randomly":
+            return _Named(stand.record.module)
+        stand.realise()
         return self.obj
 
     @obj.setter
@@ -427,11 +385,6 @@ def stand_ins_of(node: nodes.Node) -> StandIns | None:
     """The stand-ins that a node belongs to; None for a node that is real."""
     stand = node.__dict__.get("_stand")
     return stand if isinstance(stand, StandIns) and not stand.is_real else None
-
-
-def is_stand_in(item: pytest.Item) -> bool:
-    """Whether an item was made from a record and has not become real."""
-    return stand_ins_of(item) is not None
 
 
 class LazyMark(Mark):  # type: ignore[misc] # final for authors of tests
@@ -468,25 +421,36 @@ class _LazyKeywords(NodeKeywords):  # type: ignore[misc] # as above
             return self.node.keywords[key]
         return found
 
+    def become(self, real: NodeKeywords) -> None:
+        """Makes them the real ones, with those that hooks added."""
+        own = {key: value for key, value in self._markers.items() if value is not None}
+        self.__class__ = NodeKeywords  # type: ignore[assignment]
+        self.parent = real.parent
+        self._markers = {**own, **real._markers}
+
 
 class _Named:
     """Stands for a module or class where only its name is asked for."""
 
-    def __init__(self, name: str, module: str = "", qualified: str = "") -> None:
-        self.__name__ = name
+    def __init__(self, module: str, qualified: str = "") -> None:
         self.__module__ = module
         self.__qualname__ = qualified
+        self.__name__ = qualified.rpartition(".")[2] or module
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Named) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
-        return hash((self.__module__, self.__qualname__, self.__name__))
+        return hash((self.__module__, self.__qualname__))
 
 
 _READ_ATTRIBUTES = frozenset({"_pytest.mark", "anyio.pytest_plugin", "_hypothesis_pytestplugin"})
 """Who looks at a test's function, of every test there is, only for the names of its attributes and
 for whether it is a coroutine (pytest 8.4 to 9.2, anyio 4, Hypothesis 6)."""
+
+
+def _of_the_real_one(name: str) -> property:
+    return property(lambda item: getattr(item._become_real(), name))
 
 
 class _StandInItem:
@@ -504,9 +468,7 @@ class _StandInItem:
 
     @property
     def obj(self) -> Any:
-        if sys._getframe(1).f_globals.get("__name__") in _READ_ATTRIBUTES:
-            return _function_like(self)
-        return self._become_real().obj
+        return _function_like(self) if _asker() in _READ_ATTRIBUTES else self._become_real().obj
 
     @obj.setter
     def obj(self, value: Any) -> None:
@@ -514,45 +476,32 @@ class _StandInItem:
 
     @property
     def function(self) -> Any:
-        if sys._getframe(1).f_globals.get("__name__") in _READ_ATTRIBUTES:
+        if _asker() in _READ_ATTRIBUTES:
             return _function_like(self)
         return self._become_real().function
 
     @property
     def module(self) -> Any:
-        if sys._getframe(1).f_globals.get("__name__") == "pytest_randomly":
+        if _asker() == "pytest_randomly":
             return _Named(self.__dict__["_stand"].record.module)
         return self._become_real().module
 
     @property
     def cls(self) -> Any:
-        owner = self.getparent(Class)
-        if owner is None:
-            return None
-        caller = sys._getframe(1).f_globals.get("__name__")
-        if caller == "_pytest.fixtures":
+        owner, asker = self.getparent(Class), _asker()
+        if owner is None or asker == "_pytest.fixtures":
             return owner  # which only groups tests by it
-        if caller == "pytest_randomly":
-            module, qualified = owner.__dict__["_entry"]["q"]
-            return _Named(qualified.rpartition(".")[2], module, qualified)
+        if asker == "pytest_randomly":
+            return _Named(*owner.__dict__["_entry"]["q"])
         return self._become_real().cls
 
-    @property
-    def instance(self) -> Any:
-        return self._become_real().instance
-
     def reportinfo(self) -> Any:
-        path, line, name = self.__dict__["_entry"]["r"]
-        return path, line, name
+        return tuple(self.__dict__["_entry"]["r"])
 
-    def setup(self) -> None:
-        self._become_real().setup()
-
-    def runtest(self) -> None:
-        self._become_real().runtest()
-
-    def teardown(self) -> None:
-        self._become_real().teardown()
+    instance = _of_the_real_one("instance")
+    setup = _of_the_real_one("setup")
+    runtest = _of_the_real_one("runtest")
+    teardown = _of_the_real_one("teardown")
 
     def __getattr__(self, name: str) -> Any:
         known = self.__dict__
@@ -560,13 +509,12 @@ class _StandInItem:
         if entry is None:
             raise AttributeError(name)
         if name == "callspec" and "s" in entry:
-            known["callspec"] = _LazyCallSpec.of(self, entry["s"], known["_stand"])
+            known["callspec"] = _callspec_of(self, entry["s"], known["_stand"])
             return known["callspec"]
-        if name == "_request" and sys._getframe(1).f_globals.get("__name__") == "_pytest.runner":
+        if name == "_request" and _asker() == "_pytest.runner":
             return True  # asks whether there is one, before the first hook of the test
-        table = known["_stand"].record.table
         own = name in ("_fixtureinfo", "_request", "_obj", "_instance", "_initrequest")
-        if own or ("x" in entry and name in table[entry["x"]]):
+        if own or name in known["_stand"].record.table[entry["x"]]:
             return getattr(self._become_real(), name)
         kind = type(self).__name__
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
@@ -583,66 +531,48 @@ class _StandInClass:
 
     @property
     def obj(self) -> Any:
-        if sys._getframe(1).f_globals.get("__name__") == "pytest_randomly":
-            module, qualified = self.__dict__["_entry"]["q"]
-            return _Named(qualified.rpartition(".")[2], module, qualified)
+        if _asker() == "pytest_randomly":
+            return _Named(*self.__dict__["_entry"]["q"])
         stand: StandIns = self.__dict__["_stand"]
         stand.realise()
-        found = stand.node.obj
-        for name in self.nodeid.removeprefix(stand.node.nodeid).split("::")[1:]:  # type: ignore[attr-defined]
-            found = getattr(found, name)
-        return found
+        real: Any = stand.classes.get(self.nodeid) or _gone(self)  # type: ignore[attr-defined]
+        return real.obj
 
     @obj.setter
     def obj(self, value: Any) -> None:
         self.__dict__["_obj"] = value
 
 
-class _LazyCallSpec:
-    """As pytest's CallSpec; a parameter that is no plain value needs the real item."""
+_CallSpec: Any = getattr(python, "CallSpec", None) or python.CallSpec2  # before pytest 9.2
 
-    indices: dict[str, int]
-    _arg2scope: dict[str, Scope]
-    _idlist: Sequence[str]
-    marks: list[Mark]
 
-    @classmethod
-    def of(cls, owner: Any, entry: list[Any], stand: StandIns) -> _LazyCallSpec:
-        """The callspec of a stand-in."""
-        found = cls()
-        table = stand.record.table
-        found._idlist = tuple(entry[0])
-        found.indices = dict(table[entry[1]])
-        found._arg2scope = {name: Scope(scope) for name, scope in table[entry[2]].items()}
-        found.marks = _marks(table[entry[4]], owner, stand)
-        found._owner, found._values = owner, entry[3]
-        return found
-
-    _owner: Any
-    _values: Json
+class _LazyCallSpec(_CallSpec):  # type: ignore[misc] # found at run time
+    """pytest's own, but that a parameter that is no plain value needs the real item."""
 
     @property
     def params(self) -> dict[str, Any]:
         """The values by name, in order."""
-        known = len(self._values) == len(self.indices)
-        if not known and sys._getframe(1).f_globals.get("__name__") != "_pytest.fixtures":
-            self._owner.__dict__["_stand"].realise()
-            real: dict[str, Any] = self._owner.callspec.params
+        values, owner = self.__dict__["_values"], self.__dict__["_owner"]
+        if len(values) < len(self.indices) and _asker() != "_pytest.fixtures":
+            owner.__dict__["_stand"].realise()
+            real: dict[str, Any] = owner.callspec.params
             return real
-        return {
-            name: from_plain(self._values[name]) for name in self.indices if name in self._values
-        }
+        return {name: from_plain(values[name]) for name in self.indices if name in values}
 
-    @property
-    def id(self) -> str:
-        """As in the item's name."""
-        return "-".join(self._idlist)
 
-    def getparam(self, name: str) -> object:
-        """One value. Raises ValueError."""
-        if name not in self.indices:
-            raise ValueError(name)
-        return from_plain(self._values[name]) if name in self._values else self.params[name]
+def _callspec_of(owner: Any, entry: list[Any], stand: StandIns) -> Any:
+    ids, shared, values, marks = entry
+    indices, scopes = stand.record.table[shared]
+    found = object.__new__(_LazyCallSpec)
+    found.__dict__.update(
+        indices=dict(indices),
+        _arg2scope={name: Scope(scope) for name, scope in scopes.items()},
+        _idlist=tuple(ids),
+        marks=_marks(stand.record.table[marks], owner, stand),
+        _owner=owner,
+        _values=values,
+    )
+    return found
 
 
 def _bare(
@@ -686,27 +616,24 @@ def _marks(described: Sequence[Any], owner: nodes.Node, stand: StandIns) -> list
     return found
 
 
-def _mark(node: nodes.Node, marks: list[Mark]) -> None:
-    node.own_markers.extend(marks)
-    node.keywords.update({mark.name: mark for mark in marks})
+def _add_marks(node: nodes.Node, before: Sequence[Mark], after: Sequence[Mark]) -> None:
+    """Puts marks before and behind those that a node has."""
+    node.own_markers[:] = [*before, *node.own_markers, *after]
+    node.keywords.update({mark.name: mark for mark in (*before, *after)})
 
 
 def _function_like(item: Any) -> Any:
     entry, table = item.__dict__["_entry"], item.__dict__["_stand"].record.table
-    flavour, attributes = table[entry["a"]] if "a" in entry else ("", {})
-    if "a" in flavour:
+    flavour, attributes = table[entry["a"]]
 
-        async def function() -> None: ...
+    async def coroutine() -> None: ...
 
-    elif "g" in flavour:
+    def generator() -> Iterator[None]:
+        yield
 
-        def function() -> Iterator[None]:  # type: ignore[misc]
-            yield
+    def plain() -> None: ...
 
-    else:
-
-        def function() -> None: ...  # type: ignore[misc]
-
+    function = coroutine if "a" in flavour else generator if "g" in flavour else plain
     function.__dict__.update(attributes)
     return function
 
@@ -715,38 +642,24 @@ def _become(item: Any, real: Any) -> None:
     """Gives a stand-in the state of its real item. It stays the object that others hold, and so
     do the lists and mappings that they may have taken from it."""
     old = dict(vars(item))
-    marks, keywords, extra, stash = (
-        item.own_markers, item.keywords, item.extra_keyword_matches, item.stash
-    )  # fmt: skip
-    before, after = _added(marks, old["_made"])
+    added = _added(old["own_markers"], old["_made"])
     names = _with_additions(
         real.fixturenames, old["fixturenames"], old["_stand"].record.table[old["_entry"]["f"]]
     )
+    old["own_markers"][:] = real.own_markers
+    old["keywords"].become(real.keywords)
+    old["extra_keyword_matches"].update(real.extra_keyword_matches)
+    old["fixturenames"][:] = names
+    old["user_properties"][:0] = real.user_properties
+    for key, value in real.stash._storage.items():
+        old["stash"]._storage.setdefault(key, value)
     item.__dict__.clear()
     item.__class__ = real.__class__
     item.__dict__.update(real.__dict__)
-    item.parent = real.parent
-    for key, value in real.stash._storage.items():
-        stash._storage.setdefault(key, value)
-    item.stash = item._store = stash
-    marks[:] = [*before, *real.own_markers, *after]
-    item.own_markers = marks
-    _fill(keywords, real.keywords, [*before, *after])
-    item.keywords = keywords
-    extra.update(real.extra_keyword_matches)
-    item.extra_keyword_matches = extra
-    old["fixturenames"][:] = names
-    item.fixturenames = names
-    old["user_properties"][:0] = real.user_properties
-    for name, value in old.items():
-        if name in _KEPT or name not in _OURS:
-            item.__dict__[name] = value
+    replaced = _PLAIN - _HELD | _OURS  # anything else was put on it by a hook
+    item.__dict__.update({name: value for name, value in old.items() if name not in replaced})
+    _add_marks(item, *added)
     item._initrequest()
-
-
-_OURS = _PLAIN | {"_entry", "_stand", "_made", "_place"}
-_KEPT = ("user_properties", "_report_sections", "_id")
-"""Of these the stand-in's own stays: others hold the lists, and pytest-xdist adds to the id."""
 
 
 def _added(marks: list[Mark], made: Sequence[Mark]) -> tuple[list[Mark], list[Mark]]:
@@ -763,18 +676,6 @@ def _with_additions(real: list[str], asked: list[str], recorded: list[str]) -> l
         if name not in recorded and name not in real:
             real.insert(0 if place == 0 else len(real), name)
     return real
-
-
-def _fill(keywords: Any, real: Any, marks: list[Mark]) -> None:
-    """Makes a stand-in's keywords the real ones, with those that hooks added."""
-    own = {key: value for key, value in keywords._markers.items() if value is not None}
-    keywords.__class__ = NodeKeywords
-    keywords.parent = real.parent
-    keywords._markers.clear()
-    keywords._markers.update(real._markers)
-    for key, value in own.items():
-        keywords._markers.setdefault(key, value)
-    keywords._markers.update({mark.name: mark for mark in marks})
 
 
 def _gone(node: Any) -> Any:

@@ -2,10 +2,10 @@
 
 A record of a file with one class and one parametrized test::
 
-    {"format": 1, "module": "tests.test_rates",
+    {"format": 2, "module": "tests.test_rates",
      "table": [["slow"], ["tmp_path"], ...],
      "children": [{"n": "TestRates", "c": [...]}, {"n": "test_rate[1]", ...}],
-     "tests": [["<outcome key>", "<marks>"], ...]}
+     "tests": {"TestRates::test_all": "<fixtures and marks>", "test_rate[1]": ...}}
 
 Reading one executes nothing. It is decoded only when its file is collected.
 """
@@ -22,13 +22,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from pytest_taskcache.dataclass import dataclass, field
 
-FORMAT = 1
+FORMAT = 2
 """Version of this encoding; part of the key of every record."""
 
 Json = dict[str, Any]
@@ -45,31 +44,22 @@ class DamagedRecordError(ValueError):
 @dataclass
 class CollectionRecord:
     """One file's collection. ``children`` and ``table`` as `pytest_nodes` writes them; ``tests``
-    holds for each test, in order, the key of its outcome ("" if that is not known) and a text of
-    the marks and fixtures that the key holds for; ``warnings`` is what collecting the file warned
-    of, ``module`` what it is called when imported."""
+    holds for each test, by the rest of its node id, a text of the marks and fixtures that it had
+    when its outcome could be looked up ("" if it could not); ``warnings`` is what collecting the
+    file warned of, ``module`` what it is called when imported."""
 
     module: str
     children: list[Json]
     table: list[Any]
     marks: int
     warnings: list[Json] = field(default_factory=list)
-    tests: list[tuple[str, str]] = field(default_factory=list)
+    tests: dict[str, str] = field(default_factory=dict)
     reason: str = ""
     """Why the file cannot be stood in for; then there is no tree."""
 
     def encode(self) -> bytes:
         """The record as JSON."""
-        document = {
-            "format": FORMAT,
-            "module": self.module,
-            "children": self.children,
-            "table": self.table,
-            "marks": self.marks,
-            "warnings": self.warnings,
-            "tests": self.tests,
-            "reason": self.reason,
-        }
+        document = {"format": FORMAT, **vars(self)}
         return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
     @classmethod
@@ -80,27 +70,20 @@ class CollectionRecord:
             if found.pop("format") != FORMAT:
                 raise DamagedRecordError("written in another format")
             record = cls(**found)
-            if not record.reason and len(list(leaves(record.children))) != len(record.tests):
+            tests = [entry for entry in record.entries() if "c" not in entry]
+            if len(tests) != len(record.tests):
                 raise DamagedRecordError("incomplete")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedRecordError(str(error)) from error
         return record
 
-    def kinds(self) -> set[str]:
-        """The types of nodes in the tree that are not pytest's plain ones, ``module:name``."""
-        return {entry["T"] for entry in nodes_of(self.children) if "T" in entry}
-
-
-def nodes_of(children: Sequence[Json]) -> Iterator[Json]:
-    """Every entry of a tree, in order."""
-    for entry in children:
-        yield entry
-        yield from nodes_of(entry.get("c", ()))
-
-
-def leaves(children: Sequence[Json]) -> Iterator[Json]:
-    """The entries of a tree that are tests, in order."""
-    return (entry for entry in nodes_of(children) if "c" not in entry)
+    def entries(self) -> Iterator[Json]:
+        """Every entry of the tree, those of tests in order."""
+        pending = self.children[::-1]
+        while pending:
+            entry = pending.pop()
+            yield entry
+            pending += reversed(entry.get("c", ()))
 
 
 # ------------------------------------------------------------------------------------ values
@@ -137,43 +120,26 @@ def from_plain(value: Any) -> Any:
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGALRM", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGHUP")
 
 
-class GlobalState:
+def global_state() -> dict[str, Any]:
     """What other tests may rely on that an import can leave behind in the process, as it is now.
 
     Patched foreign modules are not seen: ``taskcache_collect = real`` is for those.
     """
-
-    def __init__(self) -> None:
-        self.path = list(sys.path)
-        root = logging.getLogger()
-        self.rest: Mapping[str, object] = {
-            "the environment": dict(os.environ),
-            "the working directory": _directory(),
-            "signal handlers": [
-                signal.getsignal(getattr(signal, name))
-                for name in _SIGNALS
-                if hasattr(signal, name)
-            ],
-            "the recursion limit": sys.getrecursionlimit(),
-            "sys.excepthook": (sys.excepthook, threading.excepthook),
-            "threads": {thread.ident for thread in threading.enumerate()},
-            "logging": (root.level, list(root.handlers), root.manager.disable),
-            "the random state": random.getstate(),
-            "the default time-out of sockets": socket.getdefaulttimeout(),
-        }
-
-    def difference(self, after: GlobalState) -> str:
-        """What is not as it was, ``sys.path`` aside; "" if all is."""
-        return next((what for what, value in self.rest.items() if after.rest[what] != value), "")
-
-    def allows(self, after: GlobalState, root: Path | None) -> bool:
-        """Whether ``sys.path`` is as it was, but for the directory that pytest imports from."""
-        rest = list(after.path)
-        while rest != self.path:
-            if root is None or str(root) not in (rest[:1] + rest[-1:]):
-                return False
-            rest.pop(0 if rest[0] == str(root) else -1)
-        return True
+    root = logging.getLogger()
+    return {
+        "sys.path": list(sys.path),
+        "the environment": dict(os.environ),
+        "the working directory": _directory(),
+        "signal handlers": [
+            signal.getsignal(getattr(signal, name)) for name in _SIGNALS if hasattr(signal, name)
+        ],
+        "the recursion limit": sys.getrecursionlimit(),
+        "sys.excepthook": (sys.excepthook, threading.excepthook),
+        "threads": {thread.ident for thread in threading.enumerate()},
+        "logging": (root.level, list(root.handlers), root.manager.disable),
+        "the random state": random.getstate(),
+        "the default time-out of sockets": socket.getdefaulttimeout(),
+    }
 
 
 def _directory() -> str:

@@ -15,12 +15,10 @@ well, as far as it is still true; look-ups search the newest records of a key, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
-
-import xxhash
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
@@ -36,6 +34,7 @@ from pytest_taskcache.model.decision import Fault, Miss, Why
 from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.observation.recorder import digest_of
 from pytest_taskcache.plugin.outcomes.reports import Outcome
 from pytest_taskcache.serializers.json import JSONSerializer
 
@@ -43,12 +42,9 @@ Told: TypeAlias = Callable[[Refusal | None], None]
 
 
 class OutcomeSerializer(JSONSerializer):
-    """JSON of the reports of tests that passed."""
+    """JSON of the reports of tests that passed: told apart from JSON values, and as safe."""
 
-    @property
-    def name(self) -> str:
-        """``outcome/json``: told apart from JSON values, and as safe."""
-        return "outcome/json"
+    name = "outcome/json"
 
 
 SERIALIZER = OutcomeSerializer()
@@ -67,7 +63,8 @@ class Unit:
     """Tests by the rest of their node ids, and the trace that all of them rest on.
 
     ``created`` and ``expires`` in POSIX seconds. ``made_of`` are staged entries that values used
-    in it came from, as far as they may not be committed yet.
+    in it came from, as far as they may not be committed yet. ``variant`` is the record that it was
+    read from (None: found in this process).
     """
 
     trace: Trace
@@ -76,6 +73,7 @@ class Unit:
     expires: float | None = None
     mark: Mark = Mark.PASSED
     made_of: frozenset[str] = frozenset()
+    variant: Variant | None = None
 
 
 class Replayable(NamedTuple):
@@ -98,12 +96,6 @@ def duration_of(outcome: Outcome) -> float:
     if isinstance(outcome, str):
         return sum(map(float, outcome.split(" ")[:3]))
     return float(sum(entry.get("duration", 0.0) for entry in outcome.get("reports", ())))
-
-
-def digest_of(dependencies: Iterable[Dependency]) -> str:
-    """The digest of a trace of these dependencies."""
-    text = "\0".join(chain.from_iterable(dependencies))
-    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
 # --------------------------------------------------------------------------- the format
@@ -161,42 +153,14 @@ def decode(value: Any) -> list[Unit]:
 # ---------------------------------------------------------------------------- one key
 
 
-@dataclass(eq=False, slots=True)
-class _Stored:
-    """A record of the bundle's key, decoded when it is first searched; or, without a variant,
-    what was found in this process."""
-
-    variant: Variant | None
-    units: list[Unit] | None = None
-    passed: dict[str, list[Unit]] = field(default_factory=dict)
-    marked: list[Unit] = field(default_factory=list)
-
-    def take(self, units: list[Unit]) -> None:
-        """Takes the units, and finds them by the tests that they speak of."""
-        self.units = units
-        for unit in units:
-            self._place(unit, len(units))
-
-    def take_newer(self, unit: Unit) -> None:
-        """Takes one more, in front of those it has."""
-        self._place(unit, 0)
-
-    def _place(self, unit: Unit, at: int) -> None:
-        if unit.mark:
-            self.marked.insert(at, unit)
-            return
-        for name in unit.tests:
-            self.passed.setdefault(name, []).insert(at, unit)
-
-
 @dataclass(eq=False)
 class Bundle:
     """What is known of the outcomes of one file, or of one test that is keyed by itself: as
     stored, and as found in this process.
 
-    ``ran`` are the tests that ran here; ``fresh`` the units found here. ``unsaved`` holds who is
-    to be told when they are written, ``unsaved_seconds`` what they took; ``left`` is how many of
-    its tests are still to come in this process, for all that is known.
+    ``ran`` are the tests that ran here; ``fresh`` the units found here, ``stored`` those that were
+    read, newest first. ``unsaved`` holds who is to be told when they are written,
+    ``unsaved_seconds`` what they took.
     """
 
     engine: Engine
@@ -204,43 +168,45 @@ class Bundle:
     keyed: Keyed
     route: Route
     fresh: list[Unit] = field(default_factory=list)
+    stored: list[Unit] = field(default_factory=list)
     ran: set[str] = field(default_factory=set)
     unsaved: list[Told] = field(default_factory=list)
     unsaved_seconds: float = 0.0
-    left: int = 0
     is_read: bool = False
-    _here: _Stored = field(default_factory=lambda: _Stored(None, []))
-    _stored: list[_Stored] = field(default_factory=list)
+    fault: Fault | None = None
+    """Why its records could not be read: each look-up says so."""
+    _of_test: dict[str, list[Unit]] = field(default_factory=dict)
     _nearest: Miss | None = None
     _written: Variant | None = None
-    _fault: Fault | None = None
     _lost: Change | None = None
 
     # ------------------------------------------------------------------------ looking up
 
     def hold(self, variants: Sequence[Variant]) -> None:
         """Takes the records of the key that were read, newest first."""
-        self._stored = [_Stored(variant) for variant in variants]
-
-    def failed(self, fault: Fault) -> None:
-        """Notes that its records could not be read: each look-up says so."""
-        self._fault = fault
+        for variant in variants:
+            self._nearest = Miss(Why.ABSENT)
+            for unit in self._decoded(variant):
+                unit.variant = variant
+                self.stored.append(unit)
+                for name in unit.tests:
+                    self._of_test.setdefault(name, []).append(unit)
 
     def find(self, name: str, check: Callable[[], str] | None = None) -> Replayable | Miss | Fault:
         """The newest valid pass of a test, or why there is none. ``check()`` digests what it
         must agree with; None where that is known to be as it was."""
-        if self._fault is not None:
-            return self._fault
+        if self.fault is not None:
+            return self.fault
         miss: Miss | None = None
-        for stored in chain([self._here] if self.fresh else (), self._read()):
-            for unit in stored.marked:
-                if unit.mark is Mark.FLAKY and name in unit.tests and self.holds(unit):
+        for unit in self._of_test.get(name, ()):
+            if unit.mark:
+                if unit.mark is Mark.FLAKY and self.holds(unit):
                     return Miss(Why.FLAKY)
-            for unit in stored.passed.get(name, ()):
-                objection = self._objection(unit, name, check, stored.variant)
-                if objection is None:
-                    return Replayable(unit.tests[name], stored.variant)
-                miss = nearer(miss, objection)
+                continue
+            objection = self._objection(unit, name, check)
+            if objection is None:
+                return Replayable(unit.tests[name], unit.variant)
+            miss = nearer(miss, objection)
         if miss is None and self._lost is not None:
             return Miss(Why.LOST, (self._lost,))
         return miss or self._absent()
@@ -249,31 +215,22 @@ class Bundle:
         """Whether the unit's trace is true now."""
         return not self._changes(unit)
 
-    def traces(self) -> Iterator[Trace]:
-        """The traces of all that is stored."""
-        for stored in self._read():
-            for unit in stored.units or ():
-                yield unit.trace
-
     def is_marked(self, name: str, mark: Mark) -> bool:
         """Whether a test is so marked, and nothing that it rested on then has changed."""
-        marked = chain(self.fresh, chain.from_iterable(each.marked for each in self._read()))
-        return any(unit.mark is mark and name in unit.tests and self.holds(unit) for unit in marked)
-
-    def has_passed(self, name: str) -> bool:
-        """Whether a pass of the test is stored whose trace is true now."""
-        return any(self.holds(unit) for unit, _ in self._passes(name))
+        return any(unit.mark is mark and self.holds(unit) for unit in self._of_test.get(name, ()))
 
     def last_duration(self, name: str) -> float | None:
         """Seconds that the test took when it last passed; None if that is not known."""
-        return next((duration_of(unit.tests[name]) for unit, _ in self._passes(name)), None)
+        passes = (unit for unit in self._of_test.get(name, ()) if not unit.mark)
+        return next((duration_of(unit.tests[name]) for unit in passes), None)
 
     # --------------------------------------------------------------------------- writing
 
     def add(self, unit: Unit, told: Iterable[Told], seconds: float) -> None:
         """Takes a unit found in this process, to be written with the next `save`."""
         self.fresh.append(unit)
-        self._here.take_newer(unit)
+        for name in unit.tests:
+            self._of_test.setdefault(name, []).insert(0, unit)
         self.unsaved += told
         self.unsaved_seconds += seconds
 
@@ -287,20 +244,19 @@ class Bundle:
         free = [unit for unit in self.fresh if not unit.made_of]
         bound = [unit for unit in self.fresh if unit.made_of]
         if free or not bound:
-            carried = list(self._carried())
-            self._write([*reversed(free), *carried], frozenset(), told if not bound else [])
+            self._write([*reversed(free), *self._carried()], told if not bound else [])
         if bound:
-            made_of = frozenset(chain.from_iterable(unit.made_of for unit in bound))
-            self._write(bound[::-1], made_of, told)
+            self._write(bound[::-1], told)
         if previous is not None and self._written is not previous:
             self._forget(previous)
 
-    def _write(self, units: Sequence[Unit], made_of: frozenset[str], told: Sequence[Told]) -> None:
+    def _write(self, units: Sequence[Unit], told: Sequence[Told]) -> None:
         observation = self.engine.parts.observation
         if observation is not None:
             with self.engine.quiet():
                 units = [replace(one, trace=observation.renewed(one.trace)) for one in units]
         uses = tuple(dict.fromkeys(chain.from_iterable(unit.trace.uses for unit in units)))
+        made_of = frozenset(chain.from_iterable(unit.made_of for unit in units))
 
         def tell(refusal: Refusal | None) -> None:
             for each in told:
@@ -311,7 +267,7 @@ class Bundle:
             self.keyed,
             self.route,
             Basis(_only_uses(uses), derives_from=made_of),
-            sum(chain.from_iterable(map(_durations, units))),
+            sum(duration_of(one) for unit in units for one in unit.tests.values() if not unit.mark),
             told=tell,
         )
         kept = self.engine.recorder.keep(finished, encode(units))
@@ -328,51 +284,24 @@ class Bundle:
             self.engine.recorder.batch.flush()
             self.route.records.remove_records([previous.id])
         except StorageError as error:
-            self.engine.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+            self.engine.notify(Faulted(*told_of("remove records", error)))
 
     def _carried(self) -> Iterator[Unit]:
         """What is stored, did not run here, and is still true: each test once, its newest pass;
-        and marks."""
-        known = set(self.ran)
-        marked: set[tuple[Mark, str]] = {
-            (unit.mark, name) for unit in self.fresh for name in unit.tests
-        }
+        and marks, unless the test passed here."""
         passed_here = {name for unit in self.fresh if not unit.mark for name in unit.tests}
-        for unit in chain.from_iterable(stored.units or () for stored in self._read()):
+        known = {(unit.mark, name) for unit in self.fresh for name in unit.tests}
+        known |= {(Mark.PASSED, name) for name in self.ran}
+        known |= {(mark, name) for mark in (Mark.FAILED, Mark.FLAKY) for name in passed_here}
+        for unit in self.stored:
             if self._expired(unit):
                 continue
-            if unit.mark:
-                names = [
-                    name
-                    for name in unit.tests
-                    if (unit.mark, name) not in marked and name not in passed_here
-                ]
-            else:
-                names = [name for name in unit.tests if name not in known]
-            if not names or not self.holds(unit):
-                continue
-            if unit.mark:
-                marked.update((unit.mark, name) for name in names)
-            else:
-                known.update(names)
-            yield replace(unit, tests={name: unit.tests[name] for name in names})
+            names = [name for name in unit.tests if (unit.mark, name) not in known]
+            if names and self.holds(unit):
+                known.update((unit.mark, name) for name in names)
+                yield replace(unit, tests={name: unit.tests[name] for name in names})
 
     # ------------------------------------------------------------------------- internals
-
-    def _passes(self, name: str) -> Iterator[tuple[Unit, Variant | None]]:
-        for unit in reversed(self.fresh):
-            if unit.mark is Mark.PASSED and name in unit.tests:
-                yield unit, None
-        for stored in self._read():
-            for unit in stored.passed.get(name, ()):
-                yield unit, stored.variant
-
-    def _read(self) -> Iterator[_Stored]:
-        """The records, each decoded when it is come to."""
-        for stored in self._stored:
-            if stored.units is None and stored.variant is not None:
-                stored.take(self._decoded(stored.variant))
-            yield stored
 
     def _decoded(self, variant: Variant) -> list[Unit]:
         with self.engine.quiet():
@@ -384,8 +313,7 @@ class Bundle:
             except (LostResultError, ValueError) as error:
                 self._lost = Change("stored value", str(error), variant.result.digest, "")
             except Exception as error:  # storages may be users' code
-                reason, detail = told_of("read outcomes", error)
-                self.engine.notify(Faulted(reason, detail))
+                self.engine.notify(Faulted(*told_of("read outcomes", error)))
         return []
 
     def _expired(self, unit: Unit) -> bool:
@@ -397,34 +325,27 @@ class Bundle:
             return ()
         return observation.verify(unit.trace)
 
-    def _objection(
-        self, unit: Unit, name: str, check: Callable[[], str] | None, variant: Variant | None
-    ) -> Miss | None:
+    def _objection(self, unit: Unit, name: str, check: Callable[[], str] | None) -> Miss | None:
         if self._expired(unit):
-            return Miss(Why.EXPIRED, nearest=_record_of(unit, variant))
+            return Miss(Why.EXPIRED, nearest=_record_of(unit))
         changes = self._changes(unit)
         if changes:
-            return Miss(Why.TRACE, changes, _record_of(unit, variant))
+            return Miss(Why.TRACE, changes, _record_of(unit))
         if check is not None:
             before, now = check_of(unit.tests[name]), check()
             if before != now:
                 return Miss(Why.PARTS, (Change("parameter", "parameters or marks", before, now),))
         validator, present = self.computation.options.validator, self.keyed.present
-        if validator is not None and present is not None and variant is not None:
-            try:
-                accepted = bool(validator(present, variant))
-            except Exception as error:  # users' code; the test still runs
-                reason = f"{type(error).__name__}: {error}"
-                self.engine.notify(Faulted("validator failed", reason))
-                accepted = False
-            if not accepted:
-                return Miss(Why.INVALID)
-        return None
+        if validator is None or present is None or unit.variant is None:
+            return None
+        try:
+            return None if validator(present, unit.variant) else Miss(Why.INVALID)
+        except Exception as error:  # users' code; the test still runs
+            self.engine.notify(Faulted("validator failed", f"{type(error).__name__}: {error}"))
+            return Miss(Why.INVALID)
 
     def _absent(self) -> Miss:
         """Why there is no record of the test, by what differs from the file's newest."""
-        if self._stored:
-            return Miss(Why.ABSENT)
         if self._nearest is None:
             key = self.keyed.key
             name = str(key.identity)
@@ -444,39 +365,33 @@ def _only_uses(uses: tuple[Blob, ...]) -> Trace:
     return Trace((), digest_of(parts), uses)
 
 
-def _record_of(unit: Unit, variant: Variant | None) -> Variant | None:
+def _record_of(unit: Unit) -> Variant | None:
     """The record that a unit is in, as if it were the unit's alone."""
-    return variant and replace(variant, trace=unit.trace, created=unit.created)
+    return unit.variant and replace(unit.variant, trace=unit.trace, created=unit.created)
 
 
-def _durations(unit: Unit) -> Iterable[float]:
-    return [duration_of(outcome) for outcome in unit.tests.values() if outcome]
-
-
-def read_all(engine: Engine, bundles: Collection[Bundle]) -> None:
-    """Reads the records of bundles, those of one storage in one sweep."""
+def read_all(engine: Engine, bundles: Iterable[Bundle]) -> None:
+    """Reads the records of bundles that are not read yet, those of one storage in one sweep."""
+    unread = [bundle for bundle in bundles if not bundle.is_read]
     routes: dict[int, list[Bundle]] = {}
-    for bundle in bundles:
-        if bundle.is_read:
-            continue
+    for bundle in unread:
         bundle.is_read = True
         routes.setdefault(id(bundle.route), []).append(bundle)
     for group in routes.values():
-        by_key: Mapping[str, Bundle] = {each.keyed.key.digest: each for each in group}
+        keys = dict.fromkeys(bundle.keyed.key.digest for bundle in group)
         try:
             with engine.quiet():
-                found = group[0].route.records.read_records(by_key)
+                found = group[0].route.records.read_records(keys)
         except Exception as error:  # storages may be users' code
-            fault = Fault(*told_of("read records", error))
             for bundle in group:
-                bundle.failed(fault)
+                bundle.fault = Fault(*told_of("read records", error))
             continue
-        for key, variants in found.items():
-            by_key[key].hold(variants)
+        for bundle in group:
+            bundle.hold(found.get(bundle.keyed.key.digest, ()))
     observation = engine.parts.observation
     if observation is not None:
         with engine.quiet():
-            observation.prefetch(trace for bundle in bundles for trace in bundle.traces())
+            observation.prefetch(unit.trace for bundle in unread for unit in bundle.stored)
 
 
 def told_of(operation: str, error: Exception) -> tuple[str, str]:

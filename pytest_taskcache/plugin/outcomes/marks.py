@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from _pytest.doctest import DoctestItem
 
 from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.dataclass import dataclass, replace
@@ -17,7 +16,7 @@ from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 from pytest_taskcache.plugin.outcomes.keys import is_stand_in
-from pytest_taskcache.plugin.pytest_private import is_fixture
+from pytest_taskcache.plugin.pytest_private import DoctestItem, is_fixture
 from pytest_taskcache.policies import DEFAULT, CachePolicy
 
 _KNOWN = frozenset({"expiration", "allow", "validator", "refresh", "persist", "key", "key_fn"})
@@ -35,8 +34,11 @@ class Asked:
     apart: bool = False
 
 
-def asked_of(item: pytest.Item, settings: Settings) -> Asked | Uncacheable | None:
-    """What a test asks for; why it cannot be cached; or None if its outcome is not to be.
+def asked_of(
+    item: pytest.Item, settings: Settings, extensions: Extensions
+) -> Asked | Uncacheable | None:
+    """What a test asks for, with what other plugins say of it; why it cannot be cached; or None
+    if its outcome is not to be.
 
     Raises pytest.UsageError for a mark that cannot work, on whatever test it stands.
     """
@@ -50,17 +52,8 @@ def asked_of(item: pytest.Item, settings: Settings) -> Asked | Uncacheable | Non
         return None
     if not isinstance(item, pytest.Function | DoctestItem):
         return Uncacheable("not a function", f"{type(item).__name__} has no function to key on")
-    if own is None:
-        return unmarked(settings.tests_max_age)
-    return _marked(own, item, settings.tests_max_age)
-
-
-def extended(
-    asked: Asked | Uncacheable | None, item: pytest.Item, extensions: Extensions
-) -> Asked | Uncacheable | None:
-    """What a test asks for, with what other plugins say of it. Raises pytest.UsageError."""
-    if not isinstance(asked, Asked):
-        return asked
+    age = settings.tests_max_age
+    asked = unmarked(age) if own is None else _marked(own, item, age)
     options = extensions.adjusted(item, asked.options)
     if isinstance(options, Uncacheable):
         return options

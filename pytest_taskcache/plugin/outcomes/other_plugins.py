@@ -8,7 +8,7 @@ approvaltests 20, Hypothesis 6.170).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,20 +118,18 @@ class Snapshots:
 
     def begin(self) -> None:
         """A test begins."""
-        self._seen = len(self._session._assertions) if self._session is not None else 0
+        session = self._session
+        self._seen = len(session._assertions) if session is not None else 0
 
     def used(self) -> list[object]:
         """What the test used that began last, as JSON values."""
-        if self._session is None:
-            return []
-        root = self._config.rootpath
+        session = self._session
         found: list[object] = []
-        for assertion in self._session._assertions[self._seen :]:
+        for assertion in session._assertions[self._seen :] if session is not None else ():
             kind = type(assertion.extension)
             for result in assertion.executions.values():
-                path = result.snapshot_location
-                relative = str(path).removeprefix(f"{root}/")
-                found.append([kind.__module__, kind.__qualname__, relative, result.snapshot_name])
+                path = str(result.snapshot_location).removeprefix(f"{self._config.rootpath}/")
+                found.append([kind.__module__, kind.__qualname__, path, result.snapshot_name])
         return found
 
     def hand(self, item: pytest.Item, used: Iterable[Any]) -> None:
@@ -143,9 +141,9 @@ class Snapshots:
         for module, name, path, snapshot in used:
             by_kind.setdefault((module, name), []).append((path, snapshot))
         location = sys.modules["syrupy.location"].PyTestLocation(item)
+        base = sys.modules["syrupy.extensions.base"].AbstractSyrupyExtension
         for (module, name), uses in by_kind.items():
             kind = getattr(sys.modules.get(module), name, None)
-            base = sys.modules["syrupy.extensions.base"].AbstractSyrupyExtension
             if not (isinstance(kind, type) and issubclass(kind, base)):
                 raise LookupError(f"syrupy's extension {name} is not loaded")
             results = [self._result(path, snapshot, location) for path, snapshot in uses]
@@ -169,12 +167,3 @@ class Snapshots:
             exception=None,
             test_location=location,
         )
-
-
-def hand_over(item: pytest.Item, handed: Mapping[str, Any], snapshots: Snapshots | None) -> None:
-    """Hands other plugins what a replayed test has for them. Raises LookupError."""
-    used = handed.get(Snapshots.NAME)
-    if used:
-        if snapshots is None:
-            raise LookupError("syrupy is not active")
-        snapshots.hand(item, used)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_taskcache.plugin.outcomes.reports import Outcome, from_json, warning_from_json
+from pytest_taskcache.plugin.outcomes.reports import Outcome, from_json, told, warning_from_json
 from pytest_taskcache.plugin.pytest_private import has_something_set_up, tear_down_until
 
 _PASSING_THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt, pytest.exit.Exception)
@@ -55,9 +55,8 @@ class Replays:
                 reports[-1] = failure
         for report in reports:
             hook.pytest_runtest_logreport(report=report)
-        if not isinstance(outcome, str):
-            for entry in outcome.get("warnings", ()):
-                _warn(item, entry)
+        for entry in told(outcome, "warnings"):
+            _warn(item, entry)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
     def _is_watched(self, hook: Any) -> bool:

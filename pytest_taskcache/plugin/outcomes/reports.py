@@ -115,6 +115,11 @@ def from_json(item: pytest.Item, outcome: Outcome) -> list[pytest.TestReport]:
     ]
 
 
+def told(outcome: Outcome, what: str) -> Any:
+    """What an outcome tells beside its reports, e.g. its ``warnings``; nothing for a plain pass."""
+    return () if isinstance(outcome, str) else outcome.get(what, ())
+
+
 def _serialized(config: pytest.Config, report: pytest.TestReport) -> dict[str, object]:
     """A report of a kind of its own (a subtest's), as the plugin that knows it writes it."""
     data = config.hook.pytest_report_to_serializable(config=config, report=report)
@@ -169,11 +174,9 @@ def warning_to_json(
     }
 
 
-def can_warn(outcome: Outcome) -> bool:
-    """Whether the classes of an outcome's warnings are loaded: a test's own come with its file."""
-    if isinstance(outcome, str):
-        return True
-    named = (entry["category"] for entry in outcome.get("warnings", ()))
+def can_warn(recorded: Iterable[Any]) -> bool:
+    """Whether the classes of warnings are loaded: a test's own come with its file."""
+    named = (entry["category"] for entry in recorded)
     return all(hasattr(sys.modules.get(module), name) for module, name in named)
 
 

@@ -15,30 +15,29 @@ known to take longer than a unit, and marked ones, are units of their own.
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Basis
+from pytest_taskcache.engine.computation import Basis, Options
 from pytest_taskcache.engine.eligibility import Refusal, forbidden, objection
 from pytest_taskcache.engine.lookup import with_declared
 from pytest_taskcache.engine.open_computations import OpenComputation, earliest
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
-from pytest_taskcache.model.event import Noted
-from pytest_taskcache.plugin.outcomes.bundles import (
-    SERIALIZER,
-    Bundle,
-    Mark,
-    Told,
-    Unit,
-    digest_of,
-)
+from pytest_taskcache.model.event import Computed, Noted, Subject
+from pytest_taskcache.model.key import Identity
+from pytest_taskcache.observation.recorder import digest_of
+from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER, Bundle, Mark, Unit
+from pytest_taskcache.plugin.outcomes.marks import Asked
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
 from pytest_taskcache.plugin.outcomes.reports import Outcome
 from pytest_taskcache.plugin.running import Instance
+
+if TYPE_CHECKING:
+    from pytest_taskcache.plugin.coverage import Region
 
 SHARE = 20
 """How many times what a closing costs the tests of a unit may take."""
@@ -49,28 +48,64 @@ _SEEDS = ("randomly_seed", "randomly_reset_seed")
 
 
 @dataclass(eq=False, slots=True)
+class Candidate:
+    """A test whose outcome may be cached: what it asks for, and where its outcomes are. ``alone``:
+    it has a unit of its own. ``expected``: a run for verification is to end as its record says.
+    ``check``: what its outcome must agree with, once that is known."""
+
+    asked: Asked
+    bundle: Bundle
+    name: str
+    alone: bool
+    expected: bool = False
+    recording: bool = False
+    check: str | None = None
+    region: Region | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """The test's own, whoever it shares its bundle with."""
+        return Identity(self.bundle.computation.test.partition("::")[0], self.name)
+
+
+@dataclass(eq=False, slots=True)
 class Ended:
-    """A test that ended inside a unit: what is to be kept of it, or why nothing is.
+    """An attempt at a test that ended inside a unit: what is to be kept of it, or why nothing is.
 
     ``outcome`` is None for a test that did not pass. ``proves`` says whether a failure was the
-    test's own, so that it proves something. ``told`` hears what became of it.
+    test's own, so that it proves something; ``drew`` whether it drew from what a plugin seeds.
     """
 
-    name: str
-    bundle: Bundle
-    allow: Collection[str]
-    declares_files: bool
-    expiration: float | None
+    test: Candidate
     outcome: Outcome | None
     seconds: float
-    told: Told
     refusal: Refusal | None = None
     proves: bool = False
     drew: bool = False
     inherited: tuple[Opaque, ...] = ()
     taints: tuple[str, ...] = ()
     did: bool = False
-    region: object = None
+
+    @property
+    def options(self) -> Options:
+        """What the test asks for."""
+        return self.test.asked.options
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether there is an outcome, or a failure that proves something."""
+        return (self.outcome is not None and self.refusal is None) or self.proves
+
+    def told(self, refusal: Refusal | None) -> None:
+        """Tells that the test ran, and why it is not kept (None: it is)."""
+        identity = self.test.identity
+        why = refusal if refusal is not None else Refusal("")
+        kept = refusal is None
+        self.test.bundle.engine.notify(
+            Computed(
+                Subject.TEST, identity, self.seconds, kept, why.reason, why.detail, str(identity)
+            )
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -83,8 +118,8 @@ class _Open:
     opening: float
     ended: list[Ended] = field(default_factory=list)
     seconds: float = 0.0
-    absorbed: set[int] = field(default_factory=set)
-    instances: list[Instance] = field(default_factory=list)
+    instances: dict[int, Instance] = field(default_factory=dict)
+    """By id, which stays theirs."""
 
 
 class Cost:
@@ -142,14 +177,20 @@ class Units:
         unit = self._open
         if unit is not None and (unit.path != path or unit.alone or (alone and not stranger)):
             self.close()
-            unit = None
-        if unit is None and not stranger:
-            unit = self._open = self._opened(path, function, around, alone)
-        if unit is None:
+        if self._open is None and not stranger:
+            trace = around()
+            started = self._clock()
+            observation = self._engine.parts.observation
+            window = observation.open_window(function) if observation is not None else None
+            frame = self._engine.open_computations.open(window)
+            frame.absorb(Basis(trace))
+            self._open = _Open(path, frame, alone, self._clock() - started)
+        if self._open is None:
             return None
-        unit.frame.taints.clear()
-        unit.frame.opaque.clear()
-        return unit.frame
+        frame = self._open.frame
+        frame.taints.clear()
+        frame.opaque.clear()
+        return frame
 
     def end(self, ended: Ended | None, instances: Sequence[Instance], seconds: float) -> None:
         """A test ended. Closes the unit if it has taken long enough, if the test was to be alone,
@@ -160,17 +201,14 @@ class Units:
         frame = unit.frame
         inherited, taints = list(frame.opaque), set(frame.taints)
         for instance in instances:
-            if id(instance) not in unit.absorbed:
-                unit.absorbed.add(id(instance))
-                unit.instances.append(instance)  # its id stays its own
+            if id(instance) not in unit.instances:
+                unit.instances[id(instance)] = instance
                 frame.absorb(instance.basis)
             inherited += instance.basis.opaque
             taints |= set(instance.basis.taints)
-        window = frame.window
-        did = window is not None and window.opaque_so_far() > 0
+        did = frame.window is not None and frame.window.opaque_so_far() > 0
         if ended is not None:
-            ended.inherited, ended.taints = tuple(inherited), tuple(sorted(taints))
-            ended.did = did
+            ended.inherited, ended.taints, ended.did = tuple(inherited), tuple(taints), did
             unit.ended.append(ended)
         unit.seconds += seconds
         if unit.alone or did or unit.seconds >= SHARE * self.cost.mean:
@@ -182,7 +220,7 @@ class Units:
         if unit is None:
             return
         frame = unit.frame
-        if not any(self._may_be_kept(ended) for ended in unit.ended):
+        if not any(ended.may_be_kept for ended in unit.ended):
             self._engine.open_computations.discard(frame)
             for ended in unit.ended:
                 ended.told(ended.refusal)
@@ -193,27 +231,6 @@ class Units:
             observed = self._engine.open_computations.close(frame)
         self.cost.add(unit.opening + self._clock() - started)
         _Closed(self._engine, unit, observed).keep(self._on_kept)
-
-    # ------------------------------------------------------------------------ internals
-
-    def _opened(
-        self,
-        path: Path,
-        function: Callable[..., object] | None,
-        around: Callable[[], Trace],
-        alone: bool,
-    ) -> _Open:
-        trace = around()
-        started = self._clock()
-        observation = self._engine.parts.observation
-        window = observation.open_window(function) if observation is not None else None
-        frame = self._engine.open_computations.open(window)
-        frame.absorb(Basis(trace))
-        return _Open(path, frame, alone, self._clock() - started)
-
-    @staticmethod
-    def _may_be_kept(ended: Ended) -> bool:
-        return (ended.outcome is not None and ended.refusal is None) or ended.proves
 
 
 class _Closed:
@@ -234,20 +251,17 @@ class _Closed:
     def keep(self, on_kept: Callable[[Ended, Trace], None] | None) -> None:
         """Adds the tests that passed, and the marks of those that failed, to their bundles."""
         kept: dict[tuple[Bundle, bool, float | None], list[Ended]] = {}
-        failed = {ended.name for ended in self._unit.ended if ended.outcome is None}
+        failed = {ended.test for ended in self._unit.ended if ended.outcome is None}
         for ended in self._unit.ended:
             refusal = self._refusal(ended, failed)
             if refusal is not None:
                 ended.told(refusal)
                 continue
-            expires = earliest(
-                self._unit.frame.expires,
-                None if ended.expiration is None else self._now + ended.expiration,
-            )
-            kept.setdefault((ended.bundle, ended.drew, expires), []).append(ended)
+            expires = earliest(self._unit.frame.expires, self._expiry(ended))
+            kept.setdefault((ended.test.bundle, ended.drew, expires), []).append(ended)
         made_of = frozenset(self._unit.frame.derives_from)
         for (bundle, drew, expires), group in kept.items():
-            tests = {ended.name: ended.outcome or "" for ended in group}
+            tests = {ended.test.name: ended.outcome or "" for ended in group}
             trace = self._trace(bundle, drew=drew)
             unit = Unit(trace, tests, self._now, expires, made_of=made_of)
             bundle.add(unit, [each.told for each in group], sum(each.seconds for each in group))
@@ -255,39 +269,39 @@ class _Closed:
                 for each in group:
                     on_kept(each, trace)
 
-    def _refusal(self, ended: Ended, failed: Iterable[str]) -> Refusal | None:
+    def _expiry(self, ended: Ended) -> float | None:
+        age = ended.options.expiration
+        return None if age is None else self._now + age.total_seconds()
+
+    def _refusal(self, ended: Ended, failed: Collection[Candidate]) -> Refusal | None:
         """Why nothing is kept of a test. Marks what a failure, or a pass after it, proves."""
         if ended.outcome is None:
             self._failed(ended)
             return Refusal("did not pass")
         if ended.refusal is not None:
             return ended.refusal
-        if ended.name in failed:
+        if ended.test in failed:
             return Refusal("passed only when run again")
+        books = keeps_books(self._observed.written)
         return (
             self._opaque(ended)
             or objection(self._observed, ended.taints, vouched=False, forked=False)
-            or self._books()
+            or (Refusal(f"used {books}", "a replay would be missing in its log") if books else None)
             or self._proven(ended)
             or _unserializable(ended.outcome)
         )
 
     def _opaque(self, ended: Ended) -> Refusal | None:
-        own = ended.did
-        deeds = self._observed.opaque if own else self._inherited
-        refused = forbidden([*deeds, *ended.inherited], ended.allow)
-        if not refused or ended.declares_files:
+        deeds = self._observed.opaque if ended.did else self._inherited
+        refused = forbidden([*deeds, *ended.inherited], ended.options.allow)
+        if not refused or any(label.startswith("FILES") for label in ended.options.policy.labels):
             return None
         kinds = sorted({deed.kind for deed in refused})
         return Refusal(f"used {kinds[0]}", f"{refused[0]}; allow={{{kinds[0]!r}}} accepts it")
 
-    def _books(self) -> Refusal | None:
-        plugin = keeps_books(self._observed.written)
-        return Refusal(f"used {plugin}", "a replay would be missing in its log") if plugin else None
-
     def _proven(self, ended: Ended) -> Refusal | None:
         """Why a pass is not to be stored though the test passed: it is proven nondeterministic."""
-        bundle, name = ended.bundle, ended.name
+        bundle, name = ended.test.bundle, ended.test.name
         if bundle.is_marked(name, Mark.FAILED):
             self._prove(ended)
             return Refusal("proven nondeterministic", "it failed before with nothing changed")
@@ -298,29 +312,27 @@ class _Closed:
     def _failed(self, ended: Ended) -> None:
         """Notes a failure of the test's own body. One whose cause may lie in what was not
         observed, or in a fixture that failed earlier, proves nothing."""
-        observed, bundle, name = self._observed, ended.bundle, ended.name
+        observed, bundle, name = self._observed, ended.test.bundle, ended.test.name
         opaque = ended.did or ended.inherited or self._inherited
         if not ended.proves or opaque or observed.untrusted or not observed.trace.dependencies:
             return
-        if bundle.has_passed(name):
+        if bundle.is_marked(name, Mark.PASSED):
             self._prove(ended)
         elif not bundle.is_marked(name, Mark.FAILED):
             self._mark(ended, Mark.FAILED)
 
     def _prove(self, ended: Ended) -> None:
-        if not ended.bundle.is_marked(ended.name, Mark.FLAKY):
+        test = ended.test
+        if not test.bundle.is_marked(test.name, Mark.FLAKY):
             self._mark(ended, Mark.FLAKY)
-        file = ended.bundle.computation.test.partition("::")[0]
-        told = f"{file}::{ended.name}"
-        self._engine.notify(
-            Noted(f"{told} is flaky: it both passed and failed while nothing it uses changed")
-        )
+        text = "is flaky: it both passed and failed while nothing it uses changed"
+        self._engine.notify(Noted(f"{test.identity} {text}"))
 
     def _mark(self, ended: Ended, mark: Mark) -> None:
-        trace = self._trace(ended.bundle, drew=ended.drew)
-        expires = None if ended.expiration is None else self._now + ended.expiration
-        unit = Unit(trace, {ended.name: ""}, self._now, expires, mark)
-        ended.bundle.add(unit, [_heard], ended.seconds)
+        bundle = ended.test.bundle
+        trace, expires = self._trace(bundle, drew=ended.drew), self._expiry(ended)
+        unit = Unit(trace, {ended.test.name: ""}, self._now, expires, mark)
+        bundle.add(unit, [_nobody_told], ended.seconds)
 
     def _trace(self, bundle: Bundle, *, drew: bool) -> Trace:
         known = self._traces.get((bundle, drew))
@@ -331,15 +343,13 @@ class _Closed:
             digest = self._engine.fingerprints.digest
             seeds = (Dependency(Kind.SETTING, n, digest(Kind.SETTING, n)) for n in _SEEDS)
             trace = _of((*trace.dependencies, *seeds), trace)
-        declared = with_declared(trace, bundle.computation.options.policy, bundle.keyed)
-        if declared is not trace:
-            trace = _of(declared.dependencies, trace)
+        trace = with_declared(trace, bundle.computation.options.policy, bundle.keyed)
         self._traces[bundle, drew] = trace
         return trace
 
 
-def _heard(refusal: Refusal | None) -> None:
-    """Nobody is told what becomes of a mark."""
+def _nobody_told(refusal: Refusal | None) -> None:
+    """Of what becomes of a mark."""
 
 
 def _unserializable(outcome: Outcome) -> Refusal | None:
@@ -360,14 +370,9 @@ def _of(dependencies: Iterable[Dependency], of: Trace) -> Trace:
 def _without_temporary(trace: Trace) -> Trace:
     """Drops what lies in the run's own temporary directory: it was made in this run, by code
     that this test's trace or one of its fixtures' has."""
-    found = trace.dependencies
-    # Traces are sorted, and most name nothing of the kind: a few steps instead of hundreds.
-    for kind in _PATHS:
-        first = bisect_left(found, (kind, _TEMPORARY))
-        if first < len(found) and found[first].kind is kind and _is_temporary(found[first]):
-            return _of((d for d in found if not _is_temporary(d)), trace)
-    return trace
-
-
-def _is_temporary(dependency: Dependency) -> bool:
-    return dependency.name.startswith(_TEMPORARY)
+    kept = [
+        each
+        for each in trace.dependencies
+        if not (each.name.startswith(_TEMPORARY) and each.kind in _PATHS)
+    ]
+    return trace if len(kept) == len(trace.dependencies) else _of(kept, trace)
