@@ -219,14 +219,8 @@ class _Metadata:
 
     @cached_property
     def record(self) -> str:
-        """The text of RECORD, or of what older installers leave instead; empty without any."""
-        data = _read(self.path / "RECORD")
-        if data is None:
-            files = _read(self.path / "installed-files.txt") or b""
-            lines = files.decode("utf-8", "replace").splitlines()
-            prefix = self.path.name + "/"
-            return "\n".join(os.path.normpath(prefix + line) for line in lines)
-        return data.decode("utf-8", "replace")
+        """The text of RECORD; empty without any."""
+        return (_read(self.path / "RECORD") or b"").decode("utf-8", "replace")
 
     @cached_property
     def _metadata(self) -> str:

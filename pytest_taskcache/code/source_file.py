@@ -171,7 +171,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     try:
         tree = ast.parse(content)
         walker = _Walker(tree, is_test=is_test)
-        walker.module(tree)
+        walker.statements(tree.body)
         return Analysis(walker.definitions(), _grouped(walker.imports))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         whole = Definition(
@@ -244,24 +244,6 @@ class _Unit:
 
     ``names`` are free or local names that are loaded, ``attributes`` all other mentions.
     """
-
-    __slots__ = (
-        "attributes",
-        "binds",
-        "bound",
-        "calls",
-        "children",
-        "declared",
-        "kind",
-        "name",
-        "nameless",
-        "names",
-        "out",
-        "owner",
-        "parameters",
-        "stores",
-        "traits",
-    )
 
     def __init__(self, name: str, kind: Kind, owner: str = "") -> None:
         self.name = name
@@ -353,11 +335,8 @@ class _Walker:
 
     # ---- definitions
 
-    def module(self, tree: ast.Module) -> None:
-        """Walks all statements of the module."""
-        self._statements(tree.body, "")
-
-    def _statements(self, body: Sequence[ast.stmt], prefix: str) -> None:
+    def statements(self, body: Sequence[ast.stmt], prefix: str = "") -> None:
+        """Walks the statements of the module, or of a class or condition in it."""
         for index, node in enumerate(body):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 self._function(node, prefix)
@@ -386,9 +365,9 @@ class _Walker:
                 self.visit(handler.type)
         self._close(asked)
         for body in (node.body, node.orelse, getattr(node, "finalbody", ())):
-            self._statements([_NOTHING, *body], prefix)
+            self.statements([_NOTHING, *body], prefix)
         for handler in getattr(node, "handlers", ()):
-            self._statements([_NOTHING, *handler.body], prefix)
+            self.statements([_NOTHING, *handler.body], prefix)
         text = checksum(normalised_text(node))
         for unit in self._units[first:]:
             if unit.kind is not Kind.FUNCTION:
@@ -462,7 +441,7 @@ class _Walker:
             unit.binds["__subclasses__"] = None
         self._close(unit)
         before, self._owner = self._owner, prefix + node.name
-        self._statements(node.body, f"{prefix}{node.name}.")
+        self.statements(node.body, f"{prefix}{node.name}.")
         self._owner = before
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
@@ -547,11 +526,8 @@ class _Walker:
         self._unit, self._prefix = unit, qualname + INSIDE
         unit.parameters = tuple(item.arg for item in _parameters(node.args))
         unit.bound.update(unit.parameters)
-        if (
-            self._is_test
-            or node.decorator_list
-            or node.name.startswith(("test", "setup", "pytest"))
-        ):
+        called_by_pytest = node.name.startswith(("test", "setup", "pytest"))
+        if self._is_test or node.decorator_list or called_by_pytest:
             unit.attributes.update("@" + name for name in unit.parameters)
         body = node.body[1:] if _is_text(node.body[0]) else node.body
         self._all(body)
@@ -565,10 +541,8 @@ class _Walker:
         unit.out.append("\0")
         if unit.kind is not Kind.FUNCTION:
             self._decorate(node, unit)
-        if node.name in unit.declared:
-            inner = self._body(node, node.name)
-        else:
-            inner = self._body(node, self._prefix + node.name)
+        prefix = "" if node.name in unit.declared else self._prefix
+        inner = self._body(node, prefix + node.name)
         if unit.kind is Kind.FUNCTION:
             # It lives in the cells and on the results of the function around it.
             inner.attributes.add("^" + unit.name)
@@ -620,21 +594,13 @@ class _Walker:
 
     def visit(self, node: ast.AST) -> None:
         """Appends a node's text, and notes what it mentions."""
-        rule = self._rules.get(node.__class__)
-        if rule is not None:
-            rule(node)
-        else:
-            self._generic(node)
+        self._rules.get(node.__class__, self._generic)(node)
 
     def _all(self, nodes: Iterable[ast.AST]) -> None:
         out = self._unit.out
         out.append("[")
         for node in nodes:
-            rule = self._rules.get(node.__class__)
-            if rule is not None:
-                rule(node)
-            else:
-                self._generic(node)
+            self._rules.get(node.__class__, self._generic)(node)
         out.append("]")
 
     def _generic(self, node: ast.AST) -> None:
@@ -799,9 +765,7 @@ class _Walker:
             unit.attributes, unit.names = attributes, names
         else:
             self.visit(node.annotation)
-        self.visit(node.target)
-        if node.value is not None:
-            self.visit(node.value)
+        self._all([node.target] if node.value is None else [node.target, node.value])
 
     def _return(self, node: ast.Return) -> None:
         if isinstance(node.value, _HELD) and not isinstance(node.value, (ast.Call, ast.Await)):
@@ -875,17 +839,16 @@ class _Walker:
     def _import(self, node: ast.Import) -> None:
         unit = self._unit
         for item in node.names:
-            self._unit.out.append(f"import {item.name} as {item.asname}")
-            self.imports.append(Import(0, item.name, (), self._inside()))
+            unit.out.append(f"import {item.name} as {item.asname}")
+            self._note_import(Import(0, item.name, ()))
             unit.bound.add(item.asname or item.name.partition(".")[0])
             unit.attributes.update(item.name.split("."))
-            self._note_import(item.name)
 
     def _import_from(self, node: ast.ImportFrom) -> None:
         unit = self._unit
         module = node.module or ""
         names = tuple(item.name for item in node.names)
-        self.imports.append(Import(node.level, module, names, self._inside()))
+        self._note_import(Import(node.level, module, names))
         unit.out.append(f"from {'.' * node.level}{module}")
         unit.attributes.update(filter(None, module.split(".")))
         for item in node.names:
@@ -894,17 +857,12 @@ class _Walker:
             unit.attributes.add(STAR if item.name == "*" else item.name)
             if item.name == "*":
                 unit.traits.add(Trait.ACTS)
-        if not node.level:
-            self._note_import(module)
-        elif unit.kind is not Kind.FUNCTION:
-            unit.traits.add(Trait.EFFECT)
 
-    def _inside(self) -> str:
-        return self._unit.name if self._unit.kind is Kind.FUNCTION else ""
-
-    def _note_import(self, module: str) -> None:
-        foreign = module.partition(".")[0] not in sys.stdlib_module_names
-        if foreign and self._unit.kind is not Kind.FUNCTION:
+    def _note_import(self, found: Import) -> None:
+        inside = self._unit.name if self._unit.kind is Kind.FUNCTION else ""
+        self.imports.append(found._replace(function=inside))
+        standard = not found.level and found.module.partition(".")[0] in sys.stdlib_module_names
+        if not inside and not standard:
             self._unit.traits.add(Trait.EFFECT)
 
     # ---- what is changed and called
@@ -956,15 +914,13 @@ class _Walker:
         return tuple(_definition_of(name, units) for name, units in merged.items())
 
 
-_FIELDS: dict[type, tuple[str, ...]] = {}
+_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
 
 
 def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
-    fields = _FIELDS.get(kind)
-    if fields is None:
-        fields = tuple(name for name in kind._fields if name not in _SKIPPED)
-        _FIELDS[kind] = fields
-    return fields
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(name for name in kind._fields if name not in _SKIPPED)
+    return _FIELDS[kind]
 
 
 def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
