@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
@@ -89,7 +89,6 @@ class Import(NamedTuple):
 
 
 _SETS = ("mentions", "stores", "calls", "traits")
-_KINDS = tuple(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +110,14 @@ class Analysis:
         return checksum(part for item in self.definitions for part in (item.name, item.digest))
 
     def to_text(self) -> str:
-        """JSON, about as long as the source at most; each identifier is written once."""
-        numbers: dict[str, int] = {}
-
-        def number(name: str) -> int:
-            return numbers.setdefault(name, len(numbers))
-
-        rows: list[Any] = []
-        for item in self.definitions:
-            sets = (sorted(map(number, getattr(item, name))) for name in _SETS)
-            binds = list(map(number, item.binds))
-            rows.append([number(item.name), _KINDS.index(item.kind), item.digest, binds, *sets])
-        imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
-        found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
-        return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
+        """JSON: compressed, it is shorter than the source."""
+        rows = [
+            [item.name, item.kind, item.digest, item.binds]
+            + [sorted(getattr(item, name)) for name in _SETS]
+            for item in self.definitions
+        ]
+        found = {"f": FORMAT, "w": self.whole, "d": rows, "i": self.imports}
+        return json.dumps(found, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Analysis:
@@ -133,9 +126,8 @@ class Analysis:
             found = json.loads(text)
             if found["f"] != FORMAT:
                 raise ValueError("analysis of another version")
-            names = [sys.intern(name) for name in found["n"]]
             return cls(
-                tuple(_definition(row, names) for row in found["d"]),
+                tuple(_definition(*row) for row in found["d"]),
                 tuple(Import(level, module, tuple(n), f) for level, module, n, f in found["i"]),
                 bool(found["w"]),
             )
@@ -143,15 +135,11 @@ class Analysis:
             raise ValueError(f"no analysis: {error!r}") from error
 
 
-def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
-    name, kind, digest, binds, *sets = row
-    return Definition(
-        names[name],
-        _KINDS[kind],
-        digest,
-        tuple(names[number] for number in binds),
-        *(frozenset(names[number] for number in numbers) for numbers in sets),
-    )
+def _definition(
+    name: str, kind: str, digest: str, binds: Sequence[str], *sets: Sequence[str]
+) -> Definition:
+    shared = (frozenset(map(sys.intern, names)) for names in sets)
+    return Definition(name, Kind(kind), digest, tuple(binds), *shared)
 
 
 class Changed(NamedTuple):
