@@ -428,21 +428,25 @@ class _Walker:
     def _class(self, node: ast.ClassDef, prefix: str) -> None:
         unit = self._open(f"{prefix}{node.name}:", Kind.CLASS)
         unit.binds[node.name] = None
-        unit.out.append("ClassDef " + node.name)
-        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
-            self._all(part)
-        self._all(node.keywords)
+        self._class_head(node)
         for decorator in node.decorator_list:
             self._note_call(_root(decorator))
         for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
             self._note_call(_root(base))
-            self._change(base)
         if node.bases:
             unit.binds["__subclasses__"] = None
         self._close(unit)
         before, self._owner = self._owner, prefix + node.name
         self.statements(node.body, f"{prefix}{node.name}.")
         self._owner = before
+
+    def _class_head(self, node: ast.ClassDef) -> None:
+        self._unit.out.append("ClassDef " + node.name)
+        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
+            self._all(part)
+        self._all(node.keywords)
+        for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
+            self._change(base)
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
@@ -494,20 +498,25 @@ class _Walker:
             self._change(decorator)
 
     def _signature(self, node: FunctionNode) -> None:
-        unit, out = self._unit, self._unit.out
+        out = self._unit.out
         out.append(f"{node.__class__.__name__} {node.name}")
         self._all(node.decorator_list)
         self._all(getattr(node, "type_params", ()))
         self._arguments(node.args)
         out.append("->")
         hints = [item.annotation for item in _parameters(node.args)] + [node.returns]
+        self._annotations(hints, count=bool(node.decorator_list))
+        out.append(ast.get_docstring(node, clean=False) or "")
+
+    def _annotations(self, hints: Iterable[ast.expr | None], *, count: bool) -> None:
+        """Nobody makes objects of the types in the annotations of a plain function, and of its
+        variables: they are part of the text only."""
+        unit = self._unit
         attributes, names = set(unit.attributes), set(unit.names)
         for hint in hints:
-            out.append("~") if hint is None else self.visit(hint)
-        if not node.decorator_list:
-            # Nobody makes objects of the types in the annotations of a plain function.
+            unit.out.append("~") if hint is None else self.visit(hint)
+        if not count:
             unit.attributes, unit.names = attributes, names
-        out.append(ast.get_docstring(node, clean=False) or "")
 
     def _arguments(self, arguments: ast.arguments) -> None:
         out = self._unit.out
@@ -557,12 +566,7 @@ class _Walker:
         """A class that is defined as some other statement or function runs: part of it."""
         unit = self._unit
         unit.bound.add(node.name)
-        unit.out.append("ClassDef " + node.name)
-        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
-            self._all(part)
-        self._all(node.keywords)
-        for base in node.bases:
-            self._change(base)
+        self._class_head(node)
         prefix, bound = self._prefix, unit.bound
         self._prefix = f"{prefix}{node.name}."
         unit.bound = set()
@@ -758,13 +762,7 @@ class _Walker:
         self._generic(node)
 
     def _ann_assign(self, node: ast.AnnAssign) -> None:
-        unit = self._unit
-        if unit.kind is Kind.FUNCTION:
-            attributes, names = set(unit.attributes), set(unit.names)
-            self.visit(node.annotation)
-            unit.attributes, unit.names = attributes, names
-        else:
-            self.visit(node.annotation)
+        self._annotations([node.annotation], count=self._unit.kind is not Kind.FUNCTION)
         self._all([node.target] if node.value is None else [node.target, node.value])
 
     def _return(self, node: ast.Return) -> None:
