@@ -127,7 +127,7 @@ class OpenCache:
 
     def used(self) -> Mapping[str, float]:
         """When each record was last of use, in POSIX seconds, by its id."""
-        return {each.id: each.used for each in self.local.usage()}
+        return self.local.last_uses()
 
     def _matching(self, record: Variant, pattern: str) -> list[Held]:
         return [each for each in self.contents.held(record) if matches(each, pattern)]

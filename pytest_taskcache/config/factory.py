@@ -214,7 +214,7 @@ def _open_local(
         run=surroundings.run.id,
         leads=surroundings.controller and not idle,
     )
-    staging = Staging(local.records, surroundings.run, local.run_lock)
+    staging = Staging(local, surroundings.run, local.run_lock)
     if not idle:
         try:
             local.open()
@@ -264,8 +264,8 @@ _GONE = {
 
 def _gone(local: LocalStorage, name: str) -> Why | None:
     """What became of the local records of a key or an identity."""
-    removal = local.removed([name]).get(name)
-    return _GONE[removal.reason] if removal is not None else None
+    reason = local.removed([name]).get(name)
+    return _GONE[reason] if reason is not None else None
 
 
 def _part(storages: Iterable[ResultStorage], blob: Blob) -> bytes | None:

@@ -16,11 +16,11 @@ and its sources is still in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, StrEnum
 from typing import assert_never
 
-from pytest_taskcache.dataclass import dataclass
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.storage.local.staged import Node
 
 
@@ -38,14 +38,12 @@ class State(StrEnum):
     """A user of a held entry failed; never to be committed."""
     CONDEMNED = "condemned"
     """Poisoned, and hidden since."""
-    COMMITTING = "committing"
-    """Its commit to a remote storage has begun; nothing changes it any more."""
     RETAINED = "retained"
     """Kept for a retry of the test that failed, whichever run that is in."""
 
 
 _STATES = frozenset(State)
-VISIBLE = (State.OPEN, State.APPROVED, State.POISONED, State.COMMITTING)
+VISIBLE = (State.OPEN, State.APPROVED, State.POISONED)
 _APPROVED = (State.APPROVED, State.WAITING)
 _POISONED = (State.POISONED, State.CONDEMNED)
 _UNDECIDED = (State.OPEN, State.HIDDEN)
@@ -66,6 +64,7 @@ _POISON = {
     State.WAITING: State.CONDEMNED,
     State.RETAINED: State.CONDEMNED,
 }
+_RETAIN = {State.OPEN: State.RETAINED, State.HIDDEN: State.RETAINED}
 
 
 class Verdict(Enum):
@@ -79,20 +78,21 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which entries commit, go, or are retained for a retry now, and how many approved ones of
-    the claimants go on waiting. The others' new states are in the graph."""
+    """Which entries commit, go, or are retained for a retry now. The others' new states are in the
+    graph."""
 
     commit: tuple[Node, ...] = ()
     drop: frozenset[bytes] = frozenset()
     retained: frozenset[bytes] = frozenset()
-    waiting: int = 0
 
 
 class Graph:
-    """Staged entries by id, with all whose fate may depend on one another."""
+    """Staged entries by id, with all whose fate may depend on one another; ``changed`` are the ids
+    of those whose state has changed since they were read."""
 
     def __init__(self, nodes: Mapping[bytes, Node]) -> None:
         self.nodes = nodes
+        self.changed: set[bytes] = set()
         self._users: dict[bytes, list[bytes]] = {id_: [] for id_ in nodes}
         for node in nodes.values():
             if node.state not in _STATES:
@@ -122,77 +122,65 @@ class Graph:
         """The entries that anyone claims, and all that these derive from."""
         return {n.id for n in self.upstream(n.id for n in self.nodes.values() if n.claimants)}
 
-    def claimed(self, claimants: Collection[bytes]) -> list[Node]:
-        """The entries that any of these claims."""
-        return [node for node in self.nodes.values() if node.claimants.intersection(claimants)]
+    def hide(self, nodes: Iterable[Node]) -> None:
+        """Shows entries to no new readers."""
+        self.change(nodes, _HIDE)
+
+    def change(self, nodes: Iterable[Node], step: Mapping[State, State]) -> None:
+        """Takes entries one step further, where their state has one."""
+        for node in nodes:
+            after = step.get(State(node.state))
+            if after is not None:
+                node.state = after
+                self.changed.add(node.id)
 
 
-def conclude(
-    graph: Graph, claimants: Collection[bytes], verdict: Verdict, *, retains: bool = False
-) -> Plan:
-    """Ends claimants: changes states as the verdict says, takes back the claims, and plans.
+def conclude(graph: Graph, claimant: bytes, verdict: Verdict, *, retains: bool = False) -> Plan:
+    """Ends a claimant: changes states as the verdict says, takes back the claims, and plans.
     ``retains``: whether a retry may start from what a failed one computed for it."""
-    claimed = graph.claimed(claimants)
-    produced = [node for node in graph.nodes.values() if node.producer in claimants]
+    nodes = graph.nodes.values()
+    claimed = [node for node in nodes if claimant in node.claimants]
+    produced = [node for node in nodes if node.producer == claimant]
     retained: frozenset[bytes] = frozenset()
     match verdict:
         case Verdict.PASSED:
-            _change(graph.upstream(node.id for node in claimed), _APPROVE)
+            graph.change(graph.upstream(node.id for node in claimed), _APPROVE)
         case Verdict.FAILED:
             own = [n for n in produced if retains and n.retryable and n.state in _UNDECIDED]
             guilty = [node.id for node in claimed if node.held and node not in own]
-            _change(graph.downstream(guilty), _POISON)
-            retained = frozenset(node.id for node in own if node.state not in _POISONED)
-            _change(produced, _HIDE)
+            graph.change(graph.downstream(guilty), _POISON)
+            graph.change(own, _RETAIN)
+            retained = frozenset(node.id for node in own if node.state == State.RETAINED)
             for id_ in retained:
                 # Out of the run's own affairs: a retry of this test decides about it.
-                graph.nodes[id_].state, graph.nodes[id_].held = State.RETAINED, False
+                graph.nodes[id_].held = False
+            graph.hide(produced)
         case Verdict.ENDED:
-            _change(produced, _HIDE)
+            graph.hide(produced)
         case _:
             assert_never(verdict)
-    for node in graph.nodes.values():
-        node.claimants -= set(claimants)
-    return plan(graph, {node.id for node in (*claimed, *produced)}, retained)
+    for node in nodes:
+        node.claimants.discard(claimant)
+    return replace(plan(graph), retained=retained)
 
 
-def plan(
-    graph: Graph, concerned: Collection[bytes], retained: frozenset[bytes] = frozenset()
-) -> Plan:
+def plan(graph: Graph) -> Plan:
     """What is to be done about a graph whose claims or states have changed."""
     in_use = graph.in_use()
     nodes = graph.nodes.values()
+    held = [node for node in nodes if node.held]
     # A held entry that nobody uses any more releases all that waited for it, or takes it along.
-    failed = [
-        node.id
-        for node in nodes
-        if node.held and node.id not in in_use and node.state not in (*_APPROVED, State.COMMITTING)
-    ]
-    _change(graph.downstream(failed), _POISON)
-    blocking = [n.id for n in nodes if n.held and n.id in in_use and n.state != State.COMMITTING]
-    blocked = {node.id for node in graph.downstream(blocking)}
-    drop = [
-        node.id
-        for node in nodes
-        if (node.state in _POISONED or node.state == State.HIDDEN) and node.id not in in_use
-    ]
-    waits = {node.id for node in nodes if node.state in _APPROVED and node.id in blocked}
+    failed = [n.id for n in held if n.id not in in_use and n.state not in _APPROVED]
+    graph.change(graph.downstream(failed), _POISON)
+    blocked = {n.id for n in graph.downstream(n.id for n in held if n.id in in_use)}
     return Plan(
-        tuple(n for n in nodes if n.state in _APPROVED and n.id not in blocked),
-        frozenset(drop),
-        retained,
-        len(waits.intersection(node.id for node in graph.upstream(concerned))),
+        commit=tuple(n for n in nodes if n.state in _APPROVED and n.id not in blocked),
+        drop=frozenset(
+            node.id
+            for node in nodes
+            if node.state in (*_POISONED, State.HIDDEN) and node.id not in in_use
+        ),
     )
 
 
-def hide(nodes: Iterable[Node]) -> None:
-    """Shows entries to no new readers."""
-    _change(nodes, _HIDE)
-
-
-def _change(nodes: Iterable[Node], step: Mapping[State, State]) -> None:
-    for node in nodes:
-        node.state = step.get(State(node.state), State(node.state))
-
-
-__all__ = ["VISIBLE", "Graph", "Plan", "State", "Verdict", "conclude", "hide", "plan"]
+__all__ = ["VISIBLE", "Graph", "Plan", "State", "Verdict", "conclude", "plan"]

@@ -155,7 +155,7 @@ def test_a_worker_that_dies_frees_its_keys_while_its_run_lives(directory: Path) 
     from pytest_taskcache.transactions.staging import Run, Staging
 
     controller = Worker(directory, "run", leads=True)
-    staging = Staging(controller.storage.records, Run("run", 1.0), controller.storage.run_lock)
+    staging = Staging(controller.storage, Run("run", 1.0), controller.storage.run_lock)
     staging.hold()
     sibling, stranger = Worker(directory, "run"), Worker(directory, "another", leads=True)
     run(WORKER, directory, code=-9)

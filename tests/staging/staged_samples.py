@@ -60,7 +60,7 @@ class Area:
     def __init__(self, storage: LocalStorage | MemoryStorage, run: str = "run") -> None:
         self.storage = storage
         lock = storage.run_lock if isinstance(storage, LocalStorage) else None
-        self.staging = Staging(storage.records, Run(run, 1.0), lock)
+        self.staging = Staging(storage, Run(run, 1.0), lock)
 
     def put(self, name: str, producer: str, *sources: str, **options: object) -> None:
         self.staging.stage(entry_of(name, producer, *sources, **options), producer)  # type: ignore[arg-type]

@@ -99,7 +99,7 @@ def test_what_a_crashed_worker_used_is_given_up(area: Area, directory: Path) -> 
         assert child.wait(60) == -signal.SIGKILL
     names = ["own", "fixture", "other", "shared", "held"]
     assert area.visible(*names) == set(names)
-    assert area.staging.abandon("gw1").dropped == 2
+    area.staging.abandon("gw1")
     assert area.visible(*names) == {"other", "shared", "held"}
     assert ids(area.staging.settle("gw0/t#1", Verdict.PASSED).committed) == {"shared"}
     assert area.staging.settle("gw0/fixture/f", Verdict.ENDED).dropped == 1

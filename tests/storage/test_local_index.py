@@ -441,7 +441,7 @@ from pytest_taskcache.transactions.staging import Entry, Run, Staging, Verdict
 
 faults = []
 storage = LocalStorage(Path(sys.argv[1]), on_fault=faults.append, run="run", leads=True)
-staging = Staging(storage.records, Run("run", 1.0), storage.run_lock)
+staging = Staging(storage, Run("run", 1.0), storage.run_lock)
 staging.stage(Entry(variant_of("staged"), "t"), "t")
 storage.write_records([variant_of("k")])
 reused = sys.argv[2] == "reused"
@@ -453,7 +453,7 @@ for turn in range(3):
     storage.write_records([variant_of("k", turn + 1)])
     # Somebody else sees the run live on.
     other = LocalStorage(storage.directory)
-    assert Staging(other.records, Run("other", 1.0)).sweep() == 0
+    assert Staging(other, Run("other", 1.0)).sweep() == 0
     other.close()
     value = os.urandom(9000)
     storage.write_result(digest_of(value), [value])

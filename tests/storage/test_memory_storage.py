@@ -31,7 +31,7 @@ def test_records_are_kept_newest_first() -> None:
     assert storage.recent(["src/app.py::build"]) == {"src/app.py::build": variants[-1]}
     storage.remove_records([variant.id for variant in variants[1:]])
     assert storage.read_records(["k"]) == {}
-    assert storage.all_records() == []
+    assert list(storage.scan()) == []
 
 
 def test_closing_keeps_what_is_stored() -> None:
@@ -113,4 +113,4 @@ def test_threads_share_it() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(storage.all_records()) == 8 * 20 * 3
+    assert len(list(storage.scan())) == 8 * 20 * 3

@@ -133,7 +133,7 @@ def test_a_signature_covers_the_namespace() -> None:
     inner = MemoryStorage()
     variant = make_variant(1, payload=b"value")
     store(within(inner, "branch"), variant, b"value")
-    (lying,) = inner.all_records()
+    (lying,) = inner.scan()
     target = Namespace("main")
     branch = Namespace("branch").outer(lying)
     assert branch is not None

@@ -91,7 +91,7 @@ def test_a_pull_request_that_reads_main_cannot_write_it() -> None:
     """Its own storage in front, main's read-only behind: nothing it does reaches main."""
     mains, own = Bucket(), Bucket()
     variant = publish(mains)
-    before = mains.all_records()
+    before = list(mains.scan())
     tiers = [
         Tier(Signed(own, (OTHER_KEY,), namespace="main", clock=lambda: NOW)),
         Tier(
@@ -105,7 +105,7 @@ def test_a_pull_request_that_reads_main_cannot_write_it() -> None:
     store(request, make_variant(2, key=KEY_OF_VALUE, payload=EVIL), EVIL)
     request.remove_records([variant.id])
 
-    assert mains.all_records() == before
+    assert list(mains.scan()) == before
     assert values(victim(mains, KEY)) == [GOOD]
 
 
@@ -122,7 +122,7 @@ def test_poisoned_bucket_record_with_a_payload_of_its_own() -> None:
     """A true record whose result is pointed elsewhere."""
     bucket = Bucket()
     publish(bucket)
-    (true,) = bucket.all_records()
+    (true,) = bucket.scan()
     bucket.write_result(digest_of(EVIL), [EVIL])
     pointed = replace(true.result, digest=digest_of(EVIL), size=len(EVIL), sha256=sha256_of(EVIL))
     bucket.planted = {true.key: (replace(true, result=pointed),)}
@@ -158,7 +158,7 @@ def test_replayed_old_record_keeps_its_dates_and_its_trace() -> None:
     the engine sees that it does not hold any more."""
     bucket = Bucket()
     old = publish(bucket, created=NOW - 7200)
-    (raw,) = bucket.all_records()
+    (raw,) = bucket.scan()
     bucket.planted = {raw.key: (replace(raw, created=NOW, expires=NOW + 3600),)}
     assert values(victim(bucket, KEY)) == []
 
@@ -174,7 +174,7 @@ def test_swapped_records_of_two_keys() -> None:
     signed = Signed(bucket, (KEY,), namespace="main", project="project", clock=lambda: NOW)
     for number, key in enumerate(("a" * 32, "b" * 32)):
         store(signed, make_variant(number, key=key, payload=b"%d" % number), b"%d" % number)
-    first, second = bucket.all_records()
+    first, second = bucket.scan()
     bucket.planted = {first.key: (second,), second.key: (first,)}
 
     assert victim(bucket, KEY).read_records(["a" * 32, "b" * 32]) == {}
@@ -219,7 +219,7 @@ def test_a_flood_of_forged_records_costs_hits_not_safety() -> None:
     """Who can write can crowd out (that is not promised against); never more than that."""
     bucket = Bucket()
     publish(bucket)
-    (true,) = bucket.all_records()
+    (true,) = bucket.scan()
     for number in range(40):
         forged = replace(true, id=f"9{number:019d}", created=NOW + number)
         bucket.write_records([forged])

@@ -3,9 +3,8 @@
 from pytest_taskcache.storage.local.eviction import Pruned
 from pytest_taskcache.storage.local.index import Index
 from pytest_taskcache.storage.local.runs import RunLock
-from pytest_taskcache.storage.local.shelf import IndexShelf
 from pytest_taskcache.storage.local.storage import DEFAULT_MAX_SIZE, LocalStorage, Statistics
-from pytest_taskcache.storage.local.variants import Reason, Removal, Usage
+from pytest_taskcache.storage.local.variants import IndexShelf, Reason
 
 __all__ = [
     "DEFAULT_MAX_SIZE",
@@ -14,8 +13,6 @@ __all__ = [
     "LocalStorage",
     "Pruned",
     "Reason",
-    "Removal",
     "RunLock",
     "Statistics",
-    "Usage",
 ]

@@ -11,10 +11,11 @@ the names of the shared rows it refers to: no row can be taken for another one.
 from __future__ import annotations
 
 import json
+import sqlite3
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -22,7 +23,6 @@ from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import Blob, Result, Variant
 
-T = TypeVar("T")
 DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -58,26 +58,32 @@ class Row(NamedTuple):
 COLUMNS = ", ".join(Row._fields)
 
 
-class Shared(NamedTuple):
-    """A row of `shared` as it is written: what it is named, and what it says."""
-
-    name: bytes
-    body: bytes
-
-
 class Common(NamedTuple):
-    """Parts and versions that many records have in common; ``name`` is that of their row."""
+    """Parts and versions that many records have in common."""
 
-    name: bytes
     parts: tuple[Part, ...]
     versions: tuple[tuple[str, str], ...]
 
 
-def chunked(items: Collection[T]) -> Iterator[Sequence[T]]:
-    """The items in lists short enough for one SQL statement."""
+class Shared(NamedTuple):
+    """A row of `shared`: what it is named, and what it says."""
+
+    name: bytes
+    content: Trace | Common
+
+
+def each(
+    connection: sqlite3.Connection, statement: str, items: Collection[object], *more: object
+) -> list[Any]:
+    """All rows of a statement that has ``(...)`` where a list of items belongs, which is run for
+    lists short enough for SQLite; ``more`` are the parameters behind it."""
     whole = list(items)
+    rows: list[Any] = []
     for start in range(0, len(whole), _CHUNK):
-        yield whole[start : start + _CHUNK]
+        chunk = whole[start : start + _CHUNK]
+        filled = statement.replace("(...)", f"({marks(chunk)})")
+        rows += connection.execute(filled, (*chunk, *more))
+    return rows
 
 
 def marks(items: Collection[object]) -> str:
@@ -117,50 +123,48 @@ def _checksum(*parts: bytes) -> bytes:
 # ----------------------------------------------------------------------------- shared rows
 
 
-def encode_trace(trace: Trace) -> Shared:
-    """The row of a trace; one without a digest is named by its content."""
-    content = [
-        [[str(kind), name, digest] for kind, name, digest in trace.dependencies],
-        [list(blob) for blob in trace.uses],
-    ]
-    data = _ENCODER.encode(content).encode("ascii")
-    name = to_sql(trace.digest)
-    if not trace.digest and (trace.dependencies or trace.uses):
-        name = b"~" + xxhash.xxh3_128_hexdigest(data).encode()
-    return Shared(name, seal(zlib.compress(data, 3), name))
+def name_of(trace: Trace) -> bytes:
+    """The name of a trace's row: its digest, or where it has none that of its content."""
+    if trace.digest or not (trace.dependencies or trace.uses):
+        return to_sql(trace.digest)
+    return b"~" + xxhash.xxh3_128_hexdigest(_written(trace)).encode()
 
 
-def decode_trace(name: bytes, body: bytes) -> Trace:
-    """The trace of a row. Raises DAMAGE."""
-    dependencies, uses = json.loads(zlib.decompress(unseal(body, name)))
-    kinds = _KINDS
-    return Trace(
-        tuple([Dependency(kinds[kind], what, digest) for kind, what, digest in dependencies]),
-        "" if name.startswith(b"~") else from_sql(name),
-        tuple([Blob(*blob) for blob in uses]),
-    )
-
-
-def encode_common(variant: Variant) -> Shared:
-    """The row of what a variant has in common with others of its run."""
+def common_of(variant: Variant) -> Shared:
+    """What a variant has in common with others of its run, with the name of its row."""
     return _common(tuple([p for p in variant.parts if not _is_own(p)]), variant.versions)
 
 
 @lru_cache(64)
 def _common(parts: tuple[Part, ...], versions: tuple[tuple[str, str], ...]) -> Shared:
-    data = _ENCODER.encode([parts, versions]).encode("ascii")
-    name = b"=" + xxhash.xxh3_128_hexdigest(data).encode()
-    return Shared(name, seal(zlib.compress(data, 6), name))
+    content = Common(parts, versions)
+    return Shared(b"=" + xxhash.xxh3_128_hexdigest(_written(content)).encode(), content)
 
 
-def decode_common(name: bytes, body: bytes) -> Common:
-    """What a row says that variants have in common. Raises DAMAGE."""
-    parts, versions = json.loads(zlib.decompress(unseal(body, name)))
-    return Common(
-        name,
-        tuple([Part(*part) for part in parts]),
-        tuple([(what, version) for what, version in versions]),
-    )
+def encode_shared(shared: Shared) -> bytes:
+    """The body of a shared row."""
+    return seal(zlib.compress(_written(shared.content), 3), shared.name)
+
+
+def _written(content: Trace | Common) -> bytes:
+    fields: object = content
+    if isinstance(content, Trace):
+        fields = [
+            [[str(kind), name, digest] for kind, name, digest in content.dependencies],
+            [list(blob) for blob in content.uses],
+        ]
+    return _ENCODER.encode(fields).encode("ascii")
+
+
+def decode_shared(name: bytes, body: bytes) -> Shared:
+    """What a shared row says. Raises DAMAGE."""
+    first, second = json.loads(zlib.decompress(unseal(body, name)))
+    if name.startswith(b"="):
+        versions = tuple([(what, version) for what, version in second])
+        return Shared(name, Common(tuple([Part(*part) for part in first]), versions))
+    dependencies = [Dependency(_KINDS[kind], what, digest) for kind, what, digest in first]
+    digest = "" if name.startswith(b"~") else from_sql(name)
+    return Shared(name, Trace(tuple(dependencies), digest, tuple([Blob(*blob) for blob in second])))
 
 
 def _is_own(part: Part) -> bool:
@@ -170,8 +174,8 @@ def _is_own(part: Part) -> bool:
 # --------------------------------------------------------------------------------- records
 
 
-def encode(variant: Variant, trace: tuple[int, bytes], common: tuple[int, bytes]) -> Row:
-    """The row of a variant, given ids and names of its shared rows."""
+def encode(variant: Variant, ids: tuple[int, int], names: tuple[bytes, bytes]) -> Row:
+    """The row of a variant, given ids and names of its shared rows: the trace's, and the other."""
     result = variant.result
     places = [place for place, part in enumerate(variant.parts) if _is_own(part)]
     own = [variant.parts[place] for place in places]
@@ -193,33 +197,34 @@ def encode(variant: Variant, trace: tuple[int, bytes], common: tuple[int, bytes]
         result.sha256,
         result.blobs,
     ]
-    body = zlib.compress(_ENCODER.encode(fields).encode("ascii"), 6)
     row = Row(
         id=to_sql(variant.id),
         key=to_sql(variant.key),
         identity=identity,
         created=float(variant.created),
         expires=None if variant.expires is None else float(variant.expires),
-        trace=trace[0],
-        common=common[0],
+        trace=ids[0],
+        common=ids[1],
         inline=None if result.inline is None else _squeeze(result.inline),
-        body=body,
+        body=zlib.compress(_ENCODER.encode(fields).encode("ascii"), 6),
     )
-    return row._replace(body=seal(body, *_context(row, trace[1], common[1])))
+    return row._replace(body=seal(row.body, *_context(row, names)))
 
 
-def _context(row: Row, trace: bytes, common: bytes) -> tuple[bytes, ...]:
+def _context(row: Row, names: tuple[bytes, bytes]) -> tuple[bytes, ...]:
     others = repr((row.created, row.expires, row.inline is None)).encode()
-    return (row.id, row.key, row.identity, others, row.inline or b"", trace, common)
+    return (row.id, row.key, row.identity, others, row.inline or b"", *names)
 
 
-def decode(row: Row, trace: tuple[bytes, Trace], common: Common) -> Variant:
-    """The variant of a row, given its shared rows, the trace's with its name. Raises DAMAGE."""
-    data = unseal(row.body, *_context(row, trace[0], common.name))
+def decode(row: Row, trace: Shared, common: Shared) -> Variant:
+    """The variant of a row, given its shared rows. Raises DAMAGE."""
+    data = unseal(row.body, *_context(row, (trace.name, common.name)))
+    assert isinstance(trace.content, Trace)
+    assert isinstance(common.content, Common)
     fields: list[Any] = json.loads(zlib.decompress(data))
     file, own, places, inputs, parameters, duration, producer, vouched, signature = fields[:9]
     digest, size, serializer, sha256, blobs = fields[9:]
-    parts = list(common.parts)
+    parts = list(common.content.parts)
     for place, part in zip(places, own, strict=True):
         parts.insert(place, Part(*part))
     identity = from_sql(row.identity)
@@ -228,7 +233,7 @@ def decode(row: Row, trace: tuple[bytes, Trace], common: Common) -> Variant:
         key=from_sql(row.key),
         identity=Identity(identity[:file], identity[file + 2 :]),
         parts=tuple(parts),
-        trace=trace[1],
+        trace=trace.content,
         result=Result(
             digest=digest,
             size=size,
@@ -241,7 +246,7 @@ def decode(row: Row, trace: tuple[bytes, Trace], common: Common) -> Variant:
         expires=row.expires,
         duration=duration,
         producer=identity if producer is None else producer,
-        versions=common.versions,
+        versions=common.content.versions,
         inputs=tuple([Part(*part) for part in inputs]),
         parameters=tuple([Part(*part) for part in parameters]),
         vouched=bool(vouched),
@@ -256,10 +261,3 @@ def _squeeze(data: bytes) -> bytes:
 
 def _expand(data: bytes) -> bytes:
     return zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:]
-
-
-def files_of(result: Result) -> list[tuple[str, int]]:
-    """Digest and size of what a result needs beside its record; what its trace uses is kept with
-    the trace."""
-    own = [] if result.inline is not None else [(result.digest, result.size)]
-    return own + [(blob.digest, blob.size) for blob in result.blobs]

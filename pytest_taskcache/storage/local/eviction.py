@@ -8,20 +8,21 @@ and the result stays, or the result is gone before the writer looks.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.storage.local.encoding import chunked, from_sql, marks
+from pytest_taskcache.storage.local import staged
+from pytest_taskcache.storage.local.encoding import from_sql
 from pytest_taskcache.storage.local.index import Clock
-from pytest_taskcache.storage.local.results import ResultFiles, is_digest
+from pytest_taskcache.storage.local.results import ResultFiles
 from pytest_taskcache.storage.local.variants import Reason, Records, delete_variants
 
 PIN_SECONDS = 3600.0
 """How long a pin lasts that belongs to no run; others last as long as their run."""
 _SCAN_SECONDS = 3600.0
 _REMOVALS = 10_000
-_SETTING = "damaged setting of the index"
+_SECTION, _LOOKED = "house-keeping", "all results were looked at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +44,24 @@ class Limits:
     unused: float | None = None
 
 
-def prune(
-    records: Records, files: ResultFiles, limits: Limits, *, now: float | None = None, full: bool
-) -> Pruned:
+def prune(records: Records, files: ResultFiles, limits: Limits, *, full: bool) -> Pruned:
     """Brings the cache within its limits; what it removed. Raises StorageError, OSError.
 
     Variants go by their expiry and age, then least recently used first; results when nothing
-    refers to them or pins them. Those that nothing ever referred to need a look at all of them,
-    which is taken if ``full``, or if the last one was an hour ago.
+    refers to them or pins them. That needs a look at all of them, which is taken if variants were
+    removed, if ``full``, or if the last one was an hour ago.
     """
-    moment = Clock.now() if now is None else now
-    removed, suspects = records.write(
-        "prune", lambda connection: _drop_variants(connection, limits, moment)
-    )
-    due = full or moment - _scanned(records) > _SCAN_SECONDS
-    if due:
-        records.write("prune", lambda connection: _forget_shared(connection, moment))
-        suspects |= {entry.name for entry in files.listing()}
-        suspects |= records.index.read("prune", _small_results)
-    deleted, freed = _delete_results(records, files, suspects)
-    if due:
-        files.delete_orphans()
-    return Pruned(removed, deleted, freed)
+    now = Clock.now()
+    removed = records.write_index("prune", lambda c: _drop_variants(c, limits, now))
+    last = float(records.shelf.read(_SECTION).get(_LOOKED, b"0"))
+    if not (removed or full or abs(now - last) > _SCAN_SECONDS):
+        return Pruned(0, 0, 0)
+    # Before the lock is taken: a file that is written meanwhile is none of ours.
+    found = {entry.name for entry in files.listing()}
+    freed = records.write_index("prune", lambda c: _delete_unreferenced(c, files, found))
+    files.delete_orphans()
+    records.shelf.write(_SECTION, {_LOOKED: repr(now).encode()})
+    return Pruned(removed, len(freed), sum(freed))
 
 
 def clear(records: Records, files: ResultFiles, pattern: str = "") -> Pruned:
@@ -78,13 +75,11 @@ def clear(records: Records, files: ResultFiles, pattern: str = "") -> Pruned:
         delete_variants(connection, victims, Reason.CLEARED)
         if not pattern:
             connection.execute("DELETE FROM shelf")
-            retained = "SELECT id FROM staged WHERE retained_for != x''"
-            for table in ("refs", "claims", "derives"):
-                connection.execute(f"DELETE FROM {table} WHERE id IN ({retained})")
-            connection.execute("DELETE FROM staged WHERE retained_for != x''")
+            retained = connection.execute("SELECT id FROM staged WHERE retained_for != x''")
+            staged.delete(connection, [id_ for (id_,) in retained])
         return len(victims)
 
-    count = records.write("clear", work)
+    count = records.write_index("clear", work)
     pruned = prune(records, files, Limits(1 << 62), full=True)
     return Pruned(count + pruned.variants, pruned.files, pruned.bytes)
 
@@ -110,35 +105,24 @@ def _matches(identity: bytes, pattern: str) -> bool:
         return True  # damaged: whoever clears wants it gone
 
 
-def _drop_variants(
-    connection: sqlite3.Connection, limits: Limits, now: float
-) -> tuple[int, set[str]]:
+def _drop_variants(connection: sqlite3.Connection, limits: Limits, now: float) -> int:
     ages = [("expires <= ?", now, Reason.EXPIRED)]
     if limits.older_than is not None:
         ages.append(("created < ?", now - limits.older_than, Reason.PRUNED))
     if limits.unused is not None:
         ages.append(("used < ?", now - limits.unused, Reason.PRUNED))
     count = 0
-    suspects: set[str] = set()
     for condition, bound, reason in ages:
-        rows = connection.execute(f"SELECT id FROM variants WHERE {condition}", (bound,))
-        count += _drop(connection, [id_ for (id_,) in rows], reason, suspects)
+        rows = connection.execute(f"SELECT id FROM variants WHERE {condition}", (bound,)).fetchall()
+        delete_variants(connection, [id_ for (id_,) in rows], reason)
+        count += len(rows)
     excess = total_size(connection) - limits.max_size
     if excess > 0:
         victims = _least_recently_used(connection, excess)
-        count += _drop(connection, victims, Reason.EVICTED, suspects)
+        delete_variants(connection, victims, Reason.EVICTED)
+        count += len(victims)
     connection.execute("DELETE FROM pins WHERE run = '' AND since < ?", (now - PIN_SECONDS,))
-    return count, suspects
-
-
-def _drop(
-    connection: sqlite3.Connection, ids: Collection[bytes], reason: Reason, suspects: set[str]
-) -> int:
-    for chunk in chunked(ids):
-        rows = connection.execute(f"SELECT digest FROM refs WHERE id IN ({marks(chunk)})", chunk)
-        suspects |= {digest for (digest,) in rows}
-    delete_variants(connection, ids, reason)
-    return len(ids)
+    return count
 
 
 def _least_recently_used(connection: sqlite3.Connection, excess: int) -> list[bytes]:
@@ -171,31 +155,11 @@ def _least_recently_used(connection: sqlite3.Connection, excess: int) -> list[by
     return victims
 
 
-def _small_results(connection: sqlite3.Connection) -> set[str]:
-    return {digest for (digest,) in connection.execute("SELECT digest FROM small_results")}
-
-
-def _delete_results(
-    records: Records, files: ResultFiles, suspects: Iterable[str]
-) -> tuple[int, int]:
-    def work(connection: sqlite3.Connection) -> tuple[int, int]:
-        kept: set[str] = set()
-        for table in ("refs", "pins", "uses"):
-            kept |= {digest for (digest,) in connection.execute(f"SELECT digest FROM {table}")}
-        freed = []
-        for digest in sorted(set(suspects) - kept):
-            rows = connection.execute(
-                "DELETE FROM small_results WHERE digest = ? RETURNING length(data)", (digest,)
-            ).fetchall()
-            size = sum(int(row[0]) for row in rows)
-            freed.append(size + (files.delete(digest) if is_digest(digest) else 0))
-        return sum(1 for size in freed if size), sum(freed)
-
-    return records.index.write("prune", work) if suspects else (0, 0)
-
-
-def _forget_shared(connection: sqlite3.Connection, now: float) -> None:
-    """Deletes shared rows that no record names, and what they used; and removals of long ago."""
+def _delete_unreferenced(
+    connection: sqlite3.Connection, files: ResultFiles, found: Collection[str]
+) -> list[int]:
+    """Deletes shared rows that no record names, what nobody refers to of the results, the files
+    that were ``found`` among them, and removals of long ago; the bytes of each result."""
     named = " UNION ".join(
         f"SELECT {column} FROM {table}"
         for table in ("variants", "staged")
@@ -207,18 +171,11 @@ def _forget_shared(connection: sqlite3.Connection, now: float) -> None:
         "DELETE FROM removals WHERE identity NOT IN"
         f" (SELECT identity FROM removals ORDER BY at DESC LIMIT {_REMOVALS})"
     )
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('scanned', ?)", (now,))
-
-
-def _scanned(records: Records) -> float:
-    """When all results were last looked at; 0.0 for never, or where the setting is odd."""
-    row = records.index.read(
-        "prune",
-        lambda c: c.execute("SELECT value FROM meta WHERE name = 'scanned'").fetchone(),
-    )
-    if row is None:
-        return 0.0
-    if not isinstance(row[0], float) or row[0] > Clock.now() + _SCAN_SECONDS:
-        records.index.tell(_SETTING)
-        return 0.0
-    return row[0]
+    kept = " UNION ".join(f"SELECT digest FROM {table}" for table in ("refs", "pins", "uses"))
+    rows = connection.execute(
+        f"DELETE FROM small_results WHERE digest NOT IN ({kept}) RETURNING length(data)"
+    ).fetchall()
+    needed = {digest for (digest,) in connection.execute(kept)}
+    return [int(size) for (size,) in rows] + [
+        files.delete(digest) for digest in found if digest not in needed
+    ]

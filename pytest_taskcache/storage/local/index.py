@@ -365,6 +365,7 @@ class Index:
         connection, self._connection = self._connection, None
         self._descriptors = Descriptors(())
         self._box.clear()
+        self.epoch += connection is not None
         if connection is not None and self._pid != os.getpid():
             _ABANDONED.append(connection)
         elif connection is not None:

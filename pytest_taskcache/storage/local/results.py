@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import mmap
 import os
 import re
 import stat
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 if sys.platform == "linux":
     import fcntl
@@ -19,48 +20,39 @@ if sys.platform == "linux":
 import xxhash
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.ports import Buffer
 from pytest_taskcache.storage.local import ownership
-from pytest_taskcache.storage.local.index import Clock
+from pytest_taskcache.storage.local.index import Clock, Index
 
 is_digest = re.compile(r"[0-9a-f]{32}").fullmatch
 _MAPPED = 256 << 10
 _BLOCK = 4 << 20
 _FICLONE = 0x4004_9409  # linux/fs.h; only there
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _ORPHAN_SECONDS = 3600.0
 
 Stamp = tuple[int, int, int, int, int]
 
 
 class ResultFiles:
-    """``directory/results/ab/<digest>``; ``tmp`` beside it holds files being written.
+    """``results/ab/<digest>`` in an index's directory; ``tmp`` beside it holds files being written.
 
     ``pin(digest)`` is called before a file that may exist already is relied on. Read-only files
     (mode 0444) guard against accidents; against the rest there is the digest, checked again
     whenever a file's stat differs from the one that was checked. Whatever else lies where a file
     belongs (a directory, a link, a pipe, one without permissions) is no result, and is moved out of
-    the way by the next writer. ``tell`` hears of what was found damaged.
+    the way by the next writer. The index tells of what was found damaged.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        pin: Callable[[str], None],
-        *,
-        readonly: Callable[[], bool] = lambda: False,
-        create: bool = True,
-        tell: Callable[[str], None] = lambda reason: None,
-    ) -> None:
-        self._directory = directory
-        self._results = directory / "results"
-        self._temporary = directory / "tmp"
+    def __init__(self, index: Index, pin: Callable[[str], None], *, create: bool = True) -> None:
+        assert index.directory is not None
+        self._index = index
+        self._directory = index.directory
+        self._results = self._directory / "results"
+        self._temporary = self._directory / "tmp"
         self._pin = pin
-        self._readonly = readonly
         self._create = create
-        self._tell = tell
         self._checked: dict[str, Stamp] = {}
         self._trusted: object = None
-        self._lock = threading.Lock()
 
     def path_of(self, digest: str) -> Path:
         """Where the file of a digest is, or would be. Raises ValueError for what is none."""
@@ -70,39 +62,37 @@ class ResultFiles:
 
     # ----------------------------------------------------------------------- writing
 
-    def write(self, digest: str, chunks: Sequence[Buffer]) -> None:
+    def write(self, digest: str, views: Sequence[memoryview]) -> None:
         """Stores bytes under their digest unless they are there. Raises OSError, StorageError."""
-        views = [memoryview(chunk).cast("B") for chunk in chunks if memoryview(chunk).nbytes]
-        size = sum(view.nbytes for view in views)
-        if self._is_there(digest, size):
-            return
-        with self._new_file(digest) as descriptor:
-            for view in views:
-                _write_all(descriptor, view)
+        if not self._is_there(digest, sum(view.nbytes for view in views)):
+            with self._new_file(digest) as descriptor:
+                for view in views:
+                    _write_all(descriptor, view)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ``write``, from a file, which is copied (or cloned) and left alone."""
         with open(source, "rb") as file:
-            if self._is_there(digest, os.fstat(file.fileno()).st_size):
-                return
-            with self._new_file(digest) as descriptor:
-                _copy(file.fileno(), descriptor)
+            if not self._is_there(digest, os.fstat(file.fileno()).st_size):
+                with self._new_file(digest) as descriptor:
+                    _copy(file.fileno(), descriptor)
 
     def _is_there(self, digest: str, size: int) -> bool:
-        if self._readonly():
+        if self._index.readonly:
             raise StorageError(str(self._directory), "write results", "opened read-only")
-        path = self.path_of(digest)
         self._pin(digest)
-        self._check_directory()
-        return self._intact(path, digest, size)
+        with self._opened(digest, size) as descriptor:
+            return descriptor is not None and self._is_intact(digest, descriptor)
 
     @contextlib.contextmanager
     def _new_file(self, digest: str) -> Iterator[int]:
         path = self.path_of(digest)
         temporary = self._temporary / f"{os.getpid()}-{os.urandom(8).hex()}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = self._open_temporary(temporary, flags)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS
+        try:
+            descriptor = os.open(temporary, flags, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            self._make_room(path)
+            descriptor = os.open(temporary, flags, 0o600)
         try:
             try:
                 yield descriptor
@@ -113,39 +103,28 @@ class ResultFiles:
             try:
                 os.replace(temporary, path)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                # Each by itself: `parents=True` would leave the mode of parents to the umask.
-                self._make_directory(self._results)
-                self._make_directory(path.parent)
-                if path.is_dir():
-                    self._put_aside(path)
+                self._make_room(path)
                 os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
 
-    def _open_temporary(self, path: Path, flags: int) -> int:
-        try:
-            return os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            if self._create:
-                ownership.create_directory(self._directory, parents=False)
-        except NotADirectoryError:
-            pass
-        self._make_directory(self._temporary)
-        return os.open(path, flags, 0o600)
-
-    def _make_directory(self, path: Path) -> None:
-        try:
-            path.mkdir(mode=0o700)
-        except FileExistsError:
-            if not path.is_dir():
-                self._put_aside(path)
-                path.mkdir(mode=0o700)
+    def _make_room(self, path: Path) -> None:
+        """Makes the directories that a result needs, and moves into ``tmp``, from where it goes
+        with the orphans, what is in the place of one of them, or of the result."""
+        if self._create:
+            ownership.create_directory(self._directory, parents=False)
+        # Each by itself: `parents=True` would leave the mode of parents to the umask.
+        for folder in (self._temporary, self._results, path.parent):
+            if os.path.lexists(folder) and not folder.is_dir():
+                self._put_aside(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if path.is_dir():
+            self._put_aside(path)
 
     def _put_aside(self, path: Path) -> None:
-        """Moves what is in the way into ``tmp``, from where it goes with the orphans."""
-        self._tell("something else in the place of a result")
+        self._index.tell("something else in the place of a result")
         where = self._temporary if path != self._temporary else self._directory
         os.rename(path, where / f"aside-{os.urandom(8).hex()}")
 
@@ -154,43 +133,27 @@ class ResultFiles:
     def read(self, digest: str, size: int) -> memoryview | None:
         """The bytes, writable and private to the caller (a copy-on-write mapping when large);
         None if absent, torn or corrupt. Raises OSError, StorageError."""
-        self._check_directory()
-        descriptor = self._open(digest, size)
-        if descriptor is None:
-            return None
-        try:
-            view = _view(descriptor, size)
-            if not self._verified(digest, descriptor, view):
+        with self._opened(digest, size) as descriptor:
+            if descriptor is None:
                 return None
-            return view
-        finally:
-            os.close(descriptor)
+            view = _view(descriptor, size)
+            return view if self._is_intact(digest, descriptor, view) else None
 
     def copy_to(self, digest: str, destination: Path, readonly: bool) -> bool:
         """Whether the bytes are now at the new path: a hard link if ``readonly`` and possible,
         else a clone or copy. Raises OSError, StorageError."""
-        self._check_directory()
-        descriptor = self._open(digest, None)
-        if descriptor is None:
-            return False
-        try:
-            if not self._verified(digest, descriptor, None):
+        with self._opened(digest) as descriptor:
+            if descriptor is None or not self._is_intact(digest, descriptor):
                 return False
-            if readonly and not self._readonly():
+            if readonly and not self._index.readonly:
                 with contextlib.suppress(OSError):
                     os.link(self.path_of(digest), destination, follow_symlinks=False)
                     return True
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            target = os.open(destination, flags, 0o666)
-            try:
-                _copy(descriptor, target)
+            with open(destination, "xb", buffering=0) as target:
+                _copy(descriptor, target.fileno())
                 if readonly and hasattr(os, "fchmod"):
-                    os.fchmod(target, 0o444)
-            finally:
-                os.close(target)
+                    os.fchmod(target.fileno(), 0o444)
             return True
-        finally:
-            os.close(descriptor)
 
     def has(self, digests: Collection[str]) -> frozenset[str]:
         """Those of the digests that have a file."""
@@ -198,51 +161,49 @@ class ResultFiles:
             digest for digest in digests if is_digest(digest) and self.path_of(digest).is_file()
         )
 
-    def _open(self, digest: str, size: int | None) -> int | None:
-        if not is_digest(digest):
-            return None
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        # A pipe that someone put there must not make anyone wait.
-        flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    @contextlib.contextmanager
+    def _opened(self, digest: str, size: int | None = None) -> Iterator[int | None]:
+        """A descriptor of the file of a digest; None if there is none (of this size)."""
+        self._check_directory()
+        descriptor = self._open(digest) if is_digest(digest) else None
         try:
-            descriptor = os.open(self.path_of(digest), flags)
+            if descriptor is not None:
+                info = os.fstat(descriptor)
+                if not stat.S_ISREG(info.st_mode) or size not in (None, info.st_size):
+                    self._index.tell("damaged result")
+                    yield None
+                    return
+            yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _open(self, digest: str) -> int | None:
+        # A pipe that someone put there must not make anyone wait.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS
+        try:
+            return os.open(self.path_of(digest), flags)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO):
                 raise
-            self._tell("something else in the place of a result")
+            self._index.tell("something else in the place of a result")
             return None
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode) or (size is not None and info.st_size != size):
-            os.close(descriptor)
-            self._tell("damaged result")
-            return None
-        return descriptor
 
-    def _intact(self, path: Path, digest: str, size: int) -> bool:
-        descriptor = self._open(digest, size)
-        if descriptor is None:
-            return False
-        try:
-            return self._verified(digest, descriptor, None)
-        finally:
-            os.close(descriptor)
-
-    def _verified(self, digest: str, descriptor: int, view: memoryview | None) -> bool:
+    def _is_intact(self, digest: str, descriptor: int, view: memoryview | None = None) -> bool:
+        """Whether a file (whose content ``view`` is, if given) has the digest."""
         info = os.fstat(descriptor)
         # The change time tells of writes through a hard link even where they kept the
         # modification time. (A new link changes it as well, and costs one more check.)
         stamp = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-        with self._lock:
-            if self._checked.get(digest) == stamp:
-                return True
+        if self._checked.get(digest) == stamp:
+            return True
         found = xxhash.xxh3_128(view) if view is not None else _digest(descriptor)
         if found.hexdigest() != digest:
-            self._tell("damaged result")
+            self._index.tell("damaged result")
             return False
-        with self._lock:
-            self._checked[digest] = stamp
+        self._checked[digest] = stamp
         return True
 
     def _check_directory(self) -> None:
@@ -283,8 +244,7 @@ class ResultFiles:
             os.unlink(path)
         except FileNotFoundError:
             return 0
-        with self._lock:
-            self._checked.pop(digest, None)
+        self._checked.pop(digest, None)
         return size
 
     def delete_orphans(self) -> None:
@@ -314,29 +274,15 @@ def _write_all(descriptor: int, view: memoryview) -> None:
 
 
 def _view(descriptor: int, size: int) -> memoryview:
-    if size >= _MAPPED:
-        return memoryview(_map(descriptor, size))
-    data = bytearray(size)
-    view = memoryview(data)
-    filled = 0
-    while filled < size:
-        block = os.read(descriptor, size - filled)
-        if not block:
-            break
-        view[filled : filled + len(block)] = block
-        filled += len(block)
-    return view
-
-
-if sys.version_info >= (3, 13):
-
-    def _map(descriptor: int, size: int) -> mmap.mmap:
+    if size < _MAPPED:
+        data = bytearray(size)
+        io.FileIO(descriptor, closefd=False).readinto(data)
+        return memoryview(data)
+    options: dict[str, Any] = {"access": mmap.ACCESS_COPY}
+    if sys.version_info >= (3, 13):
         # Without a descriptor of its own, thousands of mappings are no problem.
-        return mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY, trackfd=False)
-else:
-
-    def _map(descriptor: int, size: int) -> mmap.mmap:
-        return mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
+        options["trackfd"] = False
+    return memoryview(mmap.mmap(descriptor, size, **options))
 
 
 def _digest(descriptor: int) -> xxhash.xxh3_128:
@@ -348,23 +294,11 @@ def _digest(descriptor: int) -> xxhash.xxh3_128:
 
 
 def _copy(source: int, destination: int) -> None:
-    if _clone(source, destination):
-        return
+    if sys.platform == "linux":
+        # Most file systems share no blocks between files; that is no fault.
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(destination, _FICLONE, source)
+            return
     os.lseek(source, 0, os.SEEK_SET)
     while block := os.read(source, _BLOCK):
         _write_all(destination, memoryview(block))
-
-
-if sys.platform == "linux":
-
-    def _clone(source: int, destination: int) -> bool:
-        try:
-            fcntl.ioctl(destination, _FICLONE, source)
-        except OSError:
-            # Most file systems share no blocks between files; that is no fault.
-            return False
-        return True
-else:
-
-    def _clone(source: int, destination: int) -> bool:
-        return False

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import xxhash
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, TargetFile
 from pytest_taskcache.storage.local import eviction, faults
+from pytest_taskcache.storage.local.encoding import each
 from pytest_taskcache.storage.local.eviction import Limits, Pruned
 from pytest_taskcache.storage.local.index import NAME, Clock, Index
 from pytest_taskcache.storage.local.results import ResultFiles
 from pytest_taskcache.storage.local.runs import RunLock
-from pytest_taskcache.storage.local.shelf import IndexShelf
 from pytest_taskcache.storage.local.targets import read_target, remove_target, write_target
-from pytest_taskcache.storage.local.variants import Records, Removal, Usage
+from pytest_taskcache.storage.local.variants import Records
 
-T = TypeVar("T")
 DEFAULT_MAX_SIZE = 5_000_000_000
 SMALL = 8192
 """Results of at most so many bytes are rows of the index; a file each would cost more."""
@@ -48,7 +46,7 @@ class Statistics:
     index_bytes: int
 
 
-class LocalStorage:
+class LocalStorage(Records):
     """Both storage roles in one directory, shared by any number of processes of one user.
 
     ``max_size`` in bytes is enforced by ``prune()``. ``readonly`` writes nothing at all; so does
@@ -71,26 +69,13 @@ class LocalStorage:
     ) -> None:
         # Resolved once: a link that is swapped later leads nowhere new.
         self.directory = Path(os.path.realpath(directory))
+        super().__init__(Index(self.directory, readonly=readonly, create=create, on_fault=on_fault))
         self.max_size = max_size
         self.run = run
-        self.index = Index(self.directory, readonly=readonly, create=create, on_fault=on_fault)
         self.run_lock = RunLock(self.index, run) if leads else None
-        self.records = Records(self.index)
-        self.shelf = IndexShelf(self.index)
         self._targets = self.directory / "targets"
-        self._files = ResultFiles(
-            self.directory,
-            self.pin,
-            readonly=lambda: self.readonly,
-            create=create and not readonly,
-            tell=self.index.tell,
-        )
-        self._pinned: dict[str, tuple[int, str, float]] = {}
-        self._whole: dict[str, int | None] = {}
-
-    def describe(self) -> str:
-        """The directory."""
-        return str(self.directory)
+        self._files = ResultFiles(self.index, self.pin, create=create and not readonly)
+        self._pinned: dict[str, tuple[int, float]] = {}
 
     @property
     def trusted(self) -> bool:
@@ -106,124 +91,85 @@ class LocalStorage:
         """Opens the index, as its first use would. Raises StorageError."""
         self.index.read("open", lambda connection: None)
 
-    # ----------------------------------------------------------------------- records
-
-    def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
-        """As KeyStorage.read_records."""
-        return self.records.read_records(keys)
-
-    def write_records(self, variants: Sequence[Variant]) -> None:
-        """As KeyStorage.write_records."""
-        self.records.write_records(variants)
-
-    def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
-        """As KeyStorage.recent."""
-        return self.records.recent(identities)
-
-    def scan(self) -> Iterator[Variant]:
-        """As KeyStorage.scan."""
-        return self.records.scan()
-
-    def remove_records(self, ids: Collection[str]) -> None:
-        """As KeyStorage.remove_records."""
-        self.records.remove_records(ids)
-
-    def mark_used(self, ids: Collection[str]) -> None:
-        """Notes that variants were of use; to be called once, at the end of a session."""
-        if not self.readonly:
-            self.records.mark_used(ids)
-
     # ----------------------------------------------------------------------- results
 
     def pin(self, digest: str) -> None:
         """Keeps a result from eviction for as long as ``run`` lives, or for an hour if there is
         no run. Raises StorageError."""
-        now = Clock.now()
-        if not self._is_pinned(digest, now):
-            self._hold_run()
-            self.index.write("pin a result", lambda c: self._pin(c, digest, now))
-            self._pinned[digest] = (self.index.epoch, self.run, now)
+        if not self._is_pinned(digest):
+            self._pin("pin a result", digest)
 
-    def _is_pinned(self, digest: str, now: float) -> bool:
-        known = self._pinned.get(digest)
+    def _is_pinned(self, digest: str) -> bool:
         # A reopened index, which may be a new one, has another epoch.
-        if known is None or known[:2] != (self.index.epoch, self.run):
-            return False
-        return bool(self.run) or now - known[2] < eviction.PIN_SECONDS / 4
+        epoch, since = self._pinned.get(digest, (-1, 0.0))
+        lasts = bool(self.run) or Clock.now() - since < eviction.PIN_SECONDS / 4
+        return epoch == self.index.epoch and lasts
 
-    def _pin(self, connection: sqlite3.Connection, digest: str, now: float) -> None:
-        connection.execute(
-            "INSERT OR REPLACE INTO pins (digest, run, since) VALUES (?, ?, ?)",
-            (digest, self.run, now),
-        )
-
-    def _hold_run(self) -> None:
-        if self.run_lock is not None:
-            self.run_lock.hold()
-
-    def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
-        """As ResultStorage.write_result."""
-        if sum(memoryview(chunk).nbytes for chunk in chunks) <= SMALL:
-            self._write_small(digest, b"".join(memoryview(chunk).cast("B") for chunk in chunks))
-        else:
-            self._guarded("write results", lambda: self._files.write(digest, chunks))
-
-    def _write_small(self, digest: str, data: bytes) -> None:
+    def _pin(self, operation: str, digest: str, small: bytes | None = None) -> None:
+        """Pins a result, and writes it too if it is a small one."""
         now = Clock.now()
 
         def work(connection: sqlite3.Connection) -> None:
-            self._pin(connection, digest, now)
-            # What is there already is the same, or damaged.
             connection.execute(
-                "INSERT OR REPLACE INTO small_results (digest, data) VALUES (?, ?)",
-                (digest, data),
+                "INSERT OR REPLACE INTO pins (digest, run, since) VALUES (?, ?, ?)",
+                (digest, self.run, now),
             )
+            if small is not None:
+                # What is there already is the same, or damaged.
+                connection.execute(
+                    "INSERT OR REPLACE INTO small_results (digest, data) VALUES (?, ?)",
+                    (digest, small),
+                )
 
-        with self.index.lock:
-            version = self.index.quick_version()
-            if self._is_pinned(digest, now):
-                # What others wrote since may have damaged it; here, only unpinned ones are removed.
-                if version is not None and self._whole.get(digest) == version:
-                    return
-                if self._read_small(digest, len(data)) is not None:
-                    self._whole[digest] = version
-                    return
-            self._hold_run()
-            self.index.write("write results", work)
-            self._pinned[digest] = (self.index.epoch, self.run, now)
+        if self.run_lock is not None:
+            self.run_lock.hold()
+        self.index.write(operation, work)
+        self._pinned[digest] = (self.index.epoch, now)
+
+    def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
+        """As ResultStorage.write_result."""
+        views = [memoryview(chunk).cast("B") for chunk in chunks if memoryview(chunk).nbytes]
+        if sum(view.nbytes for view in views) > SMALL:
+            with self._told("write results"):
+                self._files.write(digest, views)
+        elif not self._is_pinned(digest):  # else this process has written it
+            self._pin("write results", digest, b"".join(views))
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ResultStorage.add_file."""
-        self._guarded("write results", lambda: self._files.add_file(digest, source))
+        with self._told("write results"):
+            self._files.add_file(digest, source)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """As ResultStorage.read_result; large ones are mapped copy-on-write."""
-        small = self._read_small(digest, size) if size <= SMALL else None
-        if small is not None:
+        small = self._read_small(digest) if size <= SMALL else None
+        if small is not None and len(small) == size:
             return memoryview(bytearray(small))
-        return self._guarded("read results", lambda: self._files.read(digest, size))
+        with self._told("read results"):
+            return self._files.read(digest, size)
 
-    def _read_small(self, digest: str, size: int | None) -> bytes | None:
-        def work(connection: sqlite3.Connection) -> object:
-            query = "SELECT data FROM small_results WHERE digest = ?"
-            row = connection.execute(query, (digest,)).fetchone()
-            return None if row is None else row[0]
-
-        data = self.index.read("read results", work)
-        if data is None:
+    def _read_small(self, digest: str) -> bytes | None:
+        row = self.index.read(
+            "read results",
+            lambda connection: connection.execute(
+                "SELECT data FROM small_results WHERE digest = ?", (digest,)
+            ).fetchone(),
+        )
+        if row is None:
             return None
+        (data,) = row
         if not isinstance(data, bytes) or xxhash.xxh3_128_hexdigest(data) != digest:
+            self._pinned.pop(digest, None)  # the next writer mends it
             self.index.tell("damaged result")
             return None
-        return data if size is None or len(data) == size else None
+        return data
 
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """As ResultStorage.copy_file."""
-
-        def work() -> bool:
+        with self._told("read results"):
             if self._files.copy_to(digest, destination, readonly):
                 return True
-            data = self._read_small(digest, None)
+            data = self._read_small(digest)
             if data is None:
                 return False
             with open(destination, "xb") as file:
@@ -232,24 +178,20 @@ class LocalStorage:
                 os.chmod(destination, 0o444)
             return True
 
-        return self._guarded("read results", work)
-
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """As ResultStorage.has_results."""
-        found = self._guarded("read results", lambda: self._files.has(digests))
+        found = self._files.has(digests)
         rest = [digest for digest in digests if digest not in found]
-
-        def work(connection: sqlite3.Connection) -> frozenset[str]:
-            query = "SELECT 1 FROM small_results WHERE digest = ?"
-            return frozenset(d for d in rest if connection.execute(query, (d,)).fetchone())
-
-        return found | self.index.read("read results", work) if rest else found
+        query = "SELECT digest FROM small_results WHERE digest IN (...)"
+        rows = self.index.read("read results", lambda c: each(c, query, rest)) if rest else []
+        return found | {digest for (digest,) in rows}
 
     # ----------------------------------------------------------------------- targets
 
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target: a file in ``targets``."""
-        return self._guarded("read a target", lambda: read_target(self._targets, name))
+        with self._told("read a target"):
+            return read_target(self._targets, name)
 
     def write_target(self, name: str, data: Buffer, key: str) -> None:
         """As TargetStorage.write_target; what it is kept for is noted on the shelf."""
@@ -257,7 +199,8 @@ class LocalStorage:
             raise StorageError(str(self.directory), "write a target", "opened read-only")
         if key:
             self.shelf.write(_TARGETS, {name: f"{key} {xxhash.xxh3_128_hexdigest(data)}".encode()})
-        self._guarded("write a target", lambda: write_target(self._targets, name, data))
+        with self._told("write a target"):
+            write_target(self._targets, name, data)
 
     def target_path(self, name: str) -> Path:
         """As TargetStorage.target_path."""
@@ -272,7 +215,7 @@ class LocalStorage:
         gone = {
             name: digest
             for name, (key, _, digest) in kept_for.items()
-            if all(each.result.digest != digest for each in records.get(key, ()))
+            if all(one.result.digest != digest for one in records.get(key, ()))
         }
         for name, digest in gone.items():
             remove_target(self._targets, name, digest)
@@ -292,40 +235,19 @@ class LocalStorage:
         object); with ``older_than`` and ``unused`` also records that were made, or last of use,
         more than so many seconds ago. Raises StorageError."""
         limit = self.max_size if max_size is None else max_size
-        limits = Limits(limit, older_than, unused)
-
-        def work() -> Pruned:
-            pruned = eviction.prune(self.records, self._files, limits, full=full)
+        with self._told("prune"):
+            pruned = eviction.prune(self, self._files, Limits(limit, older_than, unused), full=full)
             self._drop_targets(self.shelf.read(_TARGETS))
             return pruned
-
-        return self._guarded("prune", work)
 
     def clear(self, pattern: str = "") -> Pruned:
         """Forgets everything but what runs under way have staged; with a pattern only the records
         of identities (``file::name``) that match it. Raises StorageError."""
-
-        def work() -> Pruned:
+        with self._told("clear"):
             targets = self.shelf.read(_TARGETS)
-            pruned = eviction.clear(self.records, self._files, pattern)
+            pruned = eviction.clear(self, self._files, pattern)
             self._drop_targets(targets)
             return pruned
-
-        return self._guarded("clear", work)
-
-    def usage(self) -> Iterator[Usage]:
-        """Every committed record with its size and its times, in no order. Raises StorageError."""
-        return self.records.usage()
-
-    def latest(self, identity: str) -> Sequence[Variant]:
-        """The newest variants of an identity, VARIANTS at most, whatever their keys. Raises
-        StorageError."""
-        return self.records.latest(identity)
-
-    def removed(self, names: Collection[str]) -> Mapping[str, Removal]:
-        """What became of the last removed record of each identity (``file::name``) or key that
-        lost one: evicted is not "never computed". Raises StorageError."""
-        return self.records.removed(names)
 
     def size(self) -> int:
         """The bytes that ``max_size`` bounds. Raises StorageError."""
@@ -356,18 +278,17 @@ class LocalStorage:
         """As KeyStorage.close. Ends the run that this process leads."""
         if self.run_lock is not None:
             self.run_lock.release()
-        self.records.close()
+        super().close()
 
     def _index_bytes(self) -> int:
-        total = 0
-        for suffix in ("", "-wal"):
-            path = self.directory / f"{NAME}{suffix}"
-            total += path.stat().st_size if path.exists() else 0
-        return total
+        paths = [self.directory / f"{NAME}{suffix}" for suffix in ("", "-wal")]
+        return sum(path.stat().st_size for path in paths if path.exists())
 
-    def _guarded(self, operation: str, work: Callable[[], T]) -> T:
+    @contextlib.contextmanager
+    def _told(self, operation: str) -> Iterator[None]:
+        """What goes wrong inside is raised as a StorageError."""
         try:
-            return work()
+            yield
         except StorageError:
             raise
         except (OSError, ValueError) as error:
