@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from importlib.machinery import SourceFileLoader
-from itertools import accumulate
+from itertools import accumulate, chain
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -129,17 +129,18 @@ class Measurement:
         translated: Collection[str] = self._collector.file_tracers
         return bool(translated) and any(file in translated for file in files)
 
-    def to_plain(self, noted: Iterable[Any]) -> list[Any]:
-        """Line numbers or arcs (pairs of them), sorted, as JSON has them."""
+    def to_plain(self, noted: Iterable[Any]) -> list[int]:
+        """Line numbers, sorted; of arcs both ends, one after the other."""
         if not self._arcs:
             return sorted(noted)
-        return sorted(map(list, map(_unpacked, noted) if self._packed else noted))
+        return [*chain.from_iterable(sorted(map(_unpacked, noted) if self._packed else noted))]
 
-    def from_plain(self, plain: Iterable[Any]) -> set[Any]:
+    def from_plain(self, plain: Sequence[int]) -> set[Any]:
         """As this measurement's tracer would have noted them."""
         if not self._arcs:
             return set(plain)
-        return {_packed(*arc) if self._packed else tuple(arc) for arc in plain}
+        arcs = zip(plain[::2], plain[1::2], strict=True)
+        return {_packed(*arc) for arc in arcs} if self._packed else set(arcs)
 
 
 _BITS = 28

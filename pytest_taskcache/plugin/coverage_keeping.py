@@ -181,7 +181,7 @@ class CoverageKeeping:
 
     def keep(self, opened: OpenComputation, finished: Finished) -> None:
         """Its value is about to be kept and seen by others: its lines first."""
-        if isinstance(opened.attached, Region) and self._lines is not None:
+        if isinstance(opened.attached, Region):
             self._lines.write(finished, self._gathered(opened.attached))
             if finished.computation.context.subject is Subject.FIXTURE:
                 self._kept[finished.keyed.key.digest] = finished
@@ -234,7 +234,7 @@ class CoverageKeeping:
         fixture.is_live = False
         teardown = fixture.regions[-1]
         self.close(teardown)
-        if fixture.kept is not None and instance.variant is not None and self._lines is not None:
+        if fixture.kept is not None and instance.variant is not None:
             covered = self._gathered(teardown)
             self._lines.write(fixture.kept, covered, torn_down=instance.variant.id)
 
@@ -269,7 +269,7 @@ class CoverageKeeping:
 
     def prefetch_tests(self, tests: Iterable[tuple[Bundle, str]]) -> None:
         """Reads the records of the lines of many tests in one sweep."""
-        if self.active and self._lines is not None:
+        if self.active:
             keys = ((bundle.route, _key_of_test(bundle, name)) for bundle, name in tests)
             self._lines.prefetch(keys)
 
@@ -282,9 +282,12 @@ class CoverageKeeping:
     # ------------------------------------------------------------------------- internals
 
     @property
-    def _lines(self) -> CoverageRecords | None:
+    def _lines(self) -> CoverageRecords:
+        """The records of lines; there are none before an engine is attached, and measured for."""
         measurement = self._regions.measurement
-        if self._records is None and self._engine is not None and measurement is not None:
+        if self._records is None:
+            assert self._engine is not None
+            assert measurement is not None
             archive = SourceArchive(lambda name: None)
             if self._session.local is not None:
                 archive.keep_on(self._session.local.shelf)
@@ -306,8 +309,6 @@ class CoverageKeeping:
     def _bring(self, key: Key, route: Route, torn_down: str = "") -> Miss | Fault | None:
         """Brings back all lines of a value, those of its teardown too if it is named; or why
         they cannot be."""
-        if self._lines is None:
-            return Miss(Why.UNCOVERED)
         brought = []
         try:
             for each in dict.fromkeys(("", torn_down)):
@@ -339,8 +340,6 @@ class CoverageKeeping:
 
     def _flush(self, *, only_done: bool = False) -> None:
         waiting, self._pending = self._pending, []
-        if self._lines is None:
-            return
         with self._session.observatory.muted():
             for finished, region in waiting:
                 if only_done and any(self._is_live(each) for each in region.instances):
@@ -404,22 +403,25 @@ class CoverageRecords:
 
     def _encoded(self, covered: Covered) -> dict[str, object] | None:
         """The lines as JSON values; None where they could not be believed later."""
-        for lines in covered.values():
-            if self.measurement.is_translated(lines) or not all(map(self.digest, lines)):
+        document: dict[str, object] = {}
+        for module, lines in covered.items():
+            entries = self._entries(lines)
+            if entries is None:
                 return None
-        return {
-            name and self.engine.fingerprints.name_of(name): self._entries(lines)
-            for name, lines in covered.items()
-        }
+            document[module and self.engine.fingerprints.name_of(module)] = entries
+        return document
 
-    def _entries(self, lines: Lines) -> list[object]:
-        """Path, digest and lines of each file."""
-        named = {self.engine.fingerprints.name_of(file): file for file in sorted(lines)}
-        return [
-            [name, self.digest(file), self.measurement.to_plain(lines[file])]
-            for name, file in named.items()
-            if not name.startswith(_TEMPORARY)
-        ]
+    def _entries(self, lines: Lines) -> list[object] | None:
+        """Path, digest and lines of each file that will be there."""
+        entries: list[object] = []
+        for file in sorted(lines):
+            name = self.engine.fingerprints.name_of(file)
+            if name.startswith(_TEMPORARY):
+                continue
+            if not self.digest(file):
+                return None
+            entries.append([name, self.digest(file), self.measurement.to_plain(lines[file])])
+        return None if self.measurement.is_translated(lines) else entries
 
     # -------------------------------------------------------------------------- reading
 
@@ -444,7 +446,7 @@ class CoverageRecords:
                 if self._holds(variant):
                     return covered
             for variant in self._variants(digest, route):
-                if any(variant is one for one, _ in known) or not self._holds(variant):
+                if any(variant.id == one.id for one, _ in known) or not self._holds(variant):
                     continue
                 try:
                     found = self._decoded(variant, route)
@@ -484,17 +486,13 @@ class CoverageRecords:
                 lines.setdefault(file, set()).update(self.measurement.from_plain(plain))
         return covered
 
-    def _moved(self, plain: Iterable[Any], path: str, digest: str) -> list[Any] | None:
-        """Where lines (or arcs) now stand that were noted in an earlier version of a file."""
+    def _moved(self, plain: Iterable[int], path: str, digest: str) -> list[int] | None:
+        """Where lines now stand that were noted in an earlier version of a file."""
         moves = self._moves.get((path, digest))
         if moves is None:
             moves = self._moves[path, digest] = self._moved_since(path, digest)
-
-        def line(number: int) -> int:
-            return moves[number] if number > 0 else -moves[-number]
-
-        try:
-            return [line(one) if isinstance(one, int) else [*map(line, one)] for one in plain]
+        try:  # a negative one stands for the beginning or the end of a function
+            return [moves[one] if one > 0 else -moves[-one] for one in plain]
         except KeyError:
             return None
 

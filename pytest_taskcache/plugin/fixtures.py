@@ -16,19 +16,25 @@ from pytest_taskcache.dataclass import dataclass, fields
 from pytest_taskcache.decorator import Spec, cached, spec_of
 from pytest_taskcache.engine.cache import Attempt, Completed, Engine
 from pytest_taskcache.engine.commit import end_of_scope, roll_back
-from pytest_taskcache.engine.computation import EFFECTS, Basis, Computation, Options
+from pytest_taskcache.engine.computation import EFFECTS, Basis, Options
 from pytest_taskcache.engine.lookup import Found
 from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.errors import ConfigurationError, UndigestableError
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Observed
-from pytest_taskcache.model.event import Noted, Subject
+from pytest_taskcache.model.event import Noted
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.fixture_effects import Effects
-from pytest_taskcache.plugin.fixture_inputs import FixtureInputs, Upstream
+from pytest_taskcache.plugin.fixture_inputs import (
+    FixtureInputs,
+    Upstream,
+    computation_of,
+    is_machinery,
+)
 from pytest_taskcache.plugin.outcomes.keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import (
     HANDLES,
+    Closure,
     active_definition,
     all_definitions,
     asking_definition,
@@ -37,10 +43,8 @@ from pytest_taskcache.plugin.pytest_private import (
     swapped_function,
     watch_dynamic_requests,
 )
-from pytest_taskcache.plugin.requests import RequestRecorder, is_machinery
 from pytest_taskcache.plugin.running import Instance
 from pytest_taskcache.plugin.shortcuts import Shortcuts
-from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -84,12 +88,11 @@ def cached_fixture(function: Callable[..., Any] | None = None, /, **options: Any
 
 @dataclass(frozen=True, slots=True)
 class _SetUp:
-    """A fixture that is being set up: its definition, its frame, and who watches its request if
-    it is cached."""
+    """A fixture that is being set up: its definition, its frame, and its inputs if it is cached."""
 
     fixturedef: Any
     frame: OpenComputation
-    recorder: RequestRecorder | None = None
+    inputs: FixtureInputs | None = None
 
 
 class FixtureHooks:
@@ -108,11 +111,11 @@ class FixtureHooks:
         self._named = frozenset(session.settings.fixtures)
         self._marked: tuple[pytest.Item | None, frozenset[str]] = None, self._named
         self._foreign: dict[object, Spec] = {}
-        self._closures: dict[int, tuple[object, bool]] = {}
+        self._closures: dict[int, tuple[object, tuple[Any, ...]]] = {}
         self._inputs: set[str] | None = None
         self._project_files: dict[str, bool] = {}
         self._upstream = Upstream(session.fingerprints, session.temporary, self._live)
-        self.shortcuts = Shortcuts(session, self._spec, self._live)
+        self.shortcuts = Shortcuts(session, self._spec, self._cached_in, self._live)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
     def stop(self) -> None:
@@ -214,7 +217,6 @@ class FixtureHooks:
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it the fixtures that nobody will need."""
         if not getattr(self._session.config.option, "setupplan", False):
-            self._is_input("", item.session)  # while all definitions have their arguments
             self.shortcuts.plan(item)
 
     def instance(self, fixturedef: object) -> Instance | None:
@@ -250,21 +252,24 @@ class FixtureHooks:
             self._marked = item, names
         return names
 
-    def _may_be_used_by_cached(self) -> bool:
-        """Whether the running test needs a cached fixture that does not outlive it."""
-        item = self._session.running_item
-        closure = closure_of(item) if item is not None else None
-        if closure is None:
-            return False
+    def _cached_in(self, closure: Closure) -> tuple[Any, ...]:
+        """The definitions in a closure that are cached."""
         known = self._closures.get(id(closure.token))
         if known is None:
-            found = any(
-                definition.scope == "function" and self._spec(definition) is not None
-                for definitions in closure.definitions.values()
-                for definition in definitions
-            )
-            known = self._closures[id(closure.token)] = (closure.token, found)
+            definitions = itertools.chain.from_iterable(closure.definitions.values())
+            cached = tuple(each for each in definitions if self._spec(each) is not None)
+            known = self._closures[id(closure.token)] = closure.token, cached
         return known[1]
+
+    def _may_be_used_by_cached(self) -> bool:
+        """Whether the running test needs a cached fixture that does not outlive it."""
+        closure = self._running_closure()
+        cached = self._cached_in(closure) if closure is not None else ()
+        return any(definition.scope == "function" for definition in cached)
+
+    def _running_closure(self) -> Closure | None:
+        item = self._session.running_item
+        return closure_of(item) if item is not None else None
 
     def _is_input(self, name: str, session: pytest.Session) -> bool:
         """Whether a cached fixture takes one of this name."""
@@ -273,7 +278,7 @@ class FixtureHooks:
                 taken
                 for definition in all_definitions(session)
                 if self._spec(definition) is not None
-                for taken in definition.argnames
+                for taken in self.shortcuts.arguments_of(definition)
             }
         return name in self._inputs
 
@@ -308,26 +313,26 @@ class FixtureHooks:
         found = self.shortcuts.take(engine, fixturedef)
         if found is not None:
             return (yield from self._found(found, fixturedef, instance))
-        items = self._session.items
-
-        def digest_of(name: str) -> str:
-            return self._upstream.digest(request, name, by=fixturedef, attempt=items.reader)
-
-        recorder = RequestRecorder(
-            request, engine.fingerprints, self._session.observatory.add_module, digest_of
+        inputs = self._inputs_of(engine, spec, fixturedef, request)
+        opened = engine.open(
+            computation_of(
+                engine,
+                spec,
+                request.scope,
+                inputs.arguments,
+                inputs.digests,
+                inputs.digest,
+                inputs.parts,
+            )
         )
-        inputs = FixtureInputs(spec, fixturedef, request)
-        inputs.gather(recorder, digest_of)
-        opened = engine.open(self._computation(engine, spec, request, inputs, recorder))
         if isinstance(opened, Found):
             return (yield from self._found(opened, fixturedef, instance))
         self._inherit(opened.opened, fixturedef, request)
-        for name in inputs.attributes:
-            recorder.look(name)
-        self._setting_up.append(_SetUp(fixturedef, opened.opened, recorder))
-        effects = self._effects(engine, spec, fixturedef, request, inputs)
-        if inputs.sees_request:
-            recorder.start()
+        self._setting_up.append(_SetUp(fixturedef, opened.opened, inputs))
+        effects = None
+        if EFFECTS not in spec.options.allow:
+            effects = self._effects(engine, inputs, fixturedef, request)
+        inputs.watch()
         try:
             with swapped_function(fixturedef, _undecorated(fixturedef.func)):
                 value = yield
@@ -335,13 +340,29 @@ class FixtureHooks:
             engine.abandon(opened)
             raise
         finally:
-            recorder.stop()
+            inputs.stop()
             self._setting_up.pop()
-        completed = self._complete(engine, opened, value, inputs, recorder, effects, fixturedef)
+        completed = self._complete(engine, opened, value, inputs, effects, fixturedef)
         instance.basis, instance.variant = completed.basis, completed.variant
         if value is None:
             self._warn_of_effects(engine, fixturedef, completed)
         return value
+
+    def _inputs_of(
+        self, engine: Engine, spec: Spec, fixturedef: Any, request: Any
+    ) -> FixtureInputs:
+        session = self._session
+
+        def digest_of(name: str) -> str:
+            return self._upstream.digest(request, name, by=fixturedef, attempt=session.items.reader)
+
+        seen_module = session.observatory.add_module
+        inputs = FixtureInputs(
+            spec, fixturedef, request, engine.fingerprints, seen_module, digest_of
+        )
+        if inputs.sees_options:
+            inputs.parts.append(Part("options", session.options_digest))
+        return inputs
 
     def _found(
         self, found: Found, fixturedef: Any, instance: Instance
@@ -352,23 +373,17 @@ class FixtureHooks:
             return (yield)
 
     def _effects(
-        self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, inputs: FixtureInputs
-    ) -> Effects | None:
-        """What the process looks like before the set-up; None where its author answers."""
-        if EFFECTS in spec.options.allow:
-            return None
-        given = {
-            name: inputs.arguments[name]
-            for name in fixturedef.argnames
-            if name in inputs.arguments and not self._is_handle(request, name)
-        }
+        self, engine: Engine, inputs: FixtureInputs, fixturedef: Any, request: Any
+    ) -> Effects:
+        """What the process looks like before the set-up."""
+        given = {}
+        for name in fixturedef.argnames:
+            definition = active_definition(request, name)
+            if definition is not None and not is_handle(definition) and name in inputs.arguments:
+                given[name] = inputs.arguments[name]
         instance = request.instance if request.scope in ("function", "class") else None
         with engine.quiet():
             return Effects(self._is_project, instance, given, self._upstream.by_value)
-
-    def _is_handle(self, request: Any, name: str) -> bool:
-        definition = active_definition(request, name)
-        return definition is None or is_handle(definition)
 
     def _is_project(self, file: str) -> bool:
         known = self._project_files.get(file)
@@ -382,15 +397,14 @@ class FixtureHooks:
         opened: Attempt,
         value: object,
         inputs: FixtureInputs,
-        recorder: RequestRecorder,
         effects: Effects | None,
         fixturedef: Any,
     ) -> Completed:
         keyed = opened.keyed
         if keyed is not None and not keyed.key.vouched:
-            if recorder.problem:
-                return engine.refuse(opened, "input cannot be digested", recorder.problem)
-            changed = recorder.changed()
+            if inputs.problem:
+                return engine.refuse(opened, "input cannot be digested", inputs.problem)
+            changed = inputs.changed()
             if changed:
                 text = f"it changed what {changed} shows, which a hit would not do"
                 return engine.refuse(opened, "changed the test it was made for", text)
@@ -406,44 +420,11 @@ class FixtureHooks:
 
         def pinned(observed: Observed) -> tuple[Part, ...]:
             for path in observed.written:
-                recorder.note_written(path)
+                inputs.note_written(path)
             upstream = self.shortcuts.evidence(self._session.running_item, fixturedef)
-            return (*recorder.parts(known=inputs.attributes), *upstream)
+            return (*inputs.pinned(), *upstream)
 
         return engine.complete(opened, value, pinned=pinned)
-
-    def _computation(
-        self,
-        engine: Engine,
-        spec: Spec,
-        request: Any,
-        inputs: FixtureInputs,
-        recorder: RequestRecorder,
-    ) -> Computation:
-        place = engine.place
-        extra = list(inputs.parts)
-        if inputs.sees_options:
-            extra.append(Part("options", self._session.options_digest))
-        context = TaskContext(
-            Subject.FIXTURE,
-            spec.identity(engine),
-            spec.function,
-            engine.run.id,
-            engine.fingerprints,
-            place.parameters,
-            place.name,
-            place.module,
-            inputs.digests,
-        )
-        return Computation(
-            context,
-            inputs.arguments,
-            spec.options,
-            tuple(extra),
-            recorder.digest,
-            request.scope != "function",
-            place.test,
-        )
 
     def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
         for name in fixturedef.argnames:
@@ -456,8 +437,7 @@ class FixtureHooks:
     def _around(self, fixturedef: Any, request: Any) -> Iterator[Instance]:
         """What was set up before without being asked for (autouse, ``setup_module``, marks), of
         the same scope or a wider one: the fixture may rest on its effects."""
-        item = self._session.running_item
-        closure = closure_of(item) if item is not None else None
+        closure = self._running_closure()
         if closure is None:
             return
         least = _SCOPES.index(request.scope)
@@ -490,8 +470,8 @@ class FixtureHooks:
             if set_up.fixturedef is asking:
                 if instance is not None:
                     set_up.frame.absorb(instance.basis)
-                if set_up.recorder is not None and set_up.recorder.is_watching:
-                    set_up.recorder.look_at_fixture(name)
+                if set_up.inputs is not None and set_up.inputs.sees_request:
+                    set_up.inputs.look_at_fixture(name)
 
     def _warn_of_effects(self, engine: Engine, fixturedef: Any, completed: Completed) -> None:
         deeds = [str(deed) for deed in completed.observed.opaque]
@@ -517,6 +497,3 @@ def _undecorated(function: Any) -> Any:
         inner.__dict__.setdefault(name, value)  # by which plugins know their own
     bound = getattr(function, "__self__", None)
     return types.MethodType(inner, bound) if bound is not None else inner
-
-
-__all__ = ["FixtureHooks", "cached_fixture"]

@@ -44,19 +44,15 @@ class Randomness:
         )
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        """Looks after the phase."""
-        return (yield from self._phase())
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
-        """Looks after the phase."""
-        return (yield from self._phase())
+        """Looks after each phase of a test."""
+        try:
+            return (yield)
+        finally:
+            if self._reseeds and any(each != _END for each in _positions()):
+                self._drawn = True
 
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """Looks after the phase."""
-        return (yield from self._phase())
+    pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
@@ -72,13 +68,6 @@ class Randomness:
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
         """Its value is gone."""
         self._drawing.discard(fixturedef)
-
-    def _phase(self) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        finally:
-            if self._reseeds and any(each != _END for each in _positions()):
-                self._drawn = True
 
 
 def _positions() -> list[int]:

@@ -14,8 +14,9 @@ random number) with nothing seen to change: only its value tells, so that it is 
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,8 @@ from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.lookup import UPSTREAM, Found
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.model.record import Variant
+from pytest_taskcache.plugin.fixture_inputs import computation_of, digest_of_written
 from pytest_taskcache.plugin.pytest_private import (
     Closure,
     closure_of,
@@ -38,9 +38,7 @@ from pytest_taskcache.plugin.pytest_private import (
     leave_out,
     set_arguments,
 )
-from pytest_taskcache.plugin.requests import RequestRecorder
 from pytest_taskcache.plugin.running import Instance
-from pytest_taskcache.policies import TaskContext
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -51,20 +49,22 @@ _STEADY_HANDLES = frozenset({"tmp_path", "tmp_path_factory"})
 class Shortcuts:
     """Looks ahead of each test's set-up for cached fixtures that are hits without their upstream.
 
-    ``spec_of`` tells cached fixtures, ``live`` are the instances there are.
+    ``spec_of`` tells cached fixtures, ``cached_in`` those of a closure, ``live`` are the instances
+    there are.
     """
 
     def __init__(
         self,
         session: Session,
         spec_of: Callable[[Any], Spec | None],
+        cached_in: Callable[[Closure], Iterable[Any]],
         live: Mapping[Any, Instance],
     ) -> None:
         self._session = session
         self._spec_of = spec_of
+        self._cached_in = cached_in
         self._live = live
         self._ready: dict[Any, Computation] = {}
-        self._worthwhile: dict[int, tuple[object, bool]] = {}
         self._arguments: dict[Any, tuple[str, ...]] = {}
         """Those of definitions that go without them while their instance lives."""
 
@@ -73,7 +73,7 @@ class Shortcuts:
         engine, closure = self._session.engine, closure_of(item)
         if engine is None or closure is None or engine.parts.refresh.asked:
             return
-        if not self._is_worthwhile(closure):
+        if not any(map(self.arguments_of, self._cached_in(closure))):
             return
         refused: set[Any] = set()
         while True:
@@ -121,6 +121,11 @@ class Shortcuts:
         for definition in list(self._arguments):
             self.end(definition)
 
+    def arguments_of(self, definition: Any) -> tuple[str, ...]:
+        """What a definition asks for, or would if it did not go without."""
+        found: tuple[str, ...] = self._arguments.get(definition, definition.argnames)
+        return found
+
     def evidence(self, item: pytest.Item | None, definition: Any) -> tuple[Part, ...]:
         """The part that lets a record be found without its upstream; none where it may not."""
         closure = closure_of(item) if item is not None else None
@@ -152,30 +157,15 @@ class Shortcuts:
                 if each not in refused and self._is_served(engine, item, closure, each):
                     served.append(each)
                 else:
-                    waiting += self._arguments_of(each)
+                    waiting += self.arguments_of(each)
         return needed, served
-
-    def _arguments_of(self, definition: Any) -> tuple[str, ...]:
-        found: tuple[str, ...] = self._arguments.get(definition, definition.argnames)
-        return found
-
-    def _is_worthwhile(self, closure: Closure) -> bool:
-        known = self._worthwhile.get(id(closure.token))
-        if known is None:
-            found = any(
-                self._arguments_of(definition) and self._spec_of(definition) is not None
-                for definitions in closure.definitions.values()
-                for definition in definitions
-            )
-            known = self._worthwhile[id(closure.token)] = closure.token, found
-        return known[1]
 
     def _is_served(
         self, engine: Engine, item: pytest.Item, closure: Closure, definition: Any
     ) -> bool:
         """Whether a fixture needs no upstream: it lives without, or is a hit without."""
         spec = self._spec_of(definition)
-        if spec is None or not self._arguments_of(definition):
+        if spec is None or not self.arguments_of(definition):
             return False
         if definition in self._arguments:
             return True
@@ -203,7 +193,7 @@ class Shortcuts:
         if inspect.ismethod(definition.func) or is_async(definition.func):
             return None
         found: dict[str, Any] = {}
-        waiting = list(self._arguments_of(definition))
+        waiting = list(self.arguments_of(definition))
         while waiting:
             name = waiting.pop()
             if name in found or name in _STEADY_HANDLES:
@@ -213,10 +203,10 @@ class Shortcuts:
                 return None
             if is_async(last.func) or not self._is_followed(last):
                 return None
-            if name in self._arguments_of(last):
+            if name in self.arguments_of(last):
                 return None  # it extends another one of its own name
             found[name] = last
-            waiting += self._arguments_of(last)
+            waiting += self.arguments_of(last)
         return found
 
     def _is_followed(self, definition: Any) -> bool:
@@ -246,37 +236,16 @@ class Shortcuts:
             newest = records.recent([str(identity)]).get(str(identity))
             if newest is None or part not in newest.parts:
                 return None
-            computation = self._computation(engine, item, definition, spec, newest)
+            # The set-up as if its upstream had given what it gave for that record.
+            start = "inputs."
+            digests = {
+                name.removeprefix(start): digest
+                for name, digest in newest.parts
+                if name.startswith(start)
+            }
+            arguments = dict.fromkeys(self.arguments_of(definition))
+            pinned = functools.partial(digest_of_written, engine.fingerprints)
+            computation = computation_of(engine, spec, definition.scope, arguments, digests, pinned)
             return computation if engine.peek(computation) is not None else None
         except (ConfigurationError, StorageError):
             return None  # the set-up meets it again, and tells
-
-    def _computation(
-        self, engine: Engine, item: pytest.Item, definition: Any, spec: Spec, newest: Variant
-    ) -> Computation:
-        """The set-up as if its upstream had given what it gave for that record."""
-        place, fingerprints = engine.place, engine.fingerprints
-        start = "inputs."
-        digests = {
-            name.removeprefix(start): digest
-            for name, digest in newest.parts
-            if name.startswith(start)
-        }
-        context = TaskContext(
-            Subject.FIXTURE,
-            spec.identity(engine),
-            spec.function,
-            engine.run.id,
-            fingerprints,
-            place.parameters,
-            place.name,
-            place.module,
-            digests,
-        )
-        request: Any = getattr(item, "_request", None)
-        recorder = RequestRecorder(
-            request, fingerprints, self._session.observatory.add_module, lambda name: ""
-        )
-        wide = definition.scope != "function"
-        arguments = dict.fromkeys(self._arguments_of(definition))
-        return Computation(context, arguments, spec.options, (), recorder.digest, wide, place.test)

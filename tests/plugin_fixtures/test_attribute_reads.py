@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_taskcache.plugin.attribute_reads import reads_of, reads_of_self
+from pytest_taskcache.plugin.fixture_inputs import reads_of, reads_of_self
 
 
 def helper(*given: object) -> object:
