@@ -9,7 +9,7 @@ import functools
 import inspect
 import os
 import types
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from datetime import timedelta
 from typing import (
     Any,
@@ -18,7 +18,6 @@ from typing import (
     NamedTuple,
     ParamSpec,
     Protocol,
-    TypeAlias,
     TypeVar,
     overload,
 )
@@ -27,11 +26,21 @@ from pytest_taskcache.code.imports import PATH_ENTRY
 from pytest_taskcache.dataclass import dataclass, fields, replace
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Computation, Options, Place, Validator
+from pytest_taskcache.engine.computation import Computation, Options, Place, Target, Validator
+from pytest_taskcache.engine.generators import (
+    ASYNC,
+    FORM,
+    PLAIN,
+    Flavour,
+    Steps,
+    iterate,
+    iterating_async,
+    live,
+    streaming,
+)
+from pytest_taskcache.engine.keys import check_template
 from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.recorded_items import FORM, Recording, items_of
 from pytest_taskcache.engine.repeats import call_name
-from pytest_taskcache.engine.targets import Target, check_template
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.decision import Decision, Hit, Uncacheable
 from pytest_taskcache.model.event import Subject
@@ -48,6 +57,8 @@ R = TypeVar("R")
 
 MARK = "__taskcache__"
 """Attribute under which a function carries its `Spec`."""
+
+_INACTIVE = Uncacheable("no active cache", "open one with `with Cache(path):`, or run under pytest")
 
 
 class State(NamedTuple, Generic[R]):
@@ -353,11 +364,15 @@ def _decorated(options: Options, function: Any) -> Any:
         )
     earlier = spec_of(function)
     spec = Spec(earlier.function if earlier is not None else function, options)
-    wrapper = _wrapper(spec)
+    wrapper, call = _wrapper(spec)
     functools.update_wrapper(wrapper, spec.function)
     spec.holder = wrapper
-    wrapper.__dict__[MARK] = spec
-    wrapper.__dict__["call"] = _calls(spec)
+    wrapper.__dict__.update({MARK: spec, "call": call, **_methods(spec)})
+    return wrapper
+
+
+def _methods(spec: Spec) -> dict[str, Callable[..., Any]]:
+    """What a `CachedFunction` can do besides being called, by name."""
 
     def on_commit(hook: Hook) -> Hook:
         spec.options = replace(spec.options, on_commit=(*spec.options.on_commit, hook))
@@ -379,30 +394,27 @@ def _decorated(options: Options, function: Any) -> Any:
         engine = active.active()
         return engine.forget(spec.computation(engine, args, kwargs)) if engine is not None else 0
 
-    for more in (on_commit, on_rollback, with_options, is_cached, forget):
-        wrapper.__dict__[more.__name__] = more
-    return wrapper
+    methods = (on_commit, on_rollback, with_options, is_cached, forget)
+    return {method.__name__: method for method in methods}
 
 
-def _wrapper(spec: Spec) -> Callable[..., Any]:
-    """A real function of the same kind, so that inspection, binding and fixtures see it so."""
+# ---- a call of each kind of function: what stands in for it, and what its `call` is
+
+
+def _wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A real function of the same kind, so that inspection, binding and fixtures see it so; and
+    what `CachedFunction.call` is for it."""
+    if inspect.iscoroutinefunction(spec.function):
+        return _async_wrapper(spec)
+    if inspect.isasyncgenfunction(spec.function):
+        return _async_generator_wrapper(spec)
+    if inspect.isgeneratorfunction(spec.function):
+        return _generator_wrapper(spec)
+    return _plain_wrapper(spec)
+
+
+def _plain_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     function = spec.function
-    if inspect.iscoroutinefunction(function):
-
-        async def wrapped_async(*args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            return (await _run_async(_computing(_ASYNC, spec, (args, kwargs)))).value
-
-        return wrapped_async
-    if inspect.isasyncgenfunction(function):
-        return _iterating_async(lambda arguments: _streaming(_ASYNC, spec, arguments, []))
-    if inspect.isgeneratorfunction(function):
-
-        def wrapped_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            __tracebackhide__ = True
-            return (yield from _iterate(_streaming(_SYNC, spec, (args, kwargs), [])))
-
-        return wrapped_generator
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -414,289 +426,97 @@ def _wrapper(spec: Spec) -> Callable[..., Any]:
             again = engine.repeat(name)
             if again is not None:
                 return again[0]
-        return _run(_computing(_SYNC, spec, (args, kwargs))).value
-
-    return wrapped
-
-
-def _calls(spec: Spec) -> Callable[..., Any]:
-    """What `CachedFunction.call` is for a function of this kind."""
-    function = spec.function
-    if inspect.iscoroutinefunction(function):
-        return lambda *args, **kwargs: _run_async(_computing(_ASYNC, spec, (args, kwargs)))
-    if inspect.isasyncgenfunction(function):
-
-        async def call_asyncgen(*args: Any, **kwargs: Any) -> State[Any]:
-            __tracebackhide__ = True
-            decisions: list[Decision] = []
-            iterate = _iterating_async(lambda each: _streaming(_ASYNC, spec, each, decisions))
-            return State([item async for item in iterate(*args, **kwargs)], decisions[0])
-
-        return call_asyncgen
-    if inspect.isgeneratorfunction(function):
-
-        def call_generator(*args: Any, **kwargs: Any) -> State[Any]:
-            __tracebackhide__ = True
-            decisions: list[Decision] = []
-            items = list(_iterate(_streaming(_SYNC, spec, (args, kwargs), decisions)))
-            return State(items, decisions[0])
-
-        return call_generator
+        return computed(engine, name, args, kwargs).value
 
     def call(*args: Any, **kwargs: Any) -> State[Any]:
         __tracebackhide__ = True
-        state: State[Any] = _run(_computing(_SYNC, spec, (args, kwargs)))
-        return state
+        engine = active.active()
+        if engine is None:
+            return State(function(*args, **kwargs), _INACTIVE)
+        return computed(engine, call_name(spec, args, kwargs), args, kwargs)
 
-    return call
-
-
-# ---- what happens in a call, written once for all kinds of functions: generators that yield what
-# ---- is to be done (`Do`) or handed to the consumer (`Emit`), and are told what came of it
-
-
-class Do(NamedTuple):
-    """To be called, and awaited where the function is asynchronous."""
-
-    run: Callable[[], Any]
-
-
-class Emit(NamedTuple):
-    """To be yielded to the consumer; the outcome is what it sent, or threw."""
-
-    item: Any
-
-
-class Outcome(NamedTuple):
-    """What came of a step, or of a whole call: a value, or an error."""
-
-    value: Any = None
-    error: BaseException | None = None
-
-    @property
-    def steers(self) -> bool:
-        """Whether a consumer asked for more than the next item."""
-        return self.value is not None or self.error is not None
-
-
-class Flavour(NamedTuple):
-    """What differs between plain and asynchronous functions; names are those of generators'
-    methods."""
-
-    open: Callable[[Engine, Computation], Any]
-    send: str
-    throw: str
-    close: str
-
-
-_SYNC = Flavour(Engine.open, "send", "throw", "close")
-_ASYNC = Flavour(Engine.open_async, "asend", "athrow", "aclose")
-_INACTIVE = Uncacheable("no active cache", "open one with `with Cache(path):`, or run under pytest")
-
-Steps: TypeAlias = "Generator[Do | Emit, Any, Outcome]"
-"""Sent what came of each step, an `Outcome`; returns that of the call."""
-Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
-
-
-def _computing(flavour: Flavour, spec: Spec, arguments: Arguments) -> Steps:
-    """A call of a function; its outcome is a `State`."""
-    __tracebackhide__ = True
-    args, kwargs = arguments
-    engine, run = active.active(), functools.partial(spec.function, *args, **kwargs)
-    if engine is None:
-        value, error = yield Do(run)
-        return Outcome(State(value, _INACTIVE), error)
-    computation = spec.computation(engine, args, kwargs)
-    opened, error = yield Do(lambda: flavour.open(engine, computation))
-    if error is not None:
-        return Outcome(None, error)
-    if isinstance(opened, Found):
-        name = call_name(spec, args, kwargs)
-        if name is not None:
-            engine.remember(name, computation, opened)
-        return Outcome(State(opened.value, opened.decision))
-    value, error = yield Do(run)
-    if error is not None:
-        engine.abandon(opened)
-    else:
+    def computed(engine: Engine, name: Hashable, args: Any, kwargs: Any) -> State[Any]:
+        __tracebackhide__ = True
+        computation = spec.computation(engine, args, kwargs)
+        opened = engine.open(computation)
+        if isinstance(opened, Found):
+            if name is not None:
+                engine.remember(name, computation, opened)
+            return State(opened.value, opened.decision)
+        try:
+            value = function(*args, **kwargs)
+        except BaseException:
+            engine.abandon(opened)
+            raise
         engine.complete(opened, value)
-    return Outcome(State(value, opened.decision), error)
+        return State(value, opened.decision)
+
+    return wrapped, call
+
+
+def _async_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    async def call(*args: Any, **kwargs: Any) -> State[Any]:
+        __tracebackhide__ = True
+        engine = active.active()
+        if engine is None:
+            return State(await spec.function(*args, **kwargs), _INACTIVE)
+        opened = await engine.open_async(spec.computation(engine, args, kwargs))
+        if isinstance(opened, Found):
+            return State(opened.value, opened.decision)
+        try:
+            value = await spec.function(*args, **kwargs)
+        except BaseException:
+            engine.abandon(opened)
+            raise
+        engine.complete(opened, value)
+        return State(value, opened.decision)
+
+    async def wrapped(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return (await call(*args, **kwargs)).value
+
+    return wrapped, call
+
+
+def _generator_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        __tracebackhide__ = True
+        return (yield from iterate(_streaming(PLAIN, spec, [], args, kwargs)))
+
+    def call(*args: Any, **kwargs: Any) -> State[Any]:
+        __tracebackhide__ = True
+        decisions: list[Decision] = []
+        items = list(iterate(_streaming(PLAIN, spec, decisions, args, kwargs)))
+        return State(items, decisions[0])
+
+    return wrapped, call
+
+
+def _async_generator_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    async def call(*args: Any, **kwargs: Any) -> State[Any]:
+        __tracebackhide__ = True
+        decisions: list[Decision] = []
+        iterate = iterating_async(lambda *a, **k: _streaming(ASYNC, spec, decisions, a, k))
+        return State([item async for item in iterate(*args, **kwargs)], decisions[0])
+
+    return iterating_async(lambda *a, **k: _streaming(ASYNC, spec, [], a, k)), call
 
 
 def _streaming(
-    flavour: Flavour, spec: Spec, arguments: Arguments, decisions: list[Decision]
+    flavour: Flavour,
+    spec: Spec,
+    decisions: list[Decision],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Steps:
-    """A call of a generator function: emits its items, stored or computed. Its outcome is what
-    the generator returns; the decision is added to ``decisions``."""
+    """A call of a generator function, as `streaming` says."""
     __tracebackhide__ = True
-    args, kwargs = arguments
     engine, start = active.active(), functools.partial(spec.function, *args, **kwargs)
     if engine is None:
         decisions.append(_INACTIVE)
-        return (yield from _live(flavour, start()))
+        return (yield from live(flavour, start()))
     computation = spec.computation(engine, args, kwargs)
-    opened, error = yield Do(lambda: flavour.open(engine, computation))
-    if error is not None:
-        return Outcome(None, error)
-    decisions.append(opened.decision)
-    if not isinstance(opened, Found):
-        recording = Recording(engine, opened, opened.computation.options)
-        return (yield from _live(flavour, start(), recording))
-    items, returned = items_of(opened.value)
-    del opened
-    for position, item in enumerate(items, 1):
-        answer = yield Emit(item)
-        if isinstance(answer.error, GeneratorExit):
-            return Outcome(None, answer.error)
-        if answer.steers:
-            # What the generator answers is not stored: it goes on itself from here.
-            live = start()
-            for _ in range(position):
-                yield Do(functools.partial(getattr(live, flavour.send), None))
-            return (yield from _live(flavour, live, answer=answer))
-    return Outcome(returned)
-
-
-def _live(
-    flavour: Flavour,
-    generator: Any,
-    recording: Recording | None = None,
-    answer: Outcome = Outcome(),  # noqa: B008 # frozen
-) -> Steps:
-    """A generator at work, and its items noted on the way; ``answer`` is the first it gets."""
-    __tracebackhide__ = True
-    send, throw = getattr(generator, flavour.send), getattr(generator, flavour.throw)
-    while True:
-        sent, thrown = answer
-        if isinstance(thrown, GeneratorExit):
-            _, failed = yield Do(getattr(generator, flavour.close))
-            outcome = Outcome(None, failed or thrown)
-            break
-        if recording is not None:
-            recording.steered |= answer.steers
-        step = functools.partial(send, sent) if thrown is None else functools.partial(throw, thrown)
-        item, error = yield Do(step)
-        if isinstance(error, StopIteration | StopAsyncIteration):
-            outcome = Outcome(getattr(error, "value", None))
-            break
-        if error is not None:
-            outcome = Outcome(None, error)
-            break
-        if recording is not None:
-            recording.add(item)
-        answer = yield Emit(item)
-    if recording is not None and outcome.error is not None:
-        recording.abandon()
-    elif recording is not None:
-        recording.complete(outcome.value)
-    return outcome
-
-
-# ---- who does the steps
-
-
-def _run(steps: Steps) -> Any:
-    """All steps of a function's call; its result."""
-    __tracebackhide__ = True
-    outcome: Outcome | None = None
-    while True:
-        try:
-            step = steps.send(outcome)
-        except StopIteration as end:
-            outcome = end.value
-            break
-        outcome = _done(step)
-    return _unwrapped(outcome)
-
-
-async def _run_async(steps: Steps) -> Any:
-    """As `_run`, awaiting."""
-    __tracebackhide__ = True
-    outcome: Outcome | None = None
-    while True:
-        try:
-            step = steps.send(outcome)
-        except StopIteration as end:
-            outcome = end.value
-            break
-        outcome = await _done_async(step)
-    return _unwrapped(outcome)
-
-
-def _iterate(steps: Steps) -> Generator[Any, Any, Any]:
-    """A generator of what the steps of a generator function's call emit."""
-    __tracebackhide__ = True
-    outcome: Outcome | None = None
-    while True:
-        try:
-            step = steps.send(outcome)
-        except StopIteration as end:
-            outcome = end.value
-            break
-        if isinstance(step, Do):
-            outcome = _done(step)
-            continue
-        try:
-            outcome = Outcome((yield step.item))
-        except BaseException as error:
-            outcome = Outcome(None, error)
-    return _unwrapped(outcome)
-
-
-def _iterating_async(steps_of: Callable[[Arguments], Steps]) -> Callable[..., Any]:
-    """An async generator function of what the steps emit, whole in itself: one around it would
-    have to pass on what is sent and thrown once more."""
-
-    async def iterate_async(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        __tracebackhide__ = True
-        steps = steps_of((args, kwargs))
-        outcome: Outcome | None = None
-        while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as end:
-                outcome = end.value
-                break
-            if isinstance(step, Do):
-                outcome = await _done_async(step)
-                continue
-            try:
-                outcome = Outcome((yield step.item))
-            except BaseException as error:
-                outcome = Outcome(None, error)
-        _unwrapped(outcome)
-
-    return iterate_async
-
-
-def _done(step: Do | Emit) -> Outcome:
-    __tracebackhide__ = True
-    assert isinstance(step, Do)
-    try:
-        return Outcome(step.run())
-    except BaseException as error:
-        return Outcome(None, error)
-
-
-async def _done_async(step: Do | Emit) -> Outcome:
-    __tracebackhide__ = True
-    assert isinstance(step, Do)
-    try:
-        return Outcome(await step.run())
-    except BaseException as error:
-        return Outcome(None, error)
-
-
-def _unwrapped(outcome: Outcome) -> Any:
-    """The value of an outcome, or its error, raised. (Not in the caller: a frame that an error's
-    traceback leads to should not hold the error.)"""
-    __tracebackhide__ = True
-    try:
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
-    finally:
-        del outcome
+    return (yield from streaming(flavour, engine, computation, start, decisions))
 
 
 def _is_outside(name: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol, Self, TypeAlias, runtime_checkable
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.dependency import Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.model.event import Event
-from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.model.record import Variant
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes, or a contiguous view of them."""
@@ -373,32 +373,3 @@ class Observer(Protocol):
 
     def notify(self, event: Event) -> None:
         """Called synchronously, possibly from several threads."""
-
-
-__all__ = [
-    "Buffer",
-    "Change",
-    "CopyBlob",
-    "Event",
-    "FileBlob",
-    "Fingerprints",
-    "Holder",
-    "KeyStorage",
-    "Lease",
-    "LockManager",
-    "Observation",
-    "Observed",
-    "Observer",
-    "Payload",
-    "Restore",
-    "Result",
-    "ResultStorage",
-    "Serializer",
-    "Shelf",
-    "Storage",
-    "TargetFile",
-    "TargetStorage",
-    "Trace",
-    "Variant",
-    "Window",
-]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -20,7 +20,7 @@ from pytest_taskcache.engine.cache import Attempt, Engine
 from pytest_taskcache.engine.commit import commit, roll_back
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.open_computations import entered, innermost
+from pytest_taskcache.engine.open_computations import enter, innermost, leave
 from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.event import Subject
@@ -61,14 +61,13 @@ def active() -> Engine | None:
     return _providers[-1]() if _providers else None
 
 
-def current_transaction(engine: Engine | None) -> Transaction | None:
-    """The innermost open transaction of an engine as seen from here, or None."""
-    return engine.current() if engine is not None else innermost(None, None)
-
-
 def get_transaction() -> Transaction | None:
     """The innermost open transaction, or None."""
-    return current_transaction(active())
+    return _current(active())
+
+
+def _current(engine: Engine | None) -> Transaction | None:
+    return engine.current() if engine is not None else innermost(None, None)
 
 
 def transaction(
@@ -99,18 +98,18 @@ def transaction(
     that mean nothing without a key.
     """
     mode = CommitMode.parse(commit_mode)
-    settings = {
-        "isolation_level": isolation_level,
-        "lock_manager": lock_manager,
-        "overwrite": overwrite or None,
-        "expiration": expiration,
-        "serializer": serializer,
-        "key_storage": key_storage,
-        "result_storage": result_storage,
-    }
     if key is None:
+        settings = {
+            "isolation_level": isolation_level,
+            "lock_manager": lock_manager,
+            "overwrite": overwrite,
+            "expiration": expiration,
+            "serializer": serializer,
+            "key_storage": key_storage,
+            "result_storage": result_storage,
+        }
         for name, value in settings.items():
-            if value is not None:
+            if value is not None and value is not False:
                 raise ConfigurationError(
                     f"transaction({name}=...)",
                     "a transaction without a key has no record of its own",
@@ -141,7 +140,6 @@ class TransactionBlock:
         self._options = options
         self._engine: Engine | None = None
         self._transaction: Transaction | None = None
-        self._context: AbstractContextManager[None] | None = None
         self._home: tuple[int, object] = (0, None)
         self._found: Found | None = None
         self._attempt: Attempt | None = None
@@ -152,25 +150,19 @@ class TransactionBlock:
 
     def __enter__(self) -> Transaction:
         inner = self._begin()
-        computation = self._computation()
-        if computation is not None and self._engine is not None:
-            try:
-                self._opened(self._engine.open(computation))
-            except BaseException:
-                self._end(inner, failed=True)
-                raise
+        engine, computation = self._engine, self._computation()
+        if engine is not None and computation is not None:
+            with self._failing(inner):
+                self._opened(engine.open(computation))
         return inner
 
     async def __aenter__(self) -> Transaction:
         inner = self._begin()
         inner.awaiting = []
-        computation = self._computation()
-        if computation is not None and self._engine is not None:
-            try:
-                self._opened(await self._engine.open_async(computation))
-            except BaseException:
-                self._end(inner, failed=True)
-                raise
+        engine, computation = self._engine, self._computation()
+        if engine is not None and computation is not None:
+            with self._failing(inner):
+                self._opened(await engine.open_async(computation))
         return inner
 
     def __exit__(
@@ -188,11 +180,9 @@ class TransactionBlock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.__exit__(kind, error, trace)
         inner = self._transaction
-        if inner is None:
-            return
-        self._end(inner, failed=kind is not None)
-        while inner.awaiting:
+        while inner is not None and inner.awaiting:
             await inner.awaiting.pop(0)
 
     def _begin(self) -> Transaction:
@@ -201,7 +191,7 @@ class TransactionBlock:
                 "this transaction was entered before", "call transaction() for each"
             )
         engine = self._engine = active()
-        outer = current_transaction(engine)
+        outer = _current(engine)
         name = f"{engine.worker if engine else 'none'}/transaction/{next(_numbers)}"
         if engine is not None:
             name += f"@{engine.process}"
@@ -212,14 +202,19 @@ class TransactionBlock:
             inner = Transaction(name, self._label, self._mode)
         inner.block = self
         self._transaction, self._home = inner, _here()
-        self._context = entered(engine, inner)
-        self._context.__enter__()
+        enter(engine, inner)
         return inner
 
+    @contextmanager
+    def _failing(self, inner: Transaction) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._end(inner, failed=True)
+            raise
+
     def _end(self, inner: Transaction, *, failed: bool) -> None:
-        if self._context is not None:
-            self._context.__exit__(None, None, None)
-            self._context = None
+        leave(inner)
         self._give_up_computing()
         if failed:
             roll_back(inner, self._engine)

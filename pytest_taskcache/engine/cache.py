@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.engine.commit import done_alone
 from pytest_taskcache.engine.computation import (
     Basis,
     Computation,
-    Defaults,
     Options,
     Place,
     defaults_around,
@@ -28,76 +26,55 @@ from pytest_taskcache.engine.open_computations import (
     OpenComputation,
     OpenComputations,
     innermost,
+    run_hooks,
 )
-from pytest_taskcache.engine.payloads import LostResultError, Payloads
+from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished, Recorder
 from pytest_taskcache.engine.repeats import Repeat, repeat_of
-from pytest_taskcache.engine.routes import Route, Routes
-from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing
+from pytest_taskcache.engine.routes import Parts, Route, Routes
+from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing, patience
 from pytest_taskcache.errors import (
     ConfigurationError,
     LockError,
     StorageError,
     UndigestableError,
 )
-from pytest_taskcache.model.decision import Decision, Fault, Miss, Uncacheable, Why
+from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject, Verified
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
+from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.policies.algebra import LockSpec
-from pytest_taskcache.ports import (
-    Fingerprints,
-    KeyStorage,
-    Lease,
-    LockManager,
-    Observation,
-    Observer,
-    ResultStorage,
-    Storage,
-)
-from pytest_taskcache.transactions.staging import Run, Staging, Verdict
-from pytest_taskcache.transactions.transaction import CommitMode, Transaction
+from pytest_taskcache.ports import Lease, LockManager, Observer
+from pytest_taskcache.transactions.transaction import CommitMode, State, Transaction
 
 _REPEATS = 10_000
-
-Steps: TypeAlias = "Generator[float, None, Found | Attempt]"
-
-
-@dataclass(eq=False, slots=True)
-class _Asked:
-    """A computation that was not found, and whose lock is to be taken."""
-
-    computation: Computation
-    keyed: Keyed
-    route: Route
-    allowed: Access
-    transaction: Transaction | None
-    manager: LockManager
 
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """A computation that has to run: call it, then `Engine.complete` or `Engine.abandon`."""
+    """A computation that was asked for and, when `Engine.open` returns it, has to run: call it,
+    then `Engine.complete`, `Engine.refuse` or `Engine.abandon`.
+
+    Without a ``keyed`` it cannot be looked up; the decision says why.
+    """
 
     computation: Computation
-    decision: Decision
-    keyed: Keyed | None
-    route: Route
     access: Access
-    opened: OpenComputation
-    started: float
+    route: Route
+    transaction: Transaction | None
+    keyed: Keyed | None = None
+    decision: Decision = Miss(Why.ABSENT)  # frozen
     lease: Lease | None = None
+    opened: OpenComputation = field(init=False)
+    started: float = field(init=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Peeked:
+class Peeked(NamedTuple):
     """A hit that was found ahead of its computation; see `Engine.peek`."""
 
-    computation: Computation
-    keyed: Keyed
+    attempt: Attempt
     found: Found
 
 
@@ -129,32 +106,6 @@ class Attachment(Protocol):
         """What was found is about to be reused; what is returned counts instead. Never raises."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What an engine is composed of; `config.factory` composes it."""
-
-    run: Run
-    worker: str
-    route: Route
-    local: Storage
-    staging: Staging
-    fingerprints: Fingerprints
-    observation: Observation | None
-    payloads: Payloads
-    resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
-    resolve_locks: Callable[[LockSpec], LockManager]
-    latest: Callable[[str], Sequence[Variant]]
-    gone: Callable[[str], Why | None]
-    lock_manager: LockManager | None
-    isolation: IsolationLevel
-    several_workers: bool = False
-    mode: Mode = Mode.READ_WRITE
-    refresh: Refresh = field(default_factory=Refresh)
-    defaults: Defaults = field(default_factory=Defaults)
-    versions: tuple[tuple[str, str], ...] = ()
-    clock: Callable[[], float] = time.time
-
-
 class Engine:
     """Answers computations from the cache, or has them run and keeps what they return.
 
@@ -172,7 +123,7 @@ class Engine:
         self.clock = parts.clock
         self.staging = parts.staging
         self.fingerprints = parts.fingerprints
-        self.routes = Routes(parts.route, parts.resolve_route)
+        self.routes = Routes(parts)
         self.open_computations = OpenComputations()
         self._options: dict[tuple[int, ...], tuple[tuple[object, ...], Options]] = {}
         """Options with the defaults applied, by the ids of both, which are kept alive."""
@@ -189,36 +140,9 @@ class Engine:
         """Which values are computed anyway, and compared, instead of being reused."""
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
-        self.lookup = Lookup(
-            parts.run.id,
-            parts.staging,
-            parts.local,
-            parts.payloads,
-            parts.observation,
-            lambda: self.clock(),
-            parts.fingerprints.name_of,
-            parts.latest,
-            parts.gone,
-        )
-        self.lookup.shared = parts.several_workers
+        self.lookup = Lookup(parts, lambda: self.clock())
         self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
-        self.recorder = Recorder(
-            parts.run.id,
-            parts.worker,
-            str(self.pid),
-            parts.staging,
-            parts.local,
-            self.routes,
-            parts.payloads,
-            parts.fingerprints,
-            parts.versions,
-            self.notify,
-            lambda: self.clock(),
-            self.locks.still_held,
-            self.lookup.target_storage,
-        )
-        if parts.observation is not None:
-            self.recorder.part = parts.observation.part
+        self.recorder = Recorder(parts, self.routes, self.lookup, self.locks, self.notify)
 
     # -------------------------------------------------------------- getting or computing
 
@@ -256,10 +180,7 @@ class Engine:
 
     def open(self, computation: Computation) -> Found | Attempt:
         """As `steps`, sleeping through the waits."""
-        asked = self._ask(computation)
-        if not isinstance(asked, _Asked):
-            return asked
-        steps = self._lock(asked, blocks=True)
+        steps = self.steps(computation, blocks=True)
         try:
             while True:
                 time.sleep(next(steps))
@@ -274,224 +195,102 @@ class Engine:
 
         try:
             asyncio.get_running_loop()
-            in_asyncio = True
         except RuntimeError:
-            in_asyncio = False
-        steps = self.steps(computation, blocks=not in_asyncio)
+            return self.open(computation)
+        steps = self.steps(computation, blocks=False)
         try:
             while True:
-                pause = next(steps)
-                if in_asyncio:
-                    await asyncio.sleep(pause)
-                else:
-                    time.sleep(pause)
+                await asyncio.sleep(next(steps))
         except StopIteration as end:
             result: Found | Attempt = end.value
             return result
 
-    def steps(self, computation: Computation, *, blocks: bool) -> Steps:
+    def steps(
+        self, computation: Computation, *, blocks: bool
+    ) -> Generator[float, None, Found | Attempt]:
         """Looks a computation up; yields seconds to sleep while someone else computes it.
         ``blocks``: whether nothing else runs in this thread meanwhile.
 
         Returns what was found, or the attempt that its caller must run, and then complete or
         abandon. Raises ConfigurationError for what the author of the computation can mend.
         """
-        asked = self._ask(computation)
-        if not isinstance(asked, _Asked):
-            return asked
-        return (yield from self._lock(asked, blocks=blocks))
-
-    def _ask(self, computation: Computation) -> Found | Attempt | _Asked:
-        """The first look: the whole of a hit, and of a miss that takes no lock."""
-        options = computation.options = self._completed(computation)
-        allowed = access(self.parts.mode, options)
-        if not (allowed.consult or allowed.record):
-            off = "persist=False" if not options.persist else "cache switched off"
-            return self._attempt(computation, Uncacheable(off), allowed)
-        patched = self._patched(computation)
-        if patched is not None:
-            return self._attempt(computation, patched, allowed)
-        keyed = key_of(computation, self.parts.payloads, self.clock)
-        if not isinstance(keyed, Keyed):
-            return self._attempt(computation, keyed, allowed)
-        try:
-            route = self.routes.of(options)
-        except StorageError as error:
-            fault = Fault(f"{error.operation} failed: {error.reason}", str(error))
-            return self._attempt(computation, fault, allowed)
-        manager = self._manager(options) if allowed.record else None
-        transaction = self.current()
-        outcome = self._look(computation, keyed, route, allowed, transaction)
-        if isinstance(outcome, Found):
-            self._reuse(computation, keyed, outcome)
-            return outcome
-        if manager is None:
-            outcome_told = self._told_again(outcome, keyed)
-            return self._attempt(computation, outcome_told, allowed, keyed, route)
-        return _Asked(computation, keyed, route, allowed, transaction, manager)
+        attempt = self._asked(computation)
+        self._refuse_patched(attempt)
+        keyed = attempt.keyed
+        if keyed is None:
+            return self._begun(attempt)
+        manager = self._manager(computation.options) if attempt.access.record else None
+        looked = self._look(attempt, keyed)
+        if manager is not None and not isinstance(looked, Found):
+            wanted = self._wanted(attempt, keyed, blocks)
+            attempt.lease, looked = yield from self.locks.acquire(wanted, manager)
+        if isinstance(looked, Found):
+            self._reuse(computation, keyed, looked)
+            return looked
+        attempt.decision = self._told_again(looked, keyed)
+        return self._begun(attempt)
 
     def peek(self, computation: Computation) -> Peeked | None:
         """A hit, of which nobody is told yet; None where the computation would have to run, or
         wait. Raises as `open`."""
-        options = computation.options = self._completed(computation)
-        allowed = access(self.parts.mode, options)
-        if not allowed.consult or self._patched(computation) is not None:
+        attempt = self._asked(computation)
+        self._refuse_patched(attempt)
+        if attempt.keyed is None or not attempt.access.consult:
             return None
-        keyed = key_of(computation, self.parts.payloads, self.clock)
-        if not isinstance(keyed, Keyed):
-            return None
-        route = self.routes.of(options)
-        found = self._look(computation, keyed, route, allowed, self.current())
-        return Peeked(computation, keyed, found) if isinstance(found, Found) else None
+        found = self._look(attempt, attempt.keyed)
+        return Peeked(attempt, found) if isinstance(found, Found) else None
 
     def use(self, peeked: Peeked) -> Found:
         """What was peeked at, which now counts as a hit."""
-        self._reuse(peeked.computation, peeked.keyed, peeked.found)
-        return peeked.found
-
-    def _patched(self, computation: Computation) -> Uncacheable | None:
-        """Why a call is not answered while what it may reach is patched. A test's own patches
-        are made and undone by its code, and so part of what its outcome rests on."""
-        context, observation = computation.context, self.parts.observation
-        if observation is None or computation.block or context.subject is Subject.TEST:
-            return None
-        patch = observation.patched(context.function, computation.arguments.values())
-        if not patch:
-            return None
-        remedy = "it is computed and not kept; call it before the patch, e.g. in a fixture"
-        return Uncacheable("patched state", f"{patch} is patched: {remedy}")
-
-    def _lock(self, asked: _Asked, *, blocks: bool) -> Steps:
-        """Takes the lock of what was not found, or waits for whoever has it."""
-        computation, keyed, route, allowed = (
-            asked.computation,
-            asked.keyed,
-            asked.route,
-            asked.allowed,
-        )
-        timeout = computation.options.policy.lock_timeout
-        wanted = Wanted(
-            keyed.key,
-            computation.test or str(keyed.key.identity),
-            lambda: self._look(computation, keyed, route, allowed, asked.transaction),
-            lambda: self.lookup.is_staged(keyed, computation.test),
-            lambda: self._last_duration(keyed, route),
-            allowed.consult,
-            blocks,
-            timeout.total_seconds() if timeout is not None else None,
-        )
-        locked = yield from self.locks.acquire(wanted, asked.manager)
-        if isinstance(locked, Found):
-            self._reuse(computation, keyed, locked)
-            return locked
-        decision = self._told_again(locked.decision, keyed)
-        return self._attempt(computation, decision, allowed, keyed, route, locked.lease)
-
-    def _told_again(self, decision: Decision, keyed: Keyed) -> Decision:
-        """A miss of what this run computed before and could not keep says so."""
-        refused = self._refused.get(keyed.key.digest) if self._refused else None
-        unknown = isinstance(decision, Miss) and decision.why in (Why.ABSENT, Why.PARTS)
-        if refused is None or not unknown:
-            return decision
-        return Miss(Why.REFUSED, detail=refused.detail or refused.reason)
-
-    def _remember_refusal(self, attempt: Attempt, refusal: Refusal | None) -> None:
-        if attempt.keyed is None or not attempt.access.record:
-            return
-        if refusal is None:
-            self._refused.pop(attempt.keyed.key.digest, None)
-        elif len(self._refused) < _REPEATS:
-            self._refused[attempt.keyed.key.digest] = refusal
-
-    def _look(
-        self,
-        computation: Computation,
-        keyed: Keyed,
-        route: Route,
-        allowed: Access,
-        transaction: Transaction | None,
-    ) -> Found | Miss | Fault:
-        if not allowed.consult:
-            return Miss(Why.REFRESH)
-        refresh = self.parts.refresh
-        fresh_only = (
-            refresh.asked
-            and computation.options.refresh is not False
-            and refresh.covers(str(keyed.key.identity))
-        )
-        muting = nullcontext() if self.open_computations.none_open else self.quiet()
-        with muting:
-            found = self.lookup.look_up(
-                computation, keyed, route, transaction, fresh_only=fresh_only
-            )
-            if self.attachment is not None and isinstance(found, Found):
-                found = self.attachment.bring_back(computation, keyed, route, found)
-        if self.verifies is not None and isinstance(found, Found):
-            variant = found.decision.variant
-            if variant is not None and self.verifies(variant):
-                return Miss(Why.UNVERIFIED, nearest=variant)
+        attempt, found = peeked
+        if attempt.keyed is not None:
+            self._reuse(attempt.computation, attempt.keyed, found)
         return found
 
     def is_cached(self, computation: Computation) -> bool:
         """Whether the computation would be answered now; it is not run, and nobody is told.
         Whoever asks depends on the state of the cache, and is not kept itself."""
         self._taint()
-        asked = self._keyed_now(computation)
-        if asked is None:
-            return False
-        keyed, route, allowed = asked
-        return isinstance(self._look(computation, keyed, route, allowed, None), Found)
+        attempt = self._asked(computation)
+        attempt.transaction = None
+        self._refuse_patched(attempt)
+        return attempt.keyed is not None and isinstance(self._look(attempt, attempt.keyed), Found)
 
     def forget(self, computation: Computation) -> int:
         """Removes what is recorded for the computation, its target file too, and hides what this
         process staged for it; how many records. 0 where the run may not write, or the storage
         failed, which is notified. As with `is_cached`, whoever does this is not kept itself."""
         self._taint()
-        asked = self._keyed_now(computation)
-        if asked is None or not asked[2].record:
+        attempt = self._asked(computation)
+        if attempt.keyed is None or not attempt.access.record:
             return 0
-        keyed, route, _ = asked
-        key = keyed.key.digest
         try:
             with self.quiet():
-                self.recorder.batch.flush()
-                variants = route.records.read_records([key]).get(key, ())
-                route.records.remove_records([each.id for each in variants])
-                visible = self.staging.visible([key], test=computation.test).get(key, ())
-                staged = [each.variant.id for each in visible]
-                transaction = self.current()
-                if staged and transaction is not None:
-                    self.recorder.drop(staged, transaction.claimant)
-                self.lookup.dead.update(staged)
-                if keyed.target:
-                    storage = self.lookup.target_storage(route.results)
-                    file = storage.read_target(keyed.target)
-                    if file is not None and file.owned and file.path is not None:
-                        file.path.unlink()
+                count = self._forget(attempt, attempt.keyed)
         except (StorageError, OSError) as error:
             self.notify(Faulted("could not forget", str(error)))
             return 0
         self._repeats.clear()
+        return count
+
+    def _forget(self, attempt: Attempt, keyed: Keyed) -> int:
+        key, route, transaction = keyed.key.digest, attempt.route, attempt.transaction
+        self.recorder.batch.flush()
+        variants = route.records.read_records([key]).get(key, ())
+        route.records.remove_records([each.id for each in variants])
+        visible = self.staging.visible([key], test=attempt.computation.test).get(key, ())
+        staged = [each.variant.id for each in visible]
+        if staged and transaction is not None:
+            self.recorder.drop(staged, transaction.claimant)
+        self.lookup.dead.update(staged)
+        if keyed.target:
+            file = self.lookup.target_storage(route.results).read_target(keyed.target)
+            if file is not None and file.owned and file.path is not None:
+                file.path.unlink()
         return len(variants) + len(staged)
 
     def _taint(self) -> None:
         self.open_computations.absorb(Basis(taints=("the state of the cache",)))
-
-    def _keyed_now(self, computation: Computation) -> tuple[Keyed, Route, Access] | None:
-        options = computation.options = self._completed(computation)
-        allowed = access(self.parts.mode, options)
-        keyed = key_of(computation, self.parts.payloads, self.clock)
-        if not (allowed.consult or allowed.record) or not isinstance(keyed, Keyed):
-            return None
-        try:
-            return keyed, self.routes.of(options), allowed
-        except StorageError as error:
-            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
-            return None
-
-    def refuse(self, attempt: Attempt, reason: str, detail: str = "") -> Completed:
-        """Ends an attempt whose value was computed but may not be kept."""
-        return self._finish(attempt, None, refusal=Refusal(reason, detail))
 
     def complete(
         self,
@@ -507,22 +306,10 @@ class Engine:
         ``pinned`` are parts a later look-up must agree with, known only now, or only when it is
         known what the window saw. Never raises for what cannot be stored.
         """
-        return self._finish(attempt, value, pinned, transaction)
-
-    def _finish(
-        self,
-        attempt: Attempt,
-        value: object,
-        pinned: Sequence[Part] | Callable[[Observed], Sequence[Part]] = (),
-        transaction: Transaction | None = None,
-        refusal: Refusal | None = None,
-    ) -> Completed:
-        duration = originals.monotonic() - attempt.started
-        observed = self._close(attempt)
+        duration, observed = self._closed(attempt)
         basis = self._basis(attempt, observed)
+        refusal = self._refusal(attempt, observed)
         variant: Variant | None = None
-        given = refusal is not None
-        refusal = refusal or self._refusal(attempt, observed)
         if refusal is None and attempt.keyed is not None:
             with self.quiet():
                 finished = Finished(
@@ -535,90 +322,28 @@ class Engine:
                     attempt.lease,
                     tuple(pinned(observed) if callable(pinned) else pinned),
                 )
-                kept = self._keep(attempt, finished, value)
-            if isinstance(kept, Refusal):
-                refusal = kept
-            else:
-                variant = kept
-                basis = self._as_used(attempt, attempt.keyed, variant, basis)
-        if not given:
-            self._verify(attempt, value, variant)
-        if attempt.lease is not None:
-            self.locks.release(attempt.lease)
-        self._remember_refusal(attempt, refusal)
-        self._tell_computed(attempt, duration, refusal)
-        self.open_computations.absorb(basis)
-        return Completed(basis, observed, variant, refusal)
+                if self.attachment is not None:
+                    self.attachment.keep(attempt.opened, finished)
+                kept = self.recorder.keep(finished, value)
+                if isinstance(kept, Refusal):
+                    refusal = kept
+                else:
+                    variant = kept
+                    self._hold(attempt, variant, finished.transaction)
+                    basis = self._as_used(attempt, attempt.keyed, variant, basis)
+        self._verify(attempt, value, variant)
+        return self._ended(attempt, duration, Completed(basis, observed, variant, refusal))
 
-    def _verify(self, attempt: Attempt, value: object, kept: Variant | None) -> None:
-        """Compares a computed value with the one that would have been reused. What cannot be
-        compared (it has no digest, or is a directory that was not stored) is not told of."""
-        decision = attempt.decision
-        if not isinstance(decision, Miss) or decision.why is not Why.UNVERIFIED:
-            return
-        before = decision.nearest
-        if before is None:
-            return
-        context = attempt.computation.context
-        differs = kept is None or kept.result.digest != before.result.digest
-        if differs and isinstance(value, Path) and kept is None:
-            return
-        if differs and not isinstance(value, Path):
-            # The same value may be written in two ways, e.g. a set.
-            try:
-                with self.quiet():
-                    then = self.read(before.result, attempt.computation.options)
-                    differs = digest_value(then) != digest_value(value)
-            except (UndigestableError, LostResultError, StorageError):
-                return
-        text = (
-            f"{context.subject} {context.identity}: its value is another one than recorded, "
-            "although nothing it was observed to depend on has changed"
-        )
-        self.notify(Verified(context.subject, context.identity, text if differs else ""))
-
-    def _keep(self, attempt: Attempt, finished: Finished, value: object) -> Variant | Refusal:
-        transaction = finished.transaction
-        options = attempt.computation.options
-        if self.attachment is not None:
-            self.attachment.keep(attempt.opened, finished)
-        kept = self.recorder.keep(finished, value)
-        if isinstance(kept, Refusal):
-            return kept
-        if transaction is None or options.commit_mode is CommitMode.EAGER:
-            done_alone(options.on_commit, self, label=attempt.computation.test)
-            return kept
-        if transaction.block is not None:
-            self._in_blocks[kept.id] = transaction
-        self.lookup.shared = True
-        if attempt.lease is not None:
-            self.locks.rest(attempt.lease)
-            attempt.lease = None  # the transaction has it until it ends
-        for hook in options.on_commit:
-            transaction.on_commit(hook)
-        for hook in options.on_rollback:
-            transaction.on_rollback(hook)
-        return kept
-
-    def _as_used(self, attempt: Attempt, keyed: Keyed, variant: Variant, basis: Basis) -> Basis:
-        """The basis as a consumer sees it, the same as on a hit: the author of a kept value
-        answers for its opaque deeds, it rests on its target, and what is staged is derived
-        from."""
-        self.open_computations.forgive(attempt.opened)
-        basis = replace(basis, trace=variant.trace)
-        if keyed.target:
-            storage = self.lookup.target_storage(attempt.route.results)
-            path = storage.target_path(keyed.target)
-            basis = self.lookup.with_target(basis, path, variant.result.digest)
-        staged = self.current() is not None and attempt.computation.options.commit_mode is (
-            CommitMode.LAZY
-        )
-        made_of = basis.derives_from | {variant.id} if staged else basis.derives_from
-        return replace(basis, opaque=(), expires=variant.expires, derives_from=made_of)
+    def refuse(self, attempt: Attempt, reason: str, detail: str = "") -> Completed:
+        """Ends an attempt whose value was computed but may not be kept."""
+        duration, observed = self._closed(attempt)
+        basis = self._basis(attempt, observed)
+        refusal = Refusal(reason, detail)
+        return self._ended(attempt, duration, Completed(basis, observed, None, refusal))
 
     def abandon(self, attempt: Attempt) -> None:
         """Ends an attempt whose computation raised: nothing is kept, the lock goes."""
-        observed = self._close(attempt)
+        _, observed = self._closed(attempt)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
         self.open_computations.absorb(self._basis(attempt, observed))
@@ -637,12 +362,6 @@ class Engine:
         """A context for the cache's own work, of which no window takes notice."""
         observation = self.parts.observation
         return observation.muted() if observation is not None else nullcontext()
-
-    def settle(self, claimant: str, verdict: Verdict, *, retain_for: str = "") -> int | None:
-        """As `Keeper.settle`; a forked child settles nothing."""
-        if self.is_forked():
-            return 0
-        return self.recorder.settle(claimant, verdict, retain_for=retain_for)
 
     def read(self, result: Result, options: Options) -> object:
         """A new value of a result that was found or staged here. Raises LostResultError or
@@ -698,113 +417,27 @@ class Engine:
         if self.parts.lock_manager is not None:
             self.parts.lock_manager.close()
 
-    # ------------------------------------------------------------------------ internals
+    # ------------------------------------------------------------ before a computation runs
 
-    def _attempt(
-        self,
-        computation: Computation,
-        decision: Decision,
-        allowed: Access,
-        keyed: Keyed | None = None,
-        route: Route | None = None,
-        lease: Lease | None = None,
-    ) -> Attempt:
-        context = computation.context
-        if isinstance(decision, Fault):
-            self.notify(Faulted(decision.reason, decision.detail))
-        key = keyed.key if keyed is not None else None
-        self.notify(
-            Decided(
-                context.subject,
-                context.identity,
-                decision,
-                key,
-                test=computation.test,
-                inputs=shown(computation.arguments) if isinstance(decision, Miss) else (),
-            )
-        )
-        observation = self.parts.observation
-        subject = None if computation.block else context.function
-        window = observation.open_window(subject) if observation is not None else None
-        opened = self.open_computations.open(window)
-        if self.attachment is not None:
-            self.attachment.begin(opened)
-        if key is not None:
-            computing.set(computing.get() | {key.digest})
-        return Attempt(
-            computation,
-            decision,
-            keyed,
-            route or self.routes.default,
-            allowed,
-            opened,
-            originals.monotonic(),
-            lease,
-        )
-
-    def _close(self, attempt: Attempt) -> Observed:
-        if self.attachment is not None:
-            self.attachment.end(attempt.opened)
-        observed = self.open_computations.close(attempt.opened)
-        if attempt.keyed is not None:
-            computing.set(computing.get() - {attempt.keyed.key.digest})
-        return observed
-
-    def _reuse(self, computation: Computation, keyed: Keyed, found: Found) -> None:
-        variant = found.decision.variant
-        saved = 0.0
-        if variant is not None:
-            saved = variant.duration
-            self.used.add(variant.id)
-        context = computation.context
-        self.notify(
-            Decided(
-                context.subject,
-                context.identity,
-                found.decision,
-                keyed.key,
-                saved,
-                computation.test,
-            )
-        )
-        self.open_computations.absorb(found.basis)
-
-    def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:
-        if attempt.keyed is None:
-            decision = attempt.decision
-            if isinstance(decision, Uncacheable | Fault):
-                return Refusal(decision.reason, decision.detail)
-            return Refusal("no key")
-        if not attempt.access.record:
-            return Refusal("cache is read-only")
-        found = objection(
-            observed,
-            attempt.opened.taints,
-            vouched=attempt.keyed.key.vouched,
-            forked=self.is_forked(),
-        )
-        if found is not None:
-            return found
-        changed = changed_input(attempt.computation, attempt.keyed.key)
-        if not changed:
-            return None
-        remedy = f"leave it out with `policy - {changed!r}`, or change a copy and return it"
-        return Refusal(
-            "changed its inputs", f"it changed {changed}, which a hit does not; {remedy}"
-        )
-
-    def _basis(self, attempt: Attempt, observed: Observed) -> Basis:
-        options, opened = attempt.computation.options, attempt.opened
-        trace = observed.trace
-        if attempt.keyed is not None:
-            trace = with_declared(trace, options.policy, attempt.keyed)
-        return Basis(
-            trace,
-            observed.opaque,
-            opened.expires,
-            frozenset(opened.derives_from),
-            tuple(sorted({*opened.taints, *options.taints})),
-        )
+    def _asked(self, computation: Computation) -> Attempt:
+        """A computation with its key, and where its record would be."""
+        options = computation.options = self._completed(computation)
+        allowed = access(self.parts.mode, options)
+        attempt = Attempt(computation, allowed, self.routes.default, self.current())
+        if not (allowed.consult or allowed.record):
+            off = "persist=False" if not options.persist else "cache switched off"
+            attempt.decision = Uncacheable(off)
+            return attempt
+        keyed = key_of(computation, self.parts.payloads, self.clock)
+        if not isinstance(keyed, Keyed):
+            attempt.decision = keyed
+            return attempt
+        try:
+            attempt.route = self.routes.of(options)
+            attempt.keyed = keyed
+        except StorageError as error:
+            attempt.decision = Fault(f"{error.operation} failed: {error.reason}", str(error))
+        return attempt
 
     def _completed(self, computation: Computation) -> Options:
         options = computation.options
@@ -819,49 +452,268 @@ class Engine:
             known = self._options[name] = (options, *around), completed
         return known[1]
 
+    def _refuse_patched(self, attempt: Attempt) -> None:
+        """A call is not answered while what it may reach is patched. A test's own patches are
+        made and undone by its code, and so part of what its outcome rests on."""
+        computation, observation = attempt.computation, self.parts.observation
+        context, allowed = computation.context, attempt.access
+        if observation is None or computation.block or context.subject is Subject.TEST:
+            return
+        if not (allowed.consult or allowed.record):
+            return
+        patch = observation.patched(context.function, computation.arguments.values())
+        if patch:
+            remedy = "it is computed and not kept; call it before the patch, e.g. in a fixture"
+            attempt.keyed = None
+            attempt.decision = Uncacheable("patched state", f"{patch} is patched: {remedy}")
+
+    def _look(self, attempt: Attempt, keyed: Keyed) -> Found | Miss | Fault:
+        if not attempt.access.consult:
+            return Miss(Why.REFRESH)
+        computation, refresh = attempt.computation, self.parts.refresh
+        fresh_only = (
+            refresh.asked
+            and computation.options.refresh is not False
+            and refresh.covers(str(keyed.key.identity))
+        )
+        muting = nullcontext() if self.open_computations.none_open else self.quiet()
+        with muting:
+            looked = self.lookup.look_up(
+                computation, keyed, attempt.route, attempt.transaction, fresh_only=fresh_only
+            )
+            if self.attachment is not None and isinstance(looked, Found):
+                looked = self.attachment.bring_back(computation, keyed, attempt.route, looked)
+        if self.verifies is not None and isinstance(looked, Found):
+            variant = looked.decision.variant
+            if variant is not None and self.verifies(variant):
+                return Miss(Why.UNVERIFIED, nearest=variant)
+        return looked
+
     def _manager(self, options: Options) -> LockManager | None:
-        policy = options.policy
+        """The lock manager that a computation's isolation asks for."""
+        policy, default = options.policy, self.parts.lock_manager
         level = policy.isolation_level or self.parts.isolation
-        if level is IsolationLevel.AUTO:
-            several = self.parts.several_workers
-            level = IsolationLevel.SERIALIZABLE if several else IsolationLevel.READ_COMMITTED
-            if self.parts.lock_manager is None and policy.lock_manager is None:
+        if level is IsolationLevel.AUTO and self.parts.several_workers:
+            if default is None and policy.lock_manager is None:
                 return None
-        if level is IsolationLevel.READ_COMMITTED:
+        elif level in (IsolationLevel.AUTO, IsolationLevel.READ_COMMITTED):
             return None
-        if policy.lock_manager is None:
-            if self.parts.lock_manager is None:
-                raise ConfigurationError(
-                    "isolation_level",
-                    "SERIALIZABLE needs a lock manager",
-                    "add .configure(lock_manager=...), e.g. MemoryLockManager() or "
-                    "FileLockManager(directory)",
-                )
-            return self.parts.lock_manager
-        try:
-            return self.parts.resolve_locks(policy.lock_manager)
-        except LockError as error:
-            self.notify(Faulted("lock manager failed", str(error)))
+        if policy.lock_manager is not None:
+            try:
+                return self.parts.resolve_locks(policy.lock_manager)
+            except LockError as error:
+                self.notify(Faulted("lock manager failed", str(error)))
+                return None
+        if default is None:
+            raise ConfigurationError(
+                "isolation_level",
+                "SERIALIZABLE needs a lock manager",
+                "add .configure(lock_manager=...), e.g. MemoryLockManager() or "
+                "FileLockManager(directory)",
+            )
+        return default
+
+    def _wanted(self, attempt: Attempt, keyed: Keyed, blocks: bool) -> Wanted:
+        computation = attempt.computation
+        timeout = computation.options.policy.lock_timeout
+
+        def longest() -> float:
+            if timeout is not None:
+                return timeout.total_seconds()
+            name = str(keyed.key.identity)
+            try:
+                last = attempt.route.records.recent([name]).get(name)
+            except StorageError:
+                last = None  # the look-up reports the fault
+            return patience(last.duration if last is not None else 0.0, self.locks.longest)
+
+        return Wanted(
+            keyed.key,
+            computation.test or str(keyed.key.identity),
+            lambda: self._look(attempt, keyed),
+            lambda: self.lookup.is_staged(keyed, computation.test),
+            longest,
+            attempt.access.consult,
+            blocks,
+        )
+
+    def _told_again(self, decision: Miss | Fault, keyed: Keyed) -> Miss | Fault:
+        """A miss of what this run computed before and could not keep says so."""
+        refused = self._refused.get(keyed.key.digest) if self._refused else None
+        unknown = isinstance(decision, Miss) and decision.why in (Why.ABSENT, Why.PARTS)
+        if refused is None or not unknown:
+            return decision
+        return Miss(Why.REFUSED, detail=refused.detail or refused.reason)
+
+    def _reuse(self, computation: Computation, keyed: Keyed, found: Found) -> None:
+        variant = found.decision.variant
+        if variant is not None:
+            self.used.add(variant.id)
+        self._tell_decided(computation, found.decision, keyed)
+        self.open_computations.absorb(found.basis)
+
+    def _begun(self, attempt: Attempt) -> Attempt:
+        """The attempt, whose window is open from now on."""
+        computation, decision, keyed = attempt.computation, attempt.decision, attempt.keyed
+        if isinstance(decision, Fault):
+            self.notify(Faulted(decision.reason, decision.detail))
+        self._tell_decided(computation, decision, keyed)
+        observation = self.parts.observation
+        subject = None if computation.block else computation.context.function
+        window = observation.open_window(subject) if observation is not None else None
+        attempt.opened = self.open_computations.open(window)
+        if self.attachment is not None:
+            self.attachment.begin(attempt.opened)
+        if keyed is not None:
+            computing.set(computing.get() | {keyed.key.digest})
+        attempt.started = originals.monotonic()
+        return attempt
+
+    def _tell_decided(
+        self, computation: Computation, decision: Decision, keyed: Keyed | None
+    ) -> None:
+        hit = isinstance(decision, Hit) and decision.variant
+        self.notify(
+            Decided(
+                computation.context.subject,
+                computation.context.identity,
+                decision,
+                keyed.key if keyed is not None else None,
+                hit.duration if hit else 0.0,
+                computation.test,
+                shown(computation.arguments) if isinstance(decision, Miss) else (),
+            )
+        )
+
+    # -------------------------------------------------------------------- after it has run
+
+    def _closed(self, attempt: Attempt) -> tuple[float, Observed]:
+        """How many seconds an attempt took, and what its window saw."""
+        duration = originals.monotonic() - attempt.started
+        if self.attachment is not None:
+            self.attachment.end(attempt.opened)
+        observed = self.open_computations.close(attempt.opened)
+        if attempt.keyed is not None:
+            computing.set(computing.get() - {attempt.keyed.key.digest})
+        return duration, observed
+
+    def _basis(self, attempt: Attempt, observed: Observed) -> Basis:
+        options, opened = attempt.computation.options, attempt.opened
+        trace = observed.trace
+        if attempt.keyed is not None:
+            trace = with_declared(trace, options.policy, attempt.keyed)
+        return Basis(
+            trace,
+            observed.opaque,
+            opened.expires,
+            frozenset(opened.derives_from),
+            tuple(sorted({*opened.taints, *options.taints})),
+        )
+
+    def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:
+        keyed, decision = attempt.keyed, attempt.decision
+        if keyed is None:
+            reason = "no key" if isinstance(decision, Hit | Miss) else decision.reason
+            return Refusal(reason, getattr(decision, "detail", ""))
+        if not attempt.access.record:
+            return Refusal("cache is read-only")
+        found = objection(
+            observed, attempt.opened.taints, vouched=keyed.key.vouched, forked=self.is_forked()
+        )
+        if found is not None:
+            return found
+        changed = changed_input(attempt.computation, keyed.key)
+        if not changed:
             return None
+        remedy = f"leave it out with `policy - {changed!r}`, or change a copy and return it"
+        return Refusal(
+            "changed its inputs", f"it changed {changed}, which a hit does not; {remedy}"
+        )
 
-    def _last_duration(self, keyed: Keyed, route: Route) -> float:
-        name = str(keyed.key.identity)
-        try:
-            last = route.records.recent([name]).get(name)
-        except StorageError:
-            return 0.0  # only bounds the wait; the look-up reports the fault
-        return last.duration if last is not None else 0.0
+    def _hold(self, attempt: Attempt, kept: Variant, transaction: Transaction | None) -> None:
+        """Hands what is to happen when a kept value becomes visible, or does not, and its lock to
+        the transaction that holds it."""
+        options = attempt.computation.options
+        if transaction is None or options.commit_mode is CommitMode.EAGER:
+            alone = Transaction("", attempt.computation.test)
+            for hook in options.on_commit:
+                alone.on_commit(hook)
+            alone.end(State.COMMITTED)
+            run_hooks(alone, self.notify)
+            return
+        if transaction.block is not None:
+            self._in_blocks[kept.id] = transaction
+        self.lookup.shared = True
+        if attempt.lease is not None:
+            self.locks.rest(attempt.lease)
+            attempt.lease = None  # the transaction has it until it ends
+        for hook in options.on_commit:
+            transaction.on_commit(hook)
+        for hook in options.on_rollback:
+            transaction.on_rollback(hook)
 
-    def _tell_computed(self, attempt: Attempt, duration: float, refusal: Refusal | None) -> None:
+    def _as_used(self, attempt: Attempt, keyed: Keyed, variant: Variant, basis: Basis) -> Basis:
+        """The basis as a consumer sees it, the same as on a hit: the author of a kept value
+        answers for its opaque deeds, it rests on its target, and what is staged is derived
+        from."""
+        self.open_computations.forgive(attempt.opened)
+        basis = replace(basis, trace=variant.trace)
+        if keyed.target:
+            storage = self.lookup.target_storage(attempt.route.results)
+            path = storage.target_path(keyed.target)
+            basis = self.lookup.with_target(basis, path, variant.result.digest)
+        made_of, mode = basis.derives_from, attempt.computation.options.commit_mode
+        if mode is CommitMode.LAZY and self.current() is not None:
+            made_of |= {variant.id}
+        return replace(basis, opaque=(), expires=variant.expires, derives_from=made_of)
+
+    def _verify(self, attempt: Attempt, value: object, kept: Variant | None) -> None:
+        """Compares a computed value with the one that would have been reused. What cannot be
+        compared (it has no digest, or is a directory that was not stored) is not told of."""
+        decision = attempt.decision
+        if not isinstance(decision, Miss) or decision.why is not Why.UNVERIFIED:
+            return
+        before = decision.nearest
+        if before is None:
+            return
         context = attempt.computation.context
+        differs = kept is None or kept.result.digest != before.result.digest
+        if differs and isinstance(value, Path) and kept is None:
+            return
+        if differs and not isinstance(value, Path):
+            # The same value may be written in two ways, e.g. a set.
+            try:
+                with self.quiet():
+                    then = self.read(before.result, attempt.computation.options)
+                    differs = digest_value(then) != digest_value(value)
+            except (UndigestableError, LostResultError, StorageError):
+                return
+        text = (
+            f"{context.subject} {context.identity}: its value is another one than recorded, "
+            "although nothing it was observed to depend on has changed"
+        )
+        self.notify(Verified(context.subject, context.identity, text if differs else ""))
+
+    def _ended(self, attempt: Attempt, duration: float, completed: Completed) -> Completed:
+        """What became of a value that was computed, which others are told now."""
+        computation, refusal = attempt.computation, completed.refusal
+        if attempt.lease is not None:
+            self.locks.release(attempt.lease)
+        if attempt.keyed is not None and attempt.access.record:
+            if refusal is None:
+                self._refused.pop(attempt.keyed.key.digest, None)
+            elif len(self._refused) < _REPEATS:
+                self._refused[attempt.keyed.key.digest] = refusal
         self.notify(
             Computed(
-                context.subject,
-                context.identity,
+                computation.context.subject,
+                computation.context.identity,
                 duration,
                 refusal is None,
                 refusal.reason if refusal is not None else "",
                 refusal.detail if refusal is not None else "",
-                attempt.computation.test,
+                computation.test,
             )
         )
+        self.open_computations.absorb(completed.basis)
+        return completed

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from pytest_taskcache.code.function_source import owner_of
 from pytest_taskcache.dataclass import dataclass, field, fields, replace
-from pytest_taskcache.engine.targets import Target
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import OPAQUE, Opaque, Trace
 from pytest_taskcache.model.key import Part
@@ -32,6 +31,8 @@ DEFAULTS = "taskcache_defaults"
 _PLAIN = frozenset({"TASK_SOURCE", "INPUTS", "OBSERVED"})
 
 Validator: TypeAlias = "Callable[[Any, Variant], bool]"
+Target: TypeAlias = "str | Callable[[TaskContext, dict[str, object]], str]"
+"""A template, or ``fn(context, arguments)`` that returns a name."""
 
 
 @dataclass(frozen=True)
@@ -63,66 +64,61 @@ class Options:
     """Whether the key follows from the function's source and its arguments alone."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.policy, CachePolicy):
-            raise ConfigurationError(
-                "policy", f"{self.policy!r} is no policy", "combine those of pytest_taskcache"
-            )
+        for setting, problem, remedy in self._problems():
+            raise ConfigurationError(setting, problem, remedy)
         if self.commit is not None:
             object.__setattr__(self, "commit", CommitMode.parse(self.commit))
         if isinstance(self.serializer, str):
             serializer_for(self.serializer)  # an unknown one is told where it is written
-        allow = {self.allow} if isinstance(self.allow, str) else frozenset(self.allow)
+        if isinstance(self.result_storage, str | os.PathLike):
+            check_place(os.fspath(self.result_storage), "result_storage")
+        allow = {self.allow} if isinstance(self.allow, str) else self.allow
         object.__setattr__(self, "allow", frozenset(allow))
-        for kind in allow - OPAQUE - {EFFECTS}:
+        for kind in frozenset(allow) - OPAQUE - {EFFECTS}:
             raise ConfigurationError(
                 "allow", f"there is no kind {kind!r}", f"use of {sorted(OPAQUE | {EFFECTS})}"
             )
-        if isinstance(self.result_storage, str | os.PathLike):
-            check_place(os.fspath(self.result_storage), "result_storage")
-        named = [name for name in ("key", "key_fn", "target") if getattr(self, name) is not None]
-        if len(named) > 1:
-            raise ConfigurationError(
-                " and ".join(named), "each names the key outright", "give only one of them"
-            )
-        if self.key is not None and not (isinstance(self.key, str) and self.key):
-            raise ConfigurationError("key", f"{self.key!r} is no name", "give a non-empty string")
-        if self.expiration is not None and not isinstance(self.expiration, timedelta):
-            raise ConfigurationError(
-                "expiration",
-                f"{self.expiration!r} is no duration",
-                "give a datetime.timedelta, e.g. timedelta(days=1)",
-            )
-        if self.expiration is not None and self.expiration <= timedelta(0):
-            raise ConfigurationError(
-                "expiration",
-                f"{self.expiration} has passed already",
-                "give a positive timedelta; persist=False stores nothing",
-            )
-        if self.target is not None and not (
-            callable(self.target) or (isinstance(self.target, str) and self.target)
-        ):
-            raise ConfigurationError(
-                "target",
-                f"{self.target!r} is no name",
-                "give a templated file name, or fn(context, arguments) that returns one",
-            )
-        for name in ("validator", "key_fn"):
-            if (value := getattr(self, name)) is not None and not callable(value):
-                raise ConfigurationError(
-                    name,
-                    f"{value!r} cannot be called",
-                    "give fn(context, record) -> bool"
-                    if name == "validator"
-                    else "give fn(context, arguments) -> str",
-                )
-        if self.consumers not in ("any", "all"):
-            raise ConfigurationError(
-                "consumers", f"{self.consumers!r} is unknown", "use 'any' or 'all'"
-            )
+        plain = not self._named and not self.validator and self.policy.labels <= _PLAIN
+        object.__setattr__(self, "plain", plain)
         object.__setattr__(self, "taints", tuple(self._taints()))
-        object.__setattr__(
-            self, "plain", not named and not self.validator and self.policy.labels <= _PLAIN
-        )
+
+    def _problems(self) -> Iterator[tuple[str, str, str]]:
+        """What cannot work: the setting, what is wrong with it, and what to write instead."""
+        given: Any = self  # whatever was written
+        if not isinstance(given.policy, CachePolicy):
+            yield "policy", f"{given.policy!r} is no policy", "combine those of pytest_taskcache"
+        if len(self._named) > 1:
+            names = " and ".join(self._named)
+            yield names, "each names the key outright", "give only one of them"
+        if given.key is not None and not (isinstance(given.key, str) and given.key):
+            yield "key", f"{given.key!r} is no name", "give a non-empty string"
+        if given.key_fn is not None and not callable(given.key_fn):
+            yield (
+                "key_fn",
+                f"{given.key_fn!r} cannot be called",
+                "give fn(context, arguments) -> str",
+            )
+        if given.target is not None and not (
+            callable(given.target) or (isinstance(given.target, str) and given.target)
+        ):
+            remedy = "give a templated file name, or fn(context, arguments) that returns one"
+            yield "target", f"{given.target!r} is no name", remedy
+        if given.validator is not None and not callable(given.validator):
+            remedy = "give fn(context, record) -> bool"
+            yield "validator", f"{given.validator!r} cannot be called", remedy
+        if given.expiration is not None and not isinstance(given.expiration, timedelta):
+            remedy = "give a datetime.timedelta, e.g. timedelta(days=1)"
+            yield "expiration", f"{given.expiration!r} is no duration", remedy
+        elif given.expiration is not None and given.expiration <= timedelta(0):
+            remedy = "give a positive timedelta; persist=False stores nothing"
+            yield "expiration", f"{given.expiration} has passed already", remedy
+        if given.consumers not in ("any", "all"):
+            yield "consumers", f"{given.consumers!r} is unknown", "use 'any' or 'all'"
+
+    @property
+    def _named(self) -> list[str]:
+        """Which options name the key outright."""
+        return [name for name in ("key", "key_fn", "target") if getattr(self, name) is not None]
 
     @property
     def commit_mode(self) -> CommitMode:
@@ -130,10 +126,9 @@ class Options:
         return CommitMode.LAZY if self.commit is None else CommitMode(self.commit)
 
     def _taints(self) -> Iterator[str]:
-        named = self.key or self.key_fn or self.target
-        if not named and self.policy.has("RUN_ID"):
+        if not self._named and self.policy.has("RUN_ID"):
             yield "a value with policy RUN_ID"
-        if not named and not self.policy.components:
+        if not self._named and not self.policy.components:
             yield "a value with policy NO_CACHE"
         if self.validator is not None:
             yield "a value with a validator"

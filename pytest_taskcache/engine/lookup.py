@@ -2,7 +2,7 @@
 
 For example, key ``k`` has two variants: the newer one names ``data.csv`` with another digest than
 the file has now, the older one (made before ``data.csv`` was edited, and now it is as it was
-again) agrees with everything. `choose` passes over the first and hits the second. Had neither
+again) agrees with everything. The look-up passes over the first and hits the second. Had neither
 agreed, the miss would name what differs from the one that differs least, the first of equals:
 ``file changed: data.csv``.
 """
@@ -10,14 +10,14 @@ agreed, the miss would name what differs from the one that differs least, the fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.engine.computation import Basis, Computation, Options
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.payloads import LostResultError, Payloads
-from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.engine.payloads import LostResultError, bytes_of
+from pytest_taskcache.engine.routes import Parts, Route
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
@@ -26,15 +26,7 @@ from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.parts import Declared
-from pytest_taskcache.ports import (
-    Buffer,
-    Fingerprints,
-    Observation,
-    ResultStorage,
-    TargetFile,
-    TargetStorage,
-)
-from pytest_taskcache.transactions.staging import Staging
+from pytest_taskcache.ports import Fingerprints, ResultStorage, TargetFile, TargetStorage
 from pytest_taskcache.transactions.transaction import Transaction
 
 _OFF = "/off/"
@@ -60,51 +52,22 @@ class Found:
 class Lookup:
     """Answers lookups. Faults of storages come back as `Fault`, never as exceptions."""
 
-    run_id: str
-    staging: Staging
-    local: ResultStorage
-    payloads: Payloads
-    observation: Observation | None
+    parts: Parts
     clock: Callable[[], float]
-    name_of: Callable[[Path], str]
-    """The name of a path in traces."""
-    latest: Callable[[str], Sequence[Variant]] = lambda identity: ()
-    """The last records of an identity. Raises StorageError."""
-    gone: Callable[[str], Why | None] = lambda name: None
-    """What became of the records of a key or an identity that had some. Raises StorageError."""
 
     def __post_init__(self) -> None:
-        self._prefetched: dict[str, tuple[Variant, ...]] = {}
-        self._nearest: dict[str, Variant | None] = {}
+        parts = self.parts
+        self.run_id = parts.run.id
+        self.staging = parts.staging
+        self.local = parts.local
+        self.payloads = parts.payloads
+        self.observation = parts.observation
         self._pid = os.getpid()
         self.dead: set[str] = set()
         """Ids of entries that were rolled back and, for a fault of the storage, are still there."""
-        self.shared = False
+        self.shared = parts.several_workers
         """Whether anything may be staged that a computation outside of all transactions sees:
         by other workers, or by a transaction of another thread."""
-
-    def prefetch(
-        self, route: Route, identities: Mapping[str, str]
-    ) -> Mapping[str, Sequence[Variant]]:
-        """Reads many keys in one sweep, and returns what it read; each is handed out once by the
-        next look-up. For those that are not there the newest record of the same identity is
-        read ahead too ("" has none)."""
-        try:
-            found = route.records.read_records(identities.keys())
-        except StorageError:
-            return {}  # each look-up will meet the fault itself and report it
-        for key in identities:
-            self._prefetched[key] = found.get(key, ())
-        missing = {name for key, name in identities.items() if name and key not in found}
-        try:
-            nearest = route.records.recent(missing) if missing else {}
-        except StorageError:
-            missing = set()  # as above: a miss that is to be explained asks again
-        for name in missing:
-            self._nearest[name] = nearest.get(name)
-        if self.observation is not None:
-            self.observation.prefetch([v.trace for group in found.values() for v in group])
-        return found
 
     def look_up(
         self,
@@ -156,60 +119,57 @@ class Lookup:
         if not entries:
             return None
         variants = [entry.variant for entry in entries.values()]
-        outcome = self._first_valid(
-            computation, keyed, variants, self.local, Origin.STAGED, fresh_only
-        )
-        if not isinstance(outcome, Found) or outcome.decision.variant is None:
+        if fresh_only:
+            variants = self._fresh(variants)
+        found = self._first_valid(computation, keyed, variants, self.local, Origin.STAGED)
+        if not isinstance(found, Found) or found.decision.variant is None:
             return None
-        name = outcome.decision.variant.id
+        name = found.decision.variant.id
         if is_off(entries[name].producer):
             # Never to be committed, not even by those who used it.
-            return replace(outcome, basis=replace(outcome.basis, derives_from=frozenset()))
+            return replace(found, basis=replace(found.basis, derives_from=frozenset()))
         if transaction is None or os.getpid() != self._pid:
-            return outcome
+            return found
         if name not in self.staging.claim([name], transaction.claimant):
             return None
         transaction.touch()
-        return outcome
+        return found
+
+    def _fresh(self, variants: Iterable[Variant]) -> list[Variant]:
+        return [variant for variant in variants if self.run_id in variant.id]
 
     def _committed(
         self, computation: Computation, keyed: Keyed, route: Route, fresh_only: bool
     ) -> Found | Miss:
         key = keyed.key
-        variants: Sequence[Variant] | None = (
-            self._prefetched.pop(key.digest, None) if self._prefetched else None
-        )
-        if variants is None:
-            variants = route.records.read_records([key.digest]).get(key.digest, ())
+        variants: Sequence[Variant] = route.records.read_records([key.digest]).get(key.digest, ())
+        if fresh_only:
+            variants = self._fresh(variants)
         if keyed.target:
-            outcome = self._of_target(computation, keyed, variants, route.results, fresh_only)
+            looked = self._of_target(computation, keyed, variants, route.results, fresh_only)
         else:
-            outcome = self._first_valid(
-                computation, keyed, variants, route.results, Origin.COMMITTED, fresh_only
+            looked = self._first_valid(
+                computation, keyed, variants, route.results, Origin.COMMITTED
             )
-        if isinstance(outcome, Found):
-            return outcome
-        if outcome.why is Why.ABSENT:
-            if fresh_only:
-                return Miss(Why.REFRESH)
-            name = str(key.identity)
-            if name in self._nearest:
-                return self.explain_absence(key, self._nearest.pop(name))
-            return self.explain_absence(key, route.records.recent([name]).get(name))
-        return outcome
+        if isinstance(looked, Found) or looked.why is not Why.ABSENT:
+            return looked
+        if fresh_only:
+            return Miss(Why.REFRESH)
+        name = str(key.identity)
+        return self.explain_absence(key, route.records.recent([name]).get(name))
 
     def explain_absence(self, key: Key, newest: Variant | None) -> Miss:
         """The miss for a key without variants: what became of those it had, or what differs from
         the record of its identity that differs least; ``newest`` is the last of them. Raises
         StorageError."""
-        why = self.gone(key.digest)
+        why = self.parts.gone(key.digest)
         if why is None and newest is None:
-            why = self.gone(str(key.identity)) or Why.ABSENT
+            why = self.parts.gone(str(key.identity)) or Why.ABSENT
         if why is not None or newest is None:
             return Miss(why or Why.ABSENT)
         changes, nearest = difference(key.parts, newest.parts), newest
         if len(changes) > 1:
-            for other in self.latest(str(key.identity)):
+            for other in self.parts.latest(str(key.identity)):
                 fewer = difference(key.parts, other.parts)
                 if len(fewer) < len(changes):
                     changes, nearest = fewer, other
@@ -219,35 +179,34 @@ class Lookup:
         self,
         computation: Computation,
         keyed: Keyed,
-        variants: Sequence[Variant],
+        variants: Iterable[Variant],
         results: ResultStorage,
         origin: Origin,
-        fresh_only: bool,
     ) -> Found | Miss:
-        if fresh_only:
-            variants = [variant for variant in variants if self.run_id in variant.id]
-        remaining = list(variants)
+        """A hit on the newest variant that is valid and can be read, else a miss that says why
+        the nearest is not."""
+        options, now = computation.options, self.clock()
+        reason: Miss | None = None
         lost: Miss | None = None
-        while True:
-            choice = choose(
-                remaining,
-                now=self.clock(),
+        for variant in variants:
+            miss = invalidity(
+                variant,
+                now=now,
                 changes=lambda variant: self._changes(computation, variant),
-                accepts=lambda variant: _accepts(computation.options, keyed, variant),
-                origin=origin,
+                accepts=lambda variant: _accepts(options, keyed, variant),
             )
-            if isinstance(choice, Miss) or choice.variant is None:
-                return lost if lost is not None else _miss(choice)
-            try:
-                value = self.payloads.read(
-                    choice.variant.result, results, computation.options.serializer
-                )
-            except LostResultError as error:
-                change = Change("stored value", str(error), choice.variant.result.digest, "")
-                lost = Miss(Why.LOST, (change,))
-                remaining.remove(choice.variant)
+            if miss is not None:
+                reason = nearer(reason, miss)
                 continue
-            return Found(value, choice, basis_of_hit(choice, computation.options, keyed))
+            try:
+                value = self.payloads.read(variant.result, results, options.serializer)
+            except LostResultError as error:
+                change = Change("stored value", str(error), variant.result.digest, "")
+                lost = Miss(Why.LOST, (change,))
+                continue
+            hit = Hit(variant, origin, variant.vouched)
+            return Found(value, hit, basis_of_hit(hit, options, keyed))
+        return lost or reason or Miss(Why.ABSENT)
 
     def _changes(self, computation: Computation, variant: Variant) -> tuple[Change, ...]:
         if variant.vouched:
@@ -280,25 +239,17 @@ class Lookup:
         file = storage.read_target(keyed.target)
         if file is None:
             return Miss(Why.ABSENT)
+        origin = Origin.COMMITTED
         matching = [variant for variant in variants if variant.result.digest == file.digest]
-        if matching:
-            outcome = self._first_valid(
-                computation, keyed, matching, results, Origin.COMMITTED, fresh_only
-            )
-        elif file.owned and not fresh_only:
-            bare = self._bare(computation, keyed, file)
-            outcome = self._first_valid(
-                computation, keyed, [bare], results, Origin.TARGET, fresh_only
-            )
-        else:
-            return Miss(Why.REFRESH if fresh_only else Why.ABSENT)
-        if not isinstance(outcome, Found):
-            return outcome
-        path = file.path or _placed(storage, keyed.target, outcome.decision.variant, results)
-        basis = self.with_target(outcome.basis, path, file.digest)
-        if outcome.decision.origin is Origin.TARGET:
-            return Found(outcome.value, Hit(None, Origin.TARGET, vouched=True), basis)
-        return replace(outcome, basis=basis)
+        if not matching and file.owned and not fresh_only:
+            origin, matching = Origin.TARGET, [self._bare(computation, keyed, file)]
+        found = self._first_valid(computation, keyed, matching, results, origin)
+        if not isinstance(found, Found):
+            return found
+        path = file.path or _placed(storage, keyed.target, found.decision.variant, results)
+        basis = self.with_target(found.basis, path, file.digest)
+        hit = Hit(None, origin, vouched=True) if origin is Origin.TARGET else found.decision
+        return Found(found.value, hit, basis)
 
     def target_storage(self, results: ResultStorage) -> TargetStorage:
         """Where the targets of these results lie: with them, or else in the local cache. Raises
@@ -314,7 +265,7 @@ class Lookup:
         if path is None:
             return replace(basis, taints=(*basis.taints, "a value with a target elsewhere"))
         trace = basis.trace
-        target = Dependency(Kind.FILE, self.name_of(path), digest)
+        target = Dependency(Kind.FILE, self.parts.fingerprints.name_of(path), digest)
         return replace(basis, trace=_traced((*trace.dependencies, target), trace.uses))
 
     def _bare(self, computation: Computation, keyed: Keyed, file: TargetFile) -> Variant:
@@ -346,14 +297,13 @@ def _placed(
     if path is None or variant is None or not results.trusted:
         return None
     try:
-        data: Buffer | None = variant.result.inline
+        data = bytes_of(variant.result, results)
         if data is None:
-            data = results.read_result(variant.result.digest, variant.result.size)
-        if data is not None:
-            storage.write_target(name, data, variant.key)
+            return None
+        storage.write_target(name, data, variant.key)
     except StorageError:
         return None  # read-only, perhaps; nothing but the consumers' records depends on it
-    return path if data is not None else None
+    return path
 
 
 def off_claimant(claimant: str, entry: str) -> str:
@@ -364,10 +314,6 @@ def off_claimant(claimant: str, entry: str) -> str:
 def is_off(claimant: str) -> bool:
     """Whether a claimant is one of `off_claimant`."""
     return _OFF in claimant
-
-
-def _miss(choice: Hit | Miss) -> Miss:
-    return choice if isinstance(choice, Miss) else Miss(Why.ABSENT)
 
 
 def _accepts(options: Options, keyed: Keyed, variant: Variant) -> bool:
@@ -423,42 +369,21 @@ def _traced(dependencies: Sequence[Dependency], uses: tuple[Blob, ...]) -> Trace
     return Trace(ordered, digest_of(ordered), uses)
 
 
-# ---- the decision: pure, with clock and digests handed in
-
-MARK = "mark/"
-"""Serializer names that begin so denote records without a value (failures, flakiness)."""
+# ---- the decision, and its explanation: pure, with clock and digests handed in
 
 
-def choose(
-    variants: Sequence[Variant],
+def invalidity(
+    variant: Variant,
     *,
     now: float,
     changes: Callable[[Variant], tuple[Change, ...]],
     accepts: Callable[[Variant], bool],
-    origin: Origin = Origin.COMMITTED,
-) -> Hit | Miss:
-    """A hit on the newest variant that is valid, else a miss that says why the nearest is not.
+) -> Miss | None:
+    """Why a record is not valid now (POSIX seconds); None where it is.
 
     ``changes(variant)`` names what differs now (nothing, for a valid trace); ``accepts`` is the
-    author's validator. ``now`` in POSIX seconds.
+    author's validator.
     """
-    reason: Miss | None = None
-    for variant in variants:
-        if variant.result.serializer.startswith(MARK):
-            continue
-        miss = _objection(variant, now, changes, accepts)
-        if miss is None:
-            return Hit(variant, origin, variant.vouched)
-        reason = nearer(reason, miss)
-    return reason or Miss(Why.ABSENT)
-
-
-def _objection(
-    variant: Variant,
-    now: float,
-    changes: Callable[[Variant], tuple[Change, ...]],
-    accepts: Callable[[Variant], bool],
-) -> Miss | None:
     if variant.expires is not None and variant.expires <= now:
         return Miss(Why.EXPIRED, nearest=variant)
     different = changes(variant)
@@ -468,8 +393,6 @@ def _objection(
         return Miss(Why.INVALID, nearest=variant)
     return None
 
-
-# ---- why a key was not found: pure
 
 _KINDS = {
     "schema": ("cache schema", "pytest-taskcache"),

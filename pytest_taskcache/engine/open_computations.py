@@ -3,16 +3,19 @@ transactions that users opened in this thread or task."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.model.dependency import Observed, Opaque
+from pytest_taskcache.model.event import Event, Faulted
 from pytest_taskcache.ports import Window
 from pytest_taskcache.transactions.transaction import State, Transaction
+
+_log = logging.getLogger("pytest_taskcache")
 
 
 @dataclass(eq=False, slots=True)
@@ -111,16 +114,16 @@ _nested: ContextVar[tuple[tuple[object, Transaction], ...]] = ContextVar(
 """The transactions entered in this thread or task, each with its engine; the innermost last."""
 
 
-@contextmanager
-def entered(engine: object | None, transaction: Transaction) -> Iterator[None]:
-    """Makes a transaction the innermost one of this thread or task."""
+def enter(engine: object | None, transaction: Transaction) -> None:
+    """Makes a transaction the innermost one of this thread or task, until `leave`."""
     _nested.set((*_nested.get(), (engine, transaction)))
-    try:
-        yield
-    finally:
-        # Not by a token: fixtures are torn down in another order than they were set up, and
-        # async generators closed in another context, which never had it.
-        _nested.set(tuple(pair for pair in _nested.get() if pair[1] is not transaction))
+
+
+def leave(transaction: Transaction) -> None:
+    """Ends what `enter` began."""
+    # Not by a token: fixtures are torn down in another order than they were set up, and async
+    # generators closed in another context, which never had it.
+    _nested.set(tuple(pair for pair in _nested.get() if pair[1] is not transaction))
 
 
 def innermost(engine: object | None, root: Transaction | None) -> Transaction | None:
@@ -143,3 +146,20 @@ def innermost(engine: object | None, root: Transaction | None) -> Transaction | 
                 return transaction
             transaction = transaction.parent
     return root
+
+
+def run_hooks(transaction: Transaction, notify: Callable[[Event], None] | None) -> None:
+    """Runs the hooks of a transaction that ended; what one raises is notified, or logged where
+    there is no engine."""
+    if not (transaction.committing or transaction.rolling_back):
+        return
+    kind = "commit" if transaction.state is State.COMMITTED else "rollback"
+
+    def report(name: str, error: BaseException) -> None:
+        text = f"{name}: {type(error).__name__}: {error}"
+        if notify is None:
+            _log.warning("%s hook failed: %s", kind, text)
+        else:
+            notify(Faulted(f"{kind} hook failed", text))
+
+    transaction.run_hooks(report)

@@ -11,7 +11,7 @@ import xxhash
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
 from pytest_taskcache.model.record import Blob, Result, Variant
-from pytest_taskcache.ports import Payload, Restore, ResultStorage, Serializer
+from pytest_taskcache.ports import Buffer, Payload, Restore, ResultStorage, Serializer
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
 from pytest_taskcache.serializers.named_paths import vanishing
 from pytest_taskcache.storage.pointers import results_of
@@ -155,6 +155,13 @@ class Payloads:
 @functools.cache
 def _default() -> Serializer:
     return serializer_for("pickle")
+
+
+def bytes_of(result: Result, results: ResultStorage) -> Buffer | None:
+    """The payload of a result; None where it is lost. Raises StorageError."""
+    if result.inline is not None:
+        return result.inline
+    return results.read_result(result.digest, result.size)
 
 
 def transfer(variant: Variant, source: ResultStorage, destination: ResultStorage) -> None:

@@ -12,10 +12,11 @@ from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.lookup import off_claimant, with_sources
+from pytest_taskcache.engine.lookup import Lookup, off_claimant, with_sources
 from pytest_taskcache.engine.open_computations import earliest
-from pytest_taskcache.engine.payloads import Payloads, transfer
-from pytest_taskcache.engine.routes import Route, Routes
+from pytest_taskcache.engine.payloads import bytes_of, transfer
+from pytest_taskcache.engine.routes import Parts, Route, Routes
+from pytest_taskcache.engine.wait_policy import Locks
 from pytest_taskcache.errors import (
     ConfigurationError,
     SerializationError,
@@ -26,15 +27,8 @@ from pytest_taskcache.model.event import Event, Faulted, Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.ports import (
-    Buffer,
-    Fingerprints,
-    Lease,
-    ResultStorage,
-    Storage,
-    TargetStorage,
-)
-from pytest_taskcache.transactions.staging import Entry, Staging, Verdict
+from pytest_taskcache.ports import Lease, TargetStorage
+from pytest_taskcache.transactions.staging import Entry, Verdict
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
     Transaction,
@@ -66,62 +60,67 @@ class Finished:
     pinned: tuple[Part, ...] = ()
     told: Callable[[Refusal | None], None] | None = None
 
+    def claimant(self, worker: str) -> str:
+        """Who is said to have produced it: its transaction, or the worker by itself."""
+        return self.transaction.claimant if self.transaction is not None else worker
+
 
 @dataclass
 class Recorder:
     """Stages values and settles what becomes of them. Faults are notified, never raised."""
 
-    run_id: str
-    worker: str
-    process: str
-    staging: Staging
-    local: Storage
+    parts: Parts
     routes: Routes
-    payloads: Payloads
-    fingerprints: Fingerprints
-    versions: tuple[tuple[str, str], ...]
+    lookup: Lookup
+    locks: Locks
     notify: Callable[[Event], None]
-    clock: Callable[[], float]
-    confirm: Callable[[Lease], bool]
-    """Whether a lease is still held."""
-    target_storage: Callable[[ResultStorage], TargetStorage]
-    part: Callable[[str], bytes | None] = lambda digest: None
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
+        self.worker = self.parts.worker
+        self.staging = self.parts.staging
+        self.local = self.parts.local
+        self.payloads = self.parts.payloads
         self.batch = WriteBatch(self.publish)
+        self._suffix = f"{self.parts.run.id}-{os.getpid()}"
 
     def keep(self, finished: Finished, value: object) -> Variant | Refusal:
-        """Serializes and stages a value, or commits it where no transaction is open; its record,
-        or why it is not kept."""
-        computation = finished.computation
+        """Serializes and stages a value, or commits it where no transaction is open; or a little
+        later, as `Finished` says. Its record, or why it is not kept."""
+        computation, variant = finished.computation, None
         try:
             portable = computation.context.subject is not Subject.TEST  # its output may tell
             serializer = computation.options.serializer
             payload, name = self.payloads.dump(value, serializer, portable=portable)
             result = self.payloads.store(payload, name, self.local)
+            if payload.holds:
+                files = {file for file, _ in payload.holds}
+                trace = with_sources(finished.basis.trace, files, self.parts.fingerprints)
+                finished = replace(finished, basis=replace(finished.basis, trace=trace))
+            variant = self.record(finished, result)
+            self.write_parts(variant)
+            return self._put(finished, variant) or variant
         except SerializationError as error:
             return Refusal("value cannot be serialized", str(error))
+        except TransactionStateError:
+            if variant is not None:
+                self.drop([variant.id], finished.claimant(self.worker))
+            return Refusal("its transaction had ended", "it was computed in a thread of its own")
         except ConfigurationError:
             raise  # the author of the computation can mend it
         except Exception as error:  # storages and serializers may be users' code
             return self._not_stored(error)
-        if payload.holds:
-            files = {file for file, _ in payload.holds}
-            trace = with_sources(finished.basis.trace, files, self.fingerprints)
-            finished = replace(finished, basis=replace(finished.basis, trace=trace))
-        return self.put(finished, self.record(finished, result))
 
     def record(self, finished: Finished, result: Result) -> Variant:
         """The record of a computation; nothing is written."""
-        now = self.clock()
+        now = self.lookup.clock()
         computation, keyed, basis = finished.computation, finished.keyed, finished.basis
         expires = basis.expires
         if computation.options.expiration is not None:
             expires = earliest(expires, now + computation.options.expiration.total_seconds())
         present = keyed.present
         return Variant(
-            id=f"{originals.now():016x}-{self.run_id}-{self.process}-{next(self._numbers)}",
+            id=f"{originals.now():016x}-{self._suffix}-{next(self._numbers)}",
             key=keyed.key.digest,
             identity=keyed.key.identity,
             parts=keyed.key.parts + finished.pinned,
@@ -131,57 +130,40 @@ class Recorder:
             expires=expires,
             duration=finished.duration,
             producer=computation.test or str(keyed.key.identity),
-            versions=self.versions,
+            versions=self.parts.versions,
             inputs=present.inputs if present is not None else (),
             parameters=present.parameters if present is not None else (),
             vouched=keyed.key.vouched,
         )
 
     def write_parts(self, variant: Variant) -> None:
-        """Writes the shared parts of a trace, so that they are there before the record is."""
+        """Writes the shared parts of a trace, so that they are there before the record is. Raises
+        StorageError."""
+        observation = self.parts.observation
+        if observation is None:
+            return
         for blob in variant.trace.uses:
-            data = self.part(blob.digest)
+            data = observation.part(blob.digest)
             if data is not None:
                 self.local.write_result(blob.digest, [data])
 
-    def put(self, finished: Finished, variant: Variant) -> Variant | Refusal:
-        """Stages a record in its transaction, or publishes it where there is none; or a little
-        later, as `Finished` says."""
+    def _put(self, finished: Finished, variant: Variant) -> Refusal | None:
+        """Stages a record in its transaction, or publishes it where there is none."""
+        options, transaction = finished.computation.options, finished.transaction
         told = finished.told
-        try:
-            self.write_parts(variant)
-        except StorageError as error:
-            return self._not_stored(error)
-        if told is not None and finished.transaction is None and not finished.basis.derives_from:
+        if told is not None and transaction is None and not finished.basis.derives_from:
             self.batch.add(
                 finished.route.name,
                 variant,
                 lambda error: told(None if error is None else self._not_stored(error)),
             )
-            return variant
-        try:
-            refusal = self._put(finished, variant)
-        except TransactionStateError:
-            self.drop([variant.id], self._producer(finished))
-            return Refusal("its transaction had ended", "it was computed in a thread of its own")
-        except ConfigurationError:
-            raise  # the author of the computation can mend it
-        except Exception as error:  # storages and serializers may be users' code
-            return self._not_stored(error)
-        if refusal is not None:
-            return refusal
-        if told is not None:
-            told(None)
-        return variant
-
-    def _put(self, finished: Finished, variant: Variant) -> Refusal | None:
-        options, transaction = finished.computation.options, finished.transaction
+            return None
         mode = options.commit_mode
         if transaction is None and mode is CommitMode.OFF:
             return Refusal("commit is off")
         entry = Entry(
             variant,
-            self._producer(finished),
+            finished.claimant(self.worker),
             finished.basis.derives_from,
             destination=finished.route.name,
             held=finished.computation.wide and options.consumers == "all",
@@ -189,18 +171,16 @@ class Recorder:
         )
         if transaction is not None and mode is not CommitMode.EAGER:
             self._stage(entry, finished, transaction)
-            return None
-        if finished.lease is not None and not self.confirm(finished.lease):
+        elif finished.lease is not None and not self.locks.still_held(finished.lease):
             self.notify(Faulted("lock lost before commit", entry.producer))
             return Refusal("lock lost before commit")
-        self._publish_alone(entry, transaction)
-        if finished.keyed.target:
-            self._export(variant, finished)
+        else:
+            self._publish_alone(entry)
+            if finished.keyed.target:
+                self._export(variant, finished)
+        if told is not None:
+            told(None)
         return None
-
-    def _producer(self, finished: Finished) -> str:
-        transaction = finished.transaction
-        return transaction.claimant if transaction is not None else self.worker
 
     def settle(self, claimant: str, verdict: Verdict, *, retain_for: str = "") -> int | None:
         """Ends a claimant: how many records became visible, or were dropped. A fault is
@@ -254,13 +234,12 @@ class Recorder:
         if finished.keyed.target and mode is not CommitMode.OFF:
             transaction.on_commit(lambda _: self._export(entry.variant, finished))
 
-    def _publish_alone(self, entry: Entry, transaction: Transaction | None) -> None:
+    def _publish_alone(self, entry: Entry) -> None:
         """Commits an entry at once, together with the staged ones it was made of."""
         if not entry.derives_from:
             self.publish(entry.destination, [entry.variant])
             return
-        user = transaction.claimant if transaction is not None else self.worker
-        claimant = f"{user}/eager/{entry.variant.id}"
+        claimant = f"{entry.producer}/eager/{entry.variant.id}"
         self.staging.claim(entry.derives_from, claimant)
         self.staging.stage(replace(entry, producer=claimant), claimant)
         settled = self.staging.settle(claimant, Verdict.PASSED, publish=self.publish)
@@ -278,9 +257,7 @@ class Recorder:
     def _export(self, variant: Variant, finished: Finished) -> None:
         result, route, target = variant.result, finished.route, finished.keyed.target
         try:
-            data: Buffer | None = result.inline
-            if data is None:
-                data = self.local.read_result(result.digest, result.size)
+            data = bytes_of(result, self.local)
             if data is None:
                 raise StorageError("target", "export", "stored value lost")
             key = variant.key
@@ -288,7 +265,7 @@ class Recorder:
                 key = _reference(variant, route).key
             elif not isinstance(route.results, TargetStorage):
                 key = ""  # it lies in the local cache, and the record elsewhere
-            self.target_storage(route.results).write_target(target, data, key)
+            self.lookup.target_storage(route.results).write_target(target, data, key)
         except StorageError as error:
             self.notify(Faulted("target not exported", f"{target}: {error}"))
 

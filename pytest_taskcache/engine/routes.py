@@ -1,17 +1,30 @@
-"""Which storages a computation's records and results go to."""
+"""Which storages a computation's records and results go to, among all that an engine is made of."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import cast
 
-from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.engine.computation import Options
+from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.engine.computation import Defaults, Options
+from pytest_taskcache.engine.payloads import Payloads
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.policies.algebra import StorageSpec
-from pytest_taskcache.ports import KeyStorage, ResultStorage
+from pytest_taskcache.model.decision import Why
+from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
+from pytest_taskcache.model.record import Variant
+from pytest_taskcache.policies.algebra import LockSpec, StorageSpec
+from pytest_taskcache.ports import (
+    Fingerprints,
+    KeyStorage,
+    LockManager,
+    Observation,
+    ResultStorage,
+    Storage,
+)
+from pytest_taskcache.transactions.staging import Run, Staging
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +37,45 @@ class Route:
     results: ResultStorage
 
 
-class Routes:
-    """Finds routes, each once.
+@dataclass(frozen=True)
+class Parts:
+    """What an engine is composed of; `config.factory` composes it.
 
-    ``resolve`` turns two paths or URLs, for records and for results, into storages; "" is the
-    default's. Raises ConfigurationError where a storage does not play the role it is given for.
+    ``resolve_route`` turns two paths or URLs, for records and for results, into storages; "" is
+    the default's. ``latest`` are the last records of an identity, ``gone`` says what became of
+    those of a key or an identity that had some; both raise StorageError.
     """
 
-    def __init__(
-        self, default: Route, resolve: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
-    ) -> None:
-        self.default = default
-        self._resolve = resolve
-        self._routes: dict[str, Route] = {default.name: default}
+    run: Run
+    worker: str
+    route: Route
+    local: Storage
+    staging: Staging
+    fingerprints: Fingerprints
+    observation: Observation | None
+    payloads: Payloads
+    resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
+    resolve_locks: Callable[[LockSpec], LockManager]
+    latest: Callable[[str], Sequence[Variant]]
+    gone: Callable[[str], Why | None]
+    lock_manager: LockManager | None
+    isolation: IsolationLevel
+    several_workers: bool = False
+    mode: Mode = Mode.READ_WRITE
+    refresh: Refresh = field(default_factory=Refresh)
+    defaults: Defaults = field(default_factory=Defaults)
+    versions: tuple[tuple[str, str], ...] = ()
+    clock: Callable[[], float] = time.time
+
+
+class Routes:
+    """Finds routes, each once. Raises ConfigurationError where a storage does not play the role
+    it is given for."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.default = parts.route
+        self._resolve = parts.resolve_route
+        self._routes: dict[str, Route] = {self.default.name: self.default}
         self._given: list[KeyStorage | ResultStorage] = []
 
     def of(self, options: Options) -> Route:
@@ -84,16 +123,16 @@ class Routes:
             keys = cast("KeyStorage", records)
         if _is_object(results):
             store = cast("ResultStorage", results)
-        if not isinstance(keys, KeyStorage):
-            raise ConfigurationError(
-                "key_storage", f"{keys!r} holds no records", "give a path, a URL or a KeyStorage"
-            )
-        if not isinstance(store, ResultStorage):
-            raise ConfigurationError(
-                "result_storage",
-                f"{store!r} holds no results",
-                "give a path, a URL or a ResultStorage",
-            )
+        for setting, storage, role, held in (
+            ("key_storage", keys, KeyStorage, "records"),
+            ("result_storage", store, ResultStorage, "results"),
+        ):
+            if not isinstance(storage, role):
+                raise ConfigurationError(
+                    setting,
+                    f"{storage!r} holds no {held}",
+                    f"give a path, a URL or a {role.__name__}",
+                )
         self._given += [s for s in (keys, store) if s is records or s is results]
         return Route(name, keys, store)
 

@@ -37,36 +37,10 @@ _FIRST_STEP = 0.002
 _LAST_STEP = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """What is known about whoever has the lock.
-
-    ``own``: it is this very computation's thread or task, further out on its stack.
-    ``stuck``: it cannot go on while this thread sleeps. ``done``: it has computed already, its
-    value was looked at, and it is of no use here.
-    """
-
-    holder: Holder
-    own: bool = False
-    stuck: bool = False
-    done: bool = False
-
-
 def patience(last_duration: float, longest: float = LONGEST_WAIT) -> float:
     """Seconds that one wait may last: ``longest``, or three times the last duration if that is
     more."""
     return max(longest, 3 * last_duration)
-
-
-def may_wait(me: Holder, obstacle: Obstacle, *, holding: bool) -> bool:
-    """Whether waiting for the holder is of use, and free of deadlock. ``holding``: this worker
-    holds uncommitted keys."""
-    other = obstacle.holder
-    if obstacle.own or obstacle.stuck:
-        return False
-    if other.run == me.run:
-        return not obstacle.done
-    return not holding or me.age < other.age
 
 
 def next_step(waited: float) -> float:
@@ -86,29 +60,18 @@ computing: ContextVar[frozenset[str]] = ContextVar(
 class Wanted:
     """A lock that is wanted, and what the one who wants it can tell.
 
-    ``look_up`` looks the key up again; ``staged()`` says whether a value of the key is staged in
-    this run; ``last_duration()`` is how many seconds the computation took last. ``consult``:
-    whether it would use what it waits for. ``blocks``: whether its thread sleeps meanwhile.
-    ``timeout``: seconds that its author wants it to wait at most.
+    ``look_up()`` looks the key up again; ``staged()`` says whether a value of the key is staged in
+    this run; ``longest()`` is how many seconds to wait at most. ``consult``: whether it would use
+    what it waits for. ``blocks``: whether its thread sleeps meanwhile.
     """
 
     key: Key
     label: str
     look_up: Callable[[], Found | Miss | Fault]
     staged: Callable[[], bool]
-    last_duration: Callable[[], float]
+    longest: Callable[[], float]
     consult: bool
     blocks: bool
-    timeout: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """The wait is over and nothing was found: compute. ``lease`` is None where the computation
-    goes on unlocked. ``decision`` is that of the last look."""
-
-    lease: Lease | None
-    decision: Miss | Fault
 
 
 @dataclass(slots=True)
@@ -122,10 +85,8 @@ class _Taken:
 
 @dataclass
 class Locks:
-    """The leases of one worker, and the rules by which it waits for those of others.
-
-    ``longest`` bounds a wait in seconds, as `waiting.patience` says; ``clock`` is monotonic.
-    """
+    """The leases of one worker, and the rules by which it waits for those of others. ``clock``
+    is monotonic."""
 
     run: str
     started: float
@@ -140,57 +101,82 @@ class Locks:
 
     def acquire(
         self, wanted: Wanted, manager: LockManager
-    ) -> Generator[float, None, Found | Locked]:
+    ) -> Generator[float, None, tuple[Lease | None, Found | Miss | Fault]]:
         """Takes the key's lock, looking the key up again after every wait; yields seconds to
-        sleep. Gives up the lock, not the computation, where waiting could deadlock, takes too
-        long, or the manager fails."""
+        sleep. Returns the lease with the last look: None where something was found, and where
+        the computation goes on unlocked since waiting could deadlock, took too long, or the
+        manager failed."""
         self._disown()
         attempt = f"{self.process}#{next(self._numbers)}"
         me = Holder(self.run, self.started, self.process, attempt, wanted.label)
-        began, bound = self.clock(), -1.0
+        began, waited = self.clock(), 0.0
+        longest: float | None = None
         announced: Holder | None = None
-        waited = 0.0
         while True:
             try:
                 got = manager.acquire(wanted.key.digest, me)
             except Exception as error:  # LockError, or what a user's own manager raised
                 self.notify(Faulted("lock manager failed", _told(error)))
-                found = wanted.look_up()
-                return found if isinstance(found, Found) else Locked(None, found)
+                return None, wanted.look_up()
             if isinstance(got, Lease):
-                with self._guard:
-                    self._taken[got] = _Taken(manager, threading.get_ident())
+                looked = self._look_under(got, manager, wanted)
+                self._tell_done(wanted, announced, waited)
+                return None if isinstance(looked, Found) else got, looked
             # Before the look: what is done by now, the look sees.
-            obstacle = self._obstacle(wanted, me, got) if isinstance(got, Holder) else None
-            try:
-                again = wanted.look_up()
-            except BaseException:
-                if isinstance(got, Lease):
-                    self.release(got)
-                raise
-            if isinstance(again, Found) or obstacle is None:
-                if announced is not None:
-                    text = _named(announced)
-                    self.notify(Waited(wanted.key.identity, text, waited, done=True))
-                if isinstance(got, Lease) and not isinstance(again, Found):
-                    return Locked(got, again)
-                if isinstance(got, Lease):
-                    self.release(got)
-                return again if isinstance(again, Found) else Locked(None, again)
-            if not may_wait(me, obstacle, holding=bool(self._taken)):
-                return Locked(None, again)
-            if bound < 0:
-                bound = wanted.timeout or patience(wanted.last_duration(), self.longest)
-            other = obstacle.holder
+            may_wait = self._may_wait(wanted, me, got)
+            looked = wanted.look_up()
+            if isinstance(looked, Found):
+                self._tell_done(wanted, announced, waited)
+                return None, looked
+            if not may_wait:
+                return None, looked
+            longest = wanted.longest() if longest is None else longest
             waited = self.clock() - began
-            if waited > bound:
-                text = f"{wanted.key.identity}: {_named(other)} has it for {waited:.0f} s"
+            if waited > longest:
+                text = f"{wanted.key.identity}: {_named(got)} has it for {waited:.0f} s"
                 self.notify(Faulted("waited too long, computed unlocked", text))
-                return Locked(None, again)
-            if announced is None and waited >= min(ANNOUNCE_AFTER, bound):
-                announced = other
-                self.notify(Waited(wanted.key.identity, _named(other), waited, done=False))
+                return None, looked
+            if announced is None and waited >= min(ANNOUNCE_AFTER, longest):
+                announced = got
+                self.notify(Waited(wanted.key.identity, _named(got), waited, done=False))
             yield next_step(waited)
+
+    def _look_under(
+        self, lease: Lease, manager: LockManager, wanted: Wanted
+    ) -> Found | Miss | Fault:
+        """The look under a lease that was just taken, which is kept only if nothing was found."""
+        with self._guard:
+            self._taken[lease] = _Taken(manager, threading.get_ident())
+        looked: Found | Miss | Fault | None = None
+        try:
+            looked = wanted.look_up()
+        finally:
+            if looked is None or isinstance(looked, Found):
+                self.release(lease)
+        return looked
+
+    def _tell_done(self, wanted: Wanted, announced: Holder | None, waited: float) -> None:
+        if announced is not None:
+            self.notify(Waited(wanted.key.identity, _named(announced), waited, done=True))
+
+    def _may_wait(self, wanted: Wanted, me: Holder, other: Holder) -> bool:
+        """Whether waiting for the holder is of use, and free of deadlock."""
+        if wanted.key.digest in computing.get():
+            return False  # this very thread or task has it, further out on its stack
+        if other.run != me.run:
+            return not self._taken or me.age < other.age
+        if not wanted.consult:
+            return False
+        if other.process != me.process:
+            return not wanted.staged()
+        threads = [
+            taken.thread
+            for lease, taken in list(self._taken.items())
+            if lease.key == wanted.key.digest and lease.holder.attempt == other.attempt
+        ]
+        if threads == [None]:
+            return False  # it is staged, was looked at, and is of no use here
+        return not (wanted.blocks and threads == [threading.get_ident()])
 
     def rest(self, lease: Lease) -> None:
         """The value computed under a lease is staged; the lease stays until its transaction
@@ -227,28 +213,6 @@ class Locks:
         """Gives back whatever is left at the end of the run."""
         for lease in list(self._taken):
             self.release(lease)
-
-    def _obstacle(self, wanted: Wanted, me: Holder, other: Holder) -> Obstacle:
-        own = wanted.key.digest in computing.get()
-        if other.run != me.run:
-            return Obstacle(other, own)
-        if other.process != me.process:
-            return Obstacle(other, own, done=not wanted.consult or wanted.staged())
-        taken = next(
-            (
-                taken
-                for lease, taken in list(self._taken.items())
-                if lease.key == wanted.key.digest and lease.holder.attempt == other.attempt
-            ),
-            None,
-        )
-        thread = taken.thread if taken is not None else 0
-        return Obstacle(
-            other,
-            own,
-            stuck=wanted.blocks and thread == threading.get_ident(),
-            done=not wanted.consult or thread is None,
-        )
 
     def _disown(self) -> None:
         """A forked child starts without its parent's leases, under a name of its own."""

@@ -23,7 +23,6 @@ from pytest_taskcache import (
     cached,
     transaction,
 )
-from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.model.event import Computed, Decided, Faulted
 
 
@@ -277,23 +276,6 @@ def test_a_storage_that_raises(tmp_path, root, events, method, error, inside):
             events.all.clear()
             assert f(1) == [1] * 20_000
     assert reasons(events)
-
-
-def test_a_sweep_is_not_lost_with_its_explanations(cache):
-    """Where the newest record of an identity cannot be told, what was read of the keys serves
-    all the same: no look-up reads it again."""
-    assert big(1) == [1] * 20_000
-    engine = cache.engine
-    (variant,) = list(engine.parts.local.scan())
-    storage = Raising("recent", StorageError("remote", "read", "connection reset"))
-    storage.write_records([variant])
-    route = Route("remote", storage, storage)
-    asked = {variant.key: "a::b", "missing": "a::c"}
-    assert engine.lookup.prefetch(route, asked) == {variant.key: (variant,)}
-    storage.method = "read_records"
-    known = engine.lookup._prefetched
-    assert known[variant.key] == (variant,)
-    assert known["missing"] == ()
 
 
 def test_a_failed_look_up_is_called_failed_not_a_miss(cache, events):
