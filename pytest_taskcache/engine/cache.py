@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pytest_taskcache.dataclass import dataclass, field, replace
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.computation import (
     Basis,
@@ -330,7 +330,7 @@ class Engine:
                 else:
                     variant = kept
                     self._hold(attempt, variant, finished.transaction)
-                    basis = self._as_used(attempt, attempt.keyed, variant, basis)
+                    basis = self._as_used(attempt, finished, variant)
         self._verify(attempt, value, variant)
         return self._ended(attempt, duration, Completed(basis, observed, variant, refusal))
 
@@ -635,11 +635,12 @@ class Engine:
         the transaction that holds it."""
         options = attempt.computation.options
         if transaction is None or options.commit_mode is CommitMode.EAGER:
-            alone = Transaction("", attempt.computation.test)
-            for hook in options.on_commit:
-                alone.on_commit(hook)
-            alone.end(State.COMMITTED)
-            run_hooks(alone, self.notify)
+            if options.on_commit:
+                alone = Transaction("", attempt.computation.test)
+                for hook in options.on_commit:
+                    alone.on_commit(hook)
+                alone.end(State.COMMITTED)
+                run_hooks(alone, self.notify)
             return
         if transaction.block is not None:
             self._in_blocks[kept.id] = transaction
@@ -652,20 +653,20 @@ class Engine:
         for hook in options.on_rollback:
             transaction.on_rollback(hook)
 
-    def _as_used(self, attempt: Attempt, keyed: Keyed, variant: Variant, basis: Basis) -> Basis:
+    def _as_used(self, attempt: Attempt, finished: Finished, kept: Variant) -> Basis:
         """The basis as a consumer sees it, the same as on a hit: the author of a kept value
         answers for its opaque deeds, it rests on its target, and what is staged is derived
         from."""
         self.open_computations.forgive(attempt.opened)
-        basis = replace(basis, trace=variant.trace)
-        if keyed.target:
-            storage = self.lookup.target_storage(attempt.route.results)
-            path = storage.target_path(keyed.target)
-            basis = self.lookup.with_target(basis, path, variant.result.digest)
-        made_of, mode = basis.derives_from, attempt.computation.options.commit_mode
-        if mode is CommitMode.LAZY and self.current() is not None:
-            made_of |= {variant.id}
-        return replace(basis, opaque=(), expires=variant.expires, derives_from=made_of)
+        before, target = finished.basis, finished.keyed.target
+        made_of, mode = before.derives_from, attempt.computation.options.commit_mode
+        if mode is CommitMode.LAZY and finished.transaction is not None:
+            made_of |= {kept.id}
+        basis = Basis(kept.trace, (), kept.expires, made_of, before.taints)
+        if target:
+            path = self.lookup.target_storage(finished.route.results).target_path(target)
+            basis = self.lookup.with_target(basis, path, kept.result.digest)
+        return basis
 
     def _verify(self, attempt: Attempt, value: object, kept: Variant | None) -> None:
         """Compares a computed value with the one that would have been reused. What cannot be

@@ -52,10 +52,6 @@ class Payloads:
             return _default()
         return serializer_for(spec)
 
-    def write(self, value: object, spec: str | Serializer | None, results: ResultStorage) -> Result:
-        """Stores a value; its pointer. Raises SerializationError or StorageError."""
-        return self.store(*self.dump(value, spec), results)
-
     def dump(
         self, value: object, spec: str | Serializer | None, *, portable: bool = False
     ) -> tuple[Payload, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.errors import ConfigurationError, PolicyConflictError, UnknownInputError
@@ -22,17 +22,14 @@ LockSpec: TypeAlias = "str | os.PathLike[str] | LockManager"
 class Component(Protocol):
     """One kind of thing a key is made of. Components are frozen, hashable values."""
 
+    names_key: ClassVar[bool] = False
+    """Whether its part is the whole key of whoever uses it, as a key function's."""
+    declared: ClassVar[bool] = False
+    """Whether its parts are dependencies that a consumer inherits."""
+
     @property
     def label(self) -> str:
         """Unique text of this component with its settings; sorts components."""
-
-    @property
-    def names_key(self) -> bool:
-        """Whether its part is the whole key of whoever uses it, as a key function's."""
-
-    @property
-    def declared(self) -> bool:
-        """Whether its parts are dependencies that a consumer inherits."""
 
     def parts(
         self, context: TaskContext, arguments: Mapping[str, object], excluded: frozenset[str]
@@ -90,19 +87,17 @@ class CachePolicy:
             )
         for name in ("key_storage", "result_storage", "lock_manager"):
             object.__setattr__(self, name, _as_text(name, getattr(self, name)))
-        unique: list[Component] = []
-        for component in self.components:
-            if component not in unique:
-                unique.append(component)
         # Two key functions of one name are two components; which comes first must not matter.
-        unique.sort(key=lambda component: (component.label, id(getattr(component, "fn", None))))
-        object.__setattr__(self, "components", tuple(unique))
-        labels = frozenset(component.label for component in unique)
-        named = any(component.names_key for component in unique)
+        components = sorted(
+            dict.fromkeys(self.components), key=lambda c: (c.label, id(getattr(c, "fn", None)))
+        )
+        labels = frozenset(component.label for component in components)
+        named = any(component.names_key for component in components)
         shared = labels == {"INPUTS"} or (named and not labels & {"OBSERVED", "TASK_SOURCE"})
+        object.__setattr__(self, "components", tuple(components))
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "shared", shared)
-        object.__setattr__(self, "declares", any(component.declared for component in unique))
+        object.__setattr__(self, "declares", any(each.declared for each in components))
 
     def configure(
         self,
@@ -126,12 +121,11 @@ class CachePolicy:
     def __add__(self, other: CachePolicy) -> CachePolicy:
         if not isinstance(other, CachePolicy):
             return NotImplemented
+        settings = {
+            name: _agreed(name, getattr(self, name), getattr(other, name)) for name in _SETTINGS
+        }
         return CachePolicy(
-            key_storage=_agreed("key_storage", self.key_storage, other.key_storage),
-            result_storage=_agreed("result_storage", self.result_storage, other.result_storage),
-            isolation_level=_agreed("isolation_level", self.isolation_level, other.isolation_level),
-            lock_manager=_agreed("lock_manager", self.lock_manager, other.lock_manager),
-            lock_timeout=_agreed("lock_timeout", self.lock_timeout, other.lock_timeout),
+            **settings,
             components=self.components + other.components,
             excluded=self.excluded | other.excluded,
         )

@@ -12,14 +12,14 @@ from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.policies.algebra import CachePolicy, Declined
+from pytest_taskcache.policies.algebra import CachePolicy, Component, Declined
 from pytest_taskcache.policies.context import TaskContext
 
 KeyFn: TypeAlias = Callable[[TaskContext, "dict[str, object]"], "str | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class KeyFunction:
+class KeyFunction(Component):
     """Names the key by what a function returns; None means: do not cache this call.
 
     ``policy`` is the user's policy that the function is a method of, if it is one.
@@ -28,7 +28,6 @@ class KeyFunction:
     fn: KeyFn
     policy: UserPolicy | None = field(default=None, compare=False, repr=False)
     names_key: ClassVar[bool] = True
-    declared: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.task_source import digest_function
@@ -18,59 +18,49 @@ Names = frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class _TaskSource:
+class _TaskSource(Component):
     label: str = "TASK_SOURCE"
-    names_key: ClassVar[bool] = False
-    declared: ClassVar[bool] = False
 
     def parts(self, context: TaskContext, arguments: Arguments, excluded: Names) -> Iterable[Part]:
         return (Part("source", digest_function(context.function)),)
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
+class _Inputs(Component):
     label: str = "INPUTS"
-    names_key: ClassVar[bool] = False
-    declared: ClassVar[bool] = False
 
     def parts(self, context: TaskContext, arguments: Arguments, excluded: Names) -> Iterable[Part]:
         return context.digest_inputs(arguments, excluded)
 
 
 @dataclass(frozen=True, slots=True)
-class _RunId:
+class _RunId(Component):
     label: str = "RUN_ID"
-    names_key: ClassVar[bool] = False
-    declared: ClassVar[bool] = False
 
     def parts(self, context: TaskContext, arguments: Arguments, excluded: Names) -> Iterable[Part]:
         yield Part("run", context.run_id)
 
 
 @dataclass(frozen=True, slots=True)
-class _TestParameters:
+class _TestParameters(Component):
     label: str = "TEST_PARAMETERS"
-    names_key: ClassVar[bool] = False
-    declared: ClassVar[bool] = False
 
     def parts(self, context: TaskContext, arguments: Arguments, excluded: Names) -> Iterable[Part]:
         return context.digest_parameters()
 
 
 @dataclass(frozen=True, slots=True)
-class _Observed:
+class _Observed(Component):
     """Adds nothing to the key itself: its digests live in the trace, which a lookup verifies."""
 
     label: str = "OBSERVED"
-    names_key: ClassVar[bool] = False
-    declared: ClassVar[bool] = False
 
     def parts(self, context: TaskContext, arguments: Arguments, excluded: Names) -> Iterable[Part]:
         return ()
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(Component):
     """A dependency that the author declares: its present digest is a part of the key.
 
     Unlike other parts it can be checked again later without its computation, so a consumer
@@ -80,7 +70,6 @@ class Declared:
     kind: Kind
     name: str
     written: str
-    names_key: ClassVar[bool] = False
     declared: ClassVar[bool] = True
 
     @property
@@ -93,10 +82,6 @@ class Declared:
         yield Part(f"{self.kind} {self.name}", context.fingerprints.digest(self.kind, self.name))
 
 
-def _policy(component: object) -> CachePolicy:
-    return CachePolicy(components=(cast("Component", component),))
-
-
 def _declared(function: str, kind: Kind, names: tuple[str, ...]) -> CachePolicy:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ConfigurationError(
@@ -106,21 +91,21 @@ def _declared(function: str, kind: Kind, names: tuple[str, ...]) -> CachePolicy:
     return CachePolicy(components=components)
 
 
-TASK_SOURCE = _policy(_TaskSource())
+TASK_SOURCE = CachePolicy(components=(_TaskSource(),))
 """Identity and normalised source of the function: comments, blank lines and formatting do not
 count; decorators, defaults and annotations do, and so do closure values and, for a method, its
 class and bases."""
 
-INPUTS = _policy(_Inputs())
+INPUTS = CachePolicy(components=(_Inputs(),))
 """The bound arguments, defaults applied."""
 
-RUN_ID = _policy(_RunId())
+RUN_ID = CachePolicy(components=(_RunId(),))
 """This test run: values are shared within it and never beyond."""
 
-TEST_PARAMETERS = _policy(_TestParameters())
+TEST_PARAMETERS = CachePolicy(components=(_TestParameters(),))
 """The parameters of the running test (Prefect's FLOW_PARAMETERS)."""
 
-OBSERVED = _policy(_Observed())
+OBSERVED = CachePolicy(components=(_Observed(),))
 """Everything the computation was observed to depend on, verified before every hit."""
 
 PYTHON = CachePolicy(components=(Declared(Kind.INTERPRETER, "python", "PYTHON"),))

@@ -72,6 +72,8 @@ def vanishing(payload: Payload, temporary: Path | None, lasting: Collection[Path
             return str(run)
         if any(_lies_in(path, str(run)) for path in payload.paths):
             return str(run)
+    if not payload.paths:
+        return ""
     import tempfile  # it brings random, shutil and what these bring
 
     system = tempfile.gettempdir()
