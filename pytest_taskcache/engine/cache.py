@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.computation import (
     Basis,
@@ -19,8 +19,9 @@ from pytest_taskcache.engine.computation import (
     Place,
     defaults_around,
 )
-from pytest_taskcache.engine.eligibility import Access, Refusal, access, objection
+from pytest_taskcache.engine.eligibility import Refusal, access, objection
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
+from pytest_taskcache.engine.lookup import Attempt as Attempt
 from pytest_taskcache.engine.lookup import Found, Lookup, with_declared
 from pytest_taskcache.engine.open_computations import (
     OpenComputation,
@@ -46,29 +47,10 @@ from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.ports import Lease, LockManager, Observer
+from pytest_taskcache.ports import LockManager, Observer
 from pytest_taskcache.transactions.transaction import CommitMode, State, Transaction
 
 _REPEATS = 10_000
-
-
-@dataclass(eq=False, slots=True)
-class Attempt:
-    """A computation that was asked for and, when `Engine.open` returns it, has to run: call it,
-    then `Engine.complete`, `Engine.refuse` or `Engine.abandon`.
-
-    Without a ``keyed`` it cannot be looked up; the decision says why.
-    """
-
-    computation: Computation
-    access: Access
-    route: Route
-    transaction: Transaction | None
-    keyed: Keyed | None = None
-    decision: Decision = Miss(Why.ABSENT)  # frozen
-    lease: Lease | None = None
-    opened: OpenComputation = field(init=False)
-    started: float = field(init=False)
 
 
 class Peeked(NamedTuple):
@@ -434,9 +416,13 @@ class Engine:
             return attempt
         try:
             attempt.route = self.routes.of(options)
-            attempt.keyed = keyed
         except StorageError as error:
             attempt.decision = Fault(f"{error.operation} failed: {error.reason}", str(error))
+            return attempt
+        attempt.keyed = keyed
+        refresh = self.parts.refresh
+        if refresh.asked and options.refresh is not False:
+            attempt.fresh_only = refresh.covers(str(keyed.key.identity))
         return attempt
 
     def _completed(self, computation: Computation) -> Options:
@@ -470,19 +456,13 @@ class Engine:
     def _look(self, attempt: Attempt, keyed: Keyed) -> Found | Miss | Fault:
         if not attempt.access.consult:
             return Miss(Why.REFRESH)
-        computation, refresh = attempt.computation, self.parts.refresh
-        fresh_only = (
-            refresh.asked
-            and computation.options.refresh is not False
-            and refresh.covers(str(keyed.key.identity))
-        )
         muting = nullcontext() if self.open_computations.none_open else self.quiet()
         with muting:
-            looked = self.lookup.look_up(
-                computation, keyed, attempt.route, attempt.transaction, fresh_only=fresh_only
-            )
+            looked = self.lookup.look_up(attempt, keyed)
             if self.attachment is not None and isinstance(looked, Found):
-                looked = self.attachment.bring_back(computation, keyed, attempt.route, looked)
+                looked = self.attachment.bring_back(
+                    attempt.computation, keyed, attempt.route, looked
+                )
         if self.verifies is not None and isinstance(looked, Found):
             variant = looked.decision.variant
             if variant is not None and self.verifies(variant):

@@ -10,23 +10,25 @@ agreed, the miss would name what differs from the one that differs least, the fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from pytest_taskcache.dataclass import dataclass, replace
+from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis, Computation, Options
+from pytest_taskcache.engine.eligibility import Access
 from pytest_taskcache.engine.keys import Keyed
+from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.engine.payloads import LostResultError, bytes_of
 from pytest_taskcache.engine.routes import Parts, Route
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.model.decision import Fault, Hit, Miss, Origin, Why
+from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.parts import Declared
-from pytest_taskcache.ports import Fingerprints, ResultStorage, TargetFile, TargetStorage
+from pytest_taskcache.ports import Fingerprints, Lease, ResultStorage, TargetFile, TargetStorage
 from pytest_taskcache.transactions.transaction import Transaction
 
 _OFF = "/off/"
@@ -46,6 +48,27 @@ class Found:
     value: object
     decision: Hit
     basis: Basis
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """A computation that was asked for and, when `Engine.open` returns it, has to run: call it,
+    then `Engine.complete`, `Engine.refuse` or `Engine.abandon`.
+
+    Without a ``keyed`` it cannot be looked up; the decision says why. ``transaction`` is the one
+    it was asked for in. ``fresh_only``: only what this very run computed counts.
+    """
+
+    computation: Computation
+    access: Access
+    route: Route
+    transaction: Transaction | None
+    keyed: Keyed | None = None
+    fresh_only: bool = False
+    decision: Decision = Miss(Why.ABSENT)  # frozen
+    lease: Lease | None = None
+    opened: OpenComputation = field(init=False)
+    started: float = field(init=False)
 
 
 @dataclass
@@ -69,23 +92,14 @@ class Lookup:
         """Whether anything may be staged that a computation outside of all transactions sees:
         by other workers, or by a transaction of another thread."""
 
-    def look_up(
-        self,
-        computation: Computation,
-        keyed: Keyed,
-        route: Route,
-        transaction: Transaction | None,
-        *,
-        fresh_only: bool,
-    ) -> Found | Miss | Fault:
-        """The valid value of a key, or why there is none. ``fresh_only``: only what this very
-        run computed counts."""
+    def look_up(self, attempt: Attempt, keyed: Keyed) -> Found | Miss | Fault:
+        """The valid value of a key, or why there is none."""
         try:
-            if transaction is not None or self.shared:
-                found = self._staged(computation, keyed, route, transaction, fresh_only)
+            if attempt.transaction is not None or self.shared:
+                found = self._staged(attempt, keyed)
                 if found is not None:
                     return found
-            return self._committed(computation, keyed, route, fresh_only)
+            return self._committed(attempt, keyed)
         except StorageError as error:
             return Fault(f"{error.operation} failed: {error.reason}", str(error))
         except ValidatorFailedError as error:
@@ -102,26 +116,17 @@ class Lookup:
         except StorageError:
             return False  # the look-up meets the same fault, and reports it
 
-    def _staged(
-        self,
-        computation: Computation,
-        keyed: Keyed,
-        route: Route,
-        transaction: Transaction | None,
-        fresh_only: bool,
-    ) -> Found | None:
-        key = keyed.key.digest
+    def _staged(self, attempt: Attempt, keyed: Keyed) -> Found | None:
+        key, transaction = keyed.key.digest, attempt.transaction
         entries = {
             entry.variant.id: entry
-            for entry in self.staging.visible([key], test=computation.test).get(key, ())
-            if entry.destination == route.name and entry.variant.id not in self.dead
+            for entry in self.staging.visible([key], test=attempt.computation.test).get(key, ())
+            if entry.destination == attempt.route.name and entry.variant.id not in self.dead
         }
         if not entries:
             return None
-        variants = [entry.variant for entry in entries.values()]
-        if fresh_only:
-            variants = self._fresh(variants)
-        found = self._first_valid(computation, keyed, variants, self.local, Origin.STAGED)
+        variants = self._fresh(attempt, [entry.variant for entry in entries.values()])
+        found = self._first_valid(attempt, keyed, variants, self.local, Origin.STAGED)
         if not isinstance(found, Found) or found.decision.variant is None:
             return None
         name = found.decision.variant.id
@@ -135,25 +140,23 @@ class Lookup:
         transaction.touch()
         return found
 
-    def _fresh(self, variants: Iterable[Variant]) -> list[Variant]:
+    def _fresh(self, attempt: Attempt, variants: Sequence[Variant]) -> Sequence[Variant]:
+        if not attempt.fresh_only:
+            return variants
         return [variant for variant in variants if self.run_id in variant.id]
 
-    def _committed(
-        self, computation: Computation, keyed: Keyed, route: Route, fresh_only: bool
-    ) -> Found | Miss:
-        key = keyed.key
-        variants: Sequence[Variant] = route.records.read_records([key.digest]).get(key.digest, ())
-        if fresh_only:
-            variants = self._fresh(variants)
+    def _committed(self, attempt: Attempt, keyed: Keyed) -> Found | Miss:
+        key, route = keyed.key, attempt.route
+        records = route.records.read_records([key.digest]).get(key.digest, ())
+        variants = self._fresh(attempt, records)
         if keyed.target:
-            looked = self._of_target(computation, keyed, variants, route.results, fresh_only)
+            looked = self._of_target(attempt, keyed, variants)
         else:
-            looked = self._first_valid(
-                computation, keyed, variants, route.results, Origin.COMMITTED
-            )
+            results = route.results
+            looked = self._first_valid(attempt, keyed, variants, results, Origin.COMMITTED)
         if isinstance(looked, Found) or looked.why is not Why.ABSENT:
             return looked
-        if fresh_only:
+        if attempt.fresh_only:
             return Miss(Why.REFRESH)
         name = str(key.identity)
         return self.explain_absence(key, route.records.recent([name]).get(name))
@@ -177,21 +180,21 @@ class Lookup:
 
     def _first_valid(
         self,
-        computation: Computation,
+        attempt: Attempt,
         keyed: Keyed,
-        variants: Iterable[Variant],
+        variants: Sequence[Variant],
         results: ResultStorage,
         origin: Origin,
     ) -> Found | Miss:
         """A hit on the newest variant that is valid and can be read, else a miss that says why
         the nearest is not."""
-        options, now = computation.options, self.clock()
+        computation, options = attempt.computation, attempt.computation.options
         reason: Miss | None = None
         lost: Miss | None = None
         for variant in variants:
             miss = invalidity(
                 variant,
-                now=now,
+                now=self.clock(),
                 changes=lambda variant: self._changes(computation, variant),
                 accepts=lambda variant: _accepts(options, keyed, variant),
             )
@@ -226,24 +229,19 @@ class Lookup:
         return ()
 
     def _of_target(
-        self,
-        computation: Computation,
-        keyed: Keyed,
-        variants: Sequence[Variant],
-        results: ResultStorage,
-        fresh_only: bool,
+        self, attempt: Attempt, keyed: Keyed, variants: Sequence[Variant]
     ) -> Found | Miss:
         """The value a target file stands for: a record's whose bytes it holds, or, in a target
         directory of our own, the file's by itself. No file: no hit."""
+        results, origin = attempt.route.results, Origin.COMMITTED
         storage = self.target_storage(results)
         file = storage.read_target(keyed.target)
         if file is None:
             return Miss(Why.ABSENT)
-        origin = Origin.COMMITTED
         matching = [variant for variant in variants if variant.result.digest == file.digest]
-        if not matching and file.owned and not fresh_only:
-            origin, matching = Origin.TARGET, [self._bare(computation, keyed, file)]
-        found = self._first_valid(computation, keyed, matching, results, origin)
+        if not matching and file.owned and not attempt.fresh_only:
+            origin, matching = Origin.TARGET, [self._bare(attempt.computation, keyed, file)]
+        found = self._first_valid(attempt, keyed, matching, results, origin)
         if not isinstance(found, Found):
             return found
         path = file.path or _placed(storage, keyed.target, found.decision.variant, results)
