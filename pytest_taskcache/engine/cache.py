@@ -56,7 +56,8 @@ _REPEATS = 10_000
 class Peeked(NamedTuple):
     """A hit that was found ahead of its computation; see `Engine.peek`."""
 
-    attempt: Attempt
+    computation: Computation
+    keyed: Keyed
     found: Found
 
 
@@ -220,14 +221,12 @@ class Engine:
         if attempt.keyed is None or not attempt.access.consult:
             return None
         found = self._look(attempt, attempt.keyed)
-        return Peeked(attempt, found) if isinstance(found, Found) else None
+        return Peeked(computation, attempt.keyed, found) if isinstance(found, Found) else None
 
     def use(self, peeked: Peeked) -> Found:
         """What was peeked at, which now counts as a hit."""
-        attempt, found = peeked
-        if attempt.keyed is not None:
-            self._reuse(attempt.computation, attempt.keyed, found)
-        return found
+        self._reuse(*peeked)
+        return peeked.found
 
     def is_cached(self, computation: Computation) -> bool:
         """Whether the computation would be answered now; it is not run, and nobody is told.

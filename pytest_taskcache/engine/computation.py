@@ -165,7 +165,8 @@ class Defaults:
 def defaults_around(function: Callable[..., object]) -> Iterator[Defaults]:
     """Those of the class that a function is defined in, then those of its module. Raises
     ConfigurationError for something else of that name."""
-    module = getattr(inspect.unwrap(function), "__globals__", {}).get(DEFAULTS)
+    inner = inspect.unwrap(function) if hasattr(function, "__wrapped__") else function
+    module = getattr(inner, "__globals__", {}).get(DEFAULTS)
     for found in (getattr(owner_of(function), DEFAULTS, None), module):
         if isinstance(found, Defaults):
             yield found

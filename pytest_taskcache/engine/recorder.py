@@ -97,7 +97,7 @@ class Recorder:
                 files = {file for file, _ in payload.holds}
                 trace = with_sources(finished.basis.trace, files, self.parts.fingerprints)
                 finished = replace(finished, basis=replace(finished.basis, trace=trace))
-            variant = self.record(finished, result)
+            variant = self._record(finished, result)
             self.write_parts(variant)
             return self._put(finished, variant) or variant
         except SerializationError as error:
@@ -111,7 +111,18 @@ class Recorder:
         except Exception as error:  # storages and serializers may be users' code
             return self._not_stored(error)
 
-    def record(self, finished: Finished, result: Result) -> Variant:
+    def write_parts(self, variant: Variant) -> None:
+        """Writes the shared parts of a trace, so that they are there before the record is. Raises
+        StorageError."""
+        observation = self.parts.observation
+        if observation is None:
+            return
+        for blob in variant.trace.uses:
+            data = observation.part(blob.digest)
+            if data is not None:
+                self.local.write_result(blob.digest, [data])
+
+    def _record(self, finished: Finished, result: Result) -> Variant:
         """The record of a computation; nothing is written."""
         now = self.lookup.clock()
         computation, keyed, basis = finished.computation, finished.keyed, finished.basis
@@ -135,17 +146,6 @@ class Recorder:
             parameters=present.parameters if present is not None else (),
             vouched=keyed.key.vouched,
         )
-
-    def write_parts(self, variant: Variant) -> None:
-        """Writes the shared parts of a trace, so that they are there before the record is. Raises
-        StorageError."""
-        observation = self.parts.observation
-        if observation is None:
-            return
-        for blob in variant.trace.uses:
-            data = observation.part(blob.digest)
-            if data is not None:
-                self.local.write_result(blob.digest, [data])
 
     def _put(self, finished: Finished, variant: Variant) -> Refusal | None:
         """Stages a record in its transaction, or publishes it where there is none."""

@@ -72,8 +72,8 @@ def test_a_hit(counted: list[str]) -> None:
 
 
 def test_a_miss(counted: list[str]) -> None:
-    """1,053 were counted on Python 3.11, 830 on 3.12."""
-    assert int(counted[1]) <= 1_150
+    """940 were counted on Python 3.11, 756 on 3.12."""
+    assert int(counted[1]) <= 1_040
 
 
 def test_a_miss_is_one_look_and_one_write(counted: list[str]) -> None:
