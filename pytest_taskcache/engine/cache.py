@@ -243,6 +243,8 @@ class Engine:
         failed, which is notified. As with `is_cached`, whoever does this is not kept itself."""
         self._taint()
         attempt = self._asked(computation)
+        if isinstance(attempt.decision, Fault):
+            self.notify(Faulted(attempt.decision.reason, attempt.decision.detail))
         if attempt.keyed is None or not attempt.access.record:
             return 0
         try:
