@@ -665,9 +665,9 @@ class _Walker:
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
+        unit.traits.add(Trait.CHANGES)
         if node.attr in _OF_FUNCTIONS:
             return  # of a wrapper that was just made, which whoever reads it reaches anyhow
-        unit.traits.add(Trait.CHANGES)
         unit.stores.add(node.attr)
         root = _root(node.value)
         if root in self._aliases and root not in unit.bound:
