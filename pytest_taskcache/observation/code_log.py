@@ -24,7 +24,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import xxhash
@@ -32,7 +32,8 @@ import xxhash
 from pytest_taskcache.code.function_source import unwrapped
 from pytest_taskcache.code.source_file import INSIDE, definition_name
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
-from pytest_taskcache.observation.running_code import RunningCode, identity
+from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.observation.running_code import MONITORING, identity, running_code
 from pytest_taskcache.observation.window import is_newer
 
 MODULE = "<module>"
@@ -76,26 +77,14 @@ class CodeLog:
     """The log of one process, for one project.
 
     ``find`` gives the project's file of a code object's file name, or None; ``digest`` the present
-    digest of a kind and an absolute path or variable, empty for what need not be verified;
-    ``content`` that of a source file.
-    ``complete`` is false where code outside of windows goes unseen: then every function of a
-    module counts as having run with it.
+    digest of a kind and a name, empty for what need not be verified. Where code outside of windows
+    goes unseen the log is not complete: then every function of a module counts as having run with
+    it. ``name`` is unique to this log: all that name it mean this one, as far as it had come.
     """
 
-    name: str
-    """Unique to this log: all that name it mean this one, as far as it had come."""
-
     def __init__(
-        self,
-        runs: RunningCode,
-        find: Callable[[str], SourceFile | None],
-        digest: Callable[[Kind, str, str], str],
-        content: Callable[[str], str],
-        clock: Callable[[], int],
-        *,
-        complete: bool,
+        self, find: Callable[[str], SourceFile | None], digest: Callable[[Kind, str], str]
     ) -> None:
-        self.complete = complete
         self.name = uuid.uuid4().hex[:16]
         self.nodes: list[tuple[int, str]] = []
         self.files: list[SourceFile] = []
@@ -104,11 +93,8 @@ class CodeLog:
         self.opaque: list[tuple[int, Opaque]] = []
         self.imports: set[tuple[int, int]] = set()
         self.parts: dict[str, bytes] = {}
-        self._runs = runs
         self._find = find
         self._digest = digest
-        self._content = content
-        self._clock = clock
         self._positions: dict[int, tuple[CodeType, int]] = {}
         self._nodes: dict[tuple[int, str], int] = {}
         self._indices: dict[str, int] = {}
@@ -121,7 +107,7 @@ class CodeLog:
 
     def read_runs(self) -> None:
         """Gives a position to all code that ran since."""
-        for code in self._runs.unread():
+        for code in running_code.unread():
             self.position(code)
 
     def position(self, code: CodeType) -> int:
@@ -159,7 +145,7 @@ class CodeLog:
         if index is None:
             index = self._indices[source.name] = len(self.files)
             self.files.append(source)
-            digest = self.digests[source.name] = self._content(source.name)
+            digest = self.digests[source.name] = self._digest(Kind.FILE, source.name)
             self._fresh["files"].append([source.name, digest])
         return index
 
@@ -186,7 +172,7 @@ class CodeLog:
         """A node touched something: ``where`` is an absolute path or a variable's name."""
         touch = self._open.get((kind, where))
         if touch is None:
-            touch = self._open[kind, where] = Touch(kind, where, name, self._clock())
+            touch = self._open[kind, where] = Touch(kind, where, name, originals.now())
         elif owner in touch.owners:
             return
         touch.owners.add(owner)
@@ -208,7 +194,7 @@ class CodeLog:
         paths = touch.kind in (Kind.FILE, Kind.STAT)
         if paths and is_newer(touch.where, touch.moment) and not os.path.isdir(touch.where):
             return UNSTABLE
-        return self._digest(touch.kind, touch.name, touch.where)
+        return self._digest(touch.kind, touch.name)
 
     # --------------------------------------------------------------------------- segments
 
@@ -234,7 +220,7 @@ class CodeLog:
             older = json.loads(zlib.decompress(self.parts[before.digest]))
             facts = {section: older[section] + facts[section] for section in _SECTIONS}
             weight += more
-        document = {"complete": self.complete, **facts}
+        document = {"complete": MONITORING, **facts}
         text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
         data = zlib.compress(text.encode(), 1)
         blob = Blob(xxhash.xxh3_128_hexdigest(data), len(data))
@@ -358,6 +344,8 @@ def node_name(code: CodeType) -> str:
 def file_of_subject(subject: Callable[..., Any] | None) -> str | None:
     """The file that defines what is about to run, seen through wrappers, partials and bound
     methods; None where it has none."""
+    if type(subject) is FunctionType and "__wrapped__" not in vars(subject):
+        return subject.__code__.co_filename  # most are: unwrapping costs ten times as much
     for each in (subject, type(subject).__call__ if callable(subject) else None):
         try:
             return unwrapped(each).__code__.co_filename

@@ -11,7 +11,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import (
@@ -40,16 +41,15 @@ from pytest_taskcache.observation.hooks.callers import (
     origin_of,
 )
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
-from pytest_taskcache.observation.hooks.environ import EVERYTHING
+from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.imports import imported_by, source_of
 from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.hooks.patches import patches
-from pytest_taskcache.observation.patched import PatchedState
+from pytest_taskcache.observation.hooks.patches import PatchedState, patches
 from pytest_taskcache.observation.recorder import UNNAMED, Recorder
-from pytest_taskcache.observation.running_code import MONITORING, running_code
+from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import Scratch
-from pytest_taskcache.observation.verify import Verification, at_start
+from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import OpenWindow
 from pytest_taskcache.ports import Fingerprints, Shelf
 
@@ -58,6 +58,12 @@ _EXPOSED = "targets"
 
 _PYTHON = (".py", ".pyw")
 _EXTENSIONS = tuple(EXTENSION_SUFFIXES)
+_CODE_OF: dict[type, str] = {
+    FunctionType: "__code__",
+    GeneratorType: "gi_code",
+    CoroutineType: "cr_code",
+    AsyncGeneratorType: "ag_code",
+}
 _STANDARD_LIBRARY = sys.stdlib_module_names
 _HERE = "."
 _OTHERS = -1
@@ -66,7 +72,7 @@ _OTHERS = -1
 class Observatory:
     """The process's `ports.Observation` for one project; a `Listener` while it is armed.
 
-    ``clock`` gives POSIX nanoseconds. ``scratch`` are the run's temporary trees (the system's
+    ``scratch`` are the run's temporary trees (the system's
     directory for temporary files counts without being named), ``own`` the cache's own
     directories, which are nobody's dependency, ``notes`` those of the test runner, which gain and
     lose files with each run: what is in a file of them counts, but not which there are.
@@ -76,18 +82,16 @@ class Observatory:
         self,
         fingerprints: Fingerprints,
         *,
-        clock: Callable[[], int] = originals.now,
         scratch: Sequence[Path] = (),
         own: Sequence[Path] = (),
         notes: Sequence[Path] = (),
     ) -> None:
         self._fingerprints = fingerprints
-        self._clock = clock
         self._own = tuple(os.path.join(os.path.abspath(path), "") for path in own)
         self._notes = frozenset(map(os.path.abspath, notes))
         self._exposed = tuple(os.path.join(path, _EXPOSED, "") for path in self._own)
         self._scratch = Scratch(Path(fingerprints.path_of(_HERE)), scratch)
-        self._verification = Verification(fingerprints, clock, fingerprints.variable_digest)
+        self._verification = Verification(fingerprints)
         self._windows: tuple[OpenWindow, ...] = ()
         self._aside = Aside()
         self._armed = False
@@ -98,25 +102,11 @@ class Observatory:
         self.read_parts_by(lambda blob: None)
 
     def _start(self) -> None:
-        self._began = self._clock()
-        self._modules: set[str] = set()
+        self._began = originals.now()
         self._settled_path: tuple[str, ...] | None = None
-        self._tops: set[str] = set()
-        self._distributions: dict[str, list[str]] = {}
-        self._log = CodeLog(
-            running_code,
-            self._find,
-            self._digest_touched,
-            lambda name: self._verification.digest(Kind.FILE, name),
-            self._clock,
-            complete=MONITORING,
-        )
+        self._log = CodeLog(self._find, self._digest_touched)
         self._recorder = Recorder(
-            self._fingerprints.name_of,
-            self._find,
-            self._scratch,
-            self._verification,
-            self._log,
+            self._fingerprints, self._find, self._scratch, self._verification, self._log
         )
 
     def arm(self) -> None:
@@ -152,19 +142,9 @@ class Observatory:
             return
         for one in gc.get_objects():
             # By its type alone: a lazy object acts as soon as it is asked for its class.
-            kind = type(one)
-            if kind is FunctionType:
-                self._note_loaded(one.__code__)
-            elif kind is GeneratorType:
-                self._note_loaded(one.gi_code)
-            elif kind is CoroutineType:
-                self._note_loaded(one.cr_code)
-            elif kind is AsyncGeneratorType:
-                self._note_loaded(one.ag_code)
-
-    def _note_loaded(self, code: CodeType) -> None:
-        if self._find(code.co_filename) is not None:
-            running_code.watch(code)
+            attribute = _CODE_OF.get(type(one))
+            if attribute is not None:
+                self.on_code(getattr(one, attribute))
 
     def disarm(self) -> None:
         """Stops listening. Windows still open close as untrusted."""
@@ -172,7 +152,7 @@ class Observatory:
             return
         self._armed = False
         for window in self._windows:
-            self._end(window)
+            window.complete = running_code.end(window.pieces)
             window.untrusted["observation ended before the computation"] = None
         installed.disarm(self)
 
@@ -194,7 +174,7 @@ class Observatory:
         """
         with muted():
             window = OpenWindow(
-                self._clock(),
+                originals.now(),
                 file_of_subject(subject),
                 self._digest_path,
                 self._fingerprints.path_of,
@@ -205,32 +185,18 @@ class Observatory:
                 window.untrusted["nothing was observed (not armed)"] = None
                 return window
             self._windows = (*self._windows, window)
-            window.pieces, window.complete = running_code.begin()
-            frames = sys._current_frames()
-            if len(frames) > 1:
-                self._note_running(window, frames)
+            window.pieces = running_code.begin()
+            here = threading.get_ident()
+            for thread, running in sys._current_frames().items():
+                frame: FrameType | None = running if thread != here else None
+                while frame is not None:
+                    window.running.append(frame.f_code)
+                    frame = frame.f_back
             return window
 
     def muted(self) -> Aside:
         """As ports.Observation.muted."""
         return self._aside
-
-    def _note_running(self, window: OpenWindow, frames: Mapping[int, FrameType]) -> None:
-        here = sys._getframe()
-        own = {id(here)}
-        outer: FrameType | None = here
-        while outer is not None:
-            own.add(id(outer))
-            outer = outer.f_back
-        for frame in frames.values():
-            each: FrameType | None = frame
-            while each is not None and id(each) not in own:
-                window.running.append(each.f_code)
-                each = each.f_back
-
-    def _end(self, window: OpenWindow) -> None:
-        if not running_code.end(window.pieces):
-            window.complete = False
 
     def _close(self, window: OpenWindow) -> None:
         # In a forked child any lock of ours may be held for ever, by a thread that is not here.
@@ -238,14 +204,13 @@ class Observatory:
             return
         with muted():
             if self._armed:
-                self._end(window)
+                window.complete = running_code.end(window.pieces)
             self._windows = tuple(one for one in self._windows if one is not window)
 
     def _record(self, window: OpenWindow) -> Observed:
         if self._forked:
             return Observed(untrusted=("nothing was observed (forked child)",))
         with muted(), running_code.unseen():
-            self._add_distributions()
             return self._recorder.record(window)
 
     def patched(self, function: Callable[..., object], values: Iterable[object] = ()) -> str:
@@ -331,13 +296,13 @@ class Observatory:
         with muted():
             if kind is Kind.ENVIRONMENT:
                 return self._verification.digest(kind, name)
-            return self._verification.digest(kind, self._fingerprints.name_of(name), name)
+            return self._verification.digest(kind, self._fingerprints.name_of(name))
 
-    def _digest_touched(self, kind: Kind, name: str, path: str) -> str:
+    def _digest_touched(self, kind: Kind, name: str) -> str:
         with muted():
             if kind is Kind.IMPORT and self._is_foreign(name):
                 return ""  # counts by its distribution
-            return self._verification.digest(kind, name, path)
+            return self._verification.digest(kind, name)
 
     def _is_foreign(self, module: str) -> bool:
         """Whether a module is loaded, and not the project's."""
@@ -652,37 +617,11 @@ class Observatory:
             for name in imported_by(code):
                 self.on_import_asked(name, sys.modules.get(name), frame)
 
-    def on_foreign_trace(self) -> None:
-        """Someone else set a trace function: code goes unseen."""
-        for window in self._windows:
-            window.complete = False
-
     def on_fork(self) -> None:
         """This is a forked child; nothing is observed here any more."""
         self._armed = False
         self._windows = ()
         self._forked = True
-
-    def _add_distributions(self) -> None:
-        """Enters the distributions that were loaded from since."""
-        names = set(sys.modules) - self._modules
-        if not names:
-            return
-        self._modules |= names
-        tops = {name.partition(".")[0] for name in names} - self._tops
-        self._tops |= tops
-        fresh: dict[str, list[str]] = {}
-        for top in tops - _STANDARD_LIBRARY:
-            for distribution in self._fingerprints.owners(top):
-                fresh.setdefault(distribution, []).append(top)
-        for name, modules in fresh.items():
-            self._distributions.setdefault(name, []).extend(modules)
-        for name, modules in self._distributions.items() if fresh else ():
-            # Whoever imports it uses what it requires, too: a new numpy changes what pandas does.
-            for each in self._fingerprints.requirements(name):
-                if each in fresh or (name in fresh and each in self._distributions):
-                    digest = self._verification.digest(Kind.DISTRIBUTION, each)
-                    self._log.add_distribution(each, digest, modules)
 
 
 def _names_of_import(frame: FrameType | None) -> list[str]:

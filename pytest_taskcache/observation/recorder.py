@@ -26,13 +26,14 @@ from pytest_taskcache.model.dependency import (
 )
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
 from pytest_taskcache.observation.hooks import environ
-from pytest_taskcache.observation.hooks.environ import EVERYTHING, same
+from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
 from pytest_taskcache.observation.hooks.imports import source_of
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.import_graph import Graph, closure, import_graph
 from pytest_taskcache.observation.scratch import Scratch
-from pytest_taskcache.observation.verify import Verification, at_start
+from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import OpenWindow, changed, is_newer
+from pytest_taskcache.ports import Fingerprints
 
 _WRITTEN = 8
 _RUN = "<tmp>"
@@ -55,13 +56,16 @@ class Recorder:
 
     def __init__(
         self,
-        name_of: Callable[[str], str],
+        fingerprints: Fingerprints,
         find: Callable[[str], SourceFile | None],
         scratch: Scratch,
         verification: Verification,
         log: CodeLog,
     ) -> None:
-        self._name_of = name_of
+        self._fingerprints = fingerprints
+        self._modules: set[str] = set()
+        self._tops: set[str] = set()
+        self._distributions: dict[str, list[str]] = {}
         self._find = find
         self._scratch = scratch
         self._verification = verification
@@ -90,17 +94,17 @@ class Recorder:
             found[Kind.WORKING_DIRECTORY, "."] = window.working_directory
         uses = dict(window.uses)
         code = self._absorb(window, found, doubts)
+        self._add_distributions()
         log = self._log
         segments = log.flush()
         uses.update(dict.fromkeys(segments))
-        position = len(self._log.nodes)
-        own = code_dependency(log.name, segments, position, ran, whole=not window.complete)
+        own = code_dependency(log.name, segments, len(log.nodes), ran, whole=not window.complete)
         ordered = tuple(
             sorted({own, *code, *(Dependency(*key, digest) for key, digest in found.items())})
         )
         trace = Trace(ordered, digest_of(ordered), tuple(uses))
         self._own(window, trace.digest)
-        names = tuple(self._name_of(path) for path in islice(window.changed, _WRITTEN))
+        names = tuple(self._fingerprints.name_of(path) for path in islice(window.changed, _WRITTEN))
         return Observed(trace, tuple(opaque), tuple(doubts), names)
 
     def renewed(self, trace: Trace) -> Trace:
@@ -148,6 +152,27 @@ class Recorder:
                 ran.add(log.root(source))
         return ran, templates
 
+    def _add_distributions(self) -> None:
+        """Enters the distributions that were loaded from since."""
+        names = set(sys.modules) - self._modules
+        if not names:
+            return
+        self._modules |= names
+        tops = {name.partition(".")[0] for name in names} - self._tops
+        self._tops |= tops
+        fresh: dict[str, list[str]] = {}
+        for top in tops - sys.stdlib_module_names:
+            for distribution in self._fingerprints.owners(top):
+                fresh.setdefault(distribution, []).append(top)
+        for name, modules in fresh.items():
+            self._distributions.setdefault(name, []).extend(modules)
+        for name, modules in self._distributions.items() if fresh else ():
+            # Whoever imports it uses what it requires, too: a new numpy changes what pandas does.
+            for each in self._fingerprints.requirements(name):
+                if each in fresh or (name in fresh and each in self._distributions):
+                    digest = self._verification.digest(Kind.DISTRIBUTION, each)
+                    self._log.add_distribution(each, digest, modules)
+
     def _acts_of_imports(self, ran: set[int], window: OpenWindow) -> list[tuple[Opaque, str]]:
         """What cannot be observed of the modules that this code leads to: children that their
         imports ran, and extensions of the project, with their files."""
@@ -182,14 +207,14 @@ class Recorder:
         for kind, path in list(window.reads):
             if self._scratch.holds(path) and self._scratch.is_derived(path, set(window.absorbed)):
                 continue
-            name = self._name_of(path)
+            name = self._fingerprints.name_of(path)
             early = window.early.get((kind, path))
             if early is not None:
                 found[kind, name] = early
                 continue
             if name == _RUN:
                 continue  # the run's own directory: there as soon as anyone asks for one
-            found[kind, name] = self._verification.digest(kind, name, path)
+            found[kind, name] = self._verification.digest(kind, name)
             if not window.changed_here(path) and _changed_since(kind, path, window.opened):
                 doubts[changed(name)] = None
 

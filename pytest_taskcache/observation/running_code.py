@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import CodeType, FrameType
 from typing import Any
 
-from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles
+from pytest_taskcache.observation.hooks.dispatcher import handles
 from pytest_taskcache.observation.hooks.originals import originals
 
 MONITORING = sys.version_info >= (3, 12)
@@ -58,27 +58,34 @@ class RunningCode:
         self.current: Piece = {}
         self._unread: list[Piece] = [self.current]
         self._open: tuple[list[Piece], ...] = ()
+        self._partly_seen: set[int] = set()
         self._lock = threading.Lock()
 
-    def begin(self) -> tuple[list[Piece], bool]:
-        """A window opens in this thread: its pieces, which grow until `end`, and whether code
-        will be seen completely."""
+    def begin(self) -> list[Piece]:
+        """A window opens in this thread: its pieces, which grow until `end`."""
         with self._lock:
             pieces: list[Piece] = []
             self._open = (*self._open, pieces)
             self._turn()
-        return pieces, self._watch_window()
+        if not self._watch_window():
+            self._partly_seen.add(id(pieces))
+        return pieces
 
     def end(self, pieces: list[Piece]) -> bool:
         """A window is about to close in this thread; what runs from now on is noted in a piece
-        that it does not hold. Whether code was still being seen."""
-        complete = self._is_watching()
+        that it does not hold. Whether all code was seen since it opened."""
+        complete = self._is_watching() and id(pieces) not in self._partly_seen
         with self._lock:
             self._open = tuple(each for each in self._open if each is not pieces)
+            self._partly_seen.discard(id(pieces))
             self._turn()
         if not self._open:
             self._rest()
         return complete
+
+    def lose_sight(self) -> None:
+        """From now on code may run unseen, in the windows that are open."""
+        self._partly_seen.update(map(id, self._open))
 
     def _turn(self) -> None:
         fresh: Piece = {}
@@ -244,7 +251,7 @@ class TracedCode(RunningCode):
         elapsed = originals.monotonic() - self._opened
         if not self.spent and self.calls * _CALL > SHARE * elapsed:
             self.spent = True
-            dispatcher.tell(lambda listener: listener.on_foreign_trace())
+            self.lose_sight()
         self.limit = self.calls + _STEP
 
     def remove(self) -> None:
@@ -320,7 +327,7 @@ if not MONITORING:
         # A thread that starts sets the function that `threading` was given.
         starting = frame.f_code.co_name == "_bootstrap_inner"
         if not starting or threading.gettrace() is not _trace:
-            dispatcher.tell(lambda listener: listener.on_foreign_trace())
+            _traced.lose_sight()
 
 
 running_code: RunningCode = MonitoredCode() if MONITORING else _traced

@@ -3,20 +3,38 @@
 What is observed to change is forgotten by its path: the file, its status, its directory's listing,
 and verdicts only if one of these was asked for and really differs. A suite whose tests write files
 pays nothing for it.
+
+The code part of all records of a log is judged together: its manifest (its files with their
+contents' digests), its footprints and its distributions are compared with the present once.
+Nothing differs: the code part of every record holds. Else one walk backwards from what changed
+tells for each node when it began to reach a change, and a record is invalid if one of its nodes
+did before the record's window closed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
-from pytest_taskcache.observation.code_verdicts import CodeVerdicts, without_mark
+from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
+from pytest_taskcache.code.reach import Log, Reached, affected
+from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
+from pytest_taskcache.observation.code_log import (
+    LOADED,
+    CodePart,
+    DecodedLog,
+    decode_code,
+    decode_log,
+)
 from pytest_taskcache.observation.hooks import environ
-from pytest_taskcache.observation.hooks.environ import EVERYTHING
+from pytest_taskcache.observation.hooks.environ import EVERYTHING, without_mark
+from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.observation.import_graph import Graph, closure, import_graph
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Fingerprints
+
+Digest = Callable[[Kind, str], str]
 
 CHANGES = 8
 """How many changes are named."""
@@ -24,37 +42,19 @@ CHANGES = 8
 _OPENING = 50_000_000
 """Nanoseconds within which a file is certainly open once its opening was announced."""
 
-_MARK = " (at start)"
 _SEPARATOR = "/"
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
-
-
-def at_start(name: str) -> str:
-    """The name, in traces, of a variable's value when observation began.
-
-    What a module read while it was imported hangs on the value of that moment. A later look-up
-    happens after all imports, when the project itself may have set the variable.
-    """
-    return name + _MARK
 
 
 class Verification:
     """The present, as far as it was asked for.
 
     Files that this process may be writing without any further event (handles kept open,
-    databases) are **unsettled**: they are looked at afresh each time. ``is_scratch`` tells
-    temporary paths; ``digest_variables`` digests a variable, or all, of an environment.
+    databases) are **unsettled**: they are looked at afresh each time.
     """
 
-    def __init__(
-        self,
-        fingerprints: Fingerprints,
-        clock: Callable[[], int],
-        digest_variable: Callable[[str, dict[bytes, bytes]], str],
-    ) -> None:
+    def __init__(self, fingerprints: Fingerprints) -> None:
         self._fingerprints = fingerprints
-        self._clock = clock
-        self._digest_variable = digest_variable
         self.start = environ.snapshot()
         self.archive = SourceArchive(fingerprints.source, self._has)
         self.code = CodeVerdicts(self.digest, self.archive)
@@ -111,7 +111,7 @@ class Verification:
 
     def unsettle(self, path: str) -> None:
         """A file is about to be opened for writing."""
-        self._unsettled[self._fingerprints.name_of(path)] = (path, self._clock())
+        self._unsettled[self._fingerprints.name_of(path)] = (path, originals.now())
 
     def _settle(self) -> None:
         """Looks again at what changed; verdicts stand unless something differs."""
@@ -129,8 +129,8 @@ class Verification:
 
     # ----------------------------------------------------------------------------- digests
 
-    def digest(self, kind: Kind, name: str, path: str | None = None) -> str:
-        """The present digest. ``path`` is where the name leads, if it stands for a path."""
+    def digest(self, kind: Kind, name: str) -> str:
+        """The present digest."""
         key = (kind, name)
         if kind is Kind.IMPORT:
             self._notice_path()
@@ -149,9 +149,9 @@ class Verification:
 
     def _ask(self, kind: Kind, name: str) -> str:
         if kind is Kind.ENVIRONMENT:
-            if name.endswith(_MARK):
-                return self._digest_variable(name.removesuffix(_MARK), self.start)
-            return self._digest_variable(name, environ.snapshot())
+            plain = without_mark(name)
+            variables = environ.snapshot() if plain == name else self.start
+            return self._fingerprints.variable_digest(plain, variables)
         return self._fingerprints.digest(kind, name)
 
     def _has(self, name: str, digest: str) -> bool:
@@ -165,7 +165,7 @@ class Verification:
         opened = _open_files()
         if opened is None:
             return True
-        now = self._clock()
+        now = originals.now()
         for each, (path, since) in list(self._unsettled.items()):
             if now - since > _OPENING and os.path.realpath(path) not in opened:
                 del self._unsettled[each]
@@ -242,3 +242,221 @@ def _open_files() -> set[str] | None:
         except OSError:
             continue  # the listing's own, closed since
     return opened
+
+
+class CodeVerdicts:
+    """Verdicts by log. ``digest`` is the present one of a dependency."""
+
+    def __init__(self, digest: Digest, archive: SourceArchive) -> None:
+        self._digest = digest
+        self._archive = archive
+        self._read: Callable[[Blob], bytes | None] = lambda blob: None
+        self._logs: dict[str, _Verdict] = {}
+        self._wanted: dict[str, tuple[CodePart, Iterable[Blob]]] = {}
+
+    def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
+        """Says how segments are read; None for those that are lost."""
+        self._read = read
+
+    def reconsider(self) -> None:
+        """Something that was asked for differs from what it was."""
+        for verdict in self._logs.values():
+            verdict.compared = False
+
+    def expect(self, dependency: Dependency, uses: Iterable[Blob]) -> None:
+        """A record is about to be checked. Of all heads of one log the longest answers for all,
+        so that it alone is read."""
+        try:
+            part = decode_code(dependency)
+        except ValueError:
+            return  # told when it is checked
+        known = self._wanted.get(part.log)
+        if known is None or known[0].position < part.position:
+            self._wanted[part.log] = part, uses
+
+    def check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
+        """What changed of the code that a record rests on; empty if nothing did."""
+        try:
+            part = decode_code(dependency)
+        except ValueError:
+            return [Change("code log", "unreadable", dependency.digest, "")]
+        verdict = self._logs.get(part.log)
+        if verdict is None or verdict.length < part.position:
+            longest = self._wanted.pop(part.log, None)
+            if longest is not None:
+                verdict = self._load(longest[0].segments, longest[1])
+            if verdict is None or verdict.length < part.position:
+                verdict = self._load(part.segments, uses)
+            if verdict is None:
+                return [Change("code log", "lost", dependency.digest, "")]
+            self._logs[part.log] = verdict
+        return verdict.of(part)
+
+    def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Verdict | None:
+        blobs = {blob.digest: blob for blob in uses}
+        found = []
+        for name in segments:
+            data = self._read(blobs.get(name, Blob(name, -1)))
+            if data is None:
+                return None
+            found.append(data)
+        try:
+            return _Verdict(decode_log(found), self._archive, self._digest)
+        except ValueError:
+            return None
+
+
+class _Verdict:
+    """What is known of one log: nothing at first, then what differs, then who reaches that."""
+
+    def __init__(self, log: DecodedLog, archive: SourceArchive, digest: Digest) -> None:
+        self._log = log
+        self._archive = archive
+        self._digest = digest
+        self.compared = False
+        self._differing: tuple[tuple[object, ...], ...] = ()
+        self._reached: Reached | None = None
+        self._imports: Graph = {}
+        self._by_file: dict[str, Change] = {}
+        self._told: dict[str, Change] = {}
+        self._contents: dict[str, tuple[str, str]] = {}
+
+    @property
+    def length(self) -> int:
+        """How many nodes the log has."""
+        return len(self._log.nodes)
+
+    def of(self, part: CodePart) -> list[Change]:
+        """What changed of what these nodes rest on, at this position of the log."""
+        if not self.compared:
+            self._compare()
+        if self._reached is None or not any(self._differing):
+            return []
+        nodes = [node for ran in part.ran for node in ran]
+        if part.whole:
+            change = self._changed_in_closure(nodes)
+            if change is not None:
+                return [change]
+        cause = self._reached.invalid(nodes, part.position)
+        if not cause:
+            return []
+        return [self._told.get(cause) or _definition_change(cause, self._contents)]
+
+    def _compare(self) -> None:
+        """Finds what differs; walks only if that is not what it was."""
+        self.compared = True
+        log, digest = self._log, self._digest
+        files = {
+            name: (before, after)
+            for name, before in log.files
+            if (after := digest(Kind.FILE, name)) != before
+        }
+        touches = [
+            each for each in log.touches if digest(each[0].kind, each[0].name) != each[0].digest
+        ]
+        distributions = [
+            each for each in log.distributions if digest(Kind.DISTRIBUTION, each[0]) != each[1]
+        ]
+        differing = (tuple(files.items()), tuple(touches), tuple(map(str, distributions)))
+        if differing != self._differing:
+            self._differing = differing
+            if any(differing):
+                self._walk(files, touches, distributions)
+
+    def _walk(
+        self,
+        files: dict[str, tuple[str, str]],
+        touches: list[tuple[Dependency, int, int]],
+        distributions: list[tuple[str, str, list[str]]],
+    ) -> None:
+        self._contents, self._told, self._by_file = files, {}, {}
+        analyses, changes = self._changed_definitions(files)
+        for distribution, before, modules in distributions:
+            told = self._change_of(Dependency(Kind.DISTRIBUTION, distribution, before))
+            for file, analysis in analyses.items():
+                importing = [
+                    Changed(item, item)
+                    for item in analysis.definitions
+                    if item.kind == "import" and not item.mentions.isdisjoint(modules)
+                ]
+                if importing:
+                    known = changes.get(file, Changes())
+                    found = (*known.definitions, *importing)
+                    changes[file] = Changes(found, reordered=known.reordered)
+                    self._told.update((f"{file}::{each}", told) for each in importing)
+                    self._by_file.setdefault(file, told)
+        touched: dict[int, tuple[int, str]] = {}
+        for dependency, owner, position in touches:
+            told = self._change_of(dependency)
+            self._by_file[self._file_of(owner)] = told
+            if owner not in touched or position < touched[owner][0]:
+                touched[owner] = position, str(dependency)
+                self._told[str(dependency)] = told
+        for name in changes:
+            if name in files:
+                self._by_file[name] = Change("file", name, *files[name])
+            else:
+                self._by_file.setdefault(name, Change("file", name, "", ""))
+        log = self._log_of(analyses)
+        self._imports = log.imports
+        self._reached = affected(log, changes, touched)
+
+    def _changed_definitions(
+        self, files: dict[str, tuple[str, str]]
+    ) -> tuple[dict[str, Analysis], dict[str, Changes]]:
+        """What the log's files defined, and what differs of those that do: all of a file whose
+        text is lost."""
+        analyses: dict[str, Analysis] = {}
+        changes: dict[str, Changes] = {}
+        for name, recorded in self._log.files:
+            differs = name in files
+            present = self._archive.present(name, files[name][1] if differs else recorded)
+            before = present if present and not differs else self._archive.recorded(name, recorded)
+            if before is None:
+                analyses[name] = present or Analysis(whole=True)
+                changes[name] = _all_of(present)
+                continue
+            analyses[name] = before
+            if differs:
+                found = diff(before, present) if present is not None else _all_of(before)
+                if found:
+                    changes[name] = found
+        return analyses, changes
+
+    def _change_of(self, dependency: Dependency) -> Change:
+        kind, name, before = dependency
+        return Change(str(kind), without_mark(name), before, self._digest(kind, name))
+
+    def _changed_in_closure(self, nodes: Iterable[int]) -> Change | None:
+        """A change in one of the files that these nodes' imports lead to, of whatever it is: for
+        windows in which code may have run unseen."""
+        reached = closure(self._imports, {self._file_of(node) for node in nodes})
+        return next((change for name, change in self._by_file.items() if name in reached), None)
+
+    def _file_of(self, node: int) -> str:
+        return self._log.files[self._log.nodes[node][0]][0]
+
+    def _log_of(self, analyses: dict[str, Analysis]) -> Log:
+        names = [name for name, _ in self._log.files]
+        nodes = [(names[file], name) for file, name in self._log.nodes]
+        whole = {file for file, name in nodes if name == LOADED}
+        imports = import_graph(names, self._log.imports, analyses)
+        return Log(nodes, analyses, imports, whole=whole if self._log.complete else names)
+
+
+def _all_of(analysis: Analysis | None) -> Changes:
+    """As if all that a file defines had changed."""
+    items = analysis.definitions if analysis is not None else ()
+    return Changes(tuple(Changed(item, None) for item in items), reordered=True)
+
+
+def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> Change:
+    """``lib.py::f changed`` as a change; the digests are those of the file's contents, by which
+    its sources are kept."""
+    name, _, verb = cause.rpartition(" ")
+    before, after = contents.get(name.partition("::")[0], ("recorded", "present"))
+    if verb == "appeared":
+        before = ABSENT
+    elif verb == "vanished":
+        after = ABSENT
+    return Change("function", name, before, after)

@@ -52,7 +52,7 @@ class OpenWindow:
     was seen. What is collected:
 
     ``pieces``, ``running``: code that ran, and that other threads ran when it was opened.
-    ``complete`` is false once code may have run unseen: then all functions of the modules count.
+    ``complete``, once it is closed: no code ran unseen; else all functions of the modules count.
     ``reads``: kinds and absolute paths that were read, listed or looked at. ``early``: digests
     taken before a change, by kind and path or variable. ``variables``: those read, with the value
     found then, ``*`` for all; ``set_here``: those set or deleted; ``environment``: all as they
@@ -75,7 +75,7 @@ class OpenWindow:
     ) -> None:
         self.opened = opened
         self.subject = subject
-        self.complete = True
+        self.complete = False
         self.pieces: list[Piece] = []
         self.running: list[CodeType] = []
         self.reads: dict[tuple[Kind, str], None] = {}
@@ -178,7 +178,7 @@ class OpenWindow:
             return name in self.set_here and not self.is_outer(name, environ.present(name))
         if kind not in PATHS:
             return False
-        path = self._resolve(os.fspath(str(self._path_of(name))))
+        path = self._resolve(str(self._path_of(name)))
         if self.covers(path):
             return True
         if (kind, path) in self.early:

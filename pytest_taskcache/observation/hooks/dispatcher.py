@@ -99,9 +99,6 @@ class Listener(Protocol):
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
         """Code that may be in no file of the project is about to be executed."""
 
-    def on_foreign_trace(self) -> None:
-        """Someone else set a trace function."""
-
     def on_own_write(self, path: str | None = None) -> None:
         """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
 

@@ -21,6 +21,8 @@ from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles
 EVERYTHING = "*"
 """The name that stands for all variables."""
 
+_MARK = " (at start)"
+
 NEVER = frozenset({"PYTEST_CURRENT_TEST"})
 """Set by the runner for each phase of each test; says nothing that the key does not."""
 
@@ -203,3 +205,17 @@ def same(left: dict[bytes, bytes], right: dict[bytes, bytes]) -> bool:
 
 def _counting(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return {name: value for name, value in environment.items() if os.fsdecode(name) not in NEVER}
+
+
+def at_start(name: str) -> str:
+    """The name, in traces, of a variable's value when observation began.
+
+    What a module read while it was imported hangs on the value of that moment. A later look-up
+    happens after all imports, when the project itself may have set the variable.
+    """
+    return name + _MARK
+
+
+def without_mark(name: str) -> str:
+    """The inverse of `at_start`; other names as they are."""
+    return name.removesuffix(_MARK)

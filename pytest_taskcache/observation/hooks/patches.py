@@ -1,9 +1,21 @@
-"""What tests have patched at the moment: by `monkeypatch`, by `unittest.mock`.
+"""What tests have patched at the moment, and who may notice it.
 
-While something that a computation reaches is patched, what it returns says nothing about the
-unpatched program, and what was recorded says nothing about the patched one. Environment variables
-and the working directory are observed by value and are no patches in this sense. Not seen: plain
-assignments to modules and classes.
+    lib.py     K = 1                          test: monkeypatch.setattr(lib, "K", 2)
+               def rate(): return K
+               def area(): return 3           rate()   K is among its identifiers: patched
+    test_a.py  @cached                        total()  mentions rate, which mentions K: patched
+               def total(): return rate()     area()   mentions nothing of the sort: not patched
+
+While something that a computation reaches is patched, by `monkeypatch` or `unittest.mock`, what it
+returns says nothing about the unpatched program, and what was recorded says nothing about the
+patched one. Environment variables and the working directory are observed by value and are no
+patches in this sense. Not seen: plain assignments to modules and classes.
+
+From a function, each identifier that its code mentions (names, attributes, texts that read like
+names) leads to every function and class of that name in the project's loaded modules. A patch of
+something of the project counts if the name it patches is among these; for an item of a dict, the
+name that holds the dict. A patch of anything else (the standard library, an installed package, an
+object that nobody holds by name) counts always: how code of others leads there is not known.
 """
 
 from __future__ import annotations
@@ -12,13 +24,27 @@ import functools
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
+from pytest_taskcache.observation.hooks.callers import is_machinery
+from pytest_taskcache.observation.hooks.imports import source_of
 from pytest_taskcache.observation.hooks.replacing import amend
 
-_ENVIRONMENT = (os.environ, getattr(os, "environb", os.environ))
+_BY_VALUE = (os.environ, getattr(os, "environb", os.environ), sys.modules)
+"""Dictionaries of which an item is observed by its value, or restored by the runner."""
+
+_SYSTEM = frozenset({"argv", "dont_write_bytecode", "path", "stderr", "stdin", "stdout"})
+"""Of `sys`: what shows in no value, or is observed by what is found there."""
+
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+_ELEMENTS = 1000
+"""How many elements of a global container are looked at."""
+
+_Code = FunctionType | type
 
 
 class Patch(NamedTuple):
@@ -59,7 +85,7 @@ class Patches:
             for target, name, original in list(one._setattr):
                 yield Patch(target, name, item=False, original=original)
             for target, name, _ in list(one._setitem):
-                if not any(target is each for each in (*_ENVIRONMENT, sys.modules)):
+                if not any(target is each for each in _BY_VALUE):
                     yield Patch(target, str(name), item=True)
 
     def install(self) -> None:
@@ -80,7 +106,7 @@ class Patches:
             )
 
         def items(patch: Any) -> None:
-            if not any(patch.in_dict is each for each in (*_ENVIRONMENT, sys.modules)):
+            if not any(patch.in_dict is each for each in _BY_VALUE):
                 name = str(next(iter(patch.values), "..."))  # it may only clear
                 mocks[id(patch)] = Patch(patch.in_dict, name, item=True)
 
@@ -119,3 +145,191 @@ class Patches:
 
 
 patches = Patches()
+
+
+class PatchedState:
+    """What is patched, for one project; ``is_project`` tells its files."""
+
+    def __init__(self, is_project: Callable[[str], bool]) -> None:
+        self._is_project = is_project
+        self._loaded: list[int] = []
+        self._project: list[ModuleType] = []
+        self._size = -1
+        self._named: dict[str, list[_Code]] = {}
+        self._reached: dict[object, frozenset[str]] = {}
+
+    def of(self, function: Callable[..., Any], values: Iterable[object] = ()) -> str:
+        """The first patch in force that this function may notice, as ``lib.K``; empty if there
+        is none. ``values`` are its arguments, of which those that can be called count as well."""
+        identifiers: frozenset[str] | None = None
+        for patch in patches.in_force():
+            names = self._names(patch)
+            if names is None:
+                continue
+            if not names:
+                return str(patch)
+            if identifiers is None:
+                identifiers = self._identifiers(function, values)
+            if not identifiers.isdisjoint(names):
+                return str(patch)
+        return ""
+
+    def _names(self, patch: Patch) -> frozenset[str] | None:
+        """The names by which code of the project gets at what is patched; none where it may by
+        any, None where nothing is patched that matters."""
+        target = patch.target
+        if target is sys and patch.name in _SYSTEM:
+            return None
+        if patch.item:
+            return self._holders(target)
+        if not isinstance(target, ModuleType | type) and _is_of_the_runner(target):
+            return None
+        owner = target if isinstance(target, ModuleType | type) else type(target)
+        module = owner if isinstance(owner, ModuleType) else sys.modules.get(owner.__module__)
+        if is_machinery(source_of(module) or ""):
+            return None
+        return frozenset([patch.name]) if self._is_ours(source_of(module)) else frozenset()
+
+    def _is_ours(self, filename: str | None) -> bool:
+        """Whether a file is the project's, and not of what runs its tests."""
+        return filename is not None and not is_machinery(filename) and self._is_project(filename)
+
+    def _holders(self, target: object) -> frozenset[str]:
+        """The names of globals, and of attributes of classes, that are this object."""
+        return frozenset(name for name, value in self._values() if value is target)
+
+    # ------------------------------------------------------------------------- identifiers
+
+    def _identifiers(
+        self, function: Callable[..., Any], values: Iterable[object]
+    ) -> frozenset[str]:
+        self._renew()
+        found: frozenset[str] = frozenset()
+        for start in (function, *filter(callable, values)):
+            if not is_function(start):
+                found |= self._walk(start)
+                continue
+            if start not in self._reached:
+                self._reached[start] = self._walk(start)
+            found |= self._reached[start]
+        return found
+
+    def _walk(self, start: object) -> frozenset[str]:
+        found: set[str] = set()
+        seen: dict[int, object] = {}  # with the objects, so that no id is given away meanwhile
+        waiting = [start]
+        while waiting:
+            one = waiting.pop()
+            if id(one) in seen:
+                continue
+            seen[id(one)] = one
+            waiting.extend(self._inner(one))
+            if is_function(one) and self._is_ours(one.__code__.co_filename):
+                for name in _mentioned(one.__code__):
+                    if name not in found:
+                        found.add(name)
+                        waiting.extend(self._named.get(name, ()))
+        return frozenset(found)
+
+    def _inner(self, one: Any) -> Iterator[object]:
+        """What runs when this does without being named: what it wraps, holds or inherits."""
+        if is_a(one, type):
+            for base in one.__mro__:
+                if self._is_ours(source_of(sys.modules.get(base.__module__))):
+                    for value in list(vars(base).values()):
+                        yield from _codes_of(value)
+        elif is_function(one):
+            yield from _kept_by(one)
+        else:
+            yield from _codes_of(one)
+
+    # ------------------------------------------------------------------------------- names
+
+    def _modules(self) -> list[ModuleType]:
+        """The project's loaded modules."""
+        loaded = list(map(id, sys.modules.values()))
+        if loaded != self._loaded:
+            self._loaded = loaded
+            self._size = -1
+            self._project = [
+                module
+                for module in list(sys.modules.values())
+                if is_a(module, ModuleType) and self._is_ours(source_of(module))
+            ]
+        return self._project
+
+    def _values(self) -> Iterator[tuple[str, object]]:
+        """The globals of the project's modules, and the attributes of their classes, by name."""
+        for module in self._modules():
+            for name, value in list(namespace_of(module).items()):
+                yield name, value
+                if is_a(value, type) and value.__module__ == module.__name__:
+                    yield from list(vars(value).items())
+
+    def _renew(self) -> None:
+        """Lists by name what the modules hold, if they hold something else than they did. What
+        was patched before counts as it was: it comes back."""
+        size = sum(len(namespace_of(module)) for module in self._modules())
+        if size == self._size:
+            return
+        self._size = size
+        self._named, self._reached = {}, {}
+        patched = [(patch.name, patch.original) for patch in patches.in_force()]
+        for name, value in (*self._values(), *patched):
+            self._named.setdefault(name, []).extend(_codes_of(value))
+
+
+def _is_of_the_runner(value: object) -> bool:
+    """Whether an object is a test item, a session or the like, of pytest's or a plugin's class:
+    pytest-asyncio patches what its items run."""
+    modules = (sys.modules.get(base.__module__) for base in type(value).__mro__)
+    return any(is_machinery(source_of(module) or "") for module in modules)
+
+
+def _codes_of(value: Any, depth: int = 8) -> Iterator[_Code]:
+    """What may run where a name stands for this: itself, what it wraps or holds, its class for an
+    object, what is in it for a container."""
+    kind = type(value)
+    if is_function(value) or issubclass(kind, type):
+        yield value
+    elif issubclass(kind, _CONTAINERS):
+        elements = value.values() if issubclass(kind, dict) else value
+        for each in islice(list(elements), _ELEMENTS):
+            if is_function(each) or is_a(each, type):
+                yield each
+    elif not issubclass(kind, ModuleType):
+        inner = namespace_of(value).get("__wrapped__")
+        if issubclass(kind, functools.partial | functools.cached_property):
+            inner = value.func
+        elif issubclass(kind, MethodType | classmethod | staticmethod):
+            inner = value.__func__
+        if issubclass(kind, MethodType):
+            yield type(value.__self__)
+        parts = (value.fget, value.fset, value.fdel) if issubclass(kind, property) else (inner,)
+        for part in parts:
+            if part is not None and depth:
+                yield from _codes_of(part, depth - 1)
+        yield kind
+
+
+def _kept_by(function: FunctionType) -> Iterator[object]:
+    """What can be called of what a function wraps, closes over and has as defaults."""
+    yield namespace_of(function).get("__wrapped__")
+    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        try:
+            kept.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            continue
+    yield from filter(callable, kept)
+
+
+def _mentioned(code: CodeType) -> Iterator[str]:
+    """The identifiers in a code object and those in it."""
+    yield from code.co_names
+    yield from code.co_freevars
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _mentioned(constant)
+        elif isinstance(constant, str):
+            yield from (part for part in constant.split(".") if part.isidentifier())
