@@ -9,11 +9,11 @@ variants have equal bytes in every process and version of Python. Reading it exe
 
 from __future__ import annotations
 
-import binascii
 import json
 import math
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Collection
 from typing import Any
 
 import xxhash
@@ -28,12 +28,9 @@ FORMAT = 2
 
 _KINDS = {str(kind): kind for kind in Kind}
 _DIGEST = re.compile(r"[0-9a-f]{32}").fullmatch
-_FIELDS = {field.name for field in fields(Variant)} | {"format"}
-_RESULT_FIELDS = {field.name for field in fields(Result)}
-
-
-class _CorruptError(Exception):
-    """A field does not have the shape it was written with; never leaves this module."""
+_FIELDS = frozenset(field.name for field in fields(Variant))
+_TRACE_FIELDS = frozenset(field.name for field in fields(Trace))
+_RESULT_FIELDS = frozenset(field.name for field in fields(Result))
 
 
 def encode_variant(variant: Variant) -> bytes:
@@ -41,40 +38,23 @@ def encode_variant(variant: Variant) -> bytes:
 
     Raises ValueError if a time is not finite.
     """
-    result = variant.result
-    document = {
+    inline = variant.result.inline
+    result = _fields(variant.result, _RESULT_FIELDS)
+    result["inline"] = None if inline is None else b64encode(inline).decode()
+    document = _fields(variant, _FIELDS) | {
         "format": FORMAT,
-        "id": variant.id,
-        "key": variant.key,
-        "identity": list(variant.identity),
-        "parts": [list(part) for part in variant.parts],
-        "trace": {
-            "digest": variant.trace.digest,
-            "dependencies": [
-                [str(kind), name, digest] for kind, name, digest in variant.trace.dependencies
-            ],
-            "uses": [list(blob) for blob in variant.trace.uses],
-        },
-        "result": {
-            "digest": result.digest,
-            "size": result.size,
-            "serializer": result.serializer,
-            "inline": None if result.inline is None else b64encode(result.inline).decode(),
-            "sha256": result.sha256,
-            "blobs": [list(blob) for blob in result.blobs],
-        },
+        "trace": _fields(variant.trace, _TRACE_FIELDS),
+        "result": result,
         "created": float(variant.created),
         "expires": None if variant.expires is None else float(variant.expires),
         "duration": float(variant.duration),
-        "producer": variant.producer,
-        "versions": [list(version) for version in variant.versions],
-        "inputs": [list(part) for part in variant.inputs],
-        "parameters": [list(part) for part in variant.parameters],
-        "vouched": variant.vouched,
-        "signature": variant.signature,
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
+
+
+def _fields(value: object, names: Collection[str]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def decode_variant(data: bytes | bytearray | memoryview) -> Variant | None:
@@ -85,21 +65,20 @@ def decode_variant(data: bytes | bytearray | memoryview) -> Variant | None:
     """
     try:
         return _variant(json.loads(bytes(data)))
-    except (_CorruptError, ValueError, OverflowError, RecursionError):
+    except (LookupError, ValueError, OverflowError, RecursionError):
         return None
 
 
 def _variant(document: object) -> Variant:
-    if not isinstance(document, dict) or document.keys() != _FIELDS:
-        raise _CorruptError("fields")
+    if not isinstance(document, dict) or document.keys() != _FIELDS | {"format"}:
+        raise ValueError("fields")
     if document["format"] != FORMAT or not isinstance(document["vouched"], bool):
-        raise _CorruptError("format")
-    file, name = _texts(document["identity"], 2)
+        raise ValueError("format")
     expires = document["expires"]
     return Variant(
         id=_text(document["id"]),
         key=_text(document["key"]),
-        identity=Identity(file, name),
+        identity=Identity(*_pair(document["identity"])),
         parts=_parts(document["parts"]),
         trace=_trace(document["trace"]),
         result=_result(document["result"]),
@@ -116,30 +95,24 @@ def _variant(document: object) -> Variant:
 
 
 def _trace(document: object) -> Trace:
-    if not isinstance(document, dict) or document.keys() != {"digest", "dependencies", "uses"}:
-        raise _CorruptError("trace")
+    if not isinstance(document, dict) or document.keys() != _TRACE_FIELDS:
+        raise ValueError("trace")
     dependencies = []
     for item in _list(document["dependencies"]):
-        word, name, digest = _texts(item, 3)
-        kind = _KINDS.get(word)
-        if kind is None:
-            raise _CorruptError("kind")
-        dependencies.append(Dependency(kind, name, digest))
+        kind, name, digest = _list(item)
+        dependencies.append(Dependency(_KINDS[_text(kind)], _text(name), _text(digest)))
     return Trace(tuple(dependencies), _text(document["digest"]), _blobs(document["uses"]))
 
 
 def _result(document: object) -> Result:
     if not isinstance(document, dict) or document.keys() != _RESULT_FIELDS:
-        raise _CorruptError("result")
+        raise ValueError("result")
     digest, size = _digest(document["digest"]), _size(document["size"])
     inline = document["inline"]
     if inline is not None:
-        try:
-            inline = b64decode(_text(inline), validate=True)
-        except binascii.Error as error:
-            raise _CorruptError("inline") from error
+        inline = b64decode(_text(inline), validate=True)
         if len(inline) != size or xxhash.xxh3_128_hexdigest(inline) != digest:
-            raise _CorruptError("inline")
+            raise ValueError("inline")
     return Result(
         digest=digest,
         size=size,
@@ -153,9 +126,8 @@ def _result(document: object) -> Result:
 def _blobs(document: object) -> tuple[Blob, ...]:
     blobs = []
     for item in _list(document):
-        if len(_list(item)) != 3:
-            raise _CorruptError("blob")
-        blobs.append(Blob(_digest(item[0]), _size(item[1]), _text(item[2])))
+        digest, size, sha256 = _list(item)
+        blobs.append(Blob(_digest(digest), _size(size), _text(sha256)))
     return tuple(blobs)
 
 
@@ -164,48 +136,41 @@ def _parts(document: object) -> tuple[Part, ...]:
 
 
 def _pair(document: object) -> tuple[str, str]:
-    left, right = _texts(document, 2)
-    return left, right
-
-
-def _texts(document: object, length: int) -> list[str]:
-    items = _list(document)
-    if len(items) != length:
-        raise _CorruptError("length")
-    return [_text(item) for item in items]
+    left, right = _list(document)
+    return _text(left), _text(right)
 
 
 def _list(document: object) -> list[Any]:
     if not isinstance(document, list):
-        raise _CorruptError("list")
+        raise ValueError("list")
     return document
 
 
 def _text(document: object) -> str:
     if not isinstance(document, str):
-        raise _CorruptError("text")
+        raise ValueError("text")
     return document
 
 
 def _digest(document: object) -> str:
     text = _text(document)
     if _DIGEST(text) is None:
-        raise _CorruptError("digest")
+        raise ValueError("digest")
     return text
 
 
 def _size(document: object) -> int:
     if type(document) is not int or document < 0:
-        raise _CorruptError("size")
+        raise ValueError("size")
     return document
 
 
 def _number(document: object) -> float:
     if type(document) not in (int, float):
-        raise _CorruptError("number")
+        raise ValueError("number")
     number = float(document)  # type: ignore[arg-type]
     if not math.isfinite(number):
-        raise _CorruptError("number")
+        raise ValueError("number")
     return number
 
 

@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, StrEnum
 from typing import assert_never
 
-from pytest_taskcache.dataclass import dataclass, replace
-from pytest_taskcache.storage.local.staged import Node
+from pytest_taskcache.dataclass import dataclass, field, replace
 
 
 class State(StrEnum):
@@ -74,6 +73,22 @@ class Verdict(Enum):
     FAILED = "failed"
     ENDED = "ended"
     """A wider-scoped fixture came to the end of its scope, which is no judgement."""
+
+
+@dataclass(slots=True)
+class Node:
+    """A staged entry as far as its fate goes: what it is (`held`, `retryable`), how it stands
+    (``state``), whom it derives from among those that are still staged, who uses it."""
+
+    id: bytes
+    key: bytes
+    destination: bytes
+    producer: bytes
+    held: bool
+    retryable: bool
+    state: str
+    sources: set[bytes] = field(default_factory=set)
+    claimants: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,21 @@ claim on it; and what became of its users (`settlement`) decides whether it is e
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.storage.local import runs, staged
-from pytest_taskcache.storage.local.encoding import COLUMNS, each, from_sql, marks, to_sql
+from pytest_taskcache.storage.local import runs
+from pytest_taskcache.storage.local.encoding import COLUMNS, each, from_sql, to_sql
 from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.storage.local.runs import RunLock
-from pytest_taskcache.storage.local.variants import Records, insert_refs
+from pytest_taskcache.storage.local.variants import Records, delete_variants, trim
 from pytest_taskcache.transactions.settlement import (
     VISIBLE,
     Graph,
+    Node,
     Plan,
     State,
     Verdict,
@@ -29,6 +30,14 @@ from pytest_taskcache.transactions.settlement import (
 )
 
 _SHOWN = ", ".join(f"'{state}'" for state in VISIBLE)
+_OWN = (
+    "SELECT id FROM claims WHERE claimant = :name AND run = :run UNION ALL"
+    " SELECT id FROM variants WHERE state != '' AND run = :run AND producer = :name"
+)
+_CONCERNED = (
+    f"{_OWN} UNION ALL"
+    " SELECT id FROM variants WHERE state != '' AND :test != x'' AND retained_for = :test LIMIT 1"
+)
 RETAINED_SECONDS = 7 * 86400.0
 """How long a failed test's inputs are kept for its retry."""
 
@@ -103,24 +112,24 @@ class Staging:
         sources = [to_sql(source) for source in entry.derives_from]
 
         def work(connection: sqlite3.Connection) -> None:
-            (row,) = self._records.rows_of(connection, [entry.variant])
-            columns = (
-                self.run.id,
-                to_sql(entry.producer),
-                to_sql(entry.destination),
-                entry.held,
-                entry.retryable,
-                State.POISONED if _are_poisoned(connection, sources) else State.OPEN,
-                *row,
+            poisoned = each(
+                connection,
+                "SELECT 1 FROM variants WHERE id IN (...) AND state IN (?, ?)",
+                sources,
+                State.POISONED,
+                State.CONDEMNED,
             )
-            cursor = connection.execute(
-                "INSERT OR IGNORE INTO staged"
-                f" (run, producer, destination, held, retryable, state, {COLUMNS})"
-                f" VALUES ({marks(columns)})",
-                columns,
+            is_new = self._records.insert(
+                connection,
+                entry.variant,
+                state=State.POISONED if poisoned else State.OPEN,
+                run=self.run.id,
+                producer=to_sql(entry.producer),
+                destination=to_sql(entry.destination),
+                held=entry.held,
+                retryable=entry.retryable,
             )
-            if cursor.rowcount:
-                insert_refs(connection, entry.variant)
+            if is_new:
                 connection.executemany(
                     "INSERT OR IGNORE INTO derives (id, source) VALUES (?, ?)",
                     [(id_, source) for source in sources],
@@ -172,21 +181,23 @@ class Staging:
         entries; when the test passes, what else was retained for it goes.
         """
         run, name, retaining = self.run.id, to_sql(claimant), to_sql(retain_for)
+        names = {"name": name, "run": run, "test": retaining}
         # Mostly there is nothing to settle, and then no write lock is taken.
-        if not self._index.read("settle", lambda c: _concerns(c, name, retaining)):
+        if not self._index.read("settle", lambda c: c.execute(_CONCERNED, names).fetchone()):
             return Settled()
 
         def work(connection: sqlite3.Connection) -> _Outcome:
-            graph = Graph(staged.load(connection, staged.concerning(connection, run, name)))
+            own = connection.execute(_OWN, names)
+            graph = _load(connection, [id_ for (id_,) in own])
             plan = conclude(graph, name, verdict, retains=bool(retain_for))
             connection.execute("DELETE FROM claims WHERE claimant = ? AND run = ?", (name, run))
             connection.executemany(
-                "UPDATE staged SET retained_for = ?, retained_at = ?, held = 0 WHERE id = ?",
+                "UPDATE variants SET retained_for = ?, retained_at = ?, held = 0 WHERE id = ?",
                 [(retaining, Clock.now(), id_) for id_ in plan.retained],
             )
             committed, dropped = self._carry_out(connection, graph, plan)
             if retain_for and verdict is Verdict.PASSED:
-                others = "SELECT id FROM staged WHERE retained_for = ?"
+                others = "SELECT id FROM variants WHERE state != '' AND retained_for = ?"
                 dropped += _forget_unclaimed(connection, others, retaining)
             return committed, dropped
 
@@ -201,7 +212,7 @@ class Staging:
         name = to_sql(claimant)
 
         def work(connection: sqlite3.Connection) -> _Outcome:
-            graph = Graph(staged.load(connection, rows))
+            graph = _load(connection, rows)
             own = [graph.nodes[id_] for id_ in rows if id_ in graph.nodes]
             for node in own:
                 node.claimants.discard(name)
@@ -221,7 +232,7 @@ class Staging:
             rows = connection.execute(
                 "SELECT claimant FROM claims WHERE run = :run"
                 " AND substr(claimant, 1, :length) = :prefix"
-                " UNION SELECT producer FROM staged WHERE run = :run"
+                " UNION SELECT producer FROM variants WHERE state != '' AND run = :run"
                 " AND substr(producer, 1, :length) = :prefix",
                 {"run": self.run.id, "prefix": prefix, "length": len(prefix)},
             )
@@ -236,7 +247,7 @@ class Staging:
         """Removes what dead runs left, and what was retained for more than a week; how many
         entries went."""
         oldest = Clock.now() - RETAINED_SECONDS
-        outdated = "SELECT id FROM staged WHERE retained_at < ?"
+        outdated = "SELECT id FROM variants WHERE state != '' AND retained_at < ?"
         count = 0
         if self._index.read("sweep", lambda c: c.execute(outdated, (oldest,)).fetchone()):
             count = self._records.write_index(
@@ -258,9 +269,9 @@ class Staging:
         # Hidden from new readers: who produced or claimed an entry may claim it again.
         found = each(
             connection,
-            f"SELECT id FROM staged WHERE id IN (...) AND (state = '{State.RETAINED}'"
+            f"SELECT id FROM variants WHERE id IN (...) AND (state = '{State.RETAINED}'"
             f" OR (run = ? AND (state IN ({_SHOWN}) OR producer = ?))"
-            " OR EXISTS (SELECT 1 FROM claims WHERE claims.id = staged.id AND claimant = ?))",
+            " OR EXISTS (SELECT 1 FROM claims WHERE claims.id = variants.id AND claimant = ?))",
             ids,
             self.run.id,
             name,
@@ -277,7 +288,7 @@ class Staging:
     ) -> dict[str, list[Entry]]:
         rows = each(
             connection,
-            f"SELECT producer, destination, held, retryable, seq, {COLUMNS} FROM staged"
+            f"SELECT producer, destination, held, retryable, seq, {COLUMNS} FROM variants"
             f" WHERE key IN (...) AND ((run = ? AND state IN ({_SHOWN}))"
             f" OR (state = '{State.RETAINED}' AND retained_for = ?))"
             " ORDER BY created DESC, seq DESC",
@@ -286,7 +297,7 @@ class Staging:
             to_sql(test),
         )
         numbered = [row[4:] for row in rows]
-        variants = self._records.decode_rows(connection, "staged", numbered)
+        variants = self._records.decode_rows(connection, numbered)
         decoded = {to_sql(variant.id): variant for variant in variants}
         found: dict[str, list[Entry]] = {}
         for producer, destination, held, retryable, _, id_, *_ in rows:
@@ -306,17 +317,17 @@ class Staging:
 
     def _carry_out(self, connection: sqlite3.Connection, graph: Graph, plan: Plan) -> _Outcome:
         """Commits and drops as planned, in the transaction that the plan was made in."""
-        staged.delete(connection, plan.drop)
+        delete_variants(connection, plan.drop, None)
         destinations = {entry.id: entry.destination for entry in plan.commit}
         rows = each(
-            connection, f"SELECT seq, {COLUMNS} FROM staged WHERE id IN (...)", destinations
+            connection, f"SELECT seq, {COLUMNS} FROM variants WHERE id IN (...)", destinations
         )
-        variants = self._records.decode_rows(connection, "staged", sorted(rows))
-        staged.move(connection, [e for e in plan.commit if not e.destination], Clock.now())
-        staged.delete(connection, [e.id for e in plan.commit if e.destination])
+        variants = self._records.decode_rows(connection, sorted(rows))
+        _commit(connection, [e for e in plan.commit if not e.destination])
+        delete_variants(connection, [e.id for e in plan.commit if e.destination], None)
         gone = plan.drop.union(destinations)
         connection.executemany(
-            "UPDATE staged SET state = ? WHERE id = ?",
+            "UPDATE variants SET state = ? WHERE id = ?",
             [(graph.nodes[id_].state, id_) for id_ in graph.changed - gone],
         )
         named = [(from_sql(destinations[to_sql(v.id)]), v) for v in variants]
@@ -330,9 +341,12 @@ class Staging:
         failures: dict[str, Exception] = {}
         for destination in dict.fromkeys(name for name, _ in named if name):
             batch = [variant for name, variant in named if name == destination]
-            failure = _publish(publish, destination, batch)
-            if failure is not None:
-                failures[destination] = failure
+            try:
+                if publish is None:
+                    raise StorageError(destination, "publish", "no way to reach it was given")
+                publish(destination, batch)
+            except Exception as error:  # storages may be users' code; what is local is committed
+                failures[destination] = error
         committed = tuple(variant for name, variant in named if name not in failures)
         dropped += len(named) - len(committed)
         return Settled(committed, dropped, tuple(failures.values()))
@@ -342,43 +356,58 @@ _Outcome: TypeAlias = tuple[list[tuple[str, Variant]], int]
 """What commits, each with its destination, and how many entries were dropped."""
 
 
-def _concerns(connection: sqlite3.Connection, claimant: bytes, retain_for: bytes) -> bool:
-    found = connection.execute(
-        "SELECT 1 FROM claims WHERE claimant = ? UNION ALL SELECT 1 FROM staged WHERE producer = ?"
-        " UNION ALL SELECT 1 FROM staged WHERE ? != x'' AND retained_for = ? LIMIT 1",
-        (claimant, claimant, retain_for, retain_for),
-    ).fetchone()
-    return found is not None
-
-
-def _are_poisoned(connection: sqlite3.Connection, ids: Sequence[bytes]) -> bool:
-    return bool(
-        each(
+def _load(connection: sqlite3.Connection, ids: Iterable[bytes]) -> Graph:
+    """The entries, what they derive from, what derives from any of these, and so on: all whose
+    fate may depend on one another."""
+    nodes: dict[bytes, Node] = {}
+    seen: set[bytes] = set()
+    edge = set(ids)
+    while edge:
+        seen |= edge
+        rows = each(
             connection,
-            "SELECT 1 FROM staged WHERE id IN (...) AND state IN (?, ?)",
-            ids,
-            State.POISONED,
-            State.CONDEMNED,
+            "SELECT id, key, destination, producer, held, retryable, state"
+            " FROM variants WHERE id IN (...) AND state != ''",
+            edge,
         )
+        fresh = {row[0]: Node(*row) for row in rows}
+        further = set()
+        for id_, source in each(
+            connection, "SELECT id, source FROM derives WHERE id IN (...)", fresh
+        ):
+            fresh[id_].sources.add(source)
+            further.add(source)
+        for id_, claimant in each(
+            connection, "SELECT id, claimant FROM claims WHERE id IN (...)", fresh
+        ):
+            fresh[id_].claimants.add(claimant)
+        rows = each(connection, "SELECT id FROM derives WHERE source IN (...)", fresh)
+        nodes |= fresh
+        edge = (further | {id_ for (id_,) in rows}) - seen
+    for node in nodes.values():
+        node.sources &= nodes.keys()  # one that was committed meanwhile is no concern any more
+    return Graph(nodes)
+
+
+def _commit(connection: sqlite3.Connection, entries: Collection[Node]) -> None:
+    """Makes entries committed records of this index, which nobody claims any more."""
+    ids = [entry.id for entry in entries]
+    each(
+        connection,
+        f"UPDATE variants SET state = '', used = {Clock.now()!r}, run = NULL, producer = NULL,"
+        " destination = NULL, held = NULL, retryable = NULL, retained_for = NULL,"
+        " retained_at = NULL WHERE id IN (...)",
+        ids,
     )
-
-
-def _publish(
-    publish: Publish | None, destination: str, variants: Sequence[Variant]
-) -> Exception | None:
-    if publish is None:
-        return StorageError(destination, "publish", "no way to reach it was given")
-    try:
-        publish(destination, variants)
-    except Exception as error:  # storages may be users' code; what is local is committed
-        return error
-    return None
+    for table in ("claims", "derives"):
+        each(connection, f"DELETE FROM {table} WHERE id IN (...)", ids)
+    trim(connection, {entry.key for entry in entries})
 
 
 def _forget_unclaimed(connection: sqlite3.Connection, which: str, value: object) -> int:
     """Deletes those of the entries that nobody claims; how many that were."""
     rows = connection.execute(f"{which} AND id NOT IN (SELECT id FROM claims)", (value,)).fetchall()
-    staged.delete(connection, [id_ for (id_,) in rows])
+    delete_variants(connection, [id_ for (id_,) in rows], None)
     return len(rows)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, TaskCacheError
@@ -84,13 +84,6 @@ class TransactionStateError(TransactionError):
 Hook: TypeAlias = "Callable[[Transaction], object]"
 
 
-class BoundHook(NamedTuple):
-    """A hook, and the transaction that it is called with: the one it was registered on."""
-
-    hook: Hook
-    transaction: Transaction
-
-
 class Block(Protocol):
     """What stands behind a transaction that a user opened: does what is asked of it by hand."""
 
@@ -132,8 +125,9 @@ class Transaction:
     state: State = State.OPEN
     entries: list[str] = field(default_factory=list)
     leases: dict[str, Lease] = field(default_factory=dict)
-    committing: list[BoundHook] = field(default_factory=list)
-    rolling_back: list[BoundHook] = field(default_factory=list)
+    committing: list[tuple[Hook, Transaction]] = field(default_factory=list)
+    rolling_back: list[tuple[Hook, Transaction]] = field(default_factory=list)
+    """The hooks, each with the transaction it was registered on, which it is called with."""
     touched: bool = False
     doomed: list[str] = field(default_factory=list)
     """Entries of a savepoint that failed and could not be dropped then."""
@@ -191,13 +185,11 @@ class Transaction:
     def get(self, name: str, default: object = _MISSING) -> object:
         """What `set` kept under a name here or in a transaction around. Raises TransactionError
         where there is none and no default is given."""
-        known: dict[str, object] = {}
-        transaction: Transaction | None = self
-        while transaction is not None:
-            if name in transaction._data:
-                return transaction._data[name]
-            known |= transaction._data
-            transaction = transaction.parent
+        known, outer = self._data, self.parent
+        while outer is not None:
+            known, outer = outer._data | known, outer.parent
+        if name in known:
+            return known[name]
         if default is _MISSING:
             names = ", ".join(map(repr, known)) or "nothing"
             raise TransactionError(
@@ -238,24 +230,22 @@ class Transaction:
     @property
     def root(self) -> Transaction:
         """The outermost one around it."""
-        outermost = self
-        while outermost.parent is not None:
-            outermost = outermost.parent
-        return outermost
+        return self if self.parent is None else self.parent.root
+
+    def owner(self) -> Transaction:
+        """The innermost transaction around, or this one, that settles its own entries."""
+        return self if self.parent is None or self.owns_claims else self.parent.owner()
 
     def is_held(self) -> bool:
         """Whether what it took is still, or was until it rolled back, in a block of a user's."""
-        holder: Transaction | None = self
-        while holder is not None and holder.block is not None:
-            if holder.state is not State.COMMITTED:
-                return True
-            holder = None if holder.owns_claims else holder.parent
-        return False
+        if self.block is None or self.state is not State.COMMITTED:
+            return self.block is not None
+        return self.parent is not None and not self.owns_claims and self.parent.is_held()
 
     def touch(self) -> None:
         """Notes a claim on an entry of another transaction."""
         self.touched = True
-        if not self.owns_claims and self.parent is not None:
+        if self.parent is not None and not self.owns_claims:
             self.parent.touch()
 
     def child(self, claimant: str, mode: CommitMode) -> Transaction:
@@ -282,14 +272,14 @@ class Transaction:
         """Has ``hook(transaction)`` called once everything is visible; a coroutine is awaited.
         Usable as a decorator."""
         self.require_open()
-        self.committing.append(BoundHook(hook, self))
+        self.committing.append((hook, self))
         return hook
 
     def on_rollback(self, hook: Hook) -> Hook:
         """Has ``hook(transaction)`` called when this, or one around it, rolls back; the hooks
         registered last run first. Usable as a decorator."""
         self.require_open()
-        self.rolling_back.append(BoundHook(hook, self))
+        self.rolling_back.append((hook, self))
         return hook
 
     def end(self, state: State) -> bool:
@@ -299,13 +289,6 @@ class Transaction:
                 return False
             self.state = state
             return True
-
-    def owner(self) -> Transaction:
-        """The innermost transaction around, or this one, that settles its own entries."""
-        owner = self
-        while not owner.owns_claims and owner.parent is not None:
-            owner = owner.parent
-        return owner
 
     def hand_to_parent(self) -> None:
         """Ends a LAZY savepoint well: all it holds becomes its parent's. Raises
@@ -329,12 +312,11 @@ class Transaction:
 
         KeyboardInterrupt and SystemExit are not a hook's failure and pass through.
         """
-        if self.state is State.COMMITTED:
-            hooks: Iterable[BoundHook] = self.committing
-        else:
+        hooks = self.committing
+        if self.state is not State.COMMITTED:
             hooks = self.rolling_back[::-1]
-            for bound in hooks:
-                bound.transaction.state = State.ROLLED_BACK
+            for _, transaction in hooks:
+                transaction.state = State.ROLLED_BACK
         for hook, transaction in hooks:
             try:
                 returned = hook(transaction)

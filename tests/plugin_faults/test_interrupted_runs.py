@@ -97,8 +97,8 @@ def _stopped(hurt: HurtProject, place: str, number: int, *args: str) -> Ran:
 def _check_nothing_left(hurt: HurtProject) -> None:
     """Nothing is staged and no run is noted any more."""
     connection = sqlite3.connect(hurt.index)
-    for table in ("staged", "claims"):
-        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    for rows in ("variants WHERE state != ''", "claims"):
+        assert connection.execute(f"SELECT count(*) FROM {rows}").fetchone() == (0,)
     connection.close()
     assert not list(hurt.cache.glob("runs/*"))
 

@@ -97,7 +97,7 @@ def test_a_hidden_value_goes_with_its_last_claim(area: Area) -> None:
     assert area.staging.settle("t2", FAILED).dropped == 1
     assert area.committed("a") == set()
     assert area.storage.index.read(
-        "count", lambda c: c.execute("SELECT count(*) FROM staged").fetchone()
+        "count", lambda c: c.execute("SELECT count(*) FROM variants").fetchone()
     ) == (0,)
 
 
@@ -276,7 +276,7 @@ def test_retained_inputs_survive_the_run_for_a_week(area: Area) -> None:
     area.storage.index.write(
         "age",
         lambda c: c.execute(
-            "UPDATE staged SET retained_at = retained_at - ?", (RETAINED_SECONDS + 1,)
+            "UPDATE variants SET retained_at = retained_at - ?", (RETAINED_SECONDS + 1,)
         ),
     )
     assert area.staging.sweep() == 1

@@ -1,18 +1,7 @@
 """Storage in a directory of the user's own: an SQLite index, and content-addressed files."""
 
-from pytest_taskcache.storage.local.eviction import Pruned
 from pytest_taskcache.storage.local.index import Index
 from pytest_taskcache.storage.local.runs import RunLock
-from pytest_taskcache.storage.local.storage import DEFAULT_MAX_SIZE, LocalStorage, Statistics
-from pytest_taskcache.storage.local.variants import IndexShelf, Reason
+from pytest_taskcache.storage.local.storage import LocalStorage
 
-__all__ = [
-    "DEFAULT_MAX_SIZE",
-    "Index",
-    "IndexShelf",
-    "LocalStorage",
-    "Pruned",
-    "Reason",
-    "RunLock",
-    "Statistics",
-]
+__all__ = ["Index", "LocalStorage", "RunLock"]

@@ -42,7 +42,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Row(NamedTuple):
-    """The columns that `variants` and `staged` share, in the order of ``COLUMNS``."""
+    """The columns of a variant that are believed, in the order of ``COLUMNS``."""
 
     id: bytes
     key: bytes

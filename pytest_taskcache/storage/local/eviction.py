@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from fnmatch import fnmatchcase
 
 from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.storage.local import staged
-from pytest_taskcache.storage.local.encoding import from_sql
 from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.storage.local.results import ResultFiles
 from pytest_taskcache.storage.local.variants import Reason, Records, delete_variants
@@ -64,20 +61,19 @@ def prune(records: Records, files: ResultFiles, limits: Limits, *, full: bool) -
     return Pruned(removed, len(freed), sum(freed))
 
 
-def clear(records: Records, files: ResultFiles, pattern: str = "") -> Pruned:
-    """Forgets all records, and what tests keep for a retry, and small facts; or only the records
-    of the identities (``file::name``) that match the pattern (``*``, ``?``, ``[...]``). Runs under
-    way keep what they staged and pinned. Raises StorageError, OSError."""
+def clear(records: Records, files: ResultFiles) -> Pruned:
+    """Forgets all records, and what tests keep for a retry, and small facts. Runs under way keep
+    what they staged and pinned. Raises StorageError, OSError."""
 
     def work(connection: sqlite3.Connection) -> int:
-        rows = connection.execute("SELECT id, identity FROM variants").fetchall()
-        victims = [id_ for id_, identity in rows if not pattern or _matches(identity, pattern)]
-        delete_variants(connection, victims, Reason.CLEARED)
-        if not pattern:
-            connection.execute("DELETE FROM shelf")
-            retained = connection.execute("SELECT id FROM staged WHERE retained_for != x''")
-            staged.delete(connection, [id_ for (id_,) in retained])
-        return len(victims)
+        rows = connection.execute("SELECT id FROM variants WHERE state = ''").fetchall()
+        delete_variants(connection, [id_ for (id_,) in rows], Reason.CLEARED)
+        connection.execute("DELETE FROM shelf")
+        retained = connection.execute(
+            "SELECT id FROM variants WHERE state != '' AND retained_for IS NOT NULL"
+        ).fetchall()
+        delete_variants(connection, [id_ for (id_,) in retained], None)
+        return len(rows)
 
     count = records.write_index("clear", work)
     pruned = prune(records, files, Limits(1 << 62), full=True)
@@ -93,16 +89,9 @@ def total_size(connection: sqlite3.Connection) -> int:
     ).fetchone()
     (rows,) = connection.execute(
         "SELECT (SELECT coalesce(sum(length(body) + coalesce(length(inline), 0)), 0)"
-        " FROM variants) + (SELECT coalesce(sum(length(body)), 0) FROM shared)"
+        " FROM variants WHERE state = '') + (SELECT coalesce(sum(length(body)), 0) FROM shared)"
     ).fetchone()
     return int(files) + int(rows)
-
-
-def _matches(identity: bytes, pattern: str) -> bool:
-    try:
-        return fnmatchcase(from_sql(identity), pattern)
-    except (AttributeError, UnicodeDecodeError):
-        return True  # damaged: whoever clears wants it gone
 
 
 def _drop_variants(connection: sqlite3.Connection, limits: Limits, now: float) -> int:
@@ -112,8 +101,12 @@ def _drop_variants(connection: sqlite3.Connection, limits: Limits, now: float) -
     if limits.unused is not None:
         ages.append(("used < ?", now - limits.unused, Reason.PRUNED))
     count = 0
+    lost = connection.execute("SELECT id FROM variants WHERE state != '' AND run IS NULL")
+    delete_variants(connection, [id_ for (id_,) in lost], Reason.DAMAGED)
     for condition, bound, reason in ages:
-        rows = connection.execute(f"SELECT id FROM variants WHERE {condition}", (bound,)).fetchall()
+        rows = connection.execute(
+            f"SELECT id FROM variants WHERE state = '' AND {condition}", (bound,)
+        ).fetchall()
         delete_variants(connection, [id_ for (id_,) in rows], reason)
         count += len(rows)
     excess = total_size(connection) - limits.max_size
@@ -138,7 +131,8 @@ def _least_recently_used(connection: sqlite3.Connection, excess: int) -> list[by
     pinned = {digest for (digest,) in connection.execute("SELECT digest FROM pins")}
     victims = []
     rows = connection.execute(
-        "SELECT id, length(body) + coalesce(length(inline), 0) FROM variants ORDER BY used, seq"
+        "SELECT id, length(body) + coalesce(length(inline), 0) FROM variants WHERE state = ''"
+        " ORDER BY used, seq"
     )
     for id_, weight in rows:
         if excess <= 0:
@@ -160,12 +154,10 @@ def _delete_unreferenced(
 ) -> list[int]:
     """Deletes shared rows that no record names, what nobody refers to of the results, the files
     that were ``found`` among them, and removals of long ago; the bytes of each result."""
-    named = " UNION ".join(
-        f"SELECT {column} FROM {table}"
-        for table in ("variants", "staged")
-        for column in ("trace", "common")
+    connection.execute(
+        "DELETE FROM shared WHERE id NOT IN"
+        " (SELECT trace FROM variants UNION SELECT common FROM variants)"
     )
-    connection.execute(f"DELETE FROM shared WHERE id NOT IN ({named})")
     connection.execute("DELETE FROM uses WHERE trace NOT IN (SELECT id FROM shared)")
     connection.execute(
         "DELETE FROM removals WHERE identity NOT IN"

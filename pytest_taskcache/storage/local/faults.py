@@ -79,7 +79,7 @@ def has_no_id_left(error: BaseException, connection: sqlite3.Connection) -> bool
     added to it for ever. No index grows so old; somebody's hand was in it."""
     if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF != sqlite3.SQLITE_FULL:
         return False
-    for table, column in (("shared", "id"), ("variants", "seq"), ("staged", "seq")):
+    for table, column in (("shared", "id"), ("variants", "seq")):
         (last,) = connection.execute(f"SELECT max({column}) FROM {table}").fetchone()
         if last == _LAST_ID:
             return True

@@ -16,12 +16,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_taskcache.errors import SchemaVersionError, StorageError
 from pytest_taskcache.storage.local import faults, ownership, schema
 from pytest_taskcache.storage.local.descriptors import Descriptors
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 T = TypeVar("T")
 NAME = "index.sqlite3"
@@ -47,7 +51,6 @@ class Index:
     A ``shared`` one may be that of several users and hosts: it belongs to nobody in particular, is
     not to be trusted with values, and is written without a log, which needs one host's memory.
     ``epoch`` changes whenever the connection does: what was remembered of an earlier one is void.
-    ``writes`` counts the transactions of this connection, which ``data_version`` says nothing of.
     """
 
     def __init__(
@@ -63,20 +66,18 @@ class Index:
         self.readonly = readonly
         self.lock = threading.RLock()
         self.epoch = 0
-        self.writes = 0
         self.on_fault = on_fault
         self.shared = shared
         self._create = create and not readonly
         self._connection: sqlite3.Connection | None = None
+        self._finalizer: weakref.finalize[[], Index]
         self._pid = os.getpid()
         self._stamp: object = None
         self._check_at = 0.0
         self._descriptors = Descriptors(())
-        self._copy: _Copy | None = None
-        self._box: list[sqlite3.Connection] = []
-        self.fork_held = False
-        self.on_descriptors_lost: Callable[[], Callable[[], None] | None] = lambda: None
-        weakref.finalize(self, _close_all, self._box)
+        self._remove_copy: Callable[[], object] = lambda: None
+        self._held_for_fork = False
+        self.on_descriptors_lost: Callable[[], None] = lambda: None
         _INDEXES.add(self)
 
     def __str__(self) -> str:
@@ -106,13 +107,8 @@ class Index:
         nothing but the shared memory.
         """
         connection = self._connection
-        if connection is None:
-            return self._connect()
-        if self._pid != os.getpid():
-            # Forked without the hooks below. SQLite must neither use nor close what it inherited.
-            _ABANDONED.append(connection)
-            self._connection = None
-            self._box.clear()
+        if connection is None or self._pid != os.getpid():  # forked without the hooks below
+            self._disconnect()
             return self._connect()
         if not quick and not self._descriptors.intact(certain):
             self._recover()
@@ -134,10 +130,6 @@ class Index:
             return None
         return int(version[0])
 
-    def error(self, operation: str, error: BaseException) -> StorageError:
-        """The StorageError of this index that stands for another error."""
-        return faults.storage_error(str(self), operation, error)
-
     def close(self) -> None:
         """Closes the connection; the next use opens it again. What is in memory stays."""
         with self.lock:
@@ -154,22 +146,22 @@ class Index:
     def _run(
         self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
     ) -> T:
-        attempt = waits = 0
+        attempts = 3
         with self.lock:
+            deadline = Clock.monotonic() + schema.BUSY_SECONDS
             while True:
                 try:
                     return self._try(operation, work, begin, write=write)
                 except sqlite3.Error as error:
                     if faults.is_busy(error) and self._descriptors.intact():
-                        waits += 1
-                        if waits * _BUSY_MILLISECONDS < schema.BUSY_SECONDS * 1000:
+                        if Clock.monotonic() < deadline:
                             continue
-                        raise self.error(operation, error) from error
-                    attempt += 1
-                    if attempt == 3 or not self._mend(error):
-                        raise self.error(operation, error) from error
+                        raise faults.storage_error(str(self), operation, error) from error
+                    attempts -= 1
+                    if not attempts or not self._mend(error):
+                        raise faults.storage_error(str(self), operation, error) from error
                 except (OSError, UnicodeError) as error:
-                    raise self.error(operation, error) from error
+                    raise faults.storage_error(str(self), operation, error) from error
 
     def _try(
         self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
@@ -181,7 +173,6 @@ class Index:
         try:
             found = work(connection)
             connection.execute("COMMIT")
-            self.writes += write
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -195,32 +186,26 @@ class Index:
         if not self._descriptors.intact():
             self._recover()
             return True
-        moved = self._connection is not None and self._stamp != self._present_stamp()
-        corrupt = faults.is_corruption(error) or (
-            self._connection is not None and faults.has_no_id_left(error, self._connection)
-        )
-        if corrupt and not self.readonly and not moved:
-            damaged = self._stamp
+        connection, damaged = self._connection, self._stamp
+        if connection is not None and damaged != self._present_stamp():
             self._disconnect()
-            return self._quarantine(damaged)
-        if moved:
-            self._disconnect()
-        return moved
+            return True
+        full = connection is not None and faults.has_no_id_left(error, connection)
+        if self.readonly or not (full or faults.is_corruption(error)):
+            return False
+        self._disconnect()
+        return self._quarantine(damaged)
 
     def _recover(self) -> None:
         """Ends a connection whose files were closed behind its back."""
         self.tell("the index's files were closed by somebody else")
         with self._descriptors.restored():
             self._disconnect(keep_log=True)
-        then = self.on_descriptors_lost()
-        if then is not None:
-            then()
+        self.on_descriptors_lost()
 
     def _connect(self) -> sqlite3.Connection:
         if self.directory is None:
-            connection = self._open(":memory:")
-            schema.migrate(connection)
-            self._descriptors = Descriptors(())
+            connection = _empty()
         else:
             files = [f"{self.directory / NAME}{suffix}" for suffix in ("", "-wal")]
             before = Descriptors(files).numbers()
@@ -233,7 +218,7 @@ class Index:
             self._descriptors = Descriptors([*files, f"{files[0]}-shm"], before)
         self._pid = os.getpid()
         self._connection = connection
-        self._box[:] = [connection]
+        self._finalizer = weakref.finalize(self, connection.close)
         self._check_at = Clock.monotonic() + _RECHECK_SECONDS
         self.epoch += 1
         return connection
@@ -269,24 +254,16 @@ class Index:
             raise StorageError(str(self), "open", "no cache here")
         if not self.shared:
             ownership.check_ownership(directory, "open")
-        for _ in range(5):
-            # Taken before: what is opened is this file or a later one, never an earlier one.
-            before = self._present_stamp()
-            connection = self._open(_uri(directory / NAME, mode="rwc" if self._create else "rw"))
-            try:
-                version = schema.version_of(connection)
-                opened = before or self._present_stamp()
-                self._set_up(connection, directory, version)
-                self._stamp = self._present_stamp()
-            except BaseException as error:
-                connection.close()
-                if faults.is_corruption(error) and self._quarantine(before):
-                    continue
-                raise
-            if self._stamp == opened:
-                return connection
+        # Taken before: what is opened is this file or a later one, never an earlier one.
+        self._stamp = self._present_stamp()
+        connection = _open(_uri(directory / NAME, mode="rwc" if self._create else "rw"))
+        try:
+            self._set_up(connection, directory, schema.version_of(connection))
+            self._stamp = self._stamp or self._present_stamp()
+        except BaseException:
             connection.close()
-        raise StorageError(str(self), "open", "index is replaced again and again")
+            raise
+        return connection
 
     def _set_up(self, connection: sqlite3.Connection, directory: Path, version: int) -> None:
         newest = schema.VERSION
@@ -307,23 +284,9 @@ class Index:
         self._stamp = self._present_stamp()
         path = directory / NAME
         if not path.exists():
-            connection = self._open(":memory:")
-            schema.migrate(connection)
-            return connection
+            return _empty()
         ownership.check_ownership(directory, "open")
-        if not _has_log(path):
-            # Nobody wrote since the last checkpoint: the one file is the whole index.
-            connection = self._open(_uri(path, mode="ro", immutable="1"))
-        else:
-            try:
-                connection = self._open(_uri(path, mode="ro", readonly_shm="1"))
-                schema.version_of(connection)
-            except sqlite3.OperationalError:
-                # A log without its shared memory, as a killed run or a copied directory leaves
-                # it. Reading that in place would make SQLite write, so a copy is read instead.
-                connection.close()
-                self._copy = _Copy(path)
-                connection = self._open(_uri(self._copy.path, mode="rw"))
+        connection = self._open_unchanged(path)
         try:
             version = schema.version_of(connection)
             if version > schema.VERSION:
@@ -336,25 +299,38 @@ class Index:
             raise
         return connection
 
-    def _open(self, database: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            database,
-            timeout=schema.BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-            uri=True,
-        )
-        # A damaged byte makes a wrong text, which nobody finds; not an error wherever it is met.
-        connection.text_factory = _text
+    def _open_unchanged(self, path: Path) -> sqlite3.Connection:
+        """A connection that writes nothing beside the index either."""
+        if len(_stamp_of(path)) == 1:
+            # Nobody wrote since the last checkpoint: the one file is the whole index.
+            return _open(_uri(path, mode="ro", immutable="1"))
+        connection = _open(_uri(path, mode="ro", readonly_shm="1"))
+        try:
+            schema.version_of(connection)
+        except sqlite3.OperationalError:
+            # A log without its shared memory, as a killed run or a copied directory leaves it.
+            # Reading that in place would make SQLite write, so a copy is read instead.
+            connection.close()
+            return _open(_uri(self._copied(path), mode="rw"))
         return connection
 
+    def _copied(self, path: Path) -> Path:
+        import shutil  # rarely needed, and slow to import
+        import tempfile
+
+        copy = Path(tempfile.mkdtemp(prefix="taskcache-"))
+        self._remove_copy = weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", f"{copy / NAME}{suffix}")
+        return copy / NAME
+
     def _present_stamp(self) -> object:
-        """Changes when the index at the path is no longer the one that was opened."""
+        """Changes when the index at the path is no longer the one that was opened; if it is only
+        read, also when somebody writes to it, or to its log."""
         assert self.directory is not None
         path = self.directory / NAME
         if self.readonly:
-            return _log_stamp(path)
+            return _stamp_of(path)
         try:
             info = _stat(path)
         except FileNotFoundError:
@@ -364,11 +340,13 @@ class Index:
     def _disconnect(self, *, keep_log: bool = False) -> None:
         connection, self._connection = self._connection, None
         self._descriptors = Descriptors(())
-        self._box.clear()
-        self.epoch += connection is not None
-        if connection is not None and self._pid != os.getpid():
-            _ABANDONED.append(connection)
-        elif connection is not None:
+        if connection is None:
+            return
+        self.epoch += 1
+        self._finalizer.detach()
+        if self._pid != os.getpid():
+            _ABANDONED.append(connection)  # SQLite must neither use nor close what it inherited
+        else:
             # Closing moves the log into the file, which costs two fsyncs; around a fork it would
             # be done again and again.
             setting = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
@@ -378,9 +356,7 @@ class Index:
                 connection.close()
             except sqlite3.Error as error:
                 self.tell(faults.reason_of(error))
-        copy, self._copy = self._copy, None
-        if copy is not None:
-            copy.remove()
+        self._remove_copy()
 
     def _quarantine(self, damaged: object) -> bool:
         """Whether the index of that stamp is out of the way: moved aside by us or someone else."""
@@ -391,11 +367,7 @@ class Index:
                 return False
             if self._present_stamp() != damaged:
                 return True
-            aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}"
-            number = 0
-            while os.path.exists(aside):
-                number += 1
-                aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{number}"
+            aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
             # The log first: left beside a new index, it would be replayed into it.
             for suffix in ("-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
@@ -407,15 +379,15 @@ class Index:
 
     def before_fork(self) -> None:
         """Closes the connection: SQLite's locks do not survive a fork, in parent or child."""
-        self.fork_held = self.lock.acquire(timeout=schema.BUSY_SECONDS + 1)
+        self._held_for_fork = self.lock.acquire(timeout=schema.BUSY_SECONDS + 1)
         connection = self._connection
-        if self.fork_held and self.directory and connection and not connection.in_transaction:
+        if self._held_for_fork and self.directory and connection and not connection.in_transaction:
             self._disconnect(keep_log=True)
 
     def after_fork(self, *, child: bool) -> None:
         """Lets the others go on; the next use of either process opens its own connection."""
-        if self.fork_held:
-            self.fork_held = False
+        if self._held_for_fork:
+            self._held_for_fork = False
             self.lock.release()
         elif child:
             self.lock = threading.RLock()
@@ -433,23 +405,50 @@ def silence() -> Iterator[None]:
         logger.disabled = before
 
 
+def lock_file(path: Path, timeout: float = 0.0) -> BaseFileLock | None:
+    """The lock at a path, now held; None if another process has it for ``timeout`` seconds. Raises
+    OSError."""
+    import filelock  # rarely needed, and slow to import
+
+    lock = filelock.FileLock(path, mode=0o666, thread_local=False)
+    try:
+        with silence():
+            lock.acquire(timeout, blocking=timeout > 0)
+    except filelock.Timeout:
+        return None
+    return lock
+
+
 @contextlib.contextmanager
 def _turn(directory: Path) -> Iterator[bool]:
     """Whether this process alone starts or replaces the index meanwhile."""
-    import filelock  # rarely needed, and slow to import
-
-    lock = filelock.FileLock(directory / "index.lock", mode=0o666, thread_local=False)
+    lock = lock_file(directory / "index.lock", schema.BUSY_SECONDS)
     try:
-        with silence():
-            lock.acquire(timeout=schema.BUSY_SECONDS)
-    except filelock.Timeout:
-        yield False
-        return
-    try:
-        yield True
+        yield lock is not None
     finally:
         with silence():
-            lock.release()
+            if lock is not None:
+                lock.release()
+
+
+def _open(database: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        database,
+        timeout=schema.BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+        uri=True,
+    )
+    # A damaged byte makes a wrong text, which nobody finds; not an error wherever it is met.
+    connection.text_factory = _text
+    return connection
+
+
+def _empty() -> sqlite3.Connection:
+    connection = _open(":memory:")
+    schema.migrate(connection)
+    return connection
 
 
 def _may_write(directory: Path) -> bool:
@@ -466,12 +465,10 @@ def _text(data: bytes) -> str:
 
 
 def _uri(path: Path, **parameters: str) -> str:
+    name = path.as_posix()
+    for special in "%?#":
+        name = name.replace(special, f"%{ord(special):02x}")
     query = "&".join(f"{name}={value}" for name, value in parameters.items())
-    # `urllib.parse` would be a tenth of the time that a cold hit may take.
-    name = "".join(
-        chr(byte) if byte < 128 and (chr(byte).isalnum() or byte in b"/._-") else f"%{byte:02X}"
-        for byte in os.fsencode(path.as_posix())
-    )
     return f"file:{'/' * (not name.startswith('/'))}{name}?{query}"
 
 
@@ -484,54 +481,21 @@ def _newer(storage: str, version: int) -> SchemaVersionError:
     )
 
 
-# ------------------------------------------------------------- indexes that must not be touched
-
-
-def _has_log(index: Path) -> bool:
-    """Whether a write-ahead log holds something that the index file lacks."""
-    try:
-        return os.stat(f"{index}-wal").st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _log_stamp(index: Path) -> object:
-    """Changes whenever an index that was opened as immutable would have to be opened anew."""
-    try:
-        info = os.stat(index)
-    except FileNotFoundError:
-        return None
-    try:
-        log = os.stat(f"{index}-wal")
-    except FileNotFoundError:
-        return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
-    moment = (log.st_ino, log.st_size, log.st_mtime_ns) if log.st_size else ()
-    return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, *moment)
-
-
-class _Copy:
-    """A private copy of an index with its log, outside the cache directory.
-
-    ``remove()`` deletes it, as does the end of the object or of the process.
-    """
-
-    def __init__(self, index: Path) -> None:
-        import shutil  # rarely needed, and slow to import
-        import tempfile
-
-        self._directory = Path(tempfile.mkdtemp(prefix="taskcache-"))
-        self.path = self._directory / index.name
-        self.remove = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
-        shutil.copyfile(index, self.path)
-        shutil.copyfile(f"{index}-wal", f"{self.path}-wal")
+def _stamp_of(index: Path) -> tuple[tuple[int, ...], ...]:
+    """What tells an index, and its write-ahead log where that holds anything, from earlier and
+    later ones."""
+    stamp: tuple[tuple[int, ...], ...] = ()
+    for suffix in ("", "-wal"):
+        try:
+            info = _stat(f"{index}{suffix}")
+        except FileNotFoundError:
+            break
+        if info.st_size or not suffix:
+            stamp += ((info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns),)
+    return stamp
 
 
 # --------------------------------------------------------------------------------- forks
-
-
-def _close_all(box: list[sqlite3.Connection]) -> None:
-    for connection in box:
-        connection.close()
 
 
 _INDEXES: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -543,19 +507,14 @@ def _before_fork() -> None:
         index.before_fork()
 
 
-def _after_fork_in_parent() -> None:
+def _after_fork(*, child: bool) -> None:
     for index in list(_INDEXES):
-        index.after_fork(child=False)
-
-
-def _after_fork_in_child() -> None:
-    for index in list(_INDEXES):
-        index.after_fork(child=True)
+        index.after_fork(child=child)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
+        after_in_parent=partial(_after_fork, child=False),
+        after_in_child=partial(_after_fork, child=True),
     )

@@ -71,30 +71,35 @@ def check_ownership(directory: Path, operation: str) -> None:
             continue
 
 
+def is_ours(info: os.stat_result) -> bool:
+    """Whether nobody but this user can have written a file, or into a directory."""
+    if not hasattr(os, "geteuid"):
+        return True
+    return info.st_uid == os.geteuid() and not info.st_mode & _OTHERS_MAY_WRITE
+
+
 def _check(directory: Path, path: Path, operation: str) -> None:
     info = os.lstat(path)
     whole = path == directory
+    is_file = not whole and path.name in _FILE_PARTS
     what = "it" if whole else path.name
-    kind, is_kind = ("directory", stat.S_ISDIR)
-    if not whole and path.name in _FILE_PARTS:
-        kind, is_kind = ("file", stat.S_ISREG)
-    problem = ""
-    if kind == "directory" and not whole and stat.S_ISREG(info.st_mode):
+    if stat.S_ISREG(info.st_mode) and not whole and not is_file:
         return  # holds nothing that is believed, and is moved out of the way by who needs the place
     if stat.S_ISLNK(info.st_mode):
         problem = f"{what} is a symbolic link; delete the link"
-    elif not is_kind(info.st_mode):
+    elif not (stat.S_ISREG(info.st_mode) if is_file else stat.S_ISDIR(info.st_mode)):
+        kind = "file" if is_file else "directory"
         problem = f"{what} is not a {kind}; {'choose another path' if whole else 'delete it'}"
-    elif hasattr(os, "geteuid"):
-        if info.st_uid != os.geteuid():
-            problem = (
-                f"{what} belongs to user {info.st_uid}, not to you (user {os.geteuid()}); "
-                "use a directory of your own"
-            )
-        elif info.st_mode & _OTHERS_MAY_WRITE:
-            problem = (
-                f"{what} can be written by other users; delete the directory if they are not "
-                "trusted, else run `chmod -R go-w` on it"
-            )
-    if problem:
-        raise UntrustedStorageError(str(directory), operation, problem)
+    elif is_ours(info):
+        return
+    elif info.st_uid != os.geteuid():
+        problem = (
+            f"{what} belongs to user {info.st_uid}, not to you (user {os.geteuid()}); "
+            "use a directory of your own"
+        )
+    else:
+        problem = (
+            f"{what} can be written by other users; delete the directory if they are not "
+            "trusted, else run `chmod -R go-w` on it"
+        )
+    raise UntrustedStorageError(str(directory), operation, problem)

@@ -80,8 +80,13 @@ class ResultFiles:
         if self._index.readonly:
             raise StorageError(str(self._directory), "write results", "opened read-only")
         self._pin(digest)
-        with self._opened(digest, size) as descriptor:
-            return descriptor is not None and self._is_intact(digest, descriptor)
+        descriptor = self._open(digest, size)
+        if descriptor is None:
+            return False
+        try:
+            return self._is_intact(digest, descriptor)
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def _new_file(self, digest: str) -> Iterator[int]:
@@ -133,17 +138,23 @@ class ResultFiles:
     def read(self, digest: str, size: int) -> memoryview | None:
         """The bytes, writable and private to the caller (a copy-on-write mapping when large);
         None if absent, torn or corrupt. Raises OSError, StorageError."""
-        with self._opened(digest, size) as descriptor:
-            if descriptor is None:
-                return None
+        descriptor = self._open(digest, size)
+        if descriptor is None:
+            return None
+        try:
             view = _view(descriptor, size)
             return view if self._is_intact(digest, descriptor, view) else None
+        finally:
+            os.close(descriptor)
 
     def copy_to(self, digest: str, destination: Path, readonly: bool) -> bool:
         """Whether the bytes are now at the new path: a hard link if ``readonly`` and possible,
         else a clone or copy. Raises OSError, StorageError."""
-        with self._opened(digest) as descriptor:
-            if descriptor is None or not self._is_intact(digest, descriptor):
+        descriptor = self._open(digest)
+        if descriptor is None:
+            return False
+        try:
+            if not self._is_intact(digest, descriptor):
                 return False
             if readonly and not self._index.readonly:
                 with contextlib.suppress(OSError):
@@ -154,6 +165,8 @@ class ResultFiles:
                 if readonly and hasattr(os, "fchmod"):
                     os.fchmod(target.fileno(), 0o444)
             return True
+        finally:
+            os.close(descriptor)
 
     def has(self, digests: Collection[str]) -> frozenset[str]:
         """Those of the digests that have a file."""
@@ -161,28 +174,15 @@ class ResultFiles:
             digest for digest in digests if is_digest(digest) and self.path_of(digest).is_file()
         )
 
-    @contextlib.contextmanager
-    def _opened(self, digest: str, size: int | None = None) -> Iterator[int | None]:
+    def _open(self, digest: str, size: int | None = None) -> int | None:
         """A descriptor of the file of a digest; None if there is none (of this size)."""
         self._check_directory()
-        descriptor = self._open(digest) if is_digest(digest) else None
-        try:
-            if descriptor is not None:
-                info = os.fstat(descriptor)
-                if not stat.S_ISREG(info.st_mode) or size not in (None, info.st_size):
-                    self._index.tell("damaged result")
-                    yield None
-                    return
-            yield descriptor
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-
-    def _open(self, digest: str) -> int | None:
+        if not is_digest(digest):
+            return None
         # A pipe that someone put there must not make anyone wait.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS
         try:
-            return os.open(self.path_of(digest), flags)
+            descriptor = os.open(self.path_of(digest), flags)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -190,6 +190,12 @@ class ResultFiles:
                 raise
             self._index.tell("something else in the place of a result")
             return None
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or size not in (None, info.st_size):
+            os.close(descriptor)
+            self._index.tell("damaged result")
+            return None
+        return descriptor
 
     def _is_intact(self, digest: str, descriptor: int, view: memoryview | None = None) -> bool:
         """Whether a file (whose content ``view`` is, if given) has the digest."""

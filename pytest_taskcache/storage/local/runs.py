@@ -12,14 +12,13 @@ import platform
 import re
 import sqlite3
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.storage.local import staged
 from pytest_taskcache.storage.local.descriptors import Descriptors
-from pytest_taskcache.storage.local.index import Index, silence
+from pytest_taskcache.storage.local.index import Index, lock_file, silence
+from pytest_taskcache.storage.local.variants import delete_variants
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -46,7 +45,7 @@ class RunLock:
         self._lock: BaseFileLock | None = None
         self._pid = 0
         self._descriptors = Descriptors(())
-        index.on_descriptors_lost = weakref.WeakMethod(self._take_again)
+        index.on_descriptors_lost = self._take_again
         _LOCKS.add(self)
 
     def hold(self) -> None:
@@ -84,7 +83,7 @@ class RunLock:
         if path.parent.is_file():
             path.parent.rename(f"{path.parent}.aside")
         path.parent.mkdir(mode=0o777 if self._index.shared else 0o700, exist_ok=True)
-        lock = _try(path)
+        lock = lock_file(path)
         if lock is None:
             raise StorageError(str(self._index), "start a run", "another process is the same run")
         self._lock, self._pid = lock, os.getpid()
@@ -145,7 +144,7 @@ def is_alive(directory: Path, run: str) -> bool:
     path = directory / _FOLDER / f"{run}{_SUFFIX}"
     if not path.exists():
         return False
-    lock = _try(path)
+    lock = lock_file(path)
     if lock is None:
         return True
     with silence():
@@ -159,7 +158,10 @@ def sweep(index: Index, but: str = "") -> int:
     directory = index.directory
     if directory is None:
         return 0
-    names = index.read("sweep", _runs) | {path.stem for path in _lock_files(directory)}
+    names = index.read("sweep", _runs)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        files = os.listdir(directory / _FOLDER)
+        names |= {name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)}
     names.discard(but)
 
     def work(connection: sqlite3.Connection) -> int:
@@ -178,9 +180,9 @@ def forget(connection: sqlite3.Connection, run: str) -> int:
     """Removes what a run has staged, claimed, pinned or locked, but for what is retained; how
     many entries went."""
     rows = connection.execute(
-        "SELECT id FROM staged WHERE run = ? AND retained_for = x''", (run,)
+        "SELECT id FROM variants WHERE state != '' AND run = ? AND retained_for IS NULL", (run,)
     ).fetchall()
-    staged.delete(connection, [id_ for (id_,) in rows])
+    delete_variants(connection, [id_ for (id_,) in rows], None)
     for table in _OWNED:
         connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
     return len(rows)
@@ -188,29 +190,10 @@ def forget(connection: sqlite3.Connection, run: str) -> int:
 
 def _runs(connection: sqlite3.Connection) -> set[str]:
     tables = " UNION ".join(f"SELECT run FROM {table} WHERE run != ''" for table in _OWNED)
-    rows = connection.execute(f"SELECT run FROM staged WHERE retained_for = x'' UNION {tables}")
+    rows = connection.execute(
+        f"SELECT run FROM variants WHERE state != '' AND retained_for IS NULL UNION {tables}"
+    )
     return {run for (run,) in rows if isinstance(run, str)}
-
-
-def _lock_files(directory: Path) -> Iterator[Path]:
-    try:
-        names = os.listdir(directory / _FOLDER)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    yield from (directory / _FOLDER / name for name in names if name.endswith(_SUFFIX))
-
-
-def _try(path: Path) -> BaseFileLock | None:
-    """The lock at a path, now held; None if another process has it. Raises OSError."""
-    import filelock
-
-    lock = filelock.FileLock(path, mode=0o666, thread_local=False)
-    try:
-        with silence():
-            lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return None
-    return lock
 
 
 _LOCKS: weakref.WeakSet[RunLock] = weakref.WeakSet()

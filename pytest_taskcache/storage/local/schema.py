@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 APPLICATION = 0x7463_6163  # "tcac": tells our databases from others
 BUSY_SECONDS = 10.0
-OLDEST = 3
+OLDEST = 4
 """Indexes of versions before this one are emptied rather than converted: it is a cache."""
 
 # AUTOINCREMENT wherever other processes remember ids: an id must never come to mean another row.
 # What is believed carries a checksum (`encoding`); text is stored as bytes, because file names may
-# hold what SQLite's text cannot.
-_VERSION_3 = """
+# hold what SQLite's text cannot. A variant is staged as long as it has a state, then committed.
+_VERSION_4 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE shared (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -30,6 +30,14 @@ CREATE TABLE small_results (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE variants (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     used REAL NOT NULL,
+    state TEXT NOT NULL DEFAULT '',
+    run TEXT,
+    producer BLOB,
+    destination BLOB,
+    held INTEGER,
+    retryable INTEGER,
+    retained_for BLOB,
+    retained_at REAL,
     id BLOB NOT NULL UNIQUE,
     key BLOB NOT NULL,
     identity BLOB NOT NULL,
@@ -42,28 +50,7 @@ CREATE TABLE variants (
 );
 CREATE INDEX variants_key ON variants (key);
 CREATE INDEX variants_identity ON variants (identity, created);
-CREATE TABLE staged (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    run TEXT NOT NULL,
-    producer BLOB NOT NULL,
-    destination BLOB NOT NULL,
-    held INTEGER NOT NULL,
-    retryable INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    retained_for BLOB NOT NULL DEFAULT x'',
-    retained_at REAL,
-    id BLOB NOT NULL UNIQUE,
-    key BLOB NOT NULL,
-    identity BLOB NOT NULL,
-    created REAL NOT NULL,
-    expires REAL,
-    trace INTEGER NOT NULL,
-    common INTEGER NOT NULL,
-    inline BLOB,
-    body BLOB NOT NULL
-);
-CREATE INDEX staged_key ON staged (key);
-CREATE INDEX staged_producer ON staged (producer);
+CREATE INDEX variants_staged ON variants (run, producer) WHERE state != '';
 CREATE TABLE claims (
     id BLOB NOT NULL,
     claimant BLOB NOT NULL,
@@ -110,7 +97,7 @@ CREATE TABLE removals (
 ) WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_VERSION_3,)
+STEPS: tuple[str, ...] = (_VERSION_4,)
 """``STEPS[n]`` takes an index of version OLDEST + n - 1 to OLDEST + n, the first an empty one."""
 
 VERSION = OLDEST + len(STEPS) - 1

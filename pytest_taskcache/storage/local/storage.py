@@ -35,13 +35,11 @@ class Statistics:
     """Counts of what a cache directory holds; ``bytes`` is what ``max_size`` bounds,
     ``index_bytes`` the index file with its log."""
 
-    keys: int
     variants: int
     traces: int
     results: int
     staged: int
     pins: int
-    locks: int
     bytes: int
     index_bytes: int
 
@@ -240,12 +238,11 @@ class LocalStorage(Records):
             self._drop_targets(self.shelf.read(_TARGETS))
             return pruned
 
-    def clear(self, pattern: str = "") -> Pruned:
-        """Forgets everything but what runs under way have staged; with a pattern only the records
-        of identities (``file::name``) that match it. Raises StorageError."""
+    def clear(self) -> Pruned:
+        """Forgets everything but what runs under way have staged. Raises StorageError."""
         with self._told("clear"):
             targets = self.shelf.read(_TARGETS)
-            pruned = eviction.clear(self, self._files, pattern)
+            pruned = eviction.clear(self, self._files)
             self._drop_targets(targets)
             return pruned
 
@@ -257,17 +254,15 @@ class LocalStorage(Records):
         """Counts of what is there. Raises StorageError."""
 
         def work(connection: sqlite3.Connection) -> Statistics:
-            def count(what: str) -> int:
-                return int(connection.execute(f"SELECT count({what}").fetchone()[0])
+            def count(rows: str) -> int:
+                return int(connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
 
             return Statistics(
-                keys=count("DISTINCT key) FROM variants"),
-                variants=count("*) FROM variants"),
-                traces=count("*) FROM shared WHERE substr(name, 1, 1) != x'3d'"),
-                results=count("*) FROM (SELECT digest FROM refs UNION SELECT digest FROM uses)"),
-                staged=count("*) FROM staged"),
-                pins=count("*) FROM pins"),
-                locks=count("*) FROM locks"),
+                variants=count("variants WHERE state = ''"),
+                traces=count("shared WHERE substr(name, 1, 1) != x'3d'"),
+                results=count("(SELECT digest FROM refs UNION SELECT digest FROM uses)"),
+                staged=count("variants WHERE state != ''"),
+                pins=count("pins"),
                 bytes=eviction.total_size(connection),
                 index_bytes=self._index_bytes(),
             )

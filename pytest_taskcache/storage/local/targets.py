@@ -10,8 +10,7 @@ from pathlib import Path
 import xxhash
 
 from pytest_taskcache.ports import Buffer, TargetFile
-
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+from pytest_taskcache.storage.local.ownership import is_ours
 
 
 def read_target(directory: Path, name: str) -> TargetFile | None:
@@ -28,7 +27,7 @@ def read_target(directory: Path, name: str) -> TargetFile | None:
         if not stat.S_ISREG(info.st_mode):
             return None
         data = file.read()
-    owned = _is_ours(info) and _leads_nowhere_else(directory, path)
+    owned = is_ours(info) and _leads_nowhere_else(directory, path)
     return TargetFile(data, xxhash.xxh3_128_hexdigest(data), info.st_mtime, owned, path)
 
 
@@ -51,19 +50,13 @@ def write_target(directory: Path, name: str, data: Buffer) -> None:
         raise
 
 
-def _is_ours(info: os.stat_result) -> bool:
-    if not hasattr(os, "geteuid"):
-        return True
-    return info.st_uid == os.geteuid() and not info.st_mode & _OTHERS_MAY_WRITE
-
-
 def _leads_nowhere_else(directory: Path, path: Path) -> bool:
     """Whether no step from the directory to the file is a link, or a directory of others."""
     if os.path.islink(path):
         return False
     step = path.parent
     while True:
-        if (step != directory and os.path.islink(step)) or not _is_ours(os.stat(step)):
+        if (step != directory and os.path.islink(step)) or not is_ours(os.stat(step)):
             return False
         if step == directory:
             return True

@@ -74,6 +74,7 @@ class Records:
         self._shared: dict[int, Shared] = {}
         self._traces: dict[bytes, Trace] = {}
         self._weight = 0
+        self._interned: dict[bytes, int] = {}
         self._damaged: set[tuple[str, int]] = set()
 
     def describe(self) -> str:
@@ -118,25 +119,25 @@ class Records:
     ) -> dict[str, tuple[Variant, ...]]:
         rows = each(
             connection,
-            f"SELECT seq, {COLUMNS} FROM variants WHERE key IN (...)"
+            f"SELECT seq, {COLUMNS} FROM variants WHERE key IN (...) AND state = ''"
             " ORDER BY created DESC, id DESC",
             [to_sql(key) for key in keys],
         )
         found: dict[str, list[Variant]] = {key: [] for key in keys}
-        for variant in self.decode_rows(connection, "variants", rows):
-            found[variant.key].append(variant)
+        for variant in self.decode_rows(connection, rows):
+            if variant.key in found:  # else the row's key is damaged
+                found[variant.key].append(variant)
         return {key: tuple(variants[:VARIANTS]) for key, variants in found.items()}
 
     def decode_rows(
         self,
         connection: sqlite3.Connection,
-        table: str,
         rows: Iterable[tuple[Any, ...]],
         *,
         remember: bool = True,
     ) -> list[Variant]:
-        """The variants of rows of a table (its ``seq`` and COLUMNS), in their order, without the
-        damaged ones. To be called within ``read_index`` or ``write_index``."""
+        """The variants of rows (``seq`` and COLUMNS), in their order, without the damaged ones. To
+        be called within ``read_index`` or ``write_index``."""
         numbered = [(row[0], Row._make(row[1:])) for row in rows]
         fresh = [row for _, row in numbered if row.id not in self._decoded]
         if fresh:
@@ -149,7 +150,7 @@ class Records:
                     trace, common = self._shared[row.trace], self._shared[row.common]
                     variant = encoding.decode(row, trace, common)
                 except DAMAGE:
-                    self._damaged.add((table, int(seq)))
+                    self._damaged.add(("variants", int(seq)))
                     continue
                 if remember:
                     self.remember(variant)
@@ -199,11 +200,11 @@ class Records:
 
     def _newest(self, connection: sqlite3.Connection, identity: str, limit: int) -> list[Variant]:
         rows = connection.execute(
-            f"SELECT seq, {COLUMNS} FROM variants WHERE identity = ?"
+            f"SELECT seq, {COLUMNS} FROM variants WHERE identity = ? AND state = ''"
             f" ORDER BY created DESC, id DESC LIMIT {limit}",
             (to_sql(identity),),
         ).fetchall()
-        return self.decode_rows(connection, "variants", rows)
+        return self.decode_rows(connection, rows)
 
     def scan(self) -> Iterator[Variant]:
         """Every committed variant, oldest first, a few hundred at a time: what is committed
@@ -212,11 +213,12 @@ class Records:
 
         def page(connection: sqlite3.Connection) -> tuple[int, list[Variant]]:
             rows = connection.execute(
-                f"SELECT seq, {COLUMNS} FROM variants WHERE seq > ? ORDER BY seq LIMIT {_PAGE}",
+                f"SELECT seq, {COLUMNS} FROM variants WHERE seq > ? AND state = ''"
+                f" ORDER BY seq LIMIT {_PAGE}",
                 (last,),
             ).fetchall()
             end = int(rows[-1][0]) if rows else -1
-            return end, self.decode_rows(connection, "variants", rows, remember=False)
+            return end, self.decode_rows(connection, rows, remember=False)
 
         while last >= 0:
             last, variants = self.read_index("list records", page)
@@ -226,7 +228,8 @@ class Records:
         """When each committed record, by id, was last of use (POSIX seconds). Raises
         StorageError."""
         rows = self.index.read(
-            "list records", lambda c: c.execute("SELECT id, used FROM variants").fetchall()
+            "list records",
+            lambda c: c.execute("SELECT id, used FROM variants WHERE state = ''").fetchall(),
         )
         found = {}
         for id_, used in rows:
@@ -289,13 +292,11 @@ class Records:
             self.index.tell(_DAMAGED)
 
         def work(connection: sqlite3.Connection) -> None:
-            for table, number in damaged:
-                column = "id" if table == "shared" else "seq"
-                if table != "shared":
-                    _note_removal(
-                        connection, f"{table} WHERE seq IN (...)", [number], Reason.DAMAGED
-                    )
-                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
+            rows = [number for table, number in damaged if table == "variants"]
+            _note_removal(connection, "variants WHERE seq IN (...)", rows, Reason.DAMAGED)
+            each(connection, "DELETE FROM variants WHERE seq IN (...)", rows)
+            shared = [number for table, number in damaged if table == "shared"]
+            each(connection, "DELETE FROM shared WHERE id IN (...)", shared)
 
         try:
             if not self.index.readonly:
@@ -316,6 +317,7 @@ class Records:
 
         def prepared(connection: sqlite3.Connection) -> T:
             self._renew()
+            self._interned.clear()
             return work(connection)
 
         with self.index.lock:
@@ -336,16 +338,10 @@ class Records:
         """As KeyStorage.write_records, in one SQLite transaction."""
         if not variants:
             return
-        now = Clock.now()
 
         def work(connection: sqlite3.Connection) -> None:
-            for variant, row in zip(variants, self.rows_of(connection, variants), strict=True):
-                cursor = connection.execute(
-                    f"INSERT OR IGNORE INTO variants ({COLUMNS}, used) VALUES ({marks(row)}, ?)",
-                    (*row, now),
-                )
-                if cursor.rowcount:
-                    insert_refs(connection, variant)
+            for variant in variants:
+                self.insert(connection, variant)
             trim(connection, {to_sql(variant.key) for variant in variants})
 
         with self.index.lock:
@@ -357,24 +353,38 @@ class Records:
                     known = newest[name] or variant
                     newest[name] = max(known, variant, key=lambda one: (one.created, one.id))
 
-    def rows_of(self, connection: sqlite3.Connection, variants: Sequence[Variant]) -> list[Row]:
-        """The rows of variants, with what they share written; within ``write_index``."""
-        ids: dict[bytes, int] = {}
-        rows = []
-        for variant in variants:
-            trace = Shared(encoding.name_of(variant.trace), variant.trace)
-            common = encoding.common_of(variant)
-            for shared in (trace, common):
-                if shared.name not in ids:
-                    ids[shared.name] = self._intern(connection, shared)
-            names = (trace.name, common.name)
-            rows.append(encoding.encode(variant, (ids[names[0]], ids[names[1]]), names))
-        return rows
+    def insert(self, connection: sqlite3.Connection, variant: Variant, **staged: object) -> bool:
+        """Adds the row of a variant, with what it shares and what it refers to, unless it is there;
+        whether it was new. ``staged`` are the columns that make it a staged one. To be called
+        within ``write_index``."""
+        trace = Shared(encoding.name_of(variant.trace), variant.trace)
+        common = encoding.common_of(variant)
+        ids = (self._intern(connection, trace), self._intern(connection, common))
+        row = encoding.encode(variant, ids, (trace.name, common.name))
+        columns = {"used": Clock.now(), **staged, **row._asdict()}
+        cursor = connection.execute(
+            f"INSERT OR IGNORE INTO variants ({', '.join(columns)}) VALUES ({marks(columns)})",
+            tuple(columns.values()),
+        )
+        if not cursor.rowcount:
+            return False
+        # Which results it needs, so that eviction leaves them; what its trace uses is kept with
+        # the trace.
+        result = variant.result
+        own = [] if result.inline is not None else [(result.digest, row.id, result.size)]
+        connection.executemany(
+            "INSERT OR IGNORE INTO refs (digest, id, size) VALUES (?, ?, ?)",
+            own + [(blob.digest, row.id, blob.size) for blob in result.blobs],
+        )
+        return True
 
     def _intern(self, connection: sqlite3.Connection, shared: Shared) -> int:
         """The id of a shared row, which is added if it is new, or mended: whoever refers to a
-        damaged one could never be read. Its content is looked at once a process."""
+        damaged one could never be read. It is looked up once a transaction, its content once a
+        process."""
         name = shared.name
+        if name in self._interned:
+            return self._interned[name]
         row = connection.execute("SELECT id FROM shared WHERE name = ?", (name,)).fetchone()
         if row is None:
             cursor = connection.execute(
@@ -394,6 +404,7 @@ class Records:
                 "INSERT OR IGNORE INTO uses (trace, digest, size) VALUES (?, ?, ?)",
                 [(id_, blob.digest, blob.size) for blob in shared.content.uses],
             )
+        self._interned[name] = id_
         return id_
 
     def _mend(self, connection: sqlite3.Connection, id_: int, shared: Shared) -> None:
@@ -428,26 +439,15 @@ class Records:
         self.index.close()
 
 
-def insert_refs(connection: sqlite3.Connection, variant: Variant) -> None:
-    """Says which results a variant needs, so that eviction leaves them; what its trace uses is
-    kept with the trace."""
-    result, id_ = variant.result, to_sql(variant.id)
-    own = [] if result.inline is not None else [(result.digest, id_, result.size)]
-    connection.executemany(
-        "INSERT OR IGNORE INTO refs (digest, id, size) VALUES (?, ?, ?)",
-        own + [(blob.digest, id_, blob.size) for blob in result.blobs],
-    )
-
-
 def delete_variants(
     connection: sqlite3.Connection, ids: Collection[bytes], reason: Reason | None
 ) -> None:
-    """Deletes committed variants and what they refer to, by id; why, so that a later miss can
-    tell (None: newer ones of the same key took their place)."""
+    """Deletes variants by id, with what they refer to and who uses them; why, so that a later miss
+    can tell (None: they were only staged, or newer ones of the same key took their place)."""
     if reason is not None:
         _note_removal(connection, "variants WHERE id IN (...)", ids, reason)
-    each(connection, "DELETE FROM variants WHERE id IN (...)", ids)
-    each(connection, "DELETE FROM refs WHERE id IN (...)", ids)
+    for table in ("variants", "refs", "claims", "derives"):
+        each(connection, f"DELETE FROM {table} WHERE id IN (...)", ids)
 
 
 def _note_removal(
@@ -466,7 +466,7 @@ def trim(connection: sqlite3.Connection, keys: Collection[bytes]) -> None:
     """Drops the oldest variants of keys that have more than VARIANTS."""
     for key in keys:
         surplus = connection.execute(
-            "SELECT id FROM variants WHERE key = ?"
+            "SELECT id FROM variants WHERE key = ? AND state = ''"
             " ORDER BY created DESC, id DESC LIMIT -1 OFFSET ?",
             (key, VARIANTS),
         ).fetchall()
