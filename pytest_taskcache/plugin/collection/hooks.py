@@ -44,7 +44,6 @@ class CollectionHooks:
         self._recorded: list[Recording] = []
         self._known: dict[Path, Kept] = {}
         self._stands: dict[Path, StandIns] = {}
-        self._entered: set[Path] = set()
         option, settings = session.config.option, session.settings
         self._consults = (
             settings.mode in (Mode.READ_WRITE, Mode.READ)
@@ -80,8 +79,6 @@ class CollectionHooks:
                 self._current = Recording(collector, observation, self._loaded)
         elif self._current is not None and not self._current.owns(collector):
             self._finish()
-        if isinstance(collector, pytest.Directory):
-            self._entered.add(collector.path)
         recording = self._current
         report = yield
         if recording is not None:
@@ -213,7 +210,7 @@ class CollectionHooks:
             each.record.tests.update((name, self._signature(item)) for name, item in signed)
         self._records.keep(recorded)
         if self._session.worker in ("main", "gw0"):
-            self._selection.keep(session.items, self._entered)
+            self._selection.keep(session.items)
         by_file: dict[Path, dict[str, pytest.Item]] = {}
         for item in session.items:
             if item.path in self._known and stand_ins_of(item) is None:

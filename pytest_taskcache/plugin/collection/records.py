@@ -264,9 +264,9 @@ class Selection:
         option = session.config.option
         self._by_history = any(getattr(option, name, None) for name in _BY_HISTORY)
 
-    def keep(self, items: Sequence[pytest.Item], entered: Iterable[Path]) -> None:
-        """Remembers what was selected, if all of it are tests that can be stood in for, and the
-        files of the directories that were ``entered``."""
+    def keep(self, items: Sequence[pytest.Item]) -> None:
+        """Remembers what was selected, if all of it are tests that can be stood in for, and which
+        files their directories hold, and those above them."""
         if self._by_history or not all(isinstance(item, pytest.Function) for item in items):
             return
         name_of = self._session.fingerprints.name_of
@@ -276,7 +276,9 @@ class Selection:
             selected = files.setdefault(f"{name_of(item.path)}\n{file}", [])
             if not is_skipped_by_mark(item):
                 selected.append(name)
-        named = {name_of(path): path for path in entered}
+        root, within = self._session.config.rootpath, {item.path.parent for item in items}
+        above = {each for path in within for each in path.parents if each.is_relative_to(root)}
+        named = {name_of(path): path for path in within | above}
         # A run's own temporary directory may lie where tests are looked for.
         directories = {n: _names_in(path) for n, path in named.items() if not n.startswith("<tmp>")}
         data = json.dumps({"directories": directories, "files": files}).encode()

@@ -27,12 +27,10 @@ _EFFECT_ELSEWHERE = {
 
 _WRITING = {
     "snapshot": ("update_snapshots", "update_new_snapshots_only"),
-    "data_regression": ("force_regen", "regen_all"),
-    "dataframe_regression": ("force_regen", "regen_all"),
-    "file_regression": ("force_regen", "regen_all"),
-    "image_regression": ("force_regen", "regen_all"),
-    "ndarrays_regression": ("force_regen", "regen_all"),
-    "num_regression": ("force_regen", "regen_all"),
+    **{
+        f"{kind}_regression": ("force_regen", "regen_all")
+        for kind in ("data", "dataframe", "file", "image", "ndarrays", "num")
+    },
 }
 """Fixtures that write what they compare with where one of these options is given."""
 
