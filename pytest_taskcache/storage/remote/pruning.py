@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pytest_taskcache.dataclass import dataclass, field
-from pytest_taskcache.model.record import VARIANTS, Variant
+from pytest_taskcache.model.record import VARIANTS
 from pytest_taskcache.storage.pointers import results_of
 from pytest_taskcache.storage.remote.blobs import Listed, batches
 from pytest_taskcache.storage.remote.location import Location
@@ -74,38 +74,15 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A record: its name, bytes and date, what is in it (None where it is not what its name says),
-    its rank among those of its key, the newest having 0, and whether somebody had use for it."""
+    """What matters about a record once it has been read: when it was of use, whether it goes
+    whatever the size of all, the results that it names, and its target."""
 
     name: str
     size: int
-    written: float
-    variant: Variant | None
-    rank: int
-    used: bool
-
-    @property
-    def digests(self) -> set[str]:
-        """The results that it names."""
-        return {digest for digest, _ in results_of(self.variant)} if self.variant else set()
-
-    @property
-    def targets(self) -> frozenset[str]:
-        """The target that it names, if any."""
-        return targets_of(self.variant) if self.variant else frozenset()
-
-    def is_over(self, retention: Retention, now: float) -> bool:
-        """Whether it goes, whatever the size of all."""
-        variant, age = self.variant, now - self.written
-        if self.rank >= VARIANTS:
-            return True
-        if variant is None and age > GRACE:
-            return True
-        if variant is not None and variant.expires is not None and variant.expires < now:
-            return True
-        if retention.older_than is not None and age > retention.older_than:
-            return True
-        return retention.unused is not None and age > retention.unused and not self.used
+    seen: float
+    goes: bool
+    digests: frozenset[str]
+    targets: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -147,13 +124,13 @@ def prune(store: RemoteStore, retention: Retention, results: RemoteStore | None 
         used = _used(store, marks, now - (retention.unused or UNUSED))
         kept: list[_Entry] = []
         gone: list[_Entry] = []
-        for entry in _entries(store, listed, used, now):
-            (gone if entry.is_over(retention, now) else kept).append(entry)
+        for entry in _entries(store, listed, retention, used, now):
+            (gone if entry.goes else kept).append(entry)
     place = results or store
     with place.told("prune"):
         there = _results_in(place)
         # Those that were of no use for longest go first.
-        kept.sort(key=lambda e: (now if e.used else e.written, e.name), reverse=True)
+        kept.sort(key=lambda entry: (entry.seen, entry.name), reverse=True)
         fitting, left = _fitting(kept, there, retention.max_size)
         gone += kept[fitting:]
         del kept[fitting:]
@@ -189,7 +166,11 @@ def _used(store: RemoteStore, marks: Sequence[Listed], since: float) -> set[byte
 
 
 def _entries(
-    store: RemoteStore, listed: Sequence[Listed], used: set[bytes], now: float
+    store: RemoteStore,
+    listed: Sequence[Listed],
+    retention: Retention,
+    used: set[bytes],
+    now: float,
 ) -> Iterator[_Entry]:
     by_name = {one.name: one for one in listed}
     names = by_key(record_names(listed))
@@ -198,11 +179,23 @@ def _entries(
         found = dict(store.decoded([name for name, _ in few]))
         for name, rank in few:
             one, variant = by_name[name.name], found.get(name)
-            written = one.modified
-            if written is None:
-                written = now if variant is None else variant.created
-            fresh = variant is not None and used_mark(variant.id) in used
-            yield _Entry(one.name, one.size or 0, written, variant, rank, fresh)
+            if variant is None:
+                # It is not what its name says, or was removed meanwhile.
+                written = now if one.modified is None else one.modified
+                goes = rank >= VARIANTS or now - written > GRACE or _is_old(written, retention, now)
+                yield _Entry(name.name, one.size or 0, written, goes, frozenset(), frozenset())
+                continue
+            written = variant.created if one.modified is None else one.modified
+            seen = now if used_mark(variant.id) in used else written
+            expired = variant.expires is not None and variant.expires < now
+            unused = retention.unused is not None and now - seen > retention.unused
+            goes = rank >= VARIANTS or expired or unused or _is_old(written, retention, now)
+            digests = frozenset(digest for digest, _ in results_of(variant))
+            yield _Entry(name.name, one.size or 0, seen, goes, digests, targets_of(variant))
+
+
+def _is_old(written: float, retention: Retention, now: float) -> bool:
+    return retention.older_than is not None and now - written > retention.older_than
 
 
 def _fitting(
