@@ -19,13 +19,12 @@ import sysconfig
 import time
 import zipfile
 import zipimport
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import machinery
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.checksum import checksum
-from pytest_taskcache.code.definitions import Analysis
 from pytest_taskcache.code.distributions import Distributions
 from pytest_taskcache.model.dependency import ABSENT
 
@@ -365,29 +364,3 @@ def _zipped_content(path: str) -> bytes | None:
         return zipimport.zipimporter(archive).get_data(os.path.join(archive, inside))
     except (OSError, zipimport.ZipImportError):
         return None
-
-
-def imported_files(
-    analysis: Analysis, module: str, *, is_package: bool, loaded: Mapping[str, str]
-) -> frozenset[str]:
-    """The project's files that the imports of one file, which is this module, led to, given the
-    file of each loaded module: those it names, the packages around them, and submodules that it
-    takes from packages."""
-    package = module if is_package else module.rpartition(".")[0]
-    found = {loaded[name] for name in _around(package) if name in loaded}
-    for item in analysis.imports:
-        start = item.module
-        if item.level:
-            parts = package.split(".") if package else []
-            kept = parts[: len(parts) - item.level + 1]
-            start = ".".join([*kept, item.module] if item.module else kept)
-        for name in (start, *(f"{start}.{leaf}" for leaf in item.names)):
-            found.update(loaded[one] for one in _around(name) if one in loaded)
-    return frozenset(found)
-
-
-def _around(module: str) -> Iterator[str]:
-    """A module and the packages around it."""
-    while module:
-        yield module
-        module = module.rpartition(".")[0]

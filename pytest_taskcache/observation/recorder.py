@@ -16,6 +16,7 @@ from types import CodeType
 
 import xxhash
 
+from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.model.dependency import (
     ABSENT,
     Dependency,
@@ -29,7 +30,6 @@ from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
 from pytest_taskcache.observation.hooks.imports import source_of
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.import_graph import Graph, closure, import_graph
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import OpenWindow, changed, is_newer

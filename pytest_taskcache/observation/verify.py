@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
+from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_log import (
@@ -30,7 +31,6 @@ from pytest_taskcache.observation.code_log import (
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, without_mark
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.import_graph import Graph, closure, import_graph
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Fingerprints
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from pytest_taskcache.code.definitions import Analysis, Changes, diff
-from pytest_taskcache.code.imports import imported_files
+from pytest_taskcache.code.import_graph import import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.code.source_file import analyse
 
@@ -29,19 +29,7 @@ class Project:
             (file, name or "<module>") for file, _, name in (one.partition("::") for one in order)
         ]
         analyses = {name: analysed(name, text) for name, text in self.files.items()}
-        self.log = Log(self.nodes, analyses, self._imports(analyses))
-
-    def _imports(self, analyses: Mapping[str, Analysis]) -> dict[str, frozenset[str]]:
-        modules = {
-            name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name
-            for name in analyses
-        }
-        return {
-            name: imported_files(
-                analyses[name], module, is_package=name.endswith("__init__.py"), loaded=modules
-            )
-            for module, name in modules.items()
-        }
+        self.log = Log(self.nodes, analyses, import_graph(list(analyses), (), analyses))
 
     def edit(self, name: str, before: str, after: str) -> dict[str, Changes]:
         text = self.files.get(name, "")

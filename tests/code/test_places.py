@@ -14,7 +14,8 @@ import pytest
 
 from pytest_taskcache.code.definitions import Analysis, Import
 from pytest_taskcache.code.distributions import Distributions
-from pytest_taskcache.code.imports import Finder, SourceFiles, imported_files
+from pytest_taskcache.code.import_graph import closure, import_graph
+from pytest_taskcache.code.imports import Finder, SourceFiles
 from pytest_taskcache.model.dependency import ABSENT
 
 
@@ -225,21 +226,17 @@ def test_odd_path_entries_break_nothing(world) -> None:
     closed.chmod(0o700)
 
 
-def test_imported_files_follow_names_packages_and_submodules() -> None:
-    """Absolute and relative imports, of modules and of names in packages."""
-    loaded = {
-        "pkg": "pkg/__init__.py",
-        "pkg.a": "pkg/a.py",
-        "pkg.sub": "pkg/sub/__init__.py",
-        "pkg.sub.b": "pkg/sub/b.py",
-        "top": "top.py",
-    }
-    imports = (Import(1, "", ("sub",)), Import(0, "top", ()), Import(0, "os", ()))
-    found = imported_files(Analysis(imports=imports), "pkg.a", is_package=False, loaded=loaded)
-    assert found == {"pkg/__init__.py", "pkg/sub/__init__.py", "top.py"}
-    imports = (Import(2, "", ("a",)), Import(1, "b", ("X",)), Import(9, "", ("x",)))
-    found = imported_files(Analysis(imports=imports), "pkg.sub", is_package=True, loaded=loaded)
-    assert found >= {"pkg/sub/b.py"}
+def test_imports_lead_to_modules_packages_and_submodules() -> None:
+    """Absolute and relative imports, of modules and of names in packages; what was seen to happen
+    counts too; and with a file the packages around it."""
+    files = ["pkg/__init__.py", "pkg/a.py", "pkg/sub/__init__.py", "pkg/sub/b.py", "top.py"]
+    a = Analysis(imports=(Import(1, "", ("sub",)), Import(0, "top", ()), Import(0, "os", ())))
+    sub = Analysis(imports=(Import(2, "", ("a",)), Import(1, "b", ("X",)), Import(9, "", ("x",))))
+    graph = import_graph(files, [(4, 1)], {"pkg/a.py": a, "pkg/sub/__init__.py": sub})
+    assert set(graph["pkg/a.py"]) == {"pkg/__init__.py", "pkg/sub/__init__.py", "top.py"}
+    assert set(graph["pkg/sub/__init__.py"]) >= {"pkg/a.py", "pkg/sub/b.py"}
+    assert set(graph["top.py"]) == {"pkg/a.py"}
+    assert closure(graph, ["pkg/sub/b.py"]) == set(files)
 
 
 # -------------------------------------------------------------------------------- distributions
