@@ -9,12 +9,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"2 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -35,32 +35,19 @@ class Kind(StrEnum):
     IMPORT = "import"
 
 
-class Trait(StrEnum):
-    """What is known of how a definition acts."""
-
-    EFFECT = "effect"
-    """An edit of it matters to all who import the module."""
-    ACTS = "acts"
-    """So does an edit of what it mentions."""
-    IMPLICIT = "implicit"
-    """It applies without being mentioned."""
-    CONSTANT = "constant"
-    """What it binds cannot be changed."""
-    WRAPPED = "wrapped"
-    """Something that may keep results is around it."""
-    CHANGES = "changes"
-    """It may change what it mentions: by a method, an item, or by handing it on."""
-    SHARES = "shares"
-    """It keeps or returns what outlives it: its callers decide about that, too."""
-
-
 @dataclass(frozen=True, slots=True)
 class Definition:
     """One definition of a file; see the worked example.
 
     ``digest`` is of the normalised syntax tree. ``binds``: identifiers by which others get at it.
     ``mentions``: identifiers it mentions. ``stores``: names and attributes that it assigns, and
-    that outlive it. ``calls``: see the rules of `source_file`. ``traits``: those of `Trait`.
+    that outlive it; ``changes``: those whose objects it may change (by a method, an item, or by
+    handing them on). ``calls``: see the rules above. ``effect``: an edit of it matters to all who
+    import the module; ``acts``: so does an edit of what it mentions. ``implicit``: it applies
+    without being mentioned. ``constant``: what it binds cannot be changed. ``wrapped``: something
+    that may keep results is around it. ``lasting``: it is a generator or makes functions, so that
+    what it got earlier may live on in its frame or cells. ``takes``: its callers say what it
+    stores in globals; ``hands``: it returns what outlives it.
     """
 
     name: str
@@ -69,8 +56,16 @@ class Definition:
     binds: tuple[str, ...] = ()
     mentions: frozenset[str] = frozenset()
     stores: frozenset[str] = frozenset()
+    changes: frozenset[str] = frozenset()
     calls: frozenset[str] = frozenset()
-    traits: frozenset[str] = frozenset()
+    effect: bool = False
+    acts: bool = False
+    implicit: bool = False
+    constant: bool = False
+    wrapped: bool = False
+    lasting: bool = False
+    takes: bool = False
+    hands: bool = False
 
     @property
     def label(self) -> str:
@@ -88,7 +83,18 @@ class Import(NamedTuple):
     function: str = ""
 
 
-_SETS = ("mentions", "stores", "calls", "traits")
+_FLAGS = (
+    "effect",
+    "acts",
+    "implicit",
+    "constant",
+    "wrapped",
+    "lasting",
+    "takes",
+    "hands",
+)
+_SETS = ("binds", "mentions", "stores", "changes", "calls")
+_KINDS = tuple(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +116,22 @@ class Analysis:
         return checksum(part for item in self.definitions for part in (item.name, item.digest))
 
     def to_text(self) -> str:
-        """JSON: compressed, it is shorter than the source."""
-        rows = [
-            [item.name, item.kind, item.digest, item.binds]
-            + [sorted(getattr(item, name)) for name in _SETS]
-            for item in self.definitions
-        ]
-        found = {"f": FORMAT, "w": self.whole, "d": rows, "i": self.imports}
-        return json.dumps(found, separators=(",", ":"))
+        """JSON, about as long as the source at most; each identifier is written once."""
+        numbers: dict[str, int] = {}
+
+        def number(name: str) -> int:
+            return numbers.setdefault(name, len(numbers))
+
+        rows: list[Any] = []
+        for item in self.definitions:
+            flags = sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS))
+            row: list[Any] = [number(item.name), _KINDS.index(item.kind), flags, item.digest]
+            row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
+            row.append(list(map(number, item.binds)))
+            rows.append(row)
+        imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
+        found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
+        return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
 
     @classmethod
     def from_text(cls, text: str) -> Analysis:
@@ -126,8 +140,9 @@ class Analysis:
             found = json.loads(text)
             if found["f"] != FORMAT:
                 raise ValueError("analysis of another version")
+            names = [sys.intern(name) for name in found["n"]]
             return cls(
-                tuple(_definition(*row) for row in found["d"]),
+                tuple(_definition(row, names) for row in found["d"]),
                 tuple(Import(level, module, tuple(n), f) for level, module, n, f in found["i"]),
                 bool(found["w"]),
             )
@@ -135,11 +150,22 @@ class Analysis:
             raise ValueError(f"no analysis: {error!r}") from error
 
 
-def _definition(
-    name: str, kind: str, digest: str, binds: Sequence[str], *sets: Sequence[str]
-) -> Definition:
-    shared = (frozenset(map(sys.intern, names)) for names in sets)
-    return Definition(name, Kind(kind), digest, tuple(binds), *shared)
+def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
+    name, kind, flags, digest, *sets, binds = row
+    mentions, stores, changes, calls = (
+        frozenset(names[number] for number in numbers) for numbers in sets
+    )
+    return Definition(
+        names[name],
+        _KINDS[kind],
+        digest,
+        tuple(names[number] for number in binds),
+        mentions,
+        stores,
+        changes,
+        calls,
+        *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
+    )
 
 
 class Changed(NamedTuple):
@@ -204,7 +230,5 @@ def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
     return [
         item.name
         for item in analysis.definitions
-        if (Trait.EFFECT in item.traits or item.calls)
-        and item.kind is not Kind.FUNCTION
-        and item.name in among
+        if (item.effect or item.calls) and item.kind is not Kind.FUNCTION and item.name in among
     ]

@@ -20,7 +20,6 @@ from pytest_taskcache.checksum import checksum
 from pytest_taskcache.code.source_file import FunctionNode, normalised_text
 
 _Node: TypeAlias = FunctionNode | ast.Lambda
-_Functions: TypeAlias = dict[tuple[str, int], list[_Node]]
 
 _REWRITTEN = "@pytest_ar"
 """A global name that pytest puts into every module whose assertions it rewrites."""
@@ -130,24 +129,46 @@ def _constant_parts(constant: object) -> Iterator[str]:
         yield f"{type(constant).__name__} {constant!r}"
 
 
-def _functions_in(source: bytes) -> _Functions:
-    """The functions and lambdas of a source by name and first line."""
-    found: _Functions = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
-            found.setdefault((name, _first_line(node)), []).append(node)
-    return found
+class _SourceFile:
+    """A parsed file, with its functions by qualified name."""
 
+    def __init__(self, source: bytes) -> None:
+        self._nodes: dict[str, list[_Node]] = {}
+        self._collect(ast.parse(source))
 
-def _nodes_of(code: CodeType, functions: _Functions) -> list[_Node]:
-    """What a code object may have been compiled from: one node, unless several of one name share
-    a line and look the same from outside."""
-    here = functions.get((code.co_name, code.co_firstlineno), [])
-    if len(here) > 1:
-        end = _end_of(code)
-        return [node for node in here if _end_of_body(node) == end] or here
-    return here
+    def _collect(self, tree: ast.AST) -> None:
+        pending = [(tree, "")]
+        while pending:
+            parent, where = pending.pop()
+            for child in ast.iter_child_nodes(parent):
+                inner = where
+                match child:
+                    case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                        self._nodes.setdefault(where + name, []).append(child)
+                        inner = f"{where}{name}.<locals>."
+                    case ast.Lambda():
+                        self._nodes.setdefault(where + "<lambda>", []).append(child)
+                        inner = f"{where}<lambda>.<locals>."
+                    case ast.ClassDef(name=name):
+                        inner = f"{where}{name}."
+                pending.append((child, inner))
+
+    def nodes_of(self, code: CodeType) -> list[_Node]:
+        """The definitions that a code object may have been compiled from: one, unless several
+        of one name share a line and look the same from outside."""
+        named = self._nodes.get(code.co_qualname) or self._by_line(code)
+        here = [node for node in named if _first_line(node) == code.co_firstlineno]
+        if len(here) > 1:
+            end = _end_of(code)
+            return [node for node in here if _end_of_body(node) == end] or here
+        return here
+
+    def _by_line(self, code: CodeType) -> list[_Node]:
+        """Definitions of this name anywhere: code in a comprehension, or below a ``global``
+        statement, has another qualified name than its place suggests."""
+        last = code.co_qualname.rpartition(".")[2]
+        found = (nodes for name, nodes in self._nodes.items() if name.rpartition(".")[2] == last)
+        return [node for nodes in found for node in nodes]
 
 
 def _first_line(node: _Node) -> int:
@@ -170,12 +191,12 @@ def _end_of_body(node: _Node) -> tuple[int | None, int | None]:
     return (body.end_lineno, body.end_col_offset)
 
 
-_files: dict[str, tuple[tuple[int, ...], _Functions | None]] = {}
+_files: dict[str, tuple[tuple[int, ...], _SourceFile | None]] = {}
 _bodies: dict[int, tuple[CodeType, str]] = {}
 """Digests by code object's id, with the code kept alive."""
 
 
-def _source_file(filename: str) -> _Functions | None:
+def _source_file(filename: str) -> _SourceFile | None:
     """A file as it is now, parsed; None where it is no readable Python source."""
     stamp: tuple[int, ...]
     try:
@@ -194,7 +215,7 @@ def _source_file(filename: str) -> _Functions | None:
         if not source or (kept is not None and kept[0] == stamp):
             return None if kept is None else kept[1]
     try:
-        parsed: _Functions | None = _functions_in(source)
+        parsed: _SourceFile | None = _SourceFile(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         parsed = None
     _files[filename] = (stamp, parsed)
@@ -205,7 +226,7 @@ def _body_digest(code: CodeType) -> str:
     known = _bodies.get(id(code))
     if known is None:
         found = _source_file(code.co_filename)
-        nodes = [] if found is None else _nodes_of(code, found)
+        nodes = [] if found is None else found.nodes_of(code)
         digest = checksum(map(_text_digest, nodes)) if nodes else code_digest(code)
         known = _bodies[id(code)] = (code, digest)
     return known[1]

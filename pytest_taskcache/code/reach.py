@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import chain
 
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
@@ -37,7 +38,6 @@ from pytest_taskcache.code.definitions import (
     Changes,
     Definition,
     Kind,
-    Trait,
 )
 from pytest_taskcache.code.source_file import definition_name
 from pytest_taskcache.dataclass import dataclass, field
@@ -57,13 +57,18 @@ class Log:
 
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
-    ``imports``: the files that a file imported, at import or later. ``whole``: files any
-    function of which may have run, unseen, as soon as they were imported.
+    ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
+    hooks apply to all, conftests excepted, which are known by name. ``loaded``: the position at
+    which a module's body was done, where that is known: its statements called nothing that ran
+    for the first time later. ``whole``: files any function of which may have run, unseen, as soon
+    as they were imported.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
+    plugins: Collection[str] = ()
+    loaded: Mapping[str, int] = field(default_factory=dict)
     whole: Collection[str] = ()
 
 
@@ -104,8 +109,7 @@ def affected(
 class _Walk:
     """The graph, backwards, and the costs found so far.
 
-    Vertices are definitions and module bodies, by number; each of them has a second one, `_count`
-    further on: what it leaves behind, which may differ though it did not change itself.
+    Vertices are definitions and module bodies, by number.
     """
 
     def __init__(self, log: Log, changes: Mapping[str, Changes]) -> None:
@@ -123,8 +127,10 @@ class _Walk:
         self._file_of: list[int] = []
         self._scope: list[int] = []
         self._position: list[int] = []
+        self._done: list[int] = []
         self._mentioning: dict[str, list[int]] = {}
-        self._sharing: dict[str, list[int]] = {}
+        self._taking: dict[str, list[int]] = {}
+        self._handing: dict[str, list[int]] = {}
         self._rebound: dict[str, int] = {}
         self._mutable: dict[str, int] = {}
         self._ran: dict[tuple[str, str], int] = {}
@@ -132,16 +138,16 @@ class _Walk:
         self._add_changed(changes)
         for vertex in range(len(self._definitions)):
             self._index(vertex)
-        self._count = len(self._definitions)
-        self._position += self._position
-        self._cost = [NEVER] * len(self._position)
-        self._cause = [""] * len(self._position)
-        self._settled = bytearray(len(self._position))
+        count = len(self._definitions)
+        self._cost = [NEVER] * count
+        self._cause = [""] * count
+        self._settled = bytearray(count)
         self._seeds: set[int] = set()
         self._new: set[int] = set()
         self._effects: dict[int, tuple[int, str]] = {}
         self._implicit: dict[int, tuple[int, str]] = {}
         self._heap: list[tuple[int, int]] = []
+        self._makers: set[str] | None = None
 
     # ---- the graph
 
@@ -174,12 +180,15 @@ class _Walk:
             self._file_of.append(self._files[file])
             self._scope.append(self._files[file])
             self._position.append(position)
+            self._done.append(NEVER)
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
         if item.kind is Kind.FUNCTION and file not in self._log.whole:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
+        if item.kind in (Kind.STATEMENT, Kind.CLASS):
+            self._done[vertex] = self._log.loaded.get(file, NEVER)
         if item not in self._definitions[vertex]:
             self._definitions[vertex].append(item)
         if ALL_MODULES in item.mentions:
@@ -194,16 +203,20 @@ class _Walk:
                 if name == OWN_NAMES:
                     name = f"{OWN_NAMES} {self._file_of[vertex]}"
                 self._mentioning.setdefault(name, []).append(vertex)
-            if Trait.SHARES in item.traits:
+            if item.takes:
                 for name in item.binds:
-                    self._sharing.setdefault(name, []).append(vertex)
+                    self._taking.setdefault(name, []).append(vertex)
+            if item.hands:
+                for name in item.binds:
+                    self._handing.setdefault(name, []).append(vertex)
             for name in item.stores:
+                name = name.partition("<")[0].removeprefix(".")
                 self._rebound[name] = self._rebound.get(name, 0) | bit
                 self._mutable[name] = self._mutable.get(name, 0) | bit
-            if item.kind is Kind.STATEMENT or Trait.WRAPPED in item.traits:
+            if item.kind is Kind.STATEMENT or item.wrapped:
                 for name in item.binds:
                     self._rebound[name] = self._rebound.get(name, 0) | bit
-                    if Trait.CONSTANT not in item.traits and not item.name.endswith("()"):
+                    if not item.constant and not item.name.endswith("()"):
                         self._mutable[name] = self._mutable.get(name, 0) | bit
 
     def vertex_of(self, node: int) -> int:
@@ -258,20 +271,19 @@ class _Walk:
             cost, vertex = heappop(self._heap)
             if not self._settled[vertex] and cost < NEVER:
                 self._settled[vertex] = True
-                if vertex < self._count:
-                    self._leave(vertex, cost)
-                else:
-                    self._leave_behind(vertex - self._count, cost, self._cause[vertex])
+                self._leave(vertex, cost)
 
     def _leave(self, vertex: int, cost: int) -> None:
         cause = self._cause[vertex]
-        self._relax(vertex + self._count, cost, cause)
         file = self._names[self._file_of[vertex]]
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
+            # A statement called no plain function that ran first after its module was loaded.
+            plain = item.kind is Kind.FUNCTION and not item.wrapped
+            ran = self._position[vertex] if plain else -1
             for name in item.binds:
-                self._to_mentioning(name, vertex, cost, cause)
-                self._to_affixes(name, vertex, cost, cause)
+                self._to_mentioning(name, vertex, cost, cause, ran=ran)
+                self._to_affixes(name, vertex, cost, cause, ran)
             if vertex in self._seeds or item.kind in (Kind.STATEMENT, Kind.CLASS):
                 own = f"{OWN_NAMES} {self._file_of[vertex]}"
                 for names in (ALL_NAMES, own):
@@ -280,6 +292,16 @@ class _Walk:
                 self._to_mentioning(NEW_NAMES, vertex, cost, cause)
             if item.kind is Kind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, shared=-1)
+            for name in item.stores:
+                self._to_stored(name, vertex, cost, cause)
+            for name in item.changes:
+                self._to_changed(name, vertex, cost, cause)
+            for name in item.mentions:
+                for taking in self._taking.get(name, ()):
+                    self._to_user(taking, vertex, cost, cause)
+            for name in item.changes:
+                for handing in self._handing.get(name.removesuffix("()"), ()):
+                    self._to_user(handing, vertex, cost, cause)
             if item.kind is not Kind.FUNCTION:
                 # A module's body runs all its statements.
                 self._relax(self._ids[file, _MODULE], cost, cause)
@@ -291,10 +313,10 @@ class _Walk:
     def _note_file(self, vertex: int, item: Definition, cost: int, cause: str) -> None:
         """What applies to all of a file, or to all who import it."""
         foreign = any(name not in self._own_names for name in item.calls)
-        seeded = Trait.EFFECT in item.traits and vertex in self._seeds
-        if seeded or Trait.ACTS in item.traits or foreign:
+        seeded = item.effect and vertex in self._seeds
+        if seeded or item.acts or foreign:
             self._note(self._effects, vertex, cost, cause)
-        if Trait.IMPLICIT in item.traits:
+        if item.implicit:
             self._note(self._implicit, vertex, cost, cause)
 
     def _note(self, found: dict[int, tuple[int, str]], vertex: int, cost: int, cause: str) -> None:
@@ -303,11 +325,11 @@ class _Walk:
             found[file] = (cost, cause)
 
     def _to_mentioning(
-        self, name: str, vertex: int, cost: int, cause: str, *, shared: int = 0
+        self, name: str, vertex: int, cost: int, cause: str, *, ran: int = -1, shared: int = 0
     ) -> None:
-        """Goes on to all that mention a name where the closure holds this file, or, if ``shared``
-        tells in which files the name is bound, one of these that this file imports too (all for
-        -1)."""
+        """Goes on to all that mention a name, statements only of modules that were not done yet
+        at position ``ran``: where the closure holds this file, or, if ``shared`` tells in which
+        files the name is bound, one of these that this file imports too (all for -1)."""
         users = self._mentioning.get(name)
         if not users:
             return
@@ -321,37 +343,53 @@ class _Walk:
             inside = seen.get(scope)
             if inside is None:
                 inside = seen[scope] = bool(self._closures[scope] & mask)
-            if inside:
+            if inside and self._done[user] >= ran:
                 self._relax(user, cost, cause)
             else:
                 left.append(user)
         # Costs only grow from here on: who was found once need not be found again.
         users[:] = left
 
-    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str) -> None:
+    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str, ran: int) -> None:
         for end in range(2, len(name) + 1):
             for affix in (name[:end] + "*", "*" + name[-end:]):
                 if affix in self._mentioning:
-                    self._to_mentioning(affix, vertex, cost, cause)
+                    self._to_mentioning(affix, vertex, cost, cause, ran=ran)
 
-    def _leave_behind(self, vertex: int, cost: int, cause: str) -> None:
-        """Goes on to whoever mentions what a definition assigns or may change, and to what the
-        functions that it calls, or whose results it changes, leave behind."""
-        visible = self._closures[self._scope[vertex]]
-        for item in self._definitions[vertex]:
-            for name in item.stores:
-                if name in (ALL_NAMES, OWN_NAMES):
-                    for each in list(self._mentioning):
-                        self._to_mentioning(each, vertex, cost, cause)
-                elif name in self._rebound:
-                    self._to_mentioning(name, vertex, cost, cause, shared=self._rebound[name])
-            changes = Trait.CHANGES in item.traits
-            for name in item.mentions:
-                for sharing in self._sharing.get(name, ()):
-                    if visible >> self._file_of[sharing] & 1:
-                        self._relax(sharing + self._count, cost, cause)
-                if changes and name in self._mutable:
-                    self._to_mentioning(name, vertex, cost, cause, shared=self._mutable[name])
+    def _to_stored(self, name: str, vertex: int, cost: int, cause: str) -> None:
+        if name in (ALL_NAMES, OWN_NAMES):
+            for each in list(self._mentioning):
+                self._to_mentioning(each, vertex, cost, cause)
+            return
+        if name.startswith("."):
+            self._to_mentioning(name[1:], vertex, cost, cause)
+            return
+        name, _, maker = name.partition("<")
+        if maker and self._makes_new(maker):
+            return
+        bound = self._rebound.get(name, 0)
+        if bound:
+            self._to_mentioning(name, vertex, cost, cause, shared=bound)
+
+    def _to_changed(self, name: str, vertex: int, cost: int, cause: str) -> None:
+        bound = self._mutable.get(name, 0)
+        if bound:
+            self._to_mentioning(name.removeprefix("~"), vertex, cost, cause, shared=bound)
+
+    def _makes_new(self, maker: str) -> bool:
+        """Whether a name is that of classes only, whose call makes a new object."""
+        if self._makers is None:
+            classes: set[str] = set()
+            others: set[str] = set()
+            for item in chain.from_iterable(self._definitions):
+                (classes if item.kind is Kind.CLASS else others).update(item.binds[:1])
+            self._makers = classes - others
+        return maker in self._makers
+
+    def _to_user(self, target: int, vertex: int, cost: int, cause: str) -> None:
+        """What a function kept depends on who called it, or on who changes what it returned."""
+        if self._closures[self._scope[vertex]] >> self._file_of[target] & 1:
+            self._relax(target, cost, cause)
 
     # ---- the answer
 
@@ -375,13 +413,14 @@ class _Walk:
     def _by_file(self) -> list[tuple[int, str]]:
         """For each file, what applies to all that is in it."""
         found: list[tuple[int, str]] = []
+        applying = {self._files[name] for name in self._log.plugins if name in self._files}
         for name, file in self._files.items():
             closure = self._closures[file]
             best = min(
                 (each for one, each in self._effects.items() if closure >> one & 1),
                 default=(NEVER, ""),
             )
-            for one in {file, *_conftests(name, self._files)}:
+            for one in {file, *applying, *_conftests(name, self._files)}:
                 best = min(best, self._implicit.get(one, best))
             found.append(best)
         return found
@@ -419,35 +458,51 @@ def _imports(log: Log, files: Mapping[str, int]) -> list[list[int]]:
 
 
 def _closures(imports: Sequence[Sequence[int]]) -> list[int]:
-    """For each file the mask of all that its imports lead to, itself included."""
-    masks = [1 << file for file in range(len(imports))]
-    order = _depth_first(imports)
-    changed = True
-    while changed:  # again where imports go in circles: the first pass finds all the others
-        changed = False
-        for file in order:
-            mask = masks[file]
-            for other in imports[file]:
-                mask |= masks[other]
-            changed = changed or mask != masks[file]
-            masks[file] = mask
+    """For each file the mask of all that its imports lead to, itself included: Tarjan's
+    strongly connected components, each after those it leads to."""
+    count = len(imports)
+    masks = [0] * count
+    order = [0] * count
+    low = [0] * count
+    stack: list[int] = []
+    number = 0
+    for start in range(count):
+        if order[start]:
+            continue
+        number += 1
+        order[start] = low[start] = number
+        stack.append(start)
+        path = [(start, iter(imports[start]))]
+        while path:
+            file, leads = path[-1]
+            for other in leads:
+                if not order[other]:
+                    number += 1
+                    order[other] = low[other] = number
+                    stack.append(other)
+                    path.append((other, iter(imports[other])))
+                    break
+                if not masks[other]:
+                    low[file] = min(low[file], order[other])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[file])
+                if low[file] == order[file]:
+                    _close_component(file, stack, imports, masks)
     return masks
 
 
-def _depth_first(imports: Sequence[Sequence[int]]) -> list[int]:
-    """The files, each after those that it leads to, as far as there is no circle."""
-    order: list[int] = []
-    seen: set[int] = set()
-    for start in range(len(imports)):
-        path = [] if start in seen else [(start, iter(imports[start]))]
-        seen.add(start)
-        while path:
-            file, leads = path[-1]
-            following = next((other for other in leads if other not in seen), None)
-            if following is None:
-                order.append(file)
-                path.pop()
-            else:
-                seen.add(following)
-                path.append((following, iter(imports[following])))
-    return order
+def _close_component(
+    first: int, stack: list[int], imports: Sequence[Sequence[int]], masks: list[int]
+) -> None:
+    members = [stack.pop()]
+    while members[-1] != first:
+        members.append(stack.pop())
+    mask = 0
+    for file in members:
+        mask |= 1 << file
+        for other in imports[file]:
+            mask |= masks[other]
+    for file in members:
+        masks[file] = mask

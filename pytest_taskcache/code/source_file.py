@@ -32,15 +32,15 @@ What code gets at without naming it, and how that is covered:
 * parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
   bind;
 * dunder methods, xunit set-ups, wrapped methods and those called like methods of builtin types
-  come with their class, as do all statements of its body: they bind its name too;
+  come with their class, as do all statements of its body: they bind its name too. Classes that
+  something is only compared with (``isinstance``, ``except``) are mentioned without their methods
+  (``?name``);
 * module-level ``__getattr__`` and ``__dir__``, hooks, automatic fixtures and ``pytestmark`` act
   on code that names none of them: ``implicit``, or ``effect`` for all who import the module;
 * a statement that binds nothing may act on all others in the process, and does ``act``; so may
   one that calls, is decorated by, or inherits from something of an installed distribution, whose
-  module is then in ``calls``. Imports only have an ``effect`` when they are edited;
-* what is assigned, as a global or as an attribute, is in ``stores``. What calls, or keeps, or
-  changes anything that it did not just make may change all that it mentions (``changes``). What
-  keeps or returns things that outlive it (``shares``) depends on who calls it.
+  module is then in ``calls``. What it does to things of the project is in ``stores`` and
+  ``changes``. Imports only have an ``effect`` when they are edited.
 
 Not covered: operators at module level, and what the standard library is called for to get a
 value, are taken to act on nothing else.
@@ -52,7 +52,7 @@ import ast
 import builtins
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
@@ -68,7 +68,6 @@ from pytest_taskcache.code.definitions import (
     Definition,
     Import,
     Kind,
-    Trait,
 )
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -152,11 +151,6 @@ _CONSTANTS: tuple[type[ast.AST], ...] = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
-_HELD: tuple[type[ast.AST], ...] = (
-    *(ast.Name, ast.Attribute, ast.Subscript, ast.Starred, ast.Await, ast.Call),
-    *(ast.BoolOp, ast.IfExp, ast.NamedExpr),
-)
-"""Expressions whose object somebody else may hold: it was not just made."""
 _SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
 _NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
 _SPLIT = re.compile(r"[.:,\s]+")
@@ -171,17 +165,19 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     try:
         tree = ast.parse(content)
         walker = _Walker(tree, is_test=is_test)
-        walker.statements(tree.body)
+        walker.module(tree)
         return Analysis(walker.definitions(), _grouped(walker.imports))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         whole = Definition(
             EVERYTHING,
             Kind.STATEMENT,
             checksum_bytes(content),
-            (ALL_NAMES,),
+            binds=(ALL_NAMES,),
             mentions=frozenset({ALL_NAMES}),
             stores=frozenset({ALL_NAMES}),
-            traits=frozenset({Trait.EFFECT, Trait.ACTS}),
+            effect=True,
+            acts=True,
+            lasting=True,
         )
         return Analysis((whole,), (), whole=True)
 
@@ -242,8 +238,31 @@ def definition_name(qualname: str) -> str:
 class _Unit:
     """What is collected of one definition while it is walked.
 
-    ``names`` are free or local names that are loaded, ``attributes`` all other mentions.
+    ``names`` are free or local names that are loaded, ``attributes`` all other mentions;
+    ``roots`` are chains that are changed: root name, whether it was called, attributes.
     """
+
+    __slots__ = (
+        "attributes",
+        "binds",
+        "bound",
+        "calls",
+        "changes",
+        "children",
+        "declared",
+        "flags",
+        "hidden",
+        "kind",
+        "name",
+        "names",
+        "origins",
+        "out",
+        "owner",
+        "parameters",
+        "returned",
+        "roots",
+        "stores",
+    )
 
     def __init__(self, name: str, kind: Kind, owner: str = "") -> None:
         self.name = name
@@ -253,12 +272,16 @@ class _Unit:
         self.names: set[str] = set()
         self.attributes: set[str] = set()
         self.bound: set[str] = set()
+        self.hidden: set[str] = set()
         self.declared: set[str] = set()
         self.parameters: tuple[str, ...] = ()
         self.stores: set[str] = set()
+        self.changes: set[str] = set()
+        self.roots: list[tuple[str, bool, tuple[str, ...]]] = []
+        self.returned: list[tuple[str, tuple[str, ...]]] = []
+        self.origins: dict[str, set[tuple[str, bool]]] = {}
         self.calls: set[str] = set()
-        self.traits: set[Trait] = set()
-        self.nameless = False
+        self.flags: set[str] = set()
         self.binds: dict[str, None] = {}
         self.children: list[_Unit] = []
 
@@ -296,8 +319,15 @@ class _Walker:
             ast.Nonlocal: self._global,
             ast.Subscript: self._subscript,
             ast.AugAssign: self._aug_assign,
+            ast.Assign: self._assign,
             ast.AnnAssign: self._ann_assign,
+            ast.For: self._for,
+            ast.AsyncFor: self._for,
+            ast.With: self._with,
+            ast.AsyncWith: self._with,
             ast.Return: self._return,
+            ast.Yield: self._yield,
+            ast.YieldFrom: self._yield,
             ast.Expr: self._expression,
             ast.Raise: self._acting,
             ast.Assert: self._acting,
@@ -335,8 +365,11 @@ class _Walker:
 
     # ---- definitions
 
-    def statements(self, body: Sequence[ast.stmt], prefix: str = "") -> None:
-        """Walks the statements of the module, or of a class or condition in it."""
+    def module(self, tree: ast.Module) -> None:
+        """Walks all statements of the module."""
+        self._statements(tree.body, "")
+
+    def _statements(self, body: Sequence[ast.stmt], prefix: str) -> None:
         for index, node in enumerate(body):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 self._function(node, prefix)
@@ -362,12 +395,12 @@ class _Walker:
         self._all([node.test] if isinstance(node, ast.If) else [])
         for handler in getattr(node, "handlers", ()):
             if handler.type is not None:
-                self.visit(handler.type)
+                self._check(handler.type)
         self._close(asked)
         for body in (node.body, node.orelse, getattr(node, "finalbody", ())):
-            self.statements([_NOTHING, *body], prefix)
+            self._statements([_NOTHING, *body], prefix)
         for handler in getattr(node, "handlers", ()):
-            self.statements([_NOTHING, *handler.body], prefix)
+            self._statements([_NOTHING, *handler.body], prefix)
         text = checksum(normalised_text(node))
         for unit in self._units[first:]:
             if unit.kind is not Kind.FUNCTION:
@@ -378,7 +411,7 @@ class _Walker:
     def _docstring(self, node: ast.stmt, prefix: str) -> None:
         unit = self._open(f"{prefix}__doc__=", Kind.STATEMENT)
         unit.binds["__doc__"] = None
-        unit.traits.add(Trait.CONSTANT)
+        unit.flags.add("constant")
         unit.out.append(ast.dump(node))
         self._close(unit)
 
@@ -392,8 +425,9 @@ class _Walker:
         """Ends a statement or class outside of functions."""
         if self._owner:
             cls = self._owner.rpartition(".")[2]
-            unit.binds[cls] = None
+            unit.binds[cls] = unit.binds["?" + cls] = None
         unit.attributes |= unit.names
+        self._settle(unit, frozenset())
 
     def _statement(self, node: ast.stmt, prefix: str) -> None:
         unit = self._open("", Kind.STATEMENT)
@@ -401,52 +435,49 @@ class _Walker:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             unit.kind = Kind.IMPORT
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_constant(node.value):
-            unit.traits.add(Trait.CONSTANT)
+            unit.flags.add("constant")
         self.visit(node)
         names = sorted(unit.bound)
         unit.name = f"{prefix}{','.join(names)}=" if names else prefix + EFFECTS
         unit.binds.update(dict.fromkeys(names))
         if not names:
-            unit.traits.add(Trait.EFFECT)
+            unit.flags.add("effect")
         if _IMPLICIT.intersection(names):
-            unit.traits.add(Trait.IMPLICIT)
+            unit.flags.add("implicit")
         if "__all__" in unit.bound:
             unit.binds[STAR] = None
             unit.attributes.clear()
         unit.bound = set()
         self._close(unit)
-        if unit.nameless:
+        if "lambda" in unit.flags:
             self._loose_lambda(unit)
 
     def _loose_lambda(self, around: _Unit) -> None:
         unit = _Unit("<lambda>", Kind.FUNCTION)
         unit.out = around.out
         unit.attributes = around.attributes
-        unit.stores, unit.traits = around.stores, around.traits & {Trait.CHANGES}
+        unit.stores, unit.changes = around.stores, around.changes
+        unit.flags.add("lasting")
         self._units.append(unit)
 
     def _class(self, node: ast.ClassDef, prefix: str) -> None:
         unit = self._open(f"{prefix}{node.name}:", Kind.CLASS)
-        unit.binds[node.name] = None
-        self._class_head(node)
+        unit.binds[node.name] = unit.binds["?" + node.name] = None
+        unit.out.append("ClassDef " + node.name)
+        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
+            self._all(part)
+        self._all(node.keywords)
         for decorator in node.decorator_list:
-            self._note_call(_root(decorator))
+            self._note_call(decorator)
         for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
-            self._note_call(_root(base))
+            self._note_call(base)
+            self._change(base)
         if node.bases:
             unit.binds["__subclasses__"] = None
         self._close(unit)
         before, self._owner = self._owner, prefix + node.name
-        self.statements(node.body, f"{prefix}{node.name}.")
+        self._statements(node.body, f"{prefix}{node.name}.")
         self._owner = before
-
-    def _class_head(self, node: ast.ClassDef) -> None:
-        self._unit.out.append("ClassDef " + node.name)
-        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
-            self._all(part)
-        self._all(node.keywords)
-        for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
-            self._change(base)
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
@@ -455,68 +486,71 @@ class _Walker:
         if not with_class:
             made.binds[node.name] = None
         self._signature(node)
-        self._decorate(node, made)
-        if not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_")):
-            made.traits.add(Trait.IMPLICIT)
+        fixture = self._decorate(node, made)
+        implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
+        if implicit:
+            made.flags.add("implicit")
         if not prefix and node.name in _OF_MODULES:
-            made.traits.add(Trait.EFFECT)
+            made.flags.add("effect")
         self._close(made)
         unit = self._body(node, prefix + node.name)
         if not with_class:
             unit.binds[node.name] = None
-        unit.traits |= made.traits & {Trait.IMPLICIT, Trait.WRAPPED}
+        unit.flags |= made.flags & {"implicit", "wrapped"}
         if not prefix and node.name in _OF_MODULES:
-            unit.traits |= {Trait.EFFECT, Trait.ACTS}
+            unit.flags.update(("effect", "acts"))
         if node.decorator_list:
-            unit.attributes |= made.attributes
-            made.binds["@" + node.name] = unit.binds["@" + node.name] = None
+            unit.attributes |= {name for name in made.attributes if name[0] != "?"}
+            for each in (made, unit):
+                each.binds["@" + node.name] = None
+                if fixture:
+                    each.binds[f"~@{node.name}"] = None
         if self._owner:
             cls = self._owner.rpartition(".")[2]
             unit.attributes.add(cls)
-            if with_class or unit.traits & {Trait.WRAPPED, Trait.IMPLICIT}:
+            if with_class or unit.flags & {"wrapped", "implicit"}:
                 unit.binds[cls] = None
         self._resolve(unit, frozenset())
 
-    def _decorate(self, node: FunctionNode, unit: _Unit) -> None:
-        """Notes what decorators do: all but the plain ones may keep results."""
+    def _decorate(self, node: FunctionNode, unit: _Unit) -> bool:
+        """Notes what decorators do; true for a fixture whose value outlives a test."""
+        lasting = False
         for decorator in node.decorator_list:
             name = self._resolved(decorator)
             if name in _FIXTURES:
                 keywords = decorator.keywords if isinstance(decorator, ast.Call) else ()
                 for keyword in keywords:
                     if keyword.arg in (None, "autouse"):
-                        unit.traits.add(Trait.IMPLICIT)
+                        unit.flags.add("implicit")
                     if keyword.arg in (None, "scope"):
-                        unit.traits.add(Trait.WRAPPED)
+                        lasting = True
+                        unit.flags.add("wrapped")
                 continue
             if name.startswith("pytest.mark.") or name in _PLAIN_WRAPPERS:
                 continue
             if name.endswith((".setter", ".getter", ".deleter")):
                 continue
-            unit.traits.add(Trait.WRAPPED)
-            self._note_call(_root(decorator))
+            unit.flags.add("wrapped")
+            self._note_call(decorator)
             self._change(decorator)
+            lasting = True
+        return lasting
 
     def _signature(self, node: FunctionNode) -> None:
-        out = self._unit.out
+        unit, out = self._unit, self._unit.out
         out.append(f"{node.__class__.__name__} {node.name}")
         self._all(node.decorator_list)
         self._all(getattr(node, "type_params", ()))
         self._arguments(node.args)
         out.append("->")
         hints = [item.annotation for item in _parameters(node.args)] + [node.returns]
-        self._annotations(hints, count=bool(node.decorator_list))
-        out.append(ast.get_docstring(node, clean=False) or "")
-
-    def _annotations(self, hints: Iterable[ast.expr | None], *, count: bool) -> None:
-        """Nobody makes objects of the types in the annotations of a plain function, and of its
-        variables: they are part of the text only."""
-        unit = self._unit
         attributes, names = set(unit.attributes), set(unit.names)
         for hint in hints:
-            unit.out.append("~") if hint is None else self.visit(hint)
-        if not count:
+            out.append("~") if hint is None else self.visit(hint)
+        if not node.decorator_list:
+            # Nobody makes objects of the types in the annotations of a plain function.
             unit.attributes, unit.names = attributes, names
+        out.append(ast.get_docstring(node, clean=False) or "")
 
     def _arguments(self, arguments: ast.arguments) -> None:
         out = self._unit.out
@@ -535,8 +569,13 @@ class _Walker:
         self._unit, self._prefix = unit, qualname + INSIDE
         unit.parameters = tuple(item.arg for item in _parameters(node.args))
         unit.bound.update(unit.parameters)
-        called_by_pytest = node.name.startswith(("test", "setup", "pytest"))
-        if self._is_test or node.decorator_list or called_by_pytest:
+        if isinstance(node, ast.AsyncFunctionDef):
+            unit.flags.add("lasting")
+        if (
+            self._is_test
+            or node.decorator_list
+            or node.name.startswith(("test", "setup", "pytest"))
+        ):
             unit.attributes.update("@" + name for name in unit.parameters)
         body = node.body[1:] if _is_text(node.body[0]) else node.body
         self._all(body)
@@ -548,10 +587,13 @@ class _Walker:
         unit.bound.add(node.name)
         self._signature(node)
         unit.out.append("\0")
+        unit.flags.add("lasting")
         if unit.kind is not Kind.FUNCTION:
             self._decorate(node, unit)
-        prefix = "" if node.name in unit.declared else self._prefix
-        inner = self._body(node, prefix + node.name)
+        if node.name in unit.declared:
+            inner = self._body(node, node.name)
+        else:
+            inner = self._body(node, self._prefix + node.name)
         if unit.kind is Kind.FUNCTION:
             # It lives in the cells and on the results of the function around it.
             inner.attributes.add("^" + unit.name)
@@ -566,7 +608,12 @@ class _Walker:
         """A class that is defined as some other statement or function runs: part of it."""
         unit = self._unit
         unit.bound.add(node.name)
-        self._class_head(node)
+        unit.out.append("ClassDef " + node.name)
+        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
+            self._all(part)
+        self._all(node.keywords)
+        for base in node.bases:
+            self._change(base)
         prefix, bound = self._prefix, unit.bound
         self._prefix = f"{prefix}{node.name}."
         unit.bound = set()
@@ -581,30 +628,77 @@ class _Walker:
         free = {name for name in unit.names if name not in bound and name not in around}
         unit.attributes |= free
         unit.stores |= unit.bound & unit.declared
-        if unit.parameters and self._holds(unit):
-            unit.traits.add(Trait.SHARES)
+        self._settle(unit, bound | around)
         hidden = around | bound
         for child in unit.children:
             self._resolve(child, hidden)
 
-    def _holds(self, unit: _Unit) -> bool:
-        """Whether a function may keep what it is given, in variables of its module or class."""
-        own = self._bound - self._aliases.keys()
-        return Trait.CHANGES in unit.traits and (
-            unit.parameters[0] == "cls" or not own.isdisjoint(unit.attributes)
-        )
+    def _settle(self, unit: _Unit, local: Collection[str]) -> None:
+        """Decides which of the chains that are changed outlive the definition."""
+        for root, called, attributes in unit.roots:
+            if self._settle_root(unit, root, called, local, 2):
+                unit.changes.update(attributes)
+        for root, attributes in unit.returned:
+            self._settle_returned(unit, root, attributes, local)
+
+    def _settle_returned(
+        self, unit: _Unit, root: str, attributes: tuple[str, ...], local: Collection[str]
+    ) -> None:
+        """What outlives a function and is returned may be changed by who called it."""
+        found = {root, *attributes}
+        if root in local:
+            found = {name for name, made in unit.origins.get(root, ()) if not made}
+            found.update(attributes)
+        elif root not in self._bound:
+            found.discard(root)
+        kept = {name for name in found if name not in local and name not in _BUILTINS}
+        if kept:
+            unit.changes |= kept
+            unit.flags.add("hands")
+
+    def _settle_root(
+        self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
+    ) -> bool:
+        """Notes what a chain starts at; true where its attributes count too. What a function was
+        given, its own object included, is for those to tell who gave it, and so on up to who has
+        it from a variable, or from a fixture: from there, this function is reached."""
+        if not root or root in unit.hidden:
+            return not root
+        if root not in local:
+            unit.changes.add(root + "()" if called else root)
+            if not called and root not in self._aliases and root in self._bound:
+                unit.flags.add("global")
+            return True
+        if root in unit.parameters:
+            if root == "cls":
+                unit.flags.add("global")
+                return True
+            if unit.parameters[0] != root or not unit.owner:
+                unit.changes.add("~@" + root)
+            return False
+        origins = unit.origins.get(root, ()) if depth else ()
+        found = [self._settle_root(unit, one, made, local, depth - 1) for one, made in origins]
+        return any(found)
 
     # ---- nodes
 
     def visit(self, node: ast.AST) -> None:
         """Appends a node's text, and notes what it mentions."""
-        self._rules.get(node.__class__, self._generic)(node)
+        rule = self._rules.get(node.__class__)
+        if rule is not None:
+            rule(node)
+        else:
+            self._generic(node)
 
     def _all(self, nodes: Iterable[ast.AST]) -> None:
         out = self._unit.out
         out.append("[")
         for node in nodes:
-            self._rules.get(node.__class__, self._generic)(node)
+            rule = self._rules.get(node.__class__)
+            if rule is not None:
+                rule(node)
+            else:
+                self._generic(node)
         out.append("]")
 
     def _generic(self, node: ast.AST) -> None:
@@ -665,13 +759,21 @@ class _Walker:
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
-        unit.traits.add(Trait.CHANGES)
         if node.attr in _OF_FUNCTIONS:
             return  # of a wrapper that was just made, which whoever reads it reaches anyhow
-        unit.stores.add(node.attr)
-        root = _root(node.value)
-        if root in self._aliases and root not in unit.bound:
-            self._note_call(root)
+        root, called, _ = _chain(node.value)
+        origins = {name for name, made in unit.origins.get(root, ()) if made}
+        if called and root not in unit.bound and isinstance(node.value, ast.Call):
+            origins = {root}
+        if origins and root not in unit.parameters:
+            # An object that was just made is shared with nobody, if it is a class that made it.
+            unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
+            return
+        # Whoever reads it of an object of this class knows the class, or has it from who does.
+        given = root in unit.parameters and root != "cls"
+        unit.stores.add("." + node.attr if given else node.attr)
+        if root and root not in unit.bound and root in self._aliases:
+            self._note_root(root)
 
     def _constant(self, node: ast.Constant) -> None:
         value = node.value
@@ -711,6 +813,11 @@ class _Walker:
         unit = self._unit
         unit.out.append("Call")
         name = function.id if isinstance(function, ast.Name) else ""
+        if name in ("isinstance", "issubclass") and len(node.args) == 2:
+            self.visit(function)
+            self.visit(node.args[0])
+            self._check(node.args[1])
+            return
         if name in ("setattr", "delattr") and len(node.args) > 1:
             self._set_attribute(node.args[0], node.args[1])
         self.visit(function)
@@ -721,7 +828,7 @@ class _Walker:
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
         if unit.kind is not Kind.FUNCTION:
-            self._note_call(_root(function))
+            self._note_call(function)
         self._all(node.args)
         self._all(node.keywords)
 
@@ -729,61 +836,119 @@ class _Walker:
         """``setattr``: of a computed name, it may be any of something known here; of an own
         object, it goes with the class; what was given is for who gave it to tell."""
         unit = self._unit
-        root = _root(target)
+        root, called, _ = _chain(target)
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             unit.stores.add(name.value)
         elif unit.owner and unit.parameters[:1] == (root,):
             unit.binds[unit.owner.rpartition(".")[2]] = None
-        elif root not in unit.bound:
+        elif not called and root not in unit.bound:
             unit.stores.add(OWN_NAMES)
-        unit.traits.add(Trait.CHANGES)
+        self._change(target)
+
+    def _check(self, node: ast.expr) -> None:
+        """Classes that something is only compared with."""
+        unit = self._unit
+        attributes, names = set(unit.attributes), set(unit.names)
+        self.visit(node)
+        new = (unit.attributes - attributes) | (unit.names - names)
+        unit.attributes, unit.names = attributes, names
+        unit.attributes.update("?" + name for name in new)
 
     def _handler(self, node: ast.ExceptHandler) -> None:
+        self._unit.out.append(f"ExceptHandler {node.name}")
+        if node.type is not None:
+            self._check(node.type)
         if node.name:
             self._unit.bound.add(node.name)
-        self._generic(node)
+        self._all(node.body)
 
     def _subscript(self, node: ast.Subscript) -> None:
         if node.ctx.__class__ is not ast.Load:
-            unit, root = self._unit, _root(node.value)
-            unit.traits.add(Trait.CHANGES)
-            if root in ("globals", "locals", "vars"):
-                unit.stores.add(OWN_NAMES)
-            elif root in self._aliases and root not in unit.bound:
-                self._note_call(root)
+            value = node.value
+            if isinstance(value, ast.Call) and _chain(value)[0] in ("globals", "locals", "vars"):
+                self._unit.stores.add(OWN_NAMES)
+            self._change(value)
+            root = _chain(value)[0]
+            if root in self._aliases and root not in self._unit.bound:
+                self._note_root(root)
         self._generic(node)
 
     def _aug_assign(self, node: ast.AugAssign) -> None:
-        self._unit.traits.add(Trait.CHANGES)
+        self._change(node.target)
         if isinstance(node.target, ast.Name):
             self._unit.names.add(node.target.id)
         elif isinstance(node.target, ast.Attribute):
             self._unit.attributes.add(node.target.attr)
         self._generic(node)
 
+    def _assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            self._note_origin(target, node.value)
+        self._generic(node)
+
     def _ann_assign(self, node: ast.AnnAssign) -> None:
-        self._annotations([node.annotation], count=self._unit.kind is not Kind.FUNCTION)
-        self._all([node.target] if node.value is None else [node.target, node.value])
+        unit = self._unit
+        if node.value is not None:
+            self._note_origin(node.target, node.value)
+        if unit.kind is Kind.FUNCTION:
+            attributes, names = set(unit.attributes), set(unit.names)
+            self.visit(node.annotation)
+            unit.attributes, unit.names = attributes, names
+        else:
+            self.visit(node.annotation)
+        self.visit(node.target)
+        if node.value is not None:
+            self.visit(node.value)
+
+    def _for(self, node: ast.For | ast.AsyncFor) -> None:
+        self._note_origin(node.target, node.iter)
+        self._generic(node)
+
+    def _with(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            if item.optional_vars is not None:
+                self._note_origin(item.optional_vars, item.context_expr)
+        self._generic(node)
+
+    def _note_origin(self, target: ast.expr, value: ast.expr) -> None:
+        """What a local name may be another name of."""
+        root, called, attributes = _chain(value)
+        found = {(root, called)} if root else set()
+        found |= {(name, False) for name in attributes if not called}
+        if not found:
+            return
+        targets = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+        for each in targets:
+            if isinstance(each, ast.Name):
+                self._unit.origins.setdefault(each.id, set()).update(found)
+            elif isinstance(each, (ast.Attribute, ast.Subscript)):
+                self._change(value)
 
     def _return(self, node: ast.Return) -> None:
-        if isinstance(node.value, _HELD) and not isinstance(node.value, (ast.Call, ast.Await)):
-            self._unit.traits |= {Trait.CHANGES, Trait.SHARES}
+        if node.value is not None:
+            root, called, attributes = _chain(node.value)
+            if not called and (root or attributes):
+                self._unit.returned.append((root, attributes))
+        self._generic(node)
+
+    def _yield(self, node: ast.Yield | ast.YieldFrom) -> None:
+        self._unit.flags.add("lasting")
         self._generic(node)
 
     def _expression(self, node: ast.Expr) -> None:
         unit = self._unit
         if unit.kind is not Kind.FUNCTION and not isinstance(node.value, ast.Constant):
-            unit.traits.add(Trait.EFFECT)
+            unit.flags.add("effect")
+            root, _, attributes = _chain(node.value)
+            method = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
             # What a method does to an object that is named here is found by that name.
-            called = node.value.func if isinstance(node.value, ast.Call) else None
-            held = called.value if isinstance(called, ast.Attribute) else None
-            if not isinstance(held, ast.Name) or held.id not in self._bound:
-                unit.traits.add(Trait.ACTS)
+            if not method or attributes or root not in self._bound:
+                unit.flags.add("acts")
         self._generic(node)
 
     def _acting(self, node: ast.stmt) -> None:
         if self._unit.kind is not Kind.FUNCTION:
-            self._unit.traits |= {Trait.EFFECT, Trait.ACTS}
+            self._unit.flags.update(("effect", "acts"))
         self._generic(node)
 
     def _binding(self, node: ast.MatchAs | ast.MatchStar | ast.MatchMapping) -> None:
@@ -795,13 +960,13 @@ class _Walker:
     def _global(self, node: ast.Global | ast.Nonlocal) -> None:
         self._unit.declared.update(node.names)
         self._unit.attributes.update(node.names)
-        if isinstance(node, ast.Global) and self._unit.parameters:
-            self._unit.traits.add(Trait.SHARES)
+        if isinstance(node, ast.Global):
+            self._unit.flags.add("global")
         self._generic(node)
 
     def _lambda(self, node: ast.Lambda) -> None:
         unit = self._unit
-        unit.nameless = True
+        unit.flags.update(("lambda", "lasting"))
         unit.out.append("Lambda")
         self._arguments(node.args)
         names = {item.arg for item in _parameters(node.args)}
@@ -813,7 +978,7 @@ class _Walker:
         unit = self._unit
         unit.out.append(node.__class__.__name__)
         if isinstance(node, ast.GeneratorExp):
-            unit.nameless = True
+            unit.flags.update(("lambda", "lasting"))
         first = node.generators[0]
         self.visit(first.iter)
         bound = unit.bound
@@ -833,20 +998,22 @@ class _Walker:
         self._all(nodes)
         unit.names = before | (unit.names - hidden)
         unit.bound = bound | (unit.bound - hidden)
+        unit.hidden |= hidden - unit.names
 
     def _import(self, node: ast.Import) -> None:
         unit = self._unit
         for item in node.names:
-            unit.out.append(f"import {item.name} as {item.asname}")
-            self._note_import(Import(0, item.name, ()))
+            self._unit.out.append(f"import {item.name} as {item.asname}")
+            self._add_import(Import(0, item.name, (), self._inside()))
             unit.bound.add(item.asname or item.name.partition(".")[0])
             unit.attributes.update(item.name.split("."))
+            self._note_import(item.name)
 
     def _import_from(self, node: ast.ImportFrom) -> None:
         unit = self._unit
         module = node.module or ""
         names = tuple(item.name for item in node.names)
-        self._note_import(Import(node.level, module, names))
+        self._add_import(Import(node.level, module, names, self._inside()))
         unit.out.append(f"from {'.' * node.level}{module}")
         unit.attributes.update(filter(None, module.split(".")))
         for item in node.names:
@@ -854,24 +1021,38 @@ class _Walker:
             unit.bound.add(item.asname or item.name)
             unit.attributes.add(STAR if item.name == "*" else item.name)
             if item.name == "*":
-                unit.traits.add(Trait.ACTS)
+                unit.flags.add("acts")
+        if not node.level:
+            self._note_import(module)
+        elif unit.kind is not Kind.FUNCTION:
+            unit.flags.add("effect")
 
-    def _note_import(self, found: Import) -> None:
-        inside = self._unit.name if self._unit.kind is Kind.FUNCTION else ""
-        self.imports.append(found._replace(function=inside))
-        standard = not found.level and found.module.partition(".")[0] in sys.stdlib_module_names
-        if not inside and not standard:
-            self._unit.traits.add(Trait.EFFECT)
+    def _add_import(self, found: Import) -> None:
+        self.imports.append(found)
+
+    def _inside(self) -> str:
+        return self._unit.name if self._unit.kind is Kind.FUNCTION else ""
+
+    def _note_import(self, module: str) -> None:
+        foreign = module.partition(".")[0] not in sys.stdlib_module_names
+        if foreign and self._unit.kind is not Kind.FUNCTION:
+            self._unit.flags.add("effect")
 
     # ---- what is changed and called
 
     def _change(self, node: ast.expr) -> None:
         """Notes that whoever holds the object of an expression may find it changed."""
+        if isinstance(node, ast.Starred):
+            node = node.value
         if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
             for item in node.elts:
                 self._change(item)
-        elif isinstance(node, _HELD) and not self._is_module(node):
-            self._unit.traits.add(Trait.CHANGES)
+            return
+        root, called, attributes = _chain(node)
+        if root in self._aliases and not attributes and self._is_module(node):
+            return
+        if root or attributes:
+            self._unit.roots.append((root, called, attributes))
 
     def _is_module(self, node: ast.expr) -> bool:
         """Whether an expression is a module for certain."""
@@ -880,8 +1061,12 @@ class _Walker:
         full = self._aliases.get(node.id, "")
         return bool(full) and ("." not in full or full.partition(".")[0] in sys.stdlib_module_names)
 
-    def _note_call(self, root: str) -> None:
+    def _note_call(self, function: ast.expr) -> None:
         """Notes that something is called, inherited from or decorated by at import."""
+        root, _, _ = _chain(function)
+        self._note_root(root)
+
+    def _note_root(self, root: str) -> None:
         full = self._aliases.get(root)
         if full is None:
             if root and root not in self._bound and root not in _BUILTINS:
@@ -912,30 +1097,49 @@ class _Walker:
         return tuple(_definition_of(name, units) for name, units in merged.items())
 
 
-_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
+_FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
-    if kind not in _FIELDS:
-        _FIELDS[kind] = tuple(name for name in kind._fields if name not in _SKIPPED)
-    return _FIELDS[kind]
+    fields = _FIELDS.get(kind)
+    if fields is None:
+        fields = tuple(name for name in kind._fields if name not in _SKIPPED)
+        _FIELDS[kind] = fields
+    return fields
 
 
 def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
-    traits = set().union(*(unit.traits for unit in units))
-    if not all(Trait.CONSTANT in unit.traits for unit in units):
-        traits.discard(Trait.CONSTANT)
+    first = units[0]
+    flags = set().union(*(unit.flags for unit in units))
+    if not all("constant" in unit.flags for unit in units):
+        flags.discard("constant")
+    is_function = first.kind is Kind.FUNCTION
+    changes = frozenset().union(*(unit.changes for unit in units))
+    takes = is_function and "global" in flags and any(_takes(unit) for unit in units)
     return Definition(
         name,
-        units[0].kind,
+        first.kind,
         # Compared only with others of the same file: 80 bits tell these apart.
         checksum(part for unit in units for part in ("\0", *unit.out))[:20],
         tuple(dict.fromkeys(bound for unit in units for bound in unit.binds)),
-        mentions=frozenset().union(*(unit.attributes for unit in units)),
-        stores=frozenset().union(*(unit.stores for unit in units)),
-        calls=frozenset().union(*(unit.calls for unit in units)),
-        traits=frozenset(traits),
+        frozenset().union(*(unit.attributes for unit in units)),
+        frozenset().union(*(unit.stores for unit in units)),
+        changes,
+        frozenset().union(*(unit.calls for unit in units)),
+        effect="effect" in flags,
+        acts="acts" in flags,
+        implicit="implicit" in flags,
+        constant="constant" in flags,
+        wrapped="wrapped" in flags,
+        lasting="lasting" in flags,
+        takes=takes,
+        hands=is_function and bool(changes) and "hands" in flags,
     )
+
+
+def _takes(unit: _Unit) -> bool:
+    is_method = unit.owner and not unit.name.endswith("__")
+    return bool(unit.parameters[1:] if is_method else unit.parameters)
 
 
 _NOTHING = ast.Pass()
@@ -975,15 +1179,22 @@ def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
         yield arguments.kwarg
 
 
-def _root(node: ast.expr) -> str:
-    """The name that an access or a call starts at; empty for none."""
+def _chain(node: ast.expr) -> tuple[str, bool, tuple[str, ...]]:
+    """The name an access starts at (empty for none), whether a call is on the way, and the
+    attributes on the way."""
+    attributes: list[str] = []
+    called = False
     while True:
         match node:
-            case ast.Attribute(value=inner) | ast.Subscript(value=inner) | ast.Call(func=inner):
-                node = inner
-            case ast.Starred(value=inner) | ast.Await(value=inner):
-                node = inner
+            case ast.Attribute(value=value, attr=name):
+                attributes.append(name)
+                node = value
+            case ast.Subscript(value=value) | ast.Starred(value=value) | ast.Await(value=value):
+                node = value
+            case ast.Call(func=function):
+                called = True
+                node = function.value if isinstance(function, ast.Attribute) else function
             case ast.Name(id=name):
-                return name
+                return name, called, tuple(attributes)
             case _:
-                return ""
+                return "", called, tuple(attributes)

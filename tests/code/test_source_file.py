@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import zlib
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ def test_worked_example() -> None:
     assert found["Box:"].mentions == {"Base"}
     assert {"limit", "Box"} <= set(found["Box.limit="].binds)
     assert {"limit", "Box"} <= found["Box.size"].mentions
-    assert "seen" in found["Box.size"].stores
+    assert ".seen" in found["Box.size"].stores
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_order_of_what_acts_on_others_counts() -> None:
     assert not diff(analyse(one), analyse(two))
 
 
-def test_text_gives_the_analysis_back_and_takes_less_room_than_the_source() -> None:
+def test_text_gives_the_analysis_back_and_is_no_longer_than_the_source() -> None:
     """What is kept between sessions is all of it, and shorter than the sources together."""
     sources = kept = 0
     for path in _OURS[::7]:
@@ -102,7 +101,7 @@ def test_text_gives_the_analysis_back_and_takes_less_room_than_the_source() -> N
         found = analyse(content)
         text = found.to_text()
         assert Analysis.from_text(text) == found
-        sources, kept = sources + len(content), kept + len(zlib.compress(text.encode(), 1))
+        sources, kept = sources + len(content), kept + len(text)
     assert kept < sources
 
 
