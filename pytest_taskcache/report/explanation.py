@@ -140,6 +140,8 @@ def _reason(entry: Entry, history: History, since: str, now: float) -> str:
                 became = f"was {ROLLED_BACK}" if rolled_back else "is gone (cleared, or evicted)"
                 return f"its record of {age(now - at)} {became}"
             refused = history.last_refused(entry.identity, entry.at)
+            if refused == "did not pass":
+                return "it did not pass when it last ran"
             if refused:
                 return f"it was not kept when it last ran: {refused}"
             return "first computation, there was no record yet"

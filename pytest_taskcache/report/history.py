@@ -132,7 +132,7 @@ class History:
         for run in self.runs():
             for entry in reversed(run.tally.entries):
                 if entry.identity == identity and entry.at < before:
-                    return entry.detail if entry.status == "refused" else ""
+                    return entry.detail if entry.status in ("refused", "failed") else ""
         return ""
 
     # ------------------------------------------------------------------------ writing

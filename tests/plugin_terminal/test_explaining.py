@@ -94,6 +94,35 @@ def test_workers_explain_through_their_controller(project: Project) -> None:
     assert "      +     return [1] * n" in lines
 
 
+def test_what_never_passed_has_no_record_that_is_gone(project: Project) -> None:
+    """A set-up that fails and an expected failure leave none, as a failure does; and the next run
+    says so."""
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+
+        @pytest.mark.cached
+        def test_errs(no_such_fixture): pass
+
+        @pytest.mark.cached
+        @pytest.mark.xfail
+        def test_fails_as_expected(): assert 0
+
+        @pytest.mark.cached
+        def test_fails(): assert 0
+        """,
+    )
+    for reason in (
+        "first computation, there was no record yet",
+        "it did not pass when it last ran",
+    ):
+        lines = run(project, "--cache-explain").outlines
+        told = [line for line in lines if line.startswith("test_suite.py::") and " ran (" in line]
+        assert len(told) == 3
+        assert all(line.endswith(f"was not kept: it did not pass: {reason}") for line in told), told
+
+
 def test_a_failing_test_names_the_cached_values_it_used(project: Project) -> None:
     """How old they are, and how to have them computed anew: doing so computes."""
     project.write(

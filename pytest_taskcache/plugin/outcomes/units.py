@@ -108,6 +108,9 @@ class Ended:
         )
 
 
+_NOT_PASSED = Refusal("did not pass")
+
+
 @dataclass(eq=False, slots=True)
 class _Open:
     """The unit that is open."""
@@ -223,7 +226,7 @@ class Units:
         if not any(ended.may_be_kept for ended in unit.ended):
             self._engine.open_computations.discard(frame)
             for ended in unit.ended:
-                ended.told(ended.refusal)
+                ended.told(_NOT_PASSED if ended.outcome is None else ended.refusal)
             return
         frame.opaque.clear()
         started = self._clock()
@@ -277,7 +280,7 @@ class _Closed:
         """Why nothing is kept of a test. Marks what a failure, or a pass after it, proves."""
         if ended.outcome is None:
             self._failed(ended)
-            return Refusal("did not pass")
+            return _NOT_PASSED
         if ended.refusal is not None:
             return ended.refusal
         if ended.test in failed:
