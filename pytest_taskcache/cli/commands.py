@@ -23,14 +23,14 @@ from rich.text import Text
 
 from pytest_taskcache.cli import FOUND, UNUSABLE, transfer
 from pytest_taskcache.cli.doctor import examine
-from pytest_taskcache.cli.place import Place, Removed, far_storage
+from pytest_taskcache.cli.place import Project, Removal, far_storage
 from pytest_taskcache.config.settings import parse_size, parse_span
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model import __version__
 from pytest_taskcache.report.contents import Held
 from pytest_taskcache.report.explanation import explain as explained
 from pytest_taskcache.report.page import Holdings, write_page
-from pytest_taskcache.report.tally import Entry
+from pytest_taskcache.report.tally import TallyEntry
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
@@ -63,7 +63,7 @@ class Name(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
     ) -> list[CompletionItem]:
         """The names of what is cached."""
         try:
-            with closing(Place.find(Path.cwd()).open()) as cache:
+            with closing(Project.find(Path.cwd()).open()) as cache:
                 names = {each.name for each in cache.held()}
         except (TaskCacheError, OSError):
             return []
@@ -103,7 +103,7 @@ def _verb(function: Callable[..., Answer]) -> click.Command:
     def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> int:
         given: Mapping[str, str] = context.find_root().params
         start = Path(given["directory"] or ".").resolve()
-        answer = function(Place.find(start, given["cache"] or ""), **arguments)
+        answer = function(Project.find(start, given["cache"] or ""), **arguments)
         if as_json:
             click.echo(json.dumps(answer.document, indent=2, ensure_ascii=True))
         else:
@@ -202,7 +202,7 @@ _ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 @_pattern
 @click.option("--sort", type=click.Choice([*_ORDERS]), default="name")
 @click.option("--limit", type=click.IntRange(1), help="Only so many.")
-def ls(place: Place, pattern: str, sort: str, limit: int | None) -> Answer:
+def ls(place: Project, pattern: str, sort: str, limit: int | None) -> Answer:
     """List what is cached; PATTERN is a part of a name, or has a * in it."""
     with closing(place.open()) as cache:
         used = cache.used()
@@ -227,7 +227,7 @@ def ls(place: Place, pattern: str, sort: str, limit: int | None) -> Answer:
 
 @_verb
 @_name
-def show(place: Place, pattern: str) -> Answer:
+def show(place: Project, pattern: str) -> Answer:
     """Show the records of NAME: what they rest on, what they hold, who made them."""
     with closing(place.open()) as cache:
         used, found = cache.used(), []
@@ -270,7 +270,7 @@ def _shown(plain: Mapping[str, Any]) -> Iterator[str]:
 @_verb
 @_name
 @click.option("--runs", type=click.IntRange(1), default=1, help="Of the last so many runs.")
-def explain(place: Place, pattern: str, runs: int) -> Answer:
+def explain(place: Project, pattern: str, runs: int) -> Answer:
     """Say why NAME (a test or a function) ran when it last did, or was not kept."""
     now = time.time()
     with closing(place.open()) as cache:
@@ -293,14 +293,14 @@ def explain(place: Place, pattern: str, runs: int) -> Answer:
     return Answer([], recorded) if records else _nothing(pattern)
 
 
-def _is_struck(entry: Entry, pattern: str) -> bool:
+def _is_struck(entry: TallyEntry, pattern: str) -> bool:
     """Whether a computation ran, or would have, and is named by the pattern."""
     named = pattern in entry.identity or (bool(entry.test) and entry.test == pattern)
     return named and entry.status != "reused"
 
 
 @_verb
-def stats(place: Place) -> Answer:
+def stats(place: Project) -> Answer:
     """Say how much is cached, and what the last runs did."""
     with closing(place.open()) as cache:
         counts = cache.local.statistics()
@@ -351,7 +351,7 @@ def stats(place: Place) -> Answer:
 @_pattern
 @click.option("--remove", is_flag=True, help="Forget the damaged records.")
 @_dry_run
-def verify(place: Place, pattern: str, remove: bool, dry_run: bool) -> Answer:
+def verify(place: Project, pattern: str, remove: bool, dry_run: bool) -> Answer:
     """Read every value and compare its digest; exit code 1 if one is lost or damaged."""
     remove = remove and not dry_run
     with closing(place.open(readonly=not remove)) as cache:
@@ -382,7 +382,7 @@ def verify(place: Place, pattern: str, remove: bool, dry_run: bool) -> Answer:
 )
 @_dry_run
 def prune(
-    place: Place,
+    place: Project,
     older_than: float | None,
     unused: float | None,
     max_size: int | None,
@@ -404,7 +404,7 @@ def prune(
 @_pattern
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_dry_run
-def clear(place: Place, pattern: str, yes: bool, dry_run: bool) -> Answer:
+def clear(place: Project, pattern: str, yes: bool, dry_run: bool) -> Answer:
     """Forget what matches PATTERN, or everything."""
     with closing(place.open(readonly=dry_run)) as cache:
         number = len(cache.held(pattern))
@@ -420,7 +420,7 @@ def clear(place: Place, pattern: str, yes: bool, dry_run: bool) -> Answer:
     return _told_removed(removed, dry_run)
 
 
-def _told_removed(removed: Removed, dry_run: bool) -> Answer:
+def _told_removed(removed: Removal, dry_run: bool) -> Answer:
     document = {"dry_run": dry_run, "removed": removed.names, "bytes": removed.bytes}
     # a pattern may fit more than was meant
     named = removed.names if dry_run or len(removed.names) <= _NAMED else ()
@@ -432,7 +432,7 @@ def _told_removed(removed: Removed, dry_run: bool) -> Answer:
 @_verb
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_pattern
-def export_(place: Place, file: Path, pattern: str) -> Answer:
+def export_(place: Project, file: Path, pattern: str) -> Answer:
     """Write what is cached to one FILE, e.g. for a CI cache."""
     with closing(place.open()) as cache:
         records = _watched(cache.scan(pattern), "exporting")
@@ -444,7 +444,7 @@ def export_(place: Place, file: Path, pattern: str) -> Answer:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--trust", is_flag=True, help="The file is mine: take it in without a seal.")
 @_dry_run
-def import_(place: Place, file: Path, trust: bool, dry_run: bool) -> Answer:
+def import_(place: Project, file: Path, trust: bool, dry_run: bool) -> Answer:
     """Add what a FILE holds that 'taskcache export' wrote."""
     with (
         closing(place.open(readonly=False, create=True)) as cache,
@@ -459,7 +459,7 @@ def import_(place: Place, file: Path, trust: bool, dry_run: bool) -> Answer:
 @_storage
 @click.option("--only", "pattern", default="", type=Name(), help="Only what matches.")
 @_dry_run
-def push(place: Place, storage: str, pattern: str, dry_run: bool) -> Answer:
+def push(place: Project, storage: str, pattern: str, dry_run: bool) -> Answer:
     """Copy what is cached here to another STORAGE (default: the one that is set)."""
     with closing(place.open(readonly=dry_run)) as cache:
         if dry_run:
@@ -475,7 +475,7 @@ def push(place: Place, storage: str, pattern: str, dry_run: bool) -> Answer:
 @_verb
 @_storage
 @_dry_run
-def pull(place: Place, storage: str, dry_run: bool) -> Answer:
+def pull(place: Project, storage: str, dry_run: bool) -> Answer:
     """Copy what another STORAGE holds (default: the one that is set) to here."""
     faults: list[str] = []
     with (
@@ -500,7 +500,7 @@ def _told_carried(done: transfer.Carried, verb: str, faults: Sequence[str] = ())
 @click.argument(
     "file", type=click.Path(dir_okay=False, path_type=Path), default="taskcache-report.html"
 )
-def report(place: Place, file: Path) -> Answer:
+def report(place: Project, file: Path) -> Answer:
     """Write a page about the last run that is remembered, its reasons, and the cache."""
     with closing(place.open()) as cache:
         runs = cache.history.runs()
@@ -518,7 +518,7 @@ def report(place: Place, file: Path) -> Answer:
 
 
 @_verb
-def doctor(place: Place) -> Answer:
+def doctor(place: Project) -> Answer:
     """Say what is wrong with this set-up, in plain words."""
     findings = list(examine(place))
     problems = sum(bool(each.problem) for each in findings)

@@ -11,7 +11,7 @@ from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
-from pytest_taskcache.cli.place import Place
+from pytest_taskcache.cli.place import Project
 from pytest_taskcache.config.settings import SIGNING_KEY
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import TaskCacheError
@@ -42,7 +42,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(place: Place) -> Iterator[Finding]:
+def examine(place: Project) -> Iterator[Finding]:
     """Looks at the installation, the settings, the cache, and what speaks against caching."""
     yield Finding(f"Python {sys.version.split()[0]}, project root {place.root}")
     yield from _plugin()
@@ -72,7 +72,7 @@ def _plugin() -> Iterator[Finding]:
         )
 
 
-def _settings(place: Place) -> Iterator[Finding]:
+def _settings(place: Project) -> Iterator[Finding]:
     settings = place.settings
     if settings.mode is Mode.OFF:
         yield Finding("mode", "the cache is switched off", "take taskcache_mode = off out")
@@ -100,7 +100,7 @@ def _settings(place: Place) -> Iterator[Finding]:
         yield Finding("the settings are sound")
 
 
-def _disk(place: Place) -> Iterator[Finding]:
+def _disk(place: Project) -> Iterator[Finding]:
     if not place.exists:
         yield Finding(
             f"the cache at {place.directory}",
@@ -120,7 +120,7 @@ def _disk(place: Place) -> Iterator[Finding]:
         yield Finding("the disk", f"has {size(usage.free)} left", "make room, or taskcache prune")
 
 
-def _cache(place: Place) -> Iterator[Finding]:
+def _cache(place: Project) -> Iterator[Finding]:
     try:
         with closing(place.open()) as cache:
             held, runs = cache.local.size(), cache.history.runs()

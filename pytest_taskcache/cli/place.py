@@ -49,7 +49,7 @@ _INI_FILES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class Removal:
     """What a removal takes or took away: the names of values and outcomes, and bytes."""
 
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class Removed:
 
 
 @dataclass(frozen=True)
-class Place:
+class Project:
     """A project: its root, its settings, and the directory of its local cache."""
 
     root: Path
@@ -65,7 +65,7 @@ class Place:
     directory: Path
 
     @classmethod
-    def find(cls, start: Path, cache: str = "") -> Place:
+    def find(cls, start: Path, cache: str = "") -> Project:
         """The project around a directory; ``cache`` names the cache's directory outright.
         Raises ConfigurationError."""
         root, ini = _configured(start)
@@ -106,7 +106,7 @@ class Place:
 class OpenCache:
     """An open cache. All methods raise StorageError for what the storage cannot do."""
 
-    def __init__(self, place: Place, local: LocalStorage) -> None:
+    def __init__(self, place: Project, local: LocalStorage) -> None:
         self.place = place
         self.local = local
         self.contents = Contents(local.read_result)
@@ -132,7 +132,7 @@ class OpenCache:
     def _matching(self, record: Variant, pattern: str) -> list[Held]:
         return [each for each in self.contents.held(record) if matches(each, pattern)]
 
-    def removing(self, act: Callable[[OpenCache], object], *, dry_run: bool) -> Removed:
+    def removing(self, act: Callable[[OpenCache], object], *, dry_run: bool) -> Removal:
         """Does what removes something, and says what; a dry run does it to a copy of the index."""
         before, size = self.held(), self.local.size()
         if not dry_run:
@@ -148,7 +148,7 @@ class OpenCache:
                     left, rest = copy.held(), copy.local.size()
         there = {(each.name, each.created) for each in left}
         gone = [each.name for each in before if (each.name, each.created) not in there]
-        return Removed(tuple(sorted(gone)), max(size - rest, 0))
+        return Removal(tuple(sorted(gone)), max(size - rest, 0))
 
     def _copy_index(self, directory: Path) -> None:
         with closing(sqlite3.connect(directory / _INDEX)) as copy:

@@ -26,7 +26,7 @@ EFFECTS = "#effects"
 EVERYTHING = "#everything"
 
 
-class Kind(StrEnum):
+class DefinitionKind(StrEnum):
     """What a definition is."""
 
     FUNCTION = "function"
@@ -51,7 +51,7 @@ class Definition:
     """
 
     name: str
-    kind: Kind
+    kind: DefinitionKind
     digest: str
     binds: tuple[str, ...] = ()
     mentions: frozenset[str] = frozenset()
@@ -94,7 +94,7 @@ _FLAGS = (
     "hands",
 )
 _SETS = ("binds", "mentions", "stores", "changes", "calls")
-_KINDS = tuple(Kind)
+_KINDS = tuple(DefinitionKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,5 +230,7 @@ def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
     return [
         item.name
         for item in analysis.definitions
-        if (item.effect or item.calls) and item.kind is not Kind.FUNCTION and item.name in among
+        if (item.effect or item.calls)
+        and item.kind is not DefinitionKind.FUNCTION
+        and item.name in among
     ]

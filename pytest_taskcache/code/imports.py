@@ -45,7 +45,7 @@ _REPOSITORIES = (".git", ".hg", ".jj", ".svn")
 _RACY = 2_000_000_000
 
 
-class Location(NamedTuple):
+class ModuleLocation(NamedTuple):
     """Where a module was found: its file (empty for a namespace package and for what the
     interpreter itself or a finder of its own provides), and the directories its submodules are
     looked for in."""
@@ -71,7 +71,7 @@ class Finder:
         self._finders: dict[str, _EntryFinder | None] = {}
         self._stamps: dict[str, tuple[int, ...] | None] = {}
         self._current: set[str] = set()
-        self._found: dict[str, Location | None] = {}
+        self._found: dict[str, ModuleLocation | None] = {}
         self._search: tuple[str, ...] = ()
 
     def forget(self) -> None:
@@ -79,7 +79,7 @@ class Finder:
         self._current.clear()
         self._found.clear()
 
-    def find(self, name: str) -> Location | None:
+    def find(self, name: str) -> ModuleLocation | None:
         """The location of a module by its absolute name; None where an import would fail."""
         search = tuple(self._path())
         if search != self._search:
@@ -91,7 +91,7 @@ class Finder:
             found = self._found[name] = self._find(name)
             return found
 
-    def _find(self, name: str) -> Location | None:
+    def _find(self, name: str) -> ModuleLocation | None:
         parent, _, leaf = name.rpartition(".")
         if not leaf:
             return None
@@ -100,16 +100,16 @@ class Finder:
             if package is None:
                 return None
             if not package.file and not package.search:  # it alone knows what is in it
-                return Location("") if name in sys.modules else None
+                return ModuleLocation("") if name in sys.modules else None
             return self._find_in(package.search, leaf) or _elsewhere(name, package.search)
         if name in sys.builtin_module_names:
-            return Location("")
+            return ModuleLocation("")
         if machinery.FrozenImporter.find_spec(name) is not None:
-            return Location("")
+            return ModuleLocation("")
         entries = [entry or os.getcwd() for entry in self._search]
         return self._find_in(entries, leaf) or _elsewhere(name, None)
 
-    def _find_in(self, directories: Sequence[str], leaf: str) -> Location | None:
+    def _find_in(self, directories: Sequence[str], leaf: str) -> ModuleLocation | None:
         """The location of a module by its last name, in the first directory that has it."""
         portions: list[str] = []
         for directory in directories:
@@ -119,7 +119,7 @@ class Finder:
                 return _location_of(spec)
             if spec is not None:
                 portions += spec.submodule_search_locations or ()
-        return Location("", tuple(portions)) if portions else None
+        return ModuleLocation("", tuple(portions)) if portions else None
 
     def _finder_of(self, directory: str) -> _EntryFinder | None:
         """The finder of an entry of the path, which knows what is there now; None for none."""
@@ -163,7 +163,7 @@ def archive_of(path: str) -> tuple[str, str]:
     return "", ""
 
 
-def _elsewhere(name: str, search: Sequence[str] | None) -> Location | None:
+def _elsewhere(name: str, search: Sequence[str] | None) -> ModuleLocation | None:
     """What other finders than the path-based one say, such as those of editable installs. How a
     module that is loaded came about is no matter: another process, before it is, finds none."""
     for finder in sys.meta_path:
@@ -180,12 +180,12 @@ def _elsewhere(name: str, search: Sequence[str] | None) -> Location | None:
     return None
 
 
-def _location_of(spec: machinery.ModuleSpec) -> Location:
+def _location_of(spec: machinery.ModuleSpec) -> ModuleLocation:
     try:
         search = tuple(spec.submodule_search_locations or ())
     except Exception:  # a namespace path recomputes itself through its parent, which may be gone
         search = ()
-    return Location(spec.origin if spec.has_location and spec.origin else "", search)
+    return ModuleLocation(spec.origin if spec.has_location and spec.origin else "", search)
 
 
 class SourceFiles:

@@ -37,7 +37,7 @@ from pytest_taskcache.code.definitions import (
     Analysis,
     Changes,
     Definition,
-    Kind,
+    DefinitionKind,
 )
 from pytest_taskcache.code.source_file import definition_name
 from pytest_taskcache.dataclass import dataclass, field
@@ -184,10 +184,10 @@ class _Walk:
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
-        if item.kind is Kind.FUNCTION and file not in self._log.whole:
+        if item.kind is DefinitionKind.FUNCTION and file not in self._log.whole:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
-        if item.kind in (Kind.STATEMENT, Kind.CLASS):
+        if item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
             self._done[vertex] = self._log.loaded.get(file, NEVER)
         if item not in self._definitions[vertex]:
             self._definitions[vertex].append(item)
@@ -213,7 +213,7 @@ class _Walk:
                 name = name.partition("<")[0].removeprefix(".")
                 self._rebound[name] = self._rebound.get(name, 0) | bit
                 self._mutable[name] = self._mutable.get(name, 0) | bit
-            if item.kind is Kind.STATEMENT or item.wrapped:
+            if item.kind is DefinitionKind.STATEMENT or item.wrapped:
                 for name in item.binds:
                     self._rebound[name] = self._rebound.get(name, 0) | bit
                     if not item.constant and not item.name.endswith("()"):
@@ -279,18 +279,21 @@ class _Walk:
         for item in self._definitions[vertex]:
             self._note_file(vertex, item, cost, cause)
             # A statement called no plain function that ran first after its module was loaded.
-            plain = item.kind is Kind.FUNCTION and not item.wrapped
+            plain = item.kind is DefinitionKind.FUNCTION and not item.wrapped
             ran = self._position[vertex] if plain else -1
             for name in item.binds:
                 self._to_mentioning(name, vertex, cost, cause, ran=ran)
                 self._to_affixes(name, vertex, cost, cause, ran)
-            if vertex in self._seeds or item.kind in (Kind.STATEMENT, Kind.CLASS):
+            if vertex in self._seeds or item.kind in (
+                DefinitionKind.STATEMENT,
+                DefinitionKind.CLASS,
+            ):
                 own = f"{OWN_NAMES} {self._file_of[vertex]}"
                 for names in (ALL_NAMES, own):
                     self._to_mentioning(names, vertex, cost, cause)
             if vertex in self._new:
                 self._to_mentioning(NEW_NAMES, vertex, cost, cause)
-            if item.kind is Kind.IMPORT and vertex in self._seeds:
+            if item.kind is DefinitionKind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, shared=-1)
             for name in item.stores:
                 self._to_stored(name, vertex, cost, cause)
@@ -302,7 +305,7 @@ class _Walk:
             for name in item.changes:
                 for handing in self._handing.get(name.removesuffix("()"), ()):
                     self._to_user(handing, vertex, cost, cause)
-            if item.kind is not Kind.FUNCTION:
+            if item.kind is not DefinitionKind.FUNCTION:
                 # A module's body runs all its statements.
                 self._relax(self._ids[file, _MODULE], cost, cause)
             if item.name.endswith("()"):
@@ -382,7 +385,7 @@ class _Walk:
             classes: set[str] = set()
             others: set[str] = set()
             for item in chain.from_iterable(self._definitions):
-                (classes if item.kind is Kind.CLASS else others).update(item.binds[:1])
+                (classes if item.kind is DefinitionKind.CLASS else others).update(item.binds[:1])
             self._makers = classes - others
         return maker in self._makers
 

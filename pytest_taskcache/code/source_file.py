@@ -66,8 +66,8 @@ from pytest_taskcache.code.definitions import (
     STAR,
     Analysis,
     Definition,
+    DefinitionKind,
     Import,
-    Kind,
 )
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -170,7 +170,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         whole = Definition(
             EVERYTHING,
-            Kind.STATEMENT,
+            DefinitionKind.STATEMENT,
             checksum_bytes(content),
             binds=(ALL_NAMES,),
             mentions=frozenset({ALL_NAMES}),
@@ -264,7 +264,7 @@ class _Unit:
         "stores",
     )
 
-    def __init__(self, name: str, kind: Kind, owner: str = "") -> None:
+    def __init__(self, name: str, kind: DefinitionKind, owner: str = "") -> None:
         self.name = name
         self.kind = kind
         self.owner = owner
@@ -293,7 +293,7 @@ class _Walker:
         self.imports: list[Import] = []
         self._is_test = is_test
         self._units: list[_Unit] = []
-        self._unit = _Unit("", Kind.STATEMENT)
+        self._unit = _Unit("", DefinitionKind.STATEMENT)
         self._prefix = ""
         self._owner = ""
         self._aliases: dict[str, str] = {}
@@ -391,7 +391,7 @@ class _Walker:
         """What is inside of ``if`` or ``try`` are definitions of their own, each of which depends
         on the text of all, and on what is asked for."""
         first = len(self._units)
-        asked = self._open(prefix + EFFECTS, Kind.STATEMENT)
+        asked = self._open(prefix + EFFECTS, DefinitionKind.STATEMENT)
         self._all([node.test] if isinstance(node, ast.If) else [])
         for handler in getattr(node, "handlers", ()):
             if handler.type is not None:
@@ -403,19 +403,19 @@ class _Walker:
             self._statements([_NOTHING, *handler.body], prefix)
         text = checksum(normalised_text(node))
         for unit in self._units[first:]:
-            if unit.kind is not Kind.FUNCTION:
+            if unit.kind is not DefinitionKind.FUNCTION:
                 unit.out.append(text)
                 unit.attributes |= asked.attributes
                 unit.calls |= asked.calls
 
     def _docstring(self, node: ast.stmt, prefix: str) -> None:
-        unit = self._open(f"{prefix}__doc__=", Kind.STATEMENT)
+        unit = self._open(f"{prefix}__doc__=", DefinitionKind.STATEMENT)
         unit.binds["__doc__"] = None
         unit.flags.add("constant")
         unit.out.append(ast.dump(node))
         self._close(unit)
 
-    def _open(self, name: str, kind: Kind) -> _Unit:
+    def _open(self, name: str, kind: DefinitionKind) -> _Unit:
         unit = _Unit(name, kind, self._owner)
         self._unit = unit
         self._units.append(unit)
@@ -430,10 +430,10 @@ class _Walker:
         self._settle(unit, frozenset())
 
     def _statement(self, node: ast.stmt, prefix: str) -> None:
-        unit = self._open("", Kind.STATEMENT)
+        unit = self._open("", DefinitionKind.STATEMENT)
         self._prefix = prefix
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            unit.kind = Kind.IMPORT
+            unit.kind = DefinitionKind.IMPORT
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_constant(node.value):
             unit.flags.add("constant")
         self.visit(node)
@@ -453,7 +453,7 @@ class _Walker:
             self._loose_lambda(unit)
 
     def _loose_lambda(self, around: _Unit) -> None:
-        unit = _Unit("<lambda>", Kind.FUNCTION)
+        unit = _Unit("<lambda>", DefinitionKind.FUNCTION)
         unit.out = around.out
         unit.attributes = around.attributes
         unit.stores, unit.changes = around.stores, around.changes
@@ -461,7 +461,7 @@ class _Walker:
         self._units.append(unit)
 
     def _class(self, node: ast.ClassDef, prefix: str) -> None:
-        unit = self._open(f"{prefix}{node.name}:", Kind.CLASS)
+        unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS)
         unit.binds[node.name] = unit.binds["?" + node.name] = None
         unit.out.append("ClassDef " + node.name)
         for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
@@ -481,7 +481,7 @@ class _Walker:
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
-        made = self._open(f"{prefix}{node.name}()", Kind.STATEMENT)
+        made = self._open(f"{prefix}{node.name}()", DefinitionKind.STATEMENT)
         with_class = bool(prefix) and _comes_with_class(node.name)
         if not with_class:
             made.binds[node.name] = None
@@ -564,7 +564,7 @@ class _Walker:
     def _body(self, node: FunctionNode, qualname: str) -> _Unit:
         """Walks a function's statements into a definition of their own."""
         around, prefix = self._unit, self._prefix
-        unit = _Unit(qualname, Kind.FUNCTION, self._owner)
+        unit = _Unit(qualname, DefinitionKind.FUNCTION, self._owner)
         self._units.append(unit)
         self._unit, self._prefix = unit, qualname + INSIDE
         unit.parameters = tuple(item.arg for item in _parameters(node.args))
@@ -588,13 +588,13 @@ class _Walker:
         self._signature(node)
         unit.out.append("\0")
         unit.flags.add("lasting")
-        if unit.kind is not Kind.FUNCTION:
+        if unit.kind is not DefinitionKind.FUNCTION:
             self._decorate(node, unit)
         if node.name in unit.declared:
             inner = self._body(node, node.name)
         else:
             inner = self._body(node, self._prefix + node.name)
-        if unit.kind is Kind.FUNCTION:
+        if unit.kind is DefinitionKind.FUNCTION:
             # It lives in the cells and on the results of the function around it.
             inner.attributes.add("^" + unit.name)
             unit.attributes.add("^" + inner.name)
@@ -827,7 +827,7 @@ class _Walker:
                 self._change(function.value)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
-        if unit.kind is not Kind.FUNCTION:
+        if unit.kind is not DefinitionKind.FUNCTION:
             self._note_call(function)
         self._all(node.args)
         self._all(node.keywords)
@@ -890,7 +890,7 @@ class _Walker:
         unit = self._unit
         if node.value is not None:
             self._note_origin(node.target, node.value)
-        if unit.kind is Kind.FUNCTION:
+        if unit.kind is DefinitionKind.FUNCTION:
             attributes, names = set(unit.attributes), set(unit.names)
             self.visit(node.annotation)
             unit.attributes, unit.names = attributes, names
@@ -937,7 +937,7 @@ class _Walker:
 
     def _expression(self, node: ast.Expr) -> None:
         unit = self._unit
-        if unit.kind is not Kind.FUNCTION and not isinstance(node.value, ast.Constant):
+        if unit.kind is not DefinitionKind.FUNCTION and not isinstance(node.value, ast.Constant):
             unit.flags.add("effect")
             root, _, attributes = _chain(node.value)
             method = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
@@ -947,7 +947,7 @@ class _Walker:
         self._generic(node)
 
     def _acting(self, node: ast.stmt) -> None:
-        if self._unit.kind is not Kind.FUNCTION:
+        if self._unit.kind is not DefinitionKind.FUNCTION:
             self._unit.flags.update(("effect", "acts"))
         self._generic(node)
 
@@ -1024,18 +1024,18 @@ class _Walker:
                 unit.flags.add("acts")
         if not node.level:
             self._note_import(module)
-        elif unit.kind is not Kind.FUNCTION:
+        elif unit.kind is not DefinitionKind.FUNCTION:
             unit.flags.add("effect")
 
     def _add_import(self, found: Import) -> None:
         self.imports.append(found)
 
     def _inside(self) -> str:
-        return self._unit.name if self._unit.kind is Kind.FUNCTION else ""
+        return self._unit.name if self._unit.kind is DefinitionKind.FUNCTION else ""
 
     def _note_import(self, module: str) -> None:
         foreign = module.partition(".")[0] not in sys.stdlib_module_names
-        if foreign and self._unit.kind is not Kind.FUNCTION:
+        if foreign and self._unit.kind is not DefinitionKind.FUNCTION:
             self._unit.flags.add("effect")
 
     # ---- what is changed and called
@@ -1113,7 +1113,7 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
     flags = set().union(*(unit.flags for unit in units))
     if not all("constant" in unit.flags for unit in units):
         flags.discard("constant")
-    is_function = first.kind is Kind.FUNCTION
+    is_function = first.kind is DefinitionKind.FUNCTION
     changes = frozenset().union(*(unit.changes for unit in units))
     takes = is_function and "global" in flags and any(_takes(unit) for unit in units)
     return Definition(

@@ -22,7 +22,7 @@ from pytest_taskcache.engine.routes import Parts, Route
 from pytest_taskcache.errors import MissingExtraError, StorageError
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
-from pytest_taskcache.locking.settled import Settled
+from pytest_taskcache.locking.settled import FlushedFirst
 from pytest_taskcache.model import __version__
 from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Blob
@@ -348,4 +348,4 @@ class LockManagers:
         return manager if spec == "memory" else self._settled(manager)
 
     def _settled(self, manager: LockManager) -> LockManager:
-        return Settled(manager, self.settle)
+        return FlushedFirst(manager, self.settle)

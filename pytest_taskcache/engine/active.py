@@ -32,9 +32,9 @@ from pytest_taskcache.policies.algebra import LockSpec, StorageSpec
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
-    State,
     Transaction,
     TransactionError,
+    TransactionState,
     TransactionStateError,
 )
 
@@ -308,19 +308,19 @@ class TransactionBlock:
         except (LostResultError, StorageError):
             return value
 
-    def end(self, state: State) -> None:
+    def end(self, state: TransactionState) -> None:
         """As Block.end."""
         inner = self._transaction
         if inner is None:
             raise TransactionError("this transaction was not entered", "use it in a with block")
-        if inner.state is not State.OPEN:
+        if inner.state is not TransactionState.OPEN:
             raise TransactionStateError(inner.state)
         if self._home != _here():
             raise TransactionError(
                 "this transaction was opened in another thread or task", "end it where it began"
             )
         self._give_up_computing()
-        if state is State.COMMITTED:
+        if state is TransactionState.COMMITTED:
             commit(inner, self._engine, by_hand=True)
         else:
             roll_back(inner, self._engine, reason="by hand")

@@ -48,7 +48,7 @@ from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.ports import LockManager, Observer
-from pytest_taskcache.transactions.transaction import CommitMode, State, Transaction
+from pytest_taskcache.transactions.transaction import CommitMode, Transaction, TransactionState
 
 _REPEATS = 10_000
 
@@ -620,7 +620,7 @@ class Engine:
                 alone = Transaction("", attempt.computation.test)
                 for hook in options.on_commit:
                     alone.on_commit(hook)
-                alone.end(State.COMMITTED)
+                alone.end(TransactionState.COMMITTED)
                 run_hooks(alone, self.notify)
             return
         if transaction.block is not None:

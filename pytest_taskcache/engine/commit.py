@@ -8,8 +8,8 @@ from pytest_taskcache.model.event import Committed, Faulted, RolledBack
 from pytest_taskcache.transactions.staging import Verdict
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
-    State,
     Transaction,
+    TransactionState,
     TransactionStateError,
 )
 
@@ -20,22 +20,22 @@ def commit(transaction: Transaction, engine: Engine | None, *, by_hand: bool = F
     back where the storage fails. In a forked child nothing happens: the parent goes on with its
     own."""
     if engine is not None and engine.is_forked():
-        transaction.end(State.COMMITTED)
+        transaction.end(TransactionState.COMMITTED)
         return
     if transaction.mode is CommitMode.OFF and not by_hand:
         roll_back(transaction, engine, reason="commit mode OFF")
         return
     if not transaction.owns_claims:
-        if transaction.state is State.OPEN:
+        if transaction.state is TransactionState.OPEN:
             _hand_over(transaction, engine)
         return
-    if not transaction.end(State.COMMITTED):
+    if not transaction.end(TransactionState.COMMITTED):
         return
     if engine is not None and transaction.used:
         with engine.quiet():
             count = _settle(transaction, engine)
         if count is None:
-            transaction.state = State.ROLLED_BACK
+            transaction.state = TransactionState.ROLLED_BACK
             _give_up(transaction, engine, "commit failed")
             return
         if count:
@@ -48,7 +48,9 @@ def roll_back(
 ) -> None:
     """Ends a transaction badly: nothing it staged is ever visible to others. ``retain_for``
     keeps what was asked to survive for a retry of the test of that name."""
-    if not transaction.end(State.ROLLED_BACK) or (engine is not None and engine.is_forked()):
+    if not transaction.end(TransactionState.ROLLED_BACK) or (
+        engine is not None and engine.is_forked()
+    ):
         return
     if engine is not None and transaction.owns_claims:
         _give_up(transaction, engine, reason, retain_for)
@@ -64,7 +66,7 @@ def roll_back(
 
 def end_of_scope(transaction: Transaction, engine: Engine) -> None:
     """Ends the transaction of a wider-scoped fixture: the tests that used it have decided."""
-    if not transaction.end(State.COMMITTED) or engine.is_forked():
+    if not transaction.end(TransactionState.COMMITTED) or engine.is_forked():
         return
     if transaction.used:
         with engine.quiet():

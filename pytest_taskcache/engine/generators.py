@@ -84,7 +84,7 @@ def streaming(
         return Outcome(None, error)
     decisions.append(opened.decision)
     if not isinstance(opened, Found):
-        return (yield from live(flavour, start(), Recording(engine, opened)))
+        return (yield from live(flavour, start(), RecordedItems(engine, opened)))
     items, returned = opened.value["items"], opened.value["returned"]  # type: ignore[index] # FORM
     del opened
     for position, item in enumerate(items, 1):
@@ -103,7 +103,7 @@ def streaming(
 def live(
     flavour: Flavour,
     generator: Any,
-    recording: Recording | None = None,
+    recording: RecordedItems | None = None,
     answer: Outcome = Outcome(),  # noqa: B008 # frozen
 ) -> Steps:
     """A generator at work, and its items noted on the way; ``answer`` is the first it gets."""
@@ -179,7 +179,7 @@ def _unwrapped(outcome: Outcome) -> Any:
         del outcome
 
 
-class Recording:
+class RecordedItems:
     """Notes what a generator yields while it is computed: each item is serialized when it is
     produced, before its consumer can change it, and kept once the generator is exhausted."""
 

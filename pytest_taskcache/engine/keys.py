@@ -14,7 +14,7 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import changed_arguments
 from pytest_taskcache.engine.computation import Computation, Target
 from pytest_taskcache.engine.payloads import Payloads
-from pytest_taskcache.engine.validators import Present
+from pytest_taskcache.engine.validators import Circumstances
 from pytest_taskcache.errors import ConfigurationError, UndigestableError, UnknownInputError
 from pytest_taskcache.model.decision import Fault, Uncacheable
 from pytest_taskcache.model.key import Key, Part
@@ -29,7 +29,7 @@ class Keyed:
     """A key, with what a validator will be told, and the target file if one is named."""
 
     key: Key
-    present: Present | None = None
+    present: Circumstances | None = None
     target: str = ""
 
 
@@ -77,7 +77,7 @@ def _keyed(computation: Computation, serializer: str, clock: Callable[[], float]
     return Keyed(key, present, target)
 
 
-def _present(computation: Computation) -> Present:
+def _present(computation: Computation) -> Circumstances:
     """What a validator compares. An input that cannot be digested equals nothing, not even
     itself."""
     context = computation.context
@@ -88,7 +88,7 @@ def _present(computation: Computation) -> Present:
         except UndigestableError:
             inputs.append(Part(f"inputs.{name}", f"undigestable {uuid.uuid4().hex}"))
     parts = tuple(sorted(set(inputs)))
-    return Present(parts, context.digest_parameters(), computation.arguments)
+    return Circumstances(parts, context.digest_parameters(), computation.arguments)
 
 
 def changed_input(computation: Computation, key: Key) -> str:

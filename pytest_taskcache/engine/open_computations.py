@@ -13,7 +13,7 @@ from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.model.dependency import Observed, Opaque
 from pytest_taskcache.model.event import Event, Faulted
 from pytest_taskcache.ports import Window
-from pytest_taskcache.transactions.transaction import State, Transaction
+from pytest_taskcache.transactions.transaction import Transaction, TransactionState
 
 _log = logging.getLogger("pytest_taskcache")
 
@@ -142,7 +142,7 @@ def innermost(engine: object | None, root: Transaction | None) -> Transaction | 
             continue
         transaction: Transaction | None = entered_last
         while transaction is not None:
-            if transaction.state is State.OPEN:
+            if transaction.state is TransactionState.OPEN:
                 return transaction
             transaction = transaction.parent
     return root
@@ -153,7 +153,7 @@ def run_hooks(transaction: Transaction, notify: Callable[[Event], None] | None) 
     there is no engine."""
     if not (transaction.committing or transaction.rolling_back):
         return
-    kind = "commit" if transaction.state is State.COMMITTED else "rollback"
+    kind = "commit" if transaction.state is TransactionState.COMMITTED else "rollback"
 
     def report(name: str, error: BaseException) -> None:
         text = f"{name}: {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from pytest_taskcache.model.record import Variant
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class Circumstances:
     """What a validator is told about the call at hand: its inputs' and the running test's
     parameters' digests, and the values themselves by name. (The record has digests only, beside
     ``created``, ``expires``, ``duration`` and ``producer``.)"""
@@ -23,33 +23,33 @@ class Present:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
-def duration_only(context: Present, record: Variant) -> bool:
+def duration_only(context: Circumstances, record: Variant) -> bool:
     """Valid until it expires."""
     return True
 
 
-def never_use(context: Present, record: Variant) -> bool:
+def never_use(context: Circumstances, record: Variant) -> bool:
     """Never valid: always computed again."""
     return False
 
 
-def all_inputs(context: Present, record: Variant) -> bool:
+def all_inputs(context: Circumstances, record: Variant) -> bool:
     """Valid while all inputs are the recorded ones."""
     return _same(context.inputs, record.inputs)
 
 
-def all_parameters(context: Present, record: Variant) -> bool:
+def all_parameters(context: Circumstances, record: Variant) -> bool:
     """Valid while all parameters of the running test are the recorded ones."""
     return _same(context.parameters, record.parameters)
 
 
 def partial_inputs_only(
     validate_on: Iterable[str] | None = None,
-) -> Callable[[Present, Variant], bool]:
+) -> Callable[[Circumstances, Variant], bool]:
     """A validator that compares only the named inputs; none named: none compared."""
     names = frozenset(f"inputs.{name}" for name in validate_on or ())
 
-    def validator(context: Present, record: Variant) -> bool:
+    def validator(context: Circumstances, record: Variant) -> bool:
         return _same(_of(context.inputs, names), _of(record.inputs, names))
 
     return validator
@@ -57,11 +57,11 @@ def partial_inputs_only(
 
 def partial_parameters_only(
     validate_on: Iterable[str] | None = None,
-) -> Callable[[Present, Variant], bool]:
+) -> Callable[[Circumstances, Variant], bool]:
     """A validator that compares only the named parameters; none named: none compared."""
     names = frozenset(f"parameters.{name}" for name in validate_on or ())
 
-    def validator(context: Present, record: Variant) -> bool:
+    def validator(context: Circumstances, record: Variant) -> bool:
         return _same(_of(context.parameters, names), _of(record.parameters, names))
 
     return validator

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pytest_taskcache.ports import Lease, LockManager
 
 
-class Settled:
+class FlushedFirst:
     """``manager``, but that ``settle()`` is called before it gives up a lease.
 
     A commit ends in local storage and reaches a remote one a little later; whoever gets the lock

@@ -35,8 +35,8 @@ from pytest_taskcache.observation.code_log import (
 )
 from pytest_taskcache.observation.hooks import environ, installed
 from pytest_taskcache.observation.hooks.callers import (
+    ActsFor,
     Aside,
-    Origin,
     asked_by_machinery,
     origin_of,
 )
@@ -46,7 +46,7 @@ from pytest_taskcache.observation.hooks.imports import imported_by, source_of
 from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.patches import PatchedState, patches
-from pytest_taskcache.observation.recorder import UNNAMED, Recorder
+from pytest_taskcache.observation.recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification
@@ -105,7 +105,7 @@ class Observatory:
         self._began = originals.now()
         self._settled_path: tuple[str, ...] | None = None
         self._log = CodeLog(self._find, self._digest_touched)
-        self._recorder = Recorder(
+        self._recorder = TraceRecorder(
             self._fingerprints, self._find, self._scratch, self._verification, self._log
         )
 
@@ -348,7 +348,7 @@ class Observatory:
             if source is not None and source.python:
                 self._log.read_runs()
                 return self._log.position(code)
-            if source is None and origin_of(code.co_filename) is Origin.MACHINERY:
+            if source is None and origin_of(code.co_filename) is ActsFor.MACHINERY:
                 return _OTHERS
             frame = frame.f_back
         return _OTHERS
@@ -569,7 +569,7 @@ class Observatory:
             source = self._find(frame.f_code.co_filename)
             if source is not None and source.python:
                 yield source
-            elif origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
+            elif origin_of(frame.f_code.co_filename) is ActsFor.MACHINERY:
                 return
             frame = frame.f_back
 
@@ -643,10 +643,10 @@ def _imports_something(frame: FrameType | None) -> bool:
     by others later, so what it touches counts though it is the cache that asked for it."""
     while frame is not None:
         if frame.f_code.co_name == "<module>" and origin_of(frame.f_code.co_filename) in (
-            Origin.OUTSIDE,
+            ActsFor.OUTSIDE,
         ):
             return True
-        if origin_of(frame.f_code.co_filename) is Origin.MACHINERY:
+        if origin_of(frame.f_code.co_filename) is ActsFor.MACHINERY:
             return False
         frame = frame.f_back
     return False

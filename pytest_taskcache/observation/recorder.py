@@ -50,7 +50,7 @@ def digest_of(dependencies: Iterable[Dependency]) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
-class Recorder:
+class TraceRecorder:
     """Turns closed windows into what they observed. ``natives`` are the project's extensions that
     were loaded: the act and the path, by name."""
 

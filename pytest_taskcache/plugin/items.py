@@ -13,7 +13,7 @@ from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.commit import commit, roll_back
 from pytest_taskcache.engine.computation import Place
 from pytest_taskcache.plugin.pytest_private import definitions, parameters_of, run_unseen
-from pytest_taskcache.plugin.running import Attempt, Instance, Running, node_id, reused_values
+from pytest_taskcache.plugin.running import Instance, ItemAttempt, Running, node_id, reused_values
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -122,7 +122,7 @@ class ItemHooks:
 
     # ------------------------------------------------------------------------ internals
 
-    def _begin(self, running: Running) -> Attempt:
+    def _begin(self, running: Running) -> ItemAttempt:
         attempt, item, engine = running.next_attempt(), running.item, self._engine
         module: Any = getattr(item, "module", None)
         engine.place = Place(
@@ -135,7 +135,7 @@ class ItemHooks:
         self._session.outcomes.begin(running, attempt)
         return attempt
 
-    def _claim(self, attempt: Attempt, instance: Instance) -> None:
+    def _claim(self, attempt: ItemAttempt, instance: Instance) -> None:
         transaction = instance.transaction
         if transaction is not None:
             entries = {*transaction.entries, *instance.basis.derives_from}

@@ -42,7 +42,7 @@ class Instance:
 
 
 @dataclass(eq=False)
-class Attempt:
+class ItemAttempt:
     """One attempt at a test: from its set-up to its last report."""
 
     transaction: Transaction
@@ -76,18 +76,18 @@ class Running:
     nodeid: str
     worker: str
     candidate: Candidate | None = None
-    attempt: Attempt | None = None
+    attempt: ItemAttempt | None = None
     attempts: int = 0
 
-    def next_attempt(self) -> Attempt:
+    def next_attempt(self) -> ItemAttempt:
         """Begins another attempt, the first included."""
         self.attempts += 1
         claimant = f"{self.worker}/{self.nodeid}#{self.attempts}.{next(_serial)}"
-        self.attempt = Attempt(Transaction(claimant, self.nodeid))
+        self.attempt = ItemAttempt(Transaction(claimant, self.nodeid))
         return self.attempt
 
 
-def reused_values(decisions: Iterable[Decided], attempt: Attempt | None) -> list[Decided]:
+def reused_values(decisions: Iterable[Decided], attempt: ItemAttempt | None) -> list[Decided]:
     """The cached values that a test used: those that were found while it ran, and those that its
     fixtures were made of, whenever that was; each once."""
     instances = attempt.instances if attempt is not None else ()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.items import ItemHooks
     from pytest_taskcache.plugin.outcomes.hooks import Outcomes
     from pytest_taskcache.plugin.running import Instance, Running
-    from pytest_taskcache.plugin.verification import Verification
+    from pytest_taskcache.plugin.verification import HitVerification
     from pytest_taskcache.storage.local import LocalStorage
     from pytest_taskcache.transactions.staging import Run
     from pytest_taskcache.transactions.transaction import Transaction
@@ -68,7 +68,7 @@ class Session:
 
     fixtures: FixtureHooks
     items: ItemHooks
-    verification: Verification
+    verification: HitVerification
 
     def __init__(self, config: pytest.Config) -> None:
         """Begins to observe: what runs while conftests are imported belongs to their import.
@@ -173,11 +173,11 @@ class Session:
         self.observatory.settle_path()
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
-        from pytest_taskcache.plugin.verification import Verification
+        from pytest_taskcache.plugin.verification import HitVerification
 
         self.fixtures, self.items = FixtureHooks(self), ItemHooks(self, engine)
         self.fixtures.check_names(items)
-        self.verification = Verification(self, engine)
+        self.verification = HitVerification(self, engine)
         self.outcomes.prepare(items)
         if not self.is_worker:
             self._show_replays()

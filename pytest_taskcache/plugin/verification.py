@@ -19,13 +19,13 @@ from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.model.decision import Miss, Why
 from pytest_taskcache.model.event import Decided, Subject, Verified
 from pytest_taskcache.plugin.outcomes.replays import tear_down_neighbours
-from pytest_taskcache.plugin.running import Attempt, Running, node_id
+from pytest_taskcache.plugin.running import ItemAttempt, Running, node_id
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
 
-class Verification:
+class HitVerification:
     """Chooses hits by a seed that is reported, and notes where one differs; the end of the run
     fails it for that. Has the values of functions and fixtures compared, too."""
 
@@ -45,7 +45,7 @@ class Verification:
         digest = hashlib.sha256(f"{self._seed}{key}".encode()).digest()
         return int.from_bytes(digest[:4], "big") / 2**32 * 100 < self._percent
 
-    def compare(self, running: Running, attempt: Attempt, *, passed: bool) -> None:
+    def compare(self, running: Running, attempt: ItemAttempt, *, passed: bool) -> None:
         """Notes a run that ended other than its record says."""
         candidate = running.candidate
         if candidate is None or not candidate.expected:

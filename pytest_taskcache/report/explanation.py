@@ -1,6 +1,6 @@
 """Why something ran, or did not: one small document for the terminal, the page and JSON. Pure.
 
-Entry(missed, changes=[function helpers.py::make_rows, input n_rows]), what is remembered
+TallyEntry(missed, changes=[function helpers.py::make_rows, input n_rows]), what is remembered
     ->  test_data.py::rows ran again: 2 things changed since the record of 3 h ago
           argument n_rows: 10 -> 20
           function helpers.py::make_rows changed
@@ -18,7 +18,7 @@ from typing import Any
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import ABSENT
 from pytest_taskcache.report.history import Fact, History
-from pytest_taskcache.report.tally import ROLLED_BACK, Entry
+from pytest_taskcache.report.tally import ROLLED_BACK, TallyEntry
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size
 
 _TITLES = {
@@ -95,7 +95,7 @@ class Explanation:
             yield harmless(f"  {self.remedy}")
 
 
-def explain(entry: Entry, history: History, now: float) -> Explanation:
+def explain(entry: TallyEntry, history: History, now: float) -> Explanation:
     """The explanation of what became of a computation in a run; ``now`` in POSIX seconds."""
     points = tuple(_point(entry, change, history) for change in entry.changes)
     headline, remedy = _told(entry, points, history, now)
@@ -111,7 +111,9 @@ def explain(entry: Entry, history: History, now: float) -> Explanation:
     )
 
 
-def _told(entry: Entry, points: Sequence[Point], history: History, now: float) -> tuple[str, str]:
+def _told(
+    entry: TallyEntry, points: Sequence[Point], history: History, now: float
+) -> tuple[str, str]:
     created = float(entry.nearest.get("created", 0.0))
     since = f" made {age(now - created)}" if created else ""
     ran = f"ran ({duration(entry.seconds)})" if entry.seconds else "ran"
@@ -131,7 +133,7 @@ def _told(entry: Entry, points: Sequence[Point], history: History, now: float) -
     return f"{ran}{suffix}: {_reason(entry, history, since, now)}", ""
 
 
-def _reason(entry: Entry, history: History, since: str, now: float) -> str:
+def _reason(entry: TallyEntry, history: History, since: str, now: float) -> str:
     match entry.why:
         case "never computed" | "":
             kept = history.last_kept(entry.identity, entry.at)
@@ -167,7 +169,7 @@ def _remedy_of(reason: str) -> str:
     return ""
 
 
-def _point(entry: Entry, change: Sequence[str], history: History) -> Point:
+def _point(entry: TallyEntry, change: Sequence[str], history: History) -> Point:
     kind, name, before, after = change
     verb = {before: "appeared", after: "vanished"}.get(ABSENT, "changed")
     point = Point(kind, name, verb)

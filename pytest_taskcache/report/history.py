@@ -23,7 +23,7 @@ from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import Dependency, Kind
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Shelf
-from pytest_taskcache.report.tally import ROLLED_BACK, Entry, Tally
+from pytest_taskcache.report.tally import ROLLED_BACK, Tally, TallyEntry
 
 RUNS = 10
 """How many runs are remembered."""
@@ -152,7 +152,7 @@ class History:
         self._shelf.write(_NEXT_SECTION, {"slot": str(slot).encode()})
         self._runs = None
 
-    def keep_inputs(self, entries: Iterable[Entry]) -> None:
+    def keep_inputs(self, entries: Iterable[TallyEntry]) -> None:
         """Remembers what the arguments of computed keys looked like, a few keys of each
         computation."""
         fresh: dict[str, dict[str, Any]] = {}

@@ -48,7 +48,7 @@ _CHEAP_HITS, _HIT_COST = 200, 0.0005
 
 
 @dataclass
-class Entry:
+class TallyEntry:
     """One computation of a run, as plain values. ``status`` is computed, refreshed, reused,
     refused or failed; ``at`` POSIX seconds when it was decided, ``seconds`` what it took or, for
     a reused one, had taken; ``waited`` seconds for someone else's value; ``changes`` as kind,
@@ -71,7 +71,7 @@ class Entry:
     nearest: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, event: Decided, at: float, worker: str) -> Entry:
+    def of(cls, event: Decided, at: float, worker: str) -> TallyEntry:
         """The entry of a decision whose computation, if there is one, has still to run."""
         decision = event.decision
         entry = cls(
@@ -102,7 +102,9 @@ class Entry:
         return entry
 
 
-_VALUES: Callable[[Entry], tuple[Any, ...]] = attrgetter(*(each.name for each in fields(Entry)))
+_VALUES: Callable[[TallyEntry], tuple[Any, ...]] = attrgetter(
+    *(each.name for each in fields(TallyEntry))
+)
 """All that an entry holds; ``asdict`` takes thirty times as long, at the end of each cold run."""
 
 
@@ -124,7 +126,7 @@ class Tally:
     notes: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     rechecked: list[str] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[TallyEntry] = field(default_factory=list)
     saved: float = 0.0
     rolled_back: int = 0
     failed: int = 0
@@ -135,7 +137,7 @@ class Tally:
     def __post_init__(self) -> None:
         self.clock: Callable[[], float] = time.time
         self._refreshing: set[tuple[Subject, str]] = set()
-        self._open: dict[tuple[str, str], Entry] = {}
+        self._open: dict[tuple[str, str], TallyEntry] = {}
         self._waited: dict[str, float] = {}
 
     def notify(self, event: Event) -> None:
@@ -197,7 +199,9 @@ class Tally:
         entry = self._open.pop((identity, event.test), None)
         if entry is None:  # a test whose recording was told without a lookup
             at = self.clock() - event.duration
-            entry = Entry(str(event.subject), identity, event.test, status, "", at, self.worker)
+            entry = TallyEntry(
+                str(event.subject), identity, event.test, status, "", at, self.worker
+            )
         entry.status, entry.seconds = status, event.duration
         if not event.staged:
             entry.detail = event.detail or event.reason or entry.detail
@@ -205,12 +209,12 @@ class Tally:
             entry.why = event.reason
         self._keep(entry)
 
-    def _entry(self, event: Decided) -> Entry:
-        entry = Entry.of(event, self.clock(), self.worker)
+    def _entry(self, event: Decided) -> TallyEntry:
+        entry = TallyEntry.of(event, self.clock(), self.worker)
         entry.waited = self._waited.pop(entry.identity, 0.0) if self._waited else 0.0
         return entry
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: TallyEntry) -> None:
         if len(self.entries) < (_KEPT_WHOLE if self.whole else _KEPT):
             self.entries.append(entry)
             return
@@ -242,7 +246,7 @@ class Tally:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Tally:
         """The tally that `to_plain` gave."""
-        entries = [Entry(*values) for values in plain.get("entries", ())]
+        entries = [TallyEntry(*values) for values in plain.get("entries", ())]
         counters = {name: Counter(plain[name]) for name in _COUNTERS}
         return cls(**{**plain, **counters, "entries": entries})
 
@@ -252,7 +256,7 @@ class Tally:
         others = ("notes", "differences", "rechecked", "misses", "rolled_back", "failed")
         return not any(getattr(self, name) for name in (*_COUNTERS, *others))
 
-    def slowest(self, at_least: float) -> list[Entry]:
+    def slowest(self, at_least: float) -> list[TallyEntry]:
         """Computations that took so many seconds and more, the slowest first, ten at most; what
         was asked to be computed anew is not among them."""
         ran = ("computed", "failed", "refused")

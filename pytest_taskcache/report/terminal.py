@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from pytest_taskcache.report.tally import ROLLED_BACK, Entry, Tally, shortened
+from pytest_taskcache.report.tally import ROLLED_BACK, Tally, TallyEntry, shortened
 from pytest_taskcache.report.wording import counted, duration, harmless, subjects
 
 _WORTH_SAYING = 0.005
@@ -116,7 +116,7 @@ def slow_lines(tally: Tally, *, asked: bool = False, whole: bool = False) -> Ite
         yield harmless(f"{text}: {reason_shown(entry, whole=whole)}")
 
 
-def reason_shown(entry: Entry, *, whole: bool = False) -> str:
+def reason_shown(entry: TallyEntry, *, whole: bool = False) -> str:
     """Why a computation ran, or why it is not kept, in a few words."""
     if entry.status == "refused":
         return f"not kept, {entry.detail or entry.why}"

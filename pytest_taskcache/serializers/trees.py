@@ -52,7 +52,7 @@ class EntryKind(StrEnum):
     LINK = "link"
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """One directory, file or symbolic link.
 
     ``path`` is relative to the tree, its parts joined by ``/``, and empty for the tree itself.
@@ -74,7 +74,7 @@ class Entry(NamedTuple):
         return tuple(self.path.split("/")) if self.path else ()
 
 
-_FIELDS = frozenset(Entry._fields)
+_FIELDS = frozenset(TreeEntry._fields)
 _NEEDED = frozenset({"path", "kind", "mtime"})
 _NUMBERS = {
     "mtime": (-_MAX_NUMBER, _MAX_NUMBER),
@@ -88,7 +88,7 @@ class Manifest(NamedTuple):
     """A tree: its own name, and its entries, parents before children; the first is itself."""
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TreeEntry, ...]
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -172,14 +172,14 @@ def _check_name(name: str, path: str) -> None:
         raise TreeError(f"{path!r} is no path inside a tree")
 
 
-def _entry(document: object) -> Entry:
+def _entry(document: object) -> TreeEntry:
     if not isinstance(document, dict) or not _NEEDED <= document.keys() <= _FIELDS:
         raise TreeError("an entry of the manifest has not the fields of one")
     path = document["path"]
     for name, value in document.items():
         if type(value) is not (int if name in _NUMBERS else str):
             raise TreeError(f"{name} of {path!r} is {value!r}")
-    entry = Entry(**document)
+    entry = TreeEntry(**document)
     for name, (least, most) in _NUMBERS.items():
         if not least <= getattr(entry, name) <= most:
             raise TreeError(f"{name} of {path!r} is no number from {least} to {most}")
@@ -219,7 +219,7 @@ def scan(root: str, *, movable: bool = False) -> tuple[Manifest, tuple[FileBlob,
         raise TreeError(f"{root!r} has no name of its own; return a directory below it")
     real = os.path.realpath(root, strict=True)
     own = {os.fsencode(path) for path in (root, real)} if movable else set()
-    entries: list[Entry] = []
+    entries: list[TreeEntry] = []
     blobs: dict[str, FileBlob] = {}
     directories: list[tuple[str, str, os.stat_result]] = []
     for path, place, found in _walk(real):
@@ -227,14 +227,14 @@ def scan(root: str, *, movable: bool = False) -> tuple[Manifest, tuple[FileBlob,
         match stat.S_IFMT(found.st_mode):
             case stat.S_IFDIR:
                 directories.append((path, place, found))
-                entries.append(Entry(path, EntryKind.DIRECTORY, mtime, mode))
+                entries.append(TreeEntry(path, EntryKind.DIRECTORY, mtime, mode))
             case stat.S_IFLNK:
                 target = os.readlink(place).replace(os.sep, "/")
-                entries.append(Entry(path, EntryKind.LINK, mtime, target=target))
+                entries.append(TreeEntry(path, EntryKind.LINK, mtime, target=target))
             case stat.S_IFREG:
                 digest = _digest(path, place, found, () if path.endswith(_BYTE_CODE) else own)
                 blobs.setdefault(digest, FileBlob(digest, found.st_size, Path(place)))
-                entries.append(Entry(path, EntryKind.FILE, mtime, mode, found.st_size, digest))
+                entries.append(TreeEntry(path, EntryKind.FILE, mtime, mode, found.st_size, digest))
             case other:
                 what = _SPECIAL.get(other, "neither file, directory nor link")
                 raise TreeError(f"{_shown(path)} is {what}, which cannot be stored")
@@ -341,7 +341,7 @@ def restore_tree(manifest: Manifest, scratch: Path, copy: CopyBlob, readonly: bo
     return root
 
 
-def _restore_file(entry: Entry, place: Path, copy: CopyBlob, readonly: bool) -> None:
+def _restore_file(entry: TreeEntry, place: Path, copy: CopyBlob, readonly: bool) -> None:
     if os.path.lexists(place):
         raise TreeError(f"{entry.path!r} and another name are the same on this file system")
     mode = _mode(entry, readonly)
@@ -361,7 +361,7 @@ def _restore_file(entry: Entry, place: Path, copy: CopyBlob, readonly: bool) -> 
         raise TreeError(f"{entry.path!r} came back as a hard link though it is to be written to")
 
 
-def _mode(entry: Entry, readonly: bool) -> int:
+def _mode(entry: TreeEntry, readonly: bool) -> int:
     return entry.mode & ~_WRITE if readonly else entry.mode
 
 

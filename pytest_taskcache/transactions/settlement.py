@@ -23,7 +23,7 @@ from typing import assert_never
 from pytest_taskcache.dataclass import dataclass, field, replace
 
 
-class State(StrEnum):
+class EntryState(StrEnum):
     """How a staged entry stands. Readers of the run see those in ``VISIBLE``."""
 
     OPEN = "open"
@@ -41,29 +41,29 @@ class State(StrEnum):
     """Kept for a retry of the test that failed, whichever run that is in."""
 
 
-_STATES = frozenset(State)
-VISIBLE = (State.OPEN, State.APPROVED, State.POISONED)
-_APPROVED = (State.APPROVED, State.WAITING)
-_POISONED = (State.POISONED, State.CONDEMNED)
-_UNDECIDED = (State.OPEN, State.HIDDEN)
+_STATES = frozenset(EntryState)
+VISIBLE = (EntryState.OPEN, EntryState.APPROVED, EntryState.POISONED)
+_APPROVED = (EntryState.APPROVED, EntryState.WAITING)
+_POISONED = (EntryState.POISONED, EntryState.CONDEMNED)
+_UNDECIDED = (EntryState.OPEN, EntryState.HIDDEN)
 _HIDE = {
-    State.OPEN: State.HIDDEN,
-    State.APPROVED: State.WAITING,
-    State.POISONED: State.CONDEMNED,
+    EntryState.OPEN: EntryState.HIDDEN,
+    EntryState.APPROVED: EntryState.WAITING,
+    EntryState.POISONED: EntryState.CONDEMNED,
 }
 _APPROVE = {
-    State.OPEN: State.APPROVED,
-    State.HIDDEN: State.WAITING,
-    State.RETAINED: State.WAITING,
+    EntryState.OPEN: EntryState.APPROVED,
+    EntryState.HIDDEN: EntryState.WAITING,
+    EntryState.RETAINED: EntryState.WAITING,
 }
 _POISON = {
-    State.OPEN: State.POISONED,
-    State.APPROVED: State.POISONED,
-    State.HIDDEN: State.CONDEMNED,
-    State.WAITING: State.CONDEMNED,
-    State.RETAINED: State.CONDEMNED,
+    EntryState.OPEN: EntryState.POISONED,
+    EntryState.APPROVED: EntryState.POISONED,
+    EntryState.HIDDEN: EntryState.CONDEMNED,
+    EntryState.WAITING: EntryState.CONDEMNED,
+    EntryState.RETAINED: EntryState.CONDEMNED,
 }
-_RETAIN = {State.OPEN: State.RETAINED, State.HIDDEN: State.RETAINED}
+_RETAIN = {EntryState.OPEN: EntryState.RETAINED, EntryState.HIDDEN: EntryState.RETAINED}
 
 
 class Verdict(Enum):
@@ -76,7 +76,7 @@ class Verdict(Enum):
 
 
 @dataclass(slots=True)
-class Node:
+class StagedNode:
     """A staged entry as far as its fate goes: what it is (`held`, `retryable`), how it stands
     (``state``), whom it derives from among those that are still staged, who uses it."""
 
@@ -96,7 +96,7 @@ class Plan:
     """Which entries commit, go, or are retained for a retry now. The others' new states are in the
     graph."""
 
-    commit: tuple[Node, ...] = ()
+    commit: tuple[StagedNode, ...] = ()
     drop: frozenset[bytes] = frozenset()
     retained: frozenset[bytes] = frozenset()
 
@@ -105,25 +105,27 @@ class Graph:
     """Staged entries by id, with all whose fate may depend on one another; ``changed`` are the ids
     of those whose state has changed since they were read."""
 
-    def __init__(self, nodes: Mapping[bytes, Node]) -> None:
+    def __init__(self, nodes: Mapping[bytes, StagedNode]) -> None:
         self.nodes = nodes
         self.changed: set[bytes] = set()
         self._users: dict[bytes, list[bytes]] = {id_: [] for id_ in nodes}
         for node in nodes.values():
             if node.state not in _STATES:
-                node.state = State.CONDEMNED  # damaged
+                node.state = EntryState.CONDEMNED  # damaged
             for source in node.sources:
                 self._users[source].append(node.id)
 
-    def upstream(self, ids: Iterable[bytes]) -> list[Node]:
+    def upstream(self, ids: Iterable[bytes]) -> list[StagedNode]:
         """Entries and what they derive from, transitively."""
         return self._reach(ids, lambda id_: self.nodes[id_].sources)
 
-    def downstream(self, ids: Iterable[bytes]) -> list[Node]:
+    def downstream(self, ids: Iterable[bytes]) -> list[StagedNode]:
         """Entries and what derives from them, transitively."""
         return self._reach(ids, self._users.__getitem__)
 
-    def _reach(self, ids: Iterable[bytes], step: Callable[[bytes], Iterable[bytes]]) -> list[Node]:
+    def _reach(
+        self, ids: Iterable[bytes], step: Callable[[bytes], Iterable[bytes]]
+    ) -> list[StagedNode]:
         seen: set[bytes] = set()
         todo = list(ids)
         while todo:
@@ -137,14 +139,14 @@ class Graph:
         """The entries that anyone claims, and all that these derive from."""
         return {n.id for n in self.upstream(n.id for n in self.nodes.values() if n.claimants)}
 
-    def hide(self, nodes: Iterable[Node]) -> None:
+    def hide(self, nodes: Iterable[StagedNode]) -> None:
         """Shows entries to no new readers."""
         self.change(nodes, _HIDE)
 
-    def change(self, nodes: Iterable[Node], step: Mapping[State, State]) -> None:
+    def change(self, nodes: Iterable[StagedNode], step: Mapping[EntryState, EntryState]) -> None:
         """Takes entries one step further, where their state has one."""
         for node in nodes:
-            after = step.get(State(node.state))
+            after = step.get(EntryState(node.state))
             if after is not None:
                 node.state = after
                 self.changed.add(node.id)
@@ -165,7 +167,7 @@ def conclude(graph: Graph, claimant: bytes, verdict: Verdict, *, retains: bool =
             guilty = [node.id for node in claimed if node.held and node not in own]
             graph.change(graph.downstream(guilty), _POISON)
             graph.change(own, _RETAIN)
-            retained = frozenset(node.id for node in own if node.state == State.RETAINED)
+            retained = frozenset(node.id for node in own if node.state == EntryState.RETAINED)
             for id_ in retained:
                 # Out of the run's own affairs: a retry of this test decides about it.
                 graph.nodes[id_].held = False
@@ -193,9 +195,9 @@ def plan(graph: Graph) -> Plan:
         drop=frozenset(
             node.id
             for node in nodes
-            if node.state in (*_POISONED, State.HIDDEN) and node.id not in in_use
+            if node.state in (*_POISONED, EntryState.HIDDEN) and node.id not in in_use
         ),
     )
 
 
-__all__ = ["VISIBLE", "Graph", "Plan", "State", "Verdict", "conclude", "plan"]
+__all__ = ["VISIBLE", "Graph", "Plan", "EntryState", "Verdict", "conclude", "plan"]

@@ -20,10 +20,10 @@ from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.variants import Records, delete_variants, trim
 from pytest_taskcache.transactions.settlement import (
     VISIBLE,
+    EntryState,
     Graph,
-    Node,
     Plan,
-    State,
+    StagedNode,
     Verdict,
     conclude,
     plan,
@@ -116,13 +116,13 @@ class Staging:
                 connection,
                 "SELECT 1 FROM variants WHERE id IN (...) AND state IN (?, ?)",
                 sources,
-                State.POISONED,
-                State.CONDEMNED,
+                EntryState.POISONED,
+                EntryState.CONDEMNED,
             )
             is_new = self._records.insert(
                 connection,
                 entry.variant,
-                state=State.POISONED if poisoned else State.OPEN,
+                state=EntryState.POISONED if poisoned else EntryState.OPEN,
                 run=self.run.id,
                 producer=to_sql(entry.producer),
                 destination=to_sql(entry.destination),
@@ -269,7 +269,7 @@ class Staging:
         # Hidden from new readers: who produced or claimed an entry may claim it again.
         found = each(
             connection,
-            f"SELECT id FROM variants WHERE id IN (...) AND (state = '{State.RETAINED}'"
+            f"SELECT id FROM variants WHERE id IN (...) AND (state = '{EntryState.RETAINED}'"
             f" OR (run = ? AND (state IN ({_SHOWN}) OR producer = ?))"
             " OR EXISTS (SELECT 1 FROM claims WHERE claims.id = variants.id AND claimant = ?))",
             ids,
@@ -290,7 +290,7 @@ class Staging:
             connection,
             f"SELECT producer, destination, held, retryable, seq, {COLUMNS} FROM variants"
             f" WHERE key IN (...) AND ((run = ? AND state IN ({_SHOWN}))"
-            f" OR (state = '{State.RETAINED}' AND retained_for = ?))"
+            f" OR (state = '{EntryState.RETAINED}' AND retained_for = ?))"
             " ORDER BY created DESC, seq DESC",
             [to_sql(key) for key in keys],
             self.run.id,
@@ -359,7 +359,7 @@ _Outcome: TypeAlias = tuple[list[tuple[str, Variant]], int]
 def _load(connection: sqlite3.Connection, ids: Iterable[bytes]) -> Graph:
     """The entries, what they derive from, what derives from any of these, and so on: all whose
     fate may depend on one another."""
-    nodes: dict[bytes, Node] = {}
+    nodes: dict[bytes, StagedNode] = {}
     seen: set[bytes] = set()
     edge = set(ids)
     while edge:
@@ -370,7 +370,7 @@ def _load(connection: sqlite3.Connection, ids: Iterable[bytes]) -> Graph:
             " FROM variants WHERE id IN (...) AND state != ''",
             edge,
         )
-        fresh = {row[0]: Node(*row) for row in rows}
+        fresh = {row[0]: StagedNode(*row) for row in rows}
         further = set()
         for id_, source in each(
             connection, "SELECT id, source FROM derives WHERE id IN (...)", fresh
@@ -389,7 +389,7 @@ def _load(connection: sqlite3.Connection, ids: Iterable[bytes]) -> Graph:
     return Graph(nodes)
 
 
-def _commit(connection: sqlite3.Connection, entries: Collection[Node]) -> None:
+def _commit(connection: sqlite3.Connection, entries: Collection[StagedNode]) -> None:
     """Makes entries committed records of this index, which nobody claims any more."""
     ids = [entry.id for entry in entries]
     each(

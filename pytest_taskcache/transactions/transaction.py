@@ -41,7 +41,7 @@ class CommitMode(StrEnum):
             raise ConfigurationError("commit", f"{value!r} is no mode", f"use {known}") from None
 
 
-class State(StrEnum):
+class TransactionState(StrEnum):
     """Where a transaction is in its life."""
 
     OPEN = "open"
@@ -105,7 +105,7 @@ class Block(Protocol):
     def stage(self, value: object) -> None:
         """Takes the key's value. Raises TransactionError."""
 
-    def end(self, state: State) -> None:
+    def end(self, state: TransactionState) -> None:
         """Commits or rolls back now. Raises TransactionError."""
 
 
@@ -122,7 +122,7 @@ class Transaction:
     label: str = ""
     mode: CommitMode = CommitMode.LAZY
     parent: Transaction | None = None
-    state: State = State.OPEN
+    state: TransactionState = TransactionState.OPEN
     entries: list[str] = field(default_factory=list)
     leases: dict[str, Lease] = field(default_factory=dict)
     committing: list[tuple[Hook, Transaction]] = field(default_factory=list)
@@ -147,13 +147,13 @@ class Transaction:
 
     def is_active(self) -> bool:
         """Whether it is open."""
-        return self.state is State.OPEN
+        return self.state is TransactionState.OPEN
 
     def is_committed(self) -> bool:
         """Whether its key had a record when it began (then `read` returns the value, and there
         is nothing to do), or it has committed since."""
         stored = self.block is not None and self.block.is_stored
-        return stored or self.state is State.COMMITTED
+        return stored or self.state is TransactionState.COMMITTED
 
     def is_staged(self) -> bool:
         """Whether a value was staged by hand and the transaction is still open."""
@@ -161,7 +161,7 @@ class Transaction:
 
     def is_rolled_back(self) -> bool:
         """Whether it has rolled back."""
-        return self.state is State.ROLLED_BACK
+        return self.state is TransactionState.ROLLED_BACK
 
     def read(self) -> object:
         """The value of its key, freshly decoded: the stored one, or what was staged here. Raises
@@ -201,11 +201,11 @@ class Transaction:
         """Commits now, before the end of its block: the only way that one with `CommitMode.OFF`
         commits. Raises TransactionStateError if it has ended, and TransactionError in another
         thread or task than it was opened in; then it stays as it is."""
-        self._by_hand("commit()").end(State.COMMITTED)
+        self._by_hand("commit()").end(TransactionState.COMMITTED)
 
     def rollback(self) -> None:
         """Rolls back now, before the end of its block. Raises as `commit`."""
-        self._by_hand("rollback()").end(State.ROLLED_BACK)
+        self._by_hand("rollback()").end(TransactionState.ROLLED_BACK)
 
     def _by_hand(self, what: str) -> Block:
         if self.block is None:
@@ -238,7 +238,7 @@ class Transaction:
 
     def is_held(self) -> bool:
         """Whether what it took is still, or was until it rolled back, in a block of a user's."""
-        if self.block is None or self.state is not State.COMMITTED:
+        if self.block is None or self.state is not TransactionState.COMMITTED:
             return self.block is not None
         return self.parent is not None and not self.owns_claims and self.parent.is_held()
 
@@ -256,7 +256,7 @@ class Transaction:
 
     def require_open(self) -> None:
         """Raises TransactionStateError unless open."""
-        if self.state is not State.OPEN:
+        if self.state is not TransactionState.OPEN:
             raise TransactionStateError(self.state)
 
     def hold(self, entry: str, lease: Lease | None = None) -> None:
@@ -282,10 +282,10 @@ class Transaction:
         self.rolling_back.append((hook, self))
         return hook
 
-    def end(self, state: State) -> bool:
+    def end(self, state: TransactionState) -> bool:
         """Ends this transaction; False if it had ended before."""
         with self.guard:
-            if self.state is not State.OPEN:
+            if self.state is not TransactionState.OPEN:
                 return False
             self.state = state
             return True
@@ -302,7 +302,7 @@ class Transaction:
             parent.leases |= self.leases
             parent.committing += self.committing
             parent.rolling_back += self.rolling_back
-            self.state = State.COMMITTED
+            self.state = TransactionState.COMMITTED
             self.entries, self.leases = [], {}
             self.committing, self.rolling_back = [], []
 
@@ -313,10 +313,10 @@ class Transaction:
         KeyboardInterrupt and SystemExit are not a hook's failure and pass through.
         """
         hooks = self.committing
-        if self.state is not State.COMMITTED:
+        if self.state is not TransactionState.COMMITTED:
             hooks = self.rolling_back[::-1]
             for _, transaction in hooks:
-                transaction.state = State.ROLLED_BACK
+                transaction.state = TransactionState.ROLLED_BACK
         for hook, transaction in hooks:
             try:
                 returned = hook(transaction)

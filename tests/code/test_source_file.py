@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import pytest_taskcache
-from pytest_taskcache.code.definitions import Analysis, Import, Kind, diff
+from pytest_taskcache.code.definitions import Analysis, DefinitionKind, Import, diff
 from pytest_taskcache.code.source_file import analyse, definition_name, normalised_text
 
 _OURS = sorted(Path(pytest_taskcache.__file__).parent.rglob("*.py"))
@@ -41,7 +41,7 @@ def test_worked_example() -> None:
     assert list(found) == [
         *("RATE=", "price()", "price", "Box:", "Box.limit=", "Box.size()", "Box.size"),
     ]
-    assert found["RATE="].kind is Kind.IMPORT
+    assert found["RATE="].kind is DefinitionKind.IMPORT
     assert found["price()"].mentions == {"RATE"}
     assert found["price"].mentions == {"factor"}
     assert found["Box:"].mentions == {"Base"}

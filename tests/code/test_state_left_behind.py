@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from edited_projects import Project, analysed
 
-from pytest_taskcache.code.definitions import Kind
+from pytest_taskcache.code.definitions import DefinitionKind
 
 CASES = {
     "lazy attribute of a module's instance": (
@@ -255,7 +255,7 @@ def test_code_behind_state_is_found(case) -> None:
     functions = [
         item.name
         for item in analysed("subject.py", text).definitions
-        if item.kind is Kind.FUNCTION and item.name != "seed"
+        if item.kind is DefinitionKind.FUNCTION and item.name != "seed"
     ]
     project = Project(
         {"subject.py": text, "helper_module.py": "def deep():\n    return 1  # here\n"},

@@ -16,7 +16,7 @@ from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.report.history import History, PastRun
 from pytest_taskcache.report.page import Holdings, write_page
-from pytest_taskcache.report.tally import Entry, Tally
+from pytest_taskcache.report.tally import Tally, TallyEntry
 
 CHROMIUM = "/usr/bin/chromium"
 ARGS = [
@@ -35,23 +35,25 @@ class Shelf:
         pass
 
 
-def _entries(number: int) -> list[Entry]:
+def _entries(number: int) -> list[TallyEntry]:
     entries = [
-        Entry(
+        TallyEntry(
             "test", f"tests/test_module_{n // 50}.py::test_number_{n}[{n}]", "", "reused",
             "committed", 1000 + n / 100, f"gw{n % 4}", 0.01 + n % 7 / 100,
         )
         for n in range(number)
     ]  # fmt: skip
-    entries[1] = Entry(
+    entries[1] = TallyEntry(
         "test", EVIL, "", "computed", "file changed: </script><img src=x onerror=alert(1)>",
         1000.5, "gw0", 3.5, 0.5, changes=[["file", "</script><img src=x>", "1", "2"]],
     )  # fmt: skip
-    entries[2] = Entry(
+    entries[2] = TallyEntry(
         "test", "test_y.py::test_child", "", "refused", "never computed", 1001, "gw1", 2.0,
         detail="subprocess (git); allow={'subprocess'} accepts it",
     )  # fmt: skip
-    entries[3] = Entry("function", "a.py::f", "test_y.py::t", "computed", "expired", 1002, "gw2", 9)
+    entries[3] = TallyEntry(
+        "function", "a.py::f", "test_y.py::t", "computed", "expired", 1002, "gw2", 9
+    )
     return entries
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Restore
 from pytest_taskcache.serializers.trees import (
-    Entry,
     EntryKind,
     Manifest,
+    TreeEntry,
     TreeError,
     TreeSerializer,
     check,
@@ -163,11 +163,11 @@ def test_every_manifest_comes_back(
     name: str, paths: list[list[str]], mtime: int, mode: int
 ) -> None:
     """Whatever the names are, the entries are read as they were written."""
-    entries = {"": Entry("", EntryKind.DIRECTORY, mtime, mode)}
+    entries = {"": TreeEntry("", EntryKind.DIRECTORY, mtime, mode)}
     for parts in paths:
         for end in range(1, len(parts) + 1):
             path = "/".join(parts[:end])
-            entries.setdefault(path, Entry(path, EntryKind.DIRECTORY, mtime, mode))
+            entries.setdefault(path, TreeEntry(path, EntryKind.DIRECTORY, mtime, mode))
     manifest = Manifest(name, tuple(entries.values()))
     assert decode(encode(manifest)) == manifest
 
@@ -187,9 +187,9 @@ def test_no_accepted_link_leads_out_as_the_system_sees_it(
     outer = tmp_path_factory.mktemp("outer").resolve()
     root = outer / "tree"
     (root / "a" / "b").mkdir(parents=True)
-    entries = [Entry(p, EntryKind.DIRECTORY, 0, 0o755) for p in ("", "a", "a/b")]
+    entries = [TreeEntry(p, EntryKind.DIRECTORY, 0, 0o755) for p in ("", "a", "a/b")]
     for place, name, target in zip(places, "lmn", targets, strict=True):
-        entries.append(Entry(place + name, EntryKind.LINK, 0, target=target))
+        entries.append(TreeEntry(place + name, EntryKind.LINK, 0, target=target))
         (root / (place + name)).symlink_to(target)
     try:
         check(Manifest("tree", tuple(entries)))
@@ -206,10 +206,10 @@ def test_no_accepted_link_leads_out_as_the_system_sees_it(
 def test_damage_is_an_error_or_another_manifest() -> None:
     """Flipped bits raise nothing but the one error, and never lead out of the tree."""
     entries = (
-        Entry("", EntryKind.DIRECTORY, 1, 0o755),
-        Entry("a", EntryKind.DIRECTORY, 2, 0o700),
-        Entry("a/f", EntryKind.FILE, 3, 0o644, 9, DIGEST),
-        Entry("l", EntryKind.LINK, 4, target="a/f"),
+        TreeEntry("", EntryKind.DIRECTORY, 1, 0o755),
+        TreeEntry("a", EntryKind.DIRECTORY, 2, 0o700),
+        TreeEntry("a/f", EntryKind.FILE, 3, 0o644, 9, DIGEST),
+        TreeEntry("l", EntryKind.LINK, 4, target="a/f"),
     )
     data = encode(Manifest("tree", entries))
     picks = random.Random(5)

@@ -7,8 +7,8 @@ import pytest
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
-    State,
     Transaction,
+    TransactionState,
     TransactionStateError,
 )
 
@@ -36,7 +36,7 @@ def test_a_child_hands_all_it_holds_to_its_parent():
     assert outer.entries == ["a", "b"]
     assert outer.leases == {"b": lease("key")}
     assert outer.committing == [(print, inner)]
-    assert inner.state is State.COMMITTED
+    assert inner.state is TransactionState.COMMITTED
     assert not inner.used
 
 
@@ -44,8 +44,8 @@ def test_a_parent_that_has_ended_takes_nothing():
     """Nor does it open children, nor stage."""
     outer = Transaction("outer")
     inner = outer.child("inner", CommitMode.LAZY)
-    assert outer.end(State.COMMITTED)
-    assert not outer.end(State.ROLLED_BACK)
+    assert outer.end(TransactionState.COMMITTED)
+    assert not outer.end(TransactionState.ROLLED_BACK)
     for use in (
         inner.hand_to_parent,
         lambda: outer.hold("x"),
@@ -86,12 +86,12 @@ def test_a_failing_hook_is_reported_and_goes_on():
     transaction = Transaction("t")
     transaction.on_commit(failing)
     transaction.on_commit(told.append)
-    transaction.end(State.COMMITTED)
+    transaction.end(TransactionState.COMMITTED)
     transaction.run_hooks(lambda *args: told.append(args[0]))
     assert told == [failing.__qualname__, transaction]
     transaction = Transaction("t")
     transaction.on_commit(interrupted)
-    transaction.end(State.COMMITTED)
+    transaction.end(TransactionState.COMMITTED)
     with pytest.raises(KeyboardInterrupt):
         transaction.run_hooks(lambda *args: None)
 

@@ -22,7 +22,7 @@ from pytest_taskcache import (
 )
 from pytest_taskcache.model.decision import Hit, Origin
 from pytest_taskcache.model.event import Committed, Computed, Faulted, RolledBack
-from pytest_taskcache.transactions.transaction import State, TransactionStateError
+from pytest_taskcache.transactions.transaction import TransactionState, TransactionStateError
 
 
 @cached
@@ -163,7 +163,7 @@ def test_off_never_commits(closed, events):
     with closed, transaction():
         with transaction("OFF") as inner:
             value("a"), value("a")
-        assert inner.state is State.ROLLED_BACK
+        assert inner.state is TransactionState.ROLLED_BACK
         assert not is_stored("a")
         assert times("a") == 2
     with closed, transaction("off"):
@@ -329,7 +329,7 @@ def test_hooks_of_a_function_that_commits_by_itself(cache, eager):
             raise Failure
     else:
         f(), f()
-    assert told == [State.COMMITTED]
+    assert told == [TransactionState.COMMITTED]
 
 
 def test_hooks_cannot_be_registered_too_late(cache):
@@ -552,7 +552,7 @@ def test_a_commit_that_fails_is_a_rollback(closed, events, monkeypatch):
                 commit(outer, closed.engine)
         assert told == ["rollback"]
         assert not locks.held
-        assert outer.state is State.ROLLED_BACK
+        assert outer.state is TransactionState.ROLLED_BACK
         assert not is_stored("a")
     assert "settle failed: disk full" in {event.reason for event in events.of(Faulted)}
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pytest_taskcache.code.asleep import loaded_namespaces
 
 
-class Place(NamedTuple):
+class SentinelPlace(NamedTuple):
     """A module and the name in it that holds an object. ``fixed`` says that importing the module
     makes it, as far as its text can tell: it is no variable that some call has filled."""
 
@@ -26,11 +26,11 @@ class Place(NamedTuple):
     fixed: bool
 
 
-_found: dict[int, tuple[object, Place]] = {}
+_found: dict[int, tuple[object, SentinelPlace]] = {}
 """Places by id, with the object kept alive."""
 
 
-def place_of(value: object) -> Place | None:
+def place_of(value: object) -> SentinelPlace | None:
     """Where a module holds the object; None where none does.
 
     Of several places it is the one whose module assigns the name (rather than importing it), by
@@ -50,7 +50,7 @@ def place_of(value: object) -> Place | None:
     if not held:
         return None
     (variable, _, _), module, name = min((_rank(*each), *each) for each in held)
-    place = Place(module, name, not variable)
+    place = SentinelPlace(module, name, not variable)
     _found[id(value)] = value, place
     return place
 

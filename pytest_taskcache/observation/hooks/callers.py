@@ -31,7 +31,7 @@ _ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes)\.py$")
 _FOR_CALLERS = re.compile(r"[/\\]_pytest[/\\](?:_py[/\\]\w+|legacypath|cacheprovider)\.py$")
 
 
-class Origin(Enum):
+class ActsFor(Enum):
     """Whose code a file holds."""
 
     LIBRARY = "library"
@@ -48,10 +48,10 @@ class Origin(Enum):
     """Anything else: the project and third-party packages."""
 
 
-_known: dict[str, Origin] = {}
+_known: dict[str, ActsFor] = {}
 
 
-def origin_of(filename: str) -> Origin:
+def origin_of(filename: str) -> ActsFor:
     """Whose code a code object's file name stands for; remembered per name."""
     try:
         return _known[filename]
@@ -60,28 +60,28 @@ def origin_of(filename: str) -> Origin:
         return origin
 
 
-def _classify(filename: str) -> Origin:
+def _classify(filename: str) -> ActsFor:
     if filename.startswith(_HOOKS):
-        return Origin.LIBRARY  # its wrappers stand in for functions of the standard library
+        return ActsFor.LIBRARY  # its wrappers stand in for functions of the standard library
     if filename.startswith(_PACKAGE):
-        return Origin.MACHINERY
+        return ActsFor.MACHINERY
     if filename.startswith("<"):
-        return Origin.LIBRARY
+        return ActsFor.LIBRARY
     if filename.startswith(_STDLIB) and not _SITE.search(filename):
         name = os.path.basename(filename)
         if name in ("linecache.py", "traceback.py"):
-            return Origin.RENDERING
-        return Origin.INSPECTING if name == "inspect.py" else Origin.LIBRARY
+            return ActsFor.RENDERING
+        return ActsFor.INSPECTING if name == "inspect.py" else ActsFor.LIBRARY
     if _FOR_CALLERS.search(filename):
-        return Origin.FOR_CALLERS
+        return ActsFor.FOR_CALLERS
     if _MACHINERY.search(filename) and not _ON_BEHALF.search(filename):
-        return Origin.MACHINERY
-    return Origin.OUTSIDE
+        return ActsFor.MACHINERY
+    return ActsFor.OUTSIDE
 
 
 def is_machinery(filename: str) -> bool:
     """Whether a file is the test machinery's, whoever its code acts for."""
-    return origin_of(filename) in (Origin.MACHINERY, Origin.FOR_CALLERS)
+    return origin_of(filename) in (ActsFor.MACHINERY, ActsFor.FOR_CALLERS)
 
 
 def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
@@ -91,13 +91,13 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
     source = not path or str(path).endswith((".py", ".pyw"))
     while frame is not None:
         origin = origin_of(frame.f_code.co_filename)
-        if origin is Origin.OUTSIDE:
+        if origin is ActsFor.OUTSIDE:
             return rendering
-        if origin is Origin.MACHINERY:
+        if origin is ActsFor.MACHINERY:
             return True
-        if origin is Origin.RENDERING:
+        if origin is ActsFor.RENDERING:
             rendering = source
-        elif origin is Origin.INSPECTING:
+        elif origin is ActsFor.INSPECTING:
             rendering = False
         frame = frame.f_back
     return rendering

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote
 
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation.hooks.callers import (
-    Origin,
+    ActsFor,
     asked_by_machinery,
     installed_directories,
     origin_of,
@@ -32,7 +32,7 @@ from pytest_taskcache.observation.hooks.dispatcher import (
     muted,
 )
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.hooks.replacing import StandIns
+from pytest_taskcache.observation.hooks.replacing import Replacements
 
 _INSTALLED = installed_directories()
 _NO_FILES = ("<unknown>", "<string>", "<stdin>", "<fstring>")
@@ -171,7 +171,7 @@ def _list(frame: FrameType, path: object) -> None:
 @handles("os.scandir")
 def _scan(frame: FrameType, path: object) -> None:
     see(Kind.LISTING, path, frame)
-    if origin_of(frame.f_code.co_filename) is not Origin.OUTSIDE:
+    if origin_of(frame.f_code.co_filename) is not ActsFor.OUTSIDE:
         return  # the standard library asks its entries for their kind alone, or looks again
     directory = absolute(path)
     if directory is None or not is_file_of_interest(directory):
@@ -291,7 +291,7 @@ WORKING_DIRECTORY = "pytest_taskcache.working_directory"
 """Our own audit event, without arguments."""
 
 
-class _Stat(StandIns):
+class _Stat(Replacements):
     """Wrappers that behave as what they wrap, and tell of it before."""
 
     def stat(self, *args: Any, **kwargs: Any) -> Any:

@@ -12,9 +12,9 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from pytest_taskcache.code.asleep import namespace_of
-from pytest_taskcache.observation.hooks.callers import Origin, origin_of
+from pytest_taskcache.observation.hooks.callers import ActsFor, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
-from pytest_taskcache.observation.hooks.replacing import StandIns, spec_of
+from pytest_taskcache.observation.hooks.replacing import Replacements, spec_of
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
 
@@ -39,7 +39,7 @@ class NotingFinder:
         return spec_of(fullname, path)
 
 
-class _Asking(StandIns):
+class _Asking(Replacements):
     """A module that is loaded already is handed out without any event, yet whoever asks depends
     on it."""
 
@@ -76,7 +76,7 @@ def _made(frame: FrameType, code: CodeType) -> None:
     filename = code.co_filename
     if is_muted() or filename.startswith("<frozen"):
         return
-    if filename.startswith("<") or origin_of(filename) is Origin.OUTSIDE:
+    if filename.startswith("<") or origin_of(filename) is ActsFor.OUTSIDE:
         dispatcher.tell(lambda listener: listener.on_unnamed_code(code, frame))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.files import absolute, is_file_of_interest
-from pytest_taskcache.observation.hooks.replacing import StandIns
+from pytest_taskcache.observation.hooks.replacing import Replacements
 
 SUBPROCESS = "subprocess"
 FORK = "fork"
@@ -67,7 +67,7 @@ def _fork(frame: FrameType) -> None:
     tell(MULTIPROCESSING if _is_in_multiprocessing(frame) else FORK, "", frame)
 
 
-class _Spawning(StandIns):
+class _Spawning(Replacements):
     """Children that `multiprocessing` spawns raise no audit event."""
 
     def fork_exec(self, *args: Any) -> Any:
@@ -81,7 +81,7 @@ class _Spawning(StandIns):
         return self._plain["fork_exec"](*args)
 
     def install(self) -> None:
-        """As `StandIns.install`, where the platform has the function."""
+        """As `Replacements.install`, where the platform has the function."""
         import subprocess  # noqa: F401 - it takes its own reference, and has an event of its own
 
         try:

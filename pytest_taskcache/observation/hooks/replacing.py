@@ -25,7 +25,7 @@ _CAPABILITIES = (
 _amendments: dict[str, Amend] = {}
 
 
-class StandIns:
+class Replacements:
     """Methods that stand in for functions of a module, each named as what it calls.
 
     Bound methods, because plain functions would rebind as class attributes. They pickle as what

@@ -22,7 +22,7 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
 )
 from pytest_taskcache.plugin.collection.record import CollectionRecord
 from pytest_taskcache.plugin.collection.recording import LoadedFiles, Recording, warn_again
-from pytest_taskcache.plugin.collection.records import Kept, Records, Selection
+from pytest_taskcache.plugin.collection.records import CollectionRecords, Kept, Selection
 from pytest_taskcache.plugin.pytest_private import is_watched
 from pytest_taskcache.plugin.running import node_id
 
@@ -37,7 +37,7 @@ class CollectionHooks:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._records = Records(session)
+        self._records = CollectionRecords(session)
         self._selection = Selection(session, self._records)
         self._current: Recording | None = None
         self._loaded = LoadedFiles()

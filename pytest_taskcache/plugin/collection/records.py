@@ -60,7 +60,7 @@ class Kept(NamedTuple):
     record: CollectionRecord
 
 
-class Records:
+class CollectionRecords:
     """The records of one run. A fault of the storage is notified, and there is no record."""
 
     def __init__(self, session: Session) -> None:
@@ -258,7 +258,7 @@ class Selection:
     knows before it collects whether anything is left to run: if not, pytest-xdist need not start
     its workers. It is a guess: where it is wrong, the tests that are left run in this process."""
 
-    def __init__(self, session: Session, records: Records) -> None:
+    def __init__(self, session: Session, records: CollectionRecords) -> None:
         self._session = session
         self._records = records
         option = session.config.option

@@ -46,7 +46,7 @@ from pytest_taskcache.plugin.outcomes.reports import (
 from pytest_taskcache.plugin.outcomes.units import SHARE, Candidate, Ended, Units
 from pytest_taskcache.plugin.pytest_private import DoctestItem, is_watched
 from pytest_taskcache.plugin.randomness import Randomness
-from pytest_taskcache.plugin.running import Attempt, Running, node_id
+from pytest_taskcache.plugin.running import ItemAttempt, Running, node_id
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -236,7 +236,7 @@ class Outcomes:
         self._tell(running, found, candidate)
         return None
 
-    def begin(self, running: Running, attempt: Attempt) -> None:
+    def begin(self, running: Running, attempt: ItemAttempt) -> None:
         """Has the test run in a window if it may be recorded."""
         self._collector.thaw()
         attempt.started = originals.monotonic()
@@ -269,7 +269,7 @@ class Outcomes:
             self._randomness.begin()
         self._snapshots.begin()
 
-    def end(self, running: Running, attempt: Attempt, *, passed: bool) -> None:
+    def end(self, running: Running, attempt: ItemAttempt, *, passed: bool) -> None:
         """Ends the test in its window; notes the outcome of a pass, and marks a failure."""
         candidate, units = running.candidate, self._units
         seconds = originals.monotonic() - attempt.started
@@ -289,7 +289,7 @@ class Outcomes:
     def _ended(
         self,
         running: Running,
-        attempt: Attempt,
+        attempt: ItemAttempt,
         candidate: Candidate,
         seconds: float,
         *,

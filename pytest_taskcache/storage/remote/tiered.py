@@ -339,10 +339,10 @@ class Tiered:
         return self._vouched.get(digest) is False
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[_Asking]:
+    def _asking(self) -> Iterator[_ReadingTiers]:
         """Raises the first error of the tiers that are asked inside if nothing made up for it;
         else only counts them all."""
-        asking = _Asking()
+        asking = _ReadingTiers()
         yield asking
         if asking.errors and not asking.found:
             raise asking.errors[0]
@@ -351,7 +351,7 @@ class Tiered:
             self.faults.add(reason, f"{error.storage}: {reason}; the run goes on with other tiers")
 
 
-class _Asking:
+class _ReadingTiers:
     """What failed while tiers were asked, and whether anything was found all the same."""
 
     def __init__(self) -> None:
