@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnknownInputError,
     )
     from pytest_taskcache.locking.file import FileLockManager
-    from pytest_taskcache.locking.memory import MemoryLockManager
+    from pytest_taskcache.locking.memory_locks import MemoryLockManager
     from pytest_taskcache.locking.postgres import PostgresLockManager
     from pytest_taskcache.locking.redis import RedisLockManager
     from pytest_taskcache.model import __version__

@@ -17,10 +17,10 @@ from projects import Project
 import pytest_taskcache.config.factory
 import pytest_taskcache.decorator
 import pytest_taskcache.locking.file
-import pytest_taskcache.plugin.collection.hooks
+import pytest_taskcache.plugin.collection.collection_hooks
 import pytest_taskcache.plugin.fixtures
 import pytest_taskcache.plugin.items
-import pytest_taskcache.plugin.outcomes.hooks
+import pytest_taskcache.plugin.outcomes.outcome_hooks
 import pytest_taskcache.plugin.session
 import pytest_taskcache.plugin.summary
 import pytest_taskcache.plugin.verification

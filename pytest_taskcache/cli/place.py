@@ -21,7 +21,7 @@ from pytest_taskcache.config.settings import (
     project_settings,
     read_settings,
 )
-from pytest_taskcache.config.storages import StorageFactory
+from pytest_taskcache.config.storage_factory import StorageFactory
 from pytest_taskcache.config.tiers import (
     LOCAL,
     expanded,

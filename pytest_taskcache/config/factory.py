@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.config.settings import Settings
-from pytest_taskcache.config.storages import StorageFactory
+from pytest_taskcache.config.storage_factory import StorageFactory
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine.cache import Engine

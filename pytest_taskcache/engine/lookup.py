@@ -25,7 +25,7 @@ from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Origin, 
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.recorder import digest_of
+from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.parts import Declared
 from pytest_taskcache.ports import Fingerprints, Lease, ResultStorage, TargetFile, TargetStorage

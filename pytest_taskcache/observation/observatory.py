@@ -42,13 +42,13 @@ from pytest_taskcache.observation.hooks.callers import (
 )
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
-from pytest_taskcache.observation.hooks.imports import imported_by, source_of
+from pytest_taskcache.observation.hooks.import_hooks import imported_by, source_of
 from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.patches import PatchedState, patches
-from pytest_taskcache.observation.recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import Scratch
+from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import OpenWindow
 from pytest_taskcache.ports import Fingerprints, Shelf

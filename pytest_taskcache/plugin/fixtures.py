@@ -31,7 +31,7 @@ from pytest_taskcache.plugin.fixture_inputs import (
     computation_of,
     is_machinery,
 )
-from pytest_taskcache.plugin.outcomes.keys import is_stand_in
+from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import (
     HANDLES,
     Closure,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
     from pytest_taskcache.plugin.fixtures import FixtureHooks
     from pytest_taskcache.plugin.items import ItemHooks
-    from pytest_taskcache.plugin.outcomes.hooks import Outcomes
+    from pytest_taskcache.plugin.outcomes.outcome_hooks import Outcomes
     from pytest_taskcache.plugin.running import Instance, Running
     from pytest_taskcache.plugin.verification import HitVerification
     from pytest_taskcache.storage.local import LocalStorage
@@ -142,7 +142,7 @@ class Session:
             register_dry_run(self)
         elif getattr(self.config.option, "cacheclear", False) and not self.is_worker:
             self._clear()
-        from pytest_taskcache.plugin.collection.hooks import register
+        from pytest_taskcache.plugin.collection.collection_hooks import register
 
         register(self)  # before pytest-xdist decides whether to distribute
         if hasattr(self.config.option, "numprocesses"):  # by whatever name xdist was loaded
@@ -238,7 +238,7 @@ class Session:
     @functools.cached_property
     def outcomes(self) -> Outcomes:
         """The outcomes of the run's tests, where there is an engine."""
-        from pytest_taskcache.plugin.outcomes.hooks import Outcomes
+        from pytest_taskcache.plugin.outcomes.outcome_hooks import Outcomes
 
         engine = self.engine
         assert engine is not None

@@ -19,7 +19,7 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
-from pytest_taskcache.plugin.outcomes.keys import OF_FILE
+from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.reports import is_replayed
 from pytest_taskcache.plugin.pytest_private import width_of
 from pytest_taskcache.plugin.running import reused_values

@@ -16,7 +16,7 @@ from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
-from pytest_taskcache.observation.recorder import digest_of
+from pytest_taskcache.observation.trace_recorder import digest_of
 
 
 class Counting:

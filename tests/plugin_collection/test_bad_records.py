@@ -12,7 +12,7 @@ import xxhash
 from odd_project import see
 from projects import Project
 
-from pytest_taskcache.plugin.collection.record import (
+from pytest_taskcache.plugin.collection.collection_record import (
     CollectionRecord,
     DamagedRecordError,
     UnrecordableError,

@@ -10,7 +10,7 @@ import pytest
 from team import SUITE, Place, Team, line_of
 
 from pytest_taskcache.config.settings import Settings
-from pytest_taskcache.config.storages import prune_shared
+from pytest_taskcache.config.storage_factory import prune_shared
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.storage.local import LocalStorage
 

@@ -12,7 +12,7 @@ import pytest
 from team import SUITE, Place, Team, line_of
 
 from pytest_taskcache.config.settings import NAMES, Settings, Sources, read_settings
-from pytest_taskcache.config.storages import StorageFactory
+from pytest_taskcache.config.storage_factory import StorageFactory
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.storage.local import LocalStorage
 

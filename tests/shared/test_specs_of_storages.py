@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_taskcache.config.settings import Settings
-from pytest_taskcache.config.storages import StorageFactory
+from pytest_taskcache.config.storage_factory import StorageFactory
 from pytest_taskcache.config.tiers import TierSpec, find_tiers, shown
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.storage.local import LocalStorage

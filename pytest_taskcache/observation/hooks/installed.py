@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import threading
 
-from pytest_taskcache.observation.hooks import environ, imports, native_readers
+from pytest_taskcache.observation.hooks import environ, import_hooks, native_readers
 from pytest_taskcache.observation.hooks.dispatcher import Listener, dispatcher, listen, silence
-from pytest_taskcache.observation.hooks.files import stat_wrappers
+from pytest_taskcache.observation.hooks.file_hooks import stat_wrappers
 from pytest_taskcache.observation.hooks.opaque import spawning
 from pytest_taskcache.observation.hooks.patches import patches
 from pytest_taskcache.observation.running_code import running_code
 
-_HOOKS = (stat_wrappers, environ, spawning, imports, running_code)
+_HOOKS = (stat_wrappers, environ, spawning, import_hooks, running_code)
 _lock = threading.Lock()
 _fork_noted = False
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
-from pytest_taskcache.observation.hooks.files import see
+from pytest_taskcache.observation.hooks.file_hooks import see
 from pytest_taskcache.observation.hooks.replacing import amend
 
 READERS: dict[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
-from pytest_taskcache.observation.hooks.files import absolute, is_file_of_interest
+from pytest_taskcache.observation.hooks.file_hooks import absolute, is_file_of_interest
 from pytest_taskcache.observation.hooks.replacing import Replacements
 
 SUBPROCESS = "subprocess"

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
 from pytest_taskcache.observation.hooks.callers import is_machinery
-from pytest_taskcache.observation.hooks.imports import source_of
+from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.replacing import amend
 
 _BY_VALUE = (os.environ, getattr(os, "environb", os.environ), sys.modules)

@@ -22,7 +22,7 @@ from _pytest.pathlib import CouldNotResolvePathError, resolve_pkg_root_and_modul
 from _pytest.python import Class, Function, Module
 from _pytest.scope import Scope
 
-from pytest_taskcache.plugin.collection.record import (
+from pytest_taskcache.plugin.collection.collection_record import (
     CollectionRecord,
     Json,
     UnrecordableError,

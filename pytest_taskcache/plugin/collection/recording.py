@@ -10,14 +10,14 @@ import pytest
 
 from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.model.dependency import Observed
-from pytest_taskcache.plugin.collection.pytest_nodes import Description, import_root
-from pytest_taskcache.plugin.collection.record import (
+from pytest_taskcache.plugin.collection.collection_record import (
     CollectionRecord,
     Json,
     UnrecordableError,
     asks_the_clock,
     global_state,
 )
+from pytest_taskcache.plugin.collection.pytest_nodes import Description, import_root
 from pytest_taskcache.plugin.outcomes.reports import (
     can_warn,
     warning_from_json,

@@ -34,7 +34,7 @@ from pytest_taskcache.model.decision import Fault, Miss, Why
 from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.observation.recorder import digest_of
+from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.plugin.outcomes.reports import Outcome
 from pytest_taskcache.serializers.json import JSONSerializer
 

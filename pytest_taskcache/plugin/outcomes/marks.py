@@ -15,7 +15,7 @@ from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
-from pytest_taskcache.plugin.outcomes.keys import is_stand_in
+from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import DoctestItem, is_fixture
 from pytest_taskcache.policies import DEFAULT, CachePolicy
 

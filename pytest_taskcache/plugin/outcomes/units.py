@@ -29,7 +29,7 @@ from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.model.event import Computed, Noted, Subject
 from pytest_taskcache.model.key import Identity
-from pytest_taskcache.observation.recorder import digest_of
+from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER, Bundle, Mark, Unit
 from pytest_taskcache.plugin.outcomes.marks import Asked
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books

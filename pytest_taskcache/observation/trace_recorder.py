@@ -28,7 +28,7 @@ from pytest_taskcache.model.dependency import (
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
-from pytest_taskcache.observation.hooks.imports import source_of
+from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification

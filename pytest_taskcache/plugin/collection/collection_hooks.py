@@ -13,6 +13,8 @@ from pytest_taskcache.config.settings import Collect, Tests
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Faulted, Noted
 from pytest_taskcache.model.modes import Mode
+from pytest_taskcache.plugin.collection.collection_record import CollectionRecord
+from pytest_taskcache.plugin.collection.collection_records import CollectionRecords, Kept, Selection
 from pytest_taskcache.plugin.collection.pytest_nodes import (
     StandIns,
     is_skipped_by_mark,
@@ -20,9 +22,7 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
     signature,
     stand_ins_of,
 )
-from pytest_taskcache.plugin.collection.record import CollectionRecord
 from pytest_taskcache.plugin.collection.recording import LoadedFiles, Recording, warn_again
-from pytest_taskcache.plugin.collection.records import CollectionRecords, Kept, Selection
 from pytest_taskcache.plugin.pytest_private import is_watched
 from pytest_taskcache.plugin.running import node_id
 

@@ -20,17 +20,17 @@ from pytest_taskcache.model.key import SCHEMA, Identity
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.recorder import digest_of
+from pytest_taskcache.observation.trace_recorder import digest_of
+from pytest_taskcache.plugin.collection.collection_record import (
+    FORMAT,
+    CollectionRecord,
+    DamagedRecordError,
+)
 from pytest_taskcache.plugin.collection.pytest_nodes import (
     is_skipped_by_mark,
     loaded_type,
     prepare_import,
     sources_of,
-)
-from pytest_taskcache.plugin.collection.record import (
-    FORMAT,
-    CollectionRecord,
-    DamagedRecordError,
 )
 from pytest_taskcache.plugin.collection.recording import Recording
 from pytest_taskcache.plugin.pytest_private import written_ini

@@ -22,18 +22,18 @@ from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.plugin.collector import Collector
 from pytest_taskcache.plugin.extensions import Extensions
 from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, duration_of, read_all
-from pytest_taskcache.plugin.outcomes.keys import (
-    OutcomeKeys,
-    is_stand_in,
-    run_in_modules_of,
-    run_in_name_only,
-    test_function,
-)
 from pytest_taskcache.plugin.outcomes.marks import Asked, asked_of, unmarked
 from pytest_taskcache.plugin.outcomes.other_plugins import (
     Snapshots,
     may_run,
     refusal_of,
+)
+from pytest_taskcache.plugin.outcomes.outcome_keys import (
+    OutcomeKeys,
+    is_stand_in,
+    run_in_modules_of,
+    run_in_name_only,
+    test_function,
 )
 from pytest_taskcache.plugin.outcomes.replays import NotReplayableError, Replays
 from pytest_taskcache.plugin.outcomes.reports import (
