@@ -100,7 +100,7 @@ _HOMES = {
     ),
     "digests.values.reducers": ("register_hasher",),
     "locking.file": ("FileLockManager",),
-    "locking.memory": ("MemoryLockManager",),
+    "locking.memory_locks": ("MemoryLockManager",),
     "locking.postgres": ("PostgresLockManager",),
     "locking.redis": ("RedisLockManager",),
     "model": ("__version__",),
