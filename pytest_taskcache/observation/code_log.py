@@ -212,6 +212,11 @@ class CodeLog:
                     touches.append([touch.kind, touch.name, touch.digest, owner, position])
             facts["touches"] = touches
             self._append(facts, weight)
+        return self.segments
+
+    @property
+    def segments(self) -> tuple[Blob, ...]:
+        """As `flush` gave them last."""
         return tuple(blob for blob, _ in self._segments)
 
     def _append(self, facts: dict[str, list[Any]], weight: int) -> None:

@@ -239,12 +239,15 @@ class Observatory:
         self._verification.code.read_parts_by(find)
 
     def keep_on(self, shelf: Shelf) -> None:
-        """Keeps sources on this shelf, so that a later session can tell what changed in them."""
+        """Keeps sources on this shelf, so that a later session can tell what changed in them, and
+        where to find all of a log at once."""
         self._verification.archive.keep_on(shelf)
+        self._verification.code.keep_on(shelf)
 
     def save(self) -> None:
-        """Keeps the sources of what ran. Never raises."""
+        """Keeps the sources of what ran, and how far its log came. Never raises."""
         with muted(), running_code.unseen():
+            self._verification.code.keep_head(self._log)
             for source in self._log.files:
                 digest = self._log.digests[source.name]
                 if self._verification.digest(Kind.FILE, source.name) == digest:

@@ -13,6 +13,7 @@ did before the record's window closed.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_log import (
     LOADED,
+    CodeLog,
     CodePart,
     DecodedLog,
     decode_code,
@@ -32,7 +34,7 @@ from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, without_mark
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.source_archive import SourceArchive
-from pytest_taskcache.ports import Fingerprints
+from pytest_taskcache.ports import Fingerprints, Shelf
 
 Digest = Callable[[Kind, str], str]
 
@@ -244,6 +246,15 @@ def _open_files() -> set[str] | None:
     return opened
 
 
+_HEADS = "code.heads"
+"""Section of the shelf: where all of a log is, for the logs of the last runs."""
+_SLOTS = 64
+
+
+def _slot(log: str) -> str:
+    return str(int(log, 16) % _SLOTS)
+
+
 class CodeVerdicts:
     """Verdicts by log. ``digest`` is the present one of a dependency."""
 
@@ -251,8 +262,21 @@ class CodeVerdicts:
         self._digest = digest
         self._archive = archive
         self._read: Callable[[Blob], bytes | None] = lambda blob: None
+        self._shelf: Shelf | None = None
         self._logs: dict[str, _Verdict] = {}
         self._wanted: dict[str, tuple[CodePart, Iterable[Blob]]] = {}
+
+    def keep_on(self, shelf: Shelf) -> None:
+        """Keeps heads on this shelf from now on, and finds those that are there."""
+        self._shelf = shelf
+
+    def keep_head(self, log: CodeLog) -> None:
+        """Keeps where all of a log is: who checks the first of its records would else know only
+        as far as that came, and judge the log anew with each record that came further."""
+        if self._shelf is not None and log.segments:
+            blobs = [[blob.digest, blob.size] for blob in log.segments]
+            head = json.dumps([log.name, blobs]).encode()
+            self._shelf.write(_HEADS, {_slot(log.name): head})
 
     def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
         """Says how segments are read; None for those that are lost."""
@@ -283,7 +307,9 @@ class CodeVerdicts:
         verdict = self._logs.get(part.log)
         if verdict is None or verdict.length < part.position:
             longest = self._wanted.pop(part.log, None)
-            if longest is not None:
+            if verdict is None:
+                verdict = self._load_head(part.log)
+            if longest is not None and (verdict is None or verdict.length < longest[0].position):
                 verdict = self._load(longest[0].segments, longest[1])
             if verdict is None or verdict.length < part.position:
                 verdict = self._load(part.segments, uses)
@@ -291,6 +317,19 @@ class CodeVerdicts:
                 return [Change("code log", "lost", dependency.digest, "")]
             self._logs[part.log] = verdict
         return verdict.of(part)
+
+    def _load_head(self, name: str) -> _Verdict | None:
+        """All of a log, if it is known where that is, and it is still there."""
+        if self._shelf is None:
+            return None
+        try:
+            log, blobs = json.loads(self._shelf.read(_HEADS).get(_slot(name), b"[0, 0]"))
+            if log != name:
+                return None  # the slot is another log's, or nobody's
+            uses = [Blob(digest, size) for digest, size in blobs]
+        except (ValueError, TypeError):
+            return None
+        return self._load(tuple(blob.digest for blob in uses), uses)
 
     def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Verdict | None:
         blobs = {blob.digest: blob for blob in uses}

@@ -13,7 +13,7 @@ import pytest
 from observed_project import Project, named
 
 from pytest_taskcache.digests.present import Present
-from pytest_taskcache.model.dependency import Dependency, Kind, Trace
+from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
 from pytest_taskcache.observation.hooks.dispatcher import muted
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.trace_recorder import digest_of
@@ -276,3 +276,32 @@ def test_closing_never_raises(project: Project, monkeypatch: pytest.MonkeyPatch)
 
     assert "ZeroDivisionError" in observed.untrusted[0]
     assert window.close() is observed
+
+
+def test_a_log_is_judged_once_however_far_its_records_came(project: Project) -> None:
+    """The first record that is checked says how far the log had come for it; all of the log is
+    read then, if it is still there, and no record makes it read again."""
+    project.write("one.py", "def first():\n    return 1\n")
+    two = project.write("two.py", "def second():\n    return 2\n")
+    early = project.observe(project.load("one").first)
+    project.keep_parts(early)
+    late = project.observe(project.load("two").second)
+    assert set(early.trace.uses) != set(late.trace.uses)
+    two.write_text("def second():\n    return 3\n")
+
+    read: list[str] = []
+
+    def counted(blob: Blob) -> bytes | None:
+        read.append(blob.digest)
+        return project.parts.get(blob.digest)
+
+    lost = project.new_observatory()
+    lost.read_parts_by(counted)
+    assert lost.verify(early.trace) == ()  # by what it says itself
+    project.keep_parts(late)
+    read.clear()
+    later = project.new_observatory()
+    later.read_parts_by(counted)
+    assert later.verify(early.trace) == ()
+    assert [change.name for change in later.verify(late.trace)] == ["two.py::second"]
+    assert sorted(read) == sorted(blob.digest for blob in late.trace.uses)
