@@ -21,9 +21,6 @@ from pytest_taskcache.code.source_file import FunctionNode, normalised_text
 
 _Node: TypeAlias = FunctionNode | ast.Lambda
 
-_REWRITTEN = "@pytest_ar"
-"""A global name that pytest puts into every module whose assertions it rewrites."""
-
 
 def function_source_digest(function: FunctionType, file: str | None = None) -> str:
     """The digest of a function's identity and normalised source.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import CodeType
 
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Observed, Opaque, Trace
@@ -142,11 +142,6 @@ class OpenWindow:
     def opaque_so_far(self) -> int:
         """As ports.Window.opaque_so_far."""
         return sum(self.opaque.values())
-
-    def absorb_opaque(self, opaque: Iterable[Opaque]) -> None:
-        """Adds acts that a reused value rests on."""
-        for act in opaque:
-            self.act(act)
 
     def forgive(self, other: OpenWindow) -> None:
         """As ports.Window.forgive; what other threads did meanwhile is not taken back."""
