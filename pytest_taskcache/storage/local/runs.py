@@ -45,7 +45,14 @@ class RunLock:
         self._lock: BaseFileLock | None = None
         self._pid = 0
         self._descriptors = Descriptors(())
-        index.on_descriptors_lost = self._take_again
+        # Weakly, or both were there, and the lock held, until a full collection came by.
+        again = weakref.WeakMethod(self._take_again)
+
+        def take_again() -> None:
+            if (method := again()) is not None:
+                method()
+
+        index.on_descriptors_lost = take_again
         _LOCKS.add(self)
 
     def hold(self) -> None:
