@@ -128,7 +128,8 @@ class Locks:
             if isinstance(looked, Found):
                 self._tell_done(wanted, announced, waited)
                 return None, looked
-            if not may_wait:
+            # What was staged before the look, and is gone, was of use to nobody.
+            if not (may_wait or self._may_wait(wanted, me, got)):
                 return None, looked
             longest = wanted.longest() if longest is None else longest
             waited = self.clock() - began

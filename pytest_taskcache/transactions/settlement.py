@@ -28,7 +28,10 @@ class EntryState(StrEnum):
 
     OPEN = "open"
     HIDDEN = "hidden"
-    """Its producer failed or ended: kept for those who use it already."""
+    """Its producer failed: kept for those who use it already."""
+    ENDED = "ended"
+    """Its producer ended while others used it: there for new ones, too, until the last of them is
+    done. (Who waited for it meanwhile would else find nothing, and compute it once more.)"""
     APPROVED = "approved"
     """A passing claimant used it; it waits for the other users of a held entry."""
     WAITING = "waiting"
@@ -42,27 +45,32 @@ class EntryState(StrEnum):
 
 
 _STATES = frozenset(EntryState)
-VISIBLE = (EntryState.OPEN, EntryState.APPROVED, EntryState.POISONED)
+VISIBLE = (EntryState.OPEN, EntryState.ENDED, EntryState.APPROVED, EntryState.POISONED)
 _APPROVED = (EntryState.APPROVED, EntryState.WAITING)
 _POISONED = (EntryState.POISONED, EntryState.CONDEMNED)
-_UNDECIDED = (EntryState.OPEN, EntryState.HIDDEN)
+_UNDECIDED = (EntryState.OPEN, EntryState.ENDED, EntryState.HIDDEN)
+_END = {EntryState.OPEN: EntryState.ENDED}
 _HIDE = {
     EntryState.OPEN: EntryState.HIDDEN,
+    EntryState.ENDED: EntryState.HIDDEN,
     EntryState.APPROVED: EntryState.WAITING,
     EntryState.POISONED: EntryState.CONDEMNED,
 }
 _APPROVE = {
     EntryState.OPEN: EntryState.APPROVED,
+    EntryState.ENDED: EntryState.APPROVED,
     EntryState.HIDDEN: EntryState.WAITING,
     EntryState.RETAINED: EntryState.WAITING,
 }
 _POISON = {
     EntryState.OPEN: EntryState.POISONED,
+    EntryState.ENDED: EntryState.POISONED,
     EntryState.APPROVED: EntryState.POISONED,
     EntryState.HIDDEN: EntryState.CONDEMNED,
     EntryState.WAITING: EntryState.CONDEMNED,
     EntryState.RETAINED: EntryState.CONDEMNED,
 }
+_SPENT = (*_POISONED, EntryState.HIDDEN, EntryState.ENDED)
 _RETAIN = {EntryState.OPEN: EntryState.RETAINED, EntryState.HIDDEN: EntryState.RETAINED}
 
 
@@ -173,7 +181,7 @@ def conclude(graph: Graph, claimant: bytes, verdict: Verdict, *, retains: bool =
                 graph.nodes[id_].held = False
             graph.hide(produced)
         case Verdict.ENDED:
-            graph.hide(produced)
+            graph.change(produced, _END)
         case _:
             assert_never(verdict)
     for node in nodes:
@@ -192,11 +200,7 @@ def plan(graph: Graph) -> Plan:
     blocked = {n.id for n in graph.downstream(n.id for n in held if n.id in in_use)}
     return Plan(
         commit=tuple(n for n in nodes if n.state in _APPROVED and n.id not in blocked),
-        drop=frozenset(
-            node.id
-            for node in nodes
-            if node.state in (*_POISONED, EntryState.HIDDEN) and node.id not in in_use
-        ),
+        drop=frozenset(node.id for node in nodes if node.state in _SPENT and node.id not in in_use),
     )
 
 

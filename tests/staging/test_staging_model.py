@@ -24,6 +24,7 @@ class Item:
     held: bool
     claims: set[str] = field(default_factory=set)
     hidden: bool = False
+    ended: bool = False
     approved: bool = False
     poisoned: bool = False
 
@@ -68,9 +69,10 @@ class Model:
             for name in claimed:
                 if self.items[name].held:
                     self.poison(name)
-        if verdict is not Verdict.PASSED:
-            for item in self.items.values():
-                item.hidden |= item.producer == claimant
+        for item in self.items.values():
+            if item.producer == claimant:
+                item.hidden |= verdict is Verdict.FAILED
+                item.ended |= verdict is Verdict.ENDED
         for item in self.items.values():
             item.claims.discard(claimant)
         self.resolve()
@@ -91,7 +93,9 @@ class Model:
             waits = any(self.items[s].held and self.used(s) for s in self.up(name))
             if item.approved and not item.poisoned and not waits:
                 commit.add(name)
-            elif (item.poisoned or (item.hidden and not item.approved)) and not self.used(name):
+                continue
+            gone = item.hidden or item.ended
+            if (item.poisoned or (gone and not item.approved)) and not self.used(name):
                 drop.add(name)
         self.committed |= commit
         for name in commit | drop:

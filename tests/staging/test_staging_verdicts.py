@@ -197,9 +197,34 @@ def test_a_held_value_waits_for_users_that_outlive_its_fixture(area: Area) -> No
         area.use(f"t2 {name}", name)
         area.staging.settle(f"t1 {name}", PASSED)
         assert area.staging.settle(f"F {name}", ENDED).committed == ()
-        assert area.visible(name) == set()
         area.staging.settle(f"t2 {name}", verdict)
     assert area.committed("good", "bad") == {"good"}
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_value_in_use_is_there_for_others_after_the_end_of_its_fixture(
+    area: Area, held: bool
+) -> None:
+    """The last test of a worker ends its session fixtures before it is judged itself: whoever
+    waited for the value in between would find nothing, and compute it a second time."""
+    area.put("fix", "F", held=held)
+    area.use("t1", "fix")
+    area.staging.settle("F", ENDED)
+    assert area.visible("fix") == {"fix"}
+    assert area.use("t2", "fix")
+    assert area.staging.settle("t1", FAILED).dropped == 0
+    assert area.visible("fix") == {"fix"}
+    settled = area.staging.settle("t2", PASSED)
+    assert (ids(settled.committed), settled.dropped) == ((set(), 1) if held else ({"fix"}, 0))
+
+
+def test_a_value_goes_with_its_last_user_once_its_fixture_has_ended(area: Area) -> None:
+    """Nobody is left who could pass with it."""
+    area.put("fix", "F")
+    area.use("t1", "fix")
+    area.staging.settle("F", ENDED)
+    assert area.staging.settle("t1", FAILED).dropped == 1
+    assert area.visible("fix") == set()
 
 
 def test_a_held_value_that_nobody_used_goes(area: Area) -> None:
