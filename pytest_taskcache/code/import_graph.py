@@ -3,9 +3,11 @@
     files     app.py   pkg/__init__.py   pkg/tables.py   fast.cpython-311-x86_64-linux-gnu.so
     app.py    from pkg import tables     leads to pkg/__init__.py and pkg/tables.py
     tables    import fast                leads to fast.cpython-311-x86_64-linux-gnu.so
+    test.py   import pkg; pkg.tables.f   leads to pkg/tables.py, which someone else imported
 
 A module ``a.b`` may be any file ``.../a/b.py`` or ``.../a/b/__init__.py``. Which of several it is
 does not matter: all count. To these come imports that were seen to happen, by computed names too.
+A submodule that was imported is an attribute of its package, whoever imported it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,44 @@ def import_graph(
             leads.update(places.imported(name, each))
         leads |= everyone
         leads.discard(name)
+    _lead_to_submodules(graph, {name: one for name, one in analyses.items() if one is not None})
     return graph
+
+
+def _lead_to_submodules(graph: dict[str, set[str]], known: Mapping[str, Analysis]) -> None:
+    """Adds submodules that someone imported: they are attributes of their packages, so whoever
+    leads into the package, and mentions the name, may get at one."""
+    numbers = {name: number for number, name in enumerate(graph)}
+    below: dict[str, int] = {}
+    submodules: dict[str, list[str]] = {}
+    for name, number in numbers.items():
+        package, _, leaf = _module(name).rpartition("/")
+        if package:
+            submodules.setdefault(leaf, []).append(name)
+        directory = name.rpartition("/")[0]
+        while directory:
+            below[directory] = below.get(directory, 0) | 1 << number
+            directory = directory.rpartition("/")[0]
+    wanted = {
+        file: [
+            submodule
+            for name in submodules.keys()
+            & frozenset().union(*(d.mentions for d in one.definitions))
+            for submodule in submodules[name]
+        ]
+        for file, one in known.items()
+        if file in graph
+    }
+    grown = True
+    while grown:
+        grown = False
+        masks = closure_masks([[numbers[name] for name in leads] for leads in graph.values()])
+        for file, found in wanted.items():
+            reached = masks[numbers[file]]
+            more = {each for each in found if below[_module(each).rpartition("/")[0]] & reached}
+            more -= {file, *graph[file]}
+            graph[file] |= more
+            grown |= bool(more)
 
 
 def closure(graph: Graph, files: Iterable[str]) -> set[str]:
@@ -60,14 +99,19 @@ def _packages_around(name: str, files: Collection[str]) -> Iterator[str]:
         directory = directory.rpartition("/")[0]
 
 
+def _module(name: str) -> str:
+    """A file's module, with slashes."""
+    directory, slash, last = name.rpartition("/")
+    return (directory + slash + last.partition(".")[0]).removesuffix("/__init__")
+
+
 class _Places:
     """Files by the modules that they may be."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._by_suffix: dict[str, set[str]] = {}
         for name in names:
-            directory, slash, last = name.rpartition("/")
-            parts = (directory + slash + last.partition(".")[0]).removesuffix("/__init__")
+            parts = _module(name)
             while parts:
                 self._by_suffix.setdefault(parts, set()).add(name)
                 parts = parts.partition("/")[2]
@@ -85,3 +129,54 @@ class _Places:
         while not one.level and "/" in base:  # importing a.b.c runs a and a.b, too
             base = base.rpartition("/")[0]
             yield from self._by_suffix.get(base, ())
+
+
+def closure_masks(imports: Sequence[Sequence[int]]) -> list[int]:
+    """For each file the mask of all that its imports lead to, itself included: Tarjan's
+    strongly connected components, each after those it leads to."""
+    count = len(imports)
+    masks = [0] * count
+    order = [0] * count
+    low = [0] * count
+    stack: list[int] = []
+    number = 0
+    for start in range(count):
+        if order[start]:
+            continue
+        number += 1
+        order[start] = low[start] = number
+        stack.append(start)
+        path = [(start, iter(imports[start]))]
+        while path:
+            file, leads = path[-1]
+            for other in leads:
+                if not order[other]:
+                    number += 1
+                    order[other] = low[other] = number
+                    stack.append(other)
+                    path.append((other, iter(imports[other])))
+                    break
+                if not masks[other]:
+                    low[file] = min(low[file], order[other])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[file])
+                if low[file] == order[file]:
+                    _close_component(file, stack, imports, masks)
+    return masks
+
+
+def _close_component(
+    first: int, stack: list[int], imports: Sequence[Sequence[int]], masks: list[int]
+) -> None:
+    members = [stack.pop()]
+    while members[-1] != first:
+        members.append(stack.pop())
+    mask = 0
+    for file in members:
+        mask |= 1 << file
+        for other in imports[file]:
+            mask |= masks[other]
+    for file in members:
+        masks[file] = mask

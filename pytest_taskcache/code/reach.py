@@ -39,6 +39,7 @@ from pytest_taskcache.code.definitions import (
     Definition,
     DefinitionKind,
 )
+from pytest_taskcache.code.import_graph import closure_masks
 from pytest_taskcache.code.source_file import definition_name
 from pytest_taskcache.dataclass import dataclass, field
 
@@ -118,7 +119,7 @@ class _Walk:
         for name in (*log.files, *changes):
             self._files.setdefault(name, len(self._files))
         self._names = list(self._files)
-        self._closures = [*_closures(_imports(log, self._files)), (1 << len(self._files)) - 1]
+        self._closures = [*closure_masks(_imports(log, self._files)), (1 << len(self._files)) - 1]
         self._own_names = {
             part.removesuffix(".py") for name in self._files for part in name.split("/")
         }
@@ -245,10 +246,15 @@ class _Walk:
 
     def touch(self, node: int, position: int, cause: str) -> None:
         """What a node touched has changed: that of a module's body counts for all who import it,
-        since nothing tells which of its statements did."""
+        and for all who get at what its statements bind or set elsewhere, since nothing tells which
+        of them did."""
         vertex = self.vertex_of(node)
-        if vertex >= 0 and self._log.nodes[node][1] == _MODULE:
+        file, qualname = self._log.nodes[node]
+        if vertex >= 0 and qualname == _MODULE:
             self._note(self._effects, vertex, position, cause)
+            for item in self._log.files[file].definitions:
+                if item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
+                    self.seed(self._ids[file, item.name], position, cause)
         self.seed(vertex, position, cause)
 
     def seed(self, vertex: int, position: int, cause: str) -> None:
@@ -370,9 +376,11 @@ class _Walk:
         name, _, maker = name.partition("<")
         if maker and self._makes_new(maker):
             return
-        bound = self._rebound.get(name, 0)
-        if bound:
-            self._to_mentioning(name, vertex, cost, cause, shared=bound)
+        # On what binds the name, or, where nothing that is known here does, on any of all that.
+        own = 1 << self._file_of[vertex]
+        known = self._closures[self._scope[vertex]] & ~own
+        shared = self._rebound.get(name, 0) & known or known
+        self._to_mentioning(name, vertex, cost, cause, shared=shared | own)
 
     def _to_changed(self, name: str, vertex: int, cost: int, cause: str) -> None:
         bound = self._mutable.get(name, 0)
@@ -458,54 +466,3 @@ def _imports(log: Log, files: Mapping[str, int]) -> list[list[int]]:
             leads.append(package)
         found.append(leads)
     return found
-
-
-def _closures(imports: Sequence[Sequence[int]]) -> list[int]:
-    """For each file the mask of all that its imports lead to, itself included: Tarjan's
-    strongly connected components, each after those it leads to."""
-    count = len(imports)
-    masks = [0] * count
-    order = [0] * count
-    low = [0] * count
-    stack: list[int] = []
-    number = 0
-    for start in range(count):
-        if order[start]:
-            continue
-        number += 1
-        order[start] = low[start] = number
-        stack.append(start)
-        path = [(start, iter(imports[start]))]
-        while path:
-            file, leads = path[-1]
-            for other in leads:
-                if not order[other]:
-                    number += 1
-                    order[other] = low[other] = number
-                    stack.append(other)
-                    path.append((other, iter(imports[other])))
-                    break
-                if not masks[other]:
-                    low[file] = min(low[file], order[other])
-            else:
-                path.pop()
-                if path:
-                    low[path[-1][0]] = min(low[path[-1][0]], low[file])
-                if low[file] == order[file]:
-                    _close_component(file, stack, imports, masks)
-    return masks
-
-
-def _close_component(
-    first: int, stack: list[int], imports: Sequence[Sequence[int]], masks: list[int]
-) -> None:
-    members = [stack.pop()]
-    while members[-1] != first:
-        members.append(stack.pop())
-    mask = 0
-    for file in members:
-        mask |= 1 << file
-        for other in imports[file]:
-            mask |= masks[other]
-    for file in members:
-        masks[file] = mask

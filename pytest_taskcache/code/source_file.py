@@ -627,7 +627,7 @@ class _Walker:
         bound = unit.bound - unit.declared
         free = {name for name in unit.names if name not in bound and name not in around}
         unit.attributes |= free
-        unit.stores |= unit.bound & unit.declared
+        unit.stores.update("." + name for name in unit.bound & unit.declared)
         self._settle(unit, bound | around)
         hidden = around | bound
         for child in unit.children:
@@ -770,7 +770,7 @@ class _Walker:
             unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
             return
         # Whoever reads it of an object of this class knows the class, or has it from who does.
-        given = root in unit.parameters and root != "cls"
+        given = root in unit.parameters
         unit.stores.add("." + node.attr if given else node.attr)
         if root and root not in unit.bound and root in self._aliases:
             self._note_root(root)

@@ -1,7 +1,8 @@
 """The trace of a window that closes: names from what it saw, digests from the present.
 
-Nothing is parsed and no graph is walked. A trace is what the window itself touched, one CODE
-dependency for the functions that ran in it, and what the values it reused rest on.
+A trace is what the window itself touched, one CODE dependency for the functions that ran in it, and
+what the values it reused rest on. Nothing is parsed and no graph is walked, but where something was
+done outside of windows that cannot be observed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from types import CodeType
 import xxhash
 
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
+from pytest_taskcache.code.reach import Reached, affected
+from pytest_taskcache.code.source_file import definition_name
 from pytest_taskcache.model.dependency import (
     ABSENT,
     Dependency,
@@ -25,13 +28,19 @@ from pytest_taskcache.model.dependency import (
     Opaque,
     Trace,
 )
-from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
+from pytest_taskcache.observation.code_log import (
+    FILE,
+    MODULE,
+    CodeLog,
+    SourceFile,
+    code_dependency,
+)
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
 from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.scratch import Scratch
-from pytest_taskcache.observation.verify import Verification
+from pytest_taskcache.observation.verify import Verification, log_of
 from pytest_taskcache.observation.window import OpenWindow, changed, is_newer
 from pytest_taskcache.ports import Fingerprints
 
@@ -72,7 +81,10 @@ class TraceRecorder:
         self._log = log
         self.natives: dict[str, tuple[Opaque, str]] = {}
         self._graph: Graph = {}
-        self._graph_state = (0, 0, 0)
+        self._graph_state = (0, 0, 0, 0)
+        self._acts: list[Reached] = []
+        self._loads: Reached | None = None
+        self._numbers: dict[tuple[str, str], int] = {}
         self._variables: dict[str, tuple[bytes | None, set[str]]] = {}
 
     def record(self, window: OpenWindow) -> Observed:
@@ -175,31 +187,63 @@ class TraceRecorder:
 
     def _acts_of_imports(self, ran: set[int], window: OpenWindow) -> list[tuple[Opaque, str]]:
         """What cannot be observed of the modules that this code leads to: children that their
-        imports ran, and extensions of the project, with their files."""
+        imports ran, also where these set what came of it on something else, and extensions of the
+        project, with their files."""
         log = self._log
         if not log.opaque and not self.natives:
             return []
-        reached = closure(self._import_graph(), {log.file_of(each) for each in ran})
-        found = [(act, "") for owner, act in log.opaque if log.file_of(owner) in reached]
+        self._look_where_acts_lead()
+        files = {log.file_of(each) for each in ran}
+        led_to = closure(self._graph, files)
+        found = [(act, "") for owner, act in log.opaque if log.file_of(owner) in led_to]
         found += [
             (act, path)
             for name, (act, path) in sorted(self.natives.items())
-            if name in reached or path in window.modules
+            if name in led_to or path in window.modules
         ]
+        nodes = [self._number_of(each) for each in ran]
+        for reached in self._acts:
+            if cause := reached.invalid(nodes, len(self._numbers)):
+                found.append((log.opaque[int(cause)][1], ""))
+        if self._loads is not None and self._loads.invalid(nodes, len(self._numbers)):
+            found += self.natives.values()
         return found
 
-    def _import_graph(self) -> Graph:
+    def _look_where_acts_lead(self) -> None:
         log = self._log
-        state = (len(log.files), len(log.imports), len(self.natives))
-        if state != self._graph_state:
-            analysed = self._verification.archive.present
-            files = [*log.digests, *self.natives]
-            analyses = {name: analysed(name, digest) for name, digest in log.digests.items()}
-            self._graph_state, self._graph = (
-                state,
-                import_graph(files, tuple(log.imports), analyses),
-            )
-        return self._graph
+        state = (len(log.files), len(log.imports), len(self.natives), len(log.opaque))
+        if state == self._graph_state:
+            return
+        self._graph_state = state
+        analysed = self._verification.archive.present
+        analyses = {name: analysed(name, digest) for name, digest in log.digests.items()}
+        self._graph = import_graph([*log.digests, *self.natives], tuple(log.imports), analyses)
+        # As what an import read leads to all who get at what it made of that, whatever runs until
+        # then; by kinds, since each may be allowed by itself.
+        nodes = [
+            (file, name)
+            for file, one in analyses.items()
+            for name in (MODULE, FILE, *(d.name for d in (one.definitions if one else ())))
+        ]
+        self._numbers = {node: number for number, node in enumerate(nodes)}
+        walked = log_of(nodes, analyses, self._graph, complete=False)
+        touched: dict[str, dict[int, tuple[int, str]]] = {}
+        for number, (owner, act) in enumerate(log.opaque):
+            touched.setdefault(act.kind, {})[self._number_of(owner)] = 0, str(number)
+        self._acts = [affected(walked, {}, each) for each in touched.values()]
+        loading = {
+            self._numbers[file, MODULE]: (0, file)
+            for file, leads in self._graph.items()
+            if file in analyses and not self.natives.keys().isdisjoint(leads)
+        }
+        self._loads = affected(walked, {}, loading) if loading else None
+
+    def _number_of(self, node: int) -> int:
+        file, name = self._log.file_of(node), self._log.nodes[node][1]
+        for each in (name, definition_name(name), MODULE):
+            if (file, each) in self._numbers:
+                break
+        return self._numbers[file, each]
 
     # -------------------------------------------------------------------- paths, variables
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
@@ -436,8 +436,10 @@ class _Verdict:
                 self._by_file[name] = Change("file", name, *files[name])
             else:
                 self._by_file.setdefault(name, Change("file", name, "", ""))
-        log = self._log_of(analyses)
-        self._imports = log.imports
+        names = [name for name, _ in self._log.files]
+        nodes = [(names[file], name) for file, name in self._log.nodes]
+        self._imports = import_graph(names, self._log.imports, analyses)
+        log = log_of(nodes, analyses, self._imports, complete=self._log.complete)
         self._reached = affected(log, changes, touched)
 
     def _changed_definitions(
@@ -475,12 +477,19 @@ class _Verdict:
     def _file_of(self, node: int) -> str:
         return self._log.files[self._log.nodes[node][0]][0]
 
-    def _log_of(self, analyses: dict[str, Analysis]) -> Log:
-        names = [name for name, _ in self._log.files]
-        nodes = [(names[file], name) for file, name in self._log.nodes]
-        whole = {file for file, name in nodes if name == LOADED}
-        imports = import_graph(names, self._log.imports, analyses)
-        return Log(nodes, analyses, imports, whole=whole if self._log.complete else names)
+
+def log_of(
+    nodes: Sequence[tuple[str, str]],
+    analyses: Mapping[str, Analysis | None],
+    imports: Graph,
+    *,
+    complete: bool,
+) -> Log:
+    """What ran, as `reach` wants it: of a file without an analysis, or of one whose functions may
+    have run unseen, everything."""
+    whole = {file for file, name in nodes if name == LOADED}
+    files = {name: Analysis(whole=True) if one is None else one for name, one in analyses.items()}
+    return Log(nodes, files, imports, whole=whole if complete else [*files])
 
 
 def _all_of(analysis: Analysis | None) -> Changes:

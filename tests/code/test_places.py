@@ -16,6 +16,7 @@ from pytest_taskcache.code.definitions import Analysis, Import
 from pytest_taskcache.code.distributions import Distributions
 from pytest_taskcache.code.import_graph import closure, import_graph
 from pytest_taskcache.code.imports import Finder, SourceFiles
+from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.model.dependency import ABSENT
 
 
@@ -237,6 +238,15 @@ def test_imports_lead_to_modules_packages_and_submodules() -> None:
     assert set(graph["pkg/sub/__init__.py"]) >= {"pkg/a.py", "pkg/sub/b.py"}
     assert set(graph["top.py"]) == {"pkg/a.py"}
     assert closure(graph, ["pkg/sub/b.py"]) == set(files)
+
+
+def test_who_mentions_a_submodule_gets_at_it_through_its_package() -> None:
+    """``import pkg; pkg.sub.x`` works once anybody has imported pkg.sub; a module that lies in no
+    package is got at by an import alone."""
+    mentioning = analyse(b"import pkg\ndef test():\n    assert pkg.sub.x == top\n")
+    graph = import_graph(["pkg/__init__.py", "pkg/sub.py", "top.py", "test.py"], (),
+                         {"test.py": mentioning})  # fmt: skip
+    assert set(graph["test.py"]) == {"pkg/__init__.py", "pkg/sub.py"}
 
 
 # -------------------------------------------------------------------------------- distributions

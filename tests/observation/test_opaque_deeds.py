@@ -122,16 +122,21 @@ def test_a_shared_library_of_the_project_is_opaque_and_its_file_counts(project: 
     assert system.opaque == ()
 
 
-def test_a_native_extension_of_the_project_is_opaque_for_all_who_use_it(project: Project) -> None:
-    """Whichever test imported it first, every test that uses it depends on it."""
+@pytest.mark.parametrize("user", ["bisect_user", "app"])
+def test_a_native_extension_of_the_project_is_opaque_for_all_who_use_it(
+    project: Project, user: str
+) -> None:
+    """Whichever test imported it first, every test that uses it depends on it; also one that gets
+    at it where someone else set it."""
     source = Path(_library())
     (project.root / source.name).write_bytes(source.read_bytes())
-    project.write("m.py", "import bisect_user\ndef f(): return bisect_user.use()\n")
-    project.write(
-        "bisect_user.py", "import _bisect\ndef use(): return _bisect.bisect_right([1], 1)\n"
-    )
+    project.write("m.py", f"import {user}\ndef f(): return {user}.use([1], 1)\n")
+    project.write("app.py", "use = None\n")
+    project.write("plug.py", "import _bisect, app\napp.use = _bisect.bisect_right\n")
+    project.write("bisect_user.py", "import _bisect\nuse = _bisect.bisect_right\n")
     saved = sys.modules.pop("_bisect", None)
     try:
+        project.load("plug")
         module = project.load("m")
         first, second = project.observe(module.f), project.observe(module.f)
     finally:

@@ -40,7 +40,44 @@ def _partial(n: int) -> str:
     return f"from functools import partial\nfrom operator import add\ninc = partial(add, {n})\n"
 
 
+_SOMEONE_ELSES = "from . import {}\n\ndef test_it():\n    pass\n"
+"""A test file by which a module is loaded, and nothing more."""
+
 CODE = [
+    Scenario(
+        "submodule_that_someone_else_imported",
+        head="import SELF",
+        body="result = SELF.rates.RATE",
+        files={"rates.py": "RATE = 2\n", "test_other.py": _SOMEONE_ELSES.format("rates")},
+        change={"rates.py": "RATE = 3\n"},
+        named=["SELF/rates.py::RATE"],
+    ),
+    Scenario(
+        "file_read_by_who_set_something_on_a_module",
+        head="from . import app",
+        body="result = app.backend.value",
+        files={
+            "app.py": "backend = None\n",
+            "plug.py": "from pathlib import Path\nfrom . import app\nclass Backend:\n"
+            "    value = (Path(__file__).parent / 'd.txt').read_text()\napp.backend = Backend\n",
+            "d.txt": "1",
+            "test_other.py": _SOMEONE_ELSES.format("plug"),
+        },
+        change={"d.txt": "2"},
+        named=["SELF/d.txt"],
+    ),
+    Scenario(
+        "attribute_that_only_who_set_it_knows",
+        head="from . import app",
+        body="result = app.chosen_by_plug",
+        files={
+            "app.py": "",
+            "plug.py": "from . import app\napp.chosen_by_plug = 2\n",
+            "test_other.py": _SOMEONE_ELSES.format("plug"),
+        },
+        change={"plug.py": "from . import app\napp.chosen_by_plug = 3\n"},
+        named=["SELF/plug.py::#effects"],
+    ),
     Scenario(
         "function_body",
         head="from .helper import price",

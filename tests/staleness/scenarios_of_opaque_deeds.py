@@ -27,7 +27,26 @@ def _deed(name: str, head: str, body: str, **more: object) -> Scenario:
     return Scenario(name, head=head, body=body, expect=Expect.REFUSED, **more)  # type: ignore[arg-type]
 
 
+_ASKING = "import subprocess\nSAID = subprocess.check_output(['echo', '1'])\n"
+_SOMEONE_ELSES = "from . import {}\n\ndef test_it():\n    pass\n"
+
 OPAQUE = [
+    _deed(
+        "subprocess_of_a_submodule_that_someone_else_imported",
+        "import SELF",
+        "result = SELF.asking.SAID",
+        files={"asking.py": _ASKING, "test_other.py": _SOMEONE_ELSES.format("asking")},
+    ),
+    _deed(
+        "subprocess_of_who_set_something_on_a_module",
+        "from . import app",
+        "result = app.answer",
+        files={
+            "app.py": "answer = None\n",
+            "plug.py": f"{_ASKING}from . import app\napp.answer = SAID\n",
+            "test_other.py": _SOMEONE_ELSES.format("plug"),
+        },
+    ),
     _deed(
         "subprocess_of_the_projects_own_command",
         "import subprocess, sys",
