@@ -11,12 +11,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from types import CodeType
 
 import xxhash
 
+from pytest_taskcache.code.definitions import Analysis, DefinitionKind
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Reached, affected
 from pytest_taskcache.code.source_file import definition_name
@@ -231,12 +232,23 @@ class TraceRecorder:
         for number, (owner, act) in enumerate(log.opaque):
             touched.setdefault(act.kind, {})[self._number_of(owner)] = 0, str(number)
         self._acts = [affected(walked, {}, each) for each in touched.values()]
-        loading = {
-            self._numbers[file, MODULE]: (0, file)
-            for file, leads in self._graph.items()
-            if file in analyses and not self.natives.keys().isdisjoint(leads)
-        }
-        self._loads = affected(walked, {}, loading) if loading else None
+        loads = dict.fromkeys(self._users_of_natives(analyses), (0, "native"))
+        self._loads = affected(walked, {}, loads) if loads else None
+
+    def _users_of_natives(self, analyses: Mapping[str, Analysis | None]) -> Iterator[int]:
+        """The definitions that mention what their file imported of the project's extensions."""
+        for file, leads in self._graph.items():
+            modules = {
+                name.rpartition("/")[2].partition(".")[0] for name in self.natives.keys() & leads
+            }
+            one = analyses.get(file)
+            if one is None or not modules:
+                continue
+            imports = [each for each in one.definitions if each.kind is DefinitionKind.IMPORT]
+            names = {name for each in imports if modules & each.mentions for name in each.binds}
+            for each in one.definitions:
+                if each not in imports and names & each.mentions:
+                    yield self._numbers[file, each.name]
 
     def _number_of(self, node: int) -> int:
         file, name = self._log.file_of(node), self._log.nodes[node][1]
