@@ -174,11 +174,7 @@ def compose(
         staging=staging,
         fingerprints=surroundings.fingerprints,
         observation=observatory,
-        payloads=Payloads(
-            surroundings.scratch,
-            surroundings.temporary,
-            (surroundings.root, surroundings.directory),
-        ),
+        payloads=_payloads(surroundings),
         resolve_route=storages.route,
         resolve_locks=managers.resolve,
         latest=local.latest,
@@ -196,6 +192,11 @@ def compose(
         observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings)
+
+
+def _payloads(surroundings: Surroundings) -> Payloads:
+    roots = (surroundings.root, surroundings.directory)
+    return Payloads(surroundings.scratch, surroundings.temporary, roots)
 
 
 def _open_local(

@@ -99,28 +99,20 @@ def transaction(
     """
     mode = CommitMode.parse(commit_mode)
     if key is None:
-        settings = {
-            "isolation_level": isolation_level,
-            "lock_manager": lock_manager,
-            "overwrite": overwrite,
-            "expiration": expiration,
-            "serializer": serializer,
-            "key_storage": key_storage,
-            "result_storage": result_storage,
-        }
-        for name, value in settings.items():
-            if value is not None and value is not False:
-                raise ConfigurationError(
-                    f"transaction({name}=...)",
-                    "a transaction without a key has no record of its own",
-                    "give key= too, or leave it out",
-                )
+        _refuse_without_key(
+            isolation_level=isolation_level,
+            lock_manager=lock_manager,
+            overwrite=overwrite,
+            expiration=expiration,
+            serializer=serializer,
+            key_storage=key_storage,
+            result_storage=result_storage,
+        )
         return TransactionBlock(mode, label, None)
-    policy = CachePolicy(
-        key_storage=key_storage, isolation_level=isolation_level, lock_manager=lock_manager
-    )
     options = Options(
-        policy=policy,
+        policy=CachePolicy(
+            key_storage=key_storage, isolation_level=isolation_level, lock_manager=lock_manager
+        ),
         key=key,
         refresh=overwrite,
         expiration=expiration,
@@ -128,6 +120,16 @@ def transaction(
         result_storage=result_storage,
     )
     return TransactionBlock(mode, label or key, options)
+
+
+def _refuse_without_key(**settings: object) -> None:
+    for name, value in settings.items():
+        if value is not None and value is not False:
+            raise ConfigurationError(
+                f"transaction({name}=...)",
+                "a transaction without a key has no record of its own",
+                "give key= too, or leave it out",
+            )
 
 
 class TransactionBlock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,52 @@ SESSION = pytest.StashKey["Session"]()
 """Where the run's state hangs on the config."""
 
 _OURS = "pytest_taskcache."
+
+_FLAG: dict[str, Any] = {"action": "store_true", "default": None}
+
+_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "--cache-refresh": ("compute everything anew and overwrite what is cached", _FLAG),
+    "--cache-refresh-only": (
+        "compute anew what PATTERN names: a part of file::qualified.name, or a glob; several "
+        "times, or separated by commas",
+        {"action": "append", "metavar": "PATTERN"},
+    ),
+    "--cache-mode": (
+        "read and write the cache, only read, only write, or leave it alone",
+        {"metavar": "rw|r|w|off"},
+    ),
+    "--cache-tests": (
+        "whose outcomes are cached: tests with @pytest.mark.cached (default), all, none",
+        {"metavar": "marked|all|none"},
+    ),
+    "--cache-storage": (
+        "where the cache lives (default: .pytest_cache/taskcache)",
+        {"metavar": "PATH|URL"},
+    ),
+    "--cache-verify": (
+        "run this share of the hits anyway, and fail if one differs from its record",
+        {"metavar": "PERCENT[@SEED]"},
+    ),
+    "--cache-dry-run": ("tell which tests would run and why, and run none", _FLAG),
+    "--cache-recheck": (
+        "run failed tests that used cached values once more with fresh ones, and tell whether "
+        "the cache was the cause",
+        _FLAG,
+    ),
+    "--cache-explain": (
+        "say why each computation ran: what changed, with before and after",
+        {"action": "store_const", "const": "misses"},
+    ),
+    "--cache-explain-of": (
+        "as --cache-explain, for other decisions than misses",
+        {"metavar": "misses|hit|refused|all"},
+    ),
+    "--cache-report": (
+        "write a page about the run: what ran, why, and what was saved",
+        {"metavar": "FILE.html"},
+    ),
+}
+"""What each option is for, and how pytest is to read it."""
 
 _INI = {
     "mode": "What a run may do with the cache: rw, r, w or off.",
@@ -54,79 +100,9 @@ _INI = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the ``--cache-*`` options and the ``taskcache_*`` ini settings."""
     group = parser.getgroup("taskcache", "caching of functions, fixtures and tests")
-    group.addoption(
-        "--cache-refresh",
-        action="store_true",
-        default=None,
-        dest="taskcache_refresh",
-        help="compute everything anew and overwrite what is cached",
-    )
-    group.addoption(
-        "--cache-refresh-only",
-        action="append",
-        metavar="PATTERN",
-        dest="taskcache_refresh_only",
-        help="compute anew what PATTERN names: a part of file::qualified.name, or a glob; several "
-        "times, or separated by commas",
-    )
-    group.addoption(
-        "--cache-mode",
-        metavar="rw|r|w|off",
-        dest="taskcache_mode",
-        help="read and write the cache, only read, only write, or leave it alone",
-    )
-    group.addoption(
-        "--cache-tests",
-        metavar="marked|all|none",
-        dest="taskcache_tests",
-        help="whose outcomes are cached: tests with @pytest.mark.cached (default), all, none",
-    )
-    group.addoption(
-        "--cache-storage",
-        metavar="PATH|URL",
-        dest="taskcache_storage",
-        help="where the cache lives (default: .pytest_cache/taskcache)",
-    )
-    group.addoption(
-        "--cache-verify",
-        metavar="PERCENT[@SEED]",
-        dest="taskcache_verify",
-        help="run this share of the hits anyway, and fail if one differs from its record",
-    )
-    group.addoption(
-        "--cache-dry-run",
-        action="store_true",
-        default=None,
-        dest="taskcache_dry_run",
-        help="tell which tests would run and why, and run none",
-    )
-    group.addoption(
-        "--cache-recheck",
-        action="store_true",
-        default=None,
-        dest="taskcache_recheck",
-        help="run failed tests that used cached values once more with fresh ones, and tell whether "
-        "the cache was the cause",
-    )
-    group.addoption(
-        "--cache-explain",
-        action="store_const",
-        const="misses",
-        dest="taskcache_explain",
-        help="say why each computation ran: what changed, with before and after",
-    )
-    group.addoption(
-        "--cache-explain-of",
-        metavar="misses|hit|refused|all",
-        dest="taskcache_explain",
-        help="as --cache-explain, for other decisions than misses",
-    )
-    group.addoption(
-        "--cache-report",
-        metavar="FILE.html",
-        dest="taskcache_report",
-        help="write a page about the run: what ran, why, and what was saved",
-    )
+    for name, (help_, more) in _OPTIONS.items():
+        where = name.removeprefix("--cache-").removesuffix("-of").replace("-", "_")
+        group.addoption(name, dest=f"taskcache_{where}", help=help_, **more)
     for name, text in _INI.items():
         parser.addini(f"taskcache_{name}", text, default="")
 
