@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"2 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -42,7 +43,7 @@ class Definition:
     ``digest`` is of the normalised syntax tree. ``binds``: identifiers by which others get at it.
     ``mentions``: identifiers it mentions. ``stores``: names and attributes that it assigns, and
     that outlive it; ``changes``: those whose objects it may change (by a method, an item, or by
-    handing them on). ``calls``: see the rules above. ``effect``: an edit of it matters to all who
+    handing them on). ``effect``: an edit of it matters to all who
     import the module; ``acts``: so does an edit of what it mentions. ``implicit``: it applies
     without being mentioned. ``constant``: what it binds cannot be changed. ``wrapped``: something
     that may keep results is around it. ``lasting``: it is a generator or makes functions, so that
@@ -57,7 +58,6 @@ class Definition:
     mentions: frozenset[str] = frozenset()
     stores: frozenset[str] = frozenset()
     changes: frozenset[str] = frozenset()
-    calls: frozenset[str] = frozenset()
     effect: bool = False
     acts: bool = False
     implicit: bool = False
@@ -93,17 +93,20 @@ _FLAGS = (
     "takes",
     "hands",
 )
-_SETS = ("binds", "mentions", "stores", "changes", "calls")
+_SETS = ("binds", "mentions", "stores", "changes")
 _KINDS = tuple(DefinitionKind)
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What one source file defines. ``whole``: it could not be parsed, and is one definition."""
+    """What one source file defines. ``whole``: it could not be parsed, and is one definition.
+    ``order``: which definition each part of the file belongs to whose place may matter, by index:
+    none of plain functions and imports."""
 
     definitions: tuple[Definition, ...] = ()
     imports: tuple[Import, ...] = ()
     whole: bool = False
+    order: tuple[int, ...] = ()
 
     @property
     def by_name(self) -> Mapping[str, Definition]:
@@ -113,7 +116,8 @@ class Analysis:
     @property
     def digest(self) -> str:
         """The digest of all of the file but comments and formatting."""
-        return checksum(part for item in self.definitions for part in (item.name, item.digest))
+        parts = [part for item in self.definitions for part in (item.name, item.digest)]
+        return checksum([*parts, *map(str, self.order)])
 
     def to_text(self) -> str:
         """JSON, about as long as the source at most; each identifier is written once."""
@@ -131,6 +135,7 @@ class Analysis:
             rows.append(row)
         imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
         found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
+        found["o"] = list(self.order)
         return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
 
     @classmethod
@@ -145,6 +150,7 @@ class Analysis:
                 tuple(_definition(row, names) for row in found["d"]),
                 tuple(Import(level, module, tuple(n), f) for level, module, n, f in found["i"]),
                 bool(found["w"]),
+                tuple(map(int, found["o"])),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"no analysis: {error!r}") from error
@@ -152,9 +158,7 @@ class Analysis:
 
 def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
     name, kind, flags, digest, *sets, binds = row
-    mentions, stores, changes, calls = (
-        frozenset(names[number] for number in numbers) for numbers in sets
-    )
+    mentions, stores, changes = (frozenset(names[number] for number in numbers) for numbers in sets)
     return Definition(
         names[name],
         _KINDS[kind],
@@ -163,7 +167,6 @@ def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
         mentions,
         stores,
         changes,
-        calls,
         *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
     )
 
@@ -217,6 +220,7 @@ def diff(old: Analysis, new: Analysis) -> Changes:
         if name not in after or not _same(item, after[name])
     ]
     found += (Changed(None, item) for name, item in after.items() if name not in before)
+    found += (Changed(before[name], after[name]) for name in _moved(old, new))
     return Changes(tuple(found), _acting(old, after) != _acting(new, before))
 
 
@@ -225,12 +229,25 @@ def _same(one: Definition, two: Definition) -> bool:
     return one.digest == two.digest and one.mentions == two.mentions and one.stores == two.stores
 
 
+def _moved(old: Analysis, new: Analysis) -> Iterable[str]:
+    """The definitions that come in another order, from the first to the last one that does: fields
+    of a dataclass, an assignment and what reads it."""
+    before, after = ([one.definitions[i].name for i in one.order] for one in (old, new))
+    counts = Counter(before)
+    counts.subtract(Counter(after))
+    before, after = ([name for name in each if not counts[name]] for each in (before, after))
+    differing = [at for at, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1]
+    if not differing:
+        return ()
+    return dict.fromkeys(before[differing[0] : differing[-1] + 1])
+
+
 def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
     """What may act on others as the module is imported, in its order."""
     return [
         item.name
         for item in analysis.definitions
-        if (item.effect or item.calls)
+        if (item.effect or item.acts)
         and item.kind is not DefinitionKind.FUNCTION
         and item.name in among
     ]

@@ -119,10 +119,14 @@ class _Walk:
         for name in (*log.files, *changes):
             self._files.setdefault(name, len(self._files))
         self._names = list(self._files)
-        self._closures = [*closure_masks(_imports(log, self._files)), (1 << len(self._files)) - 1]
-        self._own_names = {
-            part.removesuffix(".py") for name in self._files for part in name.split("/")
+        self._starred = {
+            self._files[name]: {
+                self._files[one] for one in log.imports.get(name, ()) if one in self._files
+            }
+            for name, analysis in log.files.items()
+            if any("*" in each.names for each in analysis.imports)
         }
+        self._closures = [*closure_masks(_imports(log, self._files)), (1 << len(self._files)) - 1]
         self._ids: dict[tuple[str, str], int] = {}
         self._definitions: list[list[Definition]] = []
         self._file_of: list[int] = []
@@ -299,6 +303,8 @@ class _Walk:
                     self._to_mentioning(names, vertex, cost, cause)
             if vertex in self._new:
                 self._to_mentioning(NEW_NAMES, vertex, cost, cause)
+            if item.kind is not DefinitionKind.FUNCTION and not item.name.endswith("()"):
+                self._to_mentioning(f"={_leaf(file)}", vertex, cost, cause)
             if item.kind is DefinitionKind.IMPORT and vertex in self._seeds:
                 self._to_mentioning(ALL_MODULES, vertex, cost, cause, shared=-1)
             for name in item.stores:
@@ -312,8 +318,11 @@ class _Walk:
                 for handing in self._handing.get(name.removesuffix("()"), ()):
                     self._to_user(handing, vertex, cost, cause)
             if item.kind is not DefinitionKind.FUNCTION:
-                # A module's body runs all its statements.
+                # A module's body runs all its statements; who makes a class is given what is in it.
                 self._relax(self._ids[file, _MODULE], cost, cause)
+                around = self._ids.get((file, item.name.rpartition(".")[0] + ":"))
+                if around is not None and not item.name.endswith("()"):
+                    self._relax(around, cost, cause)
             if item.name.endswith("()"):
                 body = self._ids.get((file, item.name[:-2]))
                 if body is not None:
@@ -321,9 +330,7 @@ class _Walk:
 
     def _note_file(self, vertex: int, item: Definition, cost: int, cause: str) -> None:
         """What applies to all of a file, or to all who import it."""
-        foreign = any(name not in self._own_names for name in item.calls)
-        seeded = item.effect and vertex in self._seeds
-        if seeded or item.acts or foreign:
+        if item.acts or (item.effect and vertex in self._seeds):
             self._note(self._effects, vertex, cost, cause)
         if item.implicit:
             self._note(self._implicit, vertex, cost, cause)
@@ -431,10 +438,26 @@ class _Walk:
                 (each for one, each in self._effects.items() if closure >> one & 1),
                 default=(NEVER, ""),
             )
-            for one in {file, *applying, *_conftests(name, self._files)}:
+            for one in self._with_stars({file, *applying, *_conftests(name, self._files)}):
                 best = min(best, self._implicit.get(one, best))
             found.append(best)
         return found
+
+    def _with_stars(self, files: set[int]) -> set[int]:
+        """The files, and all whose names they have by star imports, hooks and fixtures too."""
+        todo = files & self._starred.keys()
+        while todo:
+            more = set().union(*(self._starred[file] for file in todo)) - files
+            files |= more
+            todo = more & self._starred.keys()
+        return files
+
+
+def _leaf(name: str) -> str:
+    """The last name of a file's module."""
+    directory, _, last = name.rpartition("/")
+    leaf = last.partition(".")[0]
+    return directory.rpartition("/")[2] if leaf == "__init__" else leaf
 
 
 def _around(name: str) -> Iterator[str]:

@@ -21,7 +21,9 @@ What code gets at without naming it, and how that is covered:
 
 * strings that read like names, or lists of them, mention them; the constant parts of computed
   ones mention all that start (``visit_*``) or end (``*_handler``) so;
-* ``vars``, ``dir``, ``__dict__`` and ``inspect`` mention all names (``*``);
+* ``vars``, ``dir``, ``__dict__``, ``inspect``, and ``getattr`` with a name that a call or a
+  look-up gives, mention all names (``*``); a module that is handed on is mentioned whole
+  (``=name``);
   ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
   stores by computed names store into all of that; texts that are evaluated mention what they
   read like, and what they import is for observation to see;
@@ -38,12 +40,13 @@ What code gets at without naming it, and how that is covered:
 * module-level ``__getattr__`` and ``__dir__``, hooks, automatic fixtures and ``pytestmark`` act
   on code that names none of them: ``implicit``, or ``effect`` for all who import the module;
 * a statement that binds nothing may act on all others in the process, and does ``act``; so may
-  one that calls, is decorated by, or inherits from something of an installed distribution, whose
-  module is then in ``calls``. What it does to things of the project is in ``stores`` and
-  ``changes``. Imports only have an ``effect`` when they are edited.
+  one that calls, is decorated by, or inherits from something of the project or an installed
+  distribution. What it does to things that are named here is in ``stores`` and ``changes``, too.
+  Imports only have an ``effect`` when they are edited.
 
 Not covered: operators at module level, and what the standard library is called for to get a
-value, are taken to act on nothing else.
+value, are taken to act on nothing else; names that are put together elsewhere than where they are
+used; annotations of plain functions that `inspect.signature` is asked for.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ import ast
 import builtins
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -125,6 +129,8 @@ _OF_FUNCTIONS = frozenset(
         *("__signature__", "__defaults__", "__kwdefaults__", "__annotations__"),
     }
 )
+_BY_NAME = ("getattr", "hasattr")
+_GETTERS = frozenset({*_BY_NAME, "attrgetter", "methodcaller"})
 _NAMES_OF_MODULE = frozenset({"globals", "locals", "eval", "exec"})
 _IMPORTERS = frozenset(
     {
@@ -145,8 +151,8 @@ _PLAIN_WRAPPERS = frozenset(
 _FIXTURES = frozenset(
     {"pytest.fixture", "pytest_taskcache.cached_fixture", "pytest_asyncio.fixture"}
 )
-_MARKERS = frozenset({"pytest", "pytest_taskcache"})
-"""Modules whose marks and fixtures act on nothing but what they are put on."""
+_HARMLESS_MODULES = frozenset({"pytest", "pytest_taskcache", *sys.stdlib_module_names})
+"""Modules that are called to get a value, or whose marks and fixtures act on what they are on."""
 _CONSTANTS: tuple[type[ast.AST], ...] = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
@@ -166,7 +172,9 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
         tree = ast.parse(content)
         walker = _Walker(tree, is_test=is_test)
         walker.module(tree)
-        return Analysis(walker.definitions(), _grouped(walker.imports))
+        definitions = walker.definitions()
+        order = walker.order([item.name for item in definitions])
+        return Analysis(definitions, _grouped(walker.imports), order=order)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         whole = Definition(
             EVERYTHING,
@@ -246,7 +254,6 @@ class _Unit:
         "attributes",
         "binds",
         "bound",
-        "calls",
         "changes",
         "children",
         "declared",
@@ -280,7 +287,6 @@ class _Unit:
         self.roots: list[tuple[str, bool, tuple[str, ...]]] = []
         self.returned: list[tuple[str, tuple[str, ...]]] = []
         self.origins: dict[str, set[tuple[str, bool]]] = {}
-        self.calls: set[str] = set()
         self.flags: set[str] = set()
         self.binds: dict[str, None] = {}
         self.children: list[_Unit] = []
@@ -299,6 +305,7 @@ class _Walker:
         self._aliases: dict[str, str] = {}
         self._bound: set[str] = set()
         self._stars: list[str] = []
+        self._whole = True
         self._find_aliases(tree.body)
         self._rules: dict[type, Callable[[Any], None]] = {
             ast.Name: self._name,
@@ -356,12 +363,22 @@ class _Walker:
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                     self._bound.add(node.name)
                 case ast.Assign():
-                    self._bound.update(t.id for t in node.targets if isinstance(t, ast.Name))
-                case ast.If() | ast.Try() | ast.With():
+                    self._bind(*node.targets)
+                case ast.AnnAssign() | ast.AugAssign():
+                    self._bind(node.target)
+                case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
+                    items = getattr(node, "items", ())
+                    self._bind(getattr(node, "target", None), *(i.optional_vars for i in items))
                     self._find_aliases(node.body)
                     self._find_aliases(getattr(node, "orelse", ()))
+                    self._find_aliases(getattr(node, "finalbody", ()))
                     for handler in getattr(node, "handlers", ()):
                         self._find_aliases(handler.body)
+
+    def _bind(self, *targets: ast.expr | None) -> None:
+        for target in targets:
+            found = ast.walk(target) if target is not None else ()
+            self._bound.update(one.id for one in found if isinstance(one, ast.Name))
 
     # ---- definitions
 
@@ -406,7 +423,7 @@ class _Walker:
             if unit.kind is not DefinitionKind.FUNCTION:
                 unit.out.append(text)
                 unit.attributes |= asked.attributes
-                unit.calls |= asked.calls
+                unit.flags |= asked.flags & {"acts"}
 
     def _docstring(self, node: ast.stmt, prefix: str) -> None:
         unit = self._open(f"{prefix}__doc__=", DefinitionKind.STATEMENT)
@@ -434,6 +451,8 @@ class _Walker:
         self._prefix = prefix
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             unit.kind = DefinitionKind.IMPORT
+            if node.names[0].name != "*":
+                unit.flags.add("plain")
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_constant(node.value):
             unit.flags.add("constant")
         self.visit(node)
@@ -442,6 +461,8 @@ class _Walker:
         unit.binds.update(dict.fromkeys(names))
         if not names:
             unit.flags.add("effect")
+            if isinstance(node, (ast.Assign, ast.AugAssign)):
+                unit.flags.add("acts")  # on what it sets something on, a library's too
         if _IMPLICIT.intersection(names):
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
@@ -470,7 +491,8 @@ class _Walker:
         for decorator in node.decorator_list:
             self._note_call(decorator)
         for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
-            self._note_call(base)
+            if _chain(base)[0] not in self._bound:
+                self._note_call(base)
             self._change(base)
         if node.bases:
             unit.binds["__subclasses__"] = None
@@ -485,6 +507,8 @@ class _Walker:
         with_class = bool(prefix) and _comes_with_class(node.name)
         if not with_class:
             made.binds[node.name] = None
+        if not node.decorator_list and not node.args.defaults and not node.args.kw_defaults:
+            made.flags.add("plain")
         self._signature(node)
         fixture = self._decorate(node, made)
         implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
@@ -727,8 +751,11 @@ class _Walker:
     def _name(self, node: ast.Name) -> None:
         name, unit = node.id, self._unit
         unit.out.append("=" + name)
+        whole, self._whole = self._whole, True
         if node.ctx.__class__ is ast.Load:
             unit.names.add(name)
+            if whole and name in self._aliases and name not in unit.bound:
+                unit.attributes.add("=" + self._aliases[name].rpartition(".")[2])
             if name in _NAMESPACES:
                 unit.attributes.add(ALL_NAMES)
             elif name in _NAMES_OF_MODULE:
@@ -741,7 +768,12 @@ class _Walker:
     def _attribute(self, node: ast.Attribute) -> None:
         unit, name = self._unit, node.attr
         unit.out.append("." + name)
+        whole = self._whole
+        self._whole = not isinstance(node.value, (ast.Name, ast.Attribute))
         self.visit(node.value)
+        self._whole = True
+        if whole and _chain(node)[0] in self._aliases:
+            unit.attributes.add("=" + name)  # it may be a module
         if node.ctx.__class__ is ast.Load:
             unit.attributes.add(name)
             if name == "__dict__":
@@ -759,7 +791,7 @@ class _Walker:
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
-        if node.attr in _OF_FUNCTIONS:
+        if node.attr in _OF_FUNCTIONS and _chain(node.value)[0] not in self._aliases:
             return  # of a wrapper that was just made, which whoever reads it reaches anyhow
         root, called, _ = _chain(node.value)
         origins = {name for name, made in unit.origins.get(root, ()) if made}
@@ -822,12 +854,16 @@ class _Walker:
             self._set_attribute(node.args[0], node.args[1])
         self.visit(function)
         method = function.attr if isinstance(function, ast.Attribute) else ""
+        if (name or method) in _GETTERS and any(
+            isinstance(each, (ast.Call, ast.Subscript)) for each in node.args[name in _BY_NAME :]
+        ):
+            unit.attributes.add(ALL_NAMES)  # by a name that is put together as it runs
         if method not in _HARMLESS_METHODS and name not in _HARMLESS_BUILTINS:
             if isinstance(function, ast.Attribute) and not self._is_module(function.value):
                 self._change(function.value)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
-        if unit.kind is not DefinitionKind.FUNCTION:
+        if unit.kind is not DefinitionKind.FUNCTION and method not in _HARMLESS_METHODS:
             self._note_call(function)
         self._all(node.args)
         self._all(node.keywords)
@@ -1069,12 +1105,10 @@ class _Walker:
     def _note_root(self, root: str) -> None:
         full = self._aliases.get(root)
         if full is None:
-            if root and root not in self._bound and root not in _BUILTINS:
-                self._unit.calls.update(self._stars)
-            return
-        top = full.partition(".")[0]
-        if top and top not in sys.stdlib_module_names and top not in _MARKERS:
-            self._unit.calls.add(top)
+            if root in self._bound or (self._stars and root and root not in _BUILTINS):
+                self._unit.flags.add("acts")
+        elif full.partition(".")[0] not in _HARMLESS_MODULES:
+            self._unit.flags.add("acts")
 
     def _resolved(self, node: ast.expr) -> str:
         """The full dotted name of a decorator; empty where it is bound here."""
@@ -1095,6 +1129,18 @@ class _Walker:
         for unit in self._units:
             merged.setdefault(unit.name, []).append(unit)
         return tuple(_definition_of(name, units) for name, units in merged.items())
+
+    def order(self, names: Sequence[str]) -> tuple[int, ...]:
+        """The places among these names of all that is run at import, in its order, but for what
+        only makes a function, or names what another module has."""
+        counts = Counter(unit.name for unit in self._units)
+        numbers = {name: number for number, name in enumerate(names)}
+        return tuple(
+            numbers[unit.name]
+            for unit in self._units
+            if unit.kind is not DefinitionKind.FUNCTION
+            and not ("plain" in unit.flags and counts[unit.name] == 1)
+        )
 
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
@@ -1125,7 +1171,6 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         frozenset().union(*(unit.attributes for unit in units)),
         frozenset().union(*(unit.stores for unit in units)),
         changes,
-        frozenset().union(*(unit.calls for unit in units)),
         effect="effect" in flags,
         acts="acts" in flags,
         implicit="implicit" in flags,

@@ -42,7 +42,7 @@ def test_worked_example() -> None:
         *("RATE=", "price()", "price", "Box:", "Box.limit=", "Box.size()", "Box.size"),
     ]
     assert found["RATE="].kind is DefinitionKind.IMPORT
-    assert found["price()"].mentions == {"RATE"}
+    assert found["price()"].mentions == {"RATE", "=RATE"}
     assert found["price"].mentions == {"factor"}
     assert found["Box:"].mentions == {"Base"}
     assert {"limit", "Box"} <= set(found["Box.limit="].binds)

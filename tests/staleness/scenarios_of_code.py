@@ -43,6 +43,8 @@ def _partial(n: int) -> str:
 _SOMEONE_ELSES = "from . import {}\n\ndef test_it():\n    pass\n"
 """A test file by which a module is loaded, and nothing more."""
 
+_POINT = "from dataclasses import dataclass\n@dataclass\nclass Point:\n    {}\n    {}\n"
+
 CODE = [
     Scenario(
         "submodule_that_someone_else_imported",
@@ -65,6 +67,115 @@ CODE = [
         },
         change={"d.txt": "2"},
         named=["SELF/d.txt"],
+    ),
+    Scenario(
+        "order_of_the_fields_of_a_dataclass",
+        head="from .points import Point",
+        body="result = Point(1, 2).x",
+        files={"points.py": _POINT.format("x: int", "y: int")},
+        change={"points.py": _POINT.format("y: int", "x: int")},
+    ),
+    Scenario(
+        "order_of_an_assignment_and_what_reads_it",
+        head="from .late import PRICE",
+        body="result = PRICE",
+        files={"late.py": "RATE = 1\nPRICE = RATE * 2\nRATE = 5\n"},
+        change={"late.py": "RATE = 1\nRATE = 5\nPRICE = RATE * 2\n"},
+    ),
+    Scenario(
+        "module_that_is_handed_to_a_function",
+        head="from . import settings_of_it, pricing_by_settings",
+        body="result = pricing_by_settings.price(settings_of_it)",
+        files={
+            "settings_of_it.py": "RATE = 2\n",
+            "pricing_by_settings.py": "def price(settings):\n    return settings.RATE\n",
+        },
+        change={"settings_of_it.py": "RATE = 3\n"},
+        named=["SELF/settings_of_it.py::RATE"],
+    ),
+    Scenario(
+        "attribute_by_a_name_that_is_put_together",
+        head="from . import rates",
+        body="result = getattr(rates, 'speed'.upper())",
+        files={"rates.py": "SPEED = 2\n"},
+        change={"rates.py": "SPEED = 3\n"},
+    ),
+    Scenario(
+        "registered_through_a_function_of_a_function",
+        head="from . import filler, registry",
+        body="result = registry.KNOWN[-1]",
+        files={
+            "registry.py": "KNOWN: list = []\ndef put(x):\n    _put(x)\n"
+            "def _put(x):\n    KNOWN.append(x)\n",
+            "rates.py": "RATE = 2\n",
+            "filler.py": "from . import rates, registry\nDONE = registry.put(rates.RATE)\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
+        named=["SELF/rates.py::RATE"],
+    ),
+    Scenario(
+        "registered_by_a_base_of_a_base",
+        head="from . import filler, registry",
+        body="result = registry.KNOWN[-1]",
+        files={
+            "registry.py": "KNOWN = []\nclass Base:\n    def __init_subclass__(cls, rate=None):\n"
+            "        KNOWN.append(rate)\nclass Middle(Base):\n    pass\n",
+            "rates.py": "RATE = 2\n",
+            "filler.py": "from . import rates, registry\n"
+            "class It(registry.Middle, rate=rates.RATE):\n    pass\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
+        named=["SELF/rates.py::RATE"],
+    ),
+    Scenario(
+        "class_that_is_read_by_who_registers_it",
+        head="from . import filler, registry",
+        body="result = registry.KNOWN[-1]",
+        files={
+            "registry.py": "KNOWN = []\ndef register(cls):\n    KNOWN.append(cls.speed)\n"
+            "    return cls\n",
+            "rates.py": "RATE = 2\n",
+            "filler.py": "from . import rates, registry\n@registry.register\n"
+            "class It:\n    speed = rates.RATE\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
+        named=["SELF/rates.py::RATE"],
+    ),
+    Scenario(
+        "registered_by_a_function_that_imports_inside",
+        head="from . import filler, registry",
+        body="result = registry.KNOWN[-1]",
+        files={
+            "registry.py": "KNOWN = []\n",
+            "rates.py": "RATE = 2\n",
+            "filler.py": "from . import rates\ndef fill():\n    from .registry import KNOWN\n"
+            "    KNOWN.append(rates.RATE)\nDONE = fill()\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
+        named=["SELF/rates.py::RATE"],
+    ),
+    Scenario(
+        "automatic_fixture_that_comes_by_a_star",
+        head="from .more_fixtures import *",
+        body="result = 1",
+        files={"more_fixtures.py": "import pytest\n"},
+        change={
+            "more_fixtures.py": "import pytest\n@pytest.fixture(autouse=True)\n"
+            "def anything():\n    pass\n"
+        },
+    ),
+    Scenario(
+        "precision_of_a_library_set_from_a_constant",
+        head="from . import exact",
+        body="result = exact.third()",
+        files={
+            "rates.py": "DIGITS = 20\n",
+            "exact.py": "import decimal\nfrom . import rates\n"
+            "decimal.DefaultContext.Emax = 900000 + rates.DIGITS\n"
+            "def third():\n    return decimal.DefaultContext.Emax\n",
+        },
+        change={"rates.py": "DIGITS = 21\n"},
+        named=["SELF/rates.py::DIGITS"],
     ),
     Scenario(
         "attribute_that_only_who_set_it_knows",
@@ -616,6 +727,7 @@ CODE = [
         },
         change={"other.py": "VALUE = 2\n"},
         stale=["b"],
+        free=["a"],
     ),
     Scenario(
         "presence_in_sys_modules_by_a_computed_name",
