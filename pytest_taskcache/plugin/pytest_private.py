@@ -6,6 +6,7 @@ file before anything else of ours is loaded.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,10 +53,16 @@ HANDLES = frozenset(
 """Fixtures of pytest's own that are handles: they count by name, not by value."""
 
 
+_WRITTEN = pytest.StashKey[Mapping[str, object]]()
+
+
 def written_ini(config: pytest.Config) -> Mapping[str, object]:
-    """What stands in the ini file, unparsed."""
-    found: Mapping[str, object] | None = getattr(config, "_inicfg", None)
-    return config.inicfg if found is None else found
+    """What stands in the ini file, unparsed, as it was when first asked for: the markers of plugins
+    are added to those that are written there."""
+    if _WRITTEN not in config.stash:
+        found: Mapping[str, object] | None = getattr(config, "_inicfg", None)
+        config.stash[_WRITTEN] = copy.deepcopy(dict(config.inicfg if found is None else found))
+    return config.stash[_WRITTEN]
 
 
 def active_definition(request: FixtureRequest, name: str) -> FixtureDef[Any] | None:

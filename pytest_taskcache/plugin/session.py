@@ -23,11 +23,15 @@ from pytest_taskcache.plugin.pytest_private import (
     make_cache_directory,
     new_temporary_directory,
     temporary_directory,
+    written_ini,
 )
 from pytest_taskcache.plugin.surroundings import options_digest, setting_digest
 from pytest_taskcache.plugin.usage import cache_directory
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
+
+_HYPOTHESIS = ".hypothesis"
+"""Where hypothesis keeps what it makes: it reads and rewrites that as it draws."""
 
 if TYPE_CHECKING:
     from pytest_taskcache.config.factory import Composed
@@ -74,6 +78,7 @@ class Session:
         """Begins to observe: what runs while conftests are imported belongs to their import.
         Raises pytest.UsageError for settings that cannot work."""
         self.config = config
+        written_ini(config)  # before other plugins add to it
         settings = settings_of(config)
         self.settings = replace(settings, mode=Mode.READ) if settings.dry_run else settings
         self.directory = local_directory(config, settings)
@@ -92,7 +97,7 @@ class Session:
         notes = cache_directory(config)
         self.observatory = Observatory(
             self.fingerprints,
-            own=[self.directory],
+            own=[self.directory, config.rootpath / _HYPOTHESIS],
             notes=[notes, notes / "v", notes / "v/cache"] if notes is not None else (),
         )
         self._run: Run | None = None

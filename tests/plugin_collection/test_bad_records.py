@@ -101,6 +101,7 @@ def test_no_bytes_make_a_record_by_accident(data: bytes) -> None:
     [
         (b"today = date.today()", True),
         (b"@mark(time.time())\ndef test(): pass", True),
+        (b"NOON = time(12, 30)\ndef test(): pass", False),
         (b"def test(x=random()): pass", True),
         (b"class T:\n    x = uuid4()", True),
         (b"def test():\n    return now()", False),

@@ -33,9 +33,24 @@ def test_nothing_is_frozen_while_a_test_runs(project: Project) -> None:
             assert any(one is marker for one in gc.get_objects())
         """,
     )
+    project.write(
+        "conftest.py",
+        """
+        import gc
+
+        marker = []
+
+        def pytest_terminal_summary(terminalreporter):
+            terminalreporter.write_line(f"referrers: {bool(gc.get_referrers(marker))}")
+        """,
+    )
     before = gc.get_freeze_count()
     run(project, "--cache-tests=all").assert_outcomes(passed=2)
     result = run(project, "--cache-tests=all")
     result.assert_outcomes(passed=2)
     assert line_of(result).startswith("1 test reused")
+    assert "referrers: True" in result.outlines
+    warm = run(project, "--cache-tests=all", "--deselect=test_suite.py::test_it")
+    assert line_of(warm).startswith("1 test reused")
+    assert "referrers: True" in warm.outlines
     assert gc.get_freeze_count() <= before

@@ -179,6 +179,33 @@ def test_derandomized_hypothesis_tests_are_cached(project: Project) -> None:
     warm.stdout.fnmatch_lines(["*derandomize=True*makes it cacheable*"])
 
 
+def test_what_hypothesis_keeps_is_no_file_of_the_projects(project: Project) -> None:
+    """It reads and rewrites its own files as it draws, within functions of the project; others
+    that use these rested on the files, which differ after each run."""
+    pytest.importorskip("hypothesis")
+    project.write(
+        "test_suite.py",
+        """
+        from hypothesis import given, strategies
+
+        @strategies.composite
+        def words(draw):
+            return [draw(strategies.text()) for _ in range(2)]
+
+        @given(words())
+        def test_drawn(words):
+            assert words
+
+        def test_it():
+            assert words
+        """,
+    )
+    for _ in range(2):
+        result = project.run("--cache-tests=all", plugins=("hypothesispytest",))
+        result.assert_outcomes(passed=2)
+    assert line_of(result).startswith("1 test reused")
+
+
 def test_benchmarks_are_refused_by_name(project: Project) -> None:
     """A replay measures nothing: a test that uses a ``benchmark`` runs each time."""
     project.write(

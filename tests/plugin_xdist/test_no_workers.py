@@ -35,6 +35,8 @@ def test_workers_start_only_for_what_is_left(project: Project) -> None:
     starts no worker and imports no test. A new test starts them again."""
     project.write("test_suite.py", SUITE)
     project.write("conftest.py", LOOK)
+    (project.path / "pytest.ini").unlink()  # markers that are written as a list, then
+    project.write("pyproject.toml", '[tool.pytest.ini_options]\nmarkers = ["slow: takes long"]\n')
     options = ("--cache-tests=all", "-n", "2")
     project.run("--cache-tests=all").assert_outcomes(passed=4, skipped=1)
     for _ in range(2):

@@ -173,7 +173,8 @@ def asks_the_clock(source: bytes) -> bool:
         if isinstance(node, ast.Call):
             called = node.func
             name = getattr(called, "attr", getattr(called, "id", ""))
-            if name in _NAMES:
+            made = name == "time" and (node.args or node.keywords)  # a time of day
+            if name in _NAMES and not made:
                 return True
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             pending.extend((*node.decorator_list, *node.args.defaults))

@@ -205,6 +205,11 @@ class Outcomes:
         self._tests, self._files, self._bundles = {}, {}, []
         self._collector.thaw()
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """What other plugins do at the end, they do as ever."""
+        self._collector.thaw()
+
     # ------------------------------------------------------------------- one test at a time
 
     @pytest.hookimpl(tryfirst=True)
