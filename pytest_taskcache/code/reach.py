@@ -40,7 +40,7 @@ from pytest_taskcache.code.definitions import (
     DefinitionKind,
 )
 from pytest_taskcache.code.import_graph import closure_masks
-from pytest_taskcache.code.source_file import definition_name
+from pytest_taskcache.code.source_file import IN_NO_FUNCTION, definition_name
 from pytest_taskcache.dataclass import dataclass, field
 
 NEVER = 1 << 60
@@ -254,7 +254,7 @@ class _Walk:
         of them did."""
         vertex = self.vertex_of(node)
         file, qualname = self._log.nodes[node]
-        if vertex >= 0 and qualname == _MODULE:
+        if vertex >= 0 and qualname in IN_NO_FUNCTION:
             self._note(self._effects, vertex, position, cause)
             for item in self._log.files[file].definitions:
                 if item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):

@@ -224,6 +224,10 @@ def normalised_text(node: ast.AST) -> list[str]:
     return out
 
 
+IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
+"""What code is called that a module's body runs, or may run: comprehensions, too."""
+
+
 def definition_name(qualname: str) -> str:
     """The definition that a code object of this qualified name belongs to: the function around
     a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own

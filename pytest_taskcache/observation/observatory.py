@@ -26,9 +26,9 @@ from types import (
 )
 from typing import Any
 
+from pytest_taskcache.code.source_file import IN_NO_FUNCTION
 from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.code_log import (
-    MODULE,
     CodeLog,
     SourceFile,
     file_of_subject,
@@ -508,7 +508,7 @@ class Observatory:
             window.act(opaque)
         owner = self._owner(frame)
         # What an import did is everyone's who imports it, whoever is being watched meanwhile.
-        if owner != _OTHERS and (not credited or self._log.nodes[owner][1] == MODULE):
+        if owner != _OTHERS and (not credited or self._log.nodes[owner][1] in IN_NO_FUNCTION):
             self._log.act(owner, opaque)
 
     def on_native(self, path: str, kind: str, frame: FrameType | None) -> None:

@@ -164,6 +164,25 @@ CODE = [
             "def anything():\n    pass\n"
         },
     ),
+    *(
+        Scenario(
+            f"file_read_by_a_{kind}_of_a_module",
+            head="from . import reading",
+            body="result = reading.FOUND",
+            files={
+                "d.txt": "1",
+                "reading.py": "from pathlib import Path\nHERE = Path(__file__).parent\n"
+                f"FOUND = {expression}\n",
+            },
+            change={"d.txt": "2"},
+            named=["SELF/d.txt"],
+        )
+        for kind, expression in {
+            "comprehension": "[(HERE / name).read_text() for name in ['d.txt']]",
+            "generator": "tuple((HERE / name).read_text() for name in ['d.txt'])",
+            "lambda": "(lambda name: (HERE / name).read_text())('d.txt')",
+        }.items()
+    ),
     Scenario(
         "precision_of_a_library_set_from_a_constant",
         head="from . import exact",
