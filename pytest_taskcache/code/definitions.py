@@ -43,12 +43,12 @@ class Definition:
     ``digest`` is of the normalised syntax tree. ``binds``: identifiers by which others get at it.
     ``mentions``: identifiers it mentions. ``stores``: names and attributes that it assigns, and
     that outlive it; ``changes``: those whose objects it may change (by a method, an item, or by
-    handing them on). ``effect``: an edit of it matters to all who
-    import the module; ``acts``: so does an edit of what it mentions. ``implicit``: it applies
-    without being mentioned. ``constant``: what it binds cannot be changed. ``wrapped``: something
-    that may keep results is around it. ``lasting``: it is a generator or makes functions, so that
-    what it got earlier may live on in its frame or cells. ``takes``: its callers say what it
-    stores in globals; ``hands``: it returns what outlives it.
+    handing them on). ``effect``: an edit of it matters to all who import the module; ``acts``: so
+    does an edit of what it mentions. ``implicit``: it applies without being mentioned.
+    ``constant``: what it binds cannot be changed. ``wrapped``: something that may keep results is
+    around it. ``lasting``: it is a generator or makes functions, so that what it got earlier may
+    live on in its frame or cells. ``takes``: its callers say what it stores in globals; ``hands``:
+    it returns what outlives it.
     """
 
     name: str

@@ -308,7 +308,6 @@ class _Walker:
         self._owner = ""
         self._aliases: dict[str, str] = {}
         self._bound: set[str] = set()
-        self._stars: list[str] = []
         self._whole = True
         self._find_aliases(tree.body)
         self._rules: dict[type, Callable[[Any], None]] = {
@@ -362,8 +361,6 @@ class _Walker:
                     start = "." * node.level + (node.module or "")
                     for item in node.names:
                         self._aliases[item.asname or item.name] = f"{start}.{item.name}"
-                        if item.name == "*":
-                            self._stars.append(start.partition(".")[0])
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                     self._bound.add(node.name)
                 case ast.Assign():
@@ -511,7 +508,7 @@ class _Walker:
         with_class = bool(prefix) and _comes_with_class(node.name)
         if not with_class:
             made.binds[node.name] = None
-        if not node.decorator_list and not node.args.defaults and not node.args.kw_defaults:
+        if not node.decorator_list and not node.args.defaults and not any(node.args.kw_defaults):
             made.flags.add("plain")
         self._signature(node)
         fixture = self._decorate(node, made)
@@ -867,7 +864,9 @@ class _Walker:
                 self._change(function.value)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
-        if unit.kind is not DefinitionKind.FUNCTION and method not in _HARMLESS_METHODS:
+        if unit.kind is not DefinitionKind.FUNCTION and (
+            method not in _HARMLESS_METHODS or _chain(function)[0] in self._aliases
+        ):
             self._note_call(function)
         self._all(node.args)
         self._all(node.keywords)
@@ -1109,7 +1108,7 @@ class _Walker:
     def _note_root(self, root: str) -> None:
         full = self._aliases.get(root)
         if full is None:
-            if root in self._bound or (self._stars and root and root not in _BUILTINS):
+            if root and (root in self._bound or root not in _BUILTINS):
                 self._unit.flags.add("acts")
         elif full.partition(".")[0] not in _HARMLESS_MODULES:
             self._unit.flags.add("acts")

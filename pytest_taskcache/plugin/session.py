@@ -30,9 +30,6 @@ from pytest_taskcache.plugin.usage import cache_directory
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
 
-_HYPOTHESIS = ".hypothesis"
-"""Where hypothesis keeps what it makes: it reads and rewrites that as it draws."""
-
 if TYPE_CHECKING:
     from pytest_taskcache.config.factory import Composed
     from pytest_taskcache.engine.cache import Engine
@@ -46,6 +43,8 @@ if TYPE_CHECKING:
     from pytest_taskcache.transactions.staging import Run
     from pytest_taskcache.transactions.transaction import Transaction
 
+_HYPOTHESIS = ".hypothesis"
+"""Where hypothesis keeps what it makes: it reads and rewrites that as it draws."""
 
 XDIST_FIELD = "taskcache"
 """What is ours of that which pytest-xdist hands to its workers, and they hand back."""

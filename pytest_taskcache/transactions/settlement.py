@@ -48,7 +48,7 @@ _STATES = frozenset(EntryState)
 VISIBLE = (EntryState.OPEN, EntryState.ENDED, EntryState.APPROVED, EntryState.POISONED)
 _APPROVED = (EntryState.APPROVED, EntryState.WAITING)
 _POISONED = (EntryState.POISONED, EntryState.CONDEMNED)
-_UNDECIDED = (EntryState.OPEN, EntryState.ENDED, EntryState.HIDDEN)
+_UNDECIDED = (EntryState.OPEN, EntryState.HIDDEN)
 _END = {EntryState.OPEN: EntryState.ENDED}
 _HIDE = {
     EntryState.OPEN: EntryState.HIDDEN,

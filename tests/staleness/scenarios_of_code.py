@@ -164,6 +164,32 @@ CODE = [
             "def anything():\n    pass\n"
         },
     ),
+    Scenario(
+        "list_filled_in_a_comprehension_over_it",
+        head="from . import filler, registry",
+        body="result = registry.KNOWN[-1]",
+        files={
+            "registry.py": "KNOWN = []\n",
+            "rates.py": "RATE = 2\n",
+            "filler.py": "from . import rates, registry\n"
+            "DONE = [one.append(rates.RATE) for one in [registry.KNOWN]]\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
+        named=["SELF/rates.py::RATE"],
+    ),
+    Scenario(
+        "object_changed_by_a_method_called_like_one_that_reads",
+        head="from . import filler, registry",
+        body="result = registry.box.items[-1]",
+        files={
+            "registry.py": "class Box:\n    def __init__(self):\n        self.items = []\n"
+            "    def resolve(self, x):\n        self.items.append(x)\nbox = Box()\n",
+            "rates.py": "RATE = 2\n",
+            "filler.py": "from . import rates, registry\nDONE = registry.box.resolve(rates.RATE)\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
+        named=["SELF/rates.py::RATE"],
+    ),
     *(
         Scenario(
             f"file_read_by_a_{kind}_of_a_module",
