@@ -40,7 +40,7 @@ from pytest_taskcache.code.definitions import (
     DefinitionKind,
 )
 from pytest_taskcache.code.import_graph import closure_masks
-from pytest_taskcache.code.source_file import IN_NO_FUNCTION, definition_name
+from pytest_taskcache.code.source_file import EXAMPLES, IN_NO_FUNCTION, definition_name
 from pytest_taskcache.dataclass import dataclass, field
 
 NEVER = 1 << 60
@@ -166,6 +166,10 @@ class _Walk:
             self._vertex(file, _MODULE, loaded)
             for item in analysis.definitions:
                 self._add(file, item, loaded)
+        for file, name in filter(_is_of_examples, self._log.nodes):
+            mentions = frozenset({ALL_MODULES, *name.split()})
+            item = Definition(name, DefinitionKind.FUNCTION, "", mentions=mentions)
+            self._add(file, item, NEVER)
 
     def _add_changed(self, changes: Mapping[str, Changes]) -> None:
         for file, found in changes.items():
@@ -451,6 +455,10 @@ class _Walk:
             files |= more
             todo = more & self._starred.keys()
         return files
+
+
+def _is_of_examples(node: tuple[str, str]) -> bool:
+    return node[1].startswith(EXAMPLES)
 
 
 def _leaf(name: str) -> str:

@@ -78,6 +78,9 @@ FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 INSIDE = ".<locals>."
 
+EXAMPLES = "<doctest> "
+"""Begins the name of code that stands in no source file; the identifiers it mentions follow."""
+
 _BUILTINS = frozenset(dir(builtins))
 _METHODS = frozenset(
     name
@@ -232,7 +235,7 @@ def definition_name(qualname: str) -> str:
     """The definition that a code object of this qualified name belongs to: the function around
     a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
     code and class bodies' comprehensions."""
-    if "<" not in qualname:
+    if "<" not in qualname or qualname.startswith(EXAMPLES):
         return qualname
     kept: list[str] = []
     for part in qualname.split(INSIDE):

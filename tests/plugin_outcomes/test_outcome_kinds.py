@@ -301,6 +301,33 @@ def test_a_doctest_knows_what_it_imports(project: Project) -> None:
     run(project, "--cache-tests=all").assert_outcomes(passed=1, failed=1)
 
 
+def test_a_doctest_knows_what_it_only_reads(project: Project) -> None:
+    """Attributes that only the examples read are dependencies, also where others imported the
+    modules, and of what a conftest hands to the examples."""
+    project.write("pytest.ini", "[pytest]\npythonpath = .\n")
+    project.write("values.py", "LIMIT = 2\nOTHER = 2\n")
+    project.write(
+        "mod.py", 'import values\n\ndef f():\n    """\n    >>> values.LIMIT\n    2\n    """\n'
+    )
+    project.write(
+        "conftest.py",
+        """
+        import mod, pytest
+
+        @pytest.fixture(autouse=True)
+        def handed(doctest_namespace):
+            doctest_namespace["handed"] = mod.f
+        """,
+    )
+    project.write("test_it.txt", ">>> handed.__globals__['values'].OTHER\n2\n")
+    arguments = ("--doctest-modules", "mod.py", "test_it.txt")
+    _cached_once(project, *arguments, passed=2)
+    project.write("values.py", "LIMIT = 3\nOTHER = 2\n")
+    run(project, "--cache-tests=all", *arguments).assert_outcomes(passed=1, failed=1)
+    project.write("values.py", "LIMIT = 2\nOTHER = 3\n")
+    run(project, "--cache-tests=all", *arguments).assert_outcomes(passed=1, failed=1)
+
+
 def test_doctests_of_text_files_are_cached(project: Project) -> None:
     """A text file's examples are replayed until one of them changes."""
     project.write("pytest.ini", "[pytest]\npythonpath = .\n")

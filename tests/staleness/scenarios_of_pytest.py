@@ -619,6 +619,22 @@ PYTEST = [
         change={"helper.py": "def rate():\n    return 2\n"},
     ),
     Scenario(
+        "what_a_doctest_only_reads",
+        files={
+            "helper.py": "RATE = 1\n",
+            "lib.py": "from . import helper\n",
+            "test_a.py": "from . import lib\n\ndef test_a():\n    pass\n",
+            "test_doc.txt": """
+            >>> from counter import count
+            >>> import SELF.lib
+            >>> count("SELF.doc")
+            >>> SELF.lib.helper.RATE > 0
+            True
+            """,
+        },
+        change={"helper.py": "RATE = 2\n"},
+    ),
+    Scenario(
         "test_class_attribute",
         files={
             "test_a.py": """

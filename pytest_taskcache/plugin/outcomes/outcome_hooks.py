@@ -31,7 +31,6 @@ from pytest_taskcache.plugin.outcomes.other_plugins import (
 from pytest_taskcache.plugin.outcomes.outcome_keys import (
     OutcomeKeys,
     is_stand_in,
-    run_in_modules_of,
     run_in_name_only,
     test_function,
 )
@@ -285,7 +284,7 @@ class Outcomes:
         ended = None
         if candidate is not None and candidate.recording:
             if isinstance(running.item, DoctestItem):
-                run_in_modules_of(running.item)
+                self._keys.run_examples(running.item)
             if self._session.coverage is not None:
                 self._session.coverage.close(candidate.region)
             ended = self._ended(running, attempt, candidate, seconds, passed=passed)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from typing import Any
 import pytest
 import xxhash
 
+from pytest_taskcache.code.source_file import EXAMPLES
 from pytest_taskcache.dataclass import replace
 from pytest_taskcache.digests.environment import interpreter_facts
 from pytest_taskcache.digests.values.digest import digest_value
@@ -47,6 +49,8 @@ OF_FILE = "(outcomes)"
 _NO_CHECK = frozenset({"parametrize", "cached", "usefixtures"})
 """Marks that are no part of a check: the parameters themselves count, and a new one is no change;
 which fixtures a test uses is said by its module, which every trace has."""
+
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 _FROM = "from "
 """Begins what stands for the digest of a parameter that has no content."""
@@ -124,6 +128,10 @@ class OutcomeKeys:
         if is_stand_in(item):
             return False
         return not _SCALARS.issuperset(map(type, parameters_of(item).values()))
+
+    def run_examples(self, item: DoctestItem) -> None:
+        """Lets the open window see what a doctest's examples mention."""
+        run_in_modules_of(item, self._plugins.acting_on(item.path.parent))
 
     def around(self, path: Path) -> Observed:
         """What the project's plugins that act on the tests of a file rest on."""
@@ -272,12 +280,20 @@ def doctest_source(item: DoctestItem) -> str:
     return xxhash.xxh3_128_hexdigest(repr(examples).encode("utf-8", "surrogatepass"))
 
 
-def run_in_modules_of(item: DoctestItem) -> None:
+def run_in_modules_of(item: DoctestItem, others: Iterable[Path]) -> None:
     """Runs an empty statement in the file of the doctest's own module and of each module that
-    its examples import, for the open window to see: names that the examples only read, without
-    running a function, belong to these modules."""
-    for file in {*_files(item)}:
+    its examples import, for the open window to see, and in the first of these, or of the project's
+    ``others``, an empty function that has the examples' identifiers for a name: what they only
+    read, without running a function, is found by these."""
+    files = list(dict.fromkeys(_files(item)))
+    for file in files:
         run_in_name_only(file)
+    test: Any = item.dtest
+    names = {name for each in test.examples for name in _IDENTIFIER.findall(each.source)}
+    for file in [*files, *map(str, others)][:1]:
+        code = (lambda: None).__code__
+        name = EXAMPLES + " ".join(sorted(names))
+        types.FunctionType(code.replace(co_filename=file, co_name=name, co_qualname=name), {})()
 
 
 def _files(item: DoctestItem) -> Iterator[str]:
