@@ -2,7 +2,7 @@
 
 A record of a file with one class and one parametrized test::
 
-    {"format": 2, "module": "tests.test_rates",
+    {"format": 3, "module": "tests.test_rates",
      "table": [["slow"], ["tmp_path"], ...],
      "children": [{"n": "TestRates", "c": [...]}, {"n": "test_rate[1]", ...}],
      "tests": {"TestRates::test_all": "<fixtures and marks>", "test_rate[1]": ...}}
@@ -27,7 +27,7 @@ from typing import Any
 
 from pytest_taskcache.dataclass import dataclass, field
 
-FORMAT = 2
+FORMAT = 3
 """Version of this encoding; part of the key of every record."""
 
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +63,20 @@ class Description:
 
     def __init__(self, table: list[Any]) -> None:
         self._table = table
-        self._places: dict[str, int] = {}
+        self._places: dict[Hashable, int] = {}
+        self._groups: dict[tuple[object, ...], int] = {}
 
-    def share(self, value: Any) -> int:
-        """The place in the table of a value that many entries have."""
-        place = self._places.setdefault(repr(value), len(self._table))
+    def share(self, value: Any, key: Hashable = None) -> int:
+        """The place in the table of a value that many entries have; ``key`` stands for it."""
+        place = self._places.setdefault(key or repr(value), len(self._table))
         if place == len(self._table):
             self._table.append(value)
         return place
 
-    def marks(self, marks: Iterable[Mark]) -> int:
+    def marks(self, marks: Collection[Mark]) -> int:
         """The marks of a node; one whose arguments are no plain values keeps its name only."""
+        if not marks:
+            return self.share([])
         return self.share([_describe_mark(mark) for mark in marks])
 
     def node(self, node: nodes.Node) -> Json:
@@ -95,26 +98,43 @@ class Description:
         return entry
 
     def _item(self, entry: Json, item: Function) -> None:
+        callspec = getattr(item, "callspec", None)
+        ids = None if callspec is None else callspec.id
+        own = [
+            None if k == ids else k
+            for k in getattr(item.keywords, "_markers", ())
+            if k != item.name
+        ]
+        entry["k"] = self.share(own, ("keywords", *own))
+        if callspec is not None:
+            entry["s"] = self._callspec(callspec)
+        # The tests that one function was parametrized to differ in nothing else.
+        known, known_as = vars(item), (item.parent, item.function, item.originalname, type(item))
+        shape = (*known_as, *item.fixturenames, len(known))
+        group = self._groups.get(shape)
+        if group is None:
+            group = self._groups[shape] = self._group(item)
+        entry["g"] = group
+
+    def _group(self, item: Function) -> int:
+        """What the tests of one function have in common: its name; their fixtures; where it is;
+        what stands before a test's name to say so; the kind of function, its attributes, and those
+        that a hook gave the items."""
         function = item.function
-        if item.originalname != item.name:
-            entry["o"] = item.originalname
-        entry["f"] = self.share(list(item.fixturenames))
         path, line, name = item.reportinfo()
-        entry["r"] = [str(path), line, name]
-        entry["l"] = list(item.location)
+        relative, _, _ = item.location
+        if not name.endswith(item.name):
+            raise UnrecordableError("a test is reported under a name that is not its own")
+        place = [str(path), line, relative, name.removesuffix(item.name)]
         attributes = {
             key: value if type(value) in (bool, str, int) else None
             for key, value in getattr(function, "__dict__", {}).items()
         }
         flavour = "a" if inspect.iscoroutinefunction(function) else ""
         flavour += "g" if inspect.isgeneratorfunction(function) else ""
-        entry["a"] = self.share([flavour, attributes])
-        own_keywords = getattr(item.keywords, "_markers", ())
-        entry["k"] = self.share([key for key in own_keywords if key != item.name])
-        entry["x"] = self.share(sorted(vars(item).keys() - _PLAIN))
-        callspec = getattr(item, "callspec", None)
-        if callspec is not None:
-            entry["s"] = self._callspec(callspec)
+        more = sorted(vars(item).keys() - _PLAIN)
+        names = list(item.fixturenames)
+        return self.share([item.originalname, names, place, flavour, attributes, more])
 
     def _callspec(self, callspec: Any) -> list[Any]:
         scopes = {name: scope.value for name, scope in callspec._arg2scope.items()}
@@ -278,7 +298,7 @@ class StandIns:
         table = self.record.table
         callspec = entry.get("s")
         ids = "-".join(callspec[0]) if callspec and callspec[0] else None
-        name: Any = entry.get("o", entry["n"])
+        name, fixtures, (_, line, file, prefix), _, attributes, _ = table[entry["g"]]
         kind = _class_for(entry.get("T"), Function, _StandInItem)
         item: Any = _bare(kind, entry["n"], parent, (name, ids))
         marks = _marks(table[entry["m"]], item, self)
@@ -289,15 +309,16 @@ class StandIns:
             _report_sections=[],
             user_properties=[],
             originalname=name,
-            fixturenames=list(table[entry["f"]]),
-            location=tuple(entry["l"]),
+            fixturenames=list(fixtures),
+            location=(file, line, prefix + entry["n"]),
             funcargs={},
         )
         item.own_markers.extend(marks)
         item.extra_keyword_matches.update(entry.get("e", ()))
-        values = {**{mark.name: mark for mark in marks}, **table[entry["a"]][1], ids: True}
-        keywords = _LazyKeywords(item)
-        keywords._markers.update({key: values.get(key) for key in table[entry["k"]]})
+        values: Any = {**{mark.name: mark for mark in marks}, **attributes, None: True}
+        keywords: Any = _LazyKeywords(item)
+        own = table[entry["k"]]
+        keywords._markers.update((ids if key is None else key, values.get(key)) for key in own)
         item.keywords = keywords
         self.items[item.nodeid.partition("::")[2]] = item
         return item  # type: ignore[no-any-return]
@@ -496,7 +517,8 @@ class _StandInItem:
         return self._become_real().cls
 
     def reportinfo(self) -> Any:
-        return tuple(self.__dict__["_entry"]["r"])
+        path, line, _, prefix = _group_of(self)[2]
+        return path, line, prefix + self.__dict__["_entry"]["n"]
 
     instance = _of_the_real_one("instance")
     setup = _of_the_real_one("setup")
@@ -514,7 +536,7 @@ class _StandInItem:
         if name == "_request" and _asker() == "_pytest.runner":
             return True  # asks whether there is one, before the first hook of the test
         own = name in ("_fixtureinfo", "_request", "_obj", "_instance", "_initrequest")
-        if own or name in known["_stand"].record.table[entry["x"]]:
+        if own or name in _group_of(self)[5]:
             return getattr(self._become_real(), name)
         kind = type(self).__name__
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
@@ -622,9 +644,13 @@ def _add_marks(node: nodes.Node, before: Sequence[Mark], after: Sequence[Mark]) 
     node.keywords.update({mark.name: mark for mark in (*before, *after)})
 
 
+def _group_of(item: Any) -> Any:
+    """What `Description` says of the function behind a stand-in."""
+    return item.__dict__["_stand"].record.table[item.__dict__["_entry"]["g"]]
+
+
 def _function_like(item: Any) -> Any:
-    entry, table = item.__dict__["_entry"], item.__dict__["_stand"].record.table
-    flavour, attributes = table[entry["a"]]
+    _, _, _, flavour, attributes, _ = _group_of(item)
 
     async def coroutine() -> None: ...
 
@@ -643,9 +669,7 @@ def _become(item: Any, real: Any) -> None:
     do the lists and mappings that they may have taken from it."""
     old = dict(vars(item))
     added = _added(old["own_markers"], old["_made"])
-    names = _with_additions(
-        real.fixturenames, old["fixturenames"], old["_stand"].record.table[old["_entry"]["f"]]
-    )
+    names = _with_additions(real.fixturenames, old["fixturenames"], _group_of(item)[1])
     old["own_markers"][:] = real.own_markers
     old["keywords"].become(real.keywords)
     old["extra_keyword_matches"].update(real.extra_keyword_matches)
