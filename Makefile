@@ -13,7 +13,6 @@ demo: $(VENV)/.demo  ## index, train and build once; then see what is not done a
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test  ## all tests
-	$(BIN)/python -m compileall -q pytest_taskcache
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint  ## style, types, and which room may import which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from projects import Project
 
+import pytest_taskcache
 from pytest_taskcache.code.imports import SourceFiles
 
 pytest_plugins = ["pytester"]
@@ -43,7 +45,9 @@ def this_suite_is_not_code_of_the_projects() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_byte_code_of_the_projects() -> Iterator[None]:
-    """Their files are edited within a second, which is all that byte code tells apart."""
+    """Their files are edited within a second, which is all that byte code tells apart. Ours is
+    compiled once here, or each of the processes that tests start would compile it anew."""
+    compileall.compile_dir(str(Path(pytest_taskcache.__file__).parent), quiet=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
         yield

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import assert_never
@@ -52,8 +53,10 @@ class Present:
         self._sources = SourceFiles(
             root, self._distributions, Finder(path, clock), ignore=ignore, path=path
         )
-        self._libraries = tuple(os.path.join(directory, "") for directory in library_directories())
-        self._installed: dict[tuple[str, str], bool] = {}
+        self._libraries = {
+            os.path.join(directory, ""): _time_of_change(directory)
+            for directory in library_directories()
+        }
         self._memo: dict[tuple[Kind, str], str] = {}
         self._lock = RLock()
 
@@ -72,37 +75,14 @@ class Present:
 
     def is_project_file(self, path: str) -> bool:
         """As ``ports.Fingerprints.is_project_file``."""
-        for directory in self._libraries:
+        for directory, changed in self._libraries.items():
             if path.startswith(directory):
                 top = path[len(directory) :].partition(os.sep)[0].partition(".")[0]
-                if self._is_installed(directory, top):
+                if _is_installed(directory, changed, top):
                     return False
         return self._sources.is_project(path) and (
             os.path.isfile(path) or self._sources.content(self.name_of(path)) is not None
         )
-
-    def _is_installed(self, directory: str, top: str) -> bool:
-        """Whether a distribution in a directory of installed packages recorded a top-level module
-        of this name. Those that are called like it are asked first: to read all that was ever
-        installed costs more than most runs."""
-        known = self._installed.get((directory, top))
-        if known is None:
-            try:
-                names = [name for name in os.listdir(directory) if name.endswith(".dist-info")]
-            except OSError:
-                names = []
-            alike = normalized(top).strip("-")
-
-            def is_unlike(name: str) -> bool:
-                called = normalized(name.partition("-")[0])
-                return alike not in called and called not in alike
-
-            start = top.encode("utf-8", "surrogateescape")
-            known = self._installed[directory, top] = any(
-                _records(os.path.join(directory, name, "RECORD"), start)
-                for name in sorted(names, key=is_unlike)
-            )
-        return known
 
     def owners(self, module: str) -> Collection[str]:
         """As ``ports.Fingerprints.owners``."""
@@ -221,6 +201,36 @@ class Present:
         """Puts what was newly found out on the shelf. Never raises."""
         with self._lock:
             self.contents.save()
+
+
+@cache
+def _is_installed(directory: str, changed: int, top: str) -> bool:
+    """Whether a distribution in a directory of installed packages, last changed then, recorded a
+    top-level module of this name. Those that are called like it are asked first: to read all that
+    was ever installed costs more than most runs."""
+    try:
+        names = [name for name in os.listdir(directory) if name.endswith(".dist-info")]
+    except OSError:
+        names = []
+    alike = normalized(top).strip("-")
+
+    def is_unlike(name: str) -> bool:
+        called = normalized(name.partition("-")[0])
+        return alike not in called and called not in alike
+
+    start = top.encode("utf-8", "surrogateescape")
+    return any(
+        _records(os.path.join(directory, name, "RECORD"), start)
+        for name in sorted(names, key=is_unlike)
+    )
+
+
+def _time_of_change(directory: str) -> int:
+    """When entries of a directory last came or went (POSIX nanoseconds); 0 where there is none."""
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _records(record: str, top: bytes) -> bool:

@@ -133,17 +133,29 @@ def _digest_of(value: object) -> str:
         return type(value).__qualname__
 
 
+def plugin_distributions(config: pytest.Config) -> set[tuple[str, str]]:
+    """The distributions that plugins come from, by normalised name and version. The names of
+    their directories tell, which saves parsing the metadata of each."""
+    found: set[tuple[str, str]] = set()
+    for _, distribution in config.pluginmanager.list_plugin_distinfo():
+        path = Path(getattr(distribution, "_path", ""))
+        name, _, version = path.stem.partition("-")
+        if not version or path.suffix != ".dist-info":
+            name, version = distribution.project_name, str(distribution.version)
+        found.add((name.lower().replace("_", "-"), version))
+    return found
+
+
 def plugin_parts(config: pytest.Config) -> tuple[Part, ...]:
     """One part for each distribution that plugins come from, by version, and for each plugin
     module that comes from none and is not the project's, by content."""
     manager = config.pluginmanager
-    distributions = manager.list_plugin_distinfo()
     found = {
-        f"plugin {dist.project_name}": str(dist.version)
-        for _, dist in distributions
-        if dist.project_name.lower().replace("_", "-") not in NEUTRAL_PLUGINS
+        f"plugin {name}": version
+        for name, version in plugin_distributions(config)
+        if name not in NEUTRAL_PLUGINS
     }
-    known = [plugin for plugin, _ in distributions]
+    known = [plugin for plugin, _ in manager.list_plugin_distinfo()]
     for plugin in manager.get_plugins():
         if isinstance(plugin, types.ModuleType) and plugin not in known:
             digest = _of_no_distribution(plugin, config.rootpath)

@@ -35,7 +35,11 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
 from pytest_taskcache.plugin.collection.recording import Recording
 from pytest_taskcache.plugin.pytest_private import written_ini
 from pytest_taskcache.plugin.running import node_id
-from pytest_taskcache.plugin.surroundings import option_parts, plugin_parts
+from pytest_taskcache.plugin.surroundings import (
+    option_parts,
+    plugin_distributions,
+    plugin_parts,
+)
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -219,10 +223,7 @@ class CollectionRecords:
             *((part.name, part.digest) for part in (*option_parts(config), *plugin_parts(config))),
             *((f"ini {name}", repr(_text(written.get(name)))) for name in _COLLECTING),
             # Those included that no outcome depends on: their hooks may act on collection.
-            *(
-                (f"distribution {dist.project_name}", str(dist.version))
-                for _, dist in config.pluginmanager.list_plugin_distinfo()
-            ),
+            *((f"distribution {name}", version) for name, version in plugin_distributions(config)),
             ("python", world.digest(Kind.INTERPRETER, "python")),
             ("pytest", pytest.__version__),
             ("record", f"{SCHEMA}.{FORMAT}"),
