@@ -582,6 +582,36 @@ PYTEST = [
         environ={"LADDER_skipif_condition_from_the_environment": ("1", "2")},
     ),
     Scenario(
+        "condition_that_is_a_text",
+        files={
+            "rules.py": "OLD = 1\n",
+            "test_a.py": """
+            import pytest
+            from counter import count
+            from . import rules
+
+            @pytest.mark.skipif("rules.OLD > 2", reason="old")
+            def test_a():
+                count("SELF.a")
+            """,
+        },
+        change={"rules.py": "OLD = 2\n"},
+    ),
+    Scenario(
+        "condition_that_is_a_text_on_the_environment",
+        files={
+            "test_a.py": """
+            import pytest
+            from counter import count
+
+            @pytest.mark.xfail("os.environ.get('LADDER_SELF') == 'fails'", reason="old")
+            def test_a():
+                count("SELF.a")
+            """,
+        },
+        environ={"LADDER_condition_that_is_a_text_on_the_environment": ("1", "2")},
+    ),
+    Scenario(
         "mark_argument",
         files={
             "limits.py": "LIMIT = 1\n",

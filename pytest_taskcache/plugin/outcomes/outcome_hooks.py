@@ -31,6 +31,7 @@ from pytest_taskcache.plugin.outcomes.other_plugins import (
 from pytest_taskcache.plugin.outcomes.outcome_keys import (
     OutcomeKeys,
     is_stand_in,
+    run_conditions,
     run_in_name_only,
     test_function,
 )
@@ -267,6 +268,7 @@ class Outcomes:
         code = getattr(function, "__code__", None)
         if item.path.suffix == ".py" and (code is None or code.co_filename != str(item.path)):
             run_in_name_only(str(item.path))  # inherited from elsewhere
+        run_conditions(item)
         if self._session.coverage is not None:
             candidate.region = self._session.coverage.begin_test(attempt.instances)
         if self._randomness is not None:

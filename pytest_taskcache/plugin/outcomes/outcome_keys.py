@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
+import platform
 import re
 import sys
 import types
@@ -269,7 +271,37 @@ def run_in_name_only(file: str, functions: Iterable[str] = ()) -> None:
         namespace[name]()
 
 
-# ------------------------------------------------------------------------------ doctests
+# -------------------------------------------------------- code that stands in no source file
+
+
+def _run_mentioning(file: str, texts: Iterable[str]) -> None:
+    """Runs an empty function in a source file that has the identifiers of texts for a name, so
+    that whoever watches counts what they mention."""
+    names = {name for text in texts for name in _IDENTIFIER.findall(text)}
+    name = EXAMPLES + " ".join(sorted(names))
+    code = (lambda: None).__code__.replace(co_filename=file, co_name=name, co_qualname=name)
+    types.FunctionType(code, {})()
+
+
+def run_conditions(item: pytest.Item) -> None:
+    """Evaluates the texts among the conditions of an item's marks as pytest does, but as code of
+    the item's file, for the open window to see what they rest on."""
+    for mark in item.iter_markers():
+        given = (*mark.args, mark.kwargs.get("condition"))
+        texts = [one for one in given if isinstance(one, str)]
+        if mark.name not in ("skipif", "xfail") or not texts:
+            continue
+        file, space = str(item.path), dict[str, object](os=os, sys=sys, platform=platform)
+        space["config"] = item.config
+        for names in reversed(item.ihook.pytest_markeval_namespace(config=item.config)):
+            space.update(names)
+        space.update(getattr(getattr(item, "obj", None), "__globals__", {}))
+        _run_mentioning(file, texts)
+        for text in texts:
+            try:
+                eval(compile(text, file, "eval", dont_inherit=True), space)
+            except Exception:
+                return  # pytest fails the test for it
 
 
 def doctest_source(item: DoctestItem) -> str:
@@ -282,18 +314,14 @@ def doctest_source(item: DoctestItem) -> str:
 
 def run_in_modules_of(item: DoctestItem, others: Iterable[Path]) -> None:
     """Runs an empty statement in the file of the doctest's own module and of each module that
-    its examples import, for the open window to see, and in the first of these, or of the project's
-    ``others``, an empty function that has the examples' identifiers for a name: what they only
-    read, without running a function, is found by these."""
+    its examples import, and in the first of these, or of the project's ``others``, what the
+    examples mention: names that they only read, without running a function, are found by these."""
     files = list(dict.fromkeys(_files(item)))
     for file in files:
         run_in_name_only(file)
     test: Any = item.dtest
-    names = {name for each in test.examples for name in _IDENTIFIER.findall(each.source)}
     for file in [*files, *map(str, others)][:1]:
-        code = (lambda: None).__code__
-        name = EXAMPLES + " ".join(sorted(names))
-        types.FunctionType(code.replace(co_filename=file, co_name=name, co_qualname=name), {})()
+        _run_mentioning(file, (example.source for example in test.examples))
 
 
 def _files(item: DoctestItem) -> Iterator[str]:
