@@ -112,7 +112,8 @@ class Present:
                     found = self._digest(kind, name)
                 except Exception as error:  # the port never raises, whatever the world does
                     found = checksum(("undigestable", type(error).__name__, str(error)))
-                if kind is not Kind.IMPORT:  # which hangs on sys.path, and is remembered by it
+                # An import hangs on sys.path, and is remembered by it.
+                if kind not in (Kind.IMPORT, Kind.WORKING_DIRECTORY):
                     self._memo[key] = found
         return found
 

@@ -47,7 +47,7 @@ from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.patches import PatchedState, patches
 from pytest_taskcache.observation.running_code import running_code
-from pytest_taskcache.observation.scratch import Scratch
+from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
 from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import OpenWindow
@@ -444,8 +444,9 @@ class Observatory:
             for window in self._windows:
                 window.restore(path, tree=write is Write.MAKE)
         if scratch:
-            if not self._windows and write is not Write.ALTER and not exists:
-                self._scratch.own([path], None)
+            self._scratch.changed_here.add(path)
+            if not self._windows:
+                self._note_maker(path, is_new=not exists and write is not Write.ALTER)
         elif write in (Write.REPLACE, Write.ALTER, Write.CREATE):
             self._verification.unsettle(path)
 
@@ -455,6 +456,12 @@ class Observatory:
         self._log.before_change(os.path.dirname(path))
         self._verification.change(path, tree=tree)
         return self._scratch.holds(path)
+
+    def _note_maker(self, path: str, *, is_new: bool) -> None:
+        """Notes who makes, or changes, a temporary path while nothing is watched."""
+        maker = BY_IMPORT if self._aside.depth else _maker_of(sys._getframe(1))
+        if maker == BY_CODE or is_new:
+            self._scratch.own_unwatched(path, maker)
 
     def on_move(self, source: str, target: str) -> None:
         """A path is about to be renamed."""
@@ -472,7 +479,7 @@ class Observatory:
             for window in self._windows:
                 window.restore(target, tree=directory)
         if scratch and not self._windows:
-            self._scratch.own([target], None)
+            self._note_maker(target, is_new=True)
 
     def on_link(self, source: str, target: str) -> None:
         """``target`` is about to become a link to ``source``."""
@@ -639,6 +646,25 @@ def _names_of_import(frame: FrameType | None) -> list[str]:
         return []
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _maker_of(frame: FrameType | None) -> str:
+    """Who does what is noticed in this frame of ours: the body of a module that is imported, the
+    test runner, or code that one of the tests or a script calls."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("pytest_taskcache."):
+        frame = frame.f_back
+    maker = BY_RUNNER
+    while frame is not None:
+        origin = origin_of(frame.f_code.co_filename)
+        if origin is ActsFor.MACHINERY:
+            break
+        if origin is ActsFor.OUTSIDE:
+            body = frame.f_code.co_name == "<module>"
+            if body and frame.f_globals.get("__name__") != "__main__":
+                return BY_IMPORT
+            maker = BY_CODE
+        frame = frame.f_back
+    return maker
 
 
 def _imports_something(frame: FrameType | None) -> bool:

@@ -8,19 +8,32 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+BY_IMPORT = "import"
+"""A module's body, or the cache itself: whoever uses the path rests on the module, or the value."""
+
+BY_RUNNER = "runner"
+"""The test runner: the path is the same in every run."""
+
+BY_CODE = "code"
+"""A test or fixture that is not cached: what it wrote may be something else next time."""
+
+_UNWATCHED = frozenset({BY_IMPORT, BY_RUNNER, BY_CODE})
+
 
 class Scratch:
     """Directories for temporary files, and who created what in them.
 
     Where a scratch directory and the project's root hold one another, the deeper one decides.
-    Paths are owned by the traces of the windows that created them; None stands for what was
-    created outside of every window, by an import or the runner.
+    Paths are owned by the traces of the windows that created or changed them. Those that nobody
+    watched have an owner instead that says who they were.
     """
 
     def __init__(self, root: Path, declared: Iterable[Path]) -> None:
         self._root = _prefixes([root])
         self._declared = _prefixes(declared)
-        self._owners: dict[str, set[str | None]] = {}
+        self._owners: dict[str, set[str]] = {}
+        self.changed_here: set[str] = set()
+        """What this process was seen to change: its young age raises no doubt."""
 
     def add_system_directory(self) -> None:
         """Counts the system's directory for temporary files too. Asking for it writes there."""
@@ -35,22 +48,30 @@ class Scratch:
         scratch = _depth(path, self._declared)
         return scratch > 0 and scratch >= _depth(path, self._root)
 
-    def own(self, paths: Iterable[str], trace: str | None) -> None:
-        """These paths were created by the computation of this trace."""
+    def own(self, paths: Iterable[str], trace: str) -> None:
+        """These paths were created or changed by the computation of this trace."""
         for path in paths:
             if self.holds(path):
-                self._owners.setdefault(path, set()).add(trace)
+                self._owners[path] = {trace, *self._owners.get(path, set()) - _UNWATCHED}
+
+    def own_unwatched(self, path: str, owner: str) -> None:
+        """This path was created, or changed, by one that no window watched: `BY_IMPORT`,
+        `BY_RUNNER` or `BY_CODE`."""
+        self._owners[path] = {owner}
 
     def is_derived(self, path: str, traces: set[str]) -> bool:
-        """Whether a path, or a directory above it, was created by one of these computations,
-        or outside of any: then it says nothing that they do not."""
+        """Whether a path, or the innermost directory above it that has an owner, was created by
+        one of these computations, or by an import: then it says nothing that they do not. That
+        the runner made a directory says nothing of what is in it."""
         if not self._owners:
             return False
         above = path
         while True:
-            owners = self._owners.get(above)
-            if owners is not None and (None in owners or not owners.isdisjoint(traces)):
+            owners = self._owners.get(above, set())
+            if BY_RUNNER in owners and above == path:
                 return True
+            if owners - {BY_RUNNER}:
+                return BY_IMPORT in owners or not owners.isdisjoint(traces)
             above, below = os.path.dirname(above), above
             if above == below:
                 return False

@@ -271,7 +271,8 @@ class TraceRecorder:
             if name == _RUN:
                 continue  # the run's own directory: there as soon as anyone asks for one
             found[kind, name] = self._verification.digest(kind, name)
-            if not window.changed_here(path) and _changed_since(kind, path, window.opened):
+            seen = window.changed_here(path) or path in self._scratch.changed_here
+            if not seen and _changed_since(kind, path, window.opened):
                 doubts[changed(name)] = None
 
     def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:

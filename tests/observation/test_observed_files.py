@@ -325,13 +325,30 @@ def test_a_file_written_around_an_inner_computation_counts_for_it_alone(project:
     ]
 
 
-def test_a_temporary_file_made_outside_of_every_window_is_derived(project: Project) -> None:
-    """What an import or the runner puts into a temporary directory is no dependency."""
-    (project.scratch / "made").mkdir()
-    (project.scratch / "made" / "x").write_text("x")
+def test_a_temporary_file_that_an_import_made_is_derived(project: Project) -> None:
+    """What an import puts into a temporary directory is no dependency, until others change it."""
+    path = project.scratch / "made" / "x"
+    text = "made.mkdir()\n(made / 'x').write_text('x')\n"
+    body = compile(text, str(project.root / "maker.py"), "exec")
+    exec(body, {"__name__": "maker", "made": path.parent})
+    assert named(project.observe(path.read_text), Kind.FILE) == set()
 
-    observed = project.observe((project.scratch / "made" / "x").read_text)
-    assert named(observed, Kind.FILE) == set()
+    path.write_text("y")
+    assert named(project.observe(path.read_text), Kind.FILE) == {"<tmp>/made/x"}
+
+
+def test_a_temporary_file_made_outside_of_every_window_counts(project: Project) -> None:
+    """What a test wrote that is not cached itself is what a cached function reads, however young
+    it is."""
+    path = project.scratch / "made" / "x"
+    path.parent.mkdir()
+    path.write_text("1")
+    observed = project.observe(path.read_text)
+
+    assert named(observed, Kind.FILE) == {"<tmp>/made/x"}
+    assert observed.untrusted == ()
+    path.write_text("2")
+    assert project.changes(observed) == ["file changed: <tmp>/made/x"]
 
 
 def test_a_missing_temporary_file_counts_relative_to_the_run(project: Project) -> None:
@@ -352,6 +369,21 @@ def test_the_working_directory_is_followed(project: Project, monkeypatch) -> Non
         monkeypatch.chdir(project.root)
 
     assert named(project.observe(read), Kind.FILE) == {"sub/data.csv"}
+
+
+def test_each_working_directory_of_a_process_counts(project: Project, monkeypatch) -> None:
+    """A call in one directory is no hit in another, whichever were asked for before."""
+    project.write("sub/data.csv", "1")
+    project.write("data.csv", "0")
+
+    above = project.observe(Path("data.csv").read_text)
+    monkeypatch.chdir(project.root / "sub")
+    assert project.changes(above) == ["working directory changed: ."]
+    below = project.observe(Path("data.csv").read_text)
+    assert project.changes(below) == []
+    monkeypatch.chdir(project.root)
+    assert project.changes(above) == []
+    assert project.changes(below) == ["working directory changed: ."]
 
 
 def test_muted_reads_and_the_caches_own_files_do_not_count(project: Project) -> None:
