@@ -24,7 +24,6 @@ import pytest_taskcache.plugin.outcomes.outcome_hooks
 import pytest_taskcache.plugin.session
 import pytest_taskcache.plugin.summary
 import pytest_taskcache.plugin.verification
-import pytest_taskcache.plugin.xdist
 import pytest_taskcache.report.explanation
 import pytest_taskcache.report.history
 import pytest_taskcache.serializers.trees

@@ -30,12 +30,12 @@ from pytest_taskcache.model import __version__
 from pytest_taskcache.report.contents import Held
 from pytest_taskcache.report.explanation import explain as explained
 from pytest_taskcache.report.page import Holdings, write_page
-from pytest_taskcache.report.tally import TallyEntry
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
 T = TypeVar("T")
 _NAMED = 20
+_TOLD_OF_RUNS = ("saved", "reused", "computed", "refused", "faults")
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
@@ -70,9 +70,6 @@ class Name(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
         return [CompletionItem(name) for name in sorted(names) if incomplete in name]
 
 
-# ---------------------------------------------------------------------------- what is shared
-
-
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 something (or nothing) was found, 2 written wrong, 3 the cache "
@@ -96,8 +93,7 @@ class Answer(NamedTuple):
 
 
 def _verb(function: Callable[..., Answer]) -> click.Command:
-    """A command of the function's name, with --json; the function is given the place that the
-    command is about."""
+    """A command of the function's name, with --json; the function is given the place."""
 
     @click.pass_context
     def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> int:
@@ -186,9 +182,6 @@ def _nothing(pattern: str) -> Answer:
     return Answer([], (), FOUND if pattern else 0, problem)
 
 
-# -------------------------------------------------------------------------------- the verbs
-
-
 _ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "name": lambda each: (each["name"], -each["created"]),
     "size": lambda each: -each["size"],
@@ -205,7 +198,7 @@ _ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def ls(place: Project, pattern: str, sort: str, limit: int | None) -> Answer:
     """List what is cached; PATTERN is a part of a name, or has a * in it."""
     with closing(place.open()) as cache:
-        used = cache.used()
+        used = cache.local.last_uses()
         records = [_plain(each, used) for each in cache.held(pattern)]
     if not records:
         return _nothing(pattern)
@@ -230,7 +223,7 @@ def ls(place: Project, pattern: str, sort: str, limit: int | None) -> Answer:
 def show(place: Project, pattern: str) -> Answer:
     """Show the records of NAME: what they rest on, what they hold, who made them."""
     with closing(place.open()) as cache:
-        used, found = cache.used(), []
+        used, found = cache.local.last_uses(), []
         for each in cache.held(pattern):
             grounds = cache.contents.grounds(each.trace)
             found.append(
@@ -276,7 +269,11 @@ def explain(place: Project, pattern: str, runs: int) -> Answer:
     with closing(place.open()) as cache:
         found = []
         for run in cache.history.runs():
-            struck = [each for each in run.tally.entries if _is_struck(each, pattern)]
+            struck = [
+                each
+                for each in run.tally.entries
+                if (pattern in each.identity or pattern == each.test) and each.status != "reused"
+            ]
             found += [explained(each, cache.history, now) for each in struck]
             runs -= bool(struck)
             if runs <= 0:
@@ -291,12 +288,6 @@ def explain(place: Project, pattern: str, runs: int) -> Answer:
         for record in records
     )
     return Answer([], recorded) if records else _nothing(pattern)
-
-
-def _is_struck(entry: TallyEntry, pattern: str) -> bool:
-    """Whether a computation ran, or would have, and is named by the pattern."""
-    named = pattern in entry.identity or (bool(entry.test) and entry.test == pattern)
-    return named and entry.status != "reused"
 
 
 @_verb
@@ -319,16 +310,8 @@ def stats(place: Project) -> Answer:
         "index_bytes": counts.index_bytes,
         "kinds": {each: {"records": records[each], "bytes": sizes[each]} for each in records},
         "runs": [
-            {
-                "id": run.id,
-                "started": run.started,
-                "seconds": run.ended - run.started,
-                "saved": run.tally.saved,
-                "reused": run.tally.reused,
-                "computed": run.tally.computed,
-                "refused": run.tally.refused,
-                "faults": run.tally.faults,
-            }
+            {"id": run.id, "started": run.started, "seconds": run.ended - run.started}
+            | {name: getattr(run.tally, name) for name in _TOLD_OF_RUNS}
             for run in runs
         ],
     }

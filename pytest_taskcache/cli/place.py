@@ -117,17 +117,12 @@ class OpenCache:
         return (each for each in self.local.scan() if not pattern or self._matching(each, pattern))
 
     def held(self, pattern: str = "") -> list[Held]:
-        """What the records hold that matches a pattern, newest first: what later records took
-        over from earlier ones, once."""
+        """What the records hold that matches, newest first; what later ones took over, once."""
         found: dict[tuple[str, float], Held] = {}
         for record in self.local.scan():
             for each in self._matching(record, pattern):
                 found[each.name, each.created] = each
         return sorted(found.values(), key=lambda each: -each.created)
-
-    def used(self) -> Mapping[str, float]:
-        """When each record was last of use, in POSIX seconds, by its id."""
-        return self.local.last_uses()
 
     def _matching(self, record: Variant, pattern: str) -> list[Held]:
         return [each for each in self.contents.held(record) if matches(each, pattern)]
@@ -234,7 +229,10 @@ def _configured(start: Path) -> tuple[Path, Mapping[str, str]]:
         tables: Any = read_pyproject(directory)
         tool = tables.get("tool", {}).get("pytest", {})
         if tool:
-            return directory, _texts(tool.get("ini_options", tool))
+            return directory, {
+                name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+                for name, value in tool.get("ini_options", tool).items()
+            }
     for directory in (start, *start.parents):
         if any((directory / name).exists() for name in ("setup.py", "pyproject.toml", ".git")):
             return directory, {}
@@ -251,13 +249,6 @@ def _ini(path: Path, section: str) -> Mapping[str, str] | None:
     if not parser.has_section(section):
         return {} if path.name in ("pytest.ini", ".pytest.ini") else None
     return {name: value or "" for name, value in parser.items(section)}
-
-
-def _texts(table: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in table.items()
-    }
 
 
 def _directory(root: Path, settings: Settings, ini: Mapping[str, str]) -> Path:

@@ -114,8 +114,7 @@ class _NewArchive:
 def export(
     records: Iterable[Variant], read: Read, path: Path, environ: Mapping[str, str]
 ) -> Carried:
-    """Writes records and their results to an archive, which appears whole or not at all. Raises
-    StorageError, OSError."""
+    """Writes an archive, which appears whole or not at all. Raises StorageError, OSError."""
     keys = signing_keys(environ)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

@@ -65,13 +65,12 @@ class Surroundings:
     root: Path
     directory: Path
     fingerprints: Present
-    observatory: Observatory | None
+    observatory: Observatory
     temporary: Callable[[], Path | None]
     scratch: Callable[[], Path]
     run: Run = field(default_factory=new_run)
     worker: str = "main"
     controller: bool = True
-    several_workers: bool = False
     make_storage: Callable[[str], Storage | None] = lambda url: None
 
 
@@ -97,7 +96,10 @@ class Composed:
             engine.recorder.batch.flush()
             self._drain(on_progress)
             self._keep_house()
-            self._tell_of_patterns()
+            if self.surroundings.controller:  # it knows what all of them named
+                for pattern in engine.parts.refresh.unmatched:
+                    text = f"--cache-refresh-only={pattern} named nothing that was looked up"
+                    engine.notify(Noted(text))
         except StorageError as error:
             engine.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
         finally:
@@ -123,19 +125,11 @@ class Composed:
         oldest = next(iter(self.local.scan()), None)
         return oldest is not None and oldest.created < self.surroundings.run.started
 
-    def _tell_of_patterns(self) -> None:
-        if self.surroundings.several_workers:
-            return  # the controller knows what all of them named
-        for pattern in self.engine.parts.refresh.unmatched:
-            text = f"--cache-refresh-only={pattern} named nothing that was looked up"
-            self.engine.notify(Noted(text))
-
     def _keep_house(self) -> None:
         if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):
             return
         self.surroundings.fingerprints.save()
-        if self.surroundings.observatory is not None:
-            self.surroundings.observatory.save()
+        self.surroundings.observatory.save()
         self.local.mark_used(self.engine.used)
         self.storages.keep_house(self.engine.used, prune=self.surroundings.controller)
         if self.surroundings.controller:
@@ -155,9 +149,7 @@ def compose(
     local, staging, mode = _open_local(settings, surroundings, notices)
     surroundings.fingerprints.keep_on(local.shelf)
     observatory = surroundings.observatory
-    if observatory is not None:
-        observatory.keep_on(local.shelf)
-
+    observatory.keep_on(local.shelf)
     storages = _storages(settings, surroundings, local, notices)
     managers = LockManagers(
         files=lambda: IndexLocks(local.index, run.id, staging.hold),
@@ -165,38 +157,37 @@ def compose(
         settle=lambda: storages.flush(FLUSH_SECONDS),
         tell=notices.tell,
     )
-    route = _default_route(settings, storages)
+    records, results = storages.route("", "")
+    near = records is local and results is local
     parts = Parts(
         run=run,
         worker=surroundings.worker,
-        route=route,
+        route=Route("" if near else "default", records, results),
         local=local,
         staging=staging,
         fingerprints=surroundings.fingerprints,
         observation=observatory,
-        payloads=_payloads(surroundings),
+        payloads=Payloads(
+            surroundings.scratch,
+            surroundings.temporary,
+            (surroundings.root, surroundings.directory),
+        ),
         resolve_route=storages.route,
         resolve_locks=managers.resolve,
         latest=local.latest,
         gone=partial(_gone, local),
         lock_manager=None if local.readonly else managers.resolve(settings.lock_manager or "file"),
         isolation=settings.isolation,
-        several_workers=surroundings.several_workers,
+        several_workers=not surroundings.controller,
         mode=mode,
         refresh=settings.refresh,
         defaults=Defaults(settings.serializer or None, settings.expiration, settings.commit),
         versions=(("python", platform.python_version()), ("taskcache", __version__)),
     )
     engine = Engine(parts, observers)
-    if observatory is not None:
-        observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
+    observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings)
-
-
-def _payloads(surroundings: Surroundings) -> Payloads:
-    roots = (surroundings.root, surroundings.directory)
-    return Payloads(surroundings.scratch, surroundings.temporary, roots)
 
 
 def _open_local(
@@ -233,13 +224,12 @@ def _storages(
     settings: Settings, surroundings: Surroundings, local: LocalStorage, notices: Notices
 ) -> StorageFactory:
     """The storages that settings and policies name, beside the local one."""
-    observatory = surroundings.observatory
 
     def tell(reason: str, detail: str = "") -> None:
         notices.tell(Faulted(reason, detail))
 
     def valid(variant: Variant) -> bool:
-        return observatory is None or variant.vouched or not observatory.verify(variant.trace)
+        return variant.vouched or not surroundings.observatory.verify(variant.trace)
 
     return StorageFactory(
         local,
@@ -299,13 +289,6 @@ class Notices:
             notify(event)
 
 
-def _default_route(settings: Settings, storages: StorageFactory) -> Route:
-    records, results = storages.route("", "")
-    if records is storages.local and results is storages.local:
-        return Route("", records, results)
-    return Route("default", records, results)
-
-
 @dataclass
 class LockManagers:
     """Lock managers by spec or name, each made once. ``files()`` makes that of the cache directory.
@@ -325,7 +308,7 @@ class LockManagers:
         """The lock manager of a spec. Raises ConfigurationError."""
         if not isinstance(spec, str):
             if id(spec) not in self.given:
-                self.given[id(spec)] = spec, self._settled(lock_manager_for(spec))
+                self.given[id(spec)] = spec, FlushedFirst(lock_manager_for(spec), self.settle)
             return self.given[id(spec)][1]
         if spec not in self.made:
             known = spec in ("file", "memory") or "://" in spec
@@ -346,7 +329,4 @@ class LockManagers:
             text = f"{error}; only runs in this checkout exclude each other"
             self.tell(Faulted("lock manager not available", text))
             return self.files()
-        return manager if spec == "memory" else self._settled(manager)
-
-    def _settled(self, manager: LockManager) -> LockManager:
-        return FlushedFirst(manager, self.settle)
+        return manager if spec == "memory" else FlushedFirst(manager, self.settle)

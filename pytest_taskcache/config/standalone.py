@@ -196,8 +196,7 @@ class Cache:
             return
         active.deactivate(self._provide)
         composed.finish()
-        if composed.surroundings.observatory is not None:
-            composed.surroundings.observatory.disarm()
+        composed.surroundings.observatory.disarm()
         if composed.engine.is_forked():
             temporary._finalizer.detach()  # type: ignore[attr-defined] # the parent's to remove
             return

@@ -161,8 +161,7 @@ class StorageFactory:
             shelf.write(_SEEN, told)
 
     def faults(self) -> Iterator[tuple[str, int, str]]:
-        """What was refused, or mended on the quiet: by reason, how often, and the sentence that
-        tells the first of them."""
+        """What was refused, or mended on the quiet: reason, how often, a sentence of the first."""
         for signed in self._signed:
             for reason, count, sentence in signed.refused.told():
                 yield f"refused: {reason}", count, sentence
@@ -175,8 +174,6 @@ class StorageFactory:
             tiered.close()
         for storage in self._directories:
             storage.close()
-
-    # --------------------------------------------------------------------------- making
 
     def _make(self, key_spec: str, result_spec: str) -> tuple[Storage, Storage]:
         by_default = key_spec == result_spec == self.settings.storage

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,22 @@ def parse_tiers(text: str, setting: str = "storage") -> tuple[TierSpec, ...]:
     """The tiers of a spec, nearest first. Raises ConfigurationError if one is empty; its text
     holds nothing of the spec, which may hold a password."""
     tiers = []
-    for piece in text.split(","):
-        match = _MODED.match(piece.strip())
-        spec = match.group("spec") if match else piece.strip()
+    for spec, mode in _pieces(text):
         if not spec:
             raise ConfigurationError(
                 setting, "a tier is empty", "write e.g. local:rw,s3://bucket/prefix:r"
             )
         if not is_url(spec):
             check_place(spec, setting)
-        tiers.append(TierSpec(spec, match.group("mode").lower() if match else "rw", setting))
+        tiers.append(TierSpec(spec, mode or "rw", setting))
     return tuple(tiers)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    """The specs between commas, each with the mode behind it, "" if there is none."""
+    for piece in map(str.strip, text.split(",")):
+        match = _MODED.match(piece)
+        yield (match["spec"], match["mode"].lower()) if match else (piece, "")
 
 
 def find_tiers(text: str, names: Mapping[str, str], setting: str = "storage") -> list[TierSpec]:
@@ -105,24 +110,19 @@ def _check_word(word: str, names: Mapping[str, str], setting: str) -> None:
 
 def shown(text: str) -> str:
     """A spec as it may be shown: URLs without names, passwords and options."""
-    pieces = []
-    for piece in text.split(","):
-        match = _MODED.match(piece.strip())
-        spec = match.group("spec") if match else piece.strip()
-        mode = f":{match.group('mode')}" if match else ""
-        pieces.append((parse_location(spec).shown if is_url(spec) else spec) + mode)
-    return ",".join(pieces)
+    return ",".join(
+        (parse_location(spec).shown if is_url(spec) else spec) + (mode and f":{mode}")
+        for spec, mode in _pieces(text)
+    )
 
 
 def directory_of(spec: str, root: Path) -> Path:
-    """The directory that a tier names; a relative one is beneath the root. Raises
-    ConfigurationError."""
+    """The directory of a tier; a relative one is beneath the root. Raises ConfigurationError."""
     return root / expanded(spec, "storage")
 
 
 def only_directory(spec: str, root: Path) -> Path | None:
-    """The directory that a storage setting names, if that is all it names. Raises
-    ConfigurationError."""
+    """The directory that a setting names, if that is all it names. Raises ConfigurationError."""
     tiers = find_tiers(spec, named_storages(root))
     if len(tiers) == 1 and tiers[0].mode == "rw" and tiers[0].spec != LOCAL:
         return directory_of(tiers[0].spec, root)
@@ -179,8 +179,7 @@ def named_storages(root: Path) -> Mapping[str, str]:
 
 
 def project_table(root: Path) -> Mapping[str, Any]:
-    """``[tool.taskcache]`` of pyproject.toml; empty if there is none. Raises
-    ConfigurationError."""
+    """The table ``[tool.taskcache]``, empty if there is none. Raises ConfigurationError."""
     return _table(_table(read_pyproject(root), "tool"), "taskcache")
 
 

@@ -135,8 +135,7 @@ class Engine:
         known = self._repeats.get(name)
         if known is None or self.verifies is not None or self.attachment is not None:
             return None
-        observation = self.parts.observation
-        if observation is not None and observation.patched(known.function):
+        if self.parts.observation.patched(known.function):
             return None
         test = self.place.test
         if self.open_computations.none_open:
@@ -343,8 +342,7 @@ class Engine:
 
     def quiet(self) -> AbstractContextManager[None]:
         """A context for the cache's own work, of which no window takes notice."""
-        observation = self.parts.observation
-        return observation.muted() if observation is not None else nullcontext()
+        return self.parts.observation.muted()
 
     def read(self, result: Result, options: Options) -> object:
         """A new value of a result that was found or staged here. Raises LostResultError or
@@ -442,13 +440,13 @@ class Engine:
     def _refuse_patched(self, attempt: Attempt) -> None:
         """A call is not answered while what it may reach is patched. A test's own patches are
         made and undone by its code, and so part of what its outcome rests on."""
-        computation, observation = attempt.computation, self.parts.observation
-        context, allowed = computation.context, attempt.access
-        if observation is None or computation.block or context.subject is Subject.TEST:
+        computation, allowed = attempt.computation, attempt.access
+        context = computation.context
+        if computation.block or context.subject is Subject.TEST:
             return
         if not (allowed.consult or allowed.record):
             return
-        patch = observation.patched(context.function, computation.arguments.values())
+        patch = self.parts.observation.patched(context.function, computation.arguments.values())
         if patch:
             remedy = "it is computed and not kept; call it before the patch, e.g. in a fixture"
             attempt.keyed = None
@@ -539,9 +537,8 @@ class Engine:
         if isinstance(decision, Fault):
             self.notify(Faulted(decision.reason, decision.detail))
         self._tell_decided(computation, decision, keyed)
-        observation = self.parts.observation
         subject = None if computation.block else computation.context.function
-        window = observation.open_window(subject) if observation is not None else None
+        window = self.parts.observation.open_window(subject)
         attempt.opened = self.open_computations.open(window)
         if self.attachment is not None:
             self.attachment.begin(attempt.opened)

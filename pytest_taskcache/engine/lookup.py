@@ -214,10 +214,9 @@ class Lookup:
     def _changes(self, computation: Computation, variant: Variant) -> tuple[Change, ...]:
         if variant.vouched:
             return ()
-        if self.observation is not None:
-            changes = self.observation.verify(variant.trace)
-            if changes:
-                return changes
+        changes = self.observation.verify(variant.trace)
+        if changes:
+            return changes
         if computation.pinned is None:
             return ()
         # Last, since asking may set up a fixture: one that this very code would ask for.

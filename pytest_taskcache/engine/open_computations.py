@@ -22,7 +22,7 @@ _log = logging.getLogger("pytest_taskcache")
 class OpenComputation:
     """One open computation: its window, and what it has inherited so far."""
 
-    window: Window | None
+    window: Window
     derives_from: set[str] = field(default_factory=set)
     taints: set[str] = field(default_factory=set)
     opaque: list[Opaque] = field(default_factory=list)
@@ -32,7 +32,7 @@ class OpenComputation:
 
     def absorb(self, basis: Basis) -> None:
         """Makes what a used value rests on part of what this computation rests on."""
-        if self.window is not None and basis.trace.dependencies:
+        if basis.trace.dependencies:
             self.window.absorb(basis.trace)
         self.derives_from |= basis.derives_from
         self.taints |= set(basis.taints)
@@ -53,7 +53,7 @@ class OpenComputations:
         """Whether nothing is being computed, so that nothing can inherit."""
         return not self._open
 
-    def open(self, window: Window | None) -> OpenComputation:
+    def open(self, window: Window) -> OpenComputation:
         """A new one, open until `close`."""
         opened = OpenComputation(window)
         with self._guard:
@@ -63,13 +63,12 @@ class OpenComputations:
     def discard(self, opened: OpenComputation) -> None:
         """Ends one of which nothing is to be kept, which costs next to nothing."""
         self._end(opened)
-        if opened.window is not None:
-            opened.window.discard()
+        opened.window.discard()
 
     def close(self, opened: OpenComputation) -> Observed:
         """Ends one; what its window saw, with the opaque deeds it inherited."""
         self._end(opened)
-        observed = opened.window.close() if opened.window is not None else Observed()
+        observed = opened.window.close()
         if not opened.opaque:
             return observed
         deeds = dict.fromkeys((*observed.opaque, *opened.opaque))
@@ -91,12 +90,9 @@ class OpenComputations:
     def forgive(self, kept: OpenComputation) -> None:
         """Takes back from every open one the opaque deeds of a computation whose value is kept.
         A hit will not do them again, and cold and warm runs must agree."""
-        if kept.window is None:
-            return
         with self._guard:
             for opened in self._open:
-                if opened.window is not None:
-                    opened.window.forgive(kept.window)
+                opened.window.forgive(kept.window)
 
 
 def earliest(left: float | None, right: float | None) -> float | None:

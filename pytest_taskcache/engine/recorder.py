@@ -114,11 +114,8 @@ class Recorder:
     def write_parts(self, variant: Variant) -> None:
         """Writes the shared parts of a trace, so that they are there before the record is. Raises
         StorageError."""
-        observation = self.parts.observation
-        if observation is None:
-            return
         for blob in variant.trace.uses:
-            data = observation.part(blob.digest)
+            data = self.parts.observation.part(blob.digest)
             if data is not None:
                 self.local.write_result(blob.digest, [data])
 

@@ -62,8 +62,7 @@ class Repeat:
                 return None
             if expires is not None and expires <= clock():
                 return None
-            observation = lookup.observation
-            if self.trace is not None and observation and observation.verify(self.trace):
+            if self.trace is not None and lookup.observation.verify(self.trace):
                 return None
             return (self.read(),)
         except Exception:  # storages and serializers may be users' code

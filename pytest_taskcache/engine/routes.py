@@ -52,7 +52,7 @@ class Parts:
     local: Storage
     staging: Staging
     fingerprints: Fingerprints
-    observation: Observation | None
+    observation: Observation
     payloads: Payloads
     resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
     resolve_locks: Callable[[LockSpec], LockManager]

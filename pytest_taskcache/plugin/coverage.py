@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass, field
-from pytest_taskcache.plugin.running import Instance
+from pytest_taskcache.plugin.items import Instance
 
 Lines: TypeAlias = dict[str, set[Any]]
 """What was covered by file name, as coverage's tracers write it down: line numbers, or arcs."""
@@ -56,9 +56,6 @@ def merge(target: Lines, lines: Lines) -> None:
     """Adds lines to others."""
     for file, noted in lines.items():
         target.setdefault(file, set()).update(noted)
-
-
-# ------------------------------------------------------------------------ the measurement
 
 
 class Measurement:
@@ -161,9 +158,6 @@ def _packed(begin: int, end: int) -> int:
     return abs(begin) | abs(end) << _BITS | signs << 2 * _BITS
 
 
-# ---------------------------------------------------------------------------- the regions
-
-
 class Extent(Enum):
     """What a region stands for. Lines of a fixture that tests share, and of an import, belong to
     these alone: the tests get them because they use the fixture, or import the module."""
@@ -226,12 +220,10 @@ class Regions:
     def open_import(self, file: str) -> Region:
         """Begins the import of a module from this file."""
         with self._guard:
-            self._settle()
             for around in self._receivers():
                 around.imported.add(file)
-            self.imports[file] = region = Region(Extent.IMPORT)
-            self._open.append(region)
-        return region
+            region = self.imports[file] = Region(Extent.IMPORT)
+            return self.open(region)
 
     def ask(self, name: str, taken: Sequence[str] | None) -> None:
         """Notes that a module was asked for, a loaded one perhaps, and what is taken from it."""
@@ -296,9 +288,6 @@ class Regions:
                 receivers = [one for one in receivers if one.extent is not Extent.TEST]
             receivers.append(region)
         return receivers
-
-
-# ---------------------------------------------------------------------------- the imports
 
 
 def watch_imports(regions: Regions, measures: Callable[[], bool]) -> Callable[[], None]:

@@ -32,7 +32,6 @@ from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation, Options
-from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.lookup import Found
 from pytest_taskcache.engine.open_computations import OpenComputation
@@ -56,9 +55,9 @@ from pytest_taskcache.plugin.coverage import (
     merge,
     watch_imports,
 )
+from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.bundles import Bundle
 from pytest_taskcache.plugin.outcomes.units import Ended
-from pytest_taskcache.plugin.running import Instance
 from pytest_taskcache.serializers.compressed import CompressedSerializer
 
 if TYPE_CHECKING:
@@ -98,8 +97,6 @@ class CoverageKeeping:
         self._stop_watching = watch_imports(self._regions, lambda: self.active)
         session.config.pluginmanager.register(self, "taskcache-coverage")
 
-    # --------------------------------------------------------------------- life of a run
-
     @property
     def active(self) -> bool:
         """Whether coverage is being measured and its lines can be told apart."""
@@ -136,8 +133,7 @@ class CoverageKeeping:
             self.finish()
 
     def finish(self) -> None:
-        """After the tests, before coverage saves: keeps what the tests covered, and gives all
-        lines back."""
+        """Before coverage saves: keeps what the tests covered, and gives all lines back."""
         if self._ended:
             return
         self._ended = True
@@ -167,8 +163,6 @@ class CoverageKeeping:
             self._refusal = "coverage with a context for each test"
         if not self._refusal:
             self._regions.measure(measurement)
-
-    # ---------------------------------------------------------------------- computations
 
     def begin(self, opened: OpenComputation) -> None:
         """A computation begins."""
@@ -203,8 +197,6 @@ class CoverageKeeping:
         missing = self._bring(keyed.key, route, variant.id if tears_down else "")
         return found if missing is None else missing
 
-    # -------------------------------------------------------------------------- fixtures
-
     def begin_fixture(self) -> Region | None:
         """The set-up of a fixture begins that tests share."""
         return self._regions.open(Region(Extent.SHARED)) if self.active else None
@@ -238,8 +230,6 @@ class CoverageKeeping:
             covered = self._gathered(teardown)
             self._lines.write(fixture.kept, covered, torn_down=instance.variant.id)
 
-    # ----------------------------------------------------------------------------- tests
-
     def begin_test(self, instances: Sequence[Instance]) -> Region | None:
         """A test begins, whose lines are kept apart from those of the fixtures that it shares;
         ``instances`` grows while it runs."""
@@ -253,8 +243,7 @@ class CoverageKeeping:
             self._regions.close(region)
 
     def after_kept_test(self, ended: Ended, trace: Trace) -> None:
-        """The outcome of a test is kept. What else belongs to its lines is known when its
-        fixtures end."""
+        """An outcome is kept. What else belongs to its lines is known when its fixtures end."""
         test = ended.test
         if test.region is None:
             return
@@ -278,8 +267,6 @@ class CoverageKeeping:
         if self.refusal is not None:
             return Miss(Why.UNCOVERED)
         return self._bring(_key_of_test(bundle, name), bundle.route) if self.active else None
-
-    # ------------------------------------------------------------------------- internals
 
     @property
     def _lines(self) -> CoverageRecords:
@@ -307,8 +294,7 @@ class CoverageKeeping:
         return known
 
     def _bring(self, key: Key, route: Route, torn_down: str = "") -> Miss | Fault | None:
-        """Brings back all lines of a value, those of its teardown too if it is named; or why
-        they cannot be."""
+        """Brings back a value's lines, those of a named teardown too; or why they cannot be."""
         brought = []
         try:
             for each in dict.fromkeys(("", torn_down)):
@@ -342,14 +328,11 @@ class CoverageKeeping:
         waiting, self._pending = self._pending, []
         with self._session.observatory.muted():
             for finished, region in waiting:
-                if only_done and any(self._is_live(each) for each in region.instances):
+                shared = map(self._fixtures.get, region.instances)
+                if only_done and any(each is not None and each.is_live for each in shared):
                     self._pending.append((finished, region))
                 else:
                     self._lines.write(finished, self._gathered(region), at_once=False)
-
-    def _is_live(self, instance: Instance) -> bool:
-        fixture = self._fixtures.get(instance)
-        return fixture is not None and fixture.is_live
 
 
 @dataclass
@@ -379,8 +362,6 @@ class CoverageRecords:
             key.vouched,
         )
 
-    # -------------------------------------------------------------------------- writing
-
     def write(
         self, finished: Finished, covered: Covered, torn_down: str = "", *, at_once: bool = True
     ) -> None:
@@ -394,7 +375,7 @@ class CoverageRecords:
             finished.route,
             replace(finished.basis, derives_from=frozenset()),
             finished.duration,
-            told=None if at_once else _heard,
+            told=None if at_once else lambda refusal: None,
         )
         with self.engine.quiet():
             document = self._encoded(covered)
@@ -423,8 +404,6 @@ class CoverageRecords:
             entries.append([name, self.digest(file), self.measurement.to_plain(lines[file])])
         return None if self.measurement.is_translated(lines) else entries
 
-    # -------------------------------------------------------------------------- reading
-
     def prefetch(self, keys: Iterable[tuple[Route, Key]]) -> None:
         """Reads the records of these keys in one sweep; each is handed out once by `find`."""
         routes: dict[str, tuple[Route, list[str]]] = {}
@@ -436,8 +415,7 @@ class CoverageRecords:
                 self._prefetched.update((digest, found.get(digest, ())) for digest in digests)
 
     def find(self, key: Key, route: Route, torn_down: str) -> Covered | Miss:
-        """The lines of the computation with this key, where they stand now; else why not. Raises
-        StorageError."""
+        """The lines for this key, where they stand now; else why not. Raises StorageError."""
         digest = self._key(key, torn_down).digest
         known = self._known.setdefault(digest, [])
         miss = Miss(Why.UNCOVERED)
@@ -445,7 +423,10 @@ class CoverageRecords:
             for variant, covered in known:
                 if self._holds(variant):
                     return covered
-            for variant in self._variants(digest, route):
+            variants = self._prefetched.pop(digest, None)
+            if variants is None:
+                variants = route.records.read_records([digest]).get(digest, ())
+            for variant in variants:
                 if any(variant.id == one.id for one, _ in known) or not self._holds(variant):
                     continue
                 try:
@@ -459,13 +440,8 @@ class CoverageRecords:
                 miss = Miss(Why.UNCOVERED, (Change("covered file", found, "", ""),))
         return miss
 
-    def _variants(self, digest: str, route: Route) -> Sequence[Variant]:
-        known = self._prefetched.pop(digest, None)
-        return route.records.read_records([digest]).get(digest, ()) if known is None else known
-
     def _holds(self, variant: Variant) -> bool:
-        observation = self.engine.parts.observation
-        return variant.vouched or observation is None or not observation.verify(variant.trace)
+        return variant.vouched or not self.engine.parts.observation.verify(variant.trace)
 
     def _decoded(self, variant: Variant, route: Route) -> Covered | str:
         """The lines; or the path of a file that changed where they stood."""
@@ -522,8 +498,7 @@ def moved_lines(before: bytes, now: bytes) -> dict[int, int]:
 
 
 def _functions(content: bytes) -> Mapping[tuple[str, bytes], list[int]]:
-    """The first lines of the functions that are in no other, by qualified name and text; none
-    where it is not Python."""
+    """The first lines of the outermost functions, by qualified name and text; none of no Python."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError):
@@ -558,7 +533,3 @@ def _key_of_test(bundle: Bundle, name: str) -> Key:
 def _has_teardown(function: Any) -> bool:
     function = inspect.unwrap(getattr(function, "__func__", function))
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-
-
-def _heard(refusal: Refusal | None) -> None:
-    """Nobody is told what becomes of a record of lines."""

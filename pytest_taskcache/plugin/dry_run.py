@@ -14,9 +14,9 @@ import pytest
 
 from pytest_taskcache.model.decision import Miss, Why
 from pytest_taskcache.plugin.collection.pytest_nodes import is_skipped_by_mark
+from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.outcomes.bundles import Replayable
 from pytest_taskcache.plugin.pytest_private import width_of
-from pytest_taskcache.plugin.running import node_id
 from pytest_taskcache.report.tally import reason_of, shortened
 from pytest_taskcache.report.wording import counted, harmless, wrapped
 

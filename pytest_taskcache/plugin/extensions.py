@@ -13,44 +13,37 @@ from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.ports import Observer, Storage
 
 
-class Extensions:
-    """What the implementations of these hooks ask for in one run."""
+def observers(config: pytest.Config) -> list[Observer]:
+    """The observers that plugins give."""
+    hooks: Any = config.hook
+    return [each for each in hooks.pytest_taskcache_observer(config=config) if each]
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        hooks: Any = config.hook
-        self._policies = bool(hooks.pytest_taskcache_policy.get_hookimpls())
-        self._objections = bool(hooks.pytest_taskcache_do_not_replay.get_hookimpls())
 
-    def observers(self) -> list[Observer]:
-        """The observers that plugins give."""
-        hooks: Any = self._config.hook
-        return [each for each in hooks.pytest_taskcache_observer(config=self._config) if each]
+def plugged_storage(config: pytest.Config, url: str) -> Storage | None:
+    """The storage of a plugin for a URL. Raises pytest.UsageError for what is none."""
+    hooks: Any = config.hook
+    found: Storage | None = hooks.pytest_taskcache_storage(config=config, url=url)
+    if found is not None:
+        _check("pytest_taskcache_storage", found, Storage, "a storage (pytest_taskcache.ports)")
+    return found
 
-    def storage(self, url: str) -> Storage | None:
-        """The storage of a plugin for a URL. Raises pytest.UsageError for what is none."""
-        hooks: Any = self._config.hook
-        made = hooks.pytest_taskcache_storage(config=self._config, url=url)
-        if made is not None:
-            _check("pytest_taskcache_storage", made, Storage, "a storage (pytest_taskcache.ports)")
-        found: Storage | None = made
-        return found
 
-    def adjusted(self, item: pytest.Item, options: Options) -> Options | Uncacheable:
-        """What a test asks for, with what plugins add to it; or the reason why it runs. Raises
-        pytest.UsageError for an answer of the wrong type."""
-        hooks: Any = item.ihook
-        if self._objections:
-            reason = hooks.pytest_taskcache_do_not_replay(item=item)
-            if reason is not None:
-                _check("pytest_taskcache_do_not_replay", reason, str, "a text: the reason")
-                return Uncacheable("a plugin objects", f"a plugin objects: {reason}")
-        if self._policies:
-            policy = hooks.pytest_taskcache_policy(item=item)
-            if policy is not None:
-                _check("pytest_taskcache_policy", policy, CachePolicy, "a policy, e.g. ENV('TZ')")
-                return replace(options, policy=options.policy + policy)
-        return options
+def adjusted(item: pytest.Item, options: Options) -> Options | Uncacheable:
+    """What a test asks for, with what plugins add to it; or the reason why it runs. Raises
+    pytest.UsageError for an answer of the wrong type."""
+    known: Any = item.config.hook
+    hooks: Any = item.ihook
+    if known.pytest_taskcache_do_not_replay.get_hookimpls():
+        reason = hooks.pytest_taskcache_do_not_replay(item=item)
+        if reason is not None:
+            _check("pytest_taskcache_do_not_replay", reason, str, "a text: the reason")
+            return Uncacheable("a plugin objects", f"a plugin objects: {reason}")
+    if known.pytest_taskcache_policy.get_hookimpls():
+        policy = hooks.pytest_taskcache_policy(item=item)
+        if policy is not None:
+            _check("pytest_taskcache_policy", policy, CachePolicy, "a policy, e.g. ENV('TZ')")
+            return replace(options, policy=options.policy + policy)
+    return options
 
 
 def _check(hook: str, answer: object, wanted: type, remedy: str) -> None:

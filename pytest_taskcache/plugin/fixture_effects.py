@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import logging
-import operator
 import os
 import pickle
 import random
@@ -99,8 +98,6 @@ class Effects:
         held = _held(value, self._inputs)
         return Effect("holds what another fixture gave it", held) if held else None
 
-    # ------------------------------------------------------------------------ internals
-
     def _photograph(self) -> dict[str, Mapping[str, Any]]:
         modules = [
             (name, module)
@@ -115,7 +112,7 @@ class Effects:
             "changed a module": dict(_globals(modules)),
             "changed a class": dict(_class_attributes(modules)),
             "changed sys.path": {"": list(sys.path)},
-            _MODULES: {name: _Seen(module) for name, module in list(sys.modules.items())},
+            _MODULES: {name: _seen(module) for name, module in list(sys.modules.items())},
             _LOGGING: _logging(),
             _WARNINGS: {"": list(warnings.filters)},
             _SEED: _generators(),
@@ -132,7 +129,7 @@ class Effects:
     def _is_an_import(self, kind: str, name: str, after: Mapping[str, Any]) -> bool:
         """Whether it is what importing modules does: a hit imports what its value needs."""
         if kind == _MODULES:
-            module = after[name].value if name in after else None
+            module = sys.modules.get(name)
             return name not in self._loaded and namespace_of(module).get("__spec__") is not None
         if sys.modules.keys() == self._loaded:
             return False
@@ -149,43 +146,28 @@ class Effects:
         return digests
 
 
-class _Seen:
-    """A value as it was: the same object (or an equal number or text), and the same elements."""
-
-    __slots__ = ("elements", "value")
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-        self.elements: tuple[object, ...] = ()
-        if type(value) is dict and len(value) <= _ELEMENTS:
-            self.elements = (*value.keys(), *value.values())
-        elif type(value) in (list, set) and len(value) <= _ELEMENTS:  # type: ignore[arg-type]
-            self.elements = tuple(value)  # type: ignore[arg-type] # a list or set
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Seen):
-            return NotImplemented
-        if self.value is not other.value:
-            kind = type(self.value)
-            return kind in _SCALARS and kind is type(other.value) and self.value == other.value
-        return len(self.elements) == len(other.elements) and all(
-            map(operator.is_, self.elements, other.elements)
-        )
-
-    __hash__ = None  # type: ignore[assignment] # compared only
+def _seen(value: object) -> object:
+    """What equals that of the same object (or of an equal number or text) with the same elements,
+    all of which it holds: their ids stay theirs."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return kind, value
+    elements: tuple[object, ...] = ()
+    if kind is dict and len(value) <= _ELEMENTS:  # type: ignore[arg-type]
+        elements = (*value.keys(), *value.values())  # type: ignore[attr-defined]
+    elif kind in (list, set) and len(value) <= _ELEMENTS:  # type: ignore[arg-type]
+        elements = tuple(value)  # type: ignore[arg-type]
+    return id(value), tuple(map(id, elements)), (value, elements)
 
 
 def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name in after.keys() - before.keys() if kind in _LEFT else before.keys() | after.keys():
         missing = name not in before or name not in after
         if kind == _SEED:
-            if not missing and _was_seeded(name, before[name], after[name]):
+            if not missing and _was_seeded(before[name], after[name]):
                 yield name
         elif missing or before[name] != after[name]:
             yield name
-
-
-# ---- what a photograph shows
 
 
 def _environment() -> dict[str, object]:
@@ -207,26 +189,26 @@ def _patches() -> int:
     return len(getattr(getattr(mock, "_patch", None), "_active_patches", ()))
 
 
-def _attributes(instance: object) -> dict[str, _Seen]:
+def _attributes(instance: object) -> dict[str, object]:
     state = getattr(instance, "__dict__", {})
-    return {name: _Seen(value) for name, value in state.items() if not name.startswith("_")}
+    return {name: _seen(value) for name, value in state.items() if not name.startswith("_")}
 
 
-def _globals(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, _Seen]]:
+def _globals(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, object]]:
     for module_name, module in modules:
         for name, value in list(namespace_of(module).items()):
             if not name.startswith(("__", "@")) and not is_a(value, ModuleType):
-                yield f"{module_name}.{name}", _Seen(value)
+                yield f"{module_name}.{name}", _seen(value)
 
 
-def _class_attributes(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, _Seen]]:
+def _class_attributes(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, object]]:
     for module_name, module in modules:
         for value in list(namespace_of(module).values()):
             if not is_a(value, type) or value.__module__ != module_name:
                 continue
             for name, attribute in list(vars(value).items()):
                 if not name.startswith(("__", "_abc_")):
-                    yield f"{module_name}.{value.__qualname__}.{name}", _Seen(attribute)
+                    yield f"{module_name}.{value.__qualname__}.{name}", _seen(attribute)
 
 
 def _logging() -> dict[str, object]:
@@ -242,44 +224,34 @@ def _logging() -> dict[str, object]:
     return shown
 
 
-def _signal_handlers() -> dict[str, _Seen]:
+def _signal_handlers() -> dict[str, object]:
     found = {}
     for number in signal.valid_signals():
         with suppress(ValueError, OSError):
-            found[str(getattr(number, "name", number))] = _Seen(signal.getsignal(number))
+            found[str(getattr(number, "name", number))] = _seen(signal.getsignal(number))
     return found
 
 
-def _generators() -> dict[str, Any]:
-    states: dict[str, Any] = {"random": random.getstate()}
+def _generators() -> dict[str, tuple[int, ...]]:
+    """The states of the Mersenne twisters: 624 words, and how many of them were used."""
+    states = {"random": random.getstate()[1]}
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         with suppress(Exception):  # another generator than its own may be set
-            states["numpy.random"] = numpy.get_state()
+            _, words, position, *_ = numpy.get_state()
+            states["numpy.random"] = (*words.tolist(), position)
     return states
 
 
-def _was_seeded(name: str, before: Any, after: Any) -> bool:
-    """Whether a generator (a Mersenne twister) was seeded: its state is not one that drawing
-    numbers leads to."""
-    if name == "random":
-        twister = random.Random()
-        twister.setstate(before)
-        for _ in range(_TWISTS):
-            if twister.getstate()[1][:-1] == after[1][:-1]:
-                return False
-            twister.getrandbits(32 * 624)
-        return True
-    numpy: Any = sys.modules["numpy.random"]
-    with suppress(Exception):  # as above
-        bits = numpy.MT19937()
-        bits.state = {"bit_generator": before[0], "state": {"key": before[1], "pos": before[2]}}
-        for _ in range(_TWISTS):
-            if bytes(bits.state["state"]["key"]) == bytes(after[1]):
-                return False
-            bits.random_raw(624, output=False)
-        return True
-    return False
+def _was_seeded(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether a Mersenne twister was seeded: drawing numbers does not lead to its state."""
+    twister = random.Random()
+    twister.setstate((3, before, None))
+    for _ in range(_TWISTS):
+        if twister.getstate()[1][:-1] == after[:-1]:
+            return False
+        twister.getrandbits(32 * 624)
+    return True
 
 
 def _threads() -> set[str]:
@@ -323,7 +295,24 @@ def _listening() -> set[str]:
     return found
 
 
-# ---- other fixtures' objects
+def global_state() -> dict[str, Any]:
+    """What other tests may rely on that an import can leave behind in the process, as it is now.
+
+    Patched foreign modules are not seen: ``taskcache_collect = real`` is for those.
+    """
+    root = logging.getLogger()
+    return {
+        "sys.path": list(sys.path),
+        "the environment": _environment(),
+        "the working directory": _working_directory(),
+        "signal handlers": _signal_handlers(),
+        "the recursion limit": sys.getrecursionlimit(),
+        "sys.excepthook": (sys.excepthook, threading.excepthook),
+        "threads": _threads(),
+        "logging": (root.level, list(root.handlers), root.manager.disable),
+        "the random state": random.getstate(),
+        "the default time-out of sockets": socket.getdefaulttimeout(),
+    }
 
 
 def _is_plain(value: object) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,11 +33,14 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.pytest_private import active_definition, is_async, is_handle
-from pytest_taskcache.plugin.running import Instance
 from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.ports import Fingerprints
 from pytest_taskcache.serializers.trees import scan
+
+if TYPE_CHECKING:
+    from pytest_taskcache.plugin.session import Session
 
 _WATCHED = frozenset(
     {"cls", "fixturenames", "function", "instance", "keywords", "module", "node", "path"}
@@ -77,28 +80,25 @@ class FixtureInputs:
     """The inputs of one set-up: gathered when it is made, and watched while the fixture runs.
 
     ``arguments`` are to be digested by value but for those that ``digests`` names. ``parts`` are
-    of the key whatever the policy says. ``sees_request`` and ``sees_options``: whether it has a
-    request that counts, and whether it can reach pytest's options. What has no digest stays
-    without one: whether that matters is for the policy to say.
+    of the key whatever the policy says. ``sees_request``: whether it has a request that counts.
+    What has no digest stays without one: whether that matters is for the policy to say.
 
-    ``seen_module`` is called with the file of a module that the fixture was handed by its request;
     ``value_digest`` digests a fixture's value by name.
     """
 
     def __init__(
         self,
+        session: Session,
         spec: Spec,
         fixturedef: Any,
         request: Any,
-        fingerprints: Fingerprints,
-        seen_module: Callable[[str], None],
         value_digest: Callable[[str], str],
     ) -> None:
         policy, function = spec.options.policy, spec.function
         self._request = request
-        self._class = type(request)
-        self._fingerprints = fingerprints
-        self._seen_module = seen_module
+        self._class: Any = type(request)
+        self._fingerprints = session.fingerprints
+        self._seen_module = session.observatory.add_module
         self._value_digest = value_digest
         self._excluded = policy.excluded
         self._function: FunctionType | None = None
@@ -110,16 +110,19 @@ class FixtureInputs:
         self.arguments: dict[str, object] = {}
         self.digests: dict[str, str] = {}
         self.parts: list[Part] = []
-        self.sees_options = "pytestconfig" in fixturedef.argnames
         self.sees_request = "request" in fixturedef.argnames and "request" not in self._excluded
         reads: frozenset[str] | None = frozenset()
         if self.sees_request:
             reads = reads_of(self._function, "request") if self._function is not None else None
-            if reads is None or not {_plain(name) for name in reads} <= _HARMLESS:
-                self.sees_options = True
+        reaches_options = reads is None or not {_plain(name) for name in reads} <= _HARMLESS
+        if reaches_options or "pytestconfig" in fixturedef.argnames:
+            self.parts.append(Part("options", session.options_digest))
         self._known = frozenset(name.partition(".")[0] for name in reads or ()) & _WATCHED
         self._add_owner(getattr(fixturedef.func, "__self__", None))
-        for name in _argument_names(fixturedef, request):
+        names = list(fixturedef.argnames)
+        if is_async(fixturedef.func) and "anyio_backend" in {*request.fixturenames} - {*names}:
+            names.append("anyio_backend")  # which event loop it runs in, though it does not say so
+        for name in names:
             self.arguments[name] = request.getfixturevalue(name)
             if policy.has("INPUTS") and name not in self._excluded:
                 with suppress(UndigestableError):
@@ -148,8 +151,6 @@ class FixtureInputs:
             if names is None or name in names:
                 self.arguments[f"self.{name}"] = value
 
-    # -------------------------------------------------- what is looked at through the request
-
     def watch(self) -> None:
         """Notes from now on what the fixture looks at: only that counts. One that uses nothing but
         ``request.param`` is shared by all tests, one that reads ``request.node`` belongs to it."""
@@ -166,8 +167,9 @@ class FixtureInputs:
 
     def look(self, name: str) -> None:
         """Notes that an attribute was looked at, as it is before the fixture can change it."""
-        if name not in ("fixturenames", "path"):
-            file = getattr(self._module(), "__file__", None)
+        request = self._request
+        if name not in ("fixturenames", "path") and request.scope not in ("package", "session"):
+            file = getattr(request.module, "__file__", None)
             if file is not None:
                 self._seen_module(file)
         self._note(f"request.{name}", lambda: self._digest_attribute(name))
@@ -252,21 +254,6 @@ class FixtureInputs:
         except UndigestableError as error:
             self.problem = self.problem or str(error)
 
-    def _module(self) -> object:
-        request = self._request
-        return None if request.scope in ("package", "session") else request.module
-
-
-def _argument_names(fixturedef: Any, request: Any) -> Iterator[str]:
-    names = fixturedef.argnames
-    yield from names
-    if (
-        "anyio_backend" not in names
-        and is_async(fixturedef.func)
-        and "anyio_backend" in request.fixturenames
-    ):
-        yield "anyio_backend"  # which event loop it runs in, though it does not say so
-
 
 def _plain(name: str) -> str:
     """A name as it stands in `_HARMLESS`: of attributes of attributes only those of nodes count."""
@@ -274,7 +261,7 @@ def _plain(name: str) -> str:
 
 
 def _state_of(instance: object) -> dict[str, object]:
-    state = dict(vars(instance)) if hasattr(instance, "__dict__") else {}
+    state = dict(getattr(instance, "__dict__", {}))
     unittest: Any = sys.modules.get("unittest.case")
     if unittest is not None and isinstance(instance, unittest.TestCase):
         for name in vars(unittest.TestCase()):
@@ -282,15 +269,10 @@ def _state_of(instance: object) -> dict[str, object]:
     return state
 
 
-_classes: dict[type, type] = {}
-
-
+@functools.cache
 def _watched(original: type) -> type:
-    known = _classes.get(original)
-    if known is None:
-        namespace = {name: _property(original, name) for name in _WATCHED}
-        known = _classes[original] = type(original.__name__, (original,), namespace)
-    return known
+    namespace = {name: _property(original, name) for name in _WATCHED}
+    return type(original.__name__, (original,), namespace)
 
 
 def _property(original: type, name: str) -> property:
@@ -387,19 +369,13 @@ class Upstream:
     counts by value.
     """
 
-    def __init__(
-        self,
-        fingerprints: Fingerprints,
-        temporary: Callable[[], Path | None],
-        instances: Mapping[Any, Instance],
-    ) -> None:
-        self._fingerprints = fingerprints
-        self._temporary = temporary
+    def __init__(self, session: Session, instances: Mapping[Any, Instance]) -> None:
+        self._session = session
         self._instances = instances
 
-    def digest(self, request: Any, name: str, *, by: Any, attempt: str) -> str:
+    def digest(self, request: Any, name: str, *, by: Any) -> str:
         """What the value of a fixture counts by as an input of ``by``, a fixture definition that
-        is set up in an attempt at a test. Sets it up if need be. Raises UndigestableError."""
+        is set up. Sets it up if need be. Raises UndigestableError."""
         definition = active_definition(request, name)
         if definition is None or is_handle(definition):
             return f"handle {name}"
@@ -409,7 +385,7 @@ class Upstream:
             return self.by_value(value, name)
         result = instance.variant.result
         as_stored = f"{result.serializer} {result.digest}"
-        if instance.handed_to <= {by, attempt}:
+        if instance.handed_to <= {by, self._session.items.reader}:
             return as_stored
         present = self.by_value(value, name)
         return as_stored if present == instance.digest else present
@@ -419,10 +395,10 @@ class Upstream:
         return digest_value(value, path=name, anchors=self._name_of)
 
     def _name_of(self, path: str | Path) -> str:
-        temporary = self._temporary()
+        temporary = self._session.temporary()
         text = os.path.abspath(path)
         if temporary is None or not Path(text).is_relative_to(temporary):
-            return self._fingerprints.name_of(path)
+            return self._session.fingerprints.name_of(path)
         try:
             manifest, _ = scan(text)
         except (ValueError, OSError) as error:
@@ -431,9 +407,6 @@ class Upstream:
             return "<tmp> absent"
         entries = [(e.path, str(e.kind), e.mode, e.digest, e.target) for e in manifest.entries]
         return f"<tmp> {digest_value([manifest.name, entries])}"
-
-
-# ---- which attributes of an argument a function reads, as far as its byte code tells
 
 
 def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:
@@ -505,8 +478,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _locals_of(instruction: dis.Instruction) -> tuple[str, ...]:
-    """The local variables an instruction names: one, or two where the compiler joined two
-    loads."""
+    """The locals an instruction names: one, or two where the compiler joined two loads."""
     if instruction.opcode not in dis.haslocal and instruction.opcode not in dis.hasfree:
         return ()
     value = instruction.argval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import itertools
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import pytest
 
-from pytest_taskcache.dataclass import dataclass, fields
+from pytest_taskcache.dataclass import fields
 from pytest_taskcache.decorator import Spec, cached, spec_of
 from pytest_taskcache.engine.cache import Attempt, Completed, Engine
 from pytest_taskcache.engine.commit import end_of_scope, roll_back
@@ -31,6 +32,7 @@ from pytest_taskcache.plugin.fixture_inputs import (
     computation_of,
     is_machinery,
 )
+from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import (
     HANDLES,
@@ -43,7 +45,6 @@ from pytest_taskcache.plugin.pytest_private import (
     swapped_function,
     watch_dynamic_requests,
 )
-from pytest_taskcache.plugin.running import Instance
 from pytest_taskcache.plugin.shortcuts import Shortcuts
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -86,15 +87,6 @@ def cached_fixture(function: Callable[..., Any] | None = None, /, **options: Any
     return decorate if function is None else decorate(function)
 
 
-@dataclass(frozen=True, slots=True)
-class _SetUp:
-    """A fixture that is being set up: its definition, its frame, and its inputs if it is cached."""
-
-    fixturedef: Any
-    frame: OpenComputation
-    inputs: FixtureInputs | None = None
-
-
 class FixtureHooks:
     """Swaps a cached fixture's function on a hit, and keeps its value on a miss.
 
@@ -103,19 +95,21 @@ class FixtureHooks:
     account where something cached may use them.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, engine: Engine) -> None:
         self._session = session
-        self._live: dict[Any, Instance] = {}
-        self._setting_up: list[_SetUp] = []
+        self._engine = engine
+        self.live: dict[Any, Instance] = {}
+        """The instances that there are, by their definitions."""
+        self._setting_up: list[tuple[Any, OpenComputation, FixtureInputs | None]] = []
+        """Definitions, frames, and the inputs of those that are cached."""
         self._numbers = itertools.count(1)
         self._named = frozenset(session.settings.fixtures)
-        self._marked: tuple[pytest.Item | None, frozenset[str]] = None, self._named
         self._foreign: dict[object, Spec] = {}
         self._closures: dict[int, tuple[object, tuple[Any, ...]]] = {}
         self._inputs: set[str] | None = None
-        self._project_files: dict[str, bool] = {}
-        self._upstream = Upstream(session.fingerprints, session.temporary, self._live)
-        self.shortcuts = Shortcuts(session, self._spec, self._cached_in, self._live)
+        self._is_project = functools.cache(session.fingerprints.is_project_file)
+        self._upstream = Upstream(session, self.live)
+        self.shortcuts = Shortcuts(session, self, engine)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
     def stop(self) -> None:
@@ -126,11 +120,10 @@ class FixtureHooks:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Sets a fixture up, from the cache if it can be."""
-        option = self._session.config.option
-        engine = self._session.engine
-        if engine is None or getattr(option, "setupplan", False) or is_handle(fixturedef):
+        engine, option = self._engine, self._session.config.option
+        if getattr(option, "setupplan", False) or is_handle(fixturedef):
             return (yield)
-        spec = self._spec(fixturedef)
+        spec = self.spec_of(fixturedef)
         wide = request.scope != "function"
         if spec is None and not wide and not self._may_be_used_by_cached():
             return (yield)
@@ -144,9 +137,9 @@ class FixtureHooks:
             engine.root = instance.transaction
         try:
             if spec is None:
-                value = yield from self._observed(engine, fixturedef, request, instance)
+                value = yield from self._observed(fixturedef, request, instance)
             else:
-                value = yield from self._cached(engine, spec, fixturedef, request, instance)
+                value = yield from self._cached(spec, fixturedef, request, instance)
                 if wide and self._is_input(instance.name, request.session):
                     with suppress(UndigestableError):
                         instance.digest = self._upstream.by_value(value, instance.name)
@@ -167,19 +160,19 @@ class FixtureHooks:
         instance.reused = tuple(
             event for event in self._session.decisions[known:] if isinstance(event.decision, Hit)
         )
-        self._live[fixturedef] = instance
-        self._session.uses(instance)
+        self.live[fixturedef] = instance
+        self._session.items.uses(instance)
         return value
 
     @pytest.hookimpl
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
         """Ends the instance; the tests that used it have decided what becomes of its values."""
         self.shortcuts.end(fixturedef)
-        instance = self._live.pop(fixturedef, None)
-        engine, coverage = self._session.engine, self._session.coverage
+        instance = self.live.pop(fixturedef, None)
+        engine, coverage = self._engine, self._session.coverage
         if instance is not None and coverage is not None:
             coverage.torn_down(instance)
-        if instance is None or instance.transaction is None or engine is None:
+        if instance is None or instance.transaction is None:
             return
         transaction = instance.transaction
         if engine.root is transaction:
@@ -189,9 +182,7 @@ class FixtureHooks:
         end_of_scope(transaction, engine)
 
     def _begin_teardown(self, instance: Instance) -> None:
-        engine = self._session.engine
-        if engine is not None:
-            instance.outer, engine.root = engine.root, instance.transaction
+        instance.outer, self._engine.root = self._engine.root, instance.transaction
 
     def check_names(self, items: Sequence[pytest.Item]) -> None:
         """Raises pytest.UsageError for a name in the settings that no fixture has, where all files
@@ -214,18 +205,8 @@ class FixtureHooks:
                 raise pytest.UsageError(text)
             self._session.notify(Noted(text))  # a worker that stopped would seem to have crashed
 
-    def plan(self, item: pytest.Item) -> None:
-        """Before a test is set up: leaves out of it the fixtures that nobody will need."""
-        if not getattr(self._session.config.option, "setupplan", False):
-            self.shortcuts.plan(item)
-
-    def instance(self, fixturedef: object) -> Instance | None:
-        """The live instance of a definition, if it is known here."""
-        return self._live.get(fixturedef)
-
-    # -------------------------------------------------------------- which ones are cached
-
-    def _spec(self, fixturedef: Any) -> Spec | None:
+    def spec_of(self, fixturedef: Any) -> Spec | None:
+        """How a fixture is cached; None if it is not."""
         function = getattr(fixturedef.func, "__func__", fixturedef.func)
         spec = spec_of(function)
         if spec is not None:
@@ -239,37 +220,23 @@ class FixtureHooks:
     def _wanted_names(self) -> frozenset[str]:
         """Names of the fixtures that the settings, or marks of the running test, want cached."""
         item = self._session.running_item
-        if item is None:
-            return self._named
-        known, names = self._marked
-        if known is not item:
-            found = {
-                name
-                for mark in item.iter_markers("cached")
-                for name in mark.kwargs.get("fixtures", ())
-            }
-            names = self._named | found
-            self._marked = item, names
-        return names
+        marks = item.iter_markers("cached") if item is not None else ()
+        return self._named.union(*(mark.kwargs.get("fixtures", ()) for mark in marks))
 
-    def _cached_in(self, closure: Closure) -> tuple[Any, ...]:
+    def cached_in(self, closure: Closure) -> tuple[Any, ...]:
         """The definitions in a closure that are cached."""
         known = self._closures.get(id(closure.token))
         if known is None:
             definitions = itertools.chain.from_iterable(closure.definitions.values())
-            cached = tuple(each for each in definitions if self._spec(each) is not None)
+            cached = tuple(each for each in definitions if self.spec_of(each) is not None)
             known = self._closures[id(closure.token)] = closure.token, cached
         return known[1]
 
     def _may_be_used_by_cached(self) -> bool:
         """Whether the running test needs a cached fixture that does not outlive it."""
-        closure = self._running_closure()
-        cached = self._cached_in(closure) if closure is not None else ()
+        closure = closure_of(self._session.running_item)
+        cached = self.cached_in(closure) if closure is not None else ()
         return any(definition.scope == "function" for definition in cached)
-
-    def _running_closure(self) -> Closure | None:
-        item = self._session.running_item
-        return closure_of(item) if item is not None else None
 
     def _is_input(self, name: str, session: pytest.Session) -> bool:
         """Whether a cached fixture takes one of this name."""
@@ -277,27 +244,25 @@ class FixtureHooks:
             self._inputs = {
                 taken
                 for definition in all_definitions(session)
-                if self._spec(definition) is not None
+                if self.spec_of(definition) is not None
                 for taken in self.shortcuts.arguments_of(definition)
             }
         return name in self._inputs
 
-    # ------------------------------------------------------------------------ setting up
-
     def _observed(
-        self, engine: Engine, fixturedef: Any, request: Any, instance: Instance
+        self, fixturedef: Any, request: Any, instance: Instance
     ) -> Generator[None, Any, Any]:
         """Runs a fixture that is not cached, noting what it rests on."""
-        observation = engine.parts.observation
-        window = observation.open_window(None) if observation is not None else None
-        frame = engine.open_computations.open(window)
+        frame = self._engine.open_computations.open(
+            self._engine.parts.observation.open_window(None)
+        )
         self._inherit(frame, fixturedef, request)
-        self._setting_up.append(_SetUp(fixturedef, frame))
+        self._setting_up.append((fixturedef, frame, None))
         try:
             value = yield
         finally:
             self._setting_up.pop()
-            observed = engine.open_computations.close(frame)
+            observed = self._engine.open_computations.close(frame)
         instance.basis = Basis(
             observed.trace,
             observed.opaque,
@@ -308,15 +273,21 @@ class FixtureHooks:
         return value
 
     def _cached(
-        self, engine: Engine, spec: Spec, fixturedef: Any, request: Any, instance: Instance
+        self, spec: Spec, fixturedef: Any, request: Any, instance: Instance
     ) -> Generator[None, Any, Any]:
-        found = self.shortcuts.take(engine, fixturedef)
+        found = self.shortcuts.take(fixturedef)
         if found is not None:
             return (yield from self._found(found, fixturedef, instance))
-        inputs = self._inputs_of(engine, spec, fixturedef, request)
-        opened = engine.open(
+        inputs = FixtureInputs(
+            self._session,
+            spec,
+            fixturedef,
+            request,
+            lambda name: self._upstream.digest(request, name, by=fixturedef),
+        )
+        opened = self._engine.open(
             computation_of(
-                engine,
+                self._engine,
                 spec,
                 request.scope,
                 inputs.arguments,
@@ -328,41 +299,25 @@ class FixtureHooks:
         if isinstance(opened, Found):
             return (yield from self._found(opened, fixturedef, instance))
         self._inherit(opened.opened, fixturedef, request)
-        self._setting_up.append(_SetUp(fixturedef, opened.opened, inputs))
+        self._setting_up.append((fixturedef, opened.opened, inputs))
         effects = None
         if EFFECTS not in spec.options.allow:
-            effects = self._effects(engine, inputs, fixturedef, request)
+            effects = self._effects(inputs, fixturedef, request)
         inputs.watch()
         try:
             with swapped_function(fixturedef, _undecorated(fixturedef.func)):
                 value = yield
         except BaseException:
-            engine.abandon(opened)
+            self._engine.abandon(opened)
             raise
         finally:
             inputs.stop()
             self._setting_up.pop()
-        completed = self._complete(engine, opened, value, inputs, effects, fixturedef)
+        completed = self._complete(opened, value, inputs, effects, fixturedef)
         instance.basis, instance.variant = completed.basis, completed.variant
         if value is None:
-            self._warn_of_effects(engine, fixturedef, completed)
+            self._warn_of_effects(fixturedef, completed)
         return value
-
-    def _inputs_of(
-        self, engine: Engine, spec: Spec, fixturedef: Any, request: Any
-    ) -> FixtureInputs:
-        session = self._session
-
-        def digest_of(name: str) -> str:
-            return self._upstream.digest(request, name, by=fixturedef, attempt=session.items.reader)
-
-        seen_module = session.observatory.add_module
-        inputs = FixtureInputs(
-            spec, fixturedef, request, engine.fingerprints, seen_module, digest_of
-        )
-        if inputs.sees_options:
-            inputs.parts.append(Part("options", session.options_digest))
-        return inputs
 
     def _found(
         self, found: Found, fixturedef: Any, instance: Instance
@@ -372,9 +327,7 @@ class FixtureHooks:
         with swapped_function(fixturedef, lambda **_: value):
             return (yield)
 
-    def _effects(
-        self, engine: Engine, inputs: FixtureInputs, fixturedef: Any, request: Any
-    ) -> Effects:
+    def _effects(self, inputs: FixtureInputs, fixturedef: Any, request: Any) -> Effects:
         """What the process looks like before the set-up."""
         given = {}
         for name in fixturedef.argnames:
@@ -382,18 +335,11 @@ class FixtureHooks:
             if definition is not None and not is_handle(definition) and name in inputs.arguments:
                 given[name] = inputs.arguments[name]
         instance = request.instance if request.scope in ("function", "class") else None
-        with engine.quiet():
+        with self._engine.quiet():
             return Effects(self._is_project, instance, given, self._upstream.by_value)
-
-    def _is_project(self, file: str) -> bool:
-        known = self._project_files.get(file)
-        if known is None:
-            known = self._project_files[file] = self._session.fingerprints.is_project_file(file)
-        return known
 
     def _complete(
         self,
-        engine: Engine,
         opened: Attempt,
         value: object,
         inputs: FixtureInputs,
@@ -403,20 +349,20 @@ class FixtureHooks:
         keyed = opened.keyed
         if keyed is not None and not keyed.key.vouched:
             if inputs.problem:
-                return engine.refuse(opened, "input cannot be digested", inputs.problem)
+                return self._engine.refuse(opened, "input cannot be digested", inputs.problem)
             changed = inputs.changed()
             if changed:
                 text = f"it changed what {changed} shows, which a hit would not do"
-                return engine.refuse(opened, "changed the test it was made for", text)
+                return self._engine.refuse(opened, "changed the test it was made for", text)
         if effects is not None and keyed is not None:
-            with engine.quiet():
+            with self._engine.quiet():
                 effect = effects.found(value)
             if effect is not None:
                 text = (
                     f"it {effect}, which a hit would not do; do that in a fixture that is not "
                     f"cached (allow={{{EFFECTS!r}}} accepts it)"
                 )
-                return engine.refuse(opened, effect.kind, text)
+                return self._engine.refuse(opened, effect.kind, text)
 
         def pinned(observed: Observed) -> tuple[Part, ...]:
             for path in observed.written:
@@ -424,11 +370,11 @@ class FixtureHooks:
             upstream = self.shortcuts.evidence(self._session.running_item, fixturedef)
             return (*inputs.pinned(), *upstream)
 
-        return engine.complete(opened, value, pinned=pinned)
+        return self._engine.complete(opened, value, pinned=pinned)
 
     def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
         for name in fixturedef.argnames:
-            instance = self._live.get(active_definition(request, name))
+            instance = self.live.get(active_definition(request, name))
             if instance is not None:
                 frame.absorb(instance.basis)
         for instance in self._around(fixturedef, request):
@@ -437,13 +383,13 @@ class FixtureHooks:
     def _around(self, fixturedef: Any, request: Any) -> Iterator[Instance]:
         """What was set up before without being asked for (autouse, ``setup_module``, marks), of
         the same scope or a wider one: the fixture may rest on its effects."""
-        closure = self._running_closure()
+        closure = closure_of(self._session.running_item)
         if closure is None:
             return
         least = _SCOPES.index(request.scope)
         for name in closure.ambient:
             for definition in closure.definitions.get(name, ())[-1:]:
-                instance = self._live.get(definition)
+                instance = self.live.get(definition)
                 if (
                     instance is not None
                     and instance.variant is None
@@ -454,30 +400,28 @@ class FixtureHooks:
 
     def _requested(self, request: Any, name: str, caller: Any) -> None:
         """After a request by name: whoever asked inherits what the fixture rests on."""
-        if name == "request" or self._session.engine is None:
-            return
         definition = active_definition(request, name)
         if definition is None or is_handle(definition):
             return
         asking = asking_definition(request)
-        instance = self._live.get(definition)
+        instance = self.live.get(definition)
         if instance is not None:
-            self._session.uses(instance)
+            self._session.items.uses(instance)
             instance.handed_to.add(asking or self._session.items.reader_now)
         if asking is None or is_machinery(caller) or name in asking.argnames:
             return
-        for set_up in self._setting_up:
-            if set_up.fixturedef is asking:
+        for definition, frame, inputs in self._setting_up:
+            if definition is asking:
                 if instance is not None:
-                    set_up.frame.absorb(instance.basis)
-                if set_up.inputs is not None and set_up.inputs.sees_request:
-                    set_up.inputs.look_at_fixture(name)
+                    frame.absorb(instance.basis)
+                if inputs is not None and inputs.sees_request:
+                    inputs.look_at_fixture(name)
 
-    def _warn_of_effects(self, engine: Engine, fixturedef: Any, completed: Completed) -> None:
+    def _warn_of_effects(self, fixturedef: Any, completed: Completed) -> None:
         deeds = [str(deed) for deed in completed.observed.opaque]
         deeds += [f"wrote {path}" for path in completed.observed.written]
         if deeds and completed.variant is not None:
-            engine.notify(
+            self._engine.notify(
                 Noted(
                     f"cached fixture {fixturedef.argname!r} returned None but had effects "
                     f"({deeds[0]}): on a hit they are lost; return what it made"

@@ -25,31 +25,12 @@ from pytest_taskcache.errors import StorageError
 
 HANDLES = frozenset(
     {
-        "cache",
-        "capfd",
-        "capfdbinary",
-        "caplog",
-        "capsys",
-        "capsysbinary",
-        "capteesys",
-        "doctest_namespace",
-        "monkeypatch",
-        "pytestconfig",
-        "pytester",
-        "record_property",
-        "record_testsuite_property",
-        "record_xml_attribute",
-        "recwarn",
-        "request",
-        "subtests",
-        "taskcache",
-        "testdir",
-        "tmp_path",
-        "tmp_path_factory",
-        "tmpdir",
-        "tmpdir_factory",
+        "cache", "capfd", "capfdbinary", "caplog", "capsys", "capsysbinary", "capteesys",
+        "doctest_namespace", "monkeypatch", "pytestconfig", "pytester", "record_property",
+        "record_testsuite_property", "record_xml_attribute", "recwarn", "request", "subtests",
+        "taskcache", "testdir", "tmp_path", "tmp_path_factory", "tmpdir", "tmpdir_factory",
     }
-)
+)  # fmt: skip
 """Fixtures of pytest's own that are handles: they count by name, not by value."""
 
 
@@ -130,14 +111,12 @@ def swapped_function(definition: FixtureDef[Any], function: Callable[..., Any]) 
 
 
 def tear_down_until(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Tears down what the next item does not need, as the end of ``item`` would. Raises what a
-    teardown raises."""
+    """Tears down what the next item does not need. Raises what a teardown raises."""
     item.session._setupstate.teardown_exact(nextitem)
 
 
 def run_unseen(item: pytest.Item) -> list[pytest.TestReport]:
-    """The reports of all phases of an item, which nobody is shown; all that is set up for it is
-    torn down at its end."""
+    """The reports of an item, which nobody is shown; all that is set up is torn down at its end."""
     return runtestprotocol(item, log=False, nextitem=None)
 
 
@@ -174,8 +153,8 @@ def asking_definition(request: FixtureRequest) -> FixtureDef[Any] | None:
     return getattr(request, "_fixturedef", None)
 
 
-def closure_of(item: pytest.Item) -> Closure | None:
-    """The fixtures that an item needs, as found at collection."""
+def closure_of(item: pytest.Item | None) -> Closure | None:
+    """The fixtures that an item needs, as found at collection; None if it needs none."""
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return None

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_taskcache.config.settings import WHOLE, Tests
+from pytest_taskcache.checksum import checksum
+from pytest_taskcache.config.settings import (
+    NAMES,
+    WHOLE,
+    Settings,
+    Sources,
+    Tests,
+    project_settings,
+    read_settings,
+)
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
-from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError
 from pytest_taskcache.model.event import Decided, Event, Faulted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
-from pytest_taskcache.plugin.options import local_directory, settings_of
 from pytest_taskcache.plugin.pytest_private import (
     make_cache_directory,
     new_temporary_directory,
     temporary_directory,
     written_ini,
 )
-from pytest_taskcache.plugin.surroundings import options_digest, setting_digest
-from pytest_taskcache.plugin.usage import cache_directory
+from pytest_taskcache.plugin.surroundings import option_parts, setting_digest
+from pytest_taskcache.plugin.usage import cache_directory, default_directory, is_marked
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
 
@@ -35,9 +46,8 @@ if TYPE_CHECKING:
     from pytest_taskcache.engine.cache import Engine
     from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
     from pytest_taskcache.plugin.fixtures import FixtureHooks
-    from pytest_taskcache.plugin.items import ItemHooks
+    from pytest_taskcache.plugin.items import ItemHooks, Running
     from pytest_taskcache.plugin.outcomes.outcome_hooks import Outcomes
-    from pytest_taskcache.plugin.running import Instance, Running
     from pytest_taskcache.plugin.verification import HitVerification
     from pytest_taskcache.storage.local import LocalStorage
     from pytest_taskcache.transactions.staging import Run
@@ -46,7 +56,7 @@ if TYPE_CHECKING:
 _HYPOTHESIS = ".hypothesis"
 """Where hypothesis keeps what it makes: it reads and rewrites that as it draws."""
 
-XDIST_FIELD = "taskcache"
+_XDIST_FIELD, _MATCHED = "taskcache", "taskcache-matched"
 """What is ours of that which pytest-xdist hands to its workers, and they hand back."""
 
 
@@ -78,9 +88,12 @@ class Session:
         Raises pytest.UsageError for settings that cannot work."""
         self.config = config
         written_ini(config)  # before other plugins add to it
-        settings = settings_of(config)
+        try:
+            settings = _settings_of(config)
+            self.directory = _local_directory(config, settings)
+        except TaskCacheError as error:
+            raise pytest.UsageError(str(error)) from error
         self.settings = replace(settings, mode=Mode.READ) if settings.dry_run else settings
-        self.directory = local_directory(config, settings)
         self.enabled = self.settings.mode is not Mode.OFF
         """Whether this run may use the cache at all."""
         self.decisions: list[Decided] = []
@@ -105,15 +118,16 @@ class Session:
         self._hooked = False
         self.coverage: CoverageKeeping | None = None
         """None where nothing can be measuring coverage."""
-        active.activate(self.get_engine)  # switched off it gives none, not that of a run around
+        self._provide = lambda: self.engine
+        active.activate(self._provide)  # switched off it gives none, not that of a run around
         if self.enabled:
             self.observatory.arm()
-            if self._may_measure():
+            coverage: Any = sys.modules.get("coverage")
+            measuring = coverage is not None and coverage.Coverage.current() is not None
+            if measuring or (coverage is not None and config.pluginmanager.hasplugin("_cov")):
                 from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
 
                 self.coverage = CoverageKeeping(self)
-
-    # --------------------------------------------------------------------- life of a run
 
     @property
     def worker(self) -> str:
@@ -145,13 +159,13 @@ class Session:
 
             register_dry_run(self)
         elif getattr(self.config.option, "cacheclear", False) and not self.is_worker:
-            self._clear()
+            local = self.local if self.directory.is_dir() and self.engine is not None else None
+            if local is not None:
+                local.clear()
         from pytest_taskcache.plugin.collection.collection_hooks import register
 
         register(self)  # before pytest-xdist decides whether to distribute
         if hasattr(self.config.option, "numprocesses"):  # by whatever name xdist was loaded
-            from pytest_taskcache.plugin.xdist import XdistHooks
-
             manager.register(XdistHooks(self), "taskcache-xdist")
             if self.distributes:
                 self._show_replays()
@@ -161,7 +175,9 @@ class Session:
         observing, so that a suite which uses nothing pays nothing."""
         if not self.enabled or self._hooked:
             return
-        engine = self.engine if self._is_used_by(items) else None
+        every = self.settings.tests is Tests.ALL and bool(items)
+        used = every or bool(self.settings.fixtures) or is_marked(items)
+        engine = self.engine if used else None
         if engine is None:
             if self._composed is None:
                 self._retire()
@@ -179,7 +195,7 @@ class Session:
         from pytest_taskcache.plugin.items import ItemHooks
         from pytest_taskcache.plugin.verification import HitVerification
 
-        self.fixtures, self.items = FixtureHooks(self), ItemHooks(self, engine)
+        self.fixtures, self.items = FixtureHooks(self, engine), ItemHooks(self, engine)
         self.fixtures.check_names(items)
         self.verification = HitVerification(self, engine)
         self.outcomes.prepare(items)
@@ -192,8 +208,7 @@ class Session:
             self.coverage.collected()
 
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """At the end of the tests: awaits uploads, telling ``on_progress(done, total)``,
-        remembers, evicts."""
+        """At the end of the tests: awaits uploads, telling of progress, remembers, evicts."""
         composed = self._composed
         if composed is not None and self._hooked:
             self.outcomes.finish()
@@ -221,15 +236,9 @@ class Session:
             self.outcomes.stop()
         self._retire()
 
-    # -------------------------------------------------------------------------- engine
-
     @property
     def engine(self) -> Engine | None:
         """The engine, composed when first asked for; None where the cache cannot be used."""
-        return self.get_engine()
-
-    def get_engine(self) -> Engine | None:
-        """As `engine`."""
         if self._composed is None and not self._broken and self.enabled:
             self._compose()
         return self._composed.engine if self._composed is not None else None
@@ -253,7 +262,7 @@ class Session:
         from pytest_taskcache.config.factory import new_run
         from pytest_taskcache.transactions.staging import Run
 
-        given = getattr(self.config, "workerinput", {}).get(XDIST_FIELD)
+        given = getattr(self.config, "workerinput", {}).get(_XDIST_FIELD)
         if given is not None:
             return Run(given["run"], given["started"])
         if self._run is None:
@@ -263,9 +272,7 @@ class Session:
     @functools.cached_property
     def options_digest(self) -> str:
         """One digest of all options and ini settings that are not neutral."""
-        return options_digest(self.config)
-
-    # ------------------------------------------------------------------------- one test
+        return checksum(chain.from_iterable(option_parts(self.config)))
 
     @property
     def running(self) -> Running | None:
@@ -281,10 +288,6 @@ class Session:
         """What the ``taskcache`` fixture returns."""
         attempt = self.running.attempt if self.running is not None else None
         return Handle(self.engine, attempt.transaction if attempt else None, self.decisions)
-
-    def uses(self, instance: Instance) -> None:
-        """Notes that the running test uses a fixture's instance."""
-        self.items.uses(instance)
 
     def notify(self, event: Event) -> None:
         """Counts an event, and keeps the decisions of the running test."""
@@ -304,23 +307,6 @@ class Session:
                 self.observatory.add_scratch(self._temporary)
         return self._temporary
 
-    # ------------------------------------------------------------------------ internals
-
-    def _may_measure(self) -> bool:
-        """Whether coverage is measured in this process, or may be by when the tests begin."""
-        coverage: Any = sys.modules.get("coverage")
-        if coverage is None:
-            return False
-        running = coverage.Coverage.current() is not None
-        return running or self.config.pluginmanager.hasplugin("_cov")
-
-    def _is_used_by(self, items: Sequence[pytest.Item]) -> bool:
-        if "pytest_taskcache.decorator" in sys.modules or self.settings.fixtures:
-            return True
-        if self.settings.tests is Tests.ALL:
-            return bool(items)
-        return any(item.get_closest_marker("cached") is not None for item in items)
-
     def _show_replays(self) -> None:
         from pytest_taskcache.plugin.summary import ReplayedReports
 
@@ -330,11 +316,10 @@ class Session:
 
     def _compose(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
-        from pytest_taskcache.plugin.extensions import Extensions
+        from pytest_taskcache.plugin.extensions import observers, plugged_storage
         from pytest_taskcache.plugin.summary import WaitingLine
 
         make_cache_directory(self.config, self.directory)
-        extensions = Extensions(self.config)
         surroundings = Surroundings(
             self.config.rootpath,
             self.directory,
@@ -345,12 +330,11 @@ class Session:
             self.run(),
             self.worker,
             controller=not self.is_worker,
-            several_workers=self.is_worker,
-            make_storage=extensions.storage,
+            make_storage=functools.partial(plugged_storage, self.config),
         )
-        observers: list[Observer] = [self, WaitingLine(self.config), *extensions.observers()]
+        told: list[Observer] = [self, WaitingLine(self.config), *observers(self.config)]
         try:
-            self._composed = compose(self.settings, surroundings, observers)
+            self._composed = compose(self.settings, surroundings, told)
             if self.coverage is not None:
                 self.coverage.attach(self._composed.engine)
         except ConfigurationError as error:
@@ -363,10 +347,81 @@ class Session:
             self.notify(Faulted(f"cache not usable: {problem}", str(error)))
             self._retire()
 
-    def _clear(self) -> None:
-        if self.directory.is_dir() and self.engine is not None and self.local is not None:
-            self.local.clear()
-
     def _retire(self) -> None:
-        active.deactivate(self.get_engine)
+        active.deactivate(self._provide)
         self.observatory.disarm()
+
+
+class XdistHooks:
+    """Several workers, one run: its identity goes down to them, their counts come up."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Before a worker starts: tells it the run, which the controller keeps alive."""
+        run = self._session.run()
+        engine = self._session.engine
+        if engine is not None:
+            try:
+                engine.staging.hold()
+            except StorageError as error:
+                self._session.failed(error)
+            node.workerinput[_XDIST_FIELD] = {"run": run.id, "started": run.started}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """After a worker ended: adds its counts; if it died, frees what it had staged."""
+        output = getattr(node, "workeroutput", {})
+        if _XDIST_FIELD in output:
+            self._session.tally.merge(Tally.from_plain(output[_XDIST_FIELD]))
+            self._session.settings.refresh.matched.update(output[_MATCHED])
+            return
+        engine = self._session.engine
+        if engine is None:
+            return
+        self._session.notify(Faulted("a worker died", "its counts are missing"))
+        try:
+            engine.staging.abandon(node.gateway.id, publish=engine.recorder.publish)
+        except StorageError as fault:
+            self._session.failed(fault)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """In a worker: hands its counts up."""
+        output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            self._session.finish()
+            output[_XDIST_FIELD] = self._session.tally.to_plain()
+            output[_MATCHED] = sorted(self._session.settings.refresh.matched)
+
+
+def _settings_of(config: pytest.Config) -> Settings:
+    """What was written on the command line, in the environment and in the ini file."""
+    options: dict[str, str] = {}
+    given = (config.known_args_namespace, config.option)
+    for name in NAMES:
+        for value in (getattr(each, f"taskcache_{name}", None) for each in given):
+            if value is not None:
+                text = "true" if value is True else str(value)
+                options[name] = "\n".join(value) if isinstance(value, list) else text
+    ini = {name: str(config.getini(f"taskcache_{name}") or "") for name in NAMES}
+    project: Mapping[str, Any] = {}
+    with suppress(OSError):  # whoever needs the file says why it cannot be read
+        if b"taskcache" in (config.rootpath / "pyproject.toml").read_bytes():
+            from pytest_taskcache.config.tiers import project_table
+
+            project = project_table(config.rootpath)
+    return read_settings(Sources(options, os.environ, ini, project_settings(project)))
+
+
+def _local_directory(config: pytest.Config, settings: Settings) -> Path:
+    """Where the local cache lives: in the one directory that the storage setting names, if that
+    is all it names, else in its usual place."""
+    named = None
+    if settings.storage:
+        from pytest_taskcache.config.tiers import only_directory
+
+        named = only_directory(settings.storage, config.rootpath)
+    return named or default_directory(config)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -38,46 +38,35 @@ from pytest_taskcache.plugin.pytest_private import (
     leave_out,
     set_arguments,
 )
-from pytest_taskcache.plugin.running import Instance
 
 if TYPE_CHECKING:
+    from pytest_taskcache.plugin.fixtures import FixtureHooks
     from pytest_taskcache.plugin.session import Session
 
 _STEADY_HANDLES = frozenset({"tmp_path", "tmp_path_factory"})
 
 
 class Shortcuts:
-    """Looks ahead of each test's set-up for cached fixtures that are hits without their upstream.
+    """Looks ahead of each test for cached fixtures that are hits without their upstream."""
 
-    ``spec_of`` tells cached fixtures, ``cached_in`` those of a closure, ``live`` are the instances
-    there are.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        spec_of: Callable[[Any], Spec | None],
-        cached_in: Callable[[Closure], Iterable[Any]],
-        live: Mapping[Any, Instance],
-    ) -> None:
+    def __init__(self, session: Session, fixtures: FixtureHooks, engine: Engine) -> None:
         self._session = session
-        self._spec_of = spec_of
-        self._cached_in = cached_in
-        self._live = live
+        self._engine = engine
+        self._fixtures = fixtures
         self._ready: dict[Any, Computation] = {}
         self._arguments: dict[Any, tuple[str, ...]] = {}
         """Those of definitions that go without them while their instance lives."""
 
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it what nobody will need."""
-        engine, closure = self._session.engine, closure_of(item)
-        if engine is None or closure is None or engine.parts.refresh.asked:
+        closure = closure_of(item)
+        if closure is None or self._engine.parts.refresh.asked:
             return
-        if not any(map(self.arguments_of, self._cached_in(closure))):
+        if not any(map(self.arguments_of, self._fixtures.cached_in(closure))):
             return
         refused: set[Any] = set()
         while True:
-            needed, served = self._needed(engine, item, closure, refused)
+            needed, served = self._needed(item, closure, refused)
             # What somebody asks for is there: its value tells.
             more = {
                 each
@@ -96,18 +85,18 @@ class Shortcuts:
         for definition in list(self._ready):
             self.end(definition)
 
-    def take(self, engine: Engine, definition: Any) -> Found | None:
+    def take(self, definition: Any) -> Found | None:
         """The hit of a fixture that is being set up and was planned to go without its upstream.
         What was set up before it may have made it a miss, which goes the long way, with all its
         arguments."""
         computation = self._ready.pop(definition, None)
         if computation is None:
             return None
-        peeked = engine.peek(computation)
+        peeked = self._engine.peek(computation)
         if peeked is None:
             self.end(definition)
             return None
-        return engine.use(peeked)
+        return self._engine.use(peeked)
 
     def end(self, definition: Any) -> None:
         """The instance has ended: the definition has its arguments again."""
@@ -128,23 +117,20 @@ class Shortcuts:
 
     def evidence(self, item: pytest.Item | None, definition: Any) -> tuple[Part, ...]:
         """The part that lets a record be found without its upstream; none where it may not."""
-        closure = closure_of(item) if item is not None else None
+        closure = closure_of(item)
         upstream = self._upstream(item, closure, definition) if item and closure else None
         if not upstream or not self._is_followed(definition):
             return ()
         for each in upstream.values():
-            instance = self._live.get(each)
+            instance = self._fixtures.live.get(each)
             if instance is None or instance.variant is None or instance.basis.taints:
                 return ()
         return (self._part(upstream),)
 
-    # ------------------------------------------------------------------------ internals
-
     def _needed(
-        self, engine: Engine, item: pytest.Item, closure: Closure, refused: set[Any]
+        self, item: pytest.Item, closure: Closure, refused: set[Any]
     ) -> tuple[set[str], list[Any]]:
-        """The names that a test needs, and the definitions that do without what they are made
-        of."""
+        """The names that a test needs, and the definitions that do without their upstream."""
         needed: set[str] = set()
         served: list[Any] = []
         waiting = list(closure.initial)
@@ -154,17 +140,15 @@ class Shortcuts:
                 continue
             needed.add(name)
             for each in closure.definitions.get(name, ()):
-                if each not in refused and self._is_served(engine, item, closure, each):
+                if each not in refused and self._is_served(item, closure, each):
                     served.append(each)
                 else:
                     waiting += self.arguments_of(each)
         return needed, served
 
-    def _is_served(
-        self, engine: Engine, item: pytest.Item, closure: Closure, definition: Any
-    ) -> bool:
+    def _is_served(self, item: pytest.Item, closure: Closure, definition: Any) -> bool:
         """Whether a fixture needs no upstream: it lives without, or is a hit without."""
-        spec = self._spec_of(definition)
+        spec = self._fixtures.spec_of(definition)
         if spec is None or not self.arguments_of(definition):
             return False
         if definition in self._arguments:
@@ -176,7 +160,7 @@ class Shortcuts:
         upstream = self._upstream(item, closure, definition)
         if not upstream or any(each.cached_result is not None for each in upstream.values()):
             return False  # a test may have changed one that is there; its value tells
-        computation = self._hit(engine, item, definition, spec, self._part(upstream))
+        computation = self._hit(item, definition, spec, self._part(upstream))
         if computation is None:
             return False
         self._ready[definition] = computation
@@ -212,7 +196,7 @@ class Shortcuts:
     def _is_followed(self, definition: Any) -> bool:
         """Whether it is cached, and its record holds for as long as what it was observed to depend
         on does: under no key or policy of its author's that asks for more."""
-        spec = self._spec_of(definition)
+        spec = self._fixtures.spec_of(definition)
         if spec is None or not isinstance(inspect.unwrap(definition.func), FunctionType):
             return False
         options = spec.options
@@ -228,11 +212,11 @@ class Shortcuts:
         return Part(UPSTREAM, checksum(named))
 
     def _hit(
-        self, engine: Engine, item: pytest.Item, definition: Any, spec: Spec, part: Part
+        self, item: pytest.Item, definition: Any, spec: Spec, part: Part
     ) -> Computation | None:
-        identity = spec.identity(engine)
+        identity = spec.identity(self._engine)
         try:
-            records = engine.routes.of(spec.options).records
+            records = self._engine.routes.of(spec.options).records
             newest = records.recent([str(identity)]).get(str(identity))
             if newest is None or part not in newest.parts:
                 return None
@@ -244,8 +228,10 @@ class Shortcuts:
                 if name.startswith(start)
             }
             arguments = dict.fromkeys(self.arguments_of(definition))
-            pinned = functools.partial(digest_of_written, engine.fingerprints)
-            computation = computation_of(engine, spec, definition.scope, arguments, digests, pinned)
-            return computation if engine.peek(computation) is not None else None
+            pinned = functools.partial(digest_of_written, self._engine.fingerprints)
+            computation = computation_of(
+                self._engine, spec, definition.scope, arguments, digests, pinned
+            )
+            return computation if self._engine.peek(computation) is not None else None
         except (ConfigurationError, StorageError):
             return None  # the set-up meets it again, and tells

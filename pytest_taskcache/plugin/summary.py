@@ -19,10 +19,10 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
+from pytest_taskcache.plugin.items import reused_values
 from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
-from pytest_taskcache.plugin.outcomes.reports import is_replayed
+from pytest_taskcache.plugin.outcomes.replays import is_replayed
 from pytest_taskcache.plugin.pytest_private import width_of
-from pytest_taskcache.plugin.running import reused_values
 from pytest_taskcache.report.terminal import (
     job_summary,
     miss_lines,
@@ -95,8 +95,7 @@ class Summary:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """What was interrupted is the test's, also where the signal arrived in the midst of
-        noting what it did."""
+        """What was interrupted is the test's, also where that was while noting what it did."""
         kept = excinfo.traceback.filter(lambda entry: not str(entry.path).startswith(_HERE))
         excinfo.traceback = kept or excinfo.traceback
 
@@ -292,12 +291,11 @@ class WaitingLine:
 
     def notify(self, event: Event) -> None:
         """Writes a line when a wait has become noticeable, and one when it is over."""
-        if isinstance(event, Waited):
-            verb = "waited for" if event.done else "is waiting for"
-            text = f"{event.identity} {verb} {event.holder} ({duration(event.seconds)})"
-            self._write(f"taskcache: {harmless(text)}")
-
-    def _write(self, text: str) -> None:
+        if not isinstance(event, Waited):
+            return
+        verb = "waited for" if event.done else "is waiting for"
+        waited = f"{event.identity} {verb} {event.holder} ({duration(event.seconds)})"
+        text = f"taskcache: {harmless(waited)}"
         manager = self._config.pluginmanager
         capture: Any = manager.getplugin("capturemanager")
         # A worker's reporter writes nowhere; its standard error is its controller's, too.

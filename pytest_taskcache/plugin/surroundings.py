@@ -1,17 +1,21 @@
-"""What surrounds every test of a run and belongs in its key: options, ini, plugins, conftests."""
+"""What surrounds every test of a run and belongs in its key: options, ini settings, plugins.
+
+Neutral is what changes how a run is shown, limited or reported, not what a test does: nothing is
+run again for it. There are lists of such options, and two ways to add to them.
+"""
 
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-import xxhash
 
+from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.plugin.neutral_options import neutral_names
 from pytest_taskcache.plugin.pytest_private import written_ini
 
 NEUTRAL_OPTIONS = frozenset(
@@ -80,6 +84,65 @@ NEUTRAL_INI = frozenset(
 """Ini settings that do not change what a test does (``addopts`` acts through the options)."""
 
 
+_HOOK = "pytest_taskcache_neutral_options"
+"""A plugin's ``@pytest.hookimpl(optionalhook=True) def pytest_taskcache_neutral_options(config)``
+returns the names of its own: where they are stored (``dest``), or of ini settings."""
+
+_INI = "taskcache_neutral_options"
+"""A project's own list, separated by blanks or commas."""
+
+_BY_PLUGIN: Mapping[str, frozenset[str]] = {
+    "pytest": frozenset(
+        {
+            "capture", "log_cli", "log_cli_level", "log_cli_format", "log_cli_date_format",
+            "log_file", "log_file_mode", "log_file_level", "log_file_format",
+            "log_file_date_format", "truncation_limit_lines", "truncation_limit_chars",
+            "faulthandler_timeout", "faulthandler_exit_on_timeout",
+        }
+    ),
+    "pytest-timeout": frozenset(
+        {
+            "timeout", "timeout_method", "timeout_func_only", "session_timeout",
+            "timeout_disable_debugger_detection",
+        }
+    ),
+    "pytest-json-report": frozenset(
+        {
+            "json_report", "json_report_file", "json_report_omit", "json_report_summary",
+            "json_report_indent", "json_report_verbosity",
+        }
+    ),
+    "pytest-reportlog": frozenset({"report_log", "report_log_exclude_logs_on_passed_tests"}),
+    "pytest-split": frozenset(
+        {
+            "splits", "group", "store_durations", "durations_path", "clean_durations",
+            "splitting_algorithm",
+        }
+    ),
+    "pytest-retry": frozenset({"retries", "retry_delay", "cumulative_timing", "retry_outcome"}),
+    "pytest-sugar": frozenset({"force_sugar", "old_summary", "sugar_verbose"}),
+    "pytest-instafail": frozenset({"instafail"}),
+    "pytest-picked": frozenset({"picked", "picked_mode", "parent_branch"}),
+    "pytest-clarity": frozenset({"diff_width", "diff_type", "diff_symbols"}),
+    "pytest-progress": frozenset({"progress", "show_progress"}),
+    "pytest-github-actions-annotate-failures": frozenset({"exclude_warning_annotations"}),
+    "teamcity-messages": frozenset({"teamcity", "no_teamcity", "skippassedoutput", "swapdiff"}),
+}  # fmt: skip
+"""By distribution, as of pytest 9.2, pytest-timeout 2.4, pytest-json-report 1.5,
+pytest-reportlog 0.4, pytest-retry 1.7, pytest-split 0.10,
+pytest-sugar 1.1, teamcity-messages 1.33."""
+
+_KNOWN = frozenset[str]().union(*_BY_PLUGIN.values())
+
+
+def _neutral_names(config: pytest.Config) -> frozenset[str]:
+    """All names that are neutral in this run: the lists, the plugins' own and the project's."""
+    caller = getattr(config.hook, _HOOK, None)
+    answers: Iterable[Iterable[str]] = caller(config=config) if caller is not None else ()
+    own = str(config.getini(_INI) or "").replace(",", " ").split()
+    return _KNOWN.union(own, *answers)
+
+
 def option_parts(config: pytest.Config) -> tuple[Part, ...]:
     """One part for each option of `given_options`."""
     return tuple(Part(name, _digest_of(value)) for name, value in given_options(config).items())
@@ -88,7 +151,7 @@ def option_parts(config: pytest.Config) -> tuple[Part, ...]:
 def given_options(config: pytest.Config) -> dict[str, object]:
     """Each option and ini setting that is given, but for the neutral ones. An option that a plugin
     has but nobody gave changes nothing."""
-    neutral = neutral_names(config)
+    neutral = _neutral_names(config)
     found: dict[str, object] = {
         f"option {name}": value
         for name, value in vars(config.option).items()
@@ -105,17 +168,8 @@ def given_options(config: pytest.Config) -> dict[str, object]:
     return {
         name: value
         for name, value in sorted(found.items())
-        if not _unset(value) and not _is_neutral_ini(name, neutral)
+        if value not in (None, False, [], ()) and not _is_neutral_ini(name, neutral)
     }
-
-
-def options_digest(config: pytest.Config) -> str:
-    """One digest of all that `option_parts` names."""
-    return _digest([(part.name, part.digest) for part in option_parts(config)])
-
-
-def _unset(value: object) -> bool:
-    return value is None or value is False or value == [] or value == ()
 
 
 def _is_neutral_ini(name: str, neutral: frozenset[str]) -> bool:
@@ -177,14 +231,10 @@ def _of_no_distribution(plugin: types.ModuleType, root: Path) -> str:
         content = path.read_bytes()
     except OSError:
         content = b""
-    return xxhash.xxh3_128_hexdigest(content)
-
-
-def _digest(value: object) -> str:
-    return xxhash.xxh3_128_hexdigest(repr(value).encode("utf-8", "surrogatepass"))
+    return checksum_bytes(content)
 
 
 def setting_digest(config: pytest.Config, name: str) -> str:
     """A digest of one option's present value, "" where there is no such option."""
     value = getattr(config.option, name, None)
-    return "" if value is None else _digest(value)
+    return "" if value is None else checksum([repr(value)])

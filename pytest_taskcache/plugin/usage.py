@@ -48,7 +48,7 @@ def is_wanted(config: pytest.Config) -> bool:
 def is_marked(items: Iterable[pytest.Item]) -> bool:
     """Whether collected tests are marked, or what they import is decorated."""
     return "pytest_taskcache.decorator" in sys.modules or any(
-        "cached" in item.keywords for item in items
+        "cached" in item.keywords and item.get_closest_marker("cached") for item in items
     )
 
 
@@ -96,9 +96,6 @@ def _files(config: pytest.Config) -> Iterator[str]:
                 below.clear()
                 continue
             python = [name for name in names if name.endswith(".py")]
-            if any(name == "conftest.py" or _matches(name, patterns) for name in python):
+            tests = (fnmatch.fnmatch(name, each) for name in python for each in patterns)
+            if "conftest.py" in python or any(tests):
                 yield from (os.path.join(folder, name) for name in python)
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)

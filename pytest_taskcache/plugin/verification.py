@@ -18,8 +18,8 @@ import pytest
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.model.decision import Miss, Why
 from pytest_taskcache.model.event import Decided, Subject, Verified
+from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
 from pytest_taskcache.plugin.outcomes.replays import tear_down_neighbours
-from pytest_taskcache.plugin.running import ItemAttempt, Running, node_id
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session

@@ -41,8 +41,7 @@ _LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One thing that differs: what it is called, before and after where they can be shown, and
-    the lines of a diff."""
+    """One thing that differs, with before and after where they can be shown, and a diff's lines."""
 
     kind: str
     name: str
@@ -74,12 +73,8 @@ class Explanation:
 
     def to_plain(self) -> dict[str, Any]:
         """As values for JSON."""
-        plain = asdict(self)
-        plain["points"] = [
-            {**asdict(point), "lines": list(point.lines), "text": str(point)}
-            for point in self.points
-        ]
-        return plain
+        points = [{**asdict(point), "text": str(point)} for point in self.points]
+        return {**asdict(self), "points": points}
 
     def lines(self, *, everything: bool = False) -> Iterator[str]:
         """For people; diffs are cut unless ``everything`` is asked for, and say where."""
@@ -247,8 +242,7 @@ def _diff(then: str, now: str) -> Iterator[str]:
 
 
 def _part(text: str, name: str) -> str:
-    """The source of the function ``path::qualified.name`` within its module's text; all of the
-    text where it is not found."""
+    """The source of ``path::qualified.name`` in its module's text; all of it where not found."""
     qualname = name.partition("::")[2].removesuffix("()").partition("[")[0]
     try:
         node: Any = ast.parse(text)

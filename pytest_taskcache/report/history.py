@@ -79,8 +79,6 @@ class History:
         self._texts: Mapping[str, bytes] | None = None
         self._inputs: dict[str, Mapping[str, str]] | None = None
 
-    # ------------------------------------------------------------------------ reading
-
     def runs(self) -> list[PastRun]:
         """The runs that are remembered, newest first."""
         if self._runs is None:
@@ -134,8 +132,6 @@ class History:
                 if entry.identity == identity and entry.at < before:
                     return entry.detail if entry.status in ("refused", "failed") else ""
         return ""
-
-    # ------------------------------------------------------------------------ writing
 
     def keep_run(self, run: PastRun) -> None:
         """Remembers a run in place of the oldest one."""

@@ -115,8 +115,7 @@ def _numbered(value: Any, strings: dict[str, int]) -> Any:
 
 
 def _rests_on(holdings: Holdings) -> tuple[dict[str, int], list[list[Any]]]:
-    """The number of each identity's trace, and the traces as kinds with their names; as many as
-    there is room for."""
+    """Each identity's trace by number, and as many traces as there is room for, by kind."""
     numbers: dict[str, int] = {}
     known: dict[str, int] = {}
     traces: list[list[Any]] = []

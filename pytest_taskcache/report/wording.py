@@ -20,8 +20,7 @@ def harmless(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: ``0.42 s``, ``37 s``, ``4 min 12 s``, ``2 h 5 min``,
-    ``7 days``."""
+    """Seconds as people read them: ``0.42 s``, ``37 s``, ``4 min 12 s``, ``2 h 5 min``."""
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.5:

@@ -16,10 +16,10 @@ from pytest_taskcache.plugin.collection.collection_record import (
     CollectionRecord,
     DamagedRecordError,
     UnrecordableError,
-    asks_the_clock,
     from_plain,
     to_plain,
 )
+from pytest_taskcache.plugin.collection.recording import asks_the_clock
 from pytest_taskcache.storage.local import LocalStorage
 
 WARM = ("--cache-tests=all",)

@@ -23,8 +23,8 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
     stand_ins_of,
 )
 from pytest_taskcache.plugin.collection.recording import LoadedFiles, Recording, warn_again
+from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.pytest_private import is_watched
-from pytest_taskcache.plugin.running import node_id
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -60,11 +60,9 @@ class CollectionHooks:
         )
 
     def is_replayed_whole(self) -> bool:
-        """Whether every test that this run selects will be replayed, as far as can be told before
-        anything is collected."""
-        return self._consults and self._selection.is_replayed_whole()
-
-    # ---------------------------------------------------------------------- one file
+        """Whether, as far as can be told, every test that this run selects will be replayed."""
+        consults = self._consults and self._session.engine is not None
+        return consults and self._selection.is_replayed_whole()
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_make_collect_report(
@@ -87,7 +85,8 @@ class CollectionHooks:
 
     def _stand_in(self, module: pytest.Module) -> bool:
         file = module.path
-        if not self._consults or file in self._stands or not self._may_be_cached(file):
+        wanted = self._consults and file not in self._stands and self._may_be_cached(file)
+        if not wanted or self._session.engine is None:
             return False
         prepare_import(module.config, file)
         try:
@@ -108,7 +107,11 @@ class CollectionHooks:
 
     def _stands_well(self, module: pytest.Module, record: CollectionRecord) -> bool:
         stand = StandIns(module, record, self._realised)
-        if self._is_ambiguous(stand) or not self._stands_for_all(stand) or not warn_again(record):
+        # Another test file that is imported by the same name: pytest refuses the second.
+        loaded = getattr(sys.modules.get(record.module), "__file__", None)
+        ambiguous = any(one.record.module == record.module for one in self._stands.values())
+        ambiguous = ambiguous or (loaded is not None and Path(loaded) != module.path)
+        if ambiguous or not self._stands_for_all(stand) or not warn_again(record):
             stand.withdraw()
             return False
         self._stands[module.path] = stand
@@ -118,14 +121,12 @@ class CollectionHooks:
         self._session.notify(Faulted(reason, f"{type(error).__name__}: {error}"))
 
     def _may_be_cached(self, file: Path) -> bool:
-        return self._session.settings.tests is Tests.ALL or _mentions_mark(file)
-
-    def _is_ambiguous(self, stand: StandIns) -> bool:
-        """Whether another test file is imported by the same name: pytest refuses the second."""
-        name, path = stand.record.module, stand.node.path
-        loaded = getattr(sys.modules.get(name), "__file__", None)
-        other = any(one.record.module == name for one in self._stands.values())
-        return other or (loaded is not None and Path(loaded) != path)
+        if self._session.settings.tests is Tests.ALL:
+            return True
+        try:
+            return b"cached" in file.read_bytes()
+        except OSError:
+            return False
 
     def _stands_for_all(self, stand: StandIns) -> bool:
         """Whether no test of the file will have to run. Where tests are selected by name or mark
@@ -164,14 +165,12 @@ class CollectionHooks:
         acting = Observed()
         try:
             if not recording.refusal:
-                acting = self._session.outcomes.acting_on(recording.module.path)
+                acting = self._session.outcomes.keys.around(recording.module.path)
             recording.finish(acting)
         except Exception as error:  # plugins' nodes may be as odd as they like
             self._fault("collection could not be recorded", error)
             recording.refuse("a fault", lasting=False)
         self._recorded.append(recording)
-
-    # ---------------------------------------------------------------------- all files
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -200,10 +199,8 @@ class CollectionHooks:
         """Keeps the records of what was collected really."""
         self._finish()
         recorded, self._recorded = self._recorded, []
-        settings = self._session.settings
-        if self._session.local is None or self._session.config.option.collectonly:
-            return
-        if settings.mode is not Mode.READ_WRITE:
+        writes = self._session.settings.mode is Mode.READ_WRITE
+        if not writes or self._session.local is None or self._session.config.option.collectonly:
             return
         for each in recorded:
             signed = zip(each.record.tests, each.items, strict=False)
@@ -222,8 +219,7 @@ class CollectionHooks:
         return signature(item) if self._session.outcomes.is_keyed_with_its_file(item) else ""
 
     def _compare(self, file: Path, items: dict[str, pytest.Item]) -> None:
-        """Completes the record of a file that was collected really by what its tests look like,
-        or drops it as wrong."""
+        """Completes the record of a file that was collected really, or drops it as wrong."""
         variant, record = self._known[file]
         strangers = items.keys() - record.tests.keys()
         if record.reason:
@@ -268,8 +264,6 @@ class CollectionHooks:
             rest = [item for item in items[first:] if id(item) not in recorded]
             items[first:] = [*real, *rest]
 
-    # ---------------------------------------------------------------------- one test
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         """A stand-in that is not replayed becomes real. One that is skipped by a mark stays what
@@ -281,13 +275,6 @@ class CollectionHooks:
             self._session.items.running = None
         else:
             stand.realise()
-
-
-def _mentions_mark(file: Path) -> bool:
-    try:
-        return b"cached" in file.read_bytes()
-    except OSError:
-        return False
 
 
 def register(session: Session) -> None:

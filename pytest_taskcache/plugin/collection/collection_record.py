@@ -13,15 +13,7 @@ Reading one executes nothing. It is decoded only when its file is collected.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import random
-import re
-import signal
-import socket
-import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,14 +78,11 @@ class CollectionRecord:
             pending += reversed(entry.get("c", ()))
 
 
-# ------------------------------------------------------------------------------------ values
-
 _PRIMITIVES = frozenset({str, int, bool, type(None)})
 
 
 def to_plain(value: object) -> Any:
-    """A value as JSON from which `from_plain` makes an equal one of the same types. Raises
-    UnrecordableError for others."""
+    """A value as JSON, for `from_plain`. Raises UnrecordableError for what is not plain."""
     kind = type(value)
     if kind in _PRIMITIVES or (kind is float and math.isfinite(value)):  # type: ignore[arg-type]
         return value
@@ -113,71 +102,3 @@ def from_plain(value: Any) -> Any:
         return {key: from_plain(each) for key, each in content.items()}
     parts = [from_plain(each) for each in content]
     return tuple(parts) if kind == "tuple" else parts
-
-
-# --------------------------------------------------------------------- what an import leaves
-
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGALRM", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGHUP")
-
-
-def global_state() -> dict[str, Any]:
-    """What other tests may rely on that an import can leave behind in the process, as it is now.
-
-    Patched foreign modules are not seen: ``taskcache_collect = real`` is for those.
-    """
-    root = logging.getLogger()
-    return {
-        "sys.path": list(sys.path),
-        "the environment": dict(os.environ),
-        "the working directory": _directory(),
-        "signal handlers": [
-            signal.getsignal(getattr(signal, name)) for name in _SIGNALS if hasattr(signal, name)
-        ],
-        "the recursion limit": sys.getrecursionlimit(),
-        "sys.excepthook": (sys.excepthook, threading.excepthook),
-        "threads": {thread.ident for thread in threading.enumerate()},
-        "logging": (root.level, list(root.handlers), root.manager.disable),
-        "the random state": random.getstate(),
-        "the default time-out of sockets": socket.getdefaulttimeout(),
-    }
-
-
-def _directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""
-
-
-_CLOCKS = re.compile(
-    rb"\b(?:today|now|utcnow|localtime|gmtime|time_ns|monotonic|perf_counter|time|uuid1|uuid4|"
-    rb"urandom|token_hex|token_bytes|token_urlsafe|random|randint|randrange|choice|choices|sample|"
-    rb"shuffle|uniform|getpid|gethostname|getnode)\s*\("
-)
-_NAMES = frozenset(re.findall(r"[a-z_0-9]{3,}", _CLOCKS.pattern.decode()))
-
-
-def asks_the_clock(source: bytes) -> bool:
-    """Whether a test file calls, outside of its functions, something that looks like a clock or
-    chance: nobody sees such a call, and its tests may be others tomorrow."""
-    if not _CLOCKS.search(source):
-        return False
-    import ast
-
-    try:
-        pending: list[ast.AST] = [ast.parse(source)]
-    except (SyntaxError, ValueError):
-        return True
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Call):
-            called = node.func
-            name = getattr(called, "attr", getattr(called, "id", ""))
-            made = name == "time" and (node.args or node.keywords)  # a time of day
-            if name in _NAMES and not made:
-                return True
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            pending.extend((*node.decorator_list, *node.args.defaults))
-        elif not isinstance(node, ast.Lambda):
-            pending.extend(ast.iter_child_nodes(node))
-    return False

@@ -3,6 +3,7 @@ that what their traces share with others lives as long as they do."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import xxhash
 
+from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
@@ -33,8 +35,8 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
     sources_of,
 )
 from pytest_taskcache.plugin.collection.recording import Recording
+from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.pytest_private import written_ini
-from pytest_taskcache.plugin.running import node_id
 from pytest_taskcache.plugin.surroundings import (
     option_parts,
     plugin_distributions,
@@ -65,13 +67,19 @@ class Kept(NamedTuple):
 
 
 class CollectionRecords:
-    """The records of one run. A fault of the storage is notified, and there is no record."""
+    """The records of one run, to be asked for where there is an engine. A fault of the storage is
+    notified, and there is no record."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._base = ""
-        self._chains: dict[Path, str] = {}
+        self._around: dict[Path, str] = {}
         self._number = 0
+
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        engine = self._session.engine
+        assert engine is not None
+        return engine
 
     def find(self, file: Path) -> Kept | None:
         """The newest record of a file that is valid. One that is damaged is dropped."""
@@ -110,8 +118,7 @@ class CollectionRecords:
         self, key: str, identity: Identity, serializer: str, data: bytes, trace: Trace
     ) -> Variant:
         """A record of this room; nothing is written."""
-        engine, age = self._session.engine, self._session.settings.tests_max_age
-        assert engine is not None
+        engine, age = self._engine, self._session.settings.tests_max_age
         now = engine.parts.clock()
         self._number += 1
         return Variant(
@@ -130,45 +137,40 @@ class CollectionRecords:
 
     def read(self, key: str) -> list[Variant]:
         """The records under a key that have not expired, newest first."""
-        engine = self._session.engine
-        if engine is None:
-            return []
         try:
-            found = engine.parts.local.read_records([key]).get(key, ())
+            found = self._engine.parts.local.read_records([key]).get(key, ())
         except StorageError as error:
             self._session.failed(error)
             return []
-        now = engine.parts.clock()
+        now = self._engine.parts.clock()
         return [each for each in found if each.expires is None or each.expires > now]
 
     def write(self, variants: Sequence[Variant]) -> None:
         """Writes records."""
-        engine = self._session.engine
-        if engine is None or not variants:
+        if not variants:
             return
         try:
             for variant in variants:
-                engine.recorder.write_parts(variant)
-            engine.parts.local.write_records(variants)
+                self._engine.recorder.write_parts(variant)
+            self._engine.parts.local.write_records(variants)
         except StorageError as error:
             self._session.failed(error)
 
     def drop(self, variants: Sequence[Variant]) -> None:
         """Forgets records."""
-        engine = self._session.engine
-        if engine is None or not variants or engine.parts.mode is not Mode.READ_WRITE:
+        if not variants or self._engine.parts.mode is not Mode.READ_WRITE:
             return
         try:
-            engine.parts.local.remove_records([variant.id for variant in variants])
+            self._engine.parts.local.remove_records([variant.id for variant in variants])
         except StorageError as error:
             self._session.failed(error)
 
     def _decoded(self, variant: Variant) -> CollectionRecord | None:
-        engine, result = self._session.engine, variant.result
+        result = variant.result
         data: bytes | memoryview | None = result.inline
         try:
-            if data is None and engine is not None:
-                data = engine.parts.local.read_result(result.digest, result.size)
+            if data is None:
+                data = self._engine.parts.local.read_result(result.digest, result.size)
             if data is None or xxhash.xxh3_128_hexdigest(data) != result.digest:
                 raise DamagedRecordError("damaged")
             record = CollectionRecord.decode(data)
@@ -179,8 +181,6 @@ class CollectionRecords:
         except DamagedRecordError as error:
             self._session.notify(Faulted("record of a collection is damaged", str(error)))
         return None
-
-    # -------------------------------------------------------------------------- traces
 
     def _with_sources(self, recording: Recording) -> Trace:
         """The trace, and the text of the files that the tests come from: where their lines are,
@@ -202,26 +202,28 @@ class CollectionRecords:
         found = tuple(Dependency(Kind.FILE, n, world.digest(Kind.FILE, n)) for n in names)
         return Trace(found, digest_of(found))
 
-    # ---------------------------------------------------------------------------- keys
-
     def key(self, file: Path) -> str:
         """The key of a file's records: what surrounds its collection, the same in every process
-        of a run. Options, plugins, interpreter, and the sources of the conftests that act on it."""
-        if not self._base:
-            self._base = self._digest_of_run()
-        chain = self._chains.get(file.parent)
-        if chain is None:
-            chain = self._chains[file.parent] = self._digest_of_conftests(file.parent)
-        name = self._session.fingerprints.name_of(file)
-        return xxhash.xxh3_128_hexdigest(f"{self._base}\0{chain}\0{name}".encode())
+        of a run. Options, plugins, interpreter, and the sources of the conftests that act on it,
+        loaded or not."""
+        world, directory = self._session.fingerprints, file.parent
+        around = self._around.get(directory)
+        if around is None:
+            root = self._session.config.rootpath
+            above = [one for one in (directory, *directory.parents) if one.is_relative_to(root)]
+            names = [world.name_of(one / "conftest.py") for one in above]
+            chain = ",".join(world.digest(Kind.SOURCE, name) for name in names)
+            around = self._around[directory] = f"{self._digest_of_run}\0{chain}"
+        return xxhash.xxh3_128_hexdigest(f"{around}\0{world.name_of(file)}".encode())
 
+    @functools.cached_property
     def _digest_of_run(self) -> str:
         session = self._session
         config, world = session.config, session.fingerprints
         written = written_ini(config)
         parts: list[tuple[str, str]] = [
             *((part.name, part.digest) for part in (*option_parts(config), *plugin_parts(config))),
-            *((f"ini {name}", repr(_text(written.get(name)))) for name in _COLLECTING),
+            *((f"ini {name}", repr(_value(written.get(name)))) for name in _COLLECTING),
             # Those included that no outcome depends on: their hooks may act on collection.
             *((f"distribution {name}", version) for name, version in plugin_distributions(config)),
             ("python", world.digest(Kind.INTERPRETER, "python")),
@@ -243,15 +245,6 @@ class CollectionRecords:
             if not (conftest and Path(file).is_relative_to(config.rootpath)):
                 name = world.name_of(file)
                 yield f"plugin {name}", world.digest(Kind.SOURCE, name)
-
-    def _digest_of_conftests(self, directory: Path) -> str:
-        """The sources of the conftests from the root down to a directory, loaded or not."""
-        world, root = self._session.fingerprints, self._session.config.rootpath
-        directories = (directory, *directory.parents)
-        names = [
-            world.name_of(each / "conftest.py") for each in directories if each.is_relative_to(root)
-        ]
-        return ",".join(world.digest(Kind.SOURCE, name) for name in names)
 
 
 class Selection:
@@ -319,13 +312,12 @@ class Selection:
 
     def _key(self) -> str:
         config = self._session.config
-        ignored = getattr(written_ini(config).get("norecursedirs"), "value", None)
         return _digest_of(
             [
                 *((name, repr(getattr(config.option, name, None))) for name in _SELECTING),
                 ("arguments", [str(arg) for arg in config.args]),
                 ("directory", str(config.invocation_params.dir)),
-                ("norecursedirs", repr(ignored)),
+                ("norecursedirs", repr(_value(written_ini(config).get("norecursedirs")))),
                 self._records.key(config.rootpath / "."),
             ]
         )
@@ -345,5 +337,6 @@ def _digest_of(parts: list[Any]) -> str:
     return xxhash.xxh3_128_hexdigest(repr(parts).encode("utf-8", "surrogatepass"))
 
 
-def _text(raw: Any) -> str:
-    return str(getattr(raw, "value", raw))
+def _value(written: Any) -> object:
+    """What was written for an ini setting: in an object of pytest's since 9.1."""
+    return getattr(written, "value", written)

@@ -9,6 +9,7 @@ of the file takes over the state of its real item while it stays the object that
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
@@ -54,8 +55,6 @@ _OURS = frozenset({"_entry", "_stand", "_made"})
 _LONGEST = 200
 """Characters of a parameter's value that is worth keeping; a longer one needs the real item."""
 
-# ------------------------------------------------------------------------------ describing
-
 
 class Description:
     """Writes nodes down as they are right after their collection, before any hook sees them. What
@@ -80,8 +79,7 @@ class Description:
         return self.share([_describe_mark(mark) for mark in marks])
 
     def node(self, node: nodes.Node) -> Json:
-        """An entry for an item, or for a class without what is in it. Raises
-        UnrecordableError."""
+        """An entry for an item, or for an empty class. Raises UnrecordableError."""
         kind = type(node)
         if kind.__module__ not in _KINDS or not isinstance(node, Class | Function):
             raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
@@ -221,8 +219,7 @@ def prepare_import(config: pytest.Config, file: Path) -> None:
 
 
 def sources_of(module: Module, items: Sequence[pytest.Item]) -> set[str]:
-    """The files that a module's tests come from: its own, those of the functions, and those of the
-    classes' bases."""
+    """The files of a module, of its tests' functions, and of its classes' bases."""
     found = {str(module.path)}
     classes = set()
     for item in items:
@@ -235,9 +232,6 @@ def sources_of(module: Module, items: Sequence[pytest.Item]) -> set[str]:
     for one in classes:
         found.add(getattr(sys.modules.get(one.__module__), "__file__", None) or "")
     return {path for path in found if path.endswith(".py")}
-
-
-# ------------------------------------------------------------------------------- stand-ins
 
 
 class StandIns:
@@ -390,7 +384,7 @@ class _StandInModule(Module):
         """The module itself."""
         stand: StandIns = self.__dict__["_stand"]
         if _asker() == "pytest_randomly":
-            return _Named(stand.record.module)
+            return _named(stand.record.module)
         stand.realise()
         return self.obj
 
@@ -450,19 +444,11 @@ class _LazyKeywords(NodeKeywords):  # type: ignore[misc] # as above
         self._markers = {**own, **real._markers}
 
 
-class _Named:
-    """Stands for a module or class where only its name is asked for."""
-
-    def __init__(self, module: str, qualified: str = "") -> None:
-        self.__module__ = module
-        self.__qualname__ = qualified
-        self.__name__ = qualified.rpartition(".")[2] or module
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Named) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((self.__module__, self.__qualname__))
+@functools.cache
+def _named(module: str, qualified: str = "") -> type:
+    """Stands for a module or class where only its name is asked for; always the same object."""
+    namespace = {"__module__": module, "__qualname__": qualified}
+    return type(qualified.rpartition(".")[2] or module, (), namespace)
 
 
 _READ_ATTRIBUTES = frozenset({"_pytest.mark", "anyio.pytest_plugin", "_hypothesis_pytestplugin"})
@@ -504,7 +490,7 @@ class _StandInItem:
     @property
     def module(self) -> Any:
         if _asker() == "pytest_randomly":
-            return _Named(self.__dict__["_stand"].record.module)
+            return _named(self.__dict__["_stand"].record.module)
         return self._become_real().module
 
     @property
@@ -513,7 +499,7 @@ class _StandInItem:
         if owner is None or asker == "_pytest.fixtures":
             return owner  # which only groups tests by it
         if asker == "pytest_randomly":
-            return _Named(*owner.__dict__["_entry"]["q"])
+            return _named(*owner.__dict__["_entry"]["q"])
         return self._become_real().cls
 
     def reportinfo(self) -> Any:
@@ -531,7 +517,7 @@ class _StandInItem:
         if entry is None:
             raise AttributeError(name)
         if name == "callspec" and "s" in entry:
-            known["callspec"] = _callspec_of(self, entry["s"], known["_stand"])
+            known["callspec"] = _callspec_of(self)
             return known["callspec"]
         if name == "_request" and _asker() == "_pytest.runner":
             return True  # asks whether there is one, before the first hook of the test
@@ -554,7 +540,7 @@ class _StandInClass:
     @property
     def obj(self) -> Any:
         if _asker() == "pytest_randomly":
-            return _Named(*self.__dict__["_entry"]["q"])
+            return _named(*self.__dict__["_entry"]["q"])
         stand: StandIns = self.__dict__["_stand"]
         stand.realise()
         real: Any = stand.classes.get(self.nodeid) or _gone(self)  # type: ignore[attr-defined]
@@ -582,8 +568,9 @@ class _LazyCallSpec(_CallSpec):  # type: ignore[misc] # found at run time
         return {name: from_plain(values[name]) for name in self.indices if name in values}
 
 
-def _callspec_of(owner: Any, entry: list[Any], stand: StandIns) -> Any:
-    ids, shared, values, marks = entry
+def _callspec_of(owner: Any) -> Any:
+    stand: StandIns = owner.__dict__["_stand"]
+    ids, shared, values, marks = owner.__dict__["_entry"]["s"]
     indices, scopes = stand.record.table[shared]
     found = object.__new__(_LazyCallSpec)
     found.__dict__.update(
@@ -609,18 +596,12 @@ def _bare(
     return node
 
 
-_classes: dict[tuple[str | None, type], type] = {}
-
-
+@functools.cache
 def _class_for(name: str | None, plain: type, mixin: type) -> type:
-    known = _classes.get((name, mixin))
-    if known is None:
-        base = plain if name is None else loaded_type(name)
-        assert base is not None  # asked before the first stand-in of the file was made
-        namespace = {"__module__": base.__module__, "__slots__": ()}
-        known = type(base)(base.__name__, (mixin, base), namespace)
-        _classes[name, mixin] = known
-    return known
+    base = plain if name is None else loaded_type(name)
+    assert base is not None  # asked before the first stand-in of the file was made
+    namespace = {"__module__": base.__module__, "__slots__": ()}
+    return type(base)(base.__name__, (mixin, base), namespace)
 
 
 def _marks(described: Sequence[Any], owner: nodes.Node, stand: StandIns) -> list[Mark]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Container
@@ -14,11 +15,10 @@ from pytest_taskcache.plugin.collection.collection_record import (
     CollectionRecord,
     Json,
     UnrecordableError,
-    asks_the_clock,
-    global_state,
 )
 from pytest_taskcache.plugin.collection.pytest_nodes import Description, import_root
-from pytest_taskcache.plugin.outcomes.reports import (
+from pytest_taskcache.plugin.fixture_effects import global_state
+from pytest_taskcache.plugin.outcomes.replays import (
     can_warn,
     warning_from_json,
     warning_to_json,
@@ -130,8 +130,7 @@ class Recording:
 
 
 class LoadedFiles:
-    """The files that modules were loaded from so far in this session; each module is looked at
-    once."""
+    """The files that modules were loaded from so far; each module is looked at once."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, int]] = set()
@@ -149,15 +148,13 @@ class LoadedFiles:
 
 
 def _warnings() -> list[warnings.WarningMessage] | None:
-    """What pytest caught so far of what is warned of while it collects; None where it catches
-    nothing."""
+    """The warnings that pytest caught while it collects; None where it catches nothing."""
     log = getattr(getattr(warnings, "_showwarnmsg_impl", None), "__self__", None)
     return log if isinstance(log, list) else None
 
 
 def warn_again(record: CollectionRecord) -> bool:
-    """Has pytest show the warnings of a record's collection; False, and nothing is shown, where
-    one cannot be made again."""
+    """Has pytest show the warnings of a record; False, and shows none, where one cannot be made."""
     if not record.warnings:
         return True
     log = _warnings()
@@ -165,3 +162,37 @@ def warn_again(record: CollectionRecord) -> bool:
         return False
     log.extend(warning_from_json(entry) for entry in record.warnings)
     return True
+
+
+_CLOCKS = re.compile(
+    rb"\b(?:today|now|utcnow|localtime|gmtime|time_ns|monotonic|perf_counter|time|uuid1|uuid4|"
+    rb"urandom|token_hex|token_bytes|token_urlsafe|random|randint|randrange|choice|choices|sample|"
+    rb"shuffle|uniform|getpid|gethostname|getnode)\s*\("
+)
+_NAMES = frozenset(re.findall(r"[a-z_0-9]{3,}", _CLOCKS.pattern.decode()))
+
+
+def asks_the_clock(source: bytes) -> bool:
+    """Whether a test file calls, outside of its functions, something that looks like a clock or
+    chance: nobody sees such a call, and its tests may be others tomorrow."""
+    if not _CLOCKS.search(source):
+        return False
+    import ast
+
+    try:
+        pending: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError):
+        return True
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = getattr(called, "attr", getattr(called, "id", ""))
+            made = name == "time" and (node.args or node.keywords)  # a time of day
+            if name in _NAMES and not made:
+                return True
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            pending.extend((*node.decorator_list, *node.args.defaults))
+        elif not isinstance(node, ast.Lambda):
+            pending.extend(ast.iter_child_nodes(node))
+    return False

@@ -35,7 +35,7 @@ from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Tr
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
-from pytest_taskcache.plugin.outcomes.reports import Outcome
+from pytest_taskcache.plugin.outcomes.replays import Outcome
 from pytest_taskcache.serializers.json import JSONSerializer
 
 Told: TypeAlias = Callable[[Refusal | None], None]
@@ -98,9 +98,6 @@ def duration_of(outcome: Outcome) -> float:
     return float(sum(entry.get("duration", 0.0) for entry in outcome.get("reports", ())))
 
 
-# --------------------------------------------------------------------------- the format
-
-
 def encode(units: Sequence[Unit]) -> dict[str, object]:
     """Units as JSON values."""
     rows: dict[Dependency, int] = {}
@@ -150,9 +147,6 @@ def decode(value: Any) -> list[Unit]:
         raise ValueError(f"no bundle of outcomes: {type(error).__name__}: {error}") from error
 
 
-# ---------------------------------------------------------------------------- one key
-
-
 @dataclass(eq=False)
 class Bundle:
     """What is known of the outcomes of one file, or of one test that is keyed by itself: as
@@ -175,12 +169,11 @@ class Bundle:
     is_read: bool = False
     fault: Fault | None = None
     """Why its records could not be read: each look-up says so."""
-    _of_test: dict[str, list[Unit]] = field(default_factory=dict)
+    of_test: dict[str, list[Unit]] = field(default_factory=dict)
+    """The units by the tests in them, newest first."""
     _nearest: Miss | None = None
     _written: Variant | None = None
     _lost: Change | None = None
-
-    # ------------------------------------------------------------------------ looking up
 
     def hold(self, variants: Sequence[Variant]) -> None:
         """Takes the records of the key that were read, newest first."""
@@ -190,7 +183,7 @@ class Bundle:
                 unit.variant = variant
                 self.stored.append(unit)
                 for name in unit.tests:
-                    self._of_test.setdefault(name, []).append(unit)
+                    self.of_test.setdefault(name, []).append(unit)
 
     def find(self, name: str, check: Callable[[], str] | None = None) -> Replayable | Miss | Fault:
         """The newest valid pass of a test, or why there is none. ``check()`` digests what it
@@ -198,7 +191,7 @@ class Bundle:
         if self.fault is not None:
             return self.fault
         miss: Miss | None = None
-        for unit in self._of_test.get(name, ()):
+        for unit in self.of_test.get(name, ()):
             if unit.mark:
                 if unit.mark is Mark.FLAKY and self.holds(unit):
                     return Miss(Why.FLAKY)
@@ -217,20 +210,18 @@ class Bundle:
 
     def is_marked(self, name: str, mark: Mark) -> bool:
         """Whether a test is so marked, and nothing that it rested on then has changed."""
-        return any(unit.mark is mark and self.holds(unit) for unit in self._of_test.get(name, ()))
+        return any(unit.mark is mark and self.holds(unit) for unit in self.of_test.get(name, ()))
 
     def last_duration(self, name: str) -> float | None:
         """Seconds that the test took when it last passed; None if that is not known."""
-        passes = (unit for unit in self._of_test.get(name, ()) if not unit.mark)
+        passes = (unit for unit in self.of_test.get(name, ()) if not unit.mark)
         return next((duration_of(unit.tests[name]) for unit in passes), None)
-
-    # --------------------------------------------------------------------------- writing
 
     def add(self, unit: Unit, told: Iterable[Told], seconds: float) -> None:
         """Takes a unit found in this process, to be written with the next `save`."""
         self.fresh.append(unit)
         for name in unit.tests:
-            self._of_test.setdefault(name, []).insert(0, unit)
+            self.of_test.setdefault(name, []).insert(0, unit)
         self.unsaved += told
         self.unsaved_seconds += seconds
 
@@ -251,11 +242,12 @@ class Bundle:
             self._forget(previous)
 
     def _write(self, units: Sequence[Unit], told: Sequence[Told]) -> None:
-        observation = self.engine.parts.observation
-        if observation is not None:
-            with self.engine.quiet():
-                units = [replace(one, trace=observation.renewed(one.trace)) for one in units]
+        renewed = self.engine.parts.observation.renewed
+        with self.engine.quiet():
+            units = [replace(one, trace=renewed(one.trace)) for one in units]
         uses = tuple(dict.fromkeys(chain.from_iterable(unit.trace.uses for unit in units)))
+        # Other parts, another digest: by it a storage knows what has to stay.
+        parts = [Dependency(Kind.TRACE, blob.digest, blob.digest) for blob in uses]
         made_of = frozenset(chain.from_iterable(unit.made_of for unit in units))
 
         def tell(refusal: Refusal | None) -> None:
@@ -266,7 +258,7 @@ class Bundle:
             self.computation,
             self.keyed,
             self.route,
-            Basis(_only_uses(uses), derives_from=made_of),
+            Basis(Trace((), digest_of(parts), uses), derives_from=made_of),
             sum(duration_of(one) for unit in units for one in unit.tests.values() if not unit.mark),
             told=tell,
         )
@@ -301,8 +293,6 @@ class Bundle:
                 known.update((unit.mark, name) for name in names)
                 yield replace(unit, tests={name: unit.tests[name] for name in names})
 
-    # ------------------------------------------------------------------------- internals
-
     def _decoded(self, variant: Variant) -> list[Unit]:
         with self.engine.quiet():
             try:
@@ -320,10 +310,9 @@ class Bundle:
         return unit.expires is not None and unit.expires <= self.engine.parts.clock()
 
     def _changes(self, unit: Unit) -> tuple[Change, ...]:
-        observation = self.engine.parts.observation
-        if self.keyed.key.vouched or observation is None:
+        if self.keyed.key.vouched:
             return ()
-        return observation.verify(unit.trace)
+        return self.engine.parts.observation.verify(unit.trace)
 
     def _objection(self, unit: Unit, name: str, check: Callable[[], str] | None) -> Miss | None:
         if self._expired(unit):
@@ -358,13 +347,6 @@ class Bundle:
         return self._nearest
 
 
-def _only_uses(uses: tuple[Blob, ...]) -> Trace:
-    """A trace without dependencies of its own. Other parts, another digest: by it a storage knows
-    what has to stay."""
-    parts = [Dependency(Kind.TRACE, blob.digest, blob.digest) for blob in uses]
-    return Trace((), digest_of(parts), uses)
-
-
 def _record_of(unit: Unit) -> Variant | None:
     """The record that a unit is in, as if it were the unit's alone."""
     return unit.variant and replace(unit.variant, trace=unit.trace, created=unit.created)
@@ -388,10 +370,9 @@ def read_all(engine: Engine, bundles: Iterable[Bundle]) -> None:
             continue
         for bundle in group:
             bundle.hold(found.get(bundle.keyed.key.digest, ()))
-    observation = engine.parts.observation
-    if observation is not None:
-        with engine.quiet():
-            observation.prefetch(unit.trace for bundle in unread for unit in bundle.stored)
+    with engine.quiet():
+        traces = (unit.trace for bundle in unread for unit in bundle.stored)
+        engine.parts.observation.prefetch(traces)
 
 
 def told_of(operation: str, error: Exception) -> tuple[str, str]:

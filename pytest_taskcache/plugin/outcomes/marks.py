@@ -13,7 +13,7 @@ from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable
-from pytest_taskcache.plugin.extensions import Extensions
+from pytest_taskcache.plugin.extensions import adjusted
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import DoctestItem, is_fixture
@@ -34,9 +34,7 @@ class Asked:
     apart: bool = False
 
 
-def asked_of(
-    item: pytest.Item, settings: Settings, extensions: Extensions
-) -> Asked | Uncacheable | None:
+def asked_of(item: pytest.Item, settings: Settings) -> Asked | Uncacheable | None:
     """What a test asks for, with what other plugins say of it; why it cannot be cached; or None
     if its outcome is not to be.
 
@@ -54,7 +52,7 @@ def asked_of(
         return Uncacheable("not a function", f"{type(item).__name__} has no function to key on")
     age = settings.tests_max_age
     asked = unmarked(age) if own is None else _marked(own, item, age)
-    options = extensions.adjusted(item, asked.options)
+    options = adjusted(item, asked.options)
     if isinstance(options, Uncacheable):
         return options
     return asked if options is asked.options else replace(asked, options=options, apart=True)

@@ -7,8 +7,9 @@ approvaltests 20, Hypothesis 6.170).
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.plugin.outcomes.marks import is_marked_itself
+from pytest_taskcache.plugin.pytest_private import definitions
 
 _EFFECT_ELSEWHERE = {
     "record_xml_attribute": "its effect is not part of a report",
@@ -144,7 +146,19 @@ class Snapshots:
             kind = getattr(sys.modules.get(module), name, None)
             if not (isinstance(kind, type) and issubclass(kind, base)):
                 raise LookupError(f"syrupy's extension {name} is not loaded")
-            results = [self._result(path, snapshot, location) for path, snapshot in uses]
+            results = [
+                SimpleNamespace(
+                    snapshot_location=str(self._config.rootpath / path),
+                    snapshot_name=snapshot,
+                    final_data=None,
+                    created=False,
+                    updated=False,
+                    success=True,
+                    exception=None,
+                    test_location=location,
+                )
+                for path, snapshot in uses
+            ]
             session.register_request(
                 SimpleNamespace(
                     extension=kind(),
@@ -154,14 +168,77 @@ class Snapshots:
                 )
             )
 
-    def _result(self, path: str, name: str, location: object) -> object:
-        return SimpleNamespace(
-            snapshot_location=str(self._config.rootpath / path),
-            snapshot_name=name,
-            final_data=None,
-            created=False,
-            updated=False,
-            success=True,
-            exception=None,
-            test_location=location,
+
+_END = 624
+"""Words of the state of MT19937; where the position is right after seeding."""
+
+
+class Randomness:
+    """Whether a test drew from the generators that pytest-randomly seeds, or a fixture did that it
+    shares. They are seeded anew before each phase of a test (unless told not to), and a Mersenne
+    Twister that was just seeded stands at the end of its state: one that stands elsewhere was
+    drawn from."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._reseeds = bool(getattr(config.option, "randomly_reset_seed", True))
+        self._before: object = None
+        self._drawn = False
+        self._drawing: set[Any] = set()
+
+    def begin(self) -> None:
+        """A test begins."""
+        self._drawn = False
+        self._before = _state()
+
+    def has_drawn(self, item: pytest.Item) -> bool:
+        """Whether the test that began last, or a fixture that it uses, drew."""
+        if not self._reseeds:
+            self._drawn |= _state() != self._before
+        return self._drawn or any(
+            definition in self._drawing
+            for those_of_name in definitions(item).values()
+            for definition in those_of_name
         )
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Looks after each phase of a test."""
+        try:
+            return (yield)
+        finally:
+            if self._reseeds and any(each != _END for each in _positions()):
+                self._drawn = True
+
+    pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
+        """Notes a fixture whose set-up drew: its value depends on the seed, whoever uses it."""
+        before = _state()
+        try:
+            return (yield)
+        finally:
+            if _state() != before:
+                self._drawing.add(fixturedef)
+
+    @pytest.hookimpl
+    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+        """Its value is gone."""
+        self._drawing.discard(fixturedef)
+
+
+def _positions() -> list[int]:
+    positions = [random.getstate()[1][-1]]
+    numpy: Any = sys.modules.get("numpy.random")
+    if numpy is not None and numpy.get_state()[0] == "MT19937":
+        positions.append(int(numpy.get_state()[2]))
+    return positions
+
+
+def _state() -> object:
+    numpy: Any = sys.modules.get("numpy.random")
+    drawn = random.getstate()
+    if numpy is None:
+        return hash(drawn)
+    name, words, *rest = numpy.get_state()
+    return hash((drawn, name, words.tobytes(), *rest))

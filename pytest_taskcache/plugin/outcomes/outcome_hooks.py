@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,14 @@ from pytest_taskcache.engine.eligibility import Refusal, access
 from pytest_taskcache.engine.keys import Keyed, key_of
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
-from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.plugin.collector import Collector
-from pytest_taskcache.plugin.extensions import Extensions
+from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
 from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, duration_of, read_all
 from pytest_taskcache.plugin.outcomes.marks import Asked, asked_of, unmarked
 from pytest_taskcache.plugin.outcomes.other_plugins import (
+    Randomness,
     Snapshots,
     may_run,
     refusal_of,
@@ -35,9 +35,10 @@ from pytest_taskcache.plugin.outcomes.outcome_keys import (
     run_in_name_only,
     test_function,
 )
-from pytest_taskcache.plugin.outcomes.replays import NotReplayableError, Replays
-from pytest_taskcache.plugin.outcomes.reports import (
+from pytest_taskcache.plugin.outcomes.replays import (
+    NotReplayableError,
     Outcome,
+    Replays,
     can_warn,
     to_json,
     told,
@@ -45,13 +46,14 @@ from pytest_taskcache.plugin.outcomes.reports import (
 )
 from pytest_taskcache.plugin.outcomes.units import SHARE, Candidate, Ended, Units
 from pytest_taskcache.plugin.pytest_private import DoctestItem, is_watched
-from pytest_taskcache.plugin.randomness import Randomness
-from pytest_taskcache.plugin.running import ItemAttempt, Running, node_id
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
 _MISUSED = "wrong mark"
+
+_FROZEN_AT_START = gc.get_freeze_count()
+"""Python 3.12 itself begins with some hundred frozen objects."""
 
 _AT_ONCE = 0.25
 """Seconds of tests after which outcomes are written before the run ends: so much of its work may a
@@ -65,7 +67,7 @@ class Outcomes:
         self._session = session
         self._engine = engine
         self._config = session.config
-        self._keys = OutcomeKeys(session.config, engine)
+        self.keys = OutcomeKeys(session.config, engine)
         self._plain = unmarked(session.settings.tests_max_age)
         """What tests ask for that have no mark; all outcomes of a file are kept by it."""
         config = session.config
@@ -73,44 +75,53 @@ class Outcomes:
         self._files: dict[tuple[Path, str], Bundle | Decision] = {}
         self._bundles: list[Bundle] = []
         self._tests: dict[pytest.Item, Candidate | Uncacheable] = {}
-        self._collector = Collector()
         self._replays = Replays()
         self._randomness: Randomness | None = None
         self._snapshots = Snapshots(session.config)
         self._units: Units | None = None
         self._writing = 0.0
-
-    # ------------------------------------------------------------------ before the tests
+        self._froze = False
+        """Whether the garbage collector does not walk what was made before the tests, as long as
+        none of the project's own code runs that could tell. It would walk all items and records in
+        each full collection, a quarter of a warm run of many tests, and free nothing."""
 
     def prepare(self, items: Sequence[pytest.Item]) -> None:
         """Finds the tests that want to be cached, derives the keys of their files, and reads
         all records in one sweep."""
         if not self._consults:
             return
-        manager, coverage = self._config.pluginmanager, self._session.coverage
-        with self._collector.paused():
-            on_kept = coverage.after_kept_test if coverage is not None else None
-            self._units = Units(self._engine, on_kept)
-            manager.register(self._replays, "taskcache-replays")
-            if manager.hasplugin("randomly"):
-                self._randomness = Randomness(self._config)
-                manager.register(self._randomness, "taskcache-randomness")
-            extensions = Extensions(self._config)
-            for item in items:
-                found = self._wanting(item, extensions)
-                if found is not None:
-                    self._tests[item] = found
-            read_all(self._engine, self._bundles)
-            candidates = [each for each in self._tests.values() if isinstance(each, Candidate)]
-            if coverage is not None:
-                coverage.prefetch_tests((each.bundle, each.name) for each in candidates)
-        if candidates:
-            self._collector.freeze()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._find_candidates(items)
+        finally:
+            if collecting:
+                gc.enable()
 
-    def _wanting(self, item: pytest.Item, extensions: Extensions) -> Candidate | Uncacheable | None:
+    def _find_candidates(self, items: Sequence[pytest.Item]) -> None:
+        manager, coverage = self._config.pluginmanager, self._session.coverage
+        on_kept = coverage.after_kept_test if coverage is not None else None
+        self._units = Units(self._engine, on_kept)
+        manager.register(self._replays, "taskcache-replays")
+        if manager.hasplugin("randomly"):
+            self._randomness = Randomness(self._config)
+            manager.register(self._randomness, "taskcache-randomness")
+        for item in items:
+            found = self._wanting(item)
+            if found is not None:
+                self._tests[item] = found
+        read_all(self._engine, self._bundles)
+        candidates = [each for each in self._tests.values() if isinstance(each, Candidate)]
+        if coverage is not None:
+            coverage.prefetch_tests((each.bundle, each.name) for each in candidates)
+        if candidates and gc.get_freeze_count() == _FROZEN_AT_START:
+            gc.freeze()
+            self._froze = True
+
+    def _wanting(self, item: pytest.Item) -> Candidate | Uncacheable | None:
         """What a test is to the cache; None if its outcome is not to be cached."""
         try:
-            asked = asked_of(item, self._session.settings, extensions)
+            asked = asked_of(item, self._session.settings)
         except pytest.UsageError as error:
             if not self._session.is_worker:
                 raise
@@ -126,7 +137,7 @@ class Outcomes:
         file, _, name = nodeid.partition("::")
         if asked.apart:
             try:
-                found = self._keyed(self._keys.of_test(item, nodeid, asked.options))
+                found = self._keyed(self.keys.of_test(item, nodeid, asked.options))
             except TaskCacheError as error:
                 return Uncacheable("parameter cannot be digested", str(error))
         else:
@@ -134,14 +145,14 @@ class Outcomes:
         if not isinstance(found, Bundle):
             return found if isinstance(found, Uncacheable) else None
         candidate = Candidate(asked, found, name, asked.marked)
-        if self._keys.may_change(item):
-            candidate.check = self._keys.check(item)
+        if self.keys.may_change(item):
+            candidate.check = self.keys.check(item)
         return candidate
 
     def _bundle(self, path: Path, file: str) -> Bundle | Decision:
         known = self._files.get((path, file))
         if known is None:
-            known = self._keyed(self._keys.of_file(path, file, self._plain.options))
+            known = self._keyed(self.keys.of_file(path, file, self._plain.options))
             self._files[path, file] = known
         return known
 
@@ -167,7 +178,7 @@ class Outcomes:
         replayable = isinstance(found, Replayable)
         return Miss(Why.UNVERIFIED) if replayable and self._picked(known) else found
 
-    def forecast(self, path: Path, file: str) -> Container[str]:
+    def forecast(self, path: Path, file: str) -> Collection[str]:
         """Which tests of a file would be replayed, by the rest of their node ids, before the
         file is collected; parameters and marks are not compared. ``file`` is its name in node
         ids. To be asked once the conftests that act on the file are loaded."""
@@ -177,7 +188,12 @@ class Outcomes:
         if not isinstance(bundle, Bundle):
             return ()
         read_all(self._engine, [bundle])
-        return _Forecast(bundle)
+        found = ((name, bundle.find(name)) for name in bundle.of_test)
+        return {
+            name
+            for name, one in found
+            if isinstance(one, Replayable) and can_warn(told(one.outcome, "warnings"))
+        }
 
     def is_keyed_with_its_file(self, item: pytest.Item) -> bool:
         """Whether a test's outcome is looked up under the key of its file, so that a forecast
@@ -186,10 +202,6 @@ class Outcomes:
         if not isinstance(candidate, Candidate) or candidate.asked.apart:
             return False
         return candidate.asked.options.persist and not candidate.asked.options.refresh
-
-    def acting_on(self, path: Path) -> Observed:
-        """What the project's plugins that act on the tests of a file rest on."""
-        return self._keys.around(path)
 
     def finish(self) -> None:
         """At the end of the tests, or when they were interrupted: writes what is not written."""
@@ -200,17 +212,20 @@ class Outcomes:
         self._units = None
 
     def stop(self) -> None:
-        """After the tests: lets go of what it knew, since pytest walks all there is at the end,
-        several times."""
+        """After the tests: lets go of what it knew, since pytest then walks all there is."""
         self._tests, self._files, self._bundles = {}, {}, []
-        self._collector.thaw()
+        self._thaw()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """What other plugins do at the end, they do as ever."""
-        self._collector.thaw()
+        self._thaw()
 
-    # ------------------------------------------------------------------- one test at a time
+    def _thaw(self) -> None:
+        """Has the collector walk everything as ever."""
+        if self._froze:
+            self._froze = False
+            gc.unfreeze()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -243,7 +258,7 @@ class Outcomes:
 
     def begin(self, running: Running, attempt: ItemAttempt) -> None:
         """Has the test run in a window if it may be recorded."""
-        self._collector.thaw()
+        self._thaw()
         attempt.started = originals.monotonic()
         item, candidate, units = running.item, running.candidate, self._units
         if units is None or self._engine.is_forked():
@@ -258,7 +273,7 @@ class Outcomes:
         attempt.frame = units.begin(
             item.path,
             function,
-            lambda: self._keys.around(item.path).trace,
+            lambda: self.keys.around(item.path).trace,
             alone=alone,
             stranger=candidate is None or not candidate.recording,
         )
@@ -286,7 +301,7 @@ class Outcomes:
         ended = None
         if candidate is not None and candidate.recording:
             if isinstance(running.item, DoctestItem):
-                self._keys.run_examples(running.item)
+                self.keys.run_examples(running.item)
             if self._session.coverage is not None:
                 self._session.coverage.close(candidate.region)
             ended = self._ended(running, attempt, candidate, seconds, passed=passed)
@@ -313,7 +328,7 @@ class Outcomes:
                 outcome = to_json(self._config, attempt.reports, attempt.warnings, check, handed)
             except ValueError as error:
                 outcome, refusal = "", refusal or Refusal("report cannot be stored", str(error))
-        doubts = self._keys.around(item.path).untrusted
+        doubts = self.keys.around(item.path).untrusted
         if doubts and refusal is None:
             refusal = Refusal("changed while it ran", doubts[0])
         proves = not passed and any(r.when == "call" and r.failed for r in attempt.reports)
@@ -351,8 +366,6 @@ class Outcomes:
             return
         running.attempt.warnings.append(warning_to_json(warning_message, when, location))
 
-    # ------------------------------------------------------------------------ internals
-
     def _picked(self, candidate: Candidate) -> bool:
         key = candidate.bundle.keyed.key.digest
         return self._session.verification.picks(f"{key}{candidate.name}")
@@ -376,7 +389,7 @@ class Outcomes:
 
     def _check(self, item: pytest.Item, candidate: Candidate) -> str:
         if candidate.check is None:
-            candidate.check = self._keys.check(item)
+            candidate.check = self.keys.check(item)
         return candidate.check
 
     def _replay(
@@ -413,19 +426,8 @@ class Outcomes:
     ) -> None:
         file, _, name = running.nodeid.partition("::")
         key = candidate.bundle.keyed.key if candidate is not None else None
-        texts = self._keys.shown if isinstance(decision, Miss) else ()
+        texts = self.keys.shown if isinstance(decision, Miss) else ()
         event = Decided(
             Subject.TEST, Identity(file, name), decision, key, saved, running.nodeid, texts
         )
         self._engine.notify(event)
-
-
-class _Forecast(Container[str]):
-    """The tests of a bundle that would be replayed."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-
-    def __contains__(self, name: object) -> bool:
-        found = self._bundle.find(name) if isinstance(name, str) else None
-        return isinstance(found, Replayable) and can_warn(told(found.outcome, "warnings"))

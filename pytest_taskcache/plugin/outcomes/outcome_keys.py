@@ -74,7 +74,11 @@ class OutcomeKeys:
         )
         self.shown = shown(given_options(config))
         """What the given options look like to people."""
-        self._plugins = _ProjectPlugins(config, engine)
+        self._manager = config.pluginmanager
+        self._plugins: dict[Path, types.ModuleType] = {}
+        """The project's, by path."""
+        self._plugin_count = 0
+        self._observed: dict[Path, Observed] = {}
         self._surrounding: dict[Path, tuple[Part, ...]] = {}
         self._checks: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], str]] = {}
 
@@ -118,28 +122,64 @@ class OutcomeKeys:
         parts.append(marks)
         for name, value in held.items():
             parts.append(f"{name}\0{self._digest(name, value, type(value).__qualname__)}\0")
-        if isinstance(item, DoctestItem):
-            parts.append(doctest_source(item))
+        if isinstance(item, DoctestItem):  # code that stands in no source file of its own
+            test: Any = item.dtest
+            parts.append(repr([(one.source, one.want, one.options) for one in test.examples]))
         elif not (marks or held or hasattr(item, "callspec")):
             return ""
-        return xxhash.xxh3_64_hexdigest("".join(parts).encode())
+        return xxhash.xxh3_64_hexdigest("".join(parts).encode("utf-8", "surrogatepass"))
 
     def may_change(self, item: pytest.Item) -> bool:
-        """Whether tests may change what a test is given before it begins: then it is digested
-        before any begins."""
+        """Whether tests may change what a test is given: it is digested before any begins."""
         if is_stand_in(item):
             return False
         return not _SCALARS.issuperset(map(type, parameters_of(item).values()))
 
     def run_examples(self, item: DoctestItem) -> None:
-        """Lets the open window see what a doctest's examples mention."""
-        run_in_modules_of(item, self._plugins.acting_on(item.path.parent))
+        """Runs an empty statement in the file of the doctest's own module and of each module that
+        its examples import, and in the first of these, or of the project's plugins, what the
+        examples mention: names that they only read, without running a function, are found by
+        these."""
+        files = list(dict.fromkeys(_files(item)))
+        for file in files:
+            run_in_name_only(file)
+        test: Any = item.dtest
+        for file in [*files, *map(str, self._acting_on(item.path.parent))][:1]:
+            _run_mentioning(file, (example.source for example in test.examples))
 
     def around(self, path: Path) -> Observed:
-        """What the project's plugins that act on the tests of a file rest on."""
-        return self._plugins.observed(path.parent)
+        """What the project's plugins that act on the tests of a file rest on. Opaque deeds are left
+        out: a conftest that asks git for the version would have no test cached."""
+        known = self._observed.get(path.parent)
+        if known is not None:
+            return known
+        window = self._engine.parts.observation.open_window(None)
+        try:
+            for plugin in self._acting_on(path.parent):
+                hooks = [name for name in vars(self._plugins[plugin]) if name.startswith("pytest_")]
+                run_in_name_only(str(plugin), hooks)
+        finally:
+            observed = window.close()
+        found = self._observed[path.parent] = replace(observed, opaque=())
+        return found
 
-    # ------------------------------------------------------------------------ internals
+    def _acting_on(self, directory: Path) -> Sequence[Path]:
+        """The conftests of the directory and those above it, and all other plugins."""
+        plugins = self._manager.get_plugins()
+        if len(plugins) != self._plugin_count:  # conftests are loaded with their directories
+            self._plugin_count = len(plugins)
+            for plugin in plugins:
+                file = getattr(plugin, "__file__", None) or ""
+                ours = Path(file).is_relative_to(_OWN)
+                if not isinstance(plugin, types.ModuleType) or not file.endswith(".py") or ours:
+                    continue
+                if self._engine.fingerprints.is_project_file(file):
+                    self._plugins[Path(file)] = plugin
+        return [
+            path
+            for path in self._plugins
+            if path.name != "conftest.py" or directory.is_relative_to(path.parent)
+        ]
 
     def _parts_around(self, path: Path) -> tuple[Part, ...]:
         """What all tests of a file share: the options, and which of the project's plugins act on
@@ -147,7 +187,7 @@ class OutcomeKeys:
         known = self._surrounding.get(path.parent)
         if known is None:
             name_of = self._engine.fingerprints.name_of
-            acting = self._plugins.acting_on(path.parent)
+            acting = self._acting_on(path.parent)
             parts = (Part(f"conftest {name_of(plugin)}", "present") for plugin in acting)
             known = self._surrounding[path.parent] = (*self._run_wide, *parts)
         return known
@@ -214,52 +254,6 @@ def _held(item: pytest.Item) -> dict[str, object]:
     return found
 
 
-class _ProjectPlugins:
-    """The project's plugins by path; what acts on the tests of a directory is worked out once."""
-
-    def __init__(self, config: pytest.Config, engine: Engine) -> None:
-        self._manager = config.pluginmanager
-        self._engine = engine
-        self._count = 0
-        self._modules: dict[Path, types.ModuleType] = {}
-        self._observed: dict[Path, Observed] = {}
-
-    def acting_on(self, directory: Path) -> Sequence[Path]:
-        """The conftests of the directory and those above it, and all other plugins."""
-        plugins = self._manager.get_plugins()
-        if len(plugins) != self._count:  # conftests are loaded while directories are collected
-            self._count = len(plugins)
-            for plugin in plugins:
-                file = getattr(plugin, "__file__", None) or ""
-                ours = Path(file).is_relative_to(_OWN)
-                if not isinstance(plugin, types.ModuleType) or not file.endswith(".py") or ours:
-                    continue
-                if self._engine.fingerprints.is_project_file(file):
-                    self._modules[Path(file)] = plugin
-        return [
-            path
-            for path in self._modules
-            if path.name != "conftest.py" or directory.is_relative_to(path.parent)
-        ]
-
-    def observed(self, directory: Path) -> Observed:
-        """What they rest on. Opaque deeds are left out: a conftest that asks git for the version
-        would have no test cached."""
-        known = self._observed.get(directory)
-        observation = self._engine.parts.observation
-        if known is not None or observation is None:
-            return known or Observed()
-        window = observation.open_window(None)
-        try:
-            for path in self.acting_on(directory):
-                hooks = [name for name in vars(self._modules[path]) if name.startswith("pytest_")]
-                run_in_name_only(str(path), hooks)
-        finally:
-            observed = window.close()
-        found = self._observed[directory] = replace(observed, opaque=())
-        return found
-
-
 def run_in_name_only(file: str, functions: Iterable[str] = ()) -> None:
     """Runs an empty statement in a source file, and empty functions of these names, so that
     whoever watches counts the file, and its functions of these names, as having run."""
@@ -269,9 +263,6 @@ def run_in_name_only(file: str, functions: Iterable[str] = ()) -> None:
     exec(compile(text, file, "exec", dont_inherit=True), namespace)
     for name in names:
         namespace[name]()
-
-
-# -------------------------------------------------------- code that stands in no source file
 
 
 def _run_mentioning(file: str, texts: Iterable[str]) -> None:
@@ -302,26 +293,6 @@ def run_conditions(item: pytest.Item) -> None:
                 eval(compile(text, file, "eval", dont_inherit=True), space)
             except Exception:
                 return  # pytest fails the test for it
-
-
-def doctest_source(item: DoctestItem) -> str:
-    """A digest of the examples: sources, expected output and options. They are code that stands
-    in no source file of its own."""
-    test: Any = item.dtest
-    examples = [(example.source, example.want, example.options) for example in test.examples]
-    return xxhash.xxh3_128_hexdigest(repr(examples).encode("utf-8", "surrogatepass"))
-
-
-def run_in_modules_of(item: DoctestItem, others: Iterable[Path]) -> None:
-    """Runs an empty statement in the file of the doctest's own module and of each module that
-    its examples import, and in the first of these, or of the project's ``others``, what the
-    examples mention: names that they only read, without running a function, are found by these."""
-    files = list(dict.fromkeys(_files(item)))
-    for file in files:
-        run_in_name_only(file)
-    test: Any = item.dtest
-    for file in [*files, *map(str, others)][:1]:
-        _run_mentioning(file, (example.source for example in test.examples))
 
 
 def _files(item: DoctestItem) -> Iterator[str]:

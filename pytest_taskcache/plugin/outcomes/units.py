@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Basis, Options
+from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.engine.eligibility import Refusal, forbidden, objection
 from pytest_taskcache.engine.lookup import with_declared
 from pytest_taskcache.engine.open_computations import OpenComputation, earliest
@@ -30,11 +30,11 @@ from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque
 from pytest_taskcache.model.event import Computed, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.observation.trace_recorder import digest_of
+from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER, Bundle, Mark, Unit
 from pytest_taskcache.plugin.outcomes.marks import Asked
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
-from pytest_taskcache.plugin.outcomes.reports import Outcome
-from pytest_taskcache.plugin.running import Instance
+from pytest_taskcache.plugin.outcomes.replays import Outcome
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.coverage import Region
@@ -85,16 +85,6 @@ class Ended:
     inherited: tuple[Opaque, ...] = ()
     taints: tuple[str, ...] = ()
     did: bool = False
-
-    @property
-    def options(self) -> Options:
-        """What the test asks for."""
-        return self.test.asked.options
-
-    @property
-    def may_be_kept(self) -> bool:
-        """Whether there is an outcome, or a failure that proves something."""
-        return (self.outcome is not None and self.refusal is None) or self.proves
 
     def told(self, refusal: Refusal | None) -> None:
         """Tells that the test ran, and why it is not kept (None: it is)."""
@@ -183,8 +173,7 @@ class Units:
         if self._open is None and not stranger:
             trace = around()
             started = self._clock()
-            observation = self._engine.parts.observation
-            window = observation.open_window(function) if observation is not None else None
+            window = self._engine.parts.observation.open_window(function)
             frame = self._engine.open_computations.open(window)
             frame.absorb(Basis(trace))
             self._open = _Open(path, frame, alone, self._clock() - started)
@@ -209,7 +198,7 @@ class Units:
                 frame.absorb(instance.basis)
             inherited += instance.basis.opaque
             taints |= set(instance.basis.taints)
-        did = frame.window is not None and frame.window.opaque_so_far() > 0
+        did = frame.window.opaque_so_far() > 0
         if ended is not None:
             ended.inherited, ended.taints, ended.did = tuple(inherited), tuple(taints), did
             unit.ended.append(ended)
@@ -223,7 +212,8 @@ class Units:
         if unit is None:
             return
         frame = unit.frame
-        if not any(ended.may_be_kept for ended in unit.ended):
+        passed = (ended.outcome is not None and ended.refusal is None for ended in unit.ended)
+        if not (any(passed) or any(ended.proves for ended in unit.ended)):
             self._engine.open_computations.discard(frame)
             for ended in unit.ended:
                 ended.told(_NOT_PASSED if ended.outcome is None else ended.refusal)
@@ -244,8 +234,7 @@ class _Closed:
         self._unit = unit
         self._observed = observed
         self._now = engine.parts.clock()
-        window = unit.frame.window
-        own = frozenset(window.acts()) if window is not None else frozenset()
+        own = frozenset(unit.frame.window.acts())
         # Known only when the window is closed, and true of all its tests: what imports did, and
         # extension modules of the project.
         self._inherited = tuple(act for act in observed.opaque if act not in own)
@@ -273,7 +262,7 @@ class _Closed:
                     on_kept(each, trace)
 
     def _expiry(self, ended: Ended) -> float | None:
-        age = ended.options.expiration
+        age = ended.test.asked.options.expiration
         return None if age is None else self._now + age.total_seconds()
 
     def _refusal(self, ended: Ended, failed: Collection[Candidate]) -> Refusal | None:
@@ -286,18 +275,24 @@ class _Closed:
         if ended.test in failed:
             return Refusal("passed only when run again")
         books = keeps_books(self._observed.written)
-        return (
+        refusal = (
             self._opaque(ended)
             or objection(self._observed, ended.taints, vouched=False, forked=False)
             or (Refusal(f"used {books}", "a replay would be missing in its log") if books else None)
             or self._proven(ended)
-            or _unserializable(ended.outcome)
         )
+        if refusal is None and not isinstance(ended.outcome, str):
+            try:
+                SERIALIZER.dump(ended.outcome)
+            except SerializationError as error:
+                return Refusal("value cannot be serialized", str(error))
+        return refusal
 
     def _opaque(self, ended: Ended) -> Refusal | None:
         deeds = self._observed.opaque if ended.did else self._inherited
-        refused = forbidden([*deeds, *ended.inherited], ended.options.allow)
-        if not refused or any(label.startswith("FILES") for label in ended.options.policy.labels):
+        options = ended.test.asked.options
+        refused = forbidden([*deeds, *ended.inherited], options.allow)
+        if not refused or any(label.startswith("FILES") for label in options.policy.labels):
             return None
         kinds = sorted({deed.kind for deed in refused})
         return Refusal(f"used {kinds[0]}", f"{refused[0]}; allow={{{kinds[0]!r}}} accepts it")
@@ -335,7 +330,7 @@ class _Closed:
         bundle = ended.test.bundle
         trace, expires = self._trace(bundle, drew=ended.drew), self._expiry(ended)
         unit = Unit(trace, {ended.test.name: ""}, self._now, expires, mark)
-        bundle.add(unit, [_nobody_told], ended.seconds)
+        bundle.add(unit, [lambda refusal: None], ended.seconds)
 
     def _trace(self, bundle: Bundle, *, drew: bool) -> Trace:
         known = self._traces.get((bundle, drew))
@@ -349,20 +344,6 @@ class _Closed:
         trace = with_declared(trace, bundle.computation.options.policy, bundle.keyed)
         self._traces[bundle, drew] = trace
         return trace
-
-
-def _nobody_told(refusal: Refusal | None) -> None:
-    """Of what becomes of a mark."""
-
-
-def _unserializable(outcome: Outcome) -> Refusal | None:
-    if isinstance(outcome, str):
-        return None
-    try:
-        SERIALIZER.dump(outcome)
-    except SerializationError as error:
-        return Refusal("value cannot be serialized", str(error))
-    return None
 
 
 def _of(dependencies: Iterable[Dependency], of: Trace) -> Trace:
