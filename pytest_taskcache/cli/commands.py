@@ -83,8 +83,7 @@ def taskcache(directory: str | None, cache: str | None) -> None:
 
 
 class Answer(NamedTuple):
-    """What a verb found: for ``--json``, for people as lines or tables, the exit code, and for
-    people what is the matter."""
+    """What a verb found, for ``--json`` and for people; the exit code; what is the matter."""
 
     document: Any
     shown: Iterable[str | Table]

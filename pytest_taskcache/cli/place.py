@@ -34,7 +34,7 @@ from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.report.contents import Contents, Held
+from pytest_taskcache.report.contents import Contents, Held, encode
 from pytest_taskcache.report.history import History
 from pytest_taskcache.storage.local import LocalStorage
 
@@ -66,8 +66,7 @@ class Project:
 
     @classmethod
     def find(cls, start: Path, cache: str = "") -> Project:
-        """The project around a directory; ``cache`` names the cache's directory outright.
-        Raises ConfigurationError."""
+        """The project around a directory; its cache is in ``cache``. Raises ConfigurationError."""
         root, ini = _configured(start)
         settings = read_settings(
             Sources(
@@ -161,15 +160,16 @@ class OpenCache:
         self.local.prune(full=True)
 
     def _without(self, record: Variant, pattern: str) -> Variant:
-        bundle = self.contents.bundle(record)
-        for unit in bundle["units"]:
-            unit["tests"] = {
-                name: told
-                for name, told in unit["tests"].items()
+        units = []
+        for unit in self.contents.units(record):
+            tests = {
+                name: outcome
+                for name, outcome in unit.tests.items()
                 if not _is_match(f"{record.identity.file}::{name}", pattern)
             }
-        bundle["units"] = [unit for unit in bundle["units"] if unit["tests"]]
-        data = json.dumps(bundle, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            if tests:
+                units.append(replace(unit, tests=tests))
+        data = json.dumps(encode(units), ensure_ascii=False).encode("utf-8", "surrogatepass")
         digest, inline = checksum_bytes(data), record.result.inline is not None
         if not inline:
             self.local.write_result(digest, [data])

@@ -34,8 +34,7 @@ _SEAL_LENGTH = 64
 
 @dataclass
 class Carried:
-    """How many records were carried, were there already, or could not be carried because a
-    result of theirs is lost or damaged."""
+    """Records carried, present already, and left out since a result is lost or damaged."""
 
     records: int = 0
     present: int = 0

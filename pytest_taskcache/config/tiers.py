@@ -147,8 +147,7 @@ def expanded(text: str, setting: str) -> Path:
 
 
 def read_pyproject(root: Path) -> Mapping[str, Any]:
-    """The tables of the project's pyproject.toml, none if there is no such file. Raises
-    ConfigurationError where it cannot be read."""
+    """The project's pyproject.toml, empty if there is none. Raises ConfigurationError."""
     try:
         with (root / "pyproject.toml").open("rb") as file:
             import tomllib
@@ -163,8 +162,7 @@ def read_pyproject(root: Path) -> Mapping[str, Any]:
 
 
 def named_storages(root: Path) -> Mapping[str, str]:
-    """The storages that ``[tool.taskcache.storages]`` of pyproject.toml names. Raises
-    ConfigurationError for one that is no text."""
+    """What ``[tool.taskcache.storages]`` names. Raises ConfigurationError for what is no text."""
     found = _table(project_table(root), "storages")
     for name, spec in found.items():
         if not isinstance(spec, str) or not spec.strip():

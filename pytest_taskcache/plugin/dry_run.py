@@ -74,8 +74,7 @@ class DryRun:
 
 
 def register(session: Session) -> None:
-    """Registers the hook, and has pytest-xdist start no workers. Raises pytest.UsageError for an
-    option that it contradicts."""
+    """Registers the hook, and starts no workers. Raises pytest.UsageError on contradiction."""
     option = session.config.option
     if getattr(option, "cacheclear", False):
         raise pytest.UsageError("--cache-dry-run clears nothing; leave out --cache-clear")

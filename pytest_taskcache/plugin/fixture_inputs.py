@@ -179,8 +179,7 @@ class FixtureInputs:
         self._note(_FIXTURE + name, lambda: self._value_digest(name))
 
     def note_written(self, path: str) -> None:
-        """Notes that the set-up wrote a file, which must be there at a hit. ``path`` is its
-        name in traces."""
+        """Notes that the set-up wrote a file, named as in traces, which must be there at a hit."""
         if not path.startswith("<tmp>"):
             self._seen[_WRITTEN + path] = _PRESENT
 

@@ -1,7 +1,7 @@
 """Every touch of pytest's private parts, behind names of ours (checked on pytest 8.4 to 9.2).
 
-Elsewhere are two: `collection.pytest_nodes` makes nodes that stand in, and `usage` reads the ini
-file before anything else of ours is loaded.
+Elsewhere are two: `collection.pytest_nodes` makes nodes that stand in, and the plugin itself
+reads the ini file before anything else of ours is loaded.
 """
 
 from __future__ import annotations
@@ -201,8 +201,7 @@ def restore_subtest(report: object, data: Mapping[str, Any]) -> None:
 
 
 def make_cache_directory(config: pytest.Config, inside: Path) -> None:
-    """Has pytest make its cache directory as it does, with what keeps it out of repositories and
-    backups, where ours is to lie in it."""
+    """Has pytest make its cache directory, with what it puts there, if ours is to lie in it."""
     cache = getattr(config, "cache", None)
     make = getattr(cache, "_ensure_cache_dir_and_supporting_files", None)
     if make is not None and inside.parent == getattr(cache, "_cachedir", None):
@@ -213,14 +212,12 @@ def make_cache_directory(config: pytest.Config, inside: Path) -> None:
 
 
 def width_of(reporter: Any) -> int:
-    """The columns of the terminal that a reporter writes to; 0 where a program or a file is to
-    read the lines, which are left whole."""
+    """The terminal's columns; 0 where a program or a file reads the lines, which stay whole."""
     return reporter._tw.fullwidth if reporter.isatty else 0
 
 
 def temporary_directory(config: pytest.Config, *, make: bool = False) -> Path | None:
-    """The run's temporary directory, which pytest makes when it is first asked for, or now; None
-    where there is none (yet)."""
+    """The run's temporary directory, made now if asked for; None where there is none (yet)."""
     factory: Any = getattr(config, "_tmp_path_factory", None)
     if make and factory is not None:
         factory.getbasetemp()

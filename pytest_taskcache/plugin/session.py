@@ -30,6 +30,7 @@ from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheE
 from pytest_taskcache.model.event import Decided, Event, Faulted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
+from pytest_taskcache.plugin import cache_directory, default_directory, is_marked
 from pytest_taskcache.plugin.pytest_private import (
     make_cache_directory,
     new_temporary_directory,
@@ -37,7 +38,6 @@ from pytest_taskcache.plugin.pytest_private import (
     written_ini,
 )
 from pytest_taskcache.plugin.surroundings import option_parts, setting_digest
-from pytest_taskcache.plugin.usage import cache_directory, default_directory, is_marked
 from pytest_taskcache.ports import Observer
 from pytest_taskcache.report.tally import Tally
 
@@ -316,7 +316,7 @@ class Session:
 
     def _compose(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
-        from pytest_taskcache.plugin.extensions import observers, plugged_storage
+        from pytest_taskcache.plugin.hookspecs import observers, plugged_storage
         from pytest_taskcache.plugin.summary import WaitingLine
 
         make_cache_directory(self.config, self.directory)

@@ -261,8 +261,7 @@ class ReplayedReports:
 
 
 class UploadLine:
-    """Says how the uploads at the end of a run go: one line that is written over where that is
-    possible, else a line now and then."""
+    """Says how uploads go: one line, written over where possible, else a line now and then."""
 
     def __init__(self, reporter: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self._reporter = reporter

@@ -5,13 +5,25 @@ trace of test_a
     file size.txt                   ->  file size.txt
     code 37af:a320:7:2,5-6          ->  code 2 functions of 1 file ran
                                         file rates.csv, which one of them opened at any time
+
+The outcomes of one file are a bundle of units, each of tests that share a trace::
+
+    {"rows":  [["module", "test_x.py", "5b0c…"], …],        dependencies, each once
+     "uses":  [["9a17…", 812, ""], …],                      parts that traces share
+     "units": [{"rows": [0, 1, 7], "uses": [0], "digest": "77ac…", "created": 1.7e9,
+                "tests": {"test_a": "0.0002 0.0031 0.0001", "test_b[1]": {"reports": […]}}}]}
+
+A plain pass is the durations of its three phases, a fourth word the digest of what else it must
+agree with (its parameters); whatever has more to tell is a mapping of JSON reports. Reading a
+bundle executes nothing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import Any, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
@@ -22,6 +34,93 @@ from pytest_taskcache.report.wording import counted
 
 Read = Callable[[str, int], Buffer | None]
 """A result by its digest and size; None where it is lost."""
+
+Outcome: TypeAlias = str | dict[str, Any]
+"""A plain pass as the durations of its phases (and, a fourth word, the digest of what it must
+agree with), or JSON reports."""
+
+
+class Mark(StrEnum):
+    """What a unit says of its tests."""
+
+    PASSED = ""
+    FAILED = "failed"
+    FLAKY = "flaky"
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """Tests by the rest of their node ids, and the trace that all of them rest on.
+
+    ``created`` and ``expires`` in POSIX seconds. ``made_of`` are staged entries that values used
+    in it came from, as far as they may not be committed yet. ``variant`` is the record that it was
+    read from (None: found in this process).
+    """
+
+    trace: Trace
+    tests: dict[str, Outcome]
+    created: float
+    expires: float | None = None
+    mark: Mark = Mark.PASSED
+    made_of: frozenset[str] = frozenset()
+    variant: Variant | None = None
+
+
+def duration_of(outcome: Outcome) -> float:
+    """Seconds that the test took, all phases together."""
+    if isinstance(outcome, str):
+        return sum(map(float, outcome.split(" ")[:3]))
+    return float(sum(entry.get("duration", 0.0) for entry in outcome.get("reports", ())))
+
+
+def encode(units: Sequence[Unit]) -> dict[str, object]:
+    """Units as JSON values."""
+    rows: dict[Dependency, int] = {}
+    uses: dict[Blob, int] = {}
+    plain: list[object] = []
+    for unit in units:
+        entry: dict[str, object] = {
+            "rows": [rows.setdefault(each, len(rows)) for each in unit.trace.dependencies],
+            "digest": unit.trace.digest,
+            "created": unit.created,
+            "tests": unit.tests,
+        }
+        if unit.trace.uses:
+            entry["uses"] = [uses.setdefault(each, len(uses)) for each in unit.trace.uses]
+        if unit.expires is not None:
+            entry["expires"] = unit.expires
+        if unit.mark:
+            entry["mark"] = str(unit.mark)
+        plain.append(entry)
+    return {
+        "rows": [[str(row.kind), row.name, row.digest] for row in rows],
+        "uses": [list(blob) for blob in uses],
+        "units": plain,
+    }
+
+
+def decode(value: Any) -> list[Unit]:
+    """The units again. Raises ValueError for what `encode` did not write."""
+    try:
+        rows = [Dependency(Kind(kind), name, digest) for kind, name, digest in value["rows"]]
+        uses = [Blob(digest, size, sha256) for digest, size, sha256 in value["uses"]]
+        return [
+            Unit(
+                Trace(
+                    tuple([rows[index] for index in entry["rows"]]),
+                    entry["digest"],
+                    tuple([uses[index] for index in entry.get("uses", ())]),
+                ),
+                dict(entry["tests"]),
+                float(entry["created"]),
+                entry.get("expires"),
+                Mark(entry.get("mark", "")),
+            )
+            for entry in value["units"]
+        ]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"no bundle of outcomes: {type(error).__name__}: {error}") from error
+
 
 _OUTCOMES = "outcome/"
 _COLLECTED = ("::<collection>", "<selection>::")
@@ -69,34 +168,26 @@ class Contents:
             times = (record.created, record.expires, record.duration)
             return [Held(name, kind, record, record.trace, *times, size)]
         found = []
-        bundle = self.bundle(record)
-        rows = [Dependency(Kind(kind), name, digest) for kind, name, digest in bundle["rows"]]
-        uses = [Blob(*blob) for blob in bundle["uses"]]
-        share = size // max(sum(len(unit["tests"]) for unit in bundle["units"]), 1)
-        for unit in bundle["units"]:
-            trace = Trace(
-                tuple(rows[index] for index in unit["rows"]),
-                unit["digest"],
-                tuple(uses[index] for index in unit.get("uses", ())),
-            )
-            kind = "mark" if unit.get("mark") else "test"
-            for rest, told in unit["tests"].items():
+        units = self.units(record)
+        share = size // max(sum(len(unit.tests) for unit in units), 1)
+        for unit in units:
+            kind = "mark" if unit.mark else "test"
+            for rest, outcome in unit.tests.items():
                 name = f"{record.identity.file}::{rest}"
-                times = (float(unit["created"]), unit.get("expires"), _seconds(told))
-                found.append(Held(name, kind, record, trace, *times, share))
+                times = (unit.created, unit.expires, duration_of(outcome))
+                found.append(Held(name, kind, record, unit.trace, *times, share))
         return found
 
-    def bundle(self, record: Variant) -> dict[str, Any]:
-        """The value of a record of outcomes, as JSON; an empty one where it is lost."""
+    def units(self, record: Variant) -> list[Unit]:
+        """The units of a record of outcomes; none where it is lost."""
         result = record.result
         data: Buffer | None = result.inline
         try:
             if data is None:
                 data = self._read(result.digest, result.size) or b""
-            found: dict[str, Any] = json.loads(str(data, "utf-8", "surrogatepass"))
+            return decode(json.loads(str(data, "utf-8", "surrogatepass")))
         except ValueError:
-            return {"rows": [], "uses": [], "units": []}
-        return found
+            return []
 
     def grounds(self, trace: Trace) -> Grounds:
         """What a trace rests on, its code told in numbers, with what the functions that ran in it
@@ -157,10 +248,3 @@ class Contents:
         except ValueError:
             return None
         return self._logs[segments]
-
-
-def _seconds(told: Any) -> float:
-    """What a test took: three durations, or reports."""
-    if isinstance(told, str):
-        return sum(map(float, told.split()[:3]))
-    return float(sum(each.get("duration", 0.0) for each in told.get("reports", ())))

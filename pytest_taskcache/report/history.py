@@ -149,8 +149,7 @@ class History:
         self._runs = None
 
     def keep_inputs(self, entries: Iterable[TallyEntry]) -> None:
-        """Remembers what the arguments of computed keys looked like, a few keys of each
-        computation."""
+        """Remembers what the arguments of computed keys looked like, a few a computation."""
         fresh: dict[str, dict[str, Any]] = {}
         seen: set[str] = set()
         for entry in entries:

@@ -264,8 +264,7 @@ class Tally:
         return sorted(slow, key=lambda each: -each.seconds)[:_SLOWEST]
 
     def hint(self) -> str:
-        """What to set where the cache costs more than it saves; "" where it does not, or where
-        too little happened to tell."""
+        """What to set where the cache costs more than it saves; "" where not, or not known."""
         hits = sum(self.reused.values())
         if hits < _CHEAP_HITS or self.saved >= hits * _HIT_COST:
             return ""

@@ -26,15 +26,14 @@ def _loaded(result: pytest.RunResult) -> list[str]:
 
 
 def test_unused_plugin_loads_nothing(project: Project) -> None:
-    """Without an option, a setting, a mark or a decorator, three small modules are all there is;
+    """Without an option, a setting, a mark or a decorator, two small modules are all there is;
     and no directory is made."""
     project.write("conftest.py", LOOK)
     project.write("tests/test_suite.py", "import functools\n\ndef test_it():\n    pass\n")
     result = project.run()
     result.assert_outcomes(passed=1)
     assert _loaded(result) == [
-        "pytest_taskcache", "pytest_taskcache.plugin", "pytest_taskcache.plugin.hookspecs",
-        "pytest_taskcache.plugin.usage",
+        "pytest_taskcache", "pytest_taskcache.plugin", "pytest_taskcache.plugin.hookspecs"
     ]  # fmt: skip
     assert not (project.path / ".pytest_cache" / "taskcache").exists()
 
@@ -139,7 +138,7 @@ def test_what_is_loaded_takes_pythons_own_way(project: Project) -> None:
     project.write("test_suite.py", "def test_it():\n    pass\n")
     result = project.run("--cache-tests=all")
     rewritten = {line.split()[2] for line in result.errlines if line.startswith("BY Assertion")}
-    early = {"plugin", "plugin.hookspecs", "plugin.usage"}
+    early = {"plugin", "plugin.hookspecs"}
     assert rewritten <= {f"pytest_taskcache.{name}" for name in early}
     assert any("BY SourceFileLoader pytest_taskcache.plugin.session" in x for x in result.errlines)
     assert "pytest_taskcache" not in next(x for x in result.errlines if x.startswith("FINDERS"))

@@ -6,8 +6,8 @@ import pytest
 from inner_runs import line_of, run
 from projects import Project
 
-from pytest_taskcache.plugin.outcomes.bundles import decode
 from pytest_taskcache.plugin.outcomes.units import Cost
+from pytest_taskcache.report.contents import decode
 
 MANY = """
     import subprocess, sys

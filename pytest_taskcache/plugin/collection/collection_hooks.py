@@ -22,7 +22,7 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
     signature,
     stand_ins_of,
 )
-from pytest_taskcache.plugin.collection.recording import LoadedFiles, Recording, warn_again
+from pytest_taskcache.plugin.collection.recording import Recording, warn_again
 from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.pytest_private import is_watched
 
@@ -40,7 +40,6 @@ class CollectionHooks:
         self._records = CollectionRecords(session)
         self._selection = Selection(session, self._records)
         self._current: Recording | None = None
-        self._loaded = LoadedFiles()
         self._recorded: list[Recording] = []
         self._known: dict[Path, Kept] = {}
         self._stands: dict[Path, StandIns] = {}
@@ -73,8 +72,7 @@ class CollectionHooks:
         if type(collector) is pytest.Module:
             self._finish()
             if not self._stand_in(collector) and self._may_record(collector.path):
-                observation = self._session.observatory
-                self._current = Recording(collector, observation, self._loaded)
+                self._current = Recording(collector, self._session.observatory)
         elif self._current is not None and not self._current.owns(collector):
             self._finish()
         recording = self._current

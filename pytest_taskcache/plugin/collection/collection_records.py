@@ -97,8 +97,7 @@ class CollectionRecords:
             self.drop(damaged)
 
     def keep(self, recordings: Sequence[Recording]) -> None:
-        """Writes the records of what was watched; of a file that will always be refused, that it
-        is."""
+        """Writes records of what was watched, and of files that they will always be refused."""
         variants = []
         for each in recordings:
             record, file = each.record, each.module.path

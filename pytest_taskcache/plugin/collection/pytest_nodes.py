@@ -163,8 +163,7 @@ def _describe_mark(mark: Mark) -> Any:
 
 
 def signature(item: pytest.Item) -> str:
-    """The marks and fixtures that an item has now, hooks' additions included, as a text; the same
-    for an item and its stand-in."""
+    """The marks and fixtures that an item, or its stand-in, has now, as a text."""
     marks = [
         repr([mark.name] if isinstance(mark, LazyMark) else _describe_mark(mark))
         for mark in item.iter_markers()
@@ -412,15 +411,8 @@ class LazyMark(Mark):  # type: ignore[misc] # final for authors of tests
         found: Mark = same[place] if place < len(same) and same[place] is not self else _gone(owner)
         return found
 
-    @property
-    def args(self) -> tuple[Any, ...]:
-        """As written."""
-        return self._real().args
-
-    @property
-    def kwargs(self) -> Any:
-        """As written."""
-        return self._real().kwargs
+    args = property(lambda mark: mark._real().args)
+    kwargs = property(lambda mark: mark._real().kwargs)
 
 
 class _LazyKeywords(NodeKeywords):  # type: ignore[misc] # as above

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 import warnings
-from collections.abc import Container
 
 import pytest
 
-from pytest_taskcache.code.asleep import namespace_of
+from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.plugin.collection.collection_record import (
     CollectionRecord,
@@ -29,9 +27,7 @@ from pytest_taskcache.ports import Observation, Window
 class Recording:
     """One file whose collection is watched, from the start of its import to the next file's."""
 
-    def __init__(
-        self, module: pytest.Module, observation: Observation, loaded: LoadedFiles
-    ) -> None:
+    def __init__(self, module: pytest.Module, observation: Observation) -> None:
         self.module = module
         self.refusal = ""
         self.lasting = False
@@ -44,7 +40,8 @@ class Recording:
         self._item_of: dict[int, pytest.Item] = {}
         self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
         self._warned = len(_warnings() or ())
-        if str(module.path) in loaded.present():
+        path = str(module.path)
+        if any(names.get("__file__") == path for _, names in loaded_namespaces()):
             self.refusal = "it was imported before it was collected"
         with observation.muted():
             self._before = global_state()
@@ -127,24 +124,6 @@ class Recording:
         for state in (before, after):
             state["sys.path"] = [entry for entry in state["sys.path"] if entry != root]
         return next((what for what, value in before.items() if after[what] != value), "")
-
-
-class LoadedFiles:
-    """The files that modules were loaded from so far; each module is looked at once."""
-
-    def __init__(self) -> None:
-        self._seen: set[tuple[str, int]] = set()
-        self._files: set[str] = set()
-
-    def present(self) -> Container[str]:
-        """The absolute paths of the files."""
-        modules = {(name, id(module)): module for name, module in list(sys.modules.items())}
-        for one in modules.keys() - self._seen:
-            file = namespace_of(modules[one]).get("__file__")
-            if isinstance(file, str):
-                self._files.add(file)
-        self._seen.update(modules)
-        return self._files
 
 
 def _warnings() -> list[warnings.WarningMessage] | None:

@@ -1,24 +1,15 @@
-"""The outcomes of one file, in one record: a bundle of units.
+"""The outcomes of one file, in one record: a bundle of units (written as `report.contents` says).
 
-A **unit** is what was observed in one window, and the tests that passed in it::
-
-    {"rows":  [["module", "test_x.py", "5b0c…"], …],        dependencies, each once
-     "uses":  [["9a17…", 812, ""], …],                      parts that traces share
-     "units": [{"rows": [0, 1, 7], "uses": [0], "digest": "77ac…", "created": 1.7e9,
-                "tests": {"test_a": "0.0002 0.0031 0.0001", "test_b[1]": {"reports": […]}}}]}
-
-A plain pass is the durations of its three phases, a fourth word the digest of what else it must
-agree with (its parameters); whatever has more to tell is a mapping of JSON reports. Reading a
-bundle executes nothing. A run that ran a part of the file writes a bundle that holds the rest as
-well, as far as it is still true; look-ups search the newest records of a key, newest first.
+A **unit** is what was observed in one window, and the tests that passed in it. A run that ran a
+part of the file writes a bundle that holds the rest as well, as far as it is still true; look-ups
+search the newest records of a key, newest first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
@@ -31,11 +22,11 @@ from pytest_taskcache.engine.recorder import Finished
 from pytest_taskcache.engine.routes import Route
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model.decision import Fault, Miss, Why
-from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
+from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
-from pytest_taskcache.plugin.outcomes.replays import Outcome
+from pytest_taskcache.report.contents import Mark, Outcome, Unit, decode, duration_of, encode
 from pytest_taskcache.serializers.json import JSONSerializer
 
 Told: TypeAlias = Callable[[Refusal | None], None]
@@ -48,32 +39,6 @@ class OutcomeSerializer(JSONSerializer):
 
 
 SERIALIZER = OutcomeSerializer()
-
-
-class Mark(StrEnum):
-    """What a unit says of its tests."""
-
-    PASSED = ""
-    FAILED = "failed"
-    FLAKY = "flaky"
-
-
-@dataclass(eq=False, slots=True)
-class Unit:
-    """Tests by the rest of their node ids, and the trace that all of them rest on.
-
-    ``created`` and ``expires`` in POSIX seconds. ``made_of`` are staged entries that values used
-    in it came from, as far as they may not be committed yet. ``variant`` is the record that it was
-    read from (None: found in this process).
-    """
-
-    trace: Trace
-    tests: dict[str, Outcome]
-    created: float
-    expires: float | None = None
-    mark: Mark = Mark.PASSED
-    made_of: frozenset[str] = frozenset()
-    variant: Variant | None = None
 
 
 class Replayable(NamedTuple):
@@ -89,62 +54,6 @@ def check_of(outcome: Outcome) -> str:
         words = outcome.split(" ")
         return words[3] if len(words) > 3 else ""
     return str(outcome.get("check", ""))
-
-
-def duration_of(outcome: Outcome) -> float:
-    """Seconds that the test took, all phases together."""
-    if isinstance(outcome, str):
-        return sum(map(float, outcome.split(" ")[:3]))
-    return float(sum(entry.get("duration", 0.0) for entry in outcome.get("reports", ())))
-
-
-def encode(units: Sequence[Unit]) -> dict[str, object]:
-    """Units as JSON values."""
-    rows: dict[Dependency, int] = {}
-    uses: dict[Blob, int] = {}
-    plain: list[object] = []
-    for unit in units:
-        entry: dict[str, object] = {
-            "rows": [rows.setdefault(each, len(rows)) for each in unit.trace.dependencies],
-            "digest": unit.trace.digest,
-            "created": unit.created,
-            "tests": unit.tests,
-        }
-        if unit.trace.uses:
-            entry["uses"] = [uses.setdefault(each, len(uses)) for each in unit.trace.uses]
-        if unit.expires is not None:
-            entry["expires"] = unit.expires
-        if unit.mark:
-            entry["mark"] = str(unit.mark)
-        plain.append(entry)
-    return {
-        "rows": [[str(row.kind), row.name, row.digest] for row in rows],
-        "uses": [list(blob) for blob in uses],
-        "units": plain,
-    }
-
-
-def decode(value: Any) -> list[Unit]:
-    """The units again. Raises ValueError for what `encode` did not write."""
-    try:
-        rows = [Dependency(Kind(kind), name, digest) for kind, name, digest in value["rows"]]
-        uses = [Blob(digest, size, sha256) for digest, size, sha256 in value["uses"]]
-        return [
-            Unit(
-                Trace(
-                    tuple([rows[index] for index in entry["rows"]]),
-                    entry["digest"],
-                    tuple([uses[index] for index in entry.get("uses", ())]),
-                ),
-                dict(entry["tests"]),
-                float(entry["created"]),
-                entry.get("expires"),
-                Mark(entry.get("mark", "")),
-            )
-            for entry in value["units"]
-        ]
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"no bundle of outcomes: {type(error).__name__}: {error}") from error
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.engine.computation import Options
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Uncacheable
-from pytest_taskcache.plugin.extensions import adjusted
+from pytest_taskcache.plugin.hookspecs import adjusted
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import DoctestItem, is_fixture

@@ -68,8 +68,7 @@ def refusal_of(item: pytest.Item) -> Uncacheable | None:
 
 
 def keeps_books(written: Iterable[str]) -> str:
-    """The name of a plugin that keeps books in files among those written, which a replay would
-    lack; "" if there is none."""
+    """The plugin whose books, which a replay would lack, are among the files; "" if none is."""
     return "approvaltests" if any(log in path for path in written for log in _LOGS) else ""
 
 

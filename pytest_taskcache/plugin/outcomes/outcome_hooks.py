@@ -20,7 +20,7 @@ from pytest_taskcache.model.event import Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
-from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, duration_of, read_all
+from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, read_all
 from pytest_taskcache.plugin.outcomes.marks import Asked, asked_of, unmarked
 from pytest_taskcache.plugin.outcomes.other_plugins import (
     Randomness,
@@ -37,7 +37,6 @@ from pytest_taskcache.plugin.outcomes.outcome_keys import (
 )
 from pytest_taskcache.plugin.outcomes.replays import (
     NotReplayableError,
-    Outcome,
     Replays,
     can_warn,
     to_json,
@@ -46,6 +45,7 @@ from pytest_taskcache.plugin.outcomes.replays import (
 )
 from pytest_taskcache.plugin.outcomes.units import SHARE, Candidate, Ended, Units
 from pytest_taskcache.plugin.pytest_private import DoctestItem, is_watched
+from pytest_taskcache.report.contents import Outcome, duration_of
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -86,8 +86,7 @@ class Outcomes:
         each full collection, a quarter of a warm run of many tests, and free nothing."""
 
     def prepare(self, items: Sequence[pytest.Item]) -> None:
-        """Finds the tests that want to be cached, derives the keys of their files, and reads
-        all records in one sweep."""
+        """Finds the tests that are to be cached, derives keys, and reads all records at once."""
         if not self._consults:
             return
         collecting = gc.isenabled()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import pytest
 
@@ -22,10 +22,7 @@ from pytest_taskcache.plugin.pytest_private import (
     restore_subtest,
     tear_down_until,
 )
-
-Outcome: TypeAlias = str | dict[str, Any]
-"""A plain pass as the durations of its phases (and, a fourth word, the digest of what it must
-agree with), or JSON reports."""
+from pytest_taskcache.report.contents import Outcome
 
 REPLAYED = "taskcache_replayed"
 """Attribute of the reports that were not made by running the test."""

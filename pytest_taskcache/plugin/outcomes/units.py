@@ -31,10 +31,10 @@ from pytest_taskcache.model.event import Computed, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.plugin.items import Instance
-from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER, Bundle, Mark, Unit
+from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER, Bundle
 from pytest_taskcache.plugin.outcomes.marks import Asked
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
-from pytest_taskcache.plugin.outcomes.replays import Outcome
+from pytest_taskcache.report.contents import Mark, Outcome, Unit
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.coverage import Region
@@ -136,8 +136,7 @@ class Cost:
 
 
 class Units:
-    """The units of a process, one open at a time. ``on_kept(ended, trace)`` is called for each
-    test of which something is kept."""
+    """The units of a process. ``on_kept(ended, trace)`` is called for tests that are kept."""
 
     def __init__(
         self,
