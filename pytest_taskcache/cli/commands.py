@@ -124,11 +124,7 @@ def _print(shown: Iterable[str | Table]) -> None:
     """Prints for people; lines stay whole where a program or a file reads them."""
     whole = not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit())
     console = Console(
-        file=sys.stdout,
-        width=10_000 if whole else None,
-        markup=False,
-        highlight=False,
-        emoji=False,
+        file=sys.stdout, width=10_000 if whole else None, markup=False, highlight=False, emoji=False
     )
     for each in shown:
         if isinstance(each, Table):

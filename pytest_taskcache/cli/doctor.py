@@ -131,9 +131,7 @@ def _cache(place: Project) -> Iterator[Finding]:
     yield Finding(f"the cache holds {size(held)} of {size(limit)}")
     if held > limit * 0.9:
         yield Finding(
-            "the cache",
-            "is nearly full, so records will be evicted",
-            "raise taskcache_max_size",
+            "the cache", "is nearly full, so records will be evicted", "raise taskcache_max_size"
         )
     if runs:
         yield from _last_run(runs[0].tally)

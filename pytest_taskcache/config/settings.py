@@ -22,9 +22,6 @@ INI = "taskcache_"
 PROJECT = "tool.taskcache"
 """The table of pyproject.toml that holds settings, under their short names."""
 
-_TABLES = frozenset({"storages"})
-"""What else stands in that table."""
-
 SIGNING_KEY = ENVIRONMENT + "SIGNING_KEY"
 """Read from the environment only: a key has no place in a file or on a command line."""
 
@@ -131,7 +128,6 @@ class Sources:
         return None
 
 
-_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _LARGEST = 10**18
 """Bytes; fits SQLite's integers."""
 _LONGEST = 5000 * 604800
@@ -145,8 +141,7 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError("write a number of bytes, or e.g. 500MB, 5GB")
     number, unit, binary = match.groups()
-    factor = 1024 ** (" kmgt".index(unit)) if binary else _UNITS[unit or ""]
-    size = float(number) * factor
+    size = float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " ")
     if size > _LARGEST:
         raise ValueError("no disk is that large; write e.g. 500MB, 5GB")
     return int(size)
@@ -261,7 +256,7 @@ def project_settings(table: Mapping[str, Any]) -> Mapping[str, str]:
     truth or list of texts."""
     found = {}
     for name, value in table.items():
-        if name in _TABLES:
+        if name == "storages":  # a table of its own
             continue
         where = f"{PROJECT}.{name}"
         if name not in NAMES:
@@ -324,9 +319,7 @@ def _check(settings: Settings, sources: Sources) -> None:
         written = sources.find(name)
         if asked and written is not None and mode in (Mode.WRITE, Mode.OFF):
             raise ConfigurationError(
-                written.where,
-                f"has no {what} with mode {mode.value!r}",
-                "use --cache-mode=rw or r",
+                written.where, f"has no {what} with mode {mode.value!r}", "use --cache-mode=rw or r"
             )
     written = sources.find("storage")
     if written is not None and settings.key_storage and settings.result_storage:

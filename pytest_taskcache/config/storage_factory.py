@@ -255,9 +255,7 @@ class StorageFactory:
         url = self._expanded(tier.spec, tier.setting, url=True)
         storage = self.plugged(url) or storage_by_url(url, tier.setting)
         bounded = Bounded(
-            storage,
-            on_fault=partial(self.on_fault, "storage given up"),
-            unobserved=self.unobserved,
+            storage, on_fault=partial(self.on_fault, "storage given up"), unobserved=self.unobserved
         )
         bounded.warm()
         return bounded, storage if isinstance(storage, RemoteStore) else None

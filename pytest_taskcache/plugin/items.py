@@ -58,6 +58,7 @@ class ItemAttempt:
     instances: list[Instance] = field(default_factory=list)
     frame: OpenComputation | None = None
     started: float = 0.0
+    seconds: float = 0.0
     warnings: list[dict[str, object]] = field(default_factory=list)
     is_set_up: bool = False
     """Whether its set-up ran to its end, of which pytest-retry makes no report in a retry."""

@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from pytest_taskcache.transactions.staging import Run
     from pytest_taskcache.transactions.transaction import Transaction
 
-_HYPOTHESIS = ".hypothesis"
-"""Where hypothesis keeps what it makes: it reads and rewrites that as it draws."""
-
 _XDIST_FIELD, _MATCHED = "taskcache", "taskcache-matched"
 """What is ours of that which pytest-xdist hands to its workers, and they hand back."""
 
@@ -109,7 +106,8 @@ class Session:
         notes = cache_directory(config)
         self.observatory = Observatory(
             self.fingerprints,
-            own=[self.directory, config.rootpath / _HYPOTHESIS],
+            # Hypothesis reads and rewrites what it keeps as it draws.
+            own=[self.directory, config.rootpath / ".hypothesis"],
             notes=[notes, notes / "v", notes / "v/cache"] if notes is not None else (),
         )
         self._run: Run | None = None

@@ -84,13 +84,6 @@ NEUTRAL_INI = frozenset(
 """Ini settings that do not change what a test does (``addopts`` acts through the options)."""
 
 
-_HOOK = "pytest_taskcache_neutral_options"
-"""A plugin's ``@pytest.hookimpl(optionalhook=True) def pytest_taskcache_neutral_options(config)``
-returns the names of its own: where they are stored (``dest``), or of ini settings."""
-
-_INI = "taskcache_neutral_options"
-"""A project's own list, separated by blanks or commas."""
-
 _BY_PLUGIN: Mapping[str, frozenset[str]] = {
     "pytest": frozenset(
         {
@@ -136,10 +129,12 @@ _KNOWN = frozenset[str]().union(*_BY_PLUGIN.values())
 
 
 def _neutral_names(config: pytest.Config) -> frozenset[str]:
-    """All names that are neutral in this run: the lists, the plugins' own and the project's."""
-    caller = getattr(config.hook, _HOOK, None)
+    """All names (``dest`` of an option, or an ini setting) that are neutral in this run: the lists,
+    what plugins answer to ``pytest_taskcache_neutral_options(config)``, which they declare as an
+    optional hook, and the project's own, separated by blanks or commas."""
+    caller = getattr(config.hook, "pytest_taskcache_neutral_options", None)
     answers: Iterable[Iterable[str]] = caller(config=config) if caller is not None else ()
-    own = str(config.getini(_INI) or "").replace(",", " ").split()
+    own = str(config.getini("taskcache_neutral_options") or "").replace(",", " ").split()
     return _KNOWN.union(own, *answers)
 
 

@@ -238,10 +238,7 @@ class StandIns:
     ``realised(self)`` is called when it was collected really after all, however that went."""
 
     def __init__(
-        self,
-        node: Module,
-        record: CollectionRecord,
-        realised: Callable[[StandIns], None],
+        self, node: Module, record: CollectionRecord, realised: Callable[[StandIns], None]
     ) -> None:
         self.node = node
         self.record = record

@@ -16,11 +16,7 @@ from pytest_taskcache.plugin.collection.collection_record import (
 )
 from pytest_taskcache.plugin.collection.pytest_nodes import Description, import_root
 from pytest_taskcache.plugin.fixture_effects import global_state
-from pytest_taskcache.plugin.outcomes.replays import (
-    can_warn,
-    warning_from_json,
-    warning_to_json,
-)
+from pytest_taskcache.plugin.outcomes.replays import can_warn, warning_from_json, warning_to_json
 from pytest_taskcache.ports import Observation, Window
 
 

@@ -249,10 +249,10 @@ class Outcomes:
         found = self._look_up(item, candidate)
         if isinstance(found, Replayable):
             if not self._picked(candidate):
-                return self._replay(running, candidate, found, nextitem) or None
+                return self._replay(running, found, nextitem) or None
             candidate.expected = candidate.alone = True
             found = Miss(Why.UNVERIFIED)
-        self._tell(running, found, candidate)
+        self._tell(running, found)
         return None
 
     def begin(self, running: Running, attempt: ItemAttempt) -> None:
@@ -292,7 +292,7 @@ class Outcomes:
     def end(self, running: Running, attempt: ItemAttempt, *, passed: bool) -> None:
         """Ends the test in its window; notes the outcome of a pass, and marks a failure."""
         candidate, units = running.candidate, self._units
-        seconds = originals.monotonic() - attempt.started
+        attempt.seconds = originals.monotonic() - attempt.started
         if candidate is not None:
             self._session.verification.compare(running, attempt, passed=passed)
         if attempt.frame is None or units is None or self._engine.is_forked():
@@ -303,17 +303,11 @@ class Outcomes:
                 self.keys.run_examples(running.item)
             if self._session.coverage is not None:
                 self._session.coverage.close(candidate.region)
-            ended = self._ended(running, attempt, candidate, seconds, passed=passed)
-        units.end(ended, attempt.instances, seconds)
+            ended = self._ended(running, candidate, attempt, passed=passed)
+        units.end(ended, attempt.instances, attempt.seconds)
 
     def _ended(
-        self,
-        running: Running,
-        attempt: ItemAttempt,
-        candidate: Candidate,
-        seconds: float,
-        *,
-        passed: bool,
+        self, running: Running, candidate: Candidate, attempt: ItemAttempt, *, passed: bool
     ) -> Ended:
         item = running.item
         outcome: Outcome | None = None
@@ -332,7 +326,7 @@ class Outcomes:
             refusal = Refusal("changed while it ran", doubts[0])
         proves = not passed and any(r.when == "call" and r.failed for r in attempt.reports)
         drew = self._randomness is not None and self._randomness.has_drawn(item)
-        return Ended(candidate, outcome, seconds, refusal, proves, drew)
+        return Ended(candidate, outcome, attempt.seconds, refusal, proves, drew)
 
     def after(self, running: Running, nextitem: pytest.Item | None) -> None:
         """When a test is over, its transaction too: writes the outcomes of its file if there is
@@ -376,8 +370,7 @@ class Outcomes:
         if not consults or (refresh.asked and refresh.covers(str(candidate.identity))):
             return Miss(Why.REFRESH)
         found = bundle.find(
-            candidate.name,
-            None if is_stand_in(item) else lambda: self._check(item, candidate),
+            candidate.name, None if is_stand_in(item) else lambda: self._check(item, candidate)
         )
         coverage = self._session.coverage
         if isinstance(found, Replayable) and coverage is not None:
@@ -391,17 +384,11 @@ class Outcomes:
             candidate.check = self.keys.check(item)
         return candidate.check
 
-    def _replay(
-        self,
-        running: Running,
-        candidate: Candidate,
-        found: Replayable,
-        nextitem: pytest.Item | None,
-    ) -> bool:
+    def _replay(self, running: Running, found: Replayable, nextitem: pytest.Item | None) -> bool:
         """Replays an outcome; False where something that another plugin says has it run."""
         item, outcome = running.item, found.outcome
         if not may_run(item):
-            self._tell(running, Uncacheable("its dependencies did not pass"), candidate)
+            self._tell(running, Uncacheable("its dependencies did not pass"))
             return False
         try:
             if told(outcome, "handed"):
@@ -413,18 +400,12 @@ class Outcomes:
             return False
         if found.variant is not None:
             self._engine.used.add(found.variant.id)
-        self._tell(running, Hit(found.variant), candidate, duration_of(outcome))
+        self._tell(running, Hit(found.variant), duration_of(outcome))
         return True
 
-    def _tell(
-        self,
-        running: Running,
-        decision: Decision,
-        candidate: Candidate | None = None,
-        saved: float = 0.0,
-    ) -> None:
+    def _tell(self, running: Running, decision: Decision, saved: float = 0.0) -> None:
         file, _, name = running.nodeid.partition("::")
-        key = candidate.bundle.keyed.key if candidate is not None else None
+        key = running.candidate.bundle.keyed.key if running.candidate is not None else None
         texts = self.keys.shown if isinstance(decision, Miss) else ()
         event = Decided(
             Subject.TEST, Identity(file, name), decision, key, saved, running.nodeid, texts

@@ -42,10 +42,6 @@ if TYPE_CHECKING:
 SHARE = 20
 """How many times what a closing costs the tests of a unit may take."""
 
-_TEMPORARY = "<tmp>"
-_PATHS = (Kind.FILE, Kind.LISTING, Kind.STAT)
-_SEEDS = ("randomly_seed", "randomly_reset_seed")
-
 
 @dataclass(eq=False, slots=True)
 class Candidate:
@@ -338,7 +334,8 @@ class _Closed:
         trace = _without_temporary(self._observed.trace)
         if drew:
             digest = self._engine.fingerprints.digest
-            seeds = (Dependency(Kind.SETTING, n, digest(Kind.SETTING, n)) for n in _SEEDS)
+            names = ("randomly_seed", "randomly_reset_seed")
+            seeds = (Dependency(Kind.SETTING, n, digest(Kind.SETTING, n)) for n in names)
             trace = _of((*trace.dependencies, *seeds), trace)
         trace = with_declared(trace, bundle.computation.options.policy, bundle.keyed)
         self._traces[bundle, drew] = trace
@@ -353,9 +350,9 @@ def _of(dependencies: Iterable[Dependency], of: Trace) -> Trace:
 def _without_temporary(trace: Trace) -> Trace:
     """Drops what lies in the run's own temporary directory: it was made in this run, by code
     that this test's trace or one of its fixtures' has."""
-    kept = [
+    made = [
         each
         for each in trace.dependencies
-        if not (each.name.startswith(_TEMPORARY) and each.kind in _PATHS)
+        if each.name.startswith("<tmp>") and each.kind in (Kind.FILE, Kind.LISTING, Kind.STAT)
     ]
-    return trace if len(kept) == len(trace.dependencies) else _of(kept, trace)
+    return _of(set(trace.dependencies).difference(made), trace) if made else trace
