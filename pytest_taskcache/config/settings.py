@@ -94,14 +94,6 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """One value as written, and where: ``--cache-mode``, ``taskcache_mode``, ..."""
-
-    where: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Sources:
     """Where settings come from, strongest first. Each maps short names (``mode``) to text.
 
@@ -113,19 +105,19 @@ class Sources:
     ini: Mapping[str, str] = field(default_factory=dict)
     project: Mapping[str, str] = field(default_factory=dict)
 
-    def find(self, name: str) -> Written | None:
-        """The strongest source's value, or None."""
+    def find(self, name: str) -> tuple[str, str] | None:
+        """Where the strongest source has it (``--cache-mode``, ``taskcache_mode``, ...), and as
+        written there; None if none has."""
         if name in self.options:
             option = "explain_of" if name == "explain" else name
-            return Written(f"--cache-{option.replace('_', '-')}", self.options[name])
+            return f"--cache-{option.replace('_', '-')}", self.options[name]
         variable = ENVIRONMENT + name.upper()
-        if self.environ.get(variable):
-            return Written(variable, self.environ[variable])
-        if self.ini.get(name):
-            return Written(INI + name, self.ini[name])
-        if self.project.get(name):
-            return Written(f"{PROJECT}.{name}", self.project[name])
-        return None
+        others = (
+            (variable, self.environ.get(variable)),
+            (INI + name, self.ini.get(name)),
+            (f"{PROJECT}.{name}", self.project.get(name)),
+        )
+        return next(((where, text) for where, text in others if text), None)
 
 
 _LARGEST = 10**18
@@ -288,11 +280,11 @@ def read_settings(sources: Sources) -> Settings:
     for name, parse in _PARSERS.items():
         written = sources.find(name)
         if written is not None:
+            where, text = written
             try:
-                values[name] = parse(written.text.strip())
+                values[name] = parse(text.strip())
             except ValueError as error:
-                problem = f"{written.text!r} cannot be used"
-                raise ConfigurationError(written.where, problem, str(error)) from error
+                raise ConfigurationError(where, f"{text!r} cannot be used", str(error)) from error
     everything, only = values.pop("refresh", False), values.pop("refresh_only", "")
     settings = Settings(**values, refresh=Refresh(everything, only))
     _check(settings, sources)
@@ -303,7 +295,7 @@ def _check(settings: Settings, sources: Sources) -> None:
     """Raises ConfigurationError for settings that contradict each other."""
     refresh, mode = settings.refresh, settings.mode
     if refresh.everything and refresh.pattern:
-        both = [each.where for each in map(sources.find, ("refresh", "refresh_only")) if each]
+        both = [each[0] for each in map(sources.find, ("refresh", "refresh_only")) if each]
         raise ConfigurationError(" and ".join(both), "contradict each other", "give one of them")
     if (refresh.everything or refresh.pattern) and mode in (Mode.READ, Mode.OFF):
         raise ConfigurationError(
@@ -319,12 +311,12 @@ def _check(settings: Settings, sources: Sources) -> None:
         written = sources.find(name)
         if asked and written is not None and mode in (Mode.WRITE, Mode.OFF):
             raise ConfigurationError(
-                written.where, f"has no {what} with mode {mode.value!r}", "use --cache-mode=rw or r"
+                written[0], f"has no {what} with mode {mode.value!r}", "use --cache-mode=rw or r"
             )
     written = sources.find("storage")
     if written is not None and settings.key_storage and settings.result_storage:
         raise ConfigurationError(
-            written.where,
+            written[0],
             "key_storage and result_storage are both given too",
             "leave one of the three out",
         )

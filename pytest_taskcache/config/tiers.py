@@ -89,13 +89,10 @@ def _without_names(
             setting,
             (*through, name),
         )
-        # A mode beside a name narrows that of each tier it stands for.
-        found += [replace(one, mode=_narrowed(one.mode, tier.mode)) for one in inner]
+        for one in inner:  # a mode beside a name narrows that of each tier it stands for
+            both = [letter for letter in "rw" if letter in one.mode and letter in tier.mode]
+            found.append(replace(one, mode="".join(both)))
     return [tier for tier in found if tier.mode]
-
-
-def _narrowed(mode: str, by: str) -> str:
-    return "".join(letter for letter in "rw" if letter in mode and letter in by)
 
 
 def _check_word(word: str, names: Mapping[str, str], setting: str) -> None:
