@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.open_computations import run_hooks
 from pytest_taskcache.model.event import Committed, Faulted, RolledBack
-from pytest_taskcache.transactions.staging import Verdict
+from pytest_taskcache.transactions.settlement import Verdict
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
     Transaction,

@@ -28,7 +28,8 @@ from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.ports import Lease, TargetStorage
-from pytest_taskcache.transactions.staging import Entry, Verdict
+from pytest_taskcache.transactions.settlement import Verdict
+from pytest_taskcache.transactions.staging import Entry
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
     Transaction,

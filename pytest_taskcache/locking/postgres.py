@@ -246,9 +246,6 @@ def _conninfo(url: str, name: str) -> str:
     return text
 
 
-# ------------------------------------------------------------------------------ sessions
-
-
 class _SessionError(Exception):
     """The session failed: text for people. ``broken`` is false if only the statement did, and the
     session goes on."""

@@ -122,8 +122,6 @@ def CompressedPickleSerializer(
     return CompressedSerializer("pickle", codec, max_size=max_size)
 
 
-# ------------------------------------------------------------------------------- codecs
-
 STEP = 1 << 20
 """Bytes that are decompressed at a time, at most."""
 

@@ -145,9 +145,6 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-# ------------------------------------------------------------------------------- claims
-
-
 def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
     """The files that ambiguous modules are at present, and paths that exist: three fields each,
     the name (empty for a path), the path, the content's digest (of a module's file)."""
@@ -198,8 +195,6 @@ def _content_of(path: str) -> str:
 def _this_process() -> str:
     return "process " + os.urandom(8).hex()
 
-
-# ------------------------------------------------------------------------------- layout
 
 ALIGNMENT = 64
 """Bytes; a cache line, and what numpy and Arrow ask for."""

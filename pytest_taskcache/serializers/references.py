@@ -236,9 +236,6 @@ def _held_object(module: str, name: str, kind: type, state: object) -> object:
     return found
 
 
-# ------------------------------------------------------------- what a type's instances need
-
-
 _PICKLING = (
     *("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__"),
     *("__getnewargs__", "__getnewargs_ex__"),
@@ -351,9 +348,6 @@ class _Rules(dict[type, _Rule]):
 
 
 _RULES = _Rules(_EXACT)
-
-
-# ------------------------------------------------------------------------------- writing
 
 
 class Pickled(NamedTuple):

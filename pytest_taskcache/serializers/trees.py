@@ -29,8 +29,6 @@ from pytest_taskcache.ports import CopyBlob, FileBlob, Payload, Restore
 
 NAME = "tree"
 
-# ----------------------------------------------------------------------------- manifest
-
 PERMISSIONS = 0o777
 """The mode bits that are kept; set-user-id and its like are not."""
 
@@ -192,8 +190,6 @@ def _entry(document: object) -> TreeEntry:
     return entry._replace(kind=kind)
 
 
-# ----------------------------------------------------------------------------- scanning
-
 _STEP = 1 << 20
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _OPEN |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -309,8 +305,6 @@ def _shown(path: str) -> str:
     return repr(path) if path else "the path"
 
 
-# ---------------------------------------------------------------------------- restoring
-
 _WRITE = 0o222
 
 
@@ -363,9 +357,6 @@ def _restore_file(entry: TreeEntry, place: Path, copy: CopyBlob, readonly: bool)
 
 def _mode(entry: TreeEntry, readonly: bool) -> int:
     return entry.mode & ~_WRITE if readonly else entry.mode
-
-
-# ---------------------------------------------------------------------------- serializer
 
 
 class TreeSerializer:

@@ -80,6 +80,3 @@ class MemoryStorage(Records):
             return None
         self._checked.add(digest)
         return data
-
-
-__all__ = ["MemoryStorage"]

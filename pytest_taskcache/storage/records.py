@@ -172,6 +172,3 @@ def _number(document: object) -> float:
     if not math.isfinite(number):
         raise ValueError("number")
     return number
-
-
-__all__ = ["FORMAT", "decode_variant", "encode_variant"]

@@ -150,8 +150,6 @@ class StorageConformance:
         assert writer.describe()
         assert isinstance(writer.trusted, bool)
 
-    # -------------------------------------------------------------------------- records
-
     def test_record_comes_back_equal(self, writer: Storage, reader: Storage) -> None:
         """Every field of a variant survives, floats and inline payload included."""
         variant = a_variant()
@@ -294,8 +292,6 @@ class StorageConformance:
         found = reader.recent([str(old.identity), str(other.identity), "no/such.py::identity"])
         assert found in ({}, {str(old.identity): new, str(other.identity): other})
 
-    # -------------------------------------------------------------------------- results
-
     @pytest.mark.parametrize("size", [0, 1, 4096, 1024 * 1024, LARGE])
     def test_result_comes_back(self, writer: Storage, reader: Storage, size: int) -> None:
         """Bytes of any size come back, whatever chunks they were given in."""
@@ -413,8 +409,6 @@ class StorageConformance:
         few = sorted(known)[:2]
         assert reader.has_results([*few, fresh_key()]) == set(few)
 
-    # ----------------------------------------------------------------------------- both
-
     def test_threads_share_a_storage(self, pair: tuple[Storage, Storage]) -> None:
         """Threads that write and read at once, some the same things, all find what they wrote."""
         shared, key = b"the same for all", fresh_key()
@@ -458,13 +452,3 @@ class StorageConformance:
         writer.close()
         writer.close()
         assert writer.read_records([variant.key]) == {variant.key: (variant,)}
-
-
-__all__ = [
-    "MakeStorage",
-    "StorageConformance",
-    "a_variant",
-    "bytes_in",
-    "digest_of",
-    "fresh_key",
-]

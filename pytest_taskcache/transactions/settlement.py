@@ -202,6 +202,3 @@ def plan(graph: Graph) -> Plan:
         commit=tuple(n for n in nodes if n.state in _APPROVED and n.id not in blocked),
         drop=frozenset(node.id for node in nodes if node.state in _SPENT and node.id not in in_use),
     )
-
-
-__all__ = ["VISIBLE", "Graph", "Plan", "EntryState", "Verdict", "conclude", "plan"]

@@ -103,8 +103,6 @@ class Staging:
         if self._lock is not None:
             self._lock.hold()
 
-    # ----------------------------------------------------------------------- staging
-
     def stage(self, entry: Entry, claimant: str) -> None:
         """Makes an entry visible to all workers of the run, claimed by ``claimant``. Its result
         must have been written to the local results before."""
@@ -162,8 +160,6 @@ class Staging:
         self.hold()
         rows = [to_sql(id_) for id_ in ids]
         return self._index.write("claim staged entries", lambda c: self._claim(c, rows, claimant))
-
-    # ---------------------------------------------------------------------- settling
 
     def settle(
         self,
@@ -241,8 +237,6 @@ class Staging:
         for claimant in self._index.write("abandon a worker", work):
             self.settle(claimant, Verdict.FAILED, publish=publish)
 
-    # ------------------------------------------------------------------------- runs
-
     def sweep(self) -> int:
         """Removes what dead runs left, and what was retained for more than a week; how many
         entries went."""
@@ -259,8 +253,6 @@ class Staging:
         """Removes what the run still has staged or pinned, but for what is retained; for the
         controlling process, last of all. How many entries went."""
         return self._records.write_index("sweep", lambda c: runs.forget(c, self.run.id), ())
-
-    # -------------------------------------------------------------------- how it works
 
     def _claim(
         self, connection: sqlite3.Connection, ids: Sequence[bytes], claimant: str
@@ -409,15 +401,3 @@ def _forget_unclaimed(connection: sqlite3.Connection, which: str, value: object)
     rows = connection.execute(f"{which} AND id NOT IN (SELECT id FROM claims)", (value,)).fetchall()
     delete_variants(connection, [id_ for (id_,) in rows], None)
     return len(rows)
-
-
-__all__ = [
-    "RETAINED_SECONDS",
-    "Entry",
-    "Publish",
-    "Run",
-    "RunLock",
-    "Settled",
-    "Staging",
-    "Verdict",
-]

@@ -138,8 +138,6 @@ class Transaction:
     guard: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _data: dict[str, object] = field(default_factory=dict, repr=False)
 
-    # ------------------------------------------------------------------- for users
-
     @property
     def key(self) -> str:
         """The key that this block was opened with, or ""."""
@@ -214,8 +212,6 @@ class Transaction:
                 "open one of your own with transaction()",
             )
         return self.block
-
-    # ------------------------------------------------------------------- for the engine
 
     @property
     def owns_claims(self) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from staged_samples import area_at, ids
 
-from pytest_taskcache.transactions.staging import Verdict
+from pytest_taskcache.transactions.settlement import Verdict
 
 
 @dataclass

@@ -16,7 +16,7 @@ from staged_samples import Area, area_at, entry_of, ids
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.storage.local import LocalStorage
-from pytest_taskcache.transactions.staging import Verdict
+from pytest_taskcache.transactions.settlement import Verdict
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -38,7 +38,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     preamble = (
         "import sys, os, signal\nfrom pathlib import Path\n"
         "from staged_samples import area_at, entry_of, ids\n"
-        "from pytest_taskcache.transactions.staging import Verdict\n"
+        "from pytest_taskcache.transactions.settlement import Verdict\n"
         "directory = Path(sys.argv[1])\n"
     )
     return subprocess.Popen(

@@ -12,7 +12,8 @@ from staged_samples import Area, area_at, entry_of, ids, variant_of
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.transactions.staging import RETAINED_SECONDS, Settled, Verdict
+from pytest_taskcache.transactions.settlement import Verdict
+from pytest_taskcache.transactions.staging import RETAINED_SECONDS, Settled
 
 PASSED, FAILED, ENDED = Verdict.PASSED, Verdict.FAILED, Verdict.ENDED
 

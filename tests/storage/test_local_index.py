@@ -437,7 +437,8 @@ import os, sys
 from pathlib import Path
 from local_samples import digest_of, result_of, variant_of
 from pytest_taskcache.storage.local import LocalStorage
-from pytest_taskcache.transactions.staging import Entry, Run, Staging, Verdict
+from pytest_taskcache.transactions.staging import Entry, Run, Staging
+from pytest_taskcache.transactions.settlement import Verdict
 
 faults = []
 storage = LocalStorage(Path(sys.argv[1]), on_fault=faults.append, run="run", leads=True)

@@ -120,9 +120,6 @@ def _checksum(*parts: bytes) -> bytes:
     return xxhash.xxh3_64_digest(b"".join((lengths, *parts)))
 
 
-# ----------------------------------------------------------------------------- shared rows
-
-
 def name_of(trace: Trace) -> bytes:
     """The name of a trace's row: its digest, or where it has none that of its content."""
     if trace.digest or not (trace.dependencies or trace.uses):
@@ -169,9 +166,6 @@ def decode_shared(name: bytes, body: bytes) -> Shared:
 
 def _is_own(part: Part) -> bool:
     return part.name.partition(".")[0] in _OWN
-
-
-# --------------------------------------------------------------------------------- records
 
 
 def encode(variant: Variant, ids: tuple[int, int], names: tuple[bytes, bytes]) -> Row:

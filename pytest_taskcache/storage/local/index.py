@@ -83,8 +83,6 @@ class Index:
     def __str__(self) -> str:
         return "memory" if self.directory is None else str(self.directory)
 
-    # ------------------------------------------------------------------------- use
-
     def read(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
         """What ``work`` returns, run on one snapshot of the index. Raises StorageError."""
         return self._run(operation, work, "BEGIN", write=False)
@@ -140,8 +138,6 @@ class Index:
         """Reports a fault that was mended, to whoever wanted to know."""
         if self.on_fault is not None:
             self.on_fault(reason)
-
-    # -------------------------------------------------------------------- how it works
 
     def _run(
         self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
@@ -375,8 +371,6 @@ class Index:
         self.tell(faults.CORRUPT)
         return True
 
-    # ------------------------------------------------------------------------ forks
-
     def before_fork(self) -> None:
         """Closes the connection: SQLite's locks do not survive a fork, in parent or child."""
         self._held_for_fork = self.lock.acquire(timeout=schema.BUSY_SECONDS + 1)
@@ -493,9 +487,6 @@ def _stamp_of(index: Path) -> tuple[tuple[int, ...], ...]:
         if info.st_size or not suffix:
             stamp += ((info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns),)
     return stamp
-
-
-# --------------------------------------------------------------------------------- forks
 
 
 _INDEXES: weakref.WeakSet[Index] = weakref.WeakSet()

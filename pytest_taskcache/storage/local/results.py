@@ -60,8 +60,6 @@ class ResultFiles:
             raise ValueError(f"not an xxh3-128 digest: {digest!r}")
         return self._results / digest[:2] / digest
 
-    # ----------------------------------------------------------------------- writing
-
     def write(self, digest: str, views: Sequence[memoryview]) -> None:
         """Stores bytes under their digest unless they are there. Raises OSError, StorageError."""
         if not self._is_there(digest, sum(view.nbytes for view in views)):
@@ -132,8 +130,6 @@ class ResultFiles:
         self._index.tell("something else in the place of a result")
         where = self._temporary if path != self._temporary else self._directory
         os.rename(path, where / f"aside-{os.urandom(8).hex()}")
-
-    # ----------------------------------------------------------------------- reading
 
     def read(self, digest: str, size: int) -> memoryview | None:
         """The bytes, writable and private to the caller (a copy-on-write mapping when large);
@@ -222,8 +218,6 @@ class ResultFiles:
         if present != self._trusted:
             ownership.check_ownership(self._directory, "use results")
             self._trusted = present
-
-    # ---------------------------------------------------------------------- deleting
 
     def listing(self) -> Iterator[os.DirEntry[str]]:
         """The result files there are."""

@@ -89,8 +89,6 @@ class LocalStorage(Records):
         """Opens the index, as its first use would. Raises StorageError."""
         self.index.read("open", lambda connection: None)
 
-    # ----------------------------------------------------------------------- results
-
     def pin(self, digest: str) -> None:
         """Keeps a result from eviction for as long as ``run`` lives, or for an hour if there is
         no run. Raises StorageError."""
@@ -184,8 +182,6 @@ class LocalStorage(Records):
         rows = self.index.read("read results", lambda c: each(c, query, rest)) if rest else []
         return found | {digest for (digest,) in rows}
 
-    # ----------------------------------------------------------------------- targets
-
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target: a file in ``targets``."""
         with self._told("read a target"):
@@ -218,8 +214,6 @@ class LocalStorage(Records):
         for name, digest in gone.items():
             remove_target(self._targets, name, digest)
         self.shelf.remove(_TARGETS, gone)
-
-    # ------------------------------------------------------------------- house-keeping
 
     def prune(
         self,

@@ -81,8 +81,6 @@ class Records:
         """Where the index is."""
         return str(self.index)
 
-    # ----------------------------------------------------------------------- reading
-
     def answers(self) -> Answers:
         """What is remembered of the index as it is now, to be used with its lock held. Raises
         StorageError."""
@@ -303,8 +301,6 @@ class Records:
                 self.write_index("put damaged rows aside", work)
         except StorageError as error:
             self.index.tell(error.reason)
-
-    # ----------------------------------------------------------------------- writing
 
     def write_index(
         self,

@@ -136,6 +136,3 @@ def batches(items: Collection[T], length: int) -> Iterable[list[T]]:
     whole = list(items)
     for start in range(0, len(whole), length):
         yield whole[start : start + length]
-
-
-__all__ = ["LIMIT", "BlobError", "Blobs", "Listed", "batches"]

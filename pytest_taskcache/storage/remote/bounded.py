@@ -92,8 +92,6 @@ class Bounded:
         """Connects in the background, so that the first operation need not within its limit."""
         self._bulkhead.submit(self._ask, 0.0)
 
-    # ------------------------------------------------------------------------- records
-
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
         """As KeyStorage.read_records; in several requests where there are very many keys."""
         return self._chunked("read records", self._storage.read_records, keys)
@@ -123,8 +121,6 @@ class Bounded:
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
         self.run("remove records", partial(self._storage.remove_records, ids), None)
-
-    # ------------------------------------------------------------------------- results
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result. Memory that the caller could change after giving up
@@ -196,8 +192,6 @@ class Bounded:
             future = self._bulkhead.submit(self._storage.close, 0.0)
             if future is not None:
                 wait([future], self._timeout)
-
-    # ---------------------------------------------------------------------- operations
 
     def run(self, operation: str, call: Callable[[], T], absent: T, extra: float = 0.0) -> T:
         """What a call of the storage returns; ``absent`` if it is given up. ``extra`` seconds are
@@ -283,6 +277,3 @@ def _constant(chunk: Buffer) -> Buffer:
     if isinstance(view.obj, bytes) or (view.readonly and isinstance(view.obj, mmap.mmap)):
         return chunk
     return bytes(chunk)
-
-
-__all__ = ["Bounded"]

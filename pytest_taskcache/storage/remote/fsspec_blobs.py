@@ -118,8 +118,6 @@ class FsspecBlobs(Blobs):
             for connected in idle:
                 connected.close()
 
-    # ---------------------------------------------------------------------- connections
-
     @contextmanager
     def _using(self, name: str) -> Iterator[tuple[AbstractFileSystem, str]]:
         with self._lock:
@@ -216,6 +214,3 @@ def _modified(info: dict[str, Any]) -> float | None:
         if isinstance(value, int | float):
             return float(value)
     return None
-
-
-__all__ = ["FsspecBlobs"]

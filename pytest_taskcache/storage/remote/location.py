@@ -217,6 +217,3 @@ def _built_in(location: Location, module: str, name: str, library: str, extra: s
 
     adapter = getattr(import_module(f"pytest_taskcache.storage.remote.{module}"), name)
     return RemoteStore(adapter(location))
-
-
-__all__ = ["GROUP", "Location", "check_place", "is_url", "parse_location", "storage_by_url"]

@@ -198,6 +198,3 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 def _version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-__all__ = ["Namespace", "branch", "component", "decode", "encode", "expand"]

@@ -120,8 +120,6 @@ class ObstoreBlobs(Blobs):
             "permission denied" if status[1] in {"401", "403"} else f"server answered {status[1]}"
         )
 
-    # ------------------------------------------------------------------------- the store
-
     def _reading(self) -> Any:
         if not _PROCESS:
             _PROCESS.append(os.getpid())
@@ -198,6 +196,3 @@ def _has_profile() -> bool:
         ("AWS_CONFIG_FILE", "~/.aws/config"),
     )
     return any(os.path.exists(os.path.expanduser(os.getenv(n) or path)) for n, path in files)
-
-
-__all__ = ["ObstoreBlobs"]

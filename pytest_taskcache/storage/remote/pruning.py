@@ -230,6 +230,3 @@ def _results_in(store: RemoteStore) -> dict[str, _Result]:
 
 def _delete(store: RemoteStore, names: list[str]) -> None:
     store.blobs.map(store.blobs.delete, list(batches(names, 1000)))
-
-
-__all__ = ["UNUSED", "Retention", "Removed", "prune", "prune_if_due"]

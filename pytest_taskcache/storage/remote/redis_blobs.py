@@ -226,6 +226,3 @@ class RedisBlobs(Blobs):
 
 def _escaped(text: str) -> str:
     return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)
-
-
-__all__ = ["RedisBlobs"]

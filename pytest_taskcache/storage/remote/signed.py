@@ -44,9 +44,6 @@ def is_inert(serializer: str) -> bool:
     return (compressed[1] if compressed else serializer) in INERT
 
 
-# --------------------------------------------------------------------------------- keys
-
-
 class SigningKey(bytes):
     """A key whose text never shows it, as it may stand in a traceback with its locals."""
 
@@ -119,9 +116,6 @@ def _mac(state: hmac.HMAC, data: bytes) -> str:
     copy = state.copy()
     copy.update(data)
     return f"hmac-sha256:{copy.hexdigest()}"
-
-
-# ------------------------------------------------------------------------------ storage
 
 
 class FaultCounts(Counter[str]):
@@ -212,8 +206,6 @@ class Signed:
         same = self._results is self._records
         return [self._records] if same else [self._records, self._results]
 
-    # ------------------------------------------------------------------------- records
-
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
         """The variants of all namespaces that are read, newest first, as far as they are believed
         and lie under the key they were written for."""
@@ -265,8 +257,6 @@ class Signed:
         """The ids that records of the namespaces that are read have in the storage."""
         return [id_ + names.suffix for names in self._read for id_ in ids]
 
-    # ------------------------------------------------------------------------- results
-
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """Writes the result and remembers its SHA-256 for the record to come."""
         state = hashlib.sha256()
@@ -311,8 +301,6 @@ class Signed:
         known = [d for d in digests if d in self._attested] if self._signer else digests
         return self._results.has_results(known) if known else frozenset()
 
-    # ------------------------------------------------------------------------- targets
-
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target, of the first namespace that has one; nothing where the
         storage keeps no targets."""
@@ -336,8 +324,6 @@ class Signed:
             return None
         return self._results.target_path(self._write.prefix + name)
 
-    # ------------------------------------------------------------------------- signing
-
     def _sign(self, variant: Variant) -> Variant:
         if self._signer is None:
             return variant
@@ -360,8 +346,6 @@ class Signed:
             raise StorageError(
                 self.describe(), operation, "other bytes are signed under the same digest"
             )
-
-    # ----------------------------------------------------------------------- believing
 
     def _believed(self, placed: Sequence[tuple[Variant, bool]]) -> list[Variant]:
         """Those of some variants that are believed, each given with whether it lies where it
@@ -453,14 +437,3 @@ def _file_errors(place: str, operation: str) -> Iterator[None]:
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = [
-    "VARIABLE",
-    "FaultCounts",
-    "Signed",
-    "Signer",
-    "is_inert",
-    "newest",
-    "signing_keys",
-]

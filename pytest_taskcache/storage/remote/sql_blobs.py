@@ -186,8 +186,6 @@ class SqlBlobs(Blobs):
             return _STATES.get(str(state)) or super().reason(error.orig)
         return super().reason(error)
 
-    # --------------------------------------------------------------------- transactions
-
     def _named(
         self, query: sa.Select[Any], column: sa.Column[Any], values: Collection[str]
     ) -> Sequence[Any]:
@@ -319,6 +317,3 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     # A transaction that turns from reading to writing cannot wait for another writer.
     writes = connection.get_execution_options().get("taskcache_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-__all__ = ["SqlBlobs"]

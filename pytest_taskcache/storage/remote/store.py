@@ -87,8 +87,6 @@ class RemoteStore:
         """Releases connections."""
         self.blobs.close()
 
-    # -------------------------------------------------------------------------- records
-
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
         """Lists the keys and fetches the newest records of each. Not a snapshot: a commit that
         lands meanwhile may be seen under one key and not yet under another."""
@@ -187,8 +185,6 @@ class RemoteStore:
         if len(self._names) < _REMEMBERED:
             self._names[identifier] = name
 
-    # -------------------------------------------------------------------------- results
-
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """One blob, or several for a large result; it is complete when the last one is there."""
         size = sum(memoryview(chunk).nbytes for chunk in chunks)
@@ -273,8 +269,6 @@ class RemoteStore:
                 found = {one.name for one in self.blobs.list_many(shards)}
         return frozenset(digest for name, digest in wanted.items() if name in found)
 
-    # -------------------------------------------------------------------------- targets
-
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target. Others can write here: without a verified record that
         has its digest it is worth nothing."""
@@ -292,8 +286,6 @@ class RemoteStore:
     def target_path(self, name: str) -> None:
         """As TargetStorage.target_path: there is none."""
 
-    # ----------------------------------------------------------------------------- both
-
     @contextmanager
     def told(self, verb: str) -> Iterator[None]:
         """Everything that is raised inside becomes a StorageError with a short reason."""
@@ -305,9 +297,6 @@ class RemoteStore:
             # Vendors raise errors of their own, built-in ones, and panics that are no Exception.
             reason = self.blobs.reason(error)
             raise StorageError(self.describe(), verb, reason) from None
-
-
-# -------------------------------------------------------------------------------- names
 
 
 def _text_digest(text: str) -> str:
@@ -397,9 +386,6 @@ def _count(size: int) -> int:
     return max(1, -(-size // PART))
 
 
-# -------------------------------------------------------------------------------- bytes
-
-
 def _parts_of(chunks: Sequence[Buffer]) -> Iterator[Buffer]:
     """The same bytes in parts of PART bytes, only the last one shorter; one at least."""
     pieces: list[memoryview] = []
@@ -442,6 +428,3 @@ def _place(digest: str, pieces: Iterable[Buffer], destination: Path) -> bool:
         return True
     finally:
         temporary.unlink(missing_ok=True)
-
-
-__all__ = ["PART", "RecordName", "RemoteStore", "by_key", "record_name", "record_names"]

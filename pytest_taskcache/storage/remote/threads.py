@@ -114,6 +114,3 @@ class Bulkhead:
                     future.set_exception(error)
             # An idle thread keeps no payload alive.
             del future, call, value, error
-
-
-__all__ = ["Bulkhead", "Unobserved"]

@@ -120,8 +120,6 @@ class Tiered:
         behind = [uploads for storage, uploads in pairs if storage in before]
         return _Fill(before[0], behind, self.faults)
 
-    # -------------------------------------------------------------------------- facts
-
     @property
     def trusted(self) -> bool:
         """Whether a trusted tier is among them; see the class for what the others may do."""
@@ -132,8 +130,6 @@ class Tiered:
         return ", then ".join(
             tier.storage.describe() + ("" if tier.write else " (read-only)") for tier in self._tiers
         )
-
-    # ------------------------------------------------------------------------- records
 
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
         """As KeyStorage.read_records, from the first tier that has them."""
@@ -200,8 +196,6 @@ class Tiered:
             for storage in self._writable:
                 asking.ask(partial(storage.remove_records, ids), None)
 
-    # ------------------------------------------------------------------------- results
-
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result, to the first writable tier. The others get it with its
         record, so that what is rolled back is never sent."""
@@ -252,8 +246,6 @@ class Tiered:
                     return content
         return None
 
-    # ------------------------------------------------------------------------- targets
-
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target, from the first tier that has it."""
         found: TargetFile | None = None
@@ -278,8 +270,6 @@ class Tiered:
         """As TargetStorage.target_path, of the first writable tier."""
         first: object = self._first
         return first.target_path(name) if isinstance(first, TargetStorage) else None
-
-    # ------------------------------------------------------------------------- the end
 
     def drain(
         self, timeout: float, on_progress: Callable[[int, int], None] | None = None
@@ -315,8 +305,6 @@ class Tiered:
                     return
                 with contextlib.suppress(StorageError):  # counted; the record stays where it is
                     self.read_result(digest, size)
-
-    # --------------------------------------------------------------------------- trust
 
     def _suffices(self, variants: tuple[Variant, ...]) -> bool:
         return bool(variants) and (self._valid is None or any(map(self._valid, variants)))
@@ -455,6 +443,3 @@ class _Fill:
             return
         for behind in self._behind:
             behind.offer(variants)
-
-
-__all__ = ["Split", "Tier", "Tiered"]

@@ -141,8 +141,6 @@ class WriteBehind:
             self._stopped = True
             self._changed.notify_all()
 
-    # ------------------------------------------------------------------------- threads
-
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -214,8 +212,6 @@ class WriteBehind:
             present.add(digest)
         return ""
 
-    # -------------------------------------------------------------------------- counts
-
     def _fail(self, job: _Job, reason: str) -> None:
         self._done += Drained(failed=len(job), unsent=_names([job]), reasons=(reason,))
 
@@ -237,6 +233,3 @@ class WriteBehind:
 
 def _names(jobs: Iterable[_Job]) -> tuple[str, ...]:
     return tuple([str(variant.identity) for job in jobs for variant in job][:_NAMED])
-
-
-__all__ = ["CAPACITY", "Drained", "WriteBehind"]
