@@ -3,17 +3,17 @@
 The payload: magic, version, the content's size and the compressed size (bytes, little-endian),
 then one stream of the codec that the serializer's name tells.
 
-Every codec writes a checksum of the content, reads no more than one stream, and never makes
-more than STEP bytes at once, so that a reader can stop a stream that grows without end.
+Every codec writes a checksum of the content, reads no more than one stream, and never unpacks
+more of it than it is told, so that a stream that grows without end does no harm.
 """
 
 from __future__ import annotations
 
-import importlib
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from pytest_taskcache.errors import ConfigurationError, SerializationError
@@ -86,32 +86,31 @@ class CompressedSerializer:
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Raises SerializationError."""
-        return self.serializer.load(memoryview(self._content(data)), restore)
-
-    def _content(self, data: memoryview) -> bytearray:
-        if data.nbytes < _HEAD.size:
-            raise SerializationError(self.name, "", f"{data.nbytes} bytes are too few")
-        magic, version, size, compressed_size = _HEAD.unpack_from(data)
-        if magic != _MAGIC or version != _VERSION:
-            raise SerializationError(self.name, "", "the bytes do not start as a payload does")
-        stream = data[_HEAD.size :]
-        if stream.nbytes != compressed_size:
-            reason = f"{stream.nbytes} compressed bytes, {compressed_size} expected"
-            raise SerializationError(self.name, "", reason)
-        if size > self.max_size:
-            reason = f"{size} bytes of content are more than max_size={self.max_size}"
-            raise SerializationError(self.name, "", reason)
-        content = bytearray()
         try:
-            for piece in self._codec.read(stream):
-                if len(content) + len(piece) > size:
-                    raise CompressionError(f"more content than the {size} bytes announced")
-                content += piece
+            content = self._content(data)
         except CompressionError as error:
             raise SerializationError(self.name, "", str(error)) from error
-        if len(content) != size:
-            reason = f"{len(content)} bytes of content, {size} expected"
-            raise SerializationError(self.name, "", reason)
+        return self.serializer.load(memoryview(content), restore)
+
+    def _content(self, data: memoryview) -> bytearray:
+        """What was compressed, for the value to keep. Raises CompressionError."""
+        if data.nbytes < _HEAD.size:
+            raise CompressionError(f"{data.nbytes} bytes are too few")
+        magic, version, size, compressed_size = _HEAD.unpack_from(data)
+        if magic != _MAGIC or version != _VERSION:
+            raise CompressionError("the bytes do not start as a payload does")
+        stream = data[_HEAD.size :]
+        if stream.nbytes != compressed_size:
+            raise CompressionError(f"{stream.nbytes} compressed bytes, {compressed_size} expected")
+        if size > self.max_size:
+            raise CompressionError(
+                f"{size} bytes of content are more than max_size={self.max_size}"
+            )
+        content = bytearray(self._codec.read(stream, size + 1))
+        if len(content) > size:
+            raise CompressionError(f"more content than the {size} bytes announced")
+        if len(content) < size:
+            raise CompressionError(f"{len(content)} bytes of content, {size} expected")
         return content
 
 
@@ -122,11 +121,11 @@ def CompressedPickleSerializer(
     return CompressedSerializer("pickle", codec, max_size=max_size)
 
 
-STEP = 1 << 20
-"""Bytes that are decompressed at a time, at most."""
-
 _LZMA_MEMORY = 1 << 28  # bytes; the highest preset needs 65 MiB to be read
 _ZSTD_WINDOW = 27  # log2 of bytes; the default limit of the format's reference decoder
+
+CODECS = ("zlib", "gzip", "bz2", "lzma", "lz4", "zstd")
+"""The names of the codecs."""
 
 
 class CompressionError(ValueError):
@@ -136,14 +135,14 @@ class CompressionError(ValueError):
 class Codec(NamedTuple):
     """Compresses to, and reads, one stream.
 
-    ``compressor`` makes the library's object for one stream, ``pieces`` yields the content of a
-    stream in pieces of at most STEP bytes, and ``failures`` are what it raises for bytes that the
-    codec did not write.
+    ``compressor`` and ``decompressor`` make the library's objects for one stream, with the
+    interface that zlib, bz2, lzma, lz4.frame and compression.zstd have in common; ``failures`` are
+    what these raise for bytes that the codec did not write.
     """
 
     name: str
     compressor: Callable[[], Any]
-    pieces: Callable[[memoryview], Iterator[bytes]]
+    decompressor: Callable[[], Any]
     failures: tuple[type[Exception], ...]
 
     def write(self, chunks: Iterable[Buffer]) -> Iterator[bytes]:
@@ -156,134 +155,19 @@ class Codec(NamedTuple):
             yield compressor.compress(chunk)
         yield compressor.flush()
 
-    def read(self, data: memoryview) -> Iterator[bytes]:
-        """The content, in pieces of at most STEP bytes. Raises CompressionError; a stream that is
-        cut off may also yield less content and no error, so compare the size."""
+    def read(self, data: memoryview, limit: int) -> bytes:
+        """The content, or its first ``limit`` bytes. Raises CompressionError; a stream that is cut
+        off may also yield less content and no error, so compare the size."""
+        decompressor = self.decompressor()
         try:
-            yield from self.pieces(data)
+            content: bytes = decompressor.decompress(data, limit)
         except self.failures as error:
             raise CompressionError(str(error)) from error
-
-
-def _decompressed(decompressor: Any, data: memoryview) -> Iterator[bytes]:
-    """The content by an object with the interface that bz2, lzma, lz4.frame and compression.zstd
-    have in common."""
-    at = 0
-    while not decompressor.eof:
-        given = memoryview(b"")
-        if decompressor.needs_input:
-            given = data[at : at + STEP]
-            at += len(given)
-            if not given:
-                raise CompressionError("the compressed stream is cut off")
-        yield decompressor.decompress(given, STEP)
-    if decompressor.unused_data or at != len(data):
-        raise CompressionError("there are bytes after the compressed stream")
-
-
-def _inflated(bits: int, data: memoryview) -> Iterator[bytes]:
-    """The content by zlib; ``bits`` tell its own format from gzip's."""
-    inflater = zlib.decompressobj(bits)
-    for at in range(0, len(data), STEP):
-        given: Buffer = data[at : at + STEP]
-        full = False
-        while given or full:  # after a full piece more may come out though all has gone in
-            piece = inflater.decompress(given, STEP)
-            yield piece
-            given, full = inflater.unconsumed_tail, len(piece) == STEP
-    if not inflater.eof:
-        raise CompressionError("the compressed stream is cut off")
-    if inflater.unused_data:
-        raise CompressionError("there are bytes after the compressed stream")
-
-
-def _deflate(name: str, bits: int) -> Codec:
-    return Codec(
-        name,
-        lambda: zlib.compressobj(wbits=bits),
-        partial(_inflated, bits),
-        (zlib.error,),
-    )
-
-
-def _bz2() -> Codec:
-    import bz2
-
-    return Codec(
-        "bz2",
-        bz2.BZ2Compressor,
-        lambda data: _decompressed(bz2.BZ2Decompressor(), data),
-        (OSError,),
-    )
-
-
-def _lzma() -> Codec:
-    import lzma
-
-    return Codec(
-        "lzma",
-        lambda: lzma.LZMACompressor(check=lzma.CHECK_CRC64),
-        lambda data: _decompressed(lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY), data),
-        (lzma.LZMAError,),
-    )
-
-
-def _lz4() -> Codec:
-    library = importlib.import_module("lz4.frame")
-    return Codec(
-        "lz4",
-        lambda: library.LZ4FrameCompressor(
-            block_size=library.BLOCKSIZE_MAX1MB, content_checksum=True
-        ),
-        lambda data: _decompressed(library.LZ4FrameDecompressor(), data),
-        (RuntimeError,),  # what lz4 raises for anything wrong with the stream
-    )
-
-
-def _zstd() -> Codec:
-    """Zstandard by the standard library (Python 3.14), else by the package zstandard."""
-    try:
-        library: Any = importlib.import_module("compression.zstd")
-    except ModuleNotFoundError:
-        return packaged_zstd(importlib.import_module("zstandard"))
-    options = {library.CompressionParameter.checksum_flag: 1}
-    limit = {library.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
-    return Codec(
-        "zstd",
-        lambda: library.ZstdCompressor(options=options),
-        lambda data: _decompressed(library.ZstdDecompressor(options=limit), data),
-        (library.ZstdError,),
-    )
-
-
-def packaged_zstd(library: Any) -> Codec:
-    """Zstandard by the package zstandard, whose decompressor cannot be bounded, but its reader."""
-
-    def pieces(data: memoryview) -> Iterator[bytes]:
-        decompressor = library.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW)
-        with decompressor.stream_reader(data) as reader:
-            while piece := reader.read(STEP):
-                yield piece
-
-    return Codec(
-        "zstd",
-        lambda: library.ZstdCompressor(write_checksum=True).compressobj(),
-        pieces,
-        (library.ZstdError,),
-    )
-
-
-_KNOWN: dict[str, Callable[[], Codec]] = {
-    "zlib": partial(_deflate, "zlib", 15),
-    "gzip": partial(_deflate, "gzip", 31),
-    "bz2": _bz2,
-    "lzma": _lzma,
-    "lz4": _lz4,
-    "zstd": _zstd,
-}
-
-CODECS = tuple(_KNOWN)
-"""The names of the codecs."""
+        if len(content) < limit and not decompressor.eof:
+            raise CompressionError("the compressed stream is cut off")
+        if decompressor.unused_data:
+            raise CompressionError("there are bytes after the compressed stream")
+        return content
 
 
 def codec_for(name: str) -> Codec:
@@ -292,12 +176,8 @@ def codec_for(name: str) -> Codec:
     Raises ConfigurationError for an unknown name, and where a package is missing.
     """
     short = str(name).removeprefix("compression.").removesuffix(".frame")
-    if short not in _KNOWN:
-        raise ConfigurationError(
-            SETTING, f"unknown codec {name!r}", f"write one of {', '.join(CODECS)}"
-        )
     try:
-        return _KNOWN[short]()
+        found = _codec(short)
     except ModuleNotFoundError as error:
         package = "zstandard" if short == "zstd" else short
         raise ConfigurationError(
@@ -305,3 +185,67 @@ def codec_for(name: str) -> Codec:
             f"codec {short!r} needs the package {package}, which is not installed",
             f"run `pip install {package}`, or write compressed(zlib)",
         ) from error
+    if found is None:
+        known = f"write one of {', '.join(CODECS)}"
+        raise ConfigurationError(SETTING, f"unknown codec {name!r}", known)
+    return found
+
+
+def _codec(name: str) -> Codec | None:
+    match name:
+        case "zlib" | "gzip":
+            bits = 31 if name == "gzip" else 15
+            deflate, inflate = (
+                partial(zlib.compressobj, wbits=bits),
+                partial(zlib.decompressobj, bits),
+            )
+            return Codec(name, deflate, inflate, (zlib.error,))
+        case "bz2":
+            import bz2
+
+            return Codec(name, bz2.BZ2Compressor, bz2.BZ2Decompressor, (OSError,))
+        case "lzma":
+            import lzma
+
+            checked = partial(lzma.LZMACompressor, check=lzma.CHECK_CRC64)
+            bounded = partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, _LZMA_MEMORY)
+            return Codec(name, checked, bounded, (lzma.LZMAError,))
+        case "lz4":
+            lz4 = import_module("lz4.frame")
+            options = {"block_size": lz4.BLOCKSIZE_MAX1MB, "content_checksum": True}
+            framed = partial(lz4.LZ4FrameCompressor, **options)
+            # Anything wrong with the stream; and it sets the memory for all of it aside.
+            failures = (RuntimeError, MemoryError)
+            return Codec(name, framed, lz4.LZ4FrameDecompressor, failures)
+        case "zstd":
+            try:
+                zstd: Any = import_module("compression.zstd")
+            except ModuleNotFoundError:
+                return packaged_zstd(import_module("zstandard"))
+            flags = {zstd.CompressionParameter.checksum_flag: 1}
+            window = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
+            compressor = partial(zstd.ZstdCompressor, options=flags)
+            decompressor = partial(zstd.ZstdDecompressor, options=window)
+            return Codec(name, compressor, decompressor, (zstd.ZstdError,))
+    return None
+
+
+def packaged_zstd(library: Any) -> Codec:
+    """Zstandard by the package zstandard (before Python 3.14)."""
+
+    class Decompressor:
+        """The library's own cannot be bounded, but its reader can, which tells no end."""
+
+        eof = True
+        unused_data = b""
+
+        def decompress(self, data: memoryview, limit: int) -> bytes:
+            own = library.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW)
+            with own.stream_reader(data) as reader:
+                content: bytes = reader.read(limit)
+            return content
+
+    def compressor() -> Any:
+        return library.ZstdCompressor(write_checksum=True).compressobj()
+
+    return Codec("zstd", compressor, Decompressor, (library.ZstdError, MemoryError))
