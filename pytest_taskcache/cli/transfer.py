@@ -24,8 +24,7 @@ from pytest_taskcache.errors import StorageError, UntrustedStorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage
 from pytest_taskcache.report.contents import Read
-from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.records import decode_variant, encode_variant
+from pytest_taskcache.storage.records import decode_variant, encode_variant, results_of
 from pytest_taskcache.storage.remote.signed import signing_keys
 
 _BATCH = 100

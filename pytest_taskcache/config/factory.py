@@ -22,7 +22,7 @@ from pytest_taskcache.engine.routes import Parts, Route
 from pytest_taskcache.errors import MissingExtraError, StorageError
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
-from pytest_taskcache.locking.settled import FlushedFirst
+from pytest_taskcache.locking.leases import FlushedFirst
 from pytest_taskcache.model import __version__
 from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Blob

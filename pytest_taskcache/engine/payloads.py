@@ -14,7 +14,7 @@ from pytest_taskcache.model.record import Blob, Result, Variant
 from pytest_taskcache.ports import Buffer, Payload, Restore, ResultStorage, Serializer
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
 from pytest_taskcache.serializers.named_paths import vanishing
-from pytest_taskcache.storage.pointers import results_of
+from pytest_taskcache.storage.records import results_of
 
 INLINE = 4096
 """Payloads up to this many bytes ride inside their record."""

@@ -12,8 +12,7 @@ import xxhash
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import LockError, StorageError
-from pytest_taskcache.locking.forking import ForkAware
-from pytest_taskcache.locking.holders import from_text, to_text
+from pytest_taskcache.locking.leases import Leases, from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.storage.local import Index, RunLock, runs
 from pytest_taskcache.storage.local.index import Clock
@@ -30,7 +29,7 @@ class _Row:
     holder: Holder
 
 
-class IndexLocks(ForkAware):
+class IndexLocks(Leases):
     """Mutual exclusion between all processes that use the same index.
 
     A held key is a row of the index. It is alive while its run's lock is held, which the operating
@@ -49,7 +48,6 @@ class IndexLocks(ForkAware):
         self._index = index
         self._run = run
         self._hold = hold
-        self._held: dict[str, Lease] = {}
 
     def describe(self) -> str:
         """Where this is, for people."""
@@ -57,7 +55,7 @@ class IndexLocks(ForkAware):
 
     def acquire(self, key: str, holder: Holder) -> Lease | Holder:
         """The lease, or who has it. Raises LockError."""
-        with self._mutex, self._told("acquire"):
+        with self.lock, self._told("acquire"):
             found = self._index.read("read locks", lambda connection: _read(connection, key))
             if found is not None and found.run == self._run and self._is_alive(found):
                 return found.holder
@@ -69,15 +67,15 @@ class IndexLocks(ForkAware):
 
     def release(self, lease: Lease) -> None:
         """Gives up the lease, if it is still ours. Raises LockError; then it is still held."""
-        with self._mutex, self._told("release"):
-            if self._held.get(lease.key) == lease:
+        with self.lock, self._told("release"):
+            if self._holds(lease):
                 self._index.write("release a lock", lambda c: self._drop(c, [lease]))
                 del self._held[lease.key]
 
     def confirm(self, lease: Lease) -> bool:
         """Whether our row is still there, and we are still seen to live. Raises LockError."""
-        with self._mutex, self._told("confirm"):
-            if self._held.get(lease.key) != lease:
+        with self.lock, self._told("confirm"):
+            if not self._holds(lease):
                 return False
 
             def work(connection: sqlite3.Connection) -> bool:
@@ -89,7 +87,7 @@ class IndexLocks(ForkAware):
 
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
-        with self._mutex:
+        with self.lock:
             held, self._held = list(self._held.values()), {}
             # What cannot be removed now is a dead run's in a moment.
             with contextlib.suppress(StorageError):
@@ -98,9 +96,6 @@ class IndexLocks(ForkAware):
 
     def _begin(self) -> None:
         self._hold()
-
-    def _forget(self) -> None:
-        self._held = {}
 
     def _take(self, connection: sqlite3.Connection, key: str, holder: Holder) -> Lease | Holder:
         found = _read(connection, key)
@@ -161,7 +156,7 @@ class FileLockManager(IndexLocks):
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
         super().close()
-        with self._mutex:
+        with self.lock:
             self._lock.release()
             self._index.close()
 
@@ -175,9 +170,8 @@ class FileLockManager(IndexLocks):
         # Not `random`, which tests seed.
         return RunLock(index, f"{os.getpid()}-{Clock.nanoseconds()}-{os.urandom(4).hex()}")
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._lock.keep_inherited()
+    def _in_child(self) -> None:
+        super()._in_child()
         self._lock = self._new_run(self._index)
         self._run, self._hold = self._lock.run, self._lock.hold
 

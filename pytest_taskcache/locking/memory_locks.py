@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pytest_taskcache.locking.forking import ForkAware
+from pytest_taskcache.locking.leases import Leases
 from pytest_taskcache.ports import Holder, Lease
 
 
-class MemoryLockManager(ForkAware):
+class MemoryLockManager(Leases):
     """Mutual exclusion between all threads that share this object.
 
     Tokens grow by one with each acquisition. A forked child starts with nothing held: the
@@ -15,7 +15,6 @@ class MemoryLockManager(ForkAware):
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: dict[str, Lease] = {}
         self._last = 0
 
     def describe(self) -> str:
@@ -24,7 +23,7 @@ class MemoryLockManager(ForkAware):
 
     def acquire(self, key: str, holder: Holder) -> Lease | Holder:
         """The lease, or who has it."""
-        with self._mutex:
+        with self.lock:
             held = self._held.get(key)
             if held is not None:
                 return held.holder
@@ -35,19 +34,16 @@ class MemoryLockManager(ForkAware):
 
     def release(self, lease: Lease) -> None:
         """Gives up the lease, if it is the present one."""
-        with self._mutex:
-            if self._held.get(lease.key) == lease:
+        with self.lock:
+            if self._holds(lease):
                 del self._held[lease.key]
 
     def confirm(self, lease: Lease) -> bool:
         """Whether the lease is the present one."""
-        with self._mutex:
-            return self._held.get(lease.key) == lease
+        with self.lock:
+            return self._holds(lease)
 
     def close(self) -> None:
         """Releases all leases."""
-        with self._mutex:
+        with self.lock:
             self._held.clear()
-
-    def _forget(self) -> None:
-        self._held = {}

@@ -6,15 +6,14 @@ import contextlib
 import os
 import selectors
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import xxhash
 
 from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
-from pytest_taskcache.locking.forking import ForkAware
-from pytest_taskcache.locking.holders import from_text, to_text
+from pytest_taskcache.locking.leases import Leases, from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.storage.remote.location import shown
 
@@ -94,7 +93,7 @@ _UNTELL_ALL = "DELETE FROM taskcache_locks WHERE backend = pg_backend_pid()"
 _UNLOCK_ALL = "SELECT pg_advisory_unlock_all()"
 
 
-class PostgresLockManager(ForkAware):
+class PostgresLockManager(Leases):
     """Mutual exclusion between all who use the same database.
 
     Each object has one session of its own, opened at first use, and takes advisory locks
@@ -118,7 +117,6 @@ class PostgresLockManager(ForkAware):
         self._conninfo = _conninfo(url, self._name)
         self._breaker = Breaker(_SLOW, pause=pause)
         self._session: _Session | None = None
-        self._held: dict[str, Lease] = {}
 
     def describe(self) -> str:
         """Which database, for people; without secrets."""
@@ -126,7 +124,7 @@ class PostgresLockManager(ForkAware):
 
     def acquire(self, key: str, holder: Holder) -> Lease | Holder:
         """The lease, or who has it. Raises LockError."""
-        with self._mutex:
+        with self.lock:
             # Advisory locks are granted again to the session that has them.
             mine = self._held.get(key)
             if mine is not None and self._session is not None:
@@ -148,8 +146,8 @@ class PostgresLockManager(ForkAware):
 
     def release(self, lease: Lease) -> None:
         """Gives up the lease, if it is still ours. Raises LockError."""
-        with self._mutex:
-            if self._held.get(lease.key) != lease:
+        with self.lock:
+            if not self._holds(lease):
                 return
             with self._asking() as session:
                 session.run(_RELEASE, *_names(lease.key), lease.token)
@@ -157,15 +155,15 @@ class PostgresLockManager(ForkAware):
 
     def confirm(self, lease: Lease) -> bool:
         """Whether our session lives and has the lock. Raises LockError."""
-        with self._mutex:
-            if self._held.get(lease.key) != lease:
+        with self.lock:
+            if not self._holds(lease):
                 return False
             with self._asking() as session:
                 return bool(session.run(_CONFIRM, *_names(lease.key), lease.token))
 
     def close(self) -> None:
         """Releases all leases of this object and ends its session. Never raises."""
-        with self._mutex:
+        with self.lock:
             session, self._session = self._session, None
             held = bool(self._held)
             self._held.clear()
@@ -178,8 +176,8 @@ class PostgresLockManager(ForkAware):
                     session.run(_UNLOCK_ALL)
             session.close()
 
-    def _forget(self) -> None:
-        self._held = {}
+    def _in_child(self) -> None:
+        super()._in_child()
         if self._session is not None:
             self._session.abandon()
             self._session = None
@@ -209,7 +207,7 @@ class PostgresLockManager(ForkAware):
         self._breaker.succeeded()
 
     def _open(self) -> _Session:
-        session = _Session(self._conninfo, TIMEOUT)
+        session = _Session(self._conninfo)
         try:
             session.run(_CONFIGURE)
             if session.run(_PREPARED) != [(b"t",)]:
@@ -262,15 +260,14 @@ class _Session:
     block: its own ``execute`` has no time limit on the client's side, and a server that hangs
     would hang the tests.
 
-    ``conninfo`` is libpq's connection string. Connecting and each statement take ``timeout``
-    seconds at most (looking up the host's name aside). Raises _SessionError.
+    ``conninfo`` is libpq's connection string. Connecting and each statement take TIMEOUT seconds
+    at most (looking up the host's name aside). Raises _SessionError.
     """
 
-    def __init__(self, conninfo: str, timeout: float) -> None:
+    def __init__(self, conninfo: str) -> None:
         self._psycopg = _library()
         self._pq = self._psycopg.pq
-        self._timeout = timeout
-        end = time.monotonic() + timeout
+        end = time.monotonic() + TIMEOUT
         with self._told():
             self._connection = self._pq.PGconn.connect_start(conninfo.encode())
             try:
@@ -282,10 +279,25 @@ class _Session:
 
     def run(self, statement: str, *values: str | int) -> list[_Row]:
         """The rows of one statement, as text; ``$1``, ``$2``, ... stand for the values."""
-        end = time.monotonic() + self._timeout
+        end = time.monotonic() + TIMEOUT
+        connection, status = self._connection, self._pq.ExecStatus
         with self._told():
-            self._send(statement, values, end)
-            return self._rows(self._results(end))
+            texts = [str(value).encode() for value in values]
+            connection.send_query_params(statement.encode(), texts)
+            while connection.flush():
+                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE, end)
+                connection.consume_input()
+            result = self._result(end)
+            while self._result(end) is not None:
+                pass  # there is one of a statement, and then the sign that there is no other
+        if result.status not in (status.TUPLES_OK, status.COMMAND_OK):
+            broken = connection.status != self._pq.ConnStatus.OK
+            raise _SessionError(self._message(result), broken)
+        columns = range(result.nfields)
+        return [
+            tuple(result.get_value(row, column) for column in columns)
+            for row in range(result.ntuples)
+        ]
 
     def close(self) -> None:
         """Ends the session; the server frees its locks. Never raises."""
@@ -309,41 +321,17 @@ class _Session:
             else:
                 raise _SessionError(self._message(self._connection), broken=True)
 
-    def _send(self, statement: str, values: Sequence[str | int], end: float) -> None:
-        texts = [str(value).encode() for value in values]
-        self._connection.send_query_params(statement.encode(), texts)
-        while self._connection.flush():
-            self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE, end)
+    def _result(self, end: float) -> Any:
+        while self._connection.is_busy():
+            self._wait(selectors.EVENT_READ, end)
             self._connection.consume_input()
-
-    def _results(self, end: float) -> list[Any]:
-        results: list[Any] = []
-        while True:
-            while self._connection.is_busy():
-                self._wait(selectors.EVENT_READ, end)
-                self._connection.consume_input()
-            result = self._connection.get_result()
-            if result is None:
-                return results
-            results.append(result)
-
-    def _rows(self, results: Sequence[Any]) -> list[_Row]:
-        status = self._pq.ExecStatus
-        for result in results:
-            if result.status not in (status.TUPLES_OK, status.COMMAND_OK):
-                broken = self._connection.status != self._pq.ConnStatus.OK
-                raise _SessionError(self._message(result), broken)
-        return [
-            tuple(result.get_value(row, column) for column in range(result.nfields))
-            for result in results
-            for row in range(result.ntuples)
-        ]
+        return self._connection.get_result()
 
     def _wait(self, events: int, end: float) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection.socket, events)
             if not selector.select(max(0.0, end - time.monotonic())):
-                raise _SessionError(f"no answer within {self._timeout:g} s", broken=True)
+                raise _SessionError(f"no answer within {TIMEOUT:g} s", broken=True)
 
     def _message(self, source: Any) -> str:
         return _first_line(self._pq.error_message(source))

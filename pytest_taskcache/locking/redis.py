@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
-from pytest_taskcache.locking.forking import ForkAware
-from pytest_taskcache.locking.holders import from_text, to_text
+from pytest_taskcache.locking.leases import from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
+from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.remote.location import shown
 
 LEASE = 30.0
@@ -145,7 +145,7 @@ class RedisLockManager(ForkAware):
         match answer:
             case [1, bytes(token)] if token.isdigit():
                 lease = Lease(key, holder, int(token))
-                with self._mutex:
+                with self.lock:
                     self._held[key] = _Held(lease, f"{lease.token} {claim}")
                     self._beat()
                 return lease
@@ -168,7 +168,7 @@ class RedisLockManager(ForkAware):
 
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
-        with self._mutex:
+        with self.lock:
             held = list(self._held.values())
             self._held.clear()
             if self._stop is not None:
@@ -181,7 +181,7 @@ class RedisLockManager(ForkAware):
                 self._ask(_RELEASE, names, [each.value for each in some])
         self._client.close()
 
-    def _forget(self) -> None:
+    def _in_child(self) -> None:
         self._held = {}
         self._stop = None
         # The parent's client goes unused: its sockets are the parent's as well.
@@ -191,12 +191,12 @@ class RedisLockManager(ForkAware):
         return f"{self._prefix}key:{key}".encode("utf-8", "surrogatepass")
 
     def _find(self, lease: Lease) -> _Held | None:
-        with self._mutex:
+        with self.lock:
             held = self._held.get(lease.key)
         return held if held is not None and held.lease == lease else None
 
     def _drop(self, held: _Held) -> None:
-        with self._mutex:
+        with self.lock:
             if self._held.get(held.lease.key) is held:
                 del self._held[held.lease.key]
 
@@ -240,7 +240,7 @@ class RedisLockManager(ForkAware):
             ).start()
 
     def _extend_all(self) -> None:
-        with self._mutex:
+        with self.lock:
             held = list(self._held.values())
         # Said by the next acquire, release or confirm; the next beat tries again.
         with contextlib.suppress(LockError):

@@ -1,4 +1,4 @@
-"""Canonical bytes of a variant, and variants from such bytes.
+"""Canonical bytes of a variant, variants from such bytes, and the results that they name.
 
 The one encoding that every adapter without columns of its own stores, and that signatures are
 computed over: JSON with sorted keys, no white space and escaped non-ASCII text, so that equal
@@ -31,6 +31,13 @@ _DIGEST = re.compile(r"[0-9a-f]{32}").fullmatch
 _FIELDS = frozenset(field.name for field in fields(Variant))
 _TRACE_FIELDS = frozenset(field.name for field in fields(Trace))
 _RESULT_FIELDS = frozenset(field.name for field in fields(Result))
+
+
+def results_of(variant: Variant) -> list[tuple[str, int]]:
+    """Digest and size of everything that a record needs from result storage."""
+    result = variant.result
+    outer = [] if result.inline is not None else [(result.digest, result.size)]
+    return outer + [(blob.digest, blob.size) for blob in (*result.blobs, *variant.trace.uses)]
 
 
 def encode_variant(variant: Variant) -> bytes:

@@ -12,15 +12,14 @@ import errno
 import logging
 import os
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_taskcache.errors import SchemaVersionError, StorageError
+from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.local import faults, ownership, schema
 from pytest_taskcache.storage.local.descriptors import Descriptors
 
@@ -42,7 +41,7 @@ class Clock:
     nanoseconds = staticmethod(time.time_ns)
 
 
-class Index:
+class Index(ForkAware):
     """The index at ``directory / "index.sqlite3"``, or one in memory that this object alone has.
 
     ``readonly`` promises that nothing is written, not even SQLite's side files; an index that is
@@ -62,9 +61,9 @@ class Index:
         shared: bool = False,
         on_fault: Callable[[str], None] | None = None,
     ) -> None:
+        super().__init__()
         self.directory = None if isinstance(directory, str) else Path(os.path.abspath(directory))
         self.readonly = readonly
-        self.lock = threading.RLock()
         self.epoch = 0
         self.on_fault = on_fault
         self.shared = shared
@@ -76,9 +75,7 @@ class Index:
         self._check_at = 0.0
         self._descriptors = Descriptors(())
         self._remove_copy: Callable[[], object] = lambda: None
-        self._held_for_fork = False
         self.on_descriptors_lost: Callable[[], None] = lambda: None
-        _INDEXES.add(self)
 
     def __str__(self) -> str:
         return "memory" if self.directory is None else str(self.directory)
@@ -371,20 +368,11 @@ class Index:
         self.tell(faults.CORRUPT)
         return True
 
-    def before_fork(self) -> None:
-        """Closes the connection: SQLite's locks do not survive a fork, in parent or child."""
-        self._held_for_fork = self.lock.acquire(timeout=schema.BUSY_SECONDS + 1)
+    def _before_fork(self) -> None:
+        # SQLite's locks do not survive a fork, in parent or child.
         connection = self._connection
-        if self._held_for_fork and self.directory and connection and not connection.in_transaction:
+        if self.directory and connection and not connection.in_transaction:
             self._disconnect(keep_log=True)
-
-    def after_fork(self, *, child: bool) -> None:
-        """Lets the others go on; the next use of either process opens its own connection."""
-        if self._held_for_fork:
-            self._held_for_fork = False
-            self.lock.release()
-        elif child:
-            self.lock = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -489,23 +477,4 @@ def _stamp_of(index: Path) -> tuple[tuple[int, ...], ...]:
     return stamp
 
 
-_INDEXES: weakref.WeakSet[Index] = weakref.WeakSet()
 _ABANDONED: list[sqlite3.Connection] = []
-
-
-def _before_fork() -> None:
-    for index in list(_INDEXES):
-        index.before_fork()
-
-
-def _after_fork(*, child: bool) -> None:
-    for index in list(_INDEXES):
-        index.after_fork(child=child)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=partial(_after_fork, child=False),
-        after_in_child=partial(_after_fork, child=True),
-    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.errors import StorageError
+from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.local.descriptors import Descriptors
 from pytest_taskcache.storage.local.index import Index, lock_file, silence
 from pytest_taskcache.storage.local.variants import delete_variants
@@ -29,7 +30,7 @@ _SUFFIX = ".lock"
 _OWNED = ("claims", "pins", "locks")
 
 
-class RunLock:
+class RunLock(ForkAware):
     """The lock of one run: its controlling process has it from before the first row of the run
     is written. When that process ends, however it ends, the operating system frees the lock.
 
@@ -38,6 +39,7 @@ class RunLock:
     """
 
     def __init__(self, index: Index, run: str) -> None:
+        super().__init__()
         if not _is_name(run):
             raise ValueError(f"a run's id must do as a file name: {run!r}")
         self.run = run
@@ -53,7 +55,6 @@ class RunLock:
                 method()
 
         index.on_descriptors_lost = take_again
-        _LOCKS.add(self)
 
     def hold(self) -> None:
         """Takes the lock, unless this process or its parent has it, or the index is in memory and
@@ -78,8 +79,7 @@ class RunLock:
                 Path(self._lock.lock_file).unlink(missing_ok=True)
             self._let_go()
 
-    def keep_inherited(self) -> None:
-        """In a forked child: leaves the lock to the parent."""
+    def _in_child(self) -> None:
         if self._lock is not None:
             # The end of the object would free the parent's lock in versions of filelock before 4.
             import ctypes
@@ -201,15 +201,3 @@ def _runs(connection: sqlite3.Connection) -> set[str]:
         f"SELECT run FROM variants WHERE state != '' AND retained_for IS NULL UNION {tables}"
     )
     return {run for (run,) in rows if isinstance(run, str)}
-
-
-_LOCKS: weakref.WeakSet[RunLock] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for lock in list(_LOCKS):
-        lock.keep_inherited()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

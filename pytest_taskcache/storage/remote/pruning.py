@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.record import VARIANTS
-from pytest_taskcache.storage.pointers import results_of
+from pytest_taskcache.storage.records import results_of
 from pytest_taskcache.storage.remote.blobs import Listed, batches
 from pytest_taskcache.storage.remote.location import Location
 from pytest_taskcache.storage.remote.store import (

@@ -40,8 +40,7 @@ import xxhash
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import VARIANTS, Variant
 from pytest_taskcache.ports import Buffer, TargetFile
-from pytest_taskcache.storage.pointers import results_of
-from pytest_taskcache.storage.records import decode_variant, encode_variant
+from pytest_taskcache.storage.records import decode_variant, encode_variant, results_of
 from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, Listed, batches
 
 PART = 8 * 1024 * 1024

@@ -15,7 +15,7 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
-from pytest_taskcache.storage.pointers import results_of
+from pytest_taskcache.storage.records import results_of
 from pytest_taskcache.storage.remote.signed import FaultCounts, is_inert, newest
 from pytest_taskcache.storage.remote.threads import Unobserved
 from pytest_taskcache.storage.remote.write_behind import CAPACITY, Drained, WriteBehind

@@ -14,7 +14,7 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.pointers import results_of
+from pytest_taskcache.storage.records import results_of
 from pytest_taskcache.storage.remote.threads import Unobserved
 
 CAPACITY = 20_000

@@ -1,0 +1,64 @@
+"""The leases that a process holds, their holders as text, and when they are given back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from pytest_taskcache.ports import Holder, Lease, LockManager
+from pytest_taskcache.storage.forking import ForkAware
+
+
+class Leases(ForkAware):
+    """The leases that an object of this process holds; a forked child holds none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[str, Lease] = {}
+
+    def _holds(self, lease: Lease) -> bool:
+        """Whether this very lease was granted here, and not given up."""
+        return self._held.get(lease.key) == lease
+
+    def _in_child(self) -> None:
+        self._held = {}
+
+
+class FlushedFirst:
+    """``manager``, but that ``settle()`` is called before it gives up a lease.
+
+    A commit ends in local storage and reaches a remote one a little later; whoever gets the lock
+    next, on another host, looks for the value there.
+    """
+
+    def __init__(self, manager: LockManager, settle: Callable[[], None]) -> None:
+        self.describe = manager.describe
+        self.acquire = manager.acquire
+        self.confirm = manager.confirm
+        self.close = manager.close
+        self._release = manager.release
+        self._settle = settle
+
+    def release(self, lease: Lease) -> None:
+        """As LockManager.release, once all is settled."""
+        self._settle()
+        self._release(lease)
+
+
+def to_text(holder: Holder) -> str:
+    """The holder as one line of ASCII JSON."""
+    fields = holder.run, holder.started, holder.process, holder.attempt, holder.label
+    return json.dumps(fields)
+
+
+def from_text(
+    text: object, label: str = "somebody who cannot be named", process: str = "unknown"
+) -> Holder:
+    """The holder that ``to_text`` wrote as this. For anything else one of this label, who holds
+    the lock all the same: older than every run, so that nobody with uncommitted keys waits for
+    them."""
+    try:
+        run, started, process_, attempt, label_ = json.loads(text)  # type: ignore[arg-type]
+        return Holder(str(run), float(started), str(process_), str(attempt), str(label_))
+    except (TypeError, ValueError, RecursionError):
+        return Holder("unknown", 0.0, process, "unknown", label)
