@@ -6,6 +6,7 @@ import json
 import math
 from typing import NoReturn
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Payload, Restore
 from pytest_taskcache.serializers.named_paths import distinct, in_json
@@ -13,6 +14,7 @@ from pytest_taskcache.serializers.named_paths import distinct, in_json
 NAME = "json"
 
 
+@dataclass(frozen=True, slots=True)
 class JSONSerializer:
     """JSON in UTF-8, for None, bool, int, float, str, list, and dict with str keys.
 
@@ -23,26 +25,8 @@ class JSONSerializer:
     (as UTF-8 would write them, were it allowed to), so such text is for Python to read.
     """
 
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self)
-
-    def __hash__(self) -> int:
-        return hash(NAME)
-
-    def __repr__(self) -> str:
-        return "JSONSerializer()"
-
-    @property
-    def name(self) -> str:
-        """``json``."""
-        return NAME
-
-    @property
-    def executes(self) -> bool:
-        """False."""
-        return False
+    name = NAME
+    executes = False
 
     def dump(self, value: object) -> Payload:
         """The payload: one chunk of JSON text. Raises SerializationError, naming the place."""

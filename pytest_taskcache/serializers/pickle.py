@@ -22,20 +22,22 @@ import pickle
 import struct
 import sys
 from collections.abc import Collection, Sequence
-from functools import cache
 from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Buffer, Payload, Restore
 
 NAME = f"pickle/{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}"
 """Pickles of functions hold byte code, so only the same Python version reads them back."""
 
+_THIS_PROCESS = f"process {os.urandom(8).hex()}"
 _OUT_OF_BAND = 4096  # bytes; below a page, a buffer of its own costs more than the copy it saves
 
 
+@dataclass(frozen=True, slots=True)
 class PickleSerializer:
     """Pickles of protocol 5; anything that pickle or cloudpickle can write.
 
@@ -59,26 +61,8 @@ class PickleSerializer:
     that have no such buffers (strided views, numpy's dates) are part of the stream.
     """
 
-    __slots__ = ()
-
-    @property
-    def name(self) -> str:
-        """``pickle/`` and the interpreter, e.g. ``pickle/cpython-3.12``."""
-        return NAME
-
-    @property
-    def executes(self) -> bool:
-        """True: unpickling calls what the bytes name."""
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self)
-
-    def __hash__(self) -> int:
-        return hash(NAME)
-
-    def __repr__(self) -> str:
-        return "PickleSerializer()"
+    name = NAME
+    executes = True
 
     def dump(self, value: object) -> Payload:
         """The payload. Raises SerializationError."""
@@ -125,7 +109,7 @@ class PickleSerializer:
             value: object = pickle.loads(parts.stream, buffers=buffers)
         except Exception as error:
             # Unpickling imports modules and calls constructors, which may raise anything.
-            raise SerializationError(NAME, "", _reason(error)) from error
+            raise SerializationError(NAME, "", f"{type(error).__name__}: {error}") from error
         finally:
             if collecting:
                 gc.enable()
@@ -139,10 +123,6 @@ def _type_name(value: object) -> str:
     if kind.__module__ == "builtins":
         return kind.__qualname__
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
@@ -188,12 +168,7 @@ def _content_of(path: str) -> str:
                 return xxh3_128_hexdigest(file.read())
         except OSError:
             pass  # a script whose file is gone still has its path to be compared by
-    return _this_process()
-
-
-@cache
-def _this_process() -> str:
-    return "process " + os.urandom(8).hex()
+    return _THIS_PROCESS
 
 
 ALIGNMENT = 64

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from xxhash import xxh3_128
 
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import SerializationError, StorageError
 from pytest_taskcache.ports import CopyBlob, FileBlob, Payload, Restore
 
@@ -359,6 +360,7 @@ def _mode(entry: TreeEntry, readonly: bool) -> int:
     return entry.mode & ~_WRITE if readonly else entry.mode
 
 
+@dataclass(frozen=True, slots=True)
 class TreeSerializer:
     """A `pathlib.Path` to a directory or file; what comes back is a path of the same final name.
 
@@ -376,29 +378,9 @@ class TreeSerializer:
     them all the same, and then damages the stored file, which the storage's digests detect.
     """
 
-    __slots__ = ("readonly",)
-
-    def __init__(self, readonly: bool = False) -> None:
-        self.readonly = readonly
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TreeSerializer) and other.readonly == self.readonly
-
-    def __hash__(self) -> int:
-        return hash((NAME, self.readonly))
-
-    def __repr__(self) -> str:
-        return f"TreeSerializer(readonly={self.readonly})"
-
-    @property
-    def name(self) -> str:
-        """``tree``, read-only or not: the payload is the same."""
-        return NAME
-
-    @property
-    def executes(self) -> bool:
-        """False."""
-        return False
+    name = NAME  # read-only or not: the payload is the same
+    executes = False
+    readonly: bool = False
 
     def dump(self, value: object) -> Payload:
         """The manifest, and the files as blobs. Raises SerializationError."""
