@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import xxhash
 
 from pytest_taskcache.ports import Buffer
-from pytest_taskcache.storage.local.faults import storage_error
+from pytest_taskcache.storage.local.faults import told
 from pytest_taskcache.storage.local.index import Index
+from pytest_taskcache.storage.local.results import write_new
 from pytest_taskcache.storage.local.variants import Records
 
 
@@ -40,10 +40,8 @@ class MemoryStorage(Records):
 
     def add_file(self, digest: str, source: Path) -> None:
         """As ResultStorage.add_file."""
-        try:
+        with told("memory", "write results"):
             self._results.setdefault(digest, source.read_bytes())
-        except OSError as error:
-            raise storage_error("memory", "write results", error) from error
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """As ResultStorage.read_result; a copy of the caller's own."""
@@ -57,13 +55,8 @@ class MemoryStorage(Records):
         data = self._intact(digest)
         if data is None:
             return False
-        try:
-            with open(destination, "xb") as file:
-                file.write(data)
-            if readonly:
-                os.chmod(destination, 0o444)
-        except OSError as error:
-            raise storage_error("memory", "read results", error) from error
+        with told("memory", "read results"):
+            write_new(destination, data, readonly)
         return True
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
@@ -72,11 +65,9 @@ class MemoryStorage(Records):
 
     def _intact(self, digest: str) -> bytes | None:
         data = self._results.get(digest)
-        if data is None or digest in self._checked:
-            return data
-        if xxhash.xxh3_128_hexdigest(data) != digest:
-            # Let the next writer put the right bytes there.
-            self._results.pop(digest, None)
-            return None
-        self._checked.add(digest)
+        if data is not None and digest not in self._checked:
+            if xxhash.xxh3_128_hexdigest(data) != digest:
+                self._results.pop(digest, None)  # the next writer puts the right bytes there
+                return None
+            self._checked.add(digest)
         return data

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pytest_taskcache.errors import StorageError
 
@@ -84,6 +86,15 @@ def has_no_id_left(error: BaseException, connection: sqlite3.Connection) -> bool
         if last == _LAST_ID:
             return True
     return False
+
+
+@contextmanager
+def told(storage: str, operation: str) -> Iterator[None]:
+    """What the file system refuses inside is raised as a StorageError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise storage_error(storage, operation, error) from error
 
 
 def storage_error(storage: str, operation: str, error: BaseException) -> StorageError:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 NAME = "index.sqlite3"
 _RECHECK_SECONDS = 0.25
 _BUSY_MILLISECONDS = 100
+_ABANDONED: list[sqlite3.Connection] = []
 _stat = os.stat  # not whatever stands there while a test runs, or the cache observes
 
 
@@ -75,14 +76,15 @@ class Index(ForkAware):
         self._check_at = 0.0
         self._descriptors = Descriptors(())
         self._remove_copy: Callable[[], object] = lambda: None
-        self.on_descriptors_lost: Callable[[], None] = lambda: None
+        self.on_descriptors_lost: Callable[[], Callable[[], None] | None] = lambda: None
+        """A weak reference to what is called then."""
 
     def __str__(self) -> str:
         return "memory" if self.directory is None else str(self.directory)
 
     def read(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
         """What ``work`` returns, run on one snapshot of the index. Raises StorageError."""
-        return self._run(operation, work, "BEGIN", write=False)
+        return self._run(operation, work, write=False)
 
     def write(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
         """What ``work`` returns, once all it wrote is committed; on any error nothing is.
@@ -90,7 +92,7 @@ class Index(ForkAware):
         It runs with the write lock held, and again from the start if the index had to be made
         anew, so it must change nothing but the index. Raises StorageError.
         """
-        return self._run(operation, work, "BEGIN IMMEDIATE", write=True)
+        return self._run(operation, work, write=True)
 
     def connection(self, *, certain: bool = False, quick: bool = False) -> sqlite3.Connection:
         """The open connection, to be used with ``lock`` held. Raises sqlite3.Error, OSError and
@@ -136,15 +138,13 @@ class Index(ForkAware):
         if self.on_fault is not None:
             self.on_fault(reason)
 
-    def _run(
-        self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
-    ) -> T:
+    def _run(self, operation: str, work: Callable[[sqlite3.Connection], T], write: bool) -> T:
         attempts = 3
         with self.lock:
             deadline = Clock.monotonic() + schema.BUSY_SECONDS
             while True:
                 try:
-                    return self._try(operation, work, begin, write=write)
+                    return self._try(operation, work, write)
                 except sqlite3.Error as error:
                     if faults.is_busy(error) and self._descriptors.intact():
                         if Clock.monotonic() < deadline:
@@ -156,13 +156,11 @@ class Index(ForkAware):
                 except (OSError, UnicodeError) as error:
                     raise faults.storage_error(str(self), operation, error) from error
 
-    def _try(
-        self, operation: str, work: Callable[[sqlite3.Connection], T], begin: str, *, write: bool
-    ) -> T:
+    def _try(self, operation: str, work: Callable[[sqlite3.Connection], T], write: bool) -> T:
         connection = self.connection(certain=write)
         if write and self.readonly:
             raise StorageError(str(self), operation, "opened read-only")
-        connection.execute(begin)
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
             found = work(connection)
             connection.execute("COMMIT")
@@ -194,7 +192,8 @@ class Index(ForkAware):
         self.tell("the index's files were closed by somebody else")
         with self._descriptors.restored():
             self._disconnect(keep_log=True)
-        self.on_descriptors_lost()
+        if (call := self.on_descriptors_lost()) is not None:
+            call()
 
     def _connect(self) -> sqlite3.Connection:
         if self.directory is None:
@@ -423,7 +422,7 @@ def _open(database: str) -> sqlite3.Connection:
         uri=True,
     )
     # A damaged byte makes a wrong text, which nobody finds; not an error wherever it is met.
-    connection.text_factory = _text
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return connection
 
 
@@ -440,10 +439,6 @@ def _may_write(directory: Path) -> bool:
         if path.exists() and not os.access(path, os.W_OK, effective_ids=own):
             return False
     return True
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 def _uri(path: Path, **parameters: str) -> str:
@@ -475,6 +470,3 @@ def _stamp_of(index: Path) -> tuple[tuple[int, ...], ...]:
         if info.st_size or not suffix:
             stamp += ((info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns),)
     return stamp
-
-
-_ABANDONED: list[sqlite3.Connection] = []

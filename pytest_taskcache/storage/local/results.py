@@ -255,16 +255,22 @@ class ResultFiles:
             return
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_mtime < Clock.now() - _ORPHAN_SECONDS:
-                    self._delete(entry)
+                if entry.stat(follow_symlinks=False).st_mtime > Clock.now() - _ORPHAN_SECONDS:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    import shutil  # rarely needed, and slow to import
 
-    def _delete(self, entry: os.DirEntry[str]) -> None:
-        if entry.is_dir(follow_symlinks=False):
-            import shutil  # rarely needed, and slow to import
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            os.unlink(entry.path)
+
+def write_new(path: Path, data: bytes, readonly: bool) -> None:
+    """Writes a file that is not there yet. Raises OSError."""
+    with open(path, "xb") as file:
+        file.write(data)
+    if readonly:
+        os.chmod(path, 0o444)
 
 
 def _write_all(descriptor: int, view: memoryview) -> None:

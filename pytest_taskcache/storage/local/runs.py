@@ -48,13 +48,7 @@ class RunLock(ForkAware):
         self._pid = 0
         self._descriptors = Descriptors(())
         # Weakly, or both were there, and the lock held, until a full collection came by.
-        again = weakref.WeakMethod(self._take_again)
-
-        def take_again() -> None:
-            if (method := again()) is not None:
-                method()
-
-        index.on_descriptors_lost = take_again
+        index.on_descriptors_lost = weakref.WeakMethod(self._take_again)
 
     def hold(self) -> None:
         """Takes the lock, unless this process or its parent has it, or the index is in memory and

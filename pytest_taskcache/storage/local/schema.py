@@ -16,84 +16,48 @@ OLDEST = 4
 _VERSION_4 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE shared (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    name BLOB NOT NULL UNIQUE,
-    body BLOB NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE, body BLOB NOT NULL
 );
 CREATE TABLE uses (
-    trace INTEGER NOT NULL,
-    digest TEXT NOT NULL,
-    size INTEGER NOT NULL,
+    trace INTEGER NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
     PRIMARY KEY (trace, digest)
 ) WITHOUT ROWID;
 CREATE TABLE small_results (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE variants (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    used REAL NOT NULL,
-    state TEXT NOT NULL DEFAULT '',
-    run TEXT,
-    producer BLOB,
-    destination BLOB,
-    held INTEGER,
-    retryable INTEGER,
-    retained_for BLOB,
-    retained_at REAL,
-    id BLOB NOT NULL UNIQUE,
-    key BLOB NOT NULL,
-    identity BLOB NOT NULL,
-    created REAL NOT NULL,
-    expires REAL,
-    trace INTEGER NOT NULL,
-    common INTEGER NOT NULL,
-    inline BLOB,
-    body BLOB NOT NULL
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, used REAL NOT NULL,
+    state TEXT NOT NULL DEFAULT '', run TEXT, producer BLOB, destination BLOB,
+    held INTEGER, retryable INTEGER, retained_for BLOB, retained_at REAL,
+    id BLOB NOT NULL UNIQUE, key BLOB NOT NULL, identity BLOB NOT NULL,
+    created REAL NOT NULL, expires REAL,
+    trace INTEGER NOT NULL, common INTEGER NOT NULL, inline BLOB, body BLOB NOT NULL
 );
 CREATE INDEX variants_key ON variants (key);
 CREATE INDEX variants_identity ON variants (identity, created);
 CREATE INDEX variants_staged ON variants (run, producer) WHERE state != '';
 CREATE TABLE claims (
-    id BLOB NOT NULL,
-    claimant BLOB NOT NULL,
-    run TEXT NOT NULL,
-    PRIMARY KEY (id, claimant)
+    id BLOB NOT NULL, claimant BLOB NOT NULL, run TEXT NOT NULL, PRIMARY KEY (id, claimant)
 ) WITHOUT ROWID;
 CREATE INDEX claims_claimant ON claims (claimant);
 CREATE TABLE derives (
-    id BLOB NOT NULL,
-    source BLOB NOT NULL,
-    PRIMARY KEY (id, source)
+    id BLOB NOT NULL, source BLOB NOT NULL, PRIMARY KEY (id, source)
 ) WITHOUT ROWID;
 CREATE INDEX derives_source ON derives (source);
 CREATE TABLE refs (
-    digest TEXT NOT NULL,
-    id BLOB NOT NULL,
-    size INTEGER NOT NULL,
-    PRIMARY KEY (digest, id)
+    digest TEXT NOT NULL, id BLOB NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (digest, id)
 ) WITHOUT ROWID;
 CREATE INDEX refs_id ON refs (id);
 CREATE TABLE pins (
-    digest TEXT NOT NULL,
-    run TEXT NOT NULL,
-    since REAL NOT NULL,
-    PRIMARY KEY (digest, run)
+    digest TEXT NOT NULL, run TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (digest, run)
 ) WITHOUT ROWID;
 CREATE TABLE locks (
-    key BLOB PRIMARY KEY,
-    run TEXT NOT NULL,
-    process TEXT NOT NULL,
-    token INTEGER NOT NULL,
+    key BLOB PRIMARY KEY, run TEXT NOT NULL, process TEXT NOT NULL, token INTEGER NOT NULL,
     holder TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE shelf (
-    section TEXT NOT NULL,
-    name BLOB NOT NULL,
-    item BLOB NOT NULL,
-    PRIMARY KEY (section, name)
+    section TEXT NOT NULL, name BLOB NOT NULL, item BLOB NOT NULL, PRIMARY KEY (section, name)
 ) WITHOUT ROWID;
 CREATE TABLE removals (
-    identity BLOB PRIMARY KEY,
-    reason TEXT NOT NULL,
-    at REAL NOT NULL
+    identity BLOB PRIMARY KEY, reason TEXT NOT NULL, at REAL NOT NULL
 ) WITHOUT ROWID;
 """
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import xxhash
@@ -17,7 +17,7 @@ from pytest_taskcache.storage.local import eviction, faults
 from pytest_taskcache.storage.local.encoding import each
 from pytest_taskcache.storage.local.eviction import Limits, Pruned
 from pytest_taskcache.storage.local.index import NAME, Clock, Index
-from pytest_taskcache.storage.local.results import ResultFiles
+from pytest_taskcache.storage.local.results import ResultFiles, write_new
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.targets import read_target, remove_target, write_target
 from pytest_taskcache.storage.local.variants import Records
@@ -168,10 +168,7 @@ class LocalStorage(Records):
             data = self._read_small(digest)
             if data is None:
                 return False
-            with open(destination, "xb") as file:
-                file.write(data)
-            if readonly:
-                os.chmod(destination, 0o444)
+            write_new(destination, data, readonly)
             return True
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
@@ -227,8 +224,9 @@ class LocalStorage(Records):
         object); with ``older_than`` and ``unused`` also records that were made, or last of use,
         more than so many seconds ago. Raises StorageError."""
         limit = self.max_size if max_size is None else max_size
+        limits = Limits(limit, older_than, unused)
         with self._told("prune"):
-            pruned = eviction.prune(self, self._files, Limits(limit, older_than, unused), full=full)
+            pruned = eviction.prune(self, self._files, limits, full=full)
             self._drop_targets(self.shelf.read(_TARGETS))
             return pruned
 
@@ -247,6 +245,8 @@ class LocalStorage(Records):
     def statistics(self) -> Statistics:
         """Counts of what is there. Raises StorageError."""
 
+        files = [self.directory / f"{NAME}{suffix}" for suffix in ("", "-wal")]
+
         def work(connection: sqlite3.Connection) -> Statistics:
             def count(rows: str) -> int:
                 return int(connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
@@ -258,7 +258,7 @@ class LocalStorage(Records):
                 staged=count("variants WHERE state != ''"),
                 pins=count("pins"),
                 bytes=eviction.total_size(connection),
-                index_bytes=self._index_bytes(),
+                index_bytes=sum(file.stat().st_size for file in files if file.exists()),
             )
 
         return self.index.read("count", work)
@@ -269,16 +269,5 @@ class LocalStorage(Records):
             self.run_lock.release()
         super().close()
 
-    def _index_bytes(self) -> int:
-        paths = [self.directory / f"{NAME}{suffix}" for suffix in ("", "-wal")]
-        return sum(path.stat().st_size for path in paths if path.exists())
-
-    @contextlib.contextmanager
-    def _told(self, operation: str) -> Iterator[None]:
-        """What goes wrong inside is raised as a StorageError."""
-        try:
-            yield
-        except StorageError:
-            raise
-        except (OSError, ValueError) as error:
-            raise faults.storage_error(str(self.directory), operation, error) from error
+    def _told(self, operation: str) -> AbstractContextManager[None]:
+        return faults.told(str(self.directory), operation)

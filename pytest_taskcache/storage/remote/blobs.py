@@ -48,8 +48,8 @@ class Blobs(ABC):
     batched: ClassVar[bool] = False
     """Whether any number of names costs a few round trips, so that nobody needs to list more than
     what is asked for."""
-    phrases: ClassVar[Sequence[tuple[str, str]]] = ()
-    """What to look for in the text of an error, and the reason it stands for."""
+    phrases: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Reasons, and what to look for in the text of an error that stands for one."""
 
     def __init__(self, shown: str) -> None:
         self.shown = shown
@@ -113,8 +113,8 @@ class Blobs(ABC):
         if isinstance(error, MemoryError):
             return "out of memory"
         text = str(error)
-        for phrase, reason in self.phrases:
-            if phrase in text:
+        for reason, phrases in self.phrases.items():
+            if any(phrase in text for phrase in phrases):
                 return reason
         if isinstance(error, PermissionError):
             return "permission denied"

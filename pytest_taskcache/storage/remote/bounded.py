@@ -18,6 +18,7 @@ from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
+from pytest_taskcache.storage.local.faults import told
 from pytest_taskcache.storage.remote.blobs import batches
 from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved
 
@@ -155,11 +156,8 @@ class Bounded:
         finally:
             given_up.set()
         if done:
-            try:
+            with told(self.describe(), "copy file"):
                 part.rename(destination)
-            except OSError as error:
-                reason = error.strerror or type(error).__name__
-                raise StorageError(self.describe(), "copy file", reason) from error
         return done
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import obstore
 from obstore.store import LocalStore, from_url
@@ -43,21 +43,19 @@ class ObstoreBlobs(Blobs):
     """Objects at a URL. Raises ConfigurationError if the URL cannot be right."""
 
     concurrency = 32
-    phrases = (
-        ("NoSuchBucket", "no such bucket"),
-        ("ContainerNotFound", "no such container"),
-        ("Read-only file system", "read-only file system"),
-        ("Permission denied", "permission denied"),
-        ("No space left", "no space left on device"),
-        ("TimedOut", "timed out"),
-        ("timed out", "timed out"),
-        ("169.254.169.254", "no credentials"),
-        ("metadata.google", "no credentials"),
-        ("dns error", "unknown host"),
-        ("ConnectionRefused", "connection refused"),
-        ("ConnectionReset", "connection reset"),
-        ("error sending request", "connection failed"),
-    )
+    phrases: ClassVar = {
+        "no such bucket": ("NoSuchBucket",),
+        "no such container": ("ContainerNotFound",),
+        "read-only file system": ("Read-only file system",),
+        "permission denied": ("Permission denied",),
+        "no space left on device": ("No space left",),
+        "timed out": ("TimedOut", "timed out"),
+        "no credentials": ("169.254.169.254", "metadata.google"),
+        "unknown host": ("dns error",),
+        "connection refused": ("ConnectionRefused",),
+        "connection reset": ("ConnectionReset",),
+        "connection failed": ("error sending request",),
+    }
 
     def __init__(self, location: Location) -> None:
         super().__init__(location.shown)

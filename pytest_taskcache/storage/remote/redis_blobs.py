@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -40,22 +40,16 @@ class RedisBlobs(Blobs):
 
     atomic = True
     batched = True
-    phrases = (
-        ("OOM", "out of memory"),
-        ("maxmemory", "out of memory"),
-        ("WRONGPASS", "wrong credentials"),
-        ("NOAUTH", "wrong credentials"),
-        ("NOPERM", "permission denied"),
-        ("invalid username-password", "wrong credentials"),
-        ("Authentication required", "wrong credentials"),
-        ("READONLY", "read-only server"),
-        ("read only replica", "read-only server"),
-        ("MISCONF", "server cannot persist"),
-        ("onnection refused", "connection refused"),
-        ("imeout", "timed out"),
-        ("losed", "connection lost"),
-        ("reset", "connection lost"),
-    )
+    phrases: ClassVar = {
+        "out of memory": ("OOM", "maxmemory"),
+        "wrong credentials": ("WRONGPASS", "NOAUTH", "username-password", "Authentication"),
+        "permission denied": ("NOPERM",),
+        "read-only server": ("READONLY", "read only replica"),
+        "server cannot persist": ("MISCONF",),
+        "connection refused": ("onnection refused",),
+        "timed out": ("imeout",),
+        "connection lost": ("losed", "reset"),
+    }
 
     def __init__(self, location: Location) -> None:
         super().__init__(location.shown)

@@ -14,13 +14,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import VARIANTS, Blob, Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
+from pytest_taskcache.storage.local.faults import told
 from pytest_taskcache.storage.records import encode_variant
 from pytest_taskcache.storage.remote.namespaces import Namespace
 
@@ -267,7 +267,7 @@ class Signed:
 
     def add_file(self, digest: str, source: Path) -> None:
         """As write_result, from a file."""
-        with _file_errors(self.describe(), "add file"):
+        with told(self.describe(), "add file"):
             sha256 = _sha256_of(source) if self._signer else _NOTHING
         self._attest(digest, sha256, "add file")
         self._results.add_file(digest, source)
@@ -289,7 +289,7 @@ class Signed:
         expected = self._expected(digest)
         if expected is None or not self._results.copy_file(digest, destination, False):
             return False
-        with _file_errors(self.describe(), "copy file"):
+        with told(self.describe(), "copy file"):
             if not self._signer or _sha256_of(destination) == expected:
                 return True
             self._refuse("a result is not the one that was signed")
@@ -422,16 +422,6 @@ def newest(variants: Sequence[Variant]) -> tuple[Variant, ...]:
     by_id = {variant.id: variant for variant in reversed(variants)}
     ordered = sorted(by_id.values(), key=lambda v: (v.created, v.id), reverse=True)
     return tuple(ordered[:VARIANTS])
-
-
-@contextmanager
-def _file_errors(place: str, operation: str) -> Iterator[None]:
-    """What the file system does is a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageError(place, operation, reason) from error
 
 
 def _sha256_of(path: Path) -> str:

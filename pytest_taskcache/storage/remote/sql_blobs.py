@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -73,24 +73,20 @@ class SqlBlobs(Blobs):
     concurrency = 8
     atomic = True
     batched = True
-    phrases = (
-        ("password authentication failed", "wrong credentials"),
-        ("no password supplied", "wrong credentials"),
-        ("does not exist", "no such database or role"),
-        ("timeout expired", "timed out"),
-        ("onnection timed out", "timed out"),
-        ("onnection refused", "connection refused"),
-        ("resolve", "unknown host"),
-        ("readonly database", "read-only database"),
-        ("database is locked", "locked by others for too long"),
-        ("unable to open database file", "file cannot be opened"),
-        ("disk is full", "no space left"),
-        ("malformed", "not a database, or a damaged one"),
-        ("not a database", "not a database, or a damaged one"),
-        ("server closed the connection", "connection lost"),
-        ("connection is lost", "connection lost"),
-        ("too many connections", "too many connections"),
-    )
+    phrases: ClassVar = {
+        "wrong credentials": ("password authentication failed", "no password supplied"),
+        "no such database or role": ("does not exist",),
+        "timed out": ("timeout expired", "onnection timed out"),
+        "connection refused": ("onnection refused",),
+        "unknown host": ("resolve",),
+        "read-only database": ("readonly database",),
+        "locked by others for too long": ("database is locked",),
+        "file cannot be opened": ("unable to open database file",),
+        "no space left": ("disk is full",),
+        "not a database, or a damaged one": ("malformed", "not a database"),
+        "connection lost": ("server closed the connection", "connection is lost"),
+        "too many connections": ("too many connections",),
+    }
 
     def __init__(self, location: Location) -> None:
         super().__init__(location.shown)
