@@ -237,7 +237,7 @@ class StorageFactory:
             return near if key == result else Split(near, self._directory(result))
         records, store = self._bare(key)
         results, place = (records, store) if key == result else self._bare(result)
-        signed = self._believed(records, results)
+        signed = self._believed(records if key == result else Split(records, results))
         if write and store is not None and isinstance(records, Bounded):
             retention = Retention.of(parse_location(self._expanded(key.spec, "storage", url=True)))
             apart = None if place is store else place
@@ -260,15 +260,14 @@ class StorageFactory:
         bounded.warm()
         return bounded, storage if isinstance(storage, RemoteStore) else None
 
-    def _believed(self, records: Storage, results: Storage) -> Signed:
+    def _believed(self, storage: Storage) -> Signed:
         from pytest_taskcache.storage.remote.signed import Signed, signing_keys
 
         settings = self.settings
         project = read_pyproject(self.root).get("project", {})
         signed = Signed(
-            records,
+            storage,
             signing_keys(self.environ),
-            results=results,
             namespace=self._expanded(settings.namespace or "main", "namespace"),
             also=[self._expanded(name, "read_namespaces") for name in settings.read_namespaces],
             project=str(project.get("name", "")) if isinstance(project, dict) else "",

@@ -10,11 +10,10 @@ import xxhash
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
-from pytest_taskcache.model.record import Blob, Result, Variant
+from pytest_taskcache.model.record import Blob, Result
 from pytest_taskcache.ports import Buffer, Payload, Restore, ResultStorage, Serializer
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
 from pytest_taskcache.serializers.named_paths import vanishing
-from pytest_taskcache.storage.records import results_of
 
 INLINE = 4096
 """Payloads up to this many bytes ride inside their record."""
@@ -158,20 +157,6 @@ def bytes_of(result: Result, results: ResultStorage) -> Buffer | None:
     if result.inline is not None:
         return result.inline
     return results.read_result(result.digest, result.size)
-
-
-def transfer(variant: Variant, source: ResultStorage, destination: ResultStorage) -> None:
-    """Copies all results that a record needs between storages. Raises StorageError if any is
-    lost."""
-    wanted = results_of(variant)
-    present = destination.has_results([digest for digest, _ in wanted]) if wanted else frozenset()
-    for digest, size in wanted:
-        if digest in present:
-            continue
-        data = source.read_result(digest, size)
-        if data is None:
-            raise StorageError(source.describe(), "read a staged value", "absent or damaged")
-        destination.write_result(digest, (data,))
 
 
 def _dumped(serializer: Serializer, value: object) -> Payload:

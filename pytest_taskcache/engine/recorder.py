@@ -14,7 +14,7 @@ from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.lookup import Lookup, off_claimant, with_sources
 from pytest_taskcache.engine.open_computations import earliest
-from pytest_taskcache.engine.payloads import bytes_of, transfer
+from pytest_taskcache.engine.payloads import bytes_of
 from pytest_taskcache.engine.routes import Parts, Route, Routes
 from pytest_taskcache.engine.wait_policy import Locks
 from pytest_taskcache.errors import (
@@ -28,6 +28,7 @@ from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.ports import Lease, TargetStorage
+from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.transactions.settlement import Verdict
 from pytest_taskcache.transactions.staging import Entry
 from pytest_taskcache.transactions.transaction import (
@@ -209,8 +210,10 @@ class Recorder:
         StorageError."""
         route = self.routes.named(destination)
         if route.results is not self.local:
+            wanted = {digest for variant in variants for digest, _ in results_of(variant)}
+            present = set(route.results.has_results(wanted)) if wanted else set()
             for variant in variants:
-                transfer(variant, self.local, route.results)
+                copy_results(variant, self.local, route.results, present)
         elif route.records is not self.local:
             self.local.write_records([_reference(variant, route) for variant in variants])
         route.records.write_records(variants)

@@ -20,8 +20,7 @@ from pytest_taskcache.storage.local.index import Clock
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of the `locks` table: whose run it is, the process that wrote it, its token and what
-    it says about the holder."""
+    """A row of the `locks` table."""
 
     run: str
     process: str
@@ -170,8 +169,8 @@ class FileLockManager(IndexLocks):
         # Not `random`, which tests seed.
         return RunLock(index, f"{os.getpid()}-{Clock.nanoseconds()}-{os.urandom(4).hex()}")
 
-    def _in_child(self) -> None:
-        super()._in_child()
+    def _start_anew(self) -> None:
+        super()._start_anew()
         self._lock = self._new_run(self._index)
         self._run, self._hold = self._lock.run, self._lock.hold
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
+from pytest_taskcache.breaker import Breaker
+from pytest_taskcache.errors import LockError, MissingExtraError
 from pytest_taskcache.ports import Holder, Lease, LockManager
 from pytest_taskcache.storage.forking import ForkAware
+
+TIMEOUT = 2.0
+"""Seconds to connect to a server, and seconds for each operation."""
+_SLOW = 1.0
 
 
 class Leases(ForkAware):
@@ -20,8 +29,47 @@ class Leases(ForkAware):
         """Whether this very lease was granted here, and not given up."""
         return self._held.get(lease.key) == lease
 
-    def _in_child(self) -> None:
+    def _start_anew(self) -> None:
         self._held = {}
+
+
+class ServerLeases(Leases):
+    """The leases on a server of this name, which is left alone for ``pause`` seconds once it did
+    not answer: then everything raises LockError at once."""
+
+    def __init__(self, name: str, pause: float) -> None:
+        super().__init__()
+        self._name = name
+        self._breaker = Breaker(_SLOW, pause=pause)
+
+    def describe(self) -> str:
+        """Which server, for people; without secrets."""
+        return f"locks on {self._name}"
+
+    @contextmanager
+    def _asking(self, *, in_spite: bool = False) -> Iterator[None]:
+        """Counts the LockErrors inside; ``in_spite`` of those before, the server may be asked."""
+        if not (in_spite or self._breaker.closed()):
+            raise LockError(self.describe(), "no answer before; left alone for now")
+        started = self._breaker.now()
+        try:
+            yield
+        except LockError:
+            self._breaker.failed(started)
+            raise
+        self._breaker.succeeded()
+
+
+def library(name: str, server: str, extra: str) -> Any:
+    """The package that talks to a server. Raises MissingExtraError where it cannot be imported."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            "lock_manager",
+            f"locks on {server} need the {name} package",
+            f"pip install 'pytest-taskcache[{extra}]'",
+        ) from error
 
 
 class FlushedFirst:

@@ -11,17 +11,12 @@ from typing import Any, TypeAlias
 
 import xxhash
 
-from pytest_taskcache.breaker import Breaker
-from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
-from pytest_taskcache.locking.leases import Leases, from_text, to_text
+from pytest_taskcache.errors import ConfigurationError, LockError
+from pytest_taskcache.locking.leases import TIMEOUT, ServerLeases, from_text, library, to_text
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.storage.remote.location import shown
 
 _Row: TypeAlias = tuple[bytes | None, ...]
-
-TIMEOUT = 2.0
-"""Seconds to connect, and seconds for each operation."""
-_SLOW = 1.0
 
 # An idle session is what holds the locks; keepalives tell the server after 10 + 3 * 5 seconds that
 # this host is gone. Older servers lack some of the settings.
@@ -93,7 +88,7 @@ _UNTELL_ALL = "DELETE FROM taskcache_locks WHERE backend = pg_backend_pid()"
 _UNLOCK_ALL = "SELECT pg_advisory_unlock_all()"
 
 
-class PostgresLockManager(Leases):
+class PostgresLockManager(ServerLeases):
     """Mutual exclusion between all who use the same database.
 
     Each object has one session of its own, opened at first use, and takes advisory locks
@@ -112,15 +107,9 @@ class PostgresLockManager(Leases):
     """
 
     def __init__(self, url: str, *, pause: float = 30.0) -> None:
-        super().__init__()
-        self._name = shown(url)
+        super().__init__(shown(url), pause)
         self._conninfo = _conninfo(url, self._name)
-        self._breaker = Breaker(_SLOW, pause=pause)
         self._session: _Session | None = None
-
-    def describe(self) -> str:
-        """Which database, for people; without secrets."""
-        return f"locks on {self._name}"
 
     def acquire(self, key: str, holder: Holder) -> Lease | Holder:
         """The lease, or who has it. Raises LockError."""
@@ -130,7 +119,7 @@ class PostgresLockManager(Leases):
             if mine is not None and self._session is not None:
                 return mine.holder
             number, row = _names(key)
-            with self._asking() as session:
+            with self._connected() as session:
                 try:
                     rows = session.run(_ACQUIRE, number, row, to_text(holder))
                 except _SessionError as error:
@@ -149,7 +138,7 @@ class PostgresLockManager(Leases):
         with self.lock:
             if not self._holds(lease):
                 return
-            with self._asking() as session:
+            with self._connected() as session:
                 session.run(_RELEASE, *_names(lease.key), lease.token)
             self._held.pop(lease.key, None)
 
@@ -158,7 +147,7 @@ class PostgresLockManager(Leases):
         with self.lock:
             if not self._holds(lease):
                 return False
-            with self._asking() as session:
+            with self._connected() as session:
                 return bool(session.run(_CONFIRM, *_names(lease.key), lease.token))
 
     def close(self) -> None:
@@ -176,8 +165,8 @@ class PostgresLockManager(Leases):
                     session.run(_UNLOCK_ALL)
             session.close()
 
-    def _in_child(self) -> None:
-        super()._in_child()
+    def _start_anew(self) -> None:
+        super()._start_anew()
         if self._session is not None:
             self._session.abandon()
             self._session = None
@@ -188,23 +177,18 @@ class PostgresLockManager(Leases):
         return from_text(None, "somebody who has just released it")
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[_Session]:
+    def _connected(self) -> Iterator[_Session]:
         """The session, opened if need be; a broken one is given up with all its leases."""
-        if not self._breaker.closed():
-            raise LockError(self.describe(), "no answer before; left alone for now")
-        started = self._breaker.now()
-        try:
-            if self._session is None:
-                self._session = self._open()
-            yield self._session
-        except _SessionError as error:
-            self._breaker.failed(started)
-            if error.broken and self._session is not None:
-                self._session.close()
-                self._session = None
-                self._held.clear()
-            raise LockError(self.describe(), error.reason) from error
-        self._breaker.succeeded()
+        with self._asking():
+            try:
+                self._session = self._session or self._open()
+                yield self._session
+            except _SessionError as error:
+                if error.broken and self._session is not None:
+                    self._session.close()
+                    self._session = None
+                    self._held.clear()
+                raise LockError(self.describe(), error.reason) from error
 
     def _open(self) -> _Session:
         session = _Session(self._conninfo)
@@ -227,7 +211,7 @@ def _names(key: str) -> tuple[int, str]:
 
 
 def _conninfo(url: str, name: str) -> str:
-    psycopg = _library()
+    psycopg = library("psycopg", "PostgreSQL", "postgres")
     scheme, _, rest = url.partition("://")
     try:
         text: str = psycopg.conninfo.make_conninfo(
@@ -265,7 +249,7 @@ class _Session:
     """
 
     def __init__(self, conninfo: str) -> None:
-        self._psycopg = _library()
+        self._psycopg = library("psycopg", "PostgreSQL", "postgres")
         self._pq = self._psycopg.pq
         end = time.monotonic() + TIMEOUT
         with self._told():
@@ -347,17 +331,3 @@ class _Session:
 def _first_line(text: str) -> str:
     # libpq's messages name host, port and user, never the password.
     return text.strip().partition("\n")[0][:200] or "no reason given"
-
-
-def _library() -> Any:
-    """The psycopg package. Raises MissingExtraError where it cannot be imported."""
-    try:
-        import psycopg
-        import psycopg.conninfo
-    except ImportError as error:
-        raise MissingExtraError(
-            "lock_manager",
-            "locks on PostgreSQL need the psycopg package",
-            "pip install 'pytest-taskcache[postgres]'",
-        ) from error
-    return psycopg

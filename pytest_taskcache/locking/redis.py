@@ -7,29 +7,21 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
-from pytest_taskcache.breaker import Breaker
-from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.errors import ConfigurationError, LockError, MissingExtraError
-from pytest_taskcache.locking.leases import from_text, to_text
+from pytest_taskcache.errors import ConfigurationError, LockError
+from pytest_taskcache.locking.leases import TIMEOUT, ServerLeases, from_text, library, to_text
 from pytest_taskcache.ports import Holder, Lease
-from pytest_taskcache.storage.forking import ForkAware
+from pytest_taskcache.storage.remote.blobs import batches
 from pytest_taskcache.storage.remote.location import shown
 
 LEASE = 30.0
 HEARTBEAT = 10.0
 PREFIX = "taskcache:lock:"
-TIMEOUT = 2.0
-"""Seconds to connect, and seconds for each operation."""
-_SLOW = 1.0
 _BATCH = 256
 _TOKENS_KEPT = 7 * 24 * 3600 * 1000
 _NONSENSE = "the server's answer makes no sense"
-_Names: TypeAlias = Sequence[bytes]
-_Values: TypeAlias = Sequence[str | int]
-_Ask: TypeAlias = Callable[[str, _Names, _Values], object]
 
 # The value of a lock is "<token> <claim>", and a claim "<nonce> <holder>". Tokens are the server's
 # microseconds since 1970 and at least one more than the last, so that they grow even where the
@@ -71,15 +63,7 @@ return 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A lease, and the value that the server has for it."""
-
-    lease: Lease
-    value: str
-
-
-class RedisLockManager(ForkAware):
+class RedisLockManager(ServerLeases):
     """Mutual exclusion between all who use the same server, database and ``prefix``.
 
     A lock is a lease of ``lease`` seconds. One daemon thread extends all leases of this object
@@ -114,39 +98,36 @@ class RedisLockManager(ForkAware):
         prefix: str = PREFIX,
         pause: float = 30.0,
     ) -> None:
-        super().__init__()
+        url = url if url is not None else f"redis://{host}:{port}/{db}"
+        super().__init__(shown(url), pause)
         if not (math.isfinite(lease) and 0 < heartbeat <= lease / 2):
             raise ConfigurationError(
                 "lock_manager",
                 f"a heartbeat every {heartbeat} s does not keep a lease of {lease} s",
                 "use a heartbeat of at most half the lease",
             )
-        self._redis = _library()
-        self._url = url if url is not None else f"redis://{host}:{port}/{db}"
-        self._name = shown(self._url)
+        self._redis = library("redis", "Redis", "redis")
+        self._url = url
         self._lease = max(1, round(lease * 1000))
         self._heartbeat = heartbeat
         self._prefix = prefix
-        self._breaker = Breaker(_SLOW, pause=pause)
-        self._held: dict[str, _Held] = {}
+        self._values: dict[str, str] = {}
         self._stop: threading.Event | None = None
         self._client = self._connect()
-
-    def describe(self) -> str:
-        """Which server, for people; without secrets."""
-        return f"locks on {self._name}"
 
     def acquire(self, key: str, holder: Holder) -> Lease | Holder:
         """The lease, or who has it. Raises LockError; if the answer to a granted request is lost,
         the lock stays taken until the lease runs out."""
         claim = f"{os.urandom(8).hex()} {to_text(holder)}"
         names = [self._entry(key), f"{self._prefix}token".encode()]
-        answer = self._ask(_ACQUIRE, names, [claim, self._lease, _TOKENS_KEPT])
+        with self._asking():
+            answer = self._run(_ACQUIRE, names, [claim, self._lease, _TOKENS_KEPT])
         match answer:
             case [1, bytes(token)] if token.isdigit():
                 lease = Lease(key, holder, int(token))
                 with self.lock:
-                    self._held[key] = _Held(lease, f"{lease.token} {claim}")
+                    self._held[key] = lease
+                    self._values[key] = f"{lease.token} {claim}"
                     self._beat()
                 return lease
             case [0, bytes(value)]:
@@ -156,33 +137,37 @@ class RedisLockManager(ForkAware):
 
     def release(self, lease: Lease) -> None:
         """Gives up the lease, if it is still ours. Raises LockError; then it runs out by itself."""
-        held = self._find(lease)
-        if held is not None:
-            self._drop(held)
-            self._ask(_RELEASE, [self._entry(lease.key)], [held.value])
+        value = self._drop(lease)
+        if value is not None:
+            with self._asking():
+                self._run(_RELEASE, [self._entry(lease.key)], [value])
 
     def confirm(self, lease: Lease) -> bool:
         """Whether the server still has this lease, which it then extends. Raises LockError."""
-        held = self._find(lease)
-        return held is not None and self._extend([held], self._ask)
+        with self.lock:
+            held = [(lease, self._values[lease.key])] if self._holds(lease) else []
+        return bool(held) and self._extend(held)
 
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
         with self.lock:
-            held = list(self._held.values())
+            held = self._all()
             self._held.clear()
+            self._values.clear()
             if self._stop is not None:
                 self._stop.set()
                 self._stop = None
         # What the server does not hear of now runs out by itself.
         with contextlib.suppress(LockError):
-            for some in _parts(held):
-                names = [self._entry(each.lease.key) for each in some]
-                self._ask(_RELEASE, names, [each.value for each in some])
+            for some in batches(held, _BATCH):
+                names = [self._entry(lease.key) for lease, _ in some]
+                with self._asking():
+                    self._run(_RELEASE, names, [value for _, value in some])
         self._client.close()
 
-    def _in_child(self) -> None:
-        self._held = {}
+    def _start_anew(self) -> None:
+        super()._start_anew()
+        self._values = {}
         self._stop = None
         # The parent's client goes unused: its sockets are the parent's as well.
         self._client = self._connect()
@@ -190,42 +175,37 @@ class RedisLockManager(ForkAware):
     def _entry(self, key: str) -> bytes:
         return f"{self._prefix}key:{key}".encode("utf-8", "surrogatepass")
 
-    def _find(self, lease: Lease) -> _Held | None:
-        with self.lock:
-            held = self._held.get(lease.key)
-        return held if held is not None and held.lease == lease else None
+    def _all(self) -> list[tuple[Lease, str]]:
+        """What is held now: the leases, and the values that the server has for them."""
+        return [(lease, self._values[key]) for key, lease in self._held.items()]
 
-    def _drop(self, held: _Held) -> None:
+    def _drop(self, lease: Lease) -> str | None:
+        """Forgets a lease; the value that the server has for it, None if it is not ours."""
         with self.lock:
-            if self._held.get(held.lease.key) is held:
-                del self._held[held.lease.key]
+            if not self._holds(lease):
+                return None
+            del self._held[lease.key]
+            return self._values.pop(lease.key)
 
-    def _extend(self, held: Sequence[_Held], ask: _Ask) -> bool:
+    def _extend(self, held: Sequence[tuple[Lease, str]], *, in_spite: bool = False) -> bool:
         """Extends those that are still ours and drops the others; whether all are."""
-        names = [self._entry(each.lease.key) for each in held]
-        answer = ask(_EXTEND, names, [self._lease, *(each.value for each in held)])
+        names = [self._entry(lease.key) for lease, _ in held]
+        with self._asking(in_spite=in_spite):
+            answer = self._run(_EXTEND, names, [self._lease, *(value for _, value in held)])
         if not isinstance(answer, list) or len(answer) != len(held):
             raise LockError(self.describe(), _NONSENSE)
-        lost = [each for each, kept in zip(held, answer, strict=True) if kept != 1]
-        for each in lost:
-            self._drop(each)
+        lost = [lease for (lease, _), kept in zip(held, answer, strict=True) if kept != 1]
+        for lease in lost:
+            self._drop(lease)
         return not lost
 
-    def _ask(self, script: str, names: _Names, values: _Values) -> object:
-        if not self._breaker.closed():
-            raise LockError(self.describe(), "no answer before; left alone for now")
-        return self._run(script, names, values)
-
-    def _run(self, script: str, names: _Names, values: _Values) -> object:
-        started = self._breaker.now()
+    def _run(self, script: str, names: Sequence[bytes], values: Sequence[str | int]) -> object:
         try:
             answer: object = self._client.eval(script, len(names), *names, *values)
         except (self._redis.RedisError, OSError, ValueError, TypeError) as error:
             # The client lets some of the latter through when what answers is no Redis server. Its
             # messages name host and port, never the password.
-            self._breaker.failed(started)
             raise LockError(self.describe(), f"{type(error).__name__}: {error}"[:200]) from error
-        self._breaker.succeeded()
         return answer
 
     def _beat(self) -> None:
@@ -241,12 +221,11 @@ class RedisLockManager(ForkAware):
 
     def _extend_all(self) -> None:
         with self.lock:
-            held = list(self._held.values())
+            held = self._all()
         # Said by the next acquire, release or confirm; the next beat tries again.
         with contextlib.suppress(LockError):
-            for some in _parts(held):
-                # Asks in spite of the breaker: this is what finds the server back.
-                self._extend(some, self._run)
+            for some in batches(held, _BATCH):
+                self._extend(some, in_spite=True)  # this is what finds the server back
 
     def _connect(self) -> Any:
         library = self._redis
@@ -276,20 +255,3 @@ def _beat_on(
             return
         manager._extend_all()
         del manager
-
-
-def _parts(held: Sequence[_Held]) -> Iterator[Sequence[_Held]]:
-    for start in range(0, len(held), _BATCH):
-        yield held[start : start + _BATCH]
-
-
-def _library() -> Any:
-    try:
-        import redis
-    except ImportError as error:
-        raise MissingExtraError(
-            "lock_manager",
-            "locks on Redis need the redis package",
-            "pip install 'pytest-taskcache[redis]'",
-        ) from error
-    return redis

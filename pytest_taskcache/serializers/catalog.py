@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 
 from pytest_taskcache.errors import ConfigurationError
@@ -9,14 +10,12 @@ from pytest_taskcache.ports import Serializer
 
 SETTING = "serializer"
 
-_WRAPPER = "compressed"
-
-
+_COMPRESSED = re.compile(r"compressed(?:\(([^()]+)\))?(?:\+(.*))?").fullmatch
 _HOMES = {
     "json": ("json", "JSONSerializer"),
     "pickle": ("pickle", "PickleSerializer"),
     "tree": ("trees", "TreeSerializer"),
-    _WRAPPER: ("compressed", "CompressedSerializer"),
+    "compressed": ("compressed", "CompressedSerializer"),
 }
 """Module and class by name; imported when they are used."""
 
@@ -51,14 +50,13 @@ def serializer_for(spec: str | Serializer) -> Serializer:
 
 def by_name(name: str) -> Serializer:
     """The serializer that a name means, see `serializer_for`. Raises ConfigurationError."""
-    outer, plus, inner = name.strip().partition("+")
-    kind, parenthesis, codec = outer.partition("(")
-    if kind == _WRAPPER and (not parenthesis or codec.endswith(")")):
-        return _made(
-            _WRAPPER, by_name(inner if plus else "pickle"), codec[:-1] if parenthesis else "zlib"
-        )
-    if not plus and outer in _HOMES:
-        return _made(outer)
+    compressed = _COMPRESSED(name.strip())
+    if compressed:
+        codec, inner = compressed.groups()
+        arguments = (by_name("pickle" if inner is None else inner), codec or "zlib")
+        return _made(*_HOMES["compressed"], *arguments)
+    if name.strip() in _HOMES:
+        return _made(*_HOMES[name.strip()])
     raise ConfigurationError(
         SETTING,
         f"unknown serializer {name!r}",
@@ -67,8 +65,7 @@ def by_name(name: str) -> Serializer:
     )
 
 
-def _made(name: str, *arguments: object) -> Serializer:
-    module, cls = _HOMES[name]
+def _made(module: str, cls: str, *arguments: object) -> Serializer:
     made: Serializer = getattr(import_module(f"{__package__}.{module}"), cls)(*arguments)
     return made
 

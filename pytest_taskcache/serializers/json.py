@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import SerializationError
@@ -54,21 +54,22 @@ class JSONSerializer:
 
 
 def _check(value: object, path: str, around: set[int]) -> None:
-    """Raises ValueError where the value, or something in it, would not come back the same.
-
-    ``around`` holds the ids of the containers that this one lies in.
-    """
+    """Raises ValueError where something in the value would not come back the same; ``around`` are
+    the ids of the containers that it lies in."""
     kind = type(value)
     if kind is list or kind is dict:
         if id(value) in around:
             raise ValueError(f"{path} contains itself")
         around.add(id(value))
         if isinstance(value, dict):
-            _check_items(value, path, around)
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                if type(item) not in _PLAIN:
-                    _check(item, f"{path}[{index}]", around)
+            for key in value:
+                if type(key) is not str:
+                    what = f"the key {key!r}, a {type(key).__qualname__}"
+                    raise ValueError(f"{path} has {what}; JSON has only str keys")
+        items = value.items() if isinstance(value, dict) else enumerate(cast("list[object]", value))
+        for place, item in items:
+            if type(item) not in _PLAIN:
+                _check(item, f"{path}[{place!r}]", around)
         around.discard(id(value))
     elif isinstance(value, float) and kind is float:
         if not math.isfinite(value):
@@ -78,16 +79,6 @@ def _check(value: object, path: str, around: set[int]) -> None:
             f"{path} is a {kind.__qualname__}, which would come back as something else or not at "
             f"all; return lists and dicts of plain values, or use the pickle serializer"
         )
-
-
-def _check_items(value: dict[object, object], path: str, around: set[int]) -> None:
-    for key, item in value.items():
-        if type(key) is not str:
-            raise ValueError(
-                f"{path} has the key {key!r}, a {type(key).__qualname__}; JSON has only str keys"
-            )
-        if type(item) not in _PLAIN:
-            _check(item, f"{path}[{key!r}]", around)
 
 
 _PLAIN = frozenset((type(None), bool, int, str))

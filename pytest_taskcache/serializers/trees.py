@@ -19,6 +19,7 @@ import stat
 from collections.abc import Collection, Iterator
 from enum import StrEnum
 from itertools import dropwhile
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -271,35 +272,28 @@ def _digest(path: str, place: str, found: os.stat_result, refused: Collection[by
             if refused:
                 read = tail + step[:count].tobytes()
                 if any(text in read for text in refused):
-                    raise TreeError(_names_itself(path))
+                    raise TreeError(
+                        f"{_shown(path)} holds the absolute path of the tree, which will lie "
+                        f"elsewhere when it is restored; write paths relative to it"
+                    )
                 tail = read[-keep:]
             if size > found.st_size:
                 break  # a file that grows as fast as it is read would never end
         after = os.fstat(file.fileno())
-    _refuse_changed(path, found, after)
-    if size != found.st_size:
-        raise TreeError(_changed(path))
+    _refuse_changed(path, found, after, size)
     return digest.hexdigest()
 
 
-def _refuse_changed(path: str, before: os.stat_result, after: os.stat_result) -> None:
-    if _state(before) != _state(after):
-        raise TreeError(_changed(path))
+def _refuse_changed(
+    path: str, before: os.stat_result, after: os.stat_result, size: int | None = None
+) -> None:
+    if _state(before) != _state(after) or size not in (None, after.st_size):
+        raise TreeError(
+            f"{_shown(path)} changed while it was read; let its writers end before it is returned"
+        )
 
 
-def _state(found: os.stat_result) -> tuple[int, ...]:
-    return (found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _names_itself(path: str) -> str:
-    return (
-        f"{_shown(path)} holds the absolute path of the tree, which will lie elsewhere when it is "
-        f"restored; write paths relative to it"
-    )
-
-
-def _changed(path: str) -> str:
-    return f"{_shown(path)} changed while it was read; let its writers end before it is returned"
+_state = attrgetter("st_mode", "st_dev", "st_ino", "st_size", "st_mtime_ns")
 
 
 def _shown(path: str) -> str:
@@ -394,8 +388,7 @@ class TreeSerializer:
         return Payload((encode(manifest),), blobs)
 
     def load(self, data: memoryview, restore: Restore) -> Path:
-        """The path of the restored tree. Raises SerializationError; a manifest that is not safe
-        to restore is refused before anything is written."""
+        """The path of the restored tree. Raises SerializationError."""
         try:
             manifest = decode(bytes(data))
             return restore_tree(manifest, restore.scratch(), restore.copy, self.readonly)

@@ -25,7 +25,7 @@ class ForkAware:
     def _before_fork(self) -> None:
         """With the lock held: gives up what works in neither process after a fork."""
 
-    def _in_child(self) -> None:
+    def _start_anew(self) -> None:
         """In the child: drops all that belongs to the parent, without giving it up."""
 
 
@@ -55,7 +55,7 @@ def _in_child() -> None:
     _paused.clear()
     for each in _latest_first():
         each.lock = threading.RLock()
-        each._in_child()
+        each._start_anew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -26,11 +26,6 @@ class MemoryStorage(Records):
         self._results: dict[str, bytes] = {}
         self._checked: set[str] = set()
 
-    @property
-    def trusted(self) -> bool:
-        """True: only this process can have written it."""
-        return True
-
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result."""
         if digest not in self._results:

@@ -19,9 +19,11 @@ from typing import Any
 import xxhash
 
 from pytest_taskcache.dataclass import fields
+from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.ports import ResultStorage
 
 FORMAT = 2
 """Version of this encoding; bytes of any other version read as absent."""
@@ -38,6 +40,20 @@ def results_of(variant: Variant) -> list[tuple[str, int]]:
     result = variant.result
     outer = [] if result.inline is not None else [(result.digest, result.size)]
     return outer + [(blob.digest, blob.size) for blob in (*result.blobs, *variant.trace.uses)]
+
+
+def copy_results(
+    variant: Variant, source: ResultStorage, destination: ResultStorage, present: set[str]
+) -> None:
+    """Copies the results that a record needs, but for those that are ``present``, to which it adds
+    them. Raises StorageError, also where one is lost."""
+    for digest, size in results_of(variant):
+        if digest not in present:
+            data = source.read_result(digest, size)
+            if data is None:
+                raise StorageError(source.describe(), "read results", "absent or damaged")
+            destination.write_result(digest, (data.toreadonly(),))
+            present.add(digest)
 
 
 def encode_variant(variant: Variant) -> bytes:

@@ -18,6 +18,7 @@ from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import VARIANTS, Blob, Result, Variant
 from pytest_taskcache.ports import Storage
+from pytest_taskcache.testing.locks import ODD_TEXTS
 
 MakeStorage: TypeAlias = Callable[[], Storage]
 
@@ -26,18 +27,7 @@ THREADS = 6
 LARGE = 17 * 1024 * 1024 + 7
 """Bytes: more than any adapter sends in one piece."""
 
-ODD_KEYS = (
-    "",
-    "a/b",
-    "../../up",
-    "line\nfeed",
-    "nul\0",
-    "schlüssel",
-    "\ud800",
-    "x" * 5000,
-    "A",
-    "a",
-)
+ODD_KEYS = (*ODD_TEXTS, "A", "a")
 """Keys are any text: names given outright reach the storage too."""
 
 

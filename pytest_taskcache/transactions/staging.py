@@ -238,8 +238,7 @@ class Staging:
             self.settle(claimant, Verdict.FAILED, publish=publish)
 
     def sweep(self) -> int:
-        """Removes what dead runs left, and what was retained for more than a week; how many
-        entries went."""
+        """Removes what dead runs left, or was retained for over a week; how many entries went."""
         oldest = Clock.now() - RETAINED_SECONDS
         outdated = "SELECT id FROM variants WHERE state != '' AND retained_at < ?"
         count = 0
@@ -349,8 +348,7 @@ _Outcome: TypeAlias = tuple[list[tuple[str, Variant]], int]
 
 
 def _load(connection: sqlite3.Connection, ids: Iterable[bytes]) -> Graph:
-    """The entries, what they derive from, what derives from any of these, and so on: all whose
-    fate may depend on one another."""
+    """The entries, and all whose fate may depend on theirs, or theirs on it."""
     nodes: dict[bytes, StagedNode] = {}
     seen: set[bytes] = set()
     edge = set(ids)

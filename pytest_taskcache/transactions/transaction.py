@@ -265,8 +265,7 @@ class Transaction:
                 self.leases[entry] = lease
 
     def on_commit(self, hook: Hook) -> Hook:
-        """Has ``hook(transaction)`` called once everything is visible; a coroutine is awaited.
-        Usable as a decorator."""
+        """Has ``hook(transaction)`` called, or awaited, once everything is visible; a decorator."""
         self.require_open()
         self.committing.append((hook, self))
         return hook
@@ -287,8 +286,7 @@ class Transaction:
             return True
 
     def hand_to_parent(self) -> None:
-        """Ends a LAZY savepoint well: all it holds becomes its parent's. Raises
-        TransactionStateError if that has ended."""
+        """Ends a LAZY savepoint well: its parent has all it holds. Raises TransactionStateError."""
         parent = self.parent
         if parent is None:
             raise TransactionStateError(self.state)

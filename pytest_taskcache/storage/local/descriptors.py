@@ -19,8 +19,7 @@ if os.name != "nt":
     _ABOVE = 512
 
     def _moved_away(descriptor: int) -> int | None:
-        """A copy of an open descriptor with a number that is in nobody's way; None if it is
-        closed."""
+        """A copy of a descriptor with a number that is in nobody's way; None if it is closed."""
         for lowest in (_ABOVE, 0):
             with contextlib.suppress(OSError):
                 return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)

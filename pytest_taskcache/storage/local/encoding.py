@@ -97,8 +97,7 @@ def to_sql(text: str) -> bytes:
 
 
 def from_sql(data: bytes) -> str:
-    """The text that ``to_sql`` stored. Raises UnicodeDecodeError, or AttributeError for what is
-    no bytes."""
+    """The text that ``to_sql`` stored. Raises DAMAGE."""
     return data.decode("utf-8", "surrogatepass")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
+from typing import TypeAlias
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.storage.local.index import Clock
@@ -19,6 +20,7 @@ PIN_SECONDS = 3600.0
 """How long a pin lasts that belongs to no run; others last as long as their run."""
 _SCAN_SECONDS = 3600.0
 _REMOVALS = 10_000
+Ages: TypeAlias = tuple[float | None, float | None]
 _SECTION, _LOOKED = "house-keeping", "all results were looked at"
 
 
@@ -31,25 +33,19 @@ class Pruned:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What may stay: ``max_size`` bytes in all; records that were made, and last of use, at most
-    so many seconds ago (None: however long)."""
-
-    max_size: int
-    older_than: float | None = None
-    unused: float | None = None
-
-
-def prune(records: Records, files: ResultFiles, limits: Limits, *, full: bool) -> Pruned:
-    """Brings the cache within its limits; what it removed. Raises StorageError, OSError.
+def prune(
+    records: Records, files: ResultFiles, max_size: int, ages: Ages = (None, None), *, full: bool
+) -> Pruned:
+    """Brings the cache within ``max_size`` bytes in all, and of records that were made, and last of
+    use, at most so many seconds ago (``ages``; None: however long); what it removed. Raises
+    StorageError, OSError.
 
     Variants go by their expiry and age, then least recently used first; results when nothing
     refers to them or pins them. That needs a look at all of them, which is taken if variants were
     removed, if ``full``, or if the last one was an hour ago.
     """
     now = Clock.now()
-    removed = records.write_index("prune", lambda c: _drop_variants(c, limits, now))
+    removed = records.write_index("prune", lambda c: _drop_variants(c, max_size, ages, now))
     last = float(records.shelf.read(_SECTION).get(_LOOKED, b"0"))
     if not (removed or full or abs(now - last) > _SCAN_SECONDS):
         return Pruned(0, 0, 0)
@@ -76,7 +72,7 @@ def clear(records: Records, files: ResultFiles) -> Pruned:
         return len(rows)
 
     count = records.write_index("clear", work)
-    pruned = prune(records, files, Limits(1 << 62), full=True)
+    pruned = prune(records, files, 1 << 62, full=True)
     return Pruned(count + pruned.variants, pruned.files, pruned.bytes)
 
 
@@ -94,22 +90,21 @@ def total_size(connection: sqlite3.Connection) -> int:
     return int(files) + int(rows)
 
 
-def _drop_variants(connection: sqlite3.Connection, limits: Limits, now: float) -> int:
-    ages = [("expires <= ?", now, Reason.EXPIRED)]
-    if limits.older_than is not None:
-        ages.append(("created < ?", now - limits.older_than, Reason.PRUNED))
-    if limits.unused is not None:
-        ages.append(("used < ?", now - limits.unused, Reason.PRUNED))
+def _drop_variants(connection: sqlite3.Connection, max_size: int, ages: Ages, now: float) -> int:
+    bounds = [("expires <= ?", now, Reason.EXPIRED)]
+    for column, age in zip(("created", "used"), ages, strict=True):
+        if age is not None:
+            bounds.append((f"{column} < ?", now - age, Reason.PRUNED))
     count = 0
     lost = connection.execute("SELECT id FROM variants WHERE state != '' AND run IS NULL")
     delete_variants(connection, [id_ for (id_,) in lost], Reason.DAMAGED)
-    for condition, bound, reason in ages:
+    for condition, bound, reason in bounds:
         rows = connection.execute(
             f"SELECT id FROM variants WHERE state = '' AND {condition}", (bound,)
         ).fetchall()
         delete_variants(connection, [id_ for (id_,) in rows], reason)
         count += len(rows)
-    excess = total_size(connection) - limits.max_size
+    excess = total_size(connection) - max_size
     if excess > 0:
         victims = _least_recently_used(connection, excess)
         delete_variants(connection, victims, Reason.EVICTED)

@@ -35,26 +35,24 @@ _LAST_ID = (1 << 63) - 1
 _MISSING = ("no such table: ", "no such column: ", " has no column named ")
 _ERRNO = {
     errno.ENOSPC: "disk full",
-    errno.EDQUOT: "disk quota exceeded",
-    errno.EROFS: "read-only file system",
-    errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.ENOENT: "directory vanished",
-    errno.EMFILE: "too many open files",
-    errno.ENFILE: "too many open files",
 }
+"""What the system says of these in other words."""
+
+
+def _code(error: BaseException) -> int:
+    """SQLite's code of an error; 0 for others. The extended code carries the primary one in its low
+    byte (sqlite.org/rescode.html)."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def reason_of(error: BaseException) -> str:
     """A few words without paths or secrets, the same for the same kind of failure."""
     if is_corruption(error):
         return CORRUPT
-    if isinstance(error, sqlite3.Error):
-        # The extended code carries the primary one in its low byte (sqlite.org/rescode.html).
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is not None:
-            return _SQLITE.get(code & 0xFF, f"SQLite error {code & 0xFF}")
-        return str(error) or type(error).__name__
+    if code := _code(error):
+        return _SQLITE.get(code, f"SQLite error {code}")
     if isinstance(error, OSError) and error.errno is not None:
         return _ERRNO.get(error.errno) or os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
@@ -65,21 +63,20 @@ def is_corruption(error: BaseException) -> bool:
     table or column that its version has."""
     if not isinstance(error, sqlite3.DatabaseError):
         return False
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code == sqlite3.SQLITE_ERROR:
+    if _code(error) == sqlite3.SQLITE_ERROR:
         return any(words in str(error) for words in _MISSING)
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether another connection has the lock that was wanted."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return _code(error) == sqlite3.SQLITE_BUSY
 
 
 def has_no_id_left(error: BaseException, connection: sqlite3.Connection) -> bool:
     """Whether a "full" database is one with a row of the greatest id there is: nothing could be
     added to it for ever. No index grows so old; somebody's hand was in it."""
-    if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF != sqlite3.SQLITE_FULL:
+    if _code(error) != sqlite3.SQLITE_FULL:
         return False
     for table, column in (("shared", "id"), ("variants", "seq")):
         (last,) = connection.execute(f"SELECT max({column}) FROM {table}").fetchone()

@@ -387,8 +387,7 @@ def silence() -> Iterator[None]:
 
 
 def lock_file(path: Path, timeout: float = 0.0) -> BaseFileLock | None:
-    """The lock at a path, now held; None if another process has it for ``timeout`` seconds. Raises
-    OSError."""
+    """The lock at a path, now held; None if another process has it for so long. Raises OSError."""
     import filelock  # rarely needed, and slow to import
 
     lock = filelock.FileLock(path, mode=0o666, thread_local=False)
@@ -459,8 +458,7 @@ def _newer(storage: str, version: int) -> SchemaVersionError:
 
 
 def _stamp_of(index: Path) -> tuple[tuple[int, ...], ...]:
-    """What tells an index, and its write-ahead log where that holds anything, from earlier and
-    later ones."""
+    """What tells an index, and its log where that holds anything, from earlier and later ones."""
     stamp: tuple[tuple[int, ...], ...] = ()
     for suffix in ("", "-wal"):
         try:

@@ -73,7 +73,7 @@ class RunLock(ForkAware):
                 Path(self._lock.lock_file).unlink(missing_ok=True)
             self._let_go()
 
-    def _in_child(self) -> None:
+    def _start_anew(self) -> None:
         if self._lock is not None:
             # The end of the object would free the parent's lock in versions of filelock before 4.
             import ctypes
@@ -178,8 +178,7 @@ def sweep(index: Index, but: str = "") -> int:
 
 
 def forget(connection: sqlite3.Connection, run: str) -> int:
-    """Removes what a run has staged, claimed, pinned or locked, but for what is retained; how
-    many entries went."""
+    """Removes what a run has, but for what is retained; how many staged entries went."""
     rows = connection.execute(
         "SELECT id FROM variants WHERE state != '' AND run = ? AND retained_for IS NULL", (run,)
     ).fetchall()

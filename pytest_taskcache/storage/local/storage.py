@@ -15,11 +15,16 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.ports import Buffer, TargetFile
 from pytest_taskcache.storage.local import eviction, faults
 from pytest_taskcache.storage.local.encoding import each
-from pytest_taskcache.storage.local.eviction import Limits, Pruned
+from pytest_taskcache.storage.local.eviction import Pruned
 from pytest_taskcache.storage.local.index import NAME, Clock, Index
-from pytest_taskcache.storage.local.results import ResultFiles, write_new
+from pytest_taskcache.storage.local.results import (
+    ResultFiles,
+    read_target,
+    remove_target,
+    write_new,
+    write_target,
+)
 from pytest_taskcache.storage.local.runs import RunLock
-from pytest_taskcache.storage.local.targets import read_target, remove_target, write_target
 from pytest_taskcache.storage.local.variants import Records
 
 DEFAULT_MAX_SIZE = 5_000_000_000
@@ -74,11 +79,6 @@ class LocalStorage(Records):
         self._targets = self.directory / "targets"
         self._files = ResultFiles(self.index, self.pin, create=create and not readonly)
         self._pinned: dict[str, tuple[int, float]] = {}
-
-    @property
-    def trusted(self) -> bool:
-        """True: nothing is read before owner and mode of the directory were checked."""
-        return True
 
     @property
     def readonly(self) -> bool:
@@ -145,12 +145,8 @@ class LocalStorage(Records):
             return self._files.read(digest, size)
 
     def _read_small(self, digest: str) -> bytes | None:
-        row = self.index.read(
-            "read results",
-            lambda connection: connection.execute(
-                "SELECT data FROM small_results WHERE digest = ?", (digest,)
-            ).fetchone(),
-        )
+        query = "SELECT data FROM small_results WHERE digest = ?"
+        row = self.index.read("read results", lambda c: c.execute(query, (digest,)).fetchone())
         if row is None:
             return None
         (data,) = row
@@ -203,14 +199,10 @@ class LocalStorage(Records):
         if not kept_for:
             return
         records = self.read_records({key for key, _, _ in kept_for.values()})
-        gone = {
-            name: digest
-            for name, (key, _, digest) in kept_for.items()
-            if all(one.result.digest != digest for one in records.get(key, ()))
-        }
-        for name, digest in gone.items():
-            remove_target(self._targets, name, digest)
-        self.shelf.remove(_TARGETS, gone)
+        for name, (key, _, digest) in kept_for.items():
+            if all(one.result.digest != digest for one in records.get(key, ())):
+                remove_target(self._targets, name, digest)
+                self.shelf.remove(_TARGETS, [name])
 
     def prune(
         self,
@@ -224,9 +216,8 @@ class LocalStorage(Records):
         object); with ``older_than`` and ``unused`` also records that were made, or last of use,
         more than so many seconds ago. Raises StorageError."""
         limit = self.max_size if max_size is None else max_size
-        limits = Limits(limit, older_than, unused)
         with self._told("prune"):
-            pruned = eviction.prune(self, self._files, limits, full=full)
+            pruned = eviction.prune(self, self._files, limit, (older_than, unused), full=full)
             self._drop_targets(self.shelf.read(_TARGETS))
             return pruned
 

@@ -61,8 +61,10 @@ class Records:
 
     What was decoded once in this process is remembered, since rows never change; and what the
     index answered, until somebody writes (`Answers`). Rows that are not as they were written read
-    as absent, are told as a fault, and are deleted.
+    as absent, are told as a fault, and are deleted. What uses the index raises StorageError.
     """
+
+    trusted = True  # memory is ours; owner and mode of a directory are checked before it is read
 
     def __init__(self, index: Index) -> None:
         self.index = index
@@ -82,8 +84,7 @@ class Records:
         return str(self.index)
 
     def answers(self) -> Answers:
-        """What is remembered of the index as it is now, to be used with its lock held. Raises
-        StorageError."""
+        """What is remembered of the index as it is now, to be used with its lock held."""
         version = self.index.quick_version()
         moment = (self.index.epoch, version)
         if moment != self._moment or version is None:
@@ -91,7 +92,7 @@ class Records:
         return self._answers
 
     def read_index(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        """``index.read`` for work that decodes. Raises StorageError."""
+        """``index.read`` for work that decodes."""
 
         def prepared(connection: sqlite3.Connection) -> T:
             self._renew()
@@ -181,17 +182,16 @@ class Records:
             known = self.answers().newest
             unknown = [name for name in identities if name not in known]
             if unknown:
-                known |= self.read_index(
-                    "read recent records",
-                    lambda c: {
-                        name: next(iter(self._newest(c, name, 1)), None) for name in unknown
-                    },
-                )
+
+                def work(connection: sqlite3.Connection) -> dict[str, Variant | None]:
+                    newest = {name: self._newest(connection, name, 1) for name in unknown}
+                    return {name: found[0] if found else None for name, found in newest.items()}
+
+                known |= self.read_index("read recent records", work)
             return {name: found for name in identities if (found := known[name]) is not None}
 
     def latest(self, identity: str) -> Sequence[Variant]:
-        """The newest variants of an identity, VARIANTS at most, whatever their keys. Raises
-        StorageError."""
+        """The newest variants of an identity, VARIANTS at most, whatever their keys."""
         return self.read_index(
             "read recent records", lambda connection: self._newest(connection, identity, VARIANTS)
         )
@@ -201,12 +201,11 @@ class Records:
             f"SELECT seq, {COLUMNS} FROM variants WHERE identity = ? AND state = ''"
             f" ORDER BY created DESC, id DESC LIMIT {limit}",
             (to_sql(identity),),
-        ).fetchall()
+        )
         return self.decode_rows(connection, rows)
 
     def scan(self) -> Iterator[Variant]:
-        """Every committed variant, oldest first, a few hundred at a time: what is committed
-        meanwhile may be among them. Raises StorageError."""
+        """As KeyStorage.scan, oldest first, a few hundred at a time."""
         last = 0
 
         def page(connection: sqlite3.Connection) -> tuple[int, list[Variant]]:
@@ -223,8 +222,7 @@ class Records:
             yield from variants
 
     def last_uses(self) -> Mapping[str, float]:
-        """When each committed record, by id, was last of use (POSIX seconds). Raises
-        StorageError."""
+        """When each committed record, by id, was last of use (POSIX seconds)."""
         rows = self.index.read(
             "list records",
             lambda c: c.execute("SELECT id, used FROM variants WHERE state = ''").fetchall(),
@@ -239,8 +237,7 @@ class Records:
 
     def removed(self, names: Collection[str]) -> Mapping[str, Reason]:
         """What became of the last removed record of each identity (``file::name``) or key that
-        lost one, as far back as the ten thousandth of them: evicted is not "never computed".
-        Raises StorageError."""
+        lost one, as far back as the ten thousandth of them: evicted is not "never computed"."""
 
         def work(connection: sqlite3.Connection) -> tuple[list[Any], bool]:
             rows = each(
@@ -281,8 +278,7 @@ class Records:
             self._weight = 0
 
     def _put_aside(self) -> None:
-        """Tells of damaged rows that reading came across, and deletes them, so that what is
-        computed again takes their place."""
+        """Tells of damaged rows that were read, and deletes them: others take their place."""
         if not self._damaged:
             return
         damaged, self._damaged = self._damaged, set()
@@ -308,8 +304,7 @@ class Records:
         work: Callable[[sqlite3.Connection], T],
         keys: Iterable[str] | None = None,
     ) -> T:
-        """``index.write`` for work that adds records of ``keys``, or changes any (None). Raises
-        StorageError."""
+        """``index.write`` for work that adds records of ``keys``, or changes any (None)."""
 
         def prepared(connection: sqlite3.Connection) -> T:
             self._renew()
@@ -417,18 +412,12 @@ class Records:
         rows = [to_sql(id_) for id_ in ids]
         self.write_index("remove records", lambda c: delete_variants(c, rows, Reason.REMOVED))
 
-    def mark_used(self, ids: Collection[str], now: float | None = None) -> None:
+    def mark_used(self, ids: Collection[str]) -> None:
         """Notes that variants were of use, for eviction; once a session, in one write."""
-        moment = Clock.now() if now is None else now
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "UPDATE variants SET used = max(CAST(used AS REAL), ?) WHERE id = ?",
-                [(moment, to_sql(id_)) for id_ in ids],
-            )
-
         if ids and not self.index.readonly:
-            self.index.write("note use", work)
+            statement = "UPDATE variants SET used = max(CAST(used AS REAL), ?) WHERE id = ?"
+            rows = [(Clock.now(), to_sql(id_)) for id_ in ids]
+            self.index.write("note use", lambda c: c.executemany(statement, rows).close())
 
     def close(self) -> None:
         """As KeyStorage.close."""
@@ -478,13 +467,11 @@ class IndexShelf:
         self._index = index
 
     def read(self, section: str) -> Mapping[str, bytes]:
-        """All items of a section; empty if there are none or they cannot be read."""
+        """As Shelf.read."""
         try:
+            query = "SELECT name, item FROM shelf WHERE section = ?"
             rows = self._index.read(
-                "read the shelf",
-                lambda connection: connection.execute(
-                    "SELECT name, item FROM shelf WHERE section = ?", (section,)
-                ).fetchall(),
+                "read the shelf", lambda c: c.execute(query, (section,)).fetchall()
             )
         except StorageError as error:
             self._index.tell(error.reason)

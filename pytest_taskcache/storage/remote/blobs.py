@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 from pytest_taskcache.ports import Buffer
+from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.remote.threads import Bulkhead
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Listed(NamedTuple):
     modified: float | None
 
 
-class Blobs(ABC):
+class Blobs(ForkAware, ABC):
     """Bytes by name. Names are ASCII, ``/`` between segments; a blob becomes visible as a whole
     or, where a place cannot do that, with bytes that do not have the digest they should have.
     All methods may be called from several threads."""
@@ -52,6 +53,7 @@ class Blobs(ABC):
     """Reasons, and what to look for in the text of an error that stands for one."""
 
     def __init__(self, shown: str) -> None:
+        super().__init__()
         self.shown = shown
         self._bulkhead = Bulkhead(self.concurrency, "taskcache-blobs")
 
@@ -99,10 +101,10 @@ class Blobs(ABC):
         directly are enough, and sizes may be left out."""
         return [listed for found in self.map(self.list, prefixes) for listed in found]
 
-    def touch(self, names: Collection[str]) -> None:  # noqa: B027 - most places have no expiry
+    def touch(self, names: Collection[str]) -> None:
         """Prolongs the life of what ``expires`` as if it had been written now."""
 
-    def close(self) -> None:  # noqa: B027 - some libraries hold nothing
+    def close(self) -> None:
         """Releases connections; using it again opens new ones. Never raises."""
 
     def reason(self, error: BaseException) -> str:

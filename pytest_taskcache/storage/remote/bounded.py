@@ -63,6 +63,7 @@ class Bounded:
         unobserved: Unobserved | None = None,
     ) -> None:
         self._storage = storage
+        self.describe, self.trusted = storage.describe, storage.trusted
         self._timeout = _WAITING * timeout
         self._on_fault = on_fault
         self._clock = clock
@@ -74,15 +75,6 @@ class Bounded:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pending: set[Future[Any]] = set()
-
-    def describe(self) -> str:
-        """As the storage says."""
-        return self._storage.describe()
-
-    @property
-    def trusted(self) -> bool:
-        """As the storage says."""
-        return self._storage.trusted
 
     @property
     def given_up(self) -> bool:

@@ -10,8 +10,6 @@ or is no record, and so reads as absent.
 
 from __future__ import annotations
 
-import os
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -50,8 +48,6 @@ class FsspecBlobs(Blobs):
         _check_protocol(location)
         self._location = location
         self._seconds = location.seconds("timeout", 5.0)
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._idle: list[_Connected] = []
 
     def get(self, name: str) -> Buffer | None:
@@ -112,18 +108,17 @@ class FsspecBlobs(Blobs):
 
     def close(self) -> None:
         """Closes the connections that are idle."""
-        with self._lock:
+        with self.lock:
             idle, self._idle = self._idle, []
-        if self._pid == os.getpid():
-            for connected in idle:
-                connected.close()
+        for connected in idle:
+            connected.close()
+
+    def _start_anew(self) -> None:
+        self._idle = []  # nothing is closed: the connections are the parent's
 
     @contextmanager
     def _using(self, name: str) -> Iterator[tuple[AbstractFileSystem, str]]:
-        with self._lock:
-            if self._pid != os.getpid():
-                # Nothing is closed: the connections are the parent's.
-                self._pid, self._idle = os.getpid(), []
+        with self.lock:
             connected = self._idle.pop() if self._idle else None
         connected = connected or _connect(self._location, self._seconds)
         whole = False
@@ -135,7 +130,7 @@ class FsspecBlobs(Blobs):
             raise
         finally:
             if whole:
-                with self._lock:
+                with self.lock:
                     self._idle.append(connected)
             else:
                 connected.close()

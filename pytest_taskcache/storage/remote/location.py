@@ -76,10 +76,8 @@ class Location:
         """Raises ConfigurationError if there is an option that is not known."""
         for name in self.options:
             if name not in known:
-                raise self.error(
-                    f"unknown option {name!r}",
-                    f"use one of: {', '.join(sorted(known)) or 'none'}",
-                )
+                remedy = f"use one of: {', '.join(sorted(known)) or 'none'}"
+                raise self.error(f"unknown option {name!r}", remedy)
 
     def seconds(self, name: str, default: float) -> float:
         """A duration given as an option (``30``, ``30s``, ``5m``, ``2h``, ``7d``, ``1w``), in
@@ -94,12 +92,10 @@ class Location:
         return value
 
     def directory(self) -> Path:
-        """The directory that a ``file://`` URL names. Raises ConfigurationError where it is not
-        absolute."""
+        """The absolute directory that a ``file://`` URL names. Raises ConfigurationError."""
         path = unquote(self.base.removeprefix("file://"))
         if not path.startswith("/") or not path.strip("/"):
-            problem = "a file URL names an absolute directory"
-            raise self.error(problem, "write file:///directory")
+            raise self.error("a file URL names an absolute directory", "write file:///directory")
         return Path(path)
 
 
@@ -150,13 +146,9 @@ def check_place(text: str, setting: str) -> None:
             check_place(piece.strip(), setting)
         return
     if _URL(text) is None:
-        slip = _ONE_SLASH(text)
-        if slip:
-            raise ConfigurationError(
-                setting,
-                f"{slip[1]}:/... is no URL",
-                f"write {slip[1]}://..., or ./{slip[1]}:/... for a directory",
-            )
+        if slip := _ONE_SLASH(text):
+            remedy = f"write {slip[1]}://..., or ./{slip[1]}:/... for a directory"
+            raise ConfigurationError(setting, f"{slip[1]}:/... is no URL", remedy)
         return
     location = parse_location(text, setting)
     from difflib import get_close_matches

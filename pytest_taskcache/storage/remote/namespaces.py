@@ -10,7 +10,6 @@ enough, give each namespace a storage of its own: ``s3://bucket/cache/{branch}``
 from __future__ import annotations
 
 import hashlib
-import platform
 import string
 import sys
 from collections.abc import Mapping
@@ -118,35 +117,30 @@ def expand(
     is long; encoded once more in a ``url``, whose reader decodes it. Raises ConfigurationError
     for any other variable, or one that has no value here.
     """
+    python = f"{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}"
     variables = {
         "branch": lambda: branch(environ, root),
         "user": lambda: component(_first(environ, _USERS)),
-        "python": lambda: component(f"{platform.python_implementation().lower()}-{_version()}"),
+        "python": lambda: component(python),
     }
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ConfigurationError(
-            setting, f"{template!r} is no template: {error}", "write { and } as {{ and }}"
-        ) from None
+        problem = f"{template!r} is no template: {error}"
+        raise ConfigurationError(setting, problem, "write { and } as {{ and }}") from None
     text = []
     for literal, name, spec, conversion in pieces:
         text.append(literal)
         if name is None:
             continue
         if name not in variables or spec or conversion:
+            problem = f"unknown variable {{{name}}} in {template!r}"
             known = ", ".join(f"{{{known}}}" for known in sorted(variables))
-            raise ConfigurationError(
-                setting, f"unknown variable {{{name}}} in {template!r}", f"use {known}"
-            )
+            raise ConfigurationError(setting, problem, f"use {known}")
         value = variables[name]()
         if not value:
-            raise ConfigurationError(
-                setting,
-                f"{{{name}}} has no value here: neither a variable of the environment nor "
-                f"{root / '.git'} tells it",
-                f"write a name instead of {{{name}}}",
-            )
+            problem = f"{{{name}}} has no value here: no variable nor {root / '.git'} tells it"
+            raise ConfigurationError(setting, problem, f"write a name instead of {{{name}}}")
         text.append(value.replace("%", "%25") if url else value)
     return "".join(text)
 
@@ -194,7 +188,3 @@ def _without_refs(name: str) -> str:
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
     return next((environ[name] for name in names if environ.get(name)), "")
-
-
-def _version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -81,8 +81,8 @@ class _Entry:
     size: int
     seen: float
     goes: bool
-    digests: frozenset[str]
-    targets: frozenset[str]
+    digests: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -166,11 +166,7 @@ def _used(store: RemoteStore, marks: Sequence[Listed], since: float) -> set[byte
 
 
 def _entries(
-    store: RemoteStore,
-    listed: Sequence[Listed],
-    retention: Retention,
-    used: set[bytes],
-    now: float,
+    store: RemoteStore, listed: Sequence[Listed], retention: Retention, used: set[bytes], now: float
 ) -> Iterator[_Entry]:
     by_name = {one.name: one for one in listed}
     names = by_key(record_names(listed))
@@ -179,23 +175,21 @@ def _entries(
         found = dict(store.decoded([name for name, _ in few]))
         for name, rank in few:
             one, variant = by_name[name.name], found.get(name)
+            written = now if variant is None else variant.created
+            written = seen = written if one.modified is None else one.modified
+            too_old = retention.older_than is not None and now - written > retention.older_than
+            goes = rank >= VARIANTS or too_old
             if variant is None:
                 # It is not what its name says, or was removed meanwhile.
-                written = now if one.modified is None else one.modified
-                goes = rank >= VARIANTS or now - written > GRACE or _is_old(written, retention, now)
-                yield _Entry(name.name, one.size or 0, written, goes, frozenset(), frozenset())
+                goes |= now - written > GRACE
+                yield _Entry(name.name, one.size or 0, written, goes)
                 continue
-            written = variant.created if one.modified is None else one.modified
-            seen = now if used_mark(variant.id) in used else written
-            expired = variant.expires is not None and variant.expires < now
-            unused = retention.unused is not None and now - seen > retention.unused
-            goes = rank >= VARIANTS or expired or unused or _is_old(written, retention, now)
+            if used_mark(variant.id) in used:
+                seen = now
+            goes |= variant.expires is not None and variant.expires < now
+            goes |= retention.unused is not None and now - seen > retention.unused
             digests = frozenset(digest for digest, _ in results_of(variant))
             yield _Entry(name.name, one.size or 0, seen, goes, digests, targets_of(variant))
-
-
-def _is_old(written: float, retention: Retention, now: float) -> bool:
-    return retention.older_than is not None and now - written > retention.older_than
 
 
 def _fitting(

@@ -15,8 +15,6 @@ prolonged. What the server evicts reads as absent.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -69,9 +67,7 @@ class RedisBlobs(Blobs):
         self._seconds = location.seconds("timeout", 5.0)
         expire = location.seconds("expire", 0.0)
         self._expire = max(1, int(expire)) if expire else None
-        self._lock = threading.Lock()
         self._client: Any = None
-        self._pid = 0
 
     @property
     def expires(self) -> bool:
@@ -172,21 +168,11 @@ class RedisBlobs(Blobs):
 
     def close(self) -> None:
         """Closes the connections."""
-        with self._lock:
+        with self.lock:
             client, self._client = self._client, None
-        if client is not None and self._pid == os.getpid():
+        if client is not None:
             with suppress(redis.RedisError, OSError):  # the connection was gone already
                 client.close()
-
-    def reason(self, error: BaseException) -> str:
-        """As Blobs.reason; some errors of the client are known by their type."""
-        if isinstance(error, redis.TimeoutError):
-            return "timed out"
-        if isinstance(error, redis.AuthenticationError):
-            return "wrong credentials"
-        if isinstance(error, redis.exceptions.ReadOnlyError):
-            return "read-only server"
-        return super().reason(error)
 
     def _piped(
         self, ask: Callable[[Any, str], object], names: Collection[str]
@@ -203,10 +189,13 @@ class RedisBlobs(Blobs):
                 answers[name] = found[place * each : (place + 1) * each]
         return answers
 
+    def _start_anew(self) -> None:
+        self._client = None
+
     def _connected(self) -> Any:
         # A redis.Redis, whose published types differ too much from version to version.
-        with self._lock:
-            if self._client is None or self._pid != os.getpid():
+        with self.lock:
+            if self._client is None:
                 self._client = redis.Redis.from_url(
                     self._url,
                     socket_connect_timeout=min(_CONNECT_SECONDS, self._seconds),
@@ -214,7 +203,6 @@ class RedisBlobs(Blobs):
                     retry=Retry(NoBackoff(), 1),
                     max_connections=4 * self.concurrency,
                 )
-                self._pid = os.getpid()
             return self._client
 
 

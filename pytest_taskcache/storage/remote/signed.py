@@ -145,34 +145,32 @@ class Signed:
     signature holds, and only results whose SHA-256 such a record states. All of that happens
     before a payload is decoded. What is slow or dead is bounded further in.
 
-    It writes into ``namespace``, and reads that and those of ``also``, in one request. ``results``
-    is where results lie, if not beside the records. ``keys``: the first signs, any verifies;
-    ``project`` is part of what is signed. **Without keys** writes pass unsigned, and reads give
-    nothing, or with ``trust_remote`` only records whose serializer executes nothing; ``trusted``
-    is False then, so even these are never unpickled. What is not believed reads as absent, and is
-    counted in ``refused``. A result that no believed record (or one written through this object)
-    names is not returned.
+    It writes into ``namespace``, and reads that and those of ``also``, in one request. ``keys``:
+    the first signs, any verifies; ``project`` is part of what is signed. **Without keys** writes
+    pass unsigned, and reads give nothing, or with ``trust_remote`` only records whose serializer
+    executes nothing; ``trusted`` is False then, so even these are never unpickled. What is not
+    believed reads as absent, and is counted in ``refused``. A result that no believed record (or
+    one written through this object) names is not returned.
 
     Raises ConfigurationError for a namespace without a name, and for a key that is too short.
     """
 
     def __init__(
         self,
-        records: Storage,
+        storage: Storage,
         keys: Sequence[bytes],
         *,
         namespace: str,
         also: Sequence[str] = (),
         project: str = "",
-        results: Storage | None = None,
         trust_remote: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._records = records
-        self._results = records if results is None else results
+        self._storage = storage
         self._write = Namespace(namespace)
         self._read = tuple(Namespace(name) for name in dict.fromkeys((namespace, *also)))
         self._signer = Signer(keys, project) if keys else None
+        self.trusted = bool(keys)
         self._trust_remote = trust_remote
         self._clock = clock
         self.refused = FaultCounts()
@@ -181,37 +179,24 @@ class Signed:
         self._lock = threading.Lock()
 
     def describe(self) -> str:
-        """The storage, or both, and the namespace that is written."""
-        place = self._records.describe()
-        if self._results is not self._records:
-            place = f"records in {place}, results in {self._results.describe()}"
-        return f"{place} (namespace {self._write.name})"
-
-    @property
-    def trusted(self) -> bool:
-        """Whether whatever is returned was verified against a key."""
-        return self._signer is not None
+        """The storage, and the namespace that is written."""
+        return f"{self._storage.describe()} (namespace {self._write.name})"
 
     @property
     def given_up(self) -> bool:
         """Whether it is of no use to ask now."""
-        return any(getattr(storage, "given_up", False) for storage in self._places())
+        return bool(getattr(self._storage, "given_up", False))
 
     def close(self) -> None:
         """As KeyStorage.close."""
-        for storage in self._places():
-            storage.close()
-
-    def _places(self) -> list[Storage]:
-        same = self._results is self._records
-        return [self._records] if same else [self._records, self._results]
+        self._storage.close()
 
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
         """The variants of all namespaces that are read, newest first, as far as they are believed
         and lie under the key they were written for."""
         outer = {names.key(key): (names, key) for names in self._read for key in keys}
         found: dict[str, tuple[Variant, ...]] = {}
-        for place, variants in self._records.read_records(list(outer)).items():
+        for place, variants in self._storage.read_records(list(outer)).items():
             names, key = outer[place]
             placed = [(variant, variant.key == place) for variant in variants]
             mine = (names.outer(variant) for variant in self._believed(placed))
@@ -221,10 +206,9 @@ class Signed:
         return found
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
-        """The newest variant of each identity in the first namespace that has one, where it is
-        believed."""
+        """The newest variant of each identity in the first namespace that has one to believe."""
         outer = {names.prefix + text: (names, text) for names in self._read for text in identities}
-        inner = self._records.recent(list(outer))
+        inner = self._storage.recent(list(outer))
         found: dict[str, Variant] = {}
         for place, (names, text) in outer.items():
             variant = inner.get(place)
@@ -238,7 +222,7 @@ class Signed:
 
     def scan(self) -> Iterator[Variant]:
         """All variants of all namespaces that are read, as far as they are believed."""
-        for variant in self._records.scan():
+        for variant in self._storage.scan():
             mine = [outer for names in self._read if (outer := names.outer(variant)) is not None]
             if mine and self._believed([(variant, True)]):
                 yield from mine
@@ -247,11 +231,11 @@ class Signed:
         """Signs and writes them. One whose result was not written through this object is signed
         without a SHA-256, and so its result will never be returned: what another hand put into
         the storage is not vouched for."""
-        self._records.write_records([self._sign(self._write.inner(v)) for v in variants])
+        self._storage.write_records([self._sign(self._write.inner(v)) for v in variants])
 
     def remove_records(self, ids: Collection[str]) -> None:
         """Removes them from the namespace for writing."""
-        self._records.remove_records([id_ + self._write.suffix for id_ in ids])
+        self._storage.remove_records([id_ + self._write.suffix for id_ in ids])
 
     def inner_ids(self, ids: Collection[str]) -> list[str]:
         """The ids that records of the namespaces that are read have in the storage."""
@@ -263,19 +247,19 @@ class Signed:
         for chunk in chunks if self._signer else ():
             state.update(chunk)
         self._attest(digest, state.hexdigest(), "write result")
-        self._results.write_result(digest, chunks)
+        self._storage.write_result(digest, chunks)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As write_result, from a file."""
         with told(self.describe(), "add file"):
             sha256 = _sha256_of(source) if self._signer else _NOTHING
         self._attest(digest, sha256, "add file")
-        self._results.add_file(digest, source)
+        self._storage.add_file(digest, source)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """The bytes, if they have the SHA-256 that a believed record states; else None."""
         expected = self._expected(digest)
-        found = None if expected is None else self._results.read_result(digest, size)
+        found = None if expected is None else self._storage.read_result(digest, size)
         if found is None or not self._signer:
             return found
         data = _settled(found)
@@ -287,7 +271,7 @@ class Signed:
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """As read_result, into a file; never a link, since others may write through one."""
         expected = self._expected(digest)
-        if expected is None or not self._results.copy_file(digest, destination, False):
+        if expected is None or not self._storage.copy_file(digest, destination, False):
             return False
         with told(self.describe(), "copy file"):
             if not self._signer or _sha256_of(destination) == expected:
@@ -299,30 +283,29 @@ class Signed:
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """Those that are stored, and with keys only those that could be returned from here."""
         known = [d for d in digests if d in self._attested] if self._signer else digests
-        return self._results.has_results(known) if known else frozenset()
+        return self._storage.has_results(known) if known else frozenset()
 
     def read_target(self, name: str) -> TargetFile | None:
-        """As TargetStorage.read_target, of the first namespace that has one; nothing where the
-        storage keeps no targets."""
-        if isinstance(self._results, TargetStorage):
+        """As TargetStorage.read_target, of the first namespace that has one, if any."""
+        if isinstance(self._storage, TargetStorage):
             for names in self._read:
-                found = self._results.read_target(names.prefix + name)
+                found = self._storage.read_target(names.prefix + name)
                 if found is not None:
                     return found
         return None
 
     def write_target(self, name: str, data: Buffer, key: str) -> None:
         """As TargetStorage.write_target, in the namespace for writing."""
-        if not isinstance(self._results, TargetStorage):
+        if not isinstance(self._storage, TargetStorage):
             raise StorageError(self.describe(), "write a target", "it keeps no targets")
         key = self._write.key(key) if key else ""
-        self._results.write_target(self._write.prefix + name, data, key)
+        self._storage.write_target(self._write.prefix + name, data, key)
 
     def target_path(self, name: str) -> Path | None:
         """As TargetStorage.target_path."""
-        if not isinstance(self._results, TargetStorage):
+        if not isinstance(self._storage, TargetStorage):
             return None
-        return self._results.target_path(self._write.prefix + name)
+        return self._storage.target_path(self._write.prefix + name)
 
     def _sign(self, variant: Variant) -> Variant:
         if self._signer is None:
@@ -348,8 +331,7 @@ class Signed:
             )
 
     def _believed(self, placed: Sequence[tuple[Variant, bool]]) -> list[Variant]:
-        """Those of some variants that are believed, each given with whether it lies where it
-        says; the others are counted."""
+        """Those that are believed, of variants and whether each lies where it says."""
         judged = [(variant, self._objection(variant, in_place)) for variant, in_place in placed]
         kept = [variant for variant, objection in judged if objection is None]
         for _, objection in judged:

@@ -10,9 +10,7 @@ Every commit is one transaction. The table is created by the first write; readin
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -67,8 +65,7 @@ _STATES = {
 
 
 class SqlBlobs(Blobs):
-    """Rows of a table. Raises ConfigurationError if the URL cannot be right or its driver is
-    missing."""
+    """Rows of a table. Raises ConfigurationError if the URL cannot be right, or lacks a driver."""
 
     concurrency = 8
     atomic = True
@@ -98,9 +95,7 @@ class SqlBlobs(Blobs):
         if self._file is not None:
             self._url = self._url.set(database=str(self._file))
         self._insert: Callable[..., Any] = sqlite.insert if lite else postgresql.insert
-        self._lock = threading.Lock()
         self._engine: sa.Engine | None = None
-        self._pid = 0
         self._made = False
 
     def get(self, name: str) -> Buffer | None:
@@ -169,14 +164,18 @@ class SqlBlobs(Blobs):
 
     def close(self) -> None:
         """Closes the connections that are idle; those at work close when they are done."""
-        with self._lock:
+        with self.lock:
             engine, self._engine = self._engine, None
         if engine is not None:
-            _dispose(engine, self._pid)
+            engine.dispose()
+
+    def _start_anew(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose(close=False)  # a child must not end its parent's sessions
+            self._engine = None
 
     def reason(self, error: BaseException) -> str:
-        """As Blobs.reason, of what the driver reported; its text, which may show statements and
-        connection strings, is searched but not repeated."""
+        """As Blobs.reason, of what the driver reported."""
         if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
             state = getattr(error.orig, "sqlstate", None)
             return _STATES.get(str(state)) or super().reason(error.orig)
@@ -230,14 +229,11 @@ class SqlBlobs(Blobs):
             raise
 
     def _connected(self) -> sa.Engine:
-        with self._lock:
-            if self._engine is None or self._pid != os.getpid():
-                if self._engine is not None:
-                    _dispose(self._engine, self._pid)
+        with self.lock:
+            if self._engine is None:
                 self._engine = _engine(self._url, self._seconds, self.concurrency)
-                self._pid = os.getpid()
                 # Drivers warn of connections that are left open, and warnings may be errors.
-                weakref.finalize(self, _dispose, self._engine, self._pid)
+                weakref.finalize(self, self._engine.dispose)
             return self._engine
 
 
@@ -261,11 +257,6 @@ def _checked_url(location: Location) -> URL:
     if url.get_backend_name() == "sqlite" and not url.database:
         raise location.error("it names no file", "write sqlite:///path")
     return url
-
-
-def _dispose(engine: sa.Engine, pid: int) -> None:
-    # A forked child must not end its parent's sessions.
-    engine.dispose(close=pid == os.getpid())
 
 
 def _engine(url: URL, seconds: float, connections: int) -> sa.Engine:

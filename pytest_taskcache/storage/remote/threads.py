@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
@@ -10,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
+
+from pytest_taskcache.storage.forking import ForkAware
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -31,7 +32,7 @@ _inherited = _Inherited()
 """How what runs in this thread is kept out of sight; threads that it uses itself inherit it."""
 
 
-class Bulkhead:
+class Bulkhead(ForkAware):
     """Runs calls in at most ``workers`` daemon threads. A caller who has waited long enough goes
     on; the thread stays with the call until that ends, and so do its costs: never more than
     ``workers`` threads. (``concurrent.futures`` joins its threads at exit, and would hang there.)
@@ -40,31 +41,28 @@ class Bulkhead:
     """
 
     def __init__(self, workers: int, name: str, unobserved: Unobserved | None = None) -> None:
+        super().__init__()
         self._workers = workers
         self._name = name
         self._unobserved = unobserved
-        self._start()
+        self._start_anew()
 
-    def _start(self) -> None:
-        self._pid = os.getpid()
+    def _start_anew(self) -> None:
         self._free = threading.Semaphore(self._workers)
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         # Calls that were taken on and have not ended, and threads: never fewer of these.
         self._calls = 0
         self._threads = 0
-        self._lock = threading.Lock()
 
     def submit(self, call: Callable[[], T], patience: float | None = None) -> Future[T] | None:
         """The outcome to come; None if every thread stayed busy for ``patience`` seconds.
 
         Someone else may settle the future first; then the call's own outcome is dropped.
         """
-        if self._pid != os.getpid():
-            self._start()
         if not self._free.acquire(timeout=None if patience is None else max(patience, 0.0)):
             return None
         future: Future[T] = Future()
-        with self._lock:
+        with self.lock:
             self._jobs.put((future, call, self._unobserved or _inherited.unobserved))
             self._calls += 1
             if self._calls > self._threads:
@@ -91,7 +89,7 @@ class Bulkhead:
             try:
                 future, call, _inherited.unobserved = self._jobs.get(timeout=_IDLE)
             except Empty:
-                with self._lock:
+                with self.lock:
                     if self._jobs.empty():
                         self._threads -= 1
                         return
@@ -104,7 +102,7 @@ class Bulkhead:
                 # Whatever it is belongs to the caller; native extensions raise panics that are no
                 # Exception, and this thread must live on.
                 error = raised
-            with self._lock:
+            with self.lock:
                 self._calls -= 1
             self._free.release()
             with suppress(InvalidStateError):  # settled before: the caller has gone on

@@ -37,7 +37,7 @@ class Tier:
 
 
 class Split:
-    """One storage of two that are trusted alike: records in the one, results in the other."""
+    """One storage of two: records in the one, results and targets in the other."""
 
     def __init__(self, records: Storage, results: Storage) -> None:
         self.trusted = results.trusted
@@ -51,7 +51,16 @@ class Split:
         self.read_result = results.read_result
         self.copy_file = results.copy_file
         self.has_results = results.has_results
+        if isinstance(results, TargetStorage):
+            self.read_target = results.read_target
+            self.write_target = results.write_target
+            self.target_path = results.target_path
         self._both = records, results
+
+    @property
+    def given_up(self) -> bool:
+        """Whether one of them is of no use any more."""
+        return any(getattr(storage, "given_up", False) for storage in self._both)
 
     def describe(self) -> str:
         """Both places."""
@@ -91,6 +100,7 @@ class Tiered:
         if not tiers:
             raise ConfigurationError("storage tiers", "there are none", "name at least one")
         self._tiers = tuple(tiers)
+        self.trusted = any(tier.storage.trusted for tier in tiers)
         self._readable = tuple(tier.storage for tier in tiers if tier.read)
         self._writable = tuple(tier.storage for tier in tiers if tier.write)
         self._first = self._writable[0] if self._writable else None
@@ -119,11 +129,6 @@ class Tiered:
         pairs = zip(self._writable[1:], self._behind, strict=True)
         behind = [uploads for storage, uploads in pairs if storage in before]
         return _Fill(before[0], behind, self.faults)
-
-    @property
-    def trusted(self) -> bool:
-        """Whether a trusted tier is among them; see the class for what the others may do."""
-        return any(tier.storage.trusted for tier in self._tiers)
 
     def describe(self) -> str:
         """The tiers, nearest first."""
@@ -248,22 +253,22 @@ class Tiered:
 
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target, from the first tier that has it."""
-        found: TargetFile | None = None
         with self._asking() as asking:
             for storage in self._readable:
-                if found is None and isinstance(storage, TargetStorage):
+                if isinstance(storage, TargetStorage):
                     found = asking.ask(partial(storage.read_target, name), None)
-            asking.found = found is not None
-        return found
+                    if found is not None:
+                        asking.found = True
+                        return found
+        return None
 
     def write_target(self, name: str, data: Buffer, key: str) -> None:
         """As TargetStorage.write_target, to every writable tier that keeps targets."""
         with self._asking() as asking:
             for storage in self._writable:
                 if isinstance(storage, TargetStorage):
-                    write = partial(storage.write_target, name, data, key)
                     before = len(asking.errors)
-                    asking.ask(write, None)
+                    asking.ask(partial(storage.write_target, name, data, key), None)
                     asking.found |= len(asking.errors) == before
 
     def target_path(self, name: str) -> Path | None:
@@ -328,8 +333,7 @@ class Tiered:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[_ReadingTiers]:
-        """Raises the first error of the tiers that are asked inside if nothing made up for it;
-        else only counts them all."""
+        """Raises the first error of tiers asked inside if nothing was found; else counts all."""
         asking = _ReadingTiers()
         yield asking
         if asking.errors and not asking.found:
@@ -386,8 +390,7 @@ class _Fill:
         return digest in self._waiting
 
     def parts_wanted(self) -> Sequence[tuple[str, int]]:
-        """Digest and size of the shared parts of traces that records wait for which wait for
-        nothing else."""
+        """Digest and size of shared parts of traces, where records wait for nothing else."""
         found: dict[str, int] = {}
         with self._lock:
             variants = {id_: v for named in self._waiting.values() for id_, v in named.items()}
@@ -399,8 +402,7 @@ class _Fill:
         return tuple(found.items())
 
     def add_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
-        """Fills in a result, bytes or a file, and then the records that waited only for it.
-        ``holder`` has it already."""
+        """Fills in a result that ``holder`` has, and then the records that waited only for it."""
         if self._target is not holder and not self._written(digest, content):
             return
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -14,7 +13,8 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.storage.records import results_of
+from pytest_taskcache.storage.forking import ForkAware
+from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.storage.remote.threads import Unobserved
 
 CAPACITY = 20_000
@@ -51,10 +51,11 @@ class Drained:
         )
 
 
-class WriteBehind:
+class WriteBehind(ForkAware):
     """Copies what was written to ``source`` on to ``target``: first the results, re-read from the
     source, then the records, all of one ``offer`` together. Whoever is killed in between leaves
-    results that no record names, never a record without its result.
+    results that no record names, never a record without its result. A forked child has nothing to
+    upload: what waits belongs to its parent.
     """
 
     def __init__(
@@ -64,15 +65,15 @@ class WriteBehind:
         capacity: int = CAPACITY,
         unobserved: Unobserved = nullcontext,
     ) -> None:
+        super().__init__()
         self._unobserved = unobserved
         self._source = source
         self._target = target
         self._capacity = capacity
-        self._start()
+        self._start_anew()
 
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._changed = threading.Condition()
+    def _start_anew(self) -> None:
+        self._changed = threading.Condition(self.lock)
         self._jobs: deque[_Job] = deque()
         self._under_way: dict[int, _Job] = {}
         self._waiting = 0
@@ -81,9 +82,7 @@ class WriteBehind:
         self._done = Drained()
 
     def offer(self, variants: Sequence[Variant]) -> bool:
-        """Queues records to appear together; False, and they count as failed, if there is no
-        room. Never blocks."""
-        self._check_process()
+        """Queues records to appear together; False, and they have failed, if there is no room."""
         job = tuple(variants)
         with self._changed:
             if self._waiting + len(job) > self._capacity:
@@ -100,7 +99,6 @@ class WriteBehind:
 
     def forget(self, ids: Collection[str]) -> None:
         """Takes back what is still waiting."""
-        self._check_process()
         with self._changed:
             kept = [tuple(v for v in job if v.id not in ids) for job in self._jobs]
             self._jobs = deque(job for job in kept if job)
@@ -114,7 +112,6 @@ class WriteBehind:
 
         ``on_progress(done, total)`` is called at least twice a second, in this thread.
         """
-        self._check_process()
         deadline = time.monotonic() + timeout
         while True:
             with self._changed:
@@ -130,13 +127,11 @@ class WriteBehind:
     def flush(self, timeout: float) -> bool:
         """Waits at most ``timeout`` seconds until nothing waits or is under way; whether that is
         so. What failed is told by ``drain``."""
-        self._check_process()
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, timeout)
 
     def stop(self) -> None:
         """Begins no further upload and lets the threads end; waits for nothing."""
-        self._check_process()
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -199,17 +194,11 @@ class WriteBehind:
         return bool(getattr(self._target, "given_up", False))
 
     def _upload_results(self, job: _Job, present: set[str]) -> str:
-        for digest, size in (result for variant in job for result in results_of(variant)):
-            if digest in present:
-                continue
-            try:
-                data = self._source.read_result(digest, size)
-                if data is None:
-                    return "its result is gone from the first storage"
-                self._target.write_result(digest, (data.toreadonly(),))
-            except StorageError as error:
-                return error.reason
-            present.add(digest)
+        try:
+            for variant in job:
+                copy_results(variant, self._source, self._target, present)
+        except StorageError as error:
+            return error.reason
         return ""
 
     def _fail(self, job: _Job, reason: str) -> None:
@@ -223,12 +212,6 @@ class WriteBehind:
         self._waiting = 0
         self._done = Drained()
         return ended
-
-    def _check_process(self) -> None:
-        """A forked child has no threads, perhaps a lock that stays held, and nothing to upload:
-        what waits belongs to its parent."""
-        if self._pid != os.getpid():
-            self._start()
 
 
 def _names(jobs: Iterable[_Job]) -> tuple[str, ...]:
