@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from sqlite3 import Connection
 
 import xxhash
 
@@ -77,7 +77,7 @@ class IndexLocks(Leases):
             if not self._holds(lease):
                 return False
 
-            def work(connection: sqlite3.Connection) -> bool:
+            def work(connection: Connection) -> bool:
                 found = _read(connection, lease.key)
                 ours = found is not None and (found.run, found.token) == (self._run, lease.token)
                 return ours and self._run_is_alive(self._run)
@@ -96,7 +96,7 @@ class IndexLocks(Leases):
     def _begin(self) -> None:
         self._hold()
 
-    def _take(self, connection: sqlite3.Connection, key: str, holder: Holder) -> Lease | Holder:
+    def _take(self, connection: Connection, key: str, holder: Holder) -> Lease | Holder:
         found = _read(connection, key)
         if found is not None and self._is_alive(found):
             return found.holder
@@ -112,7 +112,7 @@ class IndexLocks(Leases):
         )
         return Lease(key, holder, token)
 
-    def _drop(self, connection: sqlite3.Connection, leases: list[Lease]) -> None:
+    def _drop(self, connection: Connection, leases: list[Lease]) -> None:
         connection.executemany(
             "DELETE FROM locks WHERE key = ? AND token = ? AND run = ?",
             [(_name(lease.key), lease.token, self._run) for lease in leases],
@@ -175,7 +175,7 @@ class FileLockManager(IndexLocks):
         self._run, self._hold = self._lock.run, self._lock.hold
 
 
-def _read(connection: sqlite3.Connection, key: str) -> _Row | None:
+def _read(connection: Connection, key: str) -> _Row | None:
     found = connection.execute(
         "SELECT run, process, token, holder FROM locks WHERE key = ?", (_name(key),)
     ).fetchone()

@@ -65,11 +65,9 @@ def library(name: str, server: str, extra: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtraError(
-            "lock_manager",
-            f"locks on {server} need the {name} package",
-            f"pip install 'pytest-taskcache[{extra}]'",
-        ) from error
+        problem = f"locks on {server} need the {name} package"
+        remedy = f"pip install 'pytest-taskcache[{extra}]'"
+        raise MissingExtraError("lock_manager", problem, remedy) from error
 
 
 class FlushedFirst:

@@ -220,11 +220,8 @@ def _conninfo(url: str, name: str) -> str:
         )
     except psycopg.Error:
         # The library's message quotes the URL, with the password in it.
-        raise ConfigurationError(
-            "lock_manager",
-            f"{name} is no PostgreSQL URL",
-            "write postgresql://[user[:password]@][host][:port][/database]",
-        ) from None
+        remedy = "write postgresql://[user[:password]@][host][:port][/database]"
+        raise ConfigurationError("lock_manager", f"{name} is no PostgreSQL URL", remedy) from None
     return text
 
 

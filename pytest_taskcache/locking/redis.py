@@ -101,11 +101,9 @@ class RedisLockManager(ServerLeases):
         url = url if url is not None else f"redis://{host}:{port}/{db}"
         super().__init__(shown(url), pause)
         if not (math.isfinite(lease) and 0 < heartbeat <= lease / 2):
-            raise ConfigurationError(
-                "lock_manager",
-                f"a heartbeat every {heartbeat} s does not keep a lease of {lease} s",
-                "use a heartbeat of at most half the lease",
-            )
+            problem = f"a heartbeat every {heartbeat} s does not keep a lease of {lease} s"
+            remedy = "use a heartbeat of at most half the lease"
+            raise ConfigurationError("lock_manager", problem, remedy)
         self._redis = library("redis", "Redis", "redis")
         self._url = url
         self._lease = max(1, round(lease * 1000))
@@ -239,11 +237,9 @@ class RedisLockManager(ServerLeases):
                 self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=retry
             )
         except (ValueError, TypeError) as error:
-            raise ConfigurationError(
-                "lock_manager",
-                f"{self._name} is no Redis URL",
-                "write redis://[user:password@]host[:port][/database]",
-            ) from error
+            problem = f"{self._name} is no Redis URL"
+            remedy = "write redis://[user:password@]host[:port][/database]"
+            raise ConfigurationError("lock_manager", problem, remedy) from error
 
 
 def _beat_on(

@@ -180,11 +180,9 @@ def codec_for(name: str) -> Codec:
         found = _codec(short)
     except ModuleNotFoundError as error:
         package = "zstandard" if short == "zstd" else short
-        raise ConfigurationError(
-            SETTING,
-            f"codec {short!r} needs the package {package}, which is not installed",
-            f"run `pip install {package}`, or write compressed(zlib)",
-        ) from error
+        problem = f"codec {short!r} needs the package {package}, which is not installed"
+        remedy = f"run `pip install {package}`, or write compressed(zlib)"
+        raise ConfigurationError(SETTING, problem, remedy) from error
     if found is None:
         known = f"write one of {', '.join(CODECS)}"
         raise ConfigurationError(SETTING, f"unknown codec {name!r}", known)

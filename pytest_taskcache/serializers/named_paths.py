@@ -52,11 +52,6 @@ def distinct(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def present(paths: Iterable[str]) -> tuple[str, ...]:
-    """Those of the paths that exist now."""
-    return tuple(path for path in paths if os.path.lexists(path))
-
-
 def vanishing(payload: Payload, temporary: Path | None, lasting: Collection[Path] = ()) -> str:
     """The temporary directory that the value names a path in; empty where it names none.
 

@@ -385,14 +385,9 @@ def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview
     if not (references.found or named_paths.PICKLED.search(stream)):
         return Pickled(stream)
     paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
-    return Pickled(
-        stream,
-        True,
-        references.held_code(),
-        frozenset(references.ambiguous),
-        paths,
-        named_paths.present(paths),
-    )
+    present = tuple(path for path in paths if os.path.lexists(path))
+    held, ambiguous = references.held_code(), frozenset(references.ambiguous)
+    return Pickled(stream, True, held, ambiguous, paths, present)
 
 
 class _Pickler(pickle.Pickler):

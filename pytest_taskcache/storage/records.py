@@ -51,7 +51,7 @@ def copy_results(
         if digest not in present:
             data = source.read_result(digest, size)
             if data is None:
-                raise StorageError(source.describe(), "read results", "absent or damaged")
+                raise StorageError(source.describe(), "read results", "a result is gone or damaged")
             destination.write_result(digest, (data.toreadonly(),))
             present.add(digest)
 

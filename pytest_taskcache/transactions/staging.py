@@ -6,8 +6,8 @@ claim on it; and what became of its users (`settlement`) decides whether it is e
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from sqlite3 import Connection
 from typing import TypeAlias
 
 from pytest_taskcache.dataclass import dataclass
@@ -109,7 +109,7 @@ class Staging:
         id_ = to_sql(entry.variant.id)
         sources = [to_sql(source) for source in entry.derives_from]
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             poisoned = each(
                 connection,
                 "SELECT 1 FROM variants WHERE id IN (...) AND state IN (?, ?)",
@@ -182,7 +182,7 @@ class Staging:
         if not self._index.read("settle", lambda c: c.execute(_CONCERNED, names).fetchone()):
             return Settled()
 
-        def work(connection: sqlite3.Connection) -> _Outcome:
+        def work(connection: Connection) -> _Outcome:
             own = connection.execute(_OWN, names)
             graph = _load(connection, [id_ for (id_,) in own])
             plan = conclude(graph, name, verdict, retains=bool(retain_for))
@@ -207,7 +207,7 @@ class Staging:
         rows = [to_sql(id_) for id_ in ids]
         name = to_sql(claimant)
 
-        def work(connection: sqlite3.Connection) -> _Outcome:
+        def work(connection: Connection) -> _Outcome:
             graph = _load(connection, rows)
             own = [graph.nodes[id_] for id_ in rows if id_ in graph.nodes]
             for node in own:
@@ -223,7 +223,7 @@ class Staging:
         the run lives on, one after the other."""
         prefix = to_sql(worker_prefix.rstrip("/") + "/")
 
-        def work(connection: sqlite3.Connection) -> list[str]:
+        def work(connection: Connection) -> list[str]:
             runs.forget_locks_of_the_dead(connection, self.run.id)
             rows = connection.execute(
                 "SELECT claimant FROM claims WHERE run = :run"
@@ -253,9 +253,7 @@ class Staging:
         controlling process, last of all. How many entries went."""
         return self._records.write_index("sweep", lambda c: runs.forget(c, self.run.id), ())
 
-    def _claim(
-        self, connection: sqlite3.Connection, ids: Sequence[bytes], claimant: str
-    ) -> frozenset[str]:
+    def _claim(self, connection: Connection, ids: Sequence[bytes], claimant: str) -> frozenset[str]:
         name = to_sql(claimant)
         # Hidden from new readers: who produced or claimed an entry may claim it again.
         found = each(
@@ -275,7 +273,7 @@ class Staging:
         return frozenset(from_sql(id_) for (id_,) in found)
 
     def _visible(
-        self, connection: sqlite3.Connection, keys: Collection[str], test: str
+        self, connection: Connection, keys: Collection[str], test: str
     ) -> dict[str, list[Entry]]:
         rows = each(
             connection,
@@ -306,7 +304,7 @@ class Staging:
             found.setdefault(entry.variant.key, []).append(entry)
         return found
 
-    def _carry_out(self, connection: sqlite3.Connection, graph: Graph, plan: Plan) -> _Outcome:
+    def _carry_out(self, connection: Connection, graph: Graph, plan: Plan) -> _Outcome:
         """Commits and drops as planned, in the transaction that the plan was made in."""
         delete_variants(connection, plan.drop, None)
         destinations = {entry.id: entry.destination for entry in plan.commit}
@@ -324,9 +322,7 @@ class Staging:
         named = [(from_sql(destinations[to_sql(v.id)]), v) for v in variants]
         return named, len(plan.drop)
 
-    def _end(
-        self, work: Callable[[sqlite3.Connection], _Outcome], publish: Publish | None
-    ) -> Settled:
+    def _end(self, work: Callable[[Connection], _Outcome], publish: Publish | None) -> Settled:
         """Does the work in one transaction; what goes to other storages is published after it."""
         named, dropped = self._records.write_index("settle", work)
         failures: dict[str, Exception] = {}
@@ -347,7 +343,7 @@ _Outcome: TypeAlias = tuple[list[tuple[str, Variant]], int]
 """What commits, each with its destination, and how many entries were dropped."""
 
 
-def _load(connection: sqlite3.Connection, ids: Iterable[bytes]) -> Graph:
+def _load(connection: Connection, ids: Iterable[bytes]) -> Graph:
     """The entries, and all whose fate may depend on theirs, or theirs on it."""
     nodes: dict[bytes, StagedNode] = {}
     seen: set[bytes] = set()
@@ -379,7 +375,7 @@ def _load(connection: sqlite3.Connection, ids: Iterable[bytes]) -> Graph:
     return Graph(nodes)
 
 
-def _commit(connection: sqlite3.Connection, entries: Collection[StagedNode]) -> None:
+def _commit(connection: Connection, entries: Collection[StagedNode]) -> None:
     """Makes entries committed records of this index, which nobody claims any more."""
     ids = [entry.id for entry in entries]
     each(
@@ -394,7 +390,7 @@ def _commit(connection: sqlite3.Connection, entries: Collection[StagedNode]) -> 
     trim(connection, {entry.key for entry in entries})
 
 
-def _forget_unclaimed(connection: sqlite3.Connection, which: str, value: object) -> int:
+def _forget_unclaimed(connection: Connection, which: str, value: object) -> int:
     """Deletes those of the entries that nobody claims; how many that were."""
     rows = connection.execute(f"{which} AND id NOT IN (SELECT id FROM claims)", (value,)).fetchall()
     delete_variants(connection, [id_ for (id_,) in rows], None)

@@ -11,10 +11,10 @@ the names of the shared rows it refers to: no row can be taken for another one.
 from __future__ import annotations
 
 import json
-import sqlite3
 import zlib
 from collections.abc import Collection
 from functools import lru_cache
+from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 import xxhash
@@ -73,7 +73,7 @@ class Shared(NamedTuple):
 
 
 def each(
-    connection: sqlite3.Connection, statement: str, items: Collection[object], *more: object
+    connection: Connection, statement: str, items: Collection[object], *more: object
 ) -> list[Any]:
     """All rows of a statement that has ``(...)`` where a list of items belongs, which is run for
     lists short enough for SQLite; ``more`` are the parameters behind it."""

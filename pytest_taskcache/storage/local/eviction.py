@@ -7,8 +7,8 @@ and the result stays, or the result is gone before the writer looks.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection
+from sqlite3 import Connection
 from typing import TypeAlias
 
 from pytest_taskcache.dataclass import dataclass
@@ -61,7 +61,7 @@ def clear(records: Records, files: ResultFiles) -> Pruned:
     """Forgets all records, and what tests keep for a retry, and small facts. Runs under way keep
     what they staged and pinned. Raises StorageError, OSError."""
 
-    def work(connection: sqlite3.Connection) -> int:
+    def work(connection: Connection) -> int:
         rows = connection.execute("SELECT id FROM variants WHERE state = ''").fetchall()
         delete_variants(connection, [id_ for (id_,) in rows], Reason.CLEARED)
         connection.execute("DELETE FROM shelf")
@@ -76,7 +76,7 @@ def clear(records: Records, files: ResultFiles) -> Pruned:
     return Pruned(count + pruned.variants, pruned.files, pruned.bytes)
 
 
-def total_size(connection: sqlite3.Connection) -> int:
+def total_size(connection: Connection) -> int:
     """Bytes of all records, of what they share, and of the distinct results that they and staged
     entries refer to."""
     (files,) = connection.execute(
@@ -90,7 +90,7 @@ def total_size(connection: sqlite3.Connection) -> int:
     return int(files) + int(rows)
 
 
-def _drop_variants(connection: sqlite3.Connection, max_size: int, ages: Ages, now: float) -> int:
+def _drop_variants(connection: Connection, max_size: int, ages: Ages, now: float) -> int:
     bounds = [("expires <= ?", now, Reason.EXPIRED)]
     for column, age in zip(("created", "used"), ages, strict=True):
         if age is not None:
@@ -113,7 +113,7 @@ def _drop_variants(connection: sqlite3.Connection, max_size: int, ages: Ages, no
     return count
 
 
-def _least_recently_used(connection: sqlite3.Connection, excess: int) -> list[bytes]:
+def _least_recently_used(connection: Connection, excess: int) -> list[bytes]:
     """Variants whose going frees that many bytes. A result counts as freed with the last of
     those that refer to it, and one that is staged or pinned not at all."""
     users: dict[str, int] = {}
@@ -145,7 +145,7 @@ def _least_recently_used(connection: sqlite3.Connection, excess: int) -> list[by
 
 
 def _delete_unreferenced(
-    connection: sqlite3.Connection, files: ResultFiles, found: Collection[str]
+    connection: Connection, files: ResultFiles, found: Collection[str]
 ) -> list[int]:
     """Deletes shared rows that no record names, what nobody refers to of the results, the files
     that were ``found`` among them, and removals of long ago; the bytes of each result."""

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from sqlite3 import Connection
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_taskcache.errors import SchemaVersionError, StorageError
@@ -30,7 +31,7 @@ T = TypeVar("T")
 NAME = "index.sqlite3"
 _RECHECK_SECONDS = 0.25
 _BUSY_MILLISECONDS = 100
-_ABANDONED: list[sqlite3.Connection] = []
+_ABANDONED: list[Connection] = []
 _stat = os.stat  # not whatever stands there while a test runs, or the cache observes
 
 
@@ -69,7 +70,7 @@ class Index(ForkAware):
         self.on_fault = on_fault
         self.shared = shared
         self._create = create and not readonly
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._finalizer: weakref.finalize[[], Index]
         self._pid = os.getpid()
         self._stamp: object = None
@@ -82,11 +83,11 @@ class Index(ForkAware):
     def __str__(self) -> str:
         return "memory" if self.directory is None else str(self.directory)
 
-    def read(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, operation: str, work: Callable[[Connection], T]) -> T:
         """What ``work`` returns, run on one snapshot of the index. Raises StorageError."""
         return self._run(operation, work, write=False)
 
-    def write(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, operation: str, work: Callable[[Connection], T]) -> T:
         """What ``work`` returns, once all it wrote is committed; on any error nothing is.
 
         It runs with the write lock held, and again from the start if the index had to be made
@@ -94,7 +95,7 @@ class Index(ForkAware):
         """
         return self._run(operation, work, write=True)
 
-    def connection(self, *, certain: bool = False, quick: bool = False) -> sqlite3.Connection:
+    def connection(self, *, certain: bool = False, quick: bool = False) -> Connection:
         """The open connection, to be used with ``lock`` held. Raises sqlite3.Error, OSError and
         StorageError.
 
@@ -138,7 +139,7 @@ class Index(ForkAware):
         if self.on_fault is not None:
             self.on_fault(reason)
 
-    def _run(self, operation: str, work: Callable[[sqlite3.Connection], T], write: bool) -> T:
+    def _run(self, operation: str, work: Callable[[Connection], T], write: bool) -> T:
         attempts = 3
         with self.lock:
             deadline = Clock.monotonic() + schema.BUSY_SECONDS
@@ -156,7 +157,7 @@ class Index(ForkAware):
                 except (OSError, UnicodeError) as error:
                     raise faults.storage_error(str(self), operation, error) from error
 
-    def _try(self, operation: str, work: Callable[[sqlite3.Connection], T], write: bool) -> T:
+    def _try(self, operation: str, work: Callable[[Connection], T], write: bool) -> T:
         connection = self.connection(certain=write)
         if write and self.readonly:
             raise StorageError(str(self), operation, "opened read-only")
@@ -195,7 +196,7 @@ class Index(ForkAware):
         if (call := self.on_descriptors_lost()) is not None:
             call()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         if self.directory is None:
             connection = _empty()
         else:
@@ -215,7 +216,7 @@ class Index(ForkAware):
         self.epoch += 1
         return connection
 
-    def _connect_to(self, directory: Path) -> sqlite3.Connection:
+    def _connect_to(self, directory: Path) -> Connection:
         if self.readonly:
             return self._connect_readonly(directory)
         try:
@@ -235,7 +236,7 @@ class Index(ForkAware):
             self.tell(f"cache can only be read: {reason}")
             return connection
 
-    def _connect_writable(self, directory: Path) -> sqlite3.Connection:
+    def _connect_writable(self, directory: Path) -> Connection:
         if self.shared:
             directory.mkdir(parents=True, exist_ok=True)
             # SQLite would leave it to its maker alone; its other files get the same mode.
@@ -257,7 +258,7 @@ class Index(ForkAware):
             raise
         return connection
 
-    def _set_up(self, connection: sqlite3.Connection, directory: Path, version: int) -> None:
+    def _set_up(self, connection: Connection, directory: Path, version: int) -> None:
         newest = schema.VERSION
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         if version < newest or (mode != "wal" and not self.shared):
@@ -272,7 +273,7 @@ class Index(ForkAware):
             raise _newer(str(self), version)
         connection.execute(f"PRAGMA synchronous = {'OFF' if self.shared else 'NORMAL'}")
 
-    def _connect_readonly(self, directory: Path) -> sqlite3.Connection:
+    def _connect_readonly(self, directory: Path) -> Connection:
         self._stamp = self._present_stamp()
         path = directory / NAME
         if not path.exists():
@@ -291,7 +292,7 @@ class Index(ForkAware):
             raise
         return connection
 
-    def _open_unchanged(self, path: Path) -> sqlite3.Connection:
+    def _open_unchanged(self, path: Path) -> Connection:
         """A connection that writes nothing beside the index either."""
         if len(_stamp_of(path)) == 1:
             # Nobody wrote since the last checkpoint: the one file is the whole index.
@@ -411,7 +412,7 @@ def _turn(directory: Path) -> Iterator[bool]:
                 lock.release()
 
 
-def _open(database: str) -> sqlite3.Connection:
+def _open(database: str) -> Connection:
     connection = sqlite3.connect(
         database,
         timeout=schema.BUSY_SECONDS,
@@ -425,7 +426,7 @@ def _open(database: str) -> sqlite3.Connection:
     return connection
 
 
-def _empty() -> sqlite3.Connection:
+def _empty() -> Connection:
     connection = _open(":memory:")
     schema.migrate(connection)
     return connection

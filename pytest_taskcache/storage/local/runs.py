@@ -10,9 +10,9 @@ import contextlib
 import os
 import platform
 import re
-import sqlite3
 import weakref
 from pathlib import Path
+from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.errors import StorageError
@@ -130,7 +130,7 @@ def is_gone(process: str) -> bool:
     return state in (b"Z", b"X")
 
 
-def forget_locks_of_the_dead(connection: sqlite3.Connection, run: str) -> None:
+def forget_locks_of_the_dead(connection: Connection, run: str) -> None:
     """Frees the keys that ended processes of a living run held."""
     rows = connection.execute("SELECT DISTINCT process FROM locks WHERE run = ?", (run,)).fetchall()
     for (process,) in rows:
@@ -165,7 +165,7 @@ def sweep(index: Index, but: str = "") -> int:
         names |= {name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)}
     names.discard(but)
 
-    def work(connection: sqlite3.Connection) -> int:
+    def work(connection: Connection) -> int:
         count = 0
         for run in sorted(names):
             if not is_alive(directory, run):
@@ -177,7 +177,7 @@ def sweep(index: Index, but: str = "") -> int:
     return index.write("sweep", work) if names else 0
 
 
-def forget(connection: sqlite3.Connection, run: str) -> int:
+def forget(connection: Connection, run: str) -> int:
     """Removes what a run has, but for what is retained; how many staged entries went."""
     rows = connection.execute(
         "SELECT id FROM variants WHERE state != '' AND run = ? AND retained_for IS NULL", (run,)
@@ -188,7 +188,7 @@ def forget(connection: sqlite3.Connection, run: str) -> int:
     return len(rows)
 
 
-def _runs(connection: sqlite3.Connection) -> set[str]:
+def _runs(connection: Connection) -> set[str]:
     tables = " UNION ".join(f"SELECT run FROM {table} WHERE run != ''" for table in _OWNED)
     rows = connection.execute(
         f"SELECT run FROM variants WHERE state != '' AND retained_for IS NULL UNION {tables}"

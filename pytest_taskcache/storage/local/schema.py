@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from sqlite3 import Connection
 
 APPLICATION = 0x7463_6163  # "tcac": tells our databases from others
 BUSY_SECONDS = 10.0
@@ -67,7 +68,7 @@ STEPS: tuple[str, ...] = (_VERSION_4,)
 VERSION = OLDEST + len(STEPS) - 1
 
 
-def version_of(connection: sqlite3.Connection) -> int:
+def version_of(connection: Connection) -> int:
     """The index's schema version; 0 for an empty database. Raises sqlite3.Error.
 
     A database that some other program made raises sqlite3.DatabaseError as a corrupt one does.
@@ -86,7 +87,7 @@ def version_of(connection: sqlite3.Connection) -> int:
     return 0
 
 
-def migrate(connection: sqlite3.Connection, steps: Sequence[str] = STEPS) -> None:
+def migrate(connection: Connection, steps: Sequence[str] = STEPS) -> None:
     """Brings the index to version ``OLDEST + len(steps) - 1``, each step with its version in a
     transaction of its own; does nothing to one that is there already. Raises sqlite3.Error."""
     newest = OLDEST + len(steps) - 1
@@ -112,7 +113,7 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[str] = STEPS) -> Non
             raise
 
 
-def _empty(connection: sqlite3.Connection) -> None:
+def _empty(connection: Connection) -> None:
     names = connection.execute(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
     ).fetchall()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from sqlite3 import Connection
 
 import xxhash
 
@@ -105,7 +105,7 @@ class LocalStorage(Records):
         """Pins a result, and writes it too if it is a small one."""
         now = Clock.now()
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             connection.execute(
                 "INSERT OR REPLACE INTO pins (digest, run, since) VALUES (?, ?, ?)",
                 (digest, self.run, now),
@@ -238,7 +238,7 @@ class LocalStorage(Records):
 
         files = [self.directory / f"{NAME}{suffix}" for suffix in ("", "-wal")]
 
-        def work(connection: sqlite3.Connection) -> Statistics:
+        def work(connection: Connection) -> Statistics:
             def count(rows: str) -> int:
                 return int(connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from sqlite3 import Connection
 from typing import Any, TypeVar
 
 from pytest_taskcache.dataclass import dataclass, field, replace
@@ -91,10 +91,10 @@ class Records:
             self._answers, self._moment = Answers(), moment
         return self._answers
 
-    def read_index(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    def read_index(self, operation: str, work: Callable[[Connection], T]) -> T:
         """``index.read`` for work that decodes."""
 
-        def prepared(connection: sqlite3.Connection) -> T:
+        def prepared(connection: Connection) -> T:
             self._renew()
             return work(connection)
 
@@ -113,9 +113,7 @@ class Records:
                 known |= self.read_index("read records", lambda c: self._read(c, unknown))
             return {key: found for key in keys if (found := known[key])}
 
-    def _read(
-        self, connection: sqlite3.Connection, keys: Sequence[str]
-    ) -> dict[str, tuple[Variant, ...]]:
+    def _read(self, connection: Connection, keys: Sequence[str]) -> dict[str, tuple[Variant, ...]]:
         rows = each(
             connection,
             f"SELECT seq, {COLUMNS} FROM variants WHERE key IN (...) AND state = ''"
@@ -129,11 +127,7 @@ class Records:
         return {key: tuple(variants[:VARIANTS]) for key, variants in found.items()}
 
     def decode_rows(
-        self,
-        connection: sqlite3.Connection,
-        rows: Iterable[tuple[Any, ...]],
-        *,
-        remember: bool = True,
+        self, connection: Connection, rows: Iterable[tuple[Any, ...]], *, remember: bool = True
     ) -> list[Variant]:
         """The variants of rows (``seq`` and COLUMNS), in their order, without the damaged ones. To
         be called within ``read_index`` or ``write_index``."""
@@ -156,7 +150,7 @@ class Records:
             found.append(variant)
         return found
 
-    def _load(self, connection: sqlite3.Connection, ids: Collection[int]) -> None:
+    def _load(self, connection: Connection, ids: Collection[int]) -> None:
         """Learns the shared rows of these ids, but for damaged and lost ones."""
         for id_, name, body in each(
             connection,
@@ -183,7 +177,7 @@ class Records:
             unknown = [name for name in identities if name not in known]
             if unknown:
 
-                def work(connection: sqlite3.Connection) -> dict[str, Variant | None]:
+                def work(connection: Connection) -> dict[str, Variant | None]:
                     newest = {name: self._newest(connection, name, 1) for name in unknown}
                     return {name: found[0] if found else None for name, found in newest.items()}
 
@@ -196,7 +190,7 @@ class Records:
             "read recent records", lambda connection: self._newest(connection, identity, VARIANTS)
         )
 
-    def _newest(self, connection: sqlite3.Connection, identity: str, limit: int) -> list[Variant]:
+    def _newest(self, connection: Connection, identity: str, limit: int) -> list[Variant]:
         rows = connection.execute(
             f"SELECT seq, {COLUMNS} FROM variants WHERE identity = ? AND state = ''"
             f" ORDER BY created DESC, id DESC LIMIT {limit}",
@@ -208,7 +202,7 @@ class Records:
         """As KeyStorage.scan, oldest first, a few hundred at a time."""
         last = 0
 
-        def page(connection: sqlite3.Connection) -> tuple[int, list[Variant]]:
+        def page(connection: Connection) -> tuple[int, list[Variant]]:
             rows = connection.execute(
                 f"SELECT seq, {COLUMNS} FROM variants WHERE seq > ? AND state = ''"
                 f" ORDER BY seq LIMIT {_PAGE}",
@@ -239,7 +233,7 @@ class Records:
         """What became of the last removed record of each identity (``file::name``) or key that
         lost one, as far back as the ten thousandth of them: evicted is not "never computed"."""
 
-        def work(connection: sqlite3.Connection) -> tuple[list[Any], bool]:
+        def work(connection: Connection) -> tuple[list[Any], bool]:
             rows = each(
                 connection,
                 "SELECT identity, reason FROM removals WHERE identity IN (...)",
@@ -285,7 +279,7 @@ class Records:
         for _ in damaged:
             self.index.tell(_DAMAGED)
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             rows = [number for table, number in damaged if table == "variants"]
             _note_removal(connection, "variants WHERE seq IN (...)", rows, Reason.DAMAGED)
             each(connection, "DELETE FROM variants WHERE seq IN (...)", rows)
@@ -299,14 +293,11 @@ class Records:
             self.index.tell(error.reason)
 
     def write_index(
-        self,
-        operation: str,
-        work: Callable[[sqlite3.Connection], T],
-        keys: Iterable[str] | None = None,
+        self, operation: str, work: Callable[[Connection], T], keys: Iterable[str] | None = None
     ) -> T:
         """``index.write`` for work that adds records of ``keys``, or changes any (None)."""
 
-        def prepared(connection: sqlite3.Connection) -> T:
+        def prepared(connection: Connection) -> T:
             self._renew()
             self._interned.clear()
             return work(connection)
@@ -330,7 +321,7 @@ class Records:
         if not variants:
             return
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             for variant in variants:
                 self.insert(connection, variant)
             trim(connection, {to_sql(variant.key) for variant in variants})
@@ -344,7 +335,7 @@ class Records:
                     known = newest[name] or variant
                     newest[name] = max(known, variant, key=lambda one: (one.created, one.id))
 
-    def insert(self, connection: sqlite3.Connection, variant: Variant, **staged: object) -> bool:
+    def insert(self, connection: Connection, variant: Variant, **staged: object) -> bool:
         """Adds the row of a variant, with what it shares and what it refers to, unless it is there;
         whether it was new. ``staged`` are the columns that make it a staged one. To be called
         within ``write_index``."""
@@ -369,7 +360,7 @@ class Records:
         )
         return True
 
-    def _intern(self, connection: sqlite3.Connection, shared: Shared) -> int:
+    def _intern(self, connection: Connection, shared: Shared) -> int:
         """The id of a shared row, which is added if it is new, or mended: whoever refers to a
         damaged one could never be read. It is looked up once a transaction, its content once a
         process."""
@@ -398,7 +389,7 @@ class Records:
         self._interned[name] = id_
         return id_
 
-    def _mend(self, connection: sqlite3.Connection, id_: int, shared: Shared) -> None:
+    def _mend(self, connection: Connection, id_: int, shared: Shared) -> None:
         (body,) = connection.execute("SELECT body FROM shared WHERE id = ?", (id_,)).fetchone()
         try:
             encoding.unseal(body, shared.name)
@@ -424,9 +415,7 @@ class Records:
         self.index.close()
 
 
-def delete_variants(
-    connection: sqlite3.Connection, ids: Collection[bytes], reason: Reason | None
-) -> None:
+def delete_variants(connection: Connection, ids: Collection[bytes], reason: Reason | None) -> None:
     """Deletes variants by id, with what they refer to and who uses them; why, so that a later miss
     can tell (None: they were only staged, or newer ones of the same key took their place)."""
     if reason is not None:
@@ -436,7 +425,7 @@ def delete_variants(
 
 
 def _note_removal(
-    connection: sqlite3.Connection, which: str, values: Collection[object], reason: Reason
+    connection: Connection, which: str, values: Collection[object], reason: Reason
 ) -> None:
     for name in ("identity", "key"):
         each(
@@ -447,7 +436,7 @@ def _note_removal(
         )
 
 
-def trim(connection: sqlite3.Connection, keys: Collection[bytes]) -> None:
+def trim(connection: Connection, keys: Collection[bytes]) -> None:
     """Drops the oldest variants of keys that have more than VARIANTS."""
     for key in keys:
         surplus = connection.execute(

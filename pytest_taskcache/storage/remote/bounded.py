@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 import time
 import uuid
@@ -18,6 +17,7 @@ from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
+from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.local.faults import told
 from pytest_taskcache.storage.remote.blobs import batches
 from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved
@@ -41,7 +41,7 @@ class _GivenUpError(Exception):
     """Settles the operations that were under way when the breaker opened."""
 
 
-class Bounded:
+class Bounded(ForkAware):
     """Every operation ends within ``timeout`` seconds, even where the storage blocks; a failed
     one raises StorageError. After ``faults`` of them, or once failures have cost ``timeout``
     seconds in all, reads are absent and writes are dropped, at once and quietly, to the end of the
@@ -62,6 +62,7 @@ class Bounded:
         clock: Callable[[], float] = time.monotonic,
         unobserved: Unobserved | None = None,
     ) -> None:
+        super().__init__()
         self._storage = storage
         self.describe, self.trusted = storage.describe, storage.trusted
         self._timeout = _WAITING * timeout
@@ -69,12 +70,10 @@ class Bounded:
         self._clock = clock
         self._breaker = Breaker(self._timeout, faults=faults, clock=clock)
         self._bulkhead = Bulkhead(_WORKERS, "taskcache-storage", unobserved)
-        self._start()
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
         self._pending: set[Future[Any]] = set()
+
+    def _start_anew(self) -> None:
+        self._pending = set()
 
     @property
     def given_up(self) -> bool:
@@ -178,7 +177,7 @@ class Bounded:
 
     def close(self) -> None:
         """As KeyStorage.close; does not wait for a storage that does not answer."""
-        if self._pid == os.getpid() and not self.given_up:
+        if not self.given_up:
             future = self._bulkhead.submit(self._storage.close, 0.0)
             if future is not None:
                 wait([future], self._timeout)
@@ -186,22 +185,19 @@ class Bounded:
     def run(self, operation: str, call: Callable[[], T], absent: T, extra: float = 0.0) -> T:
         """What a call of the storage returns; ``absent`` if it is given up. ``extra`` seconds are
         granted while it answers questions. Raises StorageError."""
-        if self._pid != os.getpid():
-            # A forked child has neither the threads nor, perhaps, a free lock of its parent.
-            self._start()
-        with self._lock:
+        with self.lock:
             left = self._breaker.left()
         if left <= 0.0:
             return absent
         limit, began = min(self._timeout, left), self._breaker.now()
         future = self._bulkhead.submit(call, limit)
         if future is not None:
-            with self._lock:
+            with self.lock:
                 self._pending.add(future)
             try:
                 self._await(future, limit, extra)
             finally:
-                with self._lock:
+                with self.lock:
                     self._pending.discard(future)
         if future is None or not future.done():
             raise self._failed(operation, "timed out", began)
@@ -246,7 +242,7 @@ class Bounded:
         return self._storage.has_results([_PROBE])
 
     def _failed(self, operation: str, reason: str, began: float) -> StorageError:
-        with self._lock:
+        with self.lock:
             opened = self._breaker.failed(began)
             pending = list(self._pending) if opened else []
         for future in pending:

@@ -162,10 +162,8 @@ def _check_protocol(location: Location) -> None:
             "redis://, sftp:// or memory://",
         ) from None
     except ImportError as error:
-        raise location.missing(
-            f"{location.scheme}:// needs more than fsspec",
-            f"install what it asks for: {error.msg or error.name}",
-        ) from None
+        remedy = f"install what it asks for: {error.msg or error.name}"
+        raise location.missing(f"{location.scheme}:// needs more than fsspec", remedy) from None
 
 
 def _connect(location: Location, seconds: float) -> _Connected:

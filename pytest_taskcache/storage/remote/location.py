@@ -127,14 +127,8 @@ def parse_location(url: str, setting: str = "storage") -> Location:
     else:
         visible = re.split(r"[?#]", rest.rpartition("@")[2], maxsplit=1)[0]
     options = dict(parse_qsl(query, keep_blank_values=True))
-    return Location(
-        scheme=scheme,
-        base=f"{scheme}://{base}",
-        options={name: text for name, text in options.items() if name not in LIMITS},
-        shown=f"{scheme}://{visible}",
-        setting=setting,
-        limits={name: text for name, text in options.items() if name in LIMITS},
-    )
+    limits = {name: options.pop(name) for name in LIMITS if name in options}
+    return Location(scheme, f"{scheme}://{base}", options, f"{scheme}://{visible}", setting, limits)
 
 
 def check_place(text: str, setting: str) -> None:

@@ -161,10 +161,9 @@ class ObstoreBlobs(Blobs):
             connect: Callable[..., Any] = from_url
             return connect(location.base, client_options=client, retry_config=retry, **extra)
         except Exception as error:
-            raise location.error(
-                f"the store cannot be set up ({self.reason(error)})",
-                "write scheme://bucket/prefix and check the provider's environment variables",
-            ) from None
+            problem = f"the store cannot be set up ({self.reason(error)})"
+            remedy = "write scheme://bucket/prefix and check the provider's environment variables"
+            raise location.error(problem, remedy) from None
 
 
 def _s3(endpoint: str, region: str | None) -> dict[str, Any]:

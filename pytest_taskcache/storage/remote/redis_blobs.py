@@ -40,7 +40,7 @@ class RedisBlobs(Blobs):
     batched = True
     phrases: ClassVar = {
         "out of memory": ("OOM", "maxmemory"),
-        "wrong credentials": ("WRONGPASS", "NOAUTH", "username-password", "Authentication"),
+        "wrong credentials": ("WRONGPASS", "NOAUTH"),
         "permission denied": ("NOPERM",),
         "read-only server": ("READONLY", "read only replica"),
         "server cannot persist": ("MISCONF",),
@@ -173,6 +173,12 @@ class RedisBlobs(Blobs):
         if client is not None:
             with suppress(redis.RedisError, OSError):  # the connection was gone already
                 client.close()
+
+    def reason(self, error: BaseException) -> str:
+        """As Blobs.reason, but that wrong credentials are known by their type."""
+        if isinstance(error, redis.AuthenticationError):
+            return "wrong credentials"
+        return super().reason(error)
 
     def _piped(
         self, ask: Callable[[Any, str], object], names: Collection[str]

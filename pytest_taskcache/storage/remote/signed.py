@@ -69,11 +69,9 @@ def signing_keys(environ: Mapping[str, str]) -> tuple[SigningKey, ...]:
 def _check_keys(keys: Sequence[bytes]) -> None:
     for place, key in enumerate(keys, start=1):
         if len(key) < MINIMUM:
-            raise ConfigurationError(
-                VARIABLE,
-                f"key {place} of {len(keys)} has {len(key)} bytes, fewer than {MINIMUM}",
-                'use a random one: python -c "import secrets; print(secrets.token_hex(32))"',
-            )
+            problem = f"key {place} of {len(keys)} has {len(key)} bytes, fewer than {MINIMUM}"
+            remedy = 'use a random one: python -c "import secrets; print(secrets.token_hex(32))"'
+            raise ConfigurationError(VARIABLE, problem, remedy)
 
 
 class Signer:

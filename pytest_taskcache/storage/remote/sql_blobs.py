@@ -250,10 +250,8 @@ def _checked_url(location: Location) -> URL:
             "its driver is not installed", "pip install 'pytest-taskcache[postgres]'"
         ) from None
     except (ArgumentError, NoSuchModuleError, ValueError):
-        raise location.error(
-            "it is no database URL",
-            "write postgresql+psycopg://user@host/database or sqlite:///path",
-        ) from None
+        remedy = "write postgresql+psycopg://user@host/database or sqlite:///path"
+        raise location.error("it is no database URL", remedy) from None
     if url.get_backend_name() == "sqlite" and not url.database:
         raise location.error("it names no file", "write sqlite:///path")
     return url
