@@ -442,11 +442,8 @@ def _may_write(directory: Path) -> bool:
 
 
 def _uri(path: Path, **parameters: str) -> str:
-    name = path.as_posix()
-    for special in "%?#":
-        name = name.replace(special, f"%{ord(special):02x}")
     query = "&".join(f"{name}={value}" for name, value in parameters.items())
-    return f"file:{'/' * (not name.startswith('/'))}{name}?{query}"
+    return f"{path.as_uri()}?{query}"
 
 
 def _newer(storage: str, version: int) -> SchemaVersionError:

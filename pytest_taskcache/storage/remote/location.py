@@ -183,15 +183,11 @@ def storage_by_url(url: str, setting: str = "storage") -> Storage:
                 raise
             except Exception as error:
                 # Whatever a third party's adapter raises, the user needs to know which one.
-                raise location.error(
-                    f"the adapter {entry_point.value!r} cannot be loaded ({type(error).__name__})",
-                    "mend or remove the distribution that registers it",
-                ) from None
+                what = f"{entry_point.value!r} cannot be loaded ({type(error).__name__})"
+                remedy = "mend or remove the distribution that registers it"
+                raise location.error(f"the adapter {what}", remedy) from None
             return made
-    return _built_in(location, *(adapter or _FSSPEC))
-
-
-def _built_in(location: Location, module: str, name: str, library: str, extra: str) -> Storage:
+    module, name, library, extra = adapter or _FSSPEC
     try:
         import_module(library)
     except ImportError:
