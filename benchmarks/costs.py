@@ -56,10 +56,7 @@ def pytest_runtest_setup(item):
     with open("log.txt", "a") as log:
         log.write(item.nodeid)
 """
-_MADE = {
-    "empty": ("", "pass"),
-    "writing": (_APPENDING, 'open("out-{}.txt", "w").write("x")'),
-}
+_MADE = {"empty": ("", "pass"), "writing": (_APPENDING, 'open("out-{}.txt", "w").write("x")')}
 """The conftest and the body of each test of a made suite."""
 
 

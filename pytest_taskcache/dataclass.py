@@ -167,9 +167,6 @@ def _set_state(self: Any, state: list[Any]) -> None:
         object.__setattr__(self, one.name, value)
 
 
-# ------------------------------------------------------------------------------- __init__
-
-
 def _compiled_when_called(frozen: bool) -> Callable[..., None]:
     """Stands for ``__init__`` until an instance, of a subclass perhaps, is first made."""
     made: Callable[..., None] | None = None
@@ -229,9 +226,6 @@ def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     made.__module__ = cls.__module__
     return made
-
-
-# --------------------------------------------------------------- what ``dataclasses`` offers
 
 
 class _Standard:

@@ -11,16 +11,7 @@ import os
 import types
 from collections.abc import Callable, Generator, Hashable, Iterable
 from datetime import timedelta
-from typing import (
-    Any,
-    Concatenate,
-    Generic,
-    NamedTuple,
-    ParamSpec,
-    Protocol,
-    TypeVar,
-    overload,
-)
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from pytest_taskcache.code.imports import PATH_ENTRY
 from pytest_taskcache.dataclass import dataclass, fields, replace

@@ -20,8 +20,6 @@ from pytest_taskcache.model.record import Variant
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes, or a contiguous view of them."""
 
-# ------------------------------------------------------------------------------- values
-
 
 @dataclass(frozen=True, slots=True)
 class FileBlob:
@@ -89,9 +87,6 @@ class Serializer(Protocol):
 
         Raises SerializationError.
         """
-
-
-# ------------------------------------------------------------------------------ storage
 
 
 @runtime_checkable
@@ -206,9 +201,6 @@ class TargetStorage(Protocol):
         """Where a target that was just written can be looked at; None if it is no local file."""
 
 
-# -------------------------------------------------------------------------------- locks
-
-
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who holds, or wants, a lock.
@@ -258,9 +250,6 @@ class LockManager(Protocol):
 
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
-
-
-# -------------------------------------------------------------------- observing, telling
 
 
 class Window(Protocol):

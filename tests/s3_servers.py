@@ -61,11 +61,7 @@ def running(
     ``log``."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            user=account,
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, user=account
         )
     try:
         deadline = time.monotonic() + START_SECONDS

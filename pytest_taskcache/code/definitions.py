@@ -83,16 +83,7 @@ class Import(NamedTuple):
     function: str = ""
 
 
-_FLAGS = (
-    "effect",
-    "acts",
-    "implicit",
-    "constant",
-    "wrapped",
-    "lasting",
-    "takes",
-    "hands",
-)
+_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "lasting", "takes", "hands")
 _SETS = ("binds", "mentions", "stores", "changes")
 _KINDS = tuple(DefinitionKind)
 

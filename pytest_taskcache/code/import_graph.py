@@ -21,9 +21,7 @@ Graph = Mapping[str, Collection[str]]
 
 
 def import_graph(
-    files: Sequence[str],
-    seen: Iterable[tuple[int, int]],
-    analyses: Mapping[str, Analysis | None],
+    files: Sequence[str], seen: Iterable[tuple[int, int]], analyses: Mapping[str, Analysis | None]
 ) -> Graph:
     """The graph of these files. ``seen`` are imports that happened, by index in ``files``; those
     of -1 are everyone's. A file without an analysis leads nowhere by itself."""

@@ -90,9 +90,7 @@ class Reached:
 
 
 def affected(
-    log: Log,
-    changes: Mapping[str, Changes],
-    touched: Mapping[int, tuple[int, str]] | None = None,
+    log: Log, changes: Mapping[str, Changes], touched: Mapping[int, tuple[int, str]] | None = None
 ) -> Reached:
     """Which nodes reach a changed definition of these files, or a node whose footprint changed.
 

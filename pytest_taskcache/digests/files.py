@@ -213,8 +213,6 @@ def _names(directory: str) -> list[str]:
         return []
 
 
-# ----------------------------------------------------------------- kept between sessions
-
 SECTION = "content"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")

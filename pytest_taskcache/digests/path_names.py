@@ -35,11 +35,7 @@ class Anchors:
     None for as long as there is none.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        temporary: Callable[[], Path | None] = lambda: None,
-    ) -> None:
+    def __init__(self, root: Path, temporary: Callable[[], Path | None] = lambda: None) -> None:
         self.root = Path(os.path.abspath(root))
         self.temporary: Path | None = None
         self._temporary = temporary

@@ -60,8 +60,6 @@ class Present:
         self._memo: dict[tuple[Kind, str], str] = {}
         self._lock = RLock()
 
-    # ------------------------------------------------------------------------------ names
-
     def name_of(self, path: str | Path) -> str:
         """As ``ports.Fingerprints.name_of``."""
         name = self.anchors.name_of(path)
@@ -97,8 +95,6 @@ class Present:
     def source(self, name: str) -> bytes | None:
         """As ``ports.Fingerprints.source``."""
         return self._sources.content(name)
-
-    # ---------------------------------------------------------------------------- digests
 
     def digest(self, kind: Kind, name: str) -> str:
         """As ``ports.Fingerprints.digest``."""
@@ -189,8 +185,6 @@ class Present:
                     del self._memo[key]
             if name.endswith(".py") or tree:
                 self._sources.forget()
-
-    # --------------------------------------------------------------------- between sessions
 
     def keep_on(self, shelf: Shelf) -> None:
         """Keeps digests on this shelf from now on: a run opens its storage only when it first

@@ -148,8 +148,6 @@ class TransactionBlock:
         self._staged: list[object] = []
         self._variant: Variant | None = None
 
-    # ---------------------------------------------------------------- entering and leaving
-
     def __enter__(self) -> Transaction:
         inner = self._begin()
         engine, computation = self._engine, self._computation()
@@ -228,8 +226,6 @@ class TransactionBlock:
         if attempt is not None and self._engine is not None:
             self._engine.abandon(attempt)
 
-    # ---------------------------------------------------------------- the key's value
-
     def _computation(self) -> Computation | None:
         engine, options = self._engine, self._options
         if engine is None or options is None:
@@ -252,8 +248,6 @@ class TransactionBlock:
             self._found = opened
         else:
             self._attempt = opened
-
-    # ---------------------------------------------------------------- as Block
 
     @property
     def key(self) -> str:

@@ -12,13 +12,7 @@ from typing import NamedTuple, Protocol
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.engine.computation import (
-    Basis,
-    Computation,
-    Options,
-    Place,
-    defaults_around,
-)
+from pytest_taskcache.engine.computation import Basis, Computation, Options, Place, defaults_around
 from pytest_taskcache.engine.eligibility import Refusal, access, objection
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
 from pytest_taskcache.engine.lookup import Attempt as Attempt
@@ -34,12 +28,7 @@ from pytest_taskcache.engine.recorder import Finished, Recorder
 from pytest_taskcache.engine.repeats import Repeat, repeat_of
 from pytest_taskcache.engine.routes import Parts, Route, Routes
 from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing, patience
-from pytest_taskcache.errors import (
-    ConfigurationError,
-    LockError,
-    StorageError,
-    UndigestableError,
-)
+from pytest_taskcache.errors import ConfigurationError, LockError, StorageError, UndigestableError
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject, Verified
@@ -126,8 +115,6 @@ class Engine:
         self.lookup = Lookup(parts, lambda: self.clock())
         self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
         self.recorder = Recorder(parts, self.routes, self.lookup, self.locks, self.notify)
-
-    # -------------------------------------------------------------- getting or computing
 
     def repeat(self, name: Hashable) -> tuple[object] | None:
         """The value, alone in a tuple, of a call that was a hit before and is one again; None
@@ -330,8 +317,6 @@ class Engine:
             self.locks.release(attempt.lease)
         self.open_computations.absorb(self._basis(attempt, observed))
 
-    # ------------------------------------------------------------------- transactions
-
     def current(self) -> Transaction | None:
         """The innermost open transaction as seen from here."""
         return innermost(self, self.root)
@@ -377,8 +362,6 @@ class Engine:
         del self._in_blocks[entry]
         return False
 
-    # -------------------------------------------------------------------------- telling
-
     def notify(self, event: Event) -> None:
         """Tells every observer; one that raises is reported to the others, and breaks nothing."""
         for observer in self.observers:
@@ -397,8 +380,6 @@ class Engine:
         self.routes.close()
         if self.parts.lock_manager is not None:
             self.parts.lock_manager.close()
-
-    # ------------------------------------------------------------ before a computation runs
 
     def _asked(self, computation: Computation) -> Attempt:
         """A computation with its key, and where its record would be."""
@@ -562,8 +543,6 @@ class Engine:
                 shown(computation.arguments) if isinstance(decision, Miss) else (),
             )
         )
-
-    # -------------------------------------------------------------------- after it has run
 
     def _closed(self, attempt: Attempt) -> tuple[float, Observed]:
         """How many seconds an attempt took, and what its window saw."""

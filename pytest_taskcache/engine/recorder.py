@@ -31,11 +31,7 @@ from pytest_taskcache.ports import Lease, TargetStorage
 from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.transactions.settlement import Verdict
 from pytest_taskcache.transactions.staging import Entry
-from pytest_taskcache.transactions.transaction import (
-    CommitMode,
-    Transaction,
-    TransactionStateError,
-)
+from pytest_taskcache.transactions.transaction import CommitMode, Transaction, TransactionStateError
 
 _MANY = 64
 _LONG = 0.25

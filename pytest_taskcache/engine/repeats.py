@@ -43,11 +43,7 @@ class Repeat:
     event: Decided
 
     def value(
-        self,
-        lookup: Lookup,
-        transaction: Transaction | None,
-        test: str,
-        clock: Callable[[], float],
+        self, lookup: Lookup, transaction: Transaction | None, test: str, clock: Callable[[], float]
     ) -> tuple[object] | None:
         """The value anew; None if anything is not as it was, or cannot be told: then the long
         way tells."""

@@ -28,18 +28,9 @@ from typing import Any
 
 from pytest_taskcache.code.source_file import IN_NO_FUNCTION
 from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
-from pytest_taskcache.observation.code_log import (
-    CodeLog,
-    SourceFile,
-    file_of_subject,
-)
+from pytest_taskcache.observation.code_log import CodeLog, SourceFile, file_of_subject
 from pytest_taskcache.observation.hooks import environ, installed
-from pytest_taskcache.observation.hooks.callers import (
-    ActsFor,
-    Aside,
-    asked_by_machinery,
-    origin_of,
-)
+from pytest_taskcache.observation.hooks.callers import ActsFor, Aside, asked_by_machinery, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.import_hooks import imported_by, source_of

@@ -21,21 +21,8 @@ from pytest_taskcache.code.definitions import Analysis, DefinitionKind
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Reached, affected
 from pytest_taskcache.code.source_file import definition_name
-from pytest_taskcache.model.dependency import (
-    ABSENT,
-    Dependency,
-    Kind,
-    Observed,
-    Opaque,
-    Trace,
-)
-from pytest_taskcache.observation.code_log import (
-    FILE,
-    MODULE,
-    CodeLog,
-    SourceFile,
-    code_dependency,
-)
+from pytest_taskcache.model.dependency import ABSENT, Dependency, Kind, Observed, Opaque, Trace
+from pytest_taskcache.observation.code_log import FILE, MODULE, CodeLog, SourceFile, code_dependency
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
 from pytest_taskcache.observation.hooks.import_hooks import source_of
@@ -333,10 +320,7 @@ class TraceRecorder:
 
 
 def _codes(window: OpenWindow) -> list[CodeType]:
-    return [
-        *(code for piece in window.pieces for code in list(piece.values())),
-        *window.running,
-    ]
+    return [*(code for piece in window.pieces for code in list(piece.values())), *window.running]
 
 
 def _changed_since(kind: Kind, path: str, moment: int) -> bool:

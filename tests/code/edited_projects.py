@@ -45,12 +45,7 @@ class Project:
         file, _, name = node.partition("::")
         return self.nodes.index((file, name or "<module>"))
 
-    def why(
-        self,
-        changes: Mapping[str, Changes],
-        *ran: str,
-        closed: str = "",
-    ) -> str:
+    def why(self, changes: Mapping[str, Changes], *ran: str, closed: str = "") -> str:
         """What invalidates a record that ran these, closed after ``closed``; empty for valid."""
         position = self.position(closed) if closed else len(self.nodes)
         found = self.reached(changes)

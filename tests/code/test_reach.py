@@ -135,11 +135,11 @@ WINDOWS = {
     "test_price": ["test_it.py::test_price", "api.py::price"],
     "test_leaf": ["test_it.py::test_leaf", "rates.py::Base.size"],
     "test_wrapped": [
-        *("test_it.py::test_wrapped", "rates.py::noisy.<locals>.inner", "rates.py::wrapped"),
+        *("test_it.py::test_wrapped", "rates.py::noisy.<locals>.inner", "rates.py::wrapped")
     ],
     "test_lazy": ["test_it.py::test_lazy", "rates.py::lazy"],
     "test_visitor": [
-        *("test_it.py::test_visitor", "rates.py::Visitor.visit", "rates.py::Visitor.visit_int"),
+        *("test_it.py::test_visitor", "rates.py::Visitor.visit", "rates.py::Visitor.visit_int")
     ],
     "test_registry": ["test_it.py::test_registry", "rates.py::call"],
     "test_point": ["test_it.py::test_point"],

@@ -39,7 +39,7 @@ def test_worked_example() -> None:
         """,
     ).by_name
     assert list(found) == [
-        *("RATE=", "price()", "price", "Box:", "Box.limit=", "Box.size()", "Box.size"),
+        *("RATE=", "price()", "price", "Box:", "Box.limit=", "Box.size()", "Box.size")
     ]
     assert found["RATE="].kind is DefinitionKind.IMPORT
     assert found["price()"].mentions == {"RATE", "=RATE"}

@@ -27,10 +27,7 @@ PAGES = sorted(
 _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.S | re.M)
 _AMOUNT = re.compile(r"\d+(\.\d+)?( ?(s|min|ms|kB|MB|GB|B|records?|results?)\b)")
 OURS = "pytest_taskcache.plugin"
-_NEEDED = {
-    "async": ("pytest_asyncio.plugin",),
-    "xdist": ("xdist.plugin",),
-}
+_NEEDED = {"async": ("pytest_asyncio.plugin",), "xdist": ("xdist.plugin",)}
 """Plugins that pages use; loading all that are installed would take longer than the pages."""
 
 _NOT_RUN = frozenset({"yaml", "text", "toml"})

@@ -7,14 +7,7 @@ from datetime import timedelta
 import pytest
 from bodies import ran, times
 
-from pytest_taskcache import (
-    DEFAULT,
-    Cache,
-    ConfigurationError,
-    Defaults,
-    MemoryStorage,
-    cached,
-)
+from pytest_taskcache import DEFAULT, Cache, ConfigurationError, Defaults, MemoryStorage, cached
 from pytest_taskcache.model.event import Computed
 
 taskcache_defaults = Defaults(serializer="json", expiration=timedelta(hours=1))

@@ -347,13 +347,7 @@ def test_damaged_shelf_costs_time_only(project, later) -> None:
     session.save()
     ((section, items),) = project.shelf.sections.items()
     ((name, value),) = items.items()
-    for damaged in (
-        b"",
-        b"\xff\x00",
-        value[: len(value) // 2],
-        value + b"]",
-        value[:33] + b"[]",
-    ):
+    for damaged in (b"", b"\xff\x00", value[: len(value) // 2], value + b"]", value[:33] + b"[]"):
         project.shelf.sections[section] = {name: damaged}
         again = project.session(shelf=True, clock=later)
         assert again.digest(Kind.FILE, "m.py") == expected

@@ -131,14 +131,8 @@ class Right:
         (Owner(pet=Animal()), Owner(pet=Dog())),
         (Owner(pet=Dog(tricks=1)), Owner(pet=Dog(tricks=2))),
         (Owner(pet=Animal(), others=[Dog()]), Owner(pet=Animal(), others=[Animal()])),
-        (
-            Owner(pet=Animal(), by_name={"a": Left()}),
-            Owner(pet=Animal(), by_name={"a": Right()}),
-        ),
-        (
-            Owner(pet=Animal(), by_name={"a": Left()}),
-            Owner(pet=Animal(), by_name={"a": {"x": 1}}),
-        ),
+        (Owner(pet=Animal(), by_name={"a": Left()}), Owner(pet=Animal(), by_name={"a": Right()})),
+        (Owner(pet=Animal(), by_name={"a": Left()}), Owner(pet=Animal(), by_name={"a": {"x": 1}})),
         (RootModel[list[int]]([1]), RootModel[list[int]]([2])),
         (create_model("M", x=(Any, 1))(), create_model("M", x=(int, 1))()),
         (create_model("M", x=(int, 1)), create_model("M", x=(int, 2))),

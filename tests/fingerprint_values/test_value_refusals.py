@@ -100,9 +100,7 @@ async def agenerator() -> Any:
     yield 1
 
 
-def test_live_objects_are_refused_by_the_name_of_their_type(
-    connection: sqlite3.Connection,
-) -> None:
+def test_live_objects_are_refused_by_the_name_of_their_type(connection: sqlite3.Connection) -> None:
     """Connections, locks, threads, queues, coroutines and their kin have no content."""
     waiting = coroutine()
     with closing(socket.socket()) as opened, subprocess.Popen(["true"]) as process:

@@ -115,9 +115,7 @@ def test_a_registry_filled_at_import_counts_what_each_module_ran(project: Projec
         assert project.changes(observed) == ["function changed: registry.py::register"]
 
 
-def test_a_dynamic_import_counts_also_where_the_module_is_loaded_already(
-    project: Project,
-) -> None:
+def test_a_dynamic_import_counts_also_where_the_module_is_loaded_already(project: Project) -> None:
     """`importlib.import_module` of a constants-only module is seen for every caller."""
     project.write("plugin_a.py", "VALUE = 1\n")
     project.write(

@@ -98,9 +98,7 @@ def _empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [_missing, _torn, _flipped, _empty],
-    ids=lambda damage: damage.__name__.strip("_"),
+    "damage", [_missing, _torn, _flipped, _empty], ids=lambda damage: damage.__name__.strip("_")
 )
 def test_a_damaged_result_is_computed_again(
     hurt: HurtProject, plain: Ran, damage: Callable[[Path], None]

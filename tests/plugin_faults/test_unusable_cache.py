@@ -9,14 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hurt_project import (
-    ALL_COUNTED,
-    HurtProject,
-    Ran,
-    check_recovered,
-    check_told,
-    check_unharmed,
-)
+from hurt_project import ALL_COUNTED, HurtProject, Ran, check_recovered, check_told, check_unharmed
 
 
 def _contents(project: HurtProject) -> dict[Path, bytes]:

@@ -40,11 +40,7 @@ EFFECTS = {
     ),
     "changed upstream": ("upstream", "upstream.append(1)", "upstream == [0, 1]"),
     "holds upstream": ("upstream", "HELD[0] = upstream", "data is upstream"),
-    "file in the project": (
-        "",
-        "open('made.txt', 'w').close()",
-        "os.remove('made.txt') is None",
-    ),
+    "file in the project": ("", "open('made.txt', 'w').close()", "os.remove('made.txt') is None"),
     "thread": (
         "",
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",

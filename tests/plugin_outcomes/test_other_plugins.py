@@ -97,8 +97,7 @@ def test_a_hook_that_needs_the_run_has_the_test_run(project: Project) -> None:
         """,
     )
     project.write(
-        "test_suite.py",
-        "from counter import count\ndef test_it(tmp_path):\n    count('body')\n",
+        "test_suite.py", "from counter import count\ndef test_it(tmp_path):\n    count('body')\n"
     )
     for _ in range(2):
         result = run(project, "--cache-tests=all")

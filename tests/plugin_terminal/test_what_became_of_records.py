@@ -39,9 +39,7 @@ def test_an_eviction_is_called_one(project: Project) -> None:
     result = run(project, "-v")
     result.assert_outcomes(passed=2)
     assert project.counted() == 6
-    assert sorted(_reasons(result)) == [
-        "taskcache: 1 function + 1 test: evicted to make room",
-    ]
+    assert sorted(_reasons(result)) == ["taskcache: 1 function + 1 test: evicted to make room"]
     explained = run(project, "--cache-explain", "-o", "taskcache_max_size=1kB")
     assert project.counted() == 6
     assert not any("evicted" in line for line in explained.outlines)

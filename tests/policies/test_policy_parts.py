@@ -103,11 +103,7 @@ def test_env_counts_by_value_and_absence(cache, monkeypatch):
     def f():
         ran("f")
 
-    ladder(
-        f,
-        lambda: monkeypatch.setenv("REGION", "north"),
-        lambda: monkeypatch.delenv("REGION"),
-    )
+    ladder(f, lambda: monkeypatch.setenv("REGION", "north"), lambda: monkeypatch.delenv("REGION"))
     monkeypatch.setenv("REGION", "south")
     f()
     assert times() == 3

@@ -135,8 +135,7 @@ def test_what_was_refused_before_is_no_first_computation() -> None:
     """It ran in an earlier run, which could not keep it."""
     odd = Identity("a.py", "odd")
     explained = _explained(
-        Decided(Subject.TEST, odd, Miss(Why.ABSENT)),
-        Computed(Subject.TEST, odd, 1.0, staged=True),
+        Decided(Subject.TEST, odd, Miss(Why.ABSENT)), Computed(Subject.TEST, odd, 1.0, staged=True)
     )
     assert explained.headline.endswith(": it was not kept when it last ran: it changed rows")
 

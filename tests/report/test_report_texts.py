@@ -78,10 +78,7 @@ def test_of_several_refusals_for_one_reason_each_is_named() -> None:
 
 def test_trouble_is_told_with_its_remedy() -> None:
     """A fault's detail and a note are lines of their own; a quiet run gets one for both."""
-    assert list(trouble_lines(_full())) == [
-        "taskcache: disk full: make room",
-        "taskcache: read me",
-    ]
+    assert list(trouble_lines(_full())) == ["taskcache: disk full: make room", "taskcache: read me"]
     assert Tally().is_empty
 
 

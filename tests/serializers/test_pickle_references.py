@@ -308,10 +308,7 @@ class Rows(dict):
 """
 
 
-@pytest.mark.parametrize(
-    "make",
-    ['BadRequest(404, "gone")', "Proxy([])", "Angry()"],
-)
+@pytest.mark.parametrize("make", ['BadRequest(404, "gone")', "Proxy([])", "Angry()"])
 def test_what_does_not_come_back_is_refused_when_it_is_stored(project: Load, make: str) -> None:
     """Not found out at a later hit, and at each one after it."""
     value = eval(make, vars(project(BROKEN)))

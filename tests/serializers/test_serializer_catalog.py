@@ -9,10 +9,7 @@ import pytest
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
-from pytest_taskcache.serializers.compressed import (
-    CompressedPickleSerializer,
-    CompressedSerializer,
-)
+from pytest_taskcache.serializers.compressed import CompressedPickleSerializer, CompressedSerializer
 from pytest_taskcache.serializers.json import JSONSerializer
 from pytest_taskcache.serializers.pickle import NAME, PickleSerializer
 from pytest_taskcache.serializers.trees import TreeSerializer, tree

@@ -16,10 +16,7 @@ from importable_values import Colour, Row, Unwilling
 
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Payload, Restore, Serializer
-from pytest_taskcache.serializers.compressed import (
-    CompressedPickleSerializer,
-    CompressedSerializer,
-)
+from pytest_taskcache.serializers.compressed import CompressedPickleSerializer, CompressedSerializer
 from pytest_taskcache.serializers.json import JSONSerializer
 from pytest_taskcache.serializers.pickle import PickleSerializer
 from pytest_taskcache.serializers.trees import TreeSerializer

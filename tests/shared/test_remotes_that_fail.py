@@ -121,9 +121,7 @@ def test_black_hole_under_xdist(signing: Team) -> None:
     """Each worker gives up on its own, and says so once for all of them."""
     with misbehaving.misbehaving_server(misbehaving.is_silent) as port:
         run = checkout_of(signing).run(
-            "--cache-storage=s3://bucket/x",
-            "-n2",
-            **s3_environ(f"http://127.0.0.1:{port}"),
+            "--cache-storage=s3://bucket/x", "-n2", **s3_environ(f"http://127.0.0.1:{port}")
         )
     run.assert_outcomes(passed=2, failed=1)
     assert sum("goes on without it" in note for note in notes_of(run)) == 1, run.shown

@@ -212,8 +212,5 @@ class StagingMachine(RuleBasedStateMachine):
 
 TestStaging = StagingMachine.TestCase
 TestStaging.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -273,10 +273,7 @@ CODE = [
         "constant_through_two_modules",
         head="from .outer import RATE",
         body="result = RATE * 2",
-        files={
-            "inner.py": "BASE = 2\n",
-            "outer.py": "from .inner import BASE as RATE\n",
-        },
+        files={"inner.py": "BASE = 2\n", "outer.py": "from .inner import BASE as RATE\n"},
         change={"inner.py": "BASE = 3\n"},
         named=["function changed: SELF/inner.py::"],
         forms=EVERY,
@@ -1288,7 +1285,7 @@ CODE = [
                 except ImportError:
                     return 2
                 return RATE
-            """,
+            """
         },
         change={"special.py": "RATE = 3\n"},
         forms=EVERY,

@@ -577,7 +577,7 @@ PYTEST = [
             @pytest.mark.skipif(os.environ.get("LADDER_SELF") == "skip", reason="old")
             def test_a():
                 count("SELF.a")
-            """,
+            """
         },
         environ={"LADDER_skipif_condition_from_the_environment": ("1", "2")},
     ),
@@ -607,7 +607,7 @@ PYTEST = [
             @pytest.mark.xfail("os.environ.get('LADDER_SELF') == 'fails'", reason="old")
             def test_a():
                 count("SELF.a")
-            """,
+            """
         },
         environ={"LADDER_condition_that_is_a_text_on_the_environment": ("1", "2")},
     ),
@@ -676,7 +676,7 @@ PYTEST = [
                 def test_a(self):
                     count("SELF.a")
                     assert self.x
-            """,
+            """
         },
         change={
             "test_a.py": """
@@ -688,7 +688,7 @@ PYTEST = [
                 def test_a(self):
                     count("SELF.a")
                     assert self.x
-            """,
+            """
         },
     ),
     Scenario(

@@ -37,11 +37,7 @@ KEPT = [
         forms=EVERY,
     ),
     _keeps(
-        "touch",
-        **_BODY,
-        files={"helper.py": _HELPER},
-        change={"helper.py": _touch},
-        forms=EVERY,
+        "touch", **_BODY, files={"helper.py": _HELPER}, change={"helper.py": _touch}, forms=EVERY
     ),
     _keeps(
         "touch_of_a_data_file",
@@ -249,7 +245,7 @@ KEPT = [
             @pytest.mark.parametrize("n", range(40))
             def test_a(tmp_path, n):
                 count(f"SELF.{n}")
-            """,
+            """
         },
     ),
     _keeps(

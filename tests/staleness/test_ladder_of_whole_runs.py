@@ -237,8 +237,7 @@ def test_whoever_imports_first_all_depend_on_what_the_import_read(runs: Runs, fi
     """Tests recorded in different runs and orders know what a module read at import."""
     runs.write("data.txt", "1")
     runs.write(
-        "lazy.py",
-        "import pathlib\nX = (pathlib.Path(__file__).parent / 'data.txt').read_text()\n",
+        "lazy.py", "import pathlib\nX = (pathlib.Path(__file__).parent / 'data.txt').read_text()\n"
     )
     for name in ("test_a", "test_b"):
         runs.write(

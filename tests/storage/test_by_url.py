@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.storage.remote.location import (
-    is_url,
-    parse_location,
-    storage_by_url,
-)
+from pytest_taskcache.storage.remote.location import is_url, parse_location, storage_by_url
 
 
 @pytest.mark.parametrize(

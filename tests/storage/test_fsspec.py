@@ -17,13 +17,7 @@ from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.storage.remote.fsspec_blobs import FsspecBlobs
 from pytest_taskcache.storage.remote.location import parse_location, storage_by_url
 from pytest_taskcache.storage.remote.store import RemoteStore
-from pytest_taskcache.testing.storages import (
-    MakeStorage,
-    a_variant,
-    bytes_in,
-    digest_of,
-    fresh_key,
-)
+from pytest_taskcache.testing.storages import MakeStorage, a_variant, bytes_in, digest_of, fresh_key
 
 
 class TestFsspecMemory(RemoteConformance):

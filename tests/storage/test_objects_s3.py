@@ -58,10 +58,7 @@ class TestS3Objects(RemoteConformance):
 
 
 def test_profile_gives_the_credentials(
-    strict_server: S3Server,
-    no_credentials: None,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    strict_server: S3Server, no_credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Without AWS_ACCESS_KEY_ID the key of AWS_PROFILE is used."""
     (tmp_path / "credentials").write_text(

@@ -9,16 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decorator_parts import (
-    KEY,
-    NOW,
-    OTHER_KEY,
-    Bucket,
-    digest_of,
-    make_variant,
-    sha256_of,
-    store,
-)
+from decorator_parts import KEY, NOW, OTHER_KEY, Bucket, digest_of, make_variant, sha256_of, store
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace

@@ -10,14 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from decorator_parts import (
-    Gate,
-    SocketStorage,
-    digest_of,
-    make_variant,
-    remote_server,
-    store,
-)
+from decorator_parts import Gate, SocketStorage, digest_of, make_variant, remote_server, store
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant

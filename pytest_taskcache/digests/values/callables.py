@@ -59,9 +59,6 @@ _DESCRIPTORS = (
 _WALKER_ONLY = (set, frozenset)
 
 
-# ------------------------------------------------------------------------------- sources
-
-
 def is_installed(module_name: str | None) -> bool:
     """Whether a module belongs to the interpreter or to site-packages, not to the project.
 
@@ -186,9 +183,6 @@ def _is_plain(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether nothing but the language's own decorators stands over a function."""
     names = (getattr(each, "attr", getattr(each, "id", "")) for each in node.decorator_list)
     return all(name in _LANGUAGE for name in names)
-
-
-# ------------------------------------------------------------------------------ reducers
 
 
 def reduce_function(function: types.FunctionType, scope: Scope) -> Reduction:
@@ -339,10 +333,7 @@ def _content(cls: type) -> dict[str, object]:
     fields = getattr(cls, "__pydantic_fields__", None)
     if fields is not None:
         # the rest of a model's namespace is compiled from these
-        return {
-            "fields": {name: repr(field) for name, field in fields.items()},
-            "code": _code(cls),
-        }
+        return {"fields": {name: repr(field) for name, field in fields.items()}, "code": _code(cls)}
     content = {name: value for name, value in vars(cls).items() if name not in _CLASS_MACHINERY}
     content["__annotations__"] = [*vars(cls).get("__annotations__", ())]
     if "__dataclass_fields__" in content:

@@ -191,9 +191,6 @@ def _vendor_reducer(cls: type) -> Reducer | None:
     return None
 
 
-# ------------------------------------------------------------ value types of the standard library
-
-
 def _reduce_path(path: pathlib.PurePath, scope: Scope) -> Reduction:
     """An absolute file system path counts by its anchored name, any other by its text."""
     cls = type(path)

@@ -314,8 +314,6 @@ def _tuple(children: list[Token]) -> list[Token]:
     return [b"(", *children, b"t"]
 
 
-# ------------------------------------------------------------------------- the Merkle digest
-
 # Nodes on cycles are told apart by partition refinement (Moore 1956, for automata); strongly
 # connected components are found by Tarjan's algorithm (1972), made iterative:
 #
@@ -437,8 +435,6 @@ def refine(component: list[Node], outside: Callable[[Token], bytes]) -> dict[Nod
     pairs = b"".join(sorted({before[node] + after[node] for node in component}))
     return {node: xxh3_128_digest(b"cycle" + after[node] + pairs) for node in component}
 
-
-# ------------------------------------------------------------------- where it cannot be digested
 
 _LONGEST_KEY: Final = 40
 

@@ -37,11 +37,7 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
 from pytest_taskcache.plugin.collection.recording import Recording
 from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.pytest_private import written_ini
-from pytest_taskcache.plugin.surroundings import (
-    option_parts,
-    plugin_distributions,
-    plugin_parts,
-)
+from pytest_taskcache.plugin.surroundings import option_parts, plugin_distributions, plugin_parts
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
