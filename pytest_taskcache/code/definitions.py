@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"2 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"3 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -46,9 +46,8 @@ class Definition:
     handing them on). ``effect``: an edit of it matters to all who import the module; ``acts``: so
     does an edit of what it mentions. ``implicit``: it applies without being mentioned.
     ``constant``: what it binds cannot be changed. ``wrapped``: something that may keep results is
-    around it. ``lasting``: it is a generator or makes functions, so that what it got earlier may
-    live on in its frame or cells. ``takes``: its callers say what it stores in globals; ``hands``:
-    it returns what outlives it.
+    around it. ``takes``: its callers say what it stores in globals; ``hands``: it returns what
+    outlives it.
     """
 
     name: str
@@ -63,7 +62,6 @@ class Definition:
     implicit: bool = False
     constant: bool = False
     wrapped: bool = False
-    lasting: bool = False
     takes: bool = False
     hands: bool = False
 
@@ -75,15 +73,14 @@ class Definition:
 
 class Import(NamedTuple):
     """``from <level dots><module> import <names>``, or ``import <module>`` without names; ``*``
-    is a star import. ``function`` is what it is inside of, empty at import."""
+    is a star import."""
 
     level: int
     module: str
     names: tuple[str, ...]
-    function: str = ""
 
 
-_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "lasting", "takes", "hands")
+_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands")
 _SETS = ("binds", "mentions", "stores", "changes")
 _KINDS = tuple(DefinitionKind)
 
@@ -124,7 +121,7 @@ class Analysis:
             row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
             row.append(list(map(number, item.binds)))
             rows.append(row)
-        imports = [[one.level, one.module, list(one.names), one.function] for one in self.imports]
+        imports = [[one.level, one.module, list(one.names)] for one in self.imports]
         found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
         found["o"] = list(self.order)
         return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
@@ -139,7 +136,7 @@ class Analysis:
             names = [sys.intern(name) for name in found["n"]]
             return cls(
                 tuple(_definition(row, names) for row in found["d"]),
-                tuple(Import(level, module, tuple(n), f) for level, module, n, f in found["i"]),
+                tuple(Import(level, module, tuple(names)) for level, module, names in found["i"]),
                 bool(found["w"]),
                 tuple(map(int, found["o"])),
             )

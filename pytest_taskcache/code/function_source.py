@@ -224,10 +224,6 @@ def _body_digest(code: CodeType) -> str:
     if known is None:
         found = _source_file(code.co_filename)
         nodes = [] if found is None else found.nodes_of(code)
-        digest = checksum(map(_text_digest, nodes)) if nodes else code_digest(code)
+        digest = checksum(map(normalised_text, nodes)) if nodes else code_digest(code)
         known = _bodies[id(code)] = (code, digest)
     return known[1]
-
-
-def _text_digest(node: ast.AST) -> str:
-    return checksum(normalised_text(node))

@@ -10,12 +10,11 @@ Worked example::
         def size(self):             statement Box.size()  binds size, Box
             self.seen = self.limit  function  Box.size    mentions limit, Box; stores seen
 
-The body of a function is a definition, named like ``code.co_qualname``, with lambdas and
-comprehensions in it; what executing its ``def`` takes (decorators, parameters, defaults,
-annotations, docstring) is another, named with ``()``, and part of the function around it where
-there is one. Every other statement of the module or of a class is named by what it binds.
-Identifiers are bare: ``a.b.c`` mentions a, b and c, whatever they are. Lambdas outside of
-functions are also one function, ``<lambda>``.
+The body of a function is a definition, named like ``code.co_qualname``, with all functions, classes
+and lambdas in it; what executing its ``def`` takes (decorators, parameters, defaults, annotations,
+docstring) is another, named with ``()``. Every other statement of the module or of a class is named
+by what it binds. Identifiers are bare: ``a.b.c`` mentions a, b and c, whatever they are. Lambdas
+outside of functions are also one function, ``<lambda>``.
 
 What code gets at without naming it, and how that is covered:
 
@@ -53,6 +52,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import re
 import sys
 from collections import Counter
@@ -73,6 +73,7 @@ from pytest_taskcache.code.definitions import (
     DefinitionKind,
     Import,
 )
+from pytest_taskcache.dataclass import dataclass, field
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -120,12 +121,6 @@ _IMPLICIT = frozenset(
     }
 )
 _OF_MODULES = frozenset({"__getattr__", "__dir__", "__path__"})
-_NAMESPACES = frozenset(
-    {
-        *("vars", "dir", "getmembers", "getmembers_static", "get_type_hints"),
-        *("get_annotations", "getsource"),
-    }
-)
 _OF_FUNCTIONS = frozenset(
     {
         *("__name__", "__qualname__", "__module__", "__doc__", "__dict__", "__wrapped__"),
@@ -134,13 +129,15 @@ _OF_FUNCTIONS = frozenset(
 )
 _BY_NAME = ("getattr", "hasattr")
 _GETTERS = frozenset({*_BY_NAME, "attrgetter", "methodcaller"})
-_NAMES_OF_MODULE = frozenset({"globals", "locals", "eval", "exec"})
-_IMPORTERS = frozenset(
-    {
-        *("__import__", "import_module", "iter_modules", "walk_packages", "exec_module"),
-        *("run_module", "run_path", "resolve_name", "importorskip"),
-    }
-)
+_READING = {
+    **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static"), ALL_NAMES),
+    **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), ALL_NAMES),
+    **dict.fromkeys(("globals", "locals", "eval", "exec"), OWN_NAMES),
+    **dict.fromkeys(("__import__", "import_module", "iter_modules", "walk_packages"), ALL_MODULES),
+    **dict.fromkeys(("exec_module", "run_module", "run_path"), ALL_MODULES),
+    **dict.fromkeys(("resolve_name", "importorskip"), ALL_MODULES),
+}
+"""What functions of these names get at without naming it."""
 _PLAIN_WRAPPERS = frozenset(
     {
         *("property", "staticmethod", "classmethod", "abc.abstractmethod", "typing.final"),
@@ -160,7 +157,7 @@ _CONSTANTS: tuple[type[ast.AST], ...] = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
-_SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
+_SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores", "type_params"})
 _NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
 _SPLIT = re.compile(r"[.:,\s]+")
 _PREFIX = re.compile(r"(?:^|[.\s])([A-Za-z]\w*_)(?:$|[{%])")
@@ -172,9 +169,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
     which has all effects. ``is_test`` tells that pytest collects its functions."""
     try:
-        tree = ast.parse(content)
-        walker = _Walker(tree, is_test=is_test)
-        walker.module(tree)
+        walker = _Walker(ast.parse(content), is_test=is_test)
         definitions = walker.definitions()
         order = walker.order([item.name for item in definitions])
         return Analysis(definitions, _grouped(walker.imports), order=order)
@@ -188,7 +183,6 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
             stores=frozenset({ALL_NAMES}),
             effect=True,
             acts=True,
-            lasting=True,
         )
         return Analysis((whole,), (), whole=True)
 
@@ -201,30 +195,41 @@ def _grouped(imports: Iterable[Import]) -> tuple[Import, ...]:
     return tuple(item._replace(names=tuple(names)) for item, names in found.items())
 
 
-def normalised_text(node: ast.AST) -> list[str]:
+def normalised_text(node: ast.AST | list[ast.stmt]) -> str:
     """The text of a whole tree, which tells it apart from any other; the same in all versions of
     Python. Neither positions nor what an expression is used for are in it."""
     out: list[str] = []
     pending: list[Any] = [node]
     while pending:
         part = pending.pop()
-        if isinstance(part, ast.AST):
-            out.append(part.__class__.__name__)
-            pending.append(")")
-            for name in reversed(_fields_of(part.__class__)):
-                value = getattr(part, name, None)
-                # Type parameters are new in 3.12.
-                if value or name != "type_params":
-                    pending.append(value)
-        elif isinstance(part, list):
+        if part.__class__ is list:
             out.append(f"[{len(part)}")
-            pending += reversed(part)
-        elif part.__class__ is int:
-            # repr refuses integers of more than 4300 digits.
-            out.append(hex(part))
+            values = part
         else:
-            out.append(repr(part))
-    return out
+            out.append(part.__class__.__name__)
+            values = [getattr(part, name) for name in _fields_of(part.__class__)]
+            if getattr(part, "type_params", None):
+                values.append(part.type_params)  # new in 3.12
+        for value in values:
+            if isinstance(value, (list, ast.AST)):
+                out.append(".")  # to come
+                pending.append(value)
+            elif value.__class__ is int:
+                # repr refuses integers of more than 4300 digits.
+                out.append(hex(value))
+            else:
+                out.append(repr(value))
+    return "\0".join(out)
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
+    fields = _FIELDS.get(kind)
+    if fields is None:
+        fields = _FIELDS[kind] = tuple(name for name in kind._fields if name not in _SKIPPED)
+    return fields
 
 
 IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
@@ -232,71 +237,60 @@ IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
 
 
 def definition_name(qualname: str) -> str:
-    """The definition that a code object of this qualified name belongs to: the function around
-    a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
-    code and class bodies' comprehensions."""
-    if "<" not in qualname or qualname.startswith(EXAMPLES):
+    """The definition that a code object of this qualified name belongs to: the outermost function
+    around it; ``<lambda>`` for lambdas and comprehensions in none, ``<module>`` for a module's own
+    code."""
+    if qualname.startswith(EXAMPLES):
         return qualname
-    kept: list[str] = []
     for part in qualname.split(INSIDE):
-        head, _, last = part.rpartition(".")
-        if last.startswith("<generic"):
-            continue
-        if last.startswith("<") or head.startswith("<"):
-            if kept:
-                break
-            return "<module>" if last == "<module>" else "<lambda>"
-        kept.append(part)
-    return INSIDE.join(kept)
+        if "<generic" not in part:
+            return part if "<" not in part or part == "<module>" else "<lambda>"
+    return "<module>"
 
 
+@dataclass(slots=True)
 class _Unit:
     """What is collected of one definition while it is walked.
 
-    ``names`` are free or local names that are loaded, ``attributes`` all other mentions;
-    ``roots`` are chains that are changed: root name, whether it was called, attributes.
+    ``text`` is its normalised text; ``names`` are free or local names that are loaded,
+    ``attributes`` all other mentions; ``bound`` are names that it binds, ``declared`` those that
+    are another scope's, ``hidden`` those of lambdas and comprehensions; ``roots`` are chains that
+    are changed: root name, whether it was called, attributes; ``returned`` those that are returned;
+    ``origins`` tells what a local name may be another name of. ``children`` are the functions
+    inside of it.
     """
 
-    __slots__ = (
-        "attributes",
-        "binds",
-        "bound",
-        "changes",
-        "children",
-        "declared",
-        "flags",
-        "hidden",
-        "kind",
-        "name",
-        "names",
-        "origins",
-        "out",
-        "owner",
-        "parameters",
-        "returned",
-        "roots",
-        "stores",
-    )
+    name: str
+    kind: DefinitionKind
+    owner: str = ""
+    text: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    bound: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
+    declared: set[str] = field(default_factory=set)
+    parameters: tuple[str, ...] = ()
+    stores: set[str] = field(default_factory=set)
+    changes: set[str] = field(default_factory=set)
+    roots: list[tuple[str, bool, tuple[str, ...]]] = field(default_factory=list)
+    returned: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    origins: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
+    flags: set[str] = field(default_factory=set)
+    binds: dict[str, None] = field(default_factory=dict)
+    children: list[_Unit] = field(default_factory=list)
 
-    def __init__(self, name: str, kind: DefinitionKind, owner: str = "") -> None:
-        self.name = name
-        self.kind = kind
-        self.owner = owner
-        self.out: list[str] = []
-        self.names: set[str] = set()
-        self.attributes: set[str] = set()
-        self.bound: set[str] = set()
-        self.hidden: set[str] = set()
-        self.declared: set[str] = set()
-        self.parameters: tuple[str, ...] = ()
-        self.stores: set[str] = set()
-        self.changes: set[str] = set()
-        self.roots: list[tuple[str, bool, tuple[str, ...]]] = []
-        self.returned: list[tuple[str, tuple[str, ...]]] = []
-        self.origins: dict[str, set[tuple[str, bool]]] = {}
-        self.flags: set[str] = set()
-        self.binds: dict[str, None] = {}
-        self.children: list[_Unit] = []
+    @property
+    def is_function(self) -> bool:
+        """Whether it is the body of a function, which is not run at import."""
+        return self.kind is DefinitionKind.FUNCTION
+
+    def absorb(self, inner: _Unit) -> None:
+        """Adds what a function inside of this one was found to do."""
+        self.attributes |= inner.attributes
+        self.stores |= inner.stores
+        self.changes |= inner.changes
+        self.flags |= inner.flags
+        self.binds.update(inner.binds)
 
 
 class _Walker:
@@ -307,50 +301,14 @@ class _Walker:
         self._is_test = is_test
         self._units: list[_Unit] = []
         self._unit = _Unit("", DefinitionKind.STATEMENT)
-        self._prefix = ""
         self._owner = ""
+        self._prefix = ""
         self._aliases: dict[str, str] = {}
         self._bound: set[str] = set()
         self._whole = True
+        self._rules: dict[type, Callable[[Any], None]] = {}
         self._find_aliases(tree.body)
-        self._rules: dict[type, Callable[[Any], None]] = {
-            ast.Name: self._name,
-            ast.Attribute: self._attribute,
-            ast.Constant: self._constant,
-            ast.Call: self._call,
-            ast.FunctionDef: self._inner_function,
-            ast.AsyncFunctionDef: self._inner_function,
-            ast.ClassDef: self._inner_class,
-            ast.Lambda: self._lambda,
-            ast.ListComp: self._comprehension,
-            ast.SetComp: self._comprehension,
-            ast.DictComp: self._comprehension,
-            ast.GeneratorExp: self._comprehension,
-            ast.Import: self._import,
-            ast.ImportFrom: self._import_from,
-            ast.Global: self._global,
-            ast.Nonlocal: self._global,
-            ast.Subscript: self._subscript,
-            ast.AugAssign: self._aug_assign,
-            ast.Assign: self._assign,
-            ast.AnnAssign: self._ann_assign,
-            ast.For: self._for,
-            ast.AsyncFor: self._for,
-            ast.With: self._with,
-            ast.AsyncWith: self._with,
-            ast.Return: self._return,
-            ast.Yield: self._yield,
-            ast.YieldFrom: self._yield,
-            ast.Expr: self._expression,
-            ast.Raise: self._acting,
-            ast.Assert: self._acting,
-            ast.ExceptHandler: self._handler,
-            ast.MatchAs: self._binding,
-            ast.MatchStar: self._binding,
-            ast.MatchMapping: self._binding,
-            ast.BinOp: self._computed,
-            ast.JoinedStr: self._computed,
-        }
+        self._body(tree, "")
 
     def _find_aliases(self, statements: Iterable[ast.stmt]) -> None:
         """What the names that the module imports stand for."""
@@ -373,11 +331,9 @@ class _Walker:
                 case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
                     items = getattr(node, "items", ())
                     self._bind(getattr(node, "target", None), *(i.optional_vars for i in items))
-                    self._find_aliases(node.body)
-                    self._find_aliases(getattr(node, "orelse", ()))
-                    self._find_aliases(getattr(node, "finalbody", ()))
-                    for handler in getattr(node, "handlers", ()):
-                        self._find_aliases(handler.body)
+                    for each in (node, *getattr(node, "handlers", ())):
+                        for part in ("body", "orelse", "finalbody"):
+                            self._find_aliases(getattr(each, part, ()))
 
     def _bind(self, *targets: ast.expr | None) -> None:
         for target in targets:
@@ -386,58 +342,63 @@ class _Walker:
 
     # ---- definitions
 
-    def module(self, tree: ast.Module) -> None:
-        """Walks all statements of the module."""
-        self._statements(tree.body, "")
+    def _body(self, node: ast.Module | ast.ClassDef, prefix: str) -> None:
+        """All statements of the module, or of a class."""
+        statements = node.body
+        if statements and _is_text(statements[0]):
+            unit = self._open(f"{prefix}__doc__=", DefinitionKind.STATEMENT, statements[0])
+            unit.binds["__doc__"] = None
+            unit.flags.add("constant")
+            self._close(unit)
+            statements = statements[1:]
+        self._statements(statements, prefix)
 
-    def _statements(self, body: Sequence[ast.stmt], prefix: str) -> None:
-        for index, node in enumerate(body):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                self._function(node, prefix)
-            elif isinstance(node, ast.ClassDef):
-                self._class(node, prefix)
-            elif index == 0 and _is_text(node):
-                self._docstring(node, prefix)
-            elif isinstance(node, ast.Pass):
-                continue
-            elif isinstance(node, (ast.If, ast.Try)):
-                self._condition(node, prefix)
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                for alias in node.names:
-                    self._statement(_import_of(node, alias), prefix)
-            else:
-                self._statement(node, prefix)
+    def _statements(self, body: Iterable[ast.stmt], prefix: str) -> None:
+        for node in body:
+            match node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    self._function(node, prefix)
+                case ast.ClassDef():
+                    self._class(node, prefix)
+                case ast.Pass():
+                    continue
+                case ast.If() | ast.Try():
+                    self._condition(node, prefix)
+                case ast.Import():
+                    for alias in node.names:
+                        self._statement(ast.Import([alias]), prefix)
+                case ast.ImportFrom():
+                    for alias in node.names:
+                        one = ast.ImportFrom(node.module, [alias], node.level)
+                        self._statement(one, prefix)
+                case _:
+                    self._statement(node, prefix)
 
     def _condition(self, node: ast.If | ast.Try, prefix: str) -> None:
         """What is inside of ``if`` or ``try`` are definitions of their own, each of which depends
         on the text of all, and on what is asked for."""
         first = len(self._units)
+        handlers: list[ast.ExceptHandler] = getattr(node, "handlers", [])
         asked = self._open(prefix + EFFECTS, DefinitionKind.STATEMENT)
-        self._all([node.test] if isinstance(node, ast.If) else [])
-        for handler in getattr(node, "handlers", ()):
-            if handler.type is not None:
-                self._check(handler.type)
+        if isinstance(node, ast.If):
+            self.visit(node.test)
+        for handler in handlers:
+            self._check(handler.type)
         self._close(asked)
         for body in (node.body, node.orelse, getattr(node, "finalbody", ())):
-            self._statements([_NOTHING, *body], prefix)
-        for handler in getattr(node, "handlers", ()):
-            self._statements([_NOTHING, *handler.body], prefix)
-        text = checksum(normalised_text(node))
+            self._statements(body, prefix)
+        for handler in handlers:
+            self._statements(handler.body, prefix)
+        text = checksum((normalised_text(node),))
         for unit in self._units[first:]:
-            if unit.kind is not DefinitionKind.FUNCTION:
-                unit.out.append(text)
+            if not unit.is_function:
+                unit.text.append(text)
                 unit.attributes |= asked.attributes
                 unit.flags |= asked.flags & {"acts"}
 
-    def _docstring(self, node: ast.stmt, prefix: str) -> None:
-        unit = self._open(f"{prefix}__doc__=", DefinitionKind.STATEMENT)
-        unit.binds["__doc__"] = None
-        unit.flags.add("constant")
-        unit.out.append(ast.dump(node))
-        self._close(unit)
-
-    def _open(self, name: str, kind: DefinitionKind) -> _Unit:
-        unit = _Unit(name, kind, self._owner)
+    def _open(self, name: str, kind: DefinitionKind, node: ast.AST | None = None) -> _Unit:
+        """A new definition, which what is walked from now on is part of."""
+        unit = _Unit(name, kind, self._owner, [] if node is None else [normalised_text(node)])
         self._unit = unit
         self._units.append(unit)
         return unit
@@ -451,7 +412,7 @@ class _Walker:
         self._settle(unit, frozenset())
 
     def _statement(self, node: ast.stmt, prefix: str) -> None:
-        unit = self._open("", DefinitionKind.STATEMENT)
+        unit = self._open("", DefinitionKind.STATEMENT, node)
         self._prefix = prefix
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             unit.kind = DefinitionKind.IMPORT
@@ -475,23 +436,15 @@ class _Walker:
         unit.bound = set()
         self._close(unit)
         if "lambda" in unit.flags:
-            self._loose_lambda(unit)
-
-    def _loose_lambda(self, around: _Unit) -> None:
-        unit = _Unit("<lambda>", DefinitionKind.FUNCTION)
-        unit.out = around.out
-        unit.attributes = around.attributes
-        unit.stores, unit.changes = around.stores, around.changes
-        unit.flags.add("lasting")
-        self._units.append(unit)
+            loose = _Unit("<lambda>", DefinitionKind.FUNCTION, text=unit.text)
+            loose.attributes = unit.attributes
+            loose.stores, loose.changes = unit.stores, unit.changes
+            self._units.append(loose)
 
     def _class(self, node: ast.ClassDef, prefix: str) -> None:
-        unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS)
+        unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS, _without_body(node))
         unit.binds[node.name] = unit.binds["?" + node.name] = None
-        unit.out.append("ClassDef " + node.name)
-        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
-            self._all(part)
-        self._all(node.keywords)
+        self._head(node)
         for decorator in node.decorator_list:
             self._note_call(decorator)
         for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
@@ -502,12 +455,18 @@ class _Walker:
             unit.binds["__subclasses__"] = None
         self._close(unit)
         before, self._owner = self._owner, prefix + node.name
-        self._statements(node.body, f"{prefix}{node.name}.")
+        self._body(node, f"{prefix}{node.name}.")
         self._owner = before
+
+    def _head(self, node: ast.ClassDef) -> None:
+        """What making a class takes."""
+        parts = (getattr(node, "type_params", ()), node.decorator_list, node.bases, node.keywords)
+        for part in parts:
+            self._all(part)
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
-        made = self._open(f"{prefix}{node.name}()", DefinitionKind.STATEMENT)
+        made = self._open(f"{prefix}{node.name}()", DefinitionKind.STATEMENT, _without_body(node))
         with_class = bool(prefix) and _comes_with_class(node.name)
         if not with_class:
             made.binds[node.name] = None
@@ -521,7 +480,8 @@ class _Walker:
         if not prefix and node.name in _OF_MODULES:
             made.flags.add("effect")
         self._close(made)
-        unit = self._body(node, prefix + node.name)
+        unit = self._inside(node, prefix + node.name)
+        self._units.append(unit)
         if not with_class:
             unit.binds[node.name] = None
         unit.flags |= made.flags & {"implicit", "wrapped"}
@@ -565,81 +525,64 @@ class _Walker:
         return lasting
 
     def _signature(self, node: FunctionNode) -> None:
-        unit, out = self._unit, self._unit.out
-        out.append(f"{node.__class__.__name__} {node.name}")
+        """What executing a ``def`` takes."""
         self._all(node.decorator_list)
         self._all(getattr(node, "type_params", ()))
-        self._arguments(node.args)
-        out.append("->")
-        hints = [item.annotation for item in _parameters(node.args)] + [node.returns]
-        attributes, names = set(unit.attributes), set(unit.names)
-        for hint in hints:
-            out.append("~") if hint is None else self.visit(hint)
-        if not node.decorator_list:
-            # Nobody makes objects of the types in the annotations of a plain function.
-            unit.attributes, unit.names = attributes, names
-        out.append(ast.get_docstring(node, clean=False) or "")
+        self._all(node.args.defaults)
+        self._all(node.args.kw_defaults)
+        hints = [*(item.annotation for item in _parameters(node.args)), node.returns]
+        if node.decorator_list:
+            self._all(hints)
+        else:
+            self._apart(hints)  # nobody makes objects of the types that they name
 
-    def _arguments(self, arguments: ast.arguments) -> None:
-        out = self._unit.out
-        for group in (arguments.posonlyargs, arguments.args, arguments.kwonlyargs):
-            out.append("/" + ",".join(item.arg for item in group))
-        out.append(f"*{arguments.vararg and arguments.vararg.arg}")
-        out.append(f"**{arguments.kwarg and arguments.kwarg.arg}")
-        for default in (*arguments.defaults, None, *arguments.kw_defaults):
-            out.append("~") if default is None else self.visit(default)
-
-    def _body(self, node: FunctionNode, qualname: str) -> _Unit:
+    def _inside(self, node: FunctionNode, qualname: str) -> _Unit:
         """Walks a function's statements into a definition of their own."""
         around, prefix = self._unit, self._prefix
         unit = _Unit(qualname, DefinitionKind.FUNCTION, self._owner)
-        self._units.append(unit)
+        body = node.body[1:] if _is_text(node.body[0]) else node.body
+        if not around.is_function:
+            unit.text = [normalised_text(body)]
         self._unit, self._prefix = unit, qualname + INSIDE
         unit.parameters = tuple(item.arg for item in _parameters(node.args))
         unit.bound.update(unit.parameters)
-        if isinstance(node, ast.AsyncFunctionDef):
-            unit.flags.add("lasting")
+        is_method = unit.owner and not qualname.endswith("__")
+        if unit.parameters[1:] if is_method else unit.parameters:
+            unit.flags.add("given")
         if (
             self._is_test
             or node.decorator_list
             or node.name.startswith(("test", "setup", "pytest"))
         ):
             unit.attributes.update("@" + name for name in unit.parameters)
-        body = node.body[1:] if _is_text(node.body[0]) else node.body
         self._all(body)
         self._unit, self._prefix = around, prefix
         return unit
 
-    def _inner_function(self, node: FunctionNode) -> None:
+    def visit_FunctionDef(self, node: FunctionNode) -> None:
+        """A function inside of another, or of a compound statement."""
         unit = self._unit
         unit.bound.add(node.name)
         self._signature(node)
-        unit.out.append("\0")
-        unit.flags.add("lasting")
-        if unit.kind is not DefinitionKind.FUNCTION:
+        if unit.is_function and node.name not in unit.declared:
+            unit.children.append(self._inside(node, node.name))
+            return
+        if not unit.is_function:
             self._decorate(node, unit)
-        if node.name in unit.declared:
-            inner = self._body(node, node.name)
-        else:
-            inner = self._body(node, self._prefix + node.name)
-        if unit.kind is DefinitionKind.FUNCTION:
-            # It lives in the cells and on the results of the function around it.
-            inner.attributes.add("^" + unit.name)
-            unit.attributes.add("^" + inner.name)
-            inner.binds["^" + inner.name] = unit.binds["^" + unit.name] = None
-            unit.children.append(inner)
-        else:
-            inner.binds[node.name] = None
-            self._resolve(inner, frozenset())
+        prefix = "" if node.name in unit.declared else self._prefix
+        inner = self._inside(node, prefix + node.name)
+        inner.text = inner.text or [normalised_text(node)]
+        inner.binds[node.name] = None
+        self._units.append(inner)
+        self._resolve(inner, frozenset())
 
-    def _inner_class(self, node: ast.ClassDef) -> None:
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """A class that is defined as some other statement or function runs: part of it."""
         unit = self._unit
         unit.bound.add(node.name)
-        unit.out.append("ClassDef " + node.name)
-        for part in (getattr(node, "type_params", ()), node.decorator_list, node.bases):
-            self._all(part)
-        self._all(node.keywords)
+        self._head(node)
         for base in node.bases:
             self._change(base)
         prefix, bound = self._prefix, unit.bound
@@ -652,14 +595,13 @@ class _Walker:
 
     def _resolve(self, unit: _Unit, around: frozenset[str]) -> None:
         """Ends a function and those inside of it: names of functions around are no mentions."""
-        bound = unit.bound - unit.declared
-        free = {name for name in unit.names if name not in bound and name not in around}
-        unit.attributes |= free
+        local = around | (unit.bound - unit.declared)
+        unit.attributes |= unit.names - local
         unit.stores.update("." + name for name in unit.bound & unit.declared)
-        self._settle(unit, bound | around)
-        hidden = around | bound
+        self._settle(unit, local)
         for child in unit.children:
-            self._resolve(child, hidden)
+            self._resolve(child, local)
+            unit.absorb(child)
 
     def _settle(self, unit: _Unit, local: Collection[str]) -> None:
         """Decides which of the chains that are changed outlive the definition."""
@@ -711,87 +653,80 @@ class _Walker:
     # ---- nodes
 
     def visit(self, node: ast.AST) -> None:
-        """Appends a node's text, and notes what it mentions."""
-        rule = self._rules.get(node.__class__)
-        if rule is not None:
-            rule(node)
-        else:
-            self._generic(node)
+        """Notes what a node mentions, by the method for its kind, else what is in it does."""
+        kind = node.__class__
+        rule: Callable[[Any], None] | None = self._rules.get(kind)
+        if rule is None:
+            rule = self._rules[kind] = getattr(self, f"visit_{kind.__name__}", self._generic)
+        rule(node)
 
-    def _all(self, nodes: Iterable[ast.AST]) -> None:
-        out = self._unit.out
-        out.append("[")
+    def _all(self, nodes: Iterable[ast.AST | None]) -> None:
         for node in nodes:
-            rule = self._rules.get(node.__class__)
-            if rule is not None:
-                rule(node)
-            else:
-                self._generic(node)
-        out.append("]")
+            if node is not None:
+                self.visit(node)
 
     def _generic(self, node: ast.AST) -> None:
-        out = self._unit.out
-        kind = node.__class__
-        out.append(kind.__name__)
-        for name in _fields_of(kind):
+        for name in _fields_of(node.__class__):
             value = getattr(node, name, None)
-            if value is None:
-                out.append("~")
-            elif value.__class__ is list:
-                out.append("[")
+            if value.__class__ is list:
                 for item in value:
                     if isinstance(item, ast.AST):
                         self.visit(item)
-                    else:
-                        out.append(repr(item))
-                out.append("]")
             elif isinstance(value, ast.AST):
                 self.visit(value)
-            else:
-                if kind is ast.keyword:
-                    self._unit.attributes.add(value)
-                out.append(repr(value))
 
-    def _name(self, node: ast.Name) -> None:
+    def _apart(self, nodes: Iterable[ast.AST | None]) -> set[str]:
+        """What nodes mention, which is noted nowhere."""
+        unit = self._unit
+        before = unit.attributes, unit.names
+        unit.attributes, unit.names = set(), set()
+        self._all(nodes)
+        found = unit.attributes | unit.names
+        unit.attributes, unit.names = before
+        return found
+
+    def _check(self, node: ast.expr | None) -> None:
+        """Classes that something is only compared with."""
+        found = self._apart([node])
+        self._unit.attributes.update("?" + name for name in found)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg:
+            self._unit.attributes.add(node.arg)
+        self.visit(node.value)
+
+    def visit_Name(self, node: ast.Name) -> None:
         name, unit = node.id, self._unit
-        unit.out.append("=" + name)
         whole, self._whole = self._whole, True
         if node.ctx.__class__ is ast.Load:
             unit.names.add(name)
             if whole and name in self._aliases and name not in unit.bound:
                 unit.attributes.add("=" + self._aliases[name].rpartition(".")[2])
-            if name in _NAMESPACES:
-                unit.attributes.add(ALL_NAMES)
-            elif name in _NAMES_OF_MODULE:
-                unit.attributes.add(OWN_NAMES)
-            elif name in _IMPORTERS:
-                unit.attributes.add(ALL_MODULES)
+            if name in _READING:
+                unit.attributes.add(_READING[name])
         else:
             unit.bound.add(name)
 
-    def _attribute(self, node: ast.Attribute) -> None:
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         unit, name = self._unit, node.attr
-        unit.out.append("." + name)
         whole = self._whole
         self._whole = not isinstance(node.value, (ast.Name, ast.Attribute))
         self.visit(node.value)
         self._whole = True
         if whole and _chain(node)[0] in self._aliases:
             unit.attributes.add("=" + name)  # it may be a module
-        if node.ctx.__class__ is ast.Load:
-            unit.attributes.add(name)
-            if name == "__dict__":
-                # Of a module or class known here all names count; of what is given, new ones do.
-                known = isinstance(node.value, ast.Name) and node.value.id not in unit.bound
-                unit.attributes.add(ALL_NAMES if known else NEW_NAMES)
-            elif name in _NAMESPACES:
-                unit.attributes.add(ALL_NAMES)
-            elif name in _IMPORTERS or (
-                name == "modules" and isinstance(node.value, ast.Name) and node.value.id == "sys"
-            ):
-                unit.attributes.add(ALL_MODULES)
+        if node.ctx.__class__ is not ast.Load:
+            self._store_attribute(node)
             return
-        self._store_attribute(node)
+        unit.attributes.add(name)
+        of = node.value.id if isinstance(node.value, ast.Name) else ""
+        if name == "__dict__":
+            # Of a module or class known here all names count; of what is given, new ones do.
+            unit.attributes.add(ALL_NAMES if of and of not in unit.bound else NEW_NAMES)
+        elif name in _READING:
+            unit.attributes.add(_READING[name])
+        elif name == "modules" and of == "sys":
+            unit.attributes.add(ALL_MODULES)
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
@@ -811,18 +746,9 @@ class _Walker:
         if root and root not in unit.bound and root in self._aliases:
             self._note_root(root)
 
-    def _constant(self, node: ast.Constant) -> None:
-        value = node.value
-        if value.__class__ is str:
-            self._unit.out.append(repr(value))
-            self._note_text(value)
-        elif value.__class__ is int:
-            self._unit.out.append(hex(value))
-        else:
-            self._unit.out.append(repr(value))
-
-    def _note_text(self, text: str) -> None:
-        if not text or len(text) > _LONGEST:
+    def visit_Constant(self, node: ast.Constant) -> None:
+        text = node.value
+        if not isinstance(text, str) or not text or len(text) > _LONGEST:
             return
         attributes = self._unit.attributes
         if _NAMES.match(text):
@@ -832,7 +758,7 @@ class _Walker:
         if (found := _SUFFIX.search(text)) is not None:
             attributes.add("*" + found.group(1))
 
-    def _computed(self, node: ast.BinOp | ast.JoinedStr) -> None:
+    def visit_BinOp(self, node: ast.BinOp | ast.JoinedStr) -> None:
         """``"visit_" + name`` and ``f"{name}_handler"`` mention what they may come to."""
         self._generic(node)
         parts = node.values if isinstance(node, ast.JoinedStr) else [node.left, node.right]
@@ -844,10 +770,11 @@ class _Walker:
             if len(word) > 1 and word.isidentifier() and word.strip("_"):
                 self._unit.attributes.add(word + "*" if index == 0 else "*" + word)
 
-    def _call(self, node: ast.Call) -> None:
+    visit_JoinedStr = visit_BinOp
+
+    def visit_Call(self, node: ast.Call) -> None:
         function = node.func
         unit = self._unit
-        unit.out.append("Call")
         name = function.id if isinstance(function, ast.Name) else ""
         if name in ("isinstance", "issubclass") and len(node.args) == 2:
             self.visit(function)
@@ -867,7 +794,7 @@ class _Walker:
                 self._change(function.value)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
-        if unit.kind is not DefinitionKind.FUNCTION and (
+        if not unit.is_function and (
             method not in _HARMLESS_METHODS or _chain(function)[0] in self._aliases
         ):
             self._note_call(function)
@@ -887,35 +814,24 @@ class _Walker:
             unit.stores.add(OWN_NAMES)
         self._change(target)
 
-    def _check(self, node: ast.expr) -> None:
-        """Classes that something is only compared with."""
-        unit = self._unit
-        attributes, names = set(unit.attributes), set(unit.names)
-        self.visit(node)
-        new = (unit.attributes - attributes) | (unit.names - names)
-        unit.attributes, unit.names = attributes, names
-        unit.attributes.update("?" + name for name in new)
-
-    def _handler(self, node: ast.ExceptHandler) -> None:
-        self._unit.out.append(f"ExceptHandler {node.name}")
-        if node.type is not None:
-            self._check(node.type)
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        self._check(node.type)
         if node.name:
             self._unit.bound.add(node.name)
         self._all(node.body)
 
-    def _subscript(self, node: ast.Subscript) -> None:
+    def visit_Subscript(self, node: ast.Subscript) -> None:
         if node.ctx.__class__ is not ast.Load:
             value = node.value
-            if isinstance(value, ast.Call) and _chain(value)[0] in ("globals", "locals", "vars"):
+            root = _chain(value)[0]
+            if isinstance(value, ast.Call) and root in ("globals", "locals", "vars"):
                 self._unit.stores.add(OWN_NAMES)
             self._change(value)
-            root = _chain(value)[0]
             if root in self._aliases and root not in self._unit.bound:
                 self._note_root(root)
         self._generic(node)
 
-    def _aug_assign(self, node: ast.AugAssign) -> None:
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self._change(node.target)
         if isinstance(node.target, ast.Name):
             self._unit.names.add(node.target.id)
@@ -923,33 +839,27 @@ class _Walker:
             self._unit.attributes.add(node.target.attr)
         self._generic(node)
 
-    def _assign(self, node: ast.Assign) -> None:
+    def visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
             self._note_origin(target, node.value)
         self._generic(node)
 
-    def _ann_assign(self, node: ast.AnnAssign) -> None:
-        unit = self._unit
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self._note_origin(node.target, node.value)
-        if unit.kind is DefinitionKind.FUNCTION:
-            attributes, names = set(unit.attributes), set(unit.names)
+        self._all([node.target, node.value])
+        if not self._unit.is_function:  # in a function it is not executed
             self.visit(node.annotation)
-            unit.attributes, unit.names = attributes, names
-        else:
-            self.visit(node.annotation)
-        self.visit(node.target)
-        if node.value is not None:
-            self.visit(node.value)
 
-    def _for(self, node: ast.For | ast.AsyncFor) -> None:
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         self._note_origin(node.target, node.iter)
         self._generic(node)
 
-    def _with(self, node: ast.With | ast.AsyncWith) -> None:
-        for item in node.items:
-            if item.optional_vars is not None:
-                self._note_origin(item.optional_vars, item.context_expr)
+    visit_AsyncFor = visit_For
+
+    def visit_withitem(self, node: ast.withitem) -> None:
+        if node.optional_vars is not None:
+            self._note_origin(node.optional_vars, node.context_expr)
         self._generic(node)
 
     def _note_origin(self, target: ast.expr, value: ast.expr) -> None:
@@ -966,20 +876,16 @@ class _Walker:
             elif isinstance(each, (ast.Attribute, ast.Subscript)):
                 self._change(value)
 
-    def _return(self, node: ast.Return) -> None:
+    def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
             root, called, attributes = _chain(node.value)
             if not called and (root or attributes):
                 self._unit.returned.append((root, attributes))
         self._generic(node)
 
-    def _yield(self, node: ast.Yield | ast.YieldFrom) -> None:
-        self._unit.flags.add("lasting")
-        self._generic(node)
-
-    def _expression(self, node: ast.Expr) -> None:
+    def visit_Expr(self, node: ast.Expr) -> None:
         unit = self._unit
-        if unit.kind is not DefinitionKind.FUNCTION and not isinstance(node.value, ast.Constant):
+        if not unit.is_function and not isinstance(node.value, ast.Constant):
             unit.flags.add("effect")
             root, _, attributes = _chain(node.value)
             method = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
@@ -988,52 +894,52 @@ class _Walker:
                 unit.flags.add("acts")
         self._generic(node)
 
-    def _acting(self, node: ast.stmt) -> None:
-        if self._unit.kind is not DefinitionKind.FUNCTION:
+    def visit_Raise(self, node: ast.stmt) -> None:
+        if not self._unit.is_function:
             self._unit.flags.update(("effect", "acts"))
         self._generic(node)
 
-    def _binding(self, node: ast.MatchAs | ast.MatchStar | ast.MatchMapping) -> None:
+    visit_Assert = visit_Raise
+
+    def visit_MatchAs(self, node: ast.MatchAs | ast.MatchStar | ast.MatchMapping) -> None:
         name = node.rest if isinstance(node, ast.MatchMapping) else node.name
         if name:
             self._unit.bound.add(name)
         self._generic(node)
 
-    def _global(self, node: ast.Global | ast.Nonlocal) -> None:
+    visit_MatchStar = visit_MatchMapping = visit_MatchAs
+
+    def visit_Global(self, node: ast.Global | ast.Nonlocal) -> None:
         self._unit.declared.update(node.names)
         self._unit.attributes.update(node.names)
         if isinstance(node, ast.Global):
             self._unit.flags.add("global")
-        self._generic(node)
 
-    def _lambda(self, node: ast.Lambda) -> None:
-        unit = self._unit
-        unit.flags.update(("lambda", "lasting"))
-        unit.out.append("Lambda")
-        self._arguments(node.args)
-        names = {item.arg for item in _parameters(node.args)}
-        self._scoped([node.body], names)
+    visit_Nonlocal = visit_Global
 
-    def _comprehension(
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self._unit.flags.add("lambda")
+        self.visit(node.args)
+        self._scoped([node.body], {item.arg for item in _parameters(node.args)})
+
+    def visit_ListComp(
         self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
     ) -> None:
         unit = self._unit
-        unit.out.append(node.__class__.__name__)
         if isinstance(node, ast.GeneratorExp):
-            unit.flags.update(("lambda", "lasting"))
+            unit.flags.add("lambda")
         first = node.generators[0]
         self.visit(first.iter)
-        bound = unit.bound
-        unit.bound = set()
+        bound, unit.bound = unit.bound, set()
         for generator in node.generators:
             self.visit(generator.target)
         targets, unit.bound = unit.bound, bound
-        inside: list[ast.AST] = list(first.ifs)
-        inside += node.generators[1:]
-        inside += [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        self._scoped(inside, targets)
+        elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        self._scoped([*first.ifs, *node.generators[1:], *elements], targets)
 
-    def _scoped(self, nodes: Sequence[ast.AST], hidden: set[str]) -> None:
+    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
+
+    def _scoped(self, nodes: Iterable[ast.AST], hidden: set[str]) -> None:
         unit = self._unit
         before, bound = unit.names, set(unit.bound)
         unit.names = set()
@@ -1042,43 +948,28 @@ class _Walker:
         unit.bound = bound | (unit.bound - hidden)
         unit.hidden |= hidden - unit.names
 
-    def _import(self, node: ast.Import) -> None:
+    def visit_Import(self, node: ast.Import) -> None:
         unit = self._unit
         for item in node.names:
-            self._unit.out.append(f"import {item.name} as {item.asname}")
-            self._add_import(Import(0, item.name, (), self._inside()))
+            self._note_import(0, item.name, ())
             unit.bound.add(item.asname or item.name.partition(".")[0])
-            unit.attributes.update(item.name.split("."))
-            self._note_import(item.name)
 
-    def _import_from(self, node: ast.ImportFrom) -> None:
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         unit = self._unit
-        module = node.module or ""
-        names = tuple(item.name for item in node.names)
-        self._add_import(Import(node.level, module, names, self._inside()))
-        unit.out.append(f"from {'.' * node.level}{module}")
-        unit.attributes.update(filter(None, module.split(".")))
+        self._note_import(node.level, node.module or "", tuple(item.name for item in node.names))
         for item in node.names:
-            unit.out.append(f"import {item.name} as {item.asname}")
             unit.bound.add(item.asname or item.name)
             unit.attributes.add(STAR if item.name == "*" else item.name)
             if item.name == "*":
                 unit.flags.add("acts")
-        if not node.level:
-            self._note_import(module)
-        elif unit.kind is not DefinitionKind.FUNCTION:
+
+    def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
+        unit = self._unit
+        self.imports.append(Import(level, module, names))
+        unit.attributes.update(filter(None, module.split(".")))
+        foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
+        if foreign and not unit.is_function:
             unit.flags.add("effect")
-
-    def _add_import(self, found: Import) -> None:
-        self.imports.append(found)
-
-    def _inside(self) -> str:
-        return self._unit.name if self._unit.kind is DefinitionKind.FUNCTION else ""
-
-    def _note_import(self, module: str) -> None:
-        foreign = module.partition(".")[0] not in sys.stdlib_module_names
-        if foreign and self._unit.kind is not DefinitionKind.FUNCTION:
-            self._unit.flags.add("effect")
 
     # ---- what is changed and called
 
@@ -1149,30 +1040,16 @@ class _Walker:
         )
 
 
-_FIELDS: dict[type, tuple[str, ...]] = {}
-
-
-def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
-    fields = _FIELDS.get(kind)
-    if fields is None:
-        fields = tuple(name for name in kind._fields if name not in _SKIPPED)
-        _FIELDS[kind] = fields
-    return fields
-
-
 def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
     first = units[0]
     flags = set().union(*(unit.flags for unit in units))
-    if not all("constant" in unit.flags for unit in units):
-        flags.discard("constant")
-    is_function = first.kind is DefinitionKind.FUNCTION
+    is_function = first.is_function
     changes = frozenset().union(*(unit.changes for unit in units))
-    takes = is_function and "global" in flags and any(_takes(unit) for unit in units)
     return Definition(
         name,
         first.kind,
         # Compared only with others of the same file: 80 bits tell these apart.
-        checksum(part for unit in units for part in ("\0", *unit.out))[:20],
+        checksum(part for unit in units for part in ("\0", *unit.text))[:20],
         tuple(dict.fromkeys(bound for unit in units for bound in unit.binds)),
         frozenset().union(*(unit.attributes for unit in units)),
         frozenset().union(*(unit.stores for unit in units)),
@@ -1180,28 +1057,20 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         effect="effect" in flags,
         acts="acts" in flags,
         implicit="implicit" in flags,
-        constant="constant" in flags,
+        constant=all("constant" in unit.flags for unit in units),
         wrapped="wrapped" in flags,
-        lasting="lasting" in flags,
-        takes=takes,
+        takes=is_function and {"global", "given"} <= flags,
         hands=is_function and bool(changes) and "hands" in flags,
     )
 
 
-def _takes(unit: _Unit) -> bool:
-    is_method = unit.owner and not unit.name.endswith("__")
-    return bool(unit.parameters[1:] if is_method else unit.parameters)
-
-
-_NOTHING = ast.Pass()
-"""Stands before a body that has no docstring."""
-
-
-def _import_of(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:
-    """An import of one of several names."""
-    if isinstance(node, ast.Import):
-        return ast.Import([alias])
-    return ast.ImportFrom(node.module, [alias], node.level)
+def _without_body(node: FunctionNode | ast.ClassDef) -> ast.AST:
+    """All of a definition but its statements; a function's docstring is one of them."""
+    bare = copy.copy(node)
+    bare.body = (
+        [] if isinstance(node, ast.ClassDef) or not _is_text(node.body[0]) else node.body[:1]
+    )
+    return bare
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -337,13 +337,11 @@ def decode_ranges(text: str) -> tuple[range, ...]:
 
 
 def node_name(code: CodeType) -> str:
-    """The qualified name of the function that holds this code; MODULE for module bodies and those
-    of classes in them, ``<lambda>`` for lambdas and comprehensions that are in no function."""
-    name = code.co_qualname
-    if not code.co_flags & inspect.CO_OPTIMIZED and name != MODULE:
-        # A class body nested in a function ran because that function did.
-        name = name.rpartition(INSIDE)[0]
-    return definition_name(name) if name else MODULE
+    """The definition that holds this code; MODULE for module bodies and those of classes in
+    them."""
+    if not code.co_flags & inspect.CO_OPTIMIZED and INSIDE not in code.co_qualname:
+        return MODULE
+    return definition_name(code.co_qualname)
 
 
 def file_of_subject(subject: Callable[..., Any] | None) -> str | None:

@@ -20,9 +20,21 @@ import xxhash
 from pytest_taskcache.code.definitions import Analysis, DefinitionKind
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Reached, affected
-from pytest_taskcache.code.source_file import definition_name
-from pytest_taskcache.model.dependency import ABSENT, Dependency, Kind, Observed, Opaque, Trace
-from pytest_taskcache.observation.code_log import FILE, MODULE, CodeLog, SourceFile, code_dependency
+from pytest_taskcache.model.dependency import (
+    ABSENT,
+    Dependency,
+    Kind,
+    Observed,
+    Opaque,
+    Trace,
+)
+from pytest_taskcache.observation.code_log import (
+    FILE,
+    MODULE,
+    CodeLog,
+    SourceFile,
+    code_dependency,
+)
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
 from pytest_taskcache.observation.hooks.import_hooks import source_of
@@ -239,10 +251,7 @@ class TraceRecorder:
 
     def _number_of(self, node: int) -> int:
         file, name = self._log.file_of(node), self._log.nodes[node][1]
-        for each in (name, definition_name(name), MODULE):
-            if (file, each) in self._numbers:
-                break
-        return self._numbers[file, each]
+        return self._numbers.get((file, name), self._numbers[file, MODULE])
 
     # -------------------------------------------------------------------- paths, variables
 
