@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pytest_taskcache.code.definitions import Analysis, Import
 
 Graph = Mapping[str, Collection[str]]
-"""The files that a file's imports lead to at once."""
+"""The files that a file's imports lead to at once, with the packages around it."""
 
 
 def import_graph(
@@ -35,6 +35,7 @@ def import_graph(
         analysis = analyses.get(name)
         for each in analysis.imports if analysis is not None else ():
             leads.update(places.imported(name, each))
+        leads.update(_packages_around(name, graph))
         leads |= everyone
         leads.discard(name)
     _lead_to_submodules(graph, {name: one for name, one in analyses.items() if one is not None})
@@ -78,7 +79,7 @@ def _lead_to_submodules(graph: dict[str, set[str]], known: Mapping[str, Analysis
 
 
 def closure(graph: Graph, files: Iterable[str]) -> set[str]:
-    """These files, and all that their imports lead to, with the packages around each."""
+    """These files, and all that their imports lead to."""
     found: set[str] = set()
     waiting = list(files)
     while waiting:
@@ -86,15 +87,17 @@ def closure(graph: Graph, files: Iterable[str]) -> set[str]:
         if name not in found:
             found.add(name)
             waiting += graph.get(name, ())
-            waiting += _packages_around(name, graph)
     return found
 
 
 def _packages_around(name: str, files: Collection[str]) -> Iterator[str]:
-    directory = name.rpartition("/")[0]
-    while directory and f"{directory}/__init__.py" in files:
-        yield f"{directory}/__init__.py"
+    directory = name
+    while directory:
         directory = directory.rpartition("/")[0]
+        package = f"{directory}/__init__.py" if directory else "__init__.py"
+        if package not in files:
+            return
+        yield package
 
 
 def _module(name: str) -> str:
@@ -130,51 +133,32 @@ class _Places:
 
 
 def closure_masks(imports: Sequence[Sequence[int]]) -> list[int]:
-    """For each file the mask of all that its imports lead to, itself included: Tarjan's
-    strongly connected components, each after those it leads to."""
-    count = len(imports)
-    masks = [0] * count
-    order = [0] * count
-    low = [0] * count
-    stack: list[int] = []
-    number = 0
-    for start in range(count):
-        if order[start]:
-            continue
-        number += 1
-        order[start] = low[start] = number
-        stack.append(start)
-        path = [(start, iter(imports[start]))]
-        while path:
-            file, leads = path[-1]
-            for other in leads:
-                if not order[other]:
-                    number += 1
-                    order[other] = low[other] = number
-                    stack.append(other)
-                    path.append((other, iter(imports[other])))
-                    break
-                if not masks[other]:
-                    low[file] = min(low[file], order[other])
-            else:
-                path.pop()
-                if path:
-                    low[path[-1][0]] = min(low[path[-1][0]], low[file])
-                if low[file] == order[file]:
-                    _close_component(file, stack, imports, masks)
+    """For each file the mask of all that its imports lead to, itself included: each after those it
+    leads to, and again for circles, until nothing is added."""
+    masks = [1 << file for file in range(len(imports))]
+    order = _last_first(imports)
+    grown = True
+    while grown:
+        grown = False
+        for file in order:
+            mask = masks[file]
+            for other in imports[file]:
+                mask |= masks[other]
+            grown |= mask != masks[file]
+            masks[file] = mask
     return masks
 
 
-def _close_component(
-    first: int, stack: list[int], imports: Sequence[Sequence[int]], masks: list[int]
-) -> None:
-    members = [stack.pop()]
-    while members[-1] != first:
-        members.append(stack.pop())
-    mask = 0
-    for file in members:
-        mask |= 1 << file
-        for other in imports[file]:
-            mask |= masks[other]
-    for file in members:
-        masks[file] = mask
+def _last_first(imports: Sequence[Sequence[int]]) -> Iterable[int]:
+    """The files, each after those it leads to, but for circles."""
+    order: dict[int, None] = {}
+    seen: set[int] = set()
+    waiting = list(range(len(imports)))
+    while waiting:
+        file = waiting[-1]
+        if file in seen:
+            order[waiting.pop()] = None
+        else:
+            seen.add(file)
+            waiting += [other for other in imports[file] if other not in seen]
+    return order

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
-from itertools import chain
 
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
@@ -150,7 +149,10 @@ class _Walk:
         self._effects: dict[int, tuple[int, str]] = {}
         self._implicit: dict[int, tuple[int, str]] = {}
         self._heap: list[tuple[int, int]] = []
-        self._makers: set[str] | None = None
+        # Names of classes only, whose call makes a new object.
+        every = [item for items in self._definitions for item in items if item.binds]
+        self._makers = {item.binds[0] for item in every if item.kind is DefinitionKind.CLASS}
+        self._makers -= {item.binds[0] for item in every if item.kind is not DefinitionKind.CLASS}
 
     # ---- the graph
 
@@ -287,129 +289,101 @@ class _Walk:
 
     def _leave(self, vertex: int, cost: int) -> None:
         cause = self._cause[vertex]
-        file = self._names[self._file_of[vertex]]
         for item in self._definitions[vertex]:
-            self._note_file(vertex, item, cost, cause)
-            # A statement called no plain function that ran first after its module was loaded.
-            plain = item.kind is DefinitionKind.FUNCTION and not item.wrapped
-            ran = self._position[vertex] if plain else -1
-            for name in item.binds:
-                self._to_mentioning(name, vertex, cost, cause, ran=ran)
-                self._to_affixes(name, vertex, cost, cause, ran)
-            if vertex in self._seeds or item.kind in (
-                DefinitionKind.STATEMENT,
-                DefinitionKind.CLASS,
-            ):
-                own = f"{OWN_NAMES} {self._file_of[vertex]}"
-                for names in (ALL_NAMES, own):
-                    self._to_mentioning(names, vertex, cost, cause)
-            if vertex in self._new:
-                self._to_mentioning(NEW_NAMES, vertex, cost, cause)
-            if item.kind is not DefinitionKind.FUNCTION and not item.name.endswith("()"):
-                self._to_mentioning(f"={_leaf(file)}", vertex, cost, cause)
-            if item.kind is DefinitionKind.IMPORT and vertex in self._seeds:
-                self._to_mentioning(ALL_MODULES, vertex, cost, cause, shared=-1)
-            for name in item.stores:
-                self._to_stored(name, vertex, cost, cause)
-            for name in item.changes:
-                self._to_changed(name, vertex, cost, cause)
-            for name in item.mentions:
-                for taking in self._taking.get(name, ()):
-                    self._to_user(taking, vertex, cost, cause)
-            for name in item.changes:
-                for handing in self._handing.get(name.removesuffix("()"), ()):
-                    self._to_user(handing, vertex, cost, cause)
-            if item.kind is not DefinitionKind.FUNCTION:
-                # A module's body runs all its statements; who makes a class is given what is in it.
-                self._relax(self._ids[file, _MODULE], cost, cause)
-                around = self._ids.get((file, item.name.rpartition(".")[0] + ":"))
-                if around is not None and not item.name.endswith("()"):
-                    self._relax(around, cost, cause)
-            if item.name.endswith("()"):
-                body = self._ids.get((file, item.name[:-2]))
-                if body is not None:
-                    self._relax(body, cost, cause)
+            # What applies to all of a file, or to all who import it.
+            if item.acts or (item.effect and vertex in self._seeds):
+                self._note(self._effects, vertex, cost, cause)
+            if item.implicit:
+                self._note(self._implicit, vertex, cost, cause)
+            for name, ran, shared in self._names_of(vertex, item):
+                if name in self._mentioning:
+                    for user in self._users(name, vertex, ran, shared):
+                        self._relax(user, cost, cause)
+            for other in self._partners(vertex, item):
+                self._relax(other, cost, cause)
 
-    def _note_file(self, vertex: int, item: Definition, cost: int, cause: str) -> None:
-        """What applies to all of a file, or to all who import it."""
-        if item.acts or (item.effect and vertex in self._seeds):
-            self._note(self._effects, vertex, cost, cause)
-        if item.implicit:
-            self._note(self._implicit, vertex, cost, cause)
-
-    def _note(self, found: dict[int, tuple[int, str]], vertex: int, cost: int, cause: str) -> None:
+    def _names_of(self, vertex: int, item: Definition) -> Iterator[tuple[str, int, int]]:
+        """The names by which others get at what a definition does, and, as `_users` takes them,
+        from when on and in which files."""
         file = self._file_of[vertex]
-        if file not in found or cost < found[file][0]:
-            found[file] = (cost, cause)
+        # A statement called no plain function that ran first after its module was loaded.
+        plain = item.kind is DefinitionKind.FUNCTION and not item.wrapped
+        ran = self._position[vertex] if plain else -1
+        for name in item.binds:
+            yield name, ran, 0
+            for end in range(2, len(name) + 1):
+                yield name[:end] + "*", ran, 0
+                yield "*" + name[-end:], ran, 0
+        if vertex in self._seeds or item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
+            yield ALL_NAMES, -1, 0
+            yield f"{OWN_NAMES} {file}", -1, 0
+        if vertex in self._new:
+            yield NEW_NAMES, -1, 0
+        if item.kind is not DefinitionKind.FUNCTION and not item.name.endswith("()"):
+            yield f"={_leaf(self._names[file])}", -1, 0
+        if item.kind is DefinitionKind.IMPORT and vertex in self._seeds:
+            yield ALL_MODULES, -1, -1
+        for name in item.stores:
+            if name in (ALL_NAMES, OWN_NAMES):
+                yield from ((each, -1, 0) for each in list(self._mentioning))
+            elif name.startswith("."):
+                yield name[1:], -1, 0
+            else:
+                name, _, maker = name.partition("<")
+                if not maker or maker not in self._makers:
+                    # On what binds the name, or, where nothing known here does, on any of all that.
+                    own = 1 << file
+                    known = self._closures[self._scope[vertex]] & ~own
+                    shared = self._rebound.get(name, 0) & known or known
+                    yield name, -1, shared | own
+        for name in item.changes:
+            if bound := self._mutable.get(name, 0):
+                yield name.removeprefix("~"), -1, bound
 
-    def _to_mentioning(
-        self, name: str, vertex: int, cost: int, cause: str, *, ran: int = -1, shared: int = 0
-    ) -> None:
-        """Goes on to all that mention a name, statements only of modules that were not done yet
-        at position ``ran``: where the closure holds this file, or, if ``shared`` tells in which
-        files the name is bound, one of these that this file imports too (all for -1)."""
-        users = self._mentioning.get(name)
-        if not users:
-            return
+    def _users(self, name: str, vertex: int, ran: int, shared: int) -> Iterator[int]:
+        """All that mention a name, statements only of modules that were not done yet at position
+        ``ran``: where the closure holds this file, or, if ``shared`` tells in which files the name
+        is bound, one of these that this file imports too (all for -1)."""
         mask = 1 << self._file_of[vertex]
         if shared:
             mask = shared if shared < 0 else shared & self._closures[self._scope[vertex]]
         seen: dict[int, bool] = {}
         left: list[int] = []
-        for user in users:
+        for user in self._mentioning[name]:
             scope = self._scope[user]
             inside = seen.get(scope)
             if inside is None:
                 inside = seen[scope] = bool(self._closures[scope] & mask)
             if inside and self._done[user] >= ran:
-                self._relax(user, cost, cause)
+                yield user
             else:
                 left.append(user)
         # Costs only grow from here on: who was found once need not be found again.
-        users[:] = left
+        self._mentioning[name] = left
 
-    def _to_affixes(self, name: str, vertex: int, cost: int, cause: str, ran: int) -> None:
-        for end in range(2, len(name) + 1):
-            for affix in (name[:end] + "*", "*" + name[-end:]):
-                if affix in self._mentioning:
-                    self._to_mentioning(affix, vertex, cost, cause, ran=ran)
+    def _partners(self, vertex: int, item: Definition) -> Iterator[int]:
+        """What a definition leads to without a name: what a function keeps depends on who calls it,
+        and what it returns on who changes that; a module's body runs all its statements; who makes
+        a class is given what is in it; a ``def`` makes its function."""
+        known = self._closures[self._scope[vertex]]
+        users = [each for name in item.mentions for each in self._taking.get(name, ())]
+        for name in item.changes:
+            users += self._handing.get(name.removesuffix("()"), ())
+        yield from (each for each in users if known >> self._file_of[each] & 1)
+        file = self._names[self._file_of[vertex]]
+        names = []
+        if item.kind is not DefinitionKind.FUNCTION:
+            names = [_MODULE, item.name.rpartition(".")[0] + ":"]
+        if item.name.endswith("()"):
+            names = [_MODULE, item.name[:-2]]
+        for name in names:
+            if (file, name) in self._ids:
+                yield self._ids[file, name]
 
-    def _to_stored(self, name: str, vertex: int, cost: int, cause: str) -> None:
-        if name in (ALL_NAMES, OWN_NAMES):
-            for each in list(self._mentioning):
-                self._to_mentioning(each, vertex, cost, cause)
-            return
-        if name.startswith("."):
-            self._to_mentioning(name[1:], vertex, cost, cause)
-            return
-        name, _, maker = name.partition("<")
-        if maker and self._makes_new(maker):
-            return
-        # On what binds the name, or, where nothing that is known here does, on any of all that.
-        own = 1 << self._file_of[vertex]
-        known = self._closures[self._scope[vertex]] & ~own
-        shared = self._rebound.get(name, 0) & known or known
-        self._to_mentioning(name, vertex, cost, cause, shared=shared | own)
-
-    def _to_changed(self, name: str, vertex: int, cost: int, cause: str) -> None:
-        bound = self._mutable.get(name, 0)
-        if bound:
-            self._to_mentioning(name.removeprefix("~"), vertex, cost, cause, shared=bound)
-
-    def _makes_new(self, maker: str) -> bool:
-        """Whether a name is that of classes only, whose call makes a new object."""
-        if self._makers is None:
-            classes: set[str] = set()
-            others: set[str] = set()
-            for item in chain.from_iterable(self._definitions):
-                (classes if item.kind is DefinitionKind.CLASS else others).update(item.binds[:1])
-            self._makers = classes - others
-        return maker in self._makers
-
-    def _to_user(self, target: int, vertex: int, cost: int, cause: str) -> None:
-        """What a function kept depends on who called it, or on who changes what it returned."""
-        if self._closures[self._scope[vertex]] >> self._file_of[target] & 1:
-            self._relax(target, cost, cause)
+    def _note(self, found: dict[int, tuple[int, str]], vertex: int, cost: int, cause: str) -> None:
+        file = self._file_of[vertex]
+        if file not in found or cost < found[file][0]:
+            found[file] = (cost, cause)
 
     # ---- the answer
 
@@ -466,32 +440,17 @@ def _leaf(name: str) -> str:
     return directory.rpartition("/")[2] if leaf == "__init__" else leaf
 
 
-def _around(name: str) -> Iterator[str]:
-    """The directories around a file, the innermost first, each with a slash at the end; the root
-    is empty."""
-    while name:
-        name = name.rstrip("/").rpartition("/")[0]
-        yield name + "/" if name else ""
-
-
 def _conftests(name: str, files: Mapping[str, int]) -> Iterator[int]:
-    """The conftests that apply to a file."""
-    for directory in _around(name):
-        found = files.get(directory + "conftest.py")
+    """The conftests that apply to a file, the innermost first."""
+    directory = name
+    while directory:
+        directory = directory.rpartition("/")[0]
+        found = files.get(f"{directory}/conftest.py" if directory else "conftest.py")
         if found is not None:
             yield found
 
 
 def _imports(log: Log, files: Mapping[str, int]) -> list[list[int]]:
-    """For each file those it imports, the packages around it, and its conftests."""
-    found: list[list[int]] = []
-    for name in files:
-        leads = [files[other] for other in log.imports.get(name, ()) if other in files]
-        leads += _conftests(name, files)
-        for directory in _around(name):
-            package = files.get(directory + "__init__.py")
-            if package is None:
-                break
-            leads.append(package)
-        found.append(leads)
-    return found
+    """For each file those it imports, and its conftests."""
+    found = ((files[one] for one in log.imports.get(name, ()) if one in files) for name in files)
+    return [[*leads, *_conftests(name, files)] for name, leads in zip(files, found, strict=True)]
