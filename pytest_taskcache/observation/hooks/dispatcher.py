@@ -12,10 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from types import CodeType, FrameType, ModuleType
-from typing import Any, Protocol
-
-from pytest_taskcache.model.dependency import Kind
+from typing import Any, TypeAlias
 
 
 class Write(Enum):
@@ -33,77 +30,10 @@ class Write(Enum):
     """Made as a directory."""
 
 
-class Listener(Protocol):
-    """Is told what happens in the process while armed. Paths are absolute; ``frame`` is that of
-    the code that did it. May raise: the caller absorbs it."""
-
-    def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
-        """A path is about to be read, listed or looked at."""
-
-    def on_working_directory(self, frame: FrameType | None) -> None:
-        """A relative path is about to be used, or the working directory asked for."""
-
-    def on_directory_change(self) -> None:
-        """The working directory is about to change."""
-
-    def on_change(self, path: str, write: Write) -> None:
-        """A path is about to be changed."""
-
-    def on_move(self, source: str, target: str) -> None:
-        """A path is about to be renamed."""
-
-    def on_link(self, source: str, target: str) -> None:
-        """``target`` is about to become a link to ``source``."""
-
-    def on_database(self, path: str, frame: FrameType | None) -> None:
-        """A database file is about to be connected to, for reading and writing."""
-
-    def on_distributions(self, name: str, frame: FrameType | None) -> None:
-        """An installed distribution's metadata is looked up; ``*`` for all."""
-
-    def on_variable(self, name: str, frame: FrameType | None) -> None:
-        """An environment variable is about to be read."""
-
-    def on_environment(self, frame: FrameType | None) -> None:
-        """The whole environment is about to be read."""
-
-    def on_variable_change(self, name: str) -> None:
-        """An environment variable is about to be set or deleted."""
-
-    def on_opaque(self, kind: str, detail: str, frame: FrameType | None) -> None:
-        """Something whose effects cannot be observed is about to be done."""
-
-    def on_native(self, path: str, kind: str, frame: FrameType | None) -> None:
-        """A shared library is about to be loaded."""
-
-    def on_bind(self, sock: Any) -> None:
-        """A socket is about to be bound."""
-
-    def on_connect(self, sock: Any, address: object, frame: FrameType | None) -> None:
-        """A socket is about to connect or send to an address."""
-
-    def on_code(self, code: CodeType) -> None:
-        """Code is about to be executed or made into a function."""
-
-    def on_execution(self, code: CodeType, frame: FrameType | None) -> None:
-        """A module's body is about to be executed; ``frame`` is the importer's."""
-
-    def on_import_tried(self, name: str, frame: FrameType | None) -> None:
-        """An import that is not in ``sys.modules`` was begun."""
-
-    def on_import_asked(
-        self, name: str, module: ModuleType | None, frame: FrameType | None
-    ) -> None:
-        """``importlib.import_module`` returned this module, or failed."""
-
-    def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
-        """Code that may be in no file of the project is about to be executed."""
-
-    def on_own_write(self, path: str | None = None) -> None:
-        """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
-
-    def on_fork(self) -> None:
-        """This is a forked child; nothing is observed here any more."""
+Listener: TypeAlias = Any
+"""Is told what happens in the process while armed: an `Observatory`, whose ``on_...`` methods say
+what. Paths are absolute; ``frame`` is that of the code that did it. May raise: the caller absorbs
+it."""
 
 
 class _Mute(threading.local):

@@ -32,12 +32,13 @@ from pytest_taskcache.observation.hooks.dispatcher import (
     muted,
 )
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.hooks.replacing import Replacements
+from pytest_taskcache.observation.hooks.replacing import Replacement
 
 _INSTALLED = installed_directories()
 _NO_FILES = ("<unknown>", "<string>", "<stdin>", "<fstring>")
 _NOT_FILES = ("/proc/", "/dev/", "/sys/")
 _IMPORTLIB = "<frozen importlib._bootstrap_external>"
+_HOOKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _METADATA = os.path.join("importlib", "metadata", "__init__.py")
 _COMPILED = (".pyc", ".pyo")
 _RESOLVING = frozenset({"realpath", "_joinrealpath"})
@@ -291,64 +292,44 @@ WORKING_DIRECTORY = "pytest_taskcache.working_directory"
 """Our own audit event, without arguments."""
 
 
-class _Stat(Replacements):
-    """Wrappers that behave as what they wrap, and tell of it before."""
-
-    def stat(self, *args: Any, **kwargs: Any) -> Any:
-        """As `os.stat`."""
-        __tracebackhide__ = True
-        if dispatcher.listeners:
-            _look(args, kwargs)
-        return self._plain["stat"](*args, **kwargs)
-
-    def lstat(self, *args: Any, **kwargs: Any) -> Any:
-        """As `os.lstat`."""
-        __tracebackhide__ = True
-        # Resolving a path asks of every component whether it is a link. That most are not is
-        # noise: it would tie each trace to the checkout's place in the file system.
-        if dispatcher.listeners and sys._getframe(1).f_code.co_name not in _RESOLVING:
-            _look(args, kwargs)
-        return self._plain["lstat"](*args, **kwargs)
-
-    def access(self, *args: Any, **kwargs: Any) -> Any:
-        """As `os.access`."""
-        __tracebackhide__ = True
-        if dispatcher.listeners:
-            _look(args, kwargs)
-        return self._plain["access"](*args, **kwargs)
-
-    def readlink(self, *args: Any, **kwargs: Any) -> Any:
-        """As `os.readlink`."""
-        __tracebackhide__ = True
-        if dispatcher.listeners:
-            _look(args, kwargs)
-        return self._plain["readlink"](*args, **kwargs)
-
-    def getcwd(self) -> Any:
-        """As `os.getcwd`."""
-        __tracebackhide__ = True
-        if dispatcher.listeners:
-            sys.audit(WORKING_DIRECTORY)
-        return self._plain["getcwd"]()
-
-
 def _look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     path = args[0] if args else kwargs.get("path")
     if path is not None and not isinstance(path, int) and not is_muted():
         sys.audit(LOOK, path, kwargs.get("dir_fd"))
 
 
+def _look_at_link(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    # Resolving a path asks of every component whether it is a link. That most are not is
+    # noise: it would tie each trace to the checkout's place in the file system.
+    if sys._getframe(2).f_code.co_name not in _RESOLVING:
+        _look(args, kwargs)
+
+
 @handles(LOOK)
 def _looked(frame: FrameType, path: object, directory: object) -> None:
-    wrapper = frame.f_back  # of _look
-    see(Kind.STAT, path, wrapper and wrapper.f_back, -1 if directory is None else directory)
+    see(Kind.STAT, path, _asking(frame), -1 if directory is None else directory)
+
+
+def _ask_where(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    sys.audit(WORKING_DIRECTORY)
 
 
 @handles(WORKING_DIRECTORY)
 def _asked_where(frame: FrameType) -> None:
-    caller = frame.f_back
+    caller = _asking(frame)
     if not asked_by_machinery(caller):
         dispatcher.tell(lambda listener: listener.on_working_directory(caller))
 
 
-stat_wrappers = _Stat("os", "stat", "lstat", "access", "readlink", "getcwd")
+def _asking(frame: FrameType | None) -> FrameType | None:
+    """Who called the replacement that raised an event of ours."""
+    while frame is not None and frame.f_code.co_filename.startswith(_HOOKS):
+        frame = frame.f_back
+    return frame
+
+
+REPLACED = (
+    *(Replacement("os", name, _look) for name in ("stat", "access", "readlink")),
+    Replacement("os", "lstat", _look_at_link),
+    Replacement("os", "getcwd", _ask_where),
+)

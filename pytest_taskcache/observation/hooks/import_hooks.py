@@ -14,7 +14,7 @@ from typing import Any
 from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.observation.hooks.callers import ActsFor, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
-from pytest_taskcache.observation.hooks.replacing import Replacements, spec_of
+from pytest_taskcache.observation.hooks.replacing import Replacement, spec_of
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
 
@@ -39,19 +39,19 @@ class NotingFinder:
         return spec_of(fullname, path)
 
 
-class _Asking(Replacements):
-    """A module that is loaded already is handed out without any event, yet whoever asks depends
-    on it."""
+class _Asking(Replacement):
+    """`importlib.import_module`: a module that is loaded already is handed out without any event,
+    yet whoever asks depends on it."""
 
-    def import_module(self, name: str, package: str | None = None) -> Any:
-        """As `importlib.import_module`."""
+    def __call__(self, name: str, package: str | None = None) -> Any:
+        """As what it stands for."""
         __tracebackhide__ = True
         if not dispatcher.listeners or is_muted():
-            return self._plain["import_module"](name, package)
+            return self._plain(name, package)
         frame = sys._getframe(1)
         module: ModuleType | None = None
         try:
-            module = self._plain["import_module"](name, package)
+            module = self._plain(name, package)
             return module
         finally:
             dispatcher.tell(
@@ -123,7 +123,7 @@ def _find_class(frame: FrameType, module: object, name: object) -> None:
 
 
 finder = NotingFinder()
-asking = _Asking("importlib", "import_module")
+asking = _Asking("importlib", "import_module", lambda args, kwargs: None)
 
 
 def install() -> None:

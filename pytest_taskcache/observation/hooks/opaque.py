@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.file_hooks import absolute, is_file_of_interest
-from pytest_taskcache.observation.hooks.replacing import Replacements
+from pytest_taskcache.observation.hooks.replacing import Replacement
 
 SUBPROCESS = "subprocess"
 FORK = "fork"
@@ -67,30 +67,26 @@ def _fork(frame: FrameType) -> None:
     tell(MULTIPROCESSING if _is_in_multiprocessing(frame) else FORK, "", frame)
 
 
-class _Spawning(Replacements):
-    """Children that `multiprocessing` spawns raise no audit event."""
+def _fork_exec(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    caller = sys._getframe(2)
+    if _is_in_multiprocessing(caller):
+        tell(MULTIPROCESSING, "", caller)
+    else:
+        tell(SUBPROCESS, _program(args[0]), caller)
 
-    def fork_exec(self, *args: Any) -> Any:
-        """As ``_posixsubprocess.fork_exec``."""
-        if dispatcher.listeners:
-            frame = sys._getframe(1)
-            if _is_in_multiprocessing(frame):
-                tell(MULTIPROCESSING, "", frame)
-            else:
-                tell(SUBPROCESS, _program(args[0]), frame)
-        return self._plain["fork_exec"](*args)
+
+class _Spawning(Replacement):
+    """Children that `multiprocessing` spawns raise no audit event. On Windows they do: spawning
+    goes through _winapi there, and there is no such function."""
 
     def install(self) -> None:
-        """As `Replacements.install`, where the platform has the function."""
+        """As `Replacement.install`."""
         import subprocess  # noqa: F401 - it takes its own reference, and has an event of its own
 
-        try:
-            super().install()
-        except ImportError:
-            return  # Windows: spawning goes through _winapi, which multiprocessing audits itself
+        super().install()
 
 
-spawning = _Spawning("_posixsubprocess", "fork_exec")
+spawning = _Spawning("_posixsubprocess", "fork_exec", _fork_exec)
 
 
 def _is_in_multiprocessing(frame: FrameType | None, depth: int = 8) -> bool:

@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher
+
 Amend = Callable[[ModuleType], None]
 
 _CAPABILITIES = (
@@ -25,37 +27,50 @@ _CAPABILITIES = (
 _amendments: dict[str, Amend] = {}
 
 
-class Replacements:
-    """Methods that stand in for functions of a module, each named as what it calls.
+class Replacement:
+    """Stands in for a function of a module: has ``tell`` called with the arguments while anyone
+    listens, then does the same.
 
-    Bound methods, because plain functions would rebind as class attributes. They pickle as what
-    they stand in for, and are among what `os` says to support a capability.
+    An object, because a plain function would rebind as a class's attribute. It pickles as what it
+    stands in for, and is among what `os` says to support a capability.
     """
 
-    def __init__(self, module: str, *names: str) -> None:
-        self._module = module
-        self._names = names
-        self._plain: dict[str, Any] = {}
+    def __init__(
+        self, module: str, name: str, tell: Callable[[tuple[Any, ...], dict[str, Any]], None]
+    ) -> None:
+        self.__name__ = name
+        self.__module__ = self._module = module
+        self._tell = tell
+        self._plain: Any = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (__import__, (self._module,))
+    def __reduce__(self) -> str:
+        return self.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As what it stands for."""
+        __tracebackhide__ = True
+        if dispatcher.listeners:
+            self._tell(args, kwargs)
+        return self._plain(*args, **kwargs)
 
     def install(self) -> None:
-        """Puts the methods in place. Raises ImportError where the platform has no such module."""
-        module = plain_import(self._module)
-        for name in self._names:
-            self._plain.setdefault(name, getattr(module, name))
-            _swap(module, name, self._plain[name], getattr(self, name))
+        """Puts it in place, where the platform has such a function."""
+        try:
+            module = plain_import(self._module)
+        except ImportError:
+            return
+        if self._plain is None:
+            self._plain = getattr(module, self.__name__)
+        _swap(module, self.__name__, self._plain, self)
 
     def remove(self) -> None:
-        """Puts the functions back; references to the methods go on working, unseen."""
-        module = sys.modules[self._module]
-        for name in self._plain:
-            _swap(module, name, getattr(self, name), self._plain[name])
+        """Puts the function back; references to this go on working, unseen."""
+        if self._plain is not None:
+            _swap(sys.modules[self._module], self.__name__, self, self._plain)
 
 
 def _swap(module: ModuleType, name: str, before: Any, after: Any) -> None:
-    if getattr(module, name) != before:
+    if getattr(module, name) is not before:
         return  # someone wrapped it after us; theirs calls ours, which are gated
     setattr(module, name, after)
     for capability in _CAPABILITIES:
