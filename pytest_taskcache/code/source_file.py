@@ -307,12 +307,12 @@ class _Walker:
         self._bound: set[str] = set()
         self._whole = True
         self._rules: dict[type, Callable[[Any], None]] = {}
-        self._find_aliases(tree.body)
+        self._find_names(tree)
         self._body(tree, "")
 
-    def _find_aliases(self, statements: Iterable[ast.stmt]) -> None:
-        """What the names that the module imports stand for."""
-        for node in statements:
+    def _find_names(self, tree: ast.Module) -> None:
+        """What the names that the module imports stand for, and what else it binds."""
+        for node in _executed(tree.body):
             match node:
                 case ast.Import():
                     for item in node.names:
@@ -324,21 +324,8 @@ class _Walker:
                         self._aliases[item.asname or item.name] = f"{start}.{item.name}"
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                     self._bound.add(node.name)
-                case ast.Assign():
-                    self._bind(*node.targets)
-                case ast.AnnAssign() | ast.AugAssign():
-                    self._bind(node.target)
-                case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-                    items = getattr(node, "items", ())
-                    self._bind(getattr(node, "target", None), *(i.optional_vars for i in items))
-                    for each in (node, *getattr(node, "handlers", ())):
-                        for part in ("body", "orelse", "finalbody"):
-                            self._find_aliases(getattr(each, part, ()))
-
-    def _bind(self, *targets: ast.expr | None) -> None:
-        for target in targets:
-            found = ast.walk(target) if target is not None else ()
-            self._bound.update(one.id for one in found if isinstance(one, ast.Name))
+                case ast.Name(ctx=ast.Store()):
+                    self._bound.add(node.id)
 
     # ---- definitions
 
@@ -1008,17 +995,10 @@ class _Walker:
             self._unit.flags.add("acts")
 
     def _resolved(self, node: ast.expr) -> str:
-        """The full dotted name of a decorator; empty where it is bound here."""
-        if isinstance(node, ast.Call):
-            node = node.func
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name):
-            return ".".join(["", *reversed(parts)])
-        root = self._aliases.get(node.id, "" if node.id in self._bound else node.id)
-        return ".".join([root, *reversed(parts)])
+        """The full dotted name of a decorator; of what is bound here without its first part."""
+        function = node.func if isinstance(node, ast.Call) else node
+        root, dot, rest = ast.unparse(function).partition(".")
+        return self._aliases.get(root, "" if root in self._bound else root) + dot + rest
 
     def definitions(self) -> tuple[Definition, ...]:
         """All that was found; what has one name is one definition."""
@@ -1062,6 +1042,14 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         takes=is_function and {"global", "given"} <= flags,
         hands=is_function and bool(changes) and "hands" in flags,
     )
+
+
+def _executed(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All nodes of these that are not inside of a function or class."""
+    for node in statements:
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield from _executed(ast.iter_child_nodes(node))
 
 
 def _without_body(node: FunctionNode | ast.ClassDef) -> ast.AST:
