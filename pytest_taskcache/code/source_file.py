@@ -10,11 +10,12 @@ Worked example::
         def size(self):             statement Box.size()  binds size, Box
             self.seen = self.limit  function  Box.size    mentions limit, Box; stores seen
 
-The body of a function is a definition, named like ``code.co_qualname``, with all functions, classes
-and lambdas in it; what executing its ``def`` takes (decorators, parameters, defaults, annotations,
-docstring) is another, named with ``()``. Every other statement of the module or of a class is named
-by what it binds. Identifiers are bare: ``a.b.c`` mentions a, b and c, whatever they are. Lambdas
-outside of functions are also one function, ``<lambda>``.
+The body of a function is a definition, named like ``code.co_qualname``, with lambdas and
+comprehensions in it; what executing its ``def`` takes (decorators, parameters, defaults,
+annotations, docstring) is another, named with ``()``, and part of the function around it where
+there is one. Every other statement of the module or of a class is named by what it binds.
+Identifiers are bare: ``a.b.c`` mentions a, b and c, whatever they are. Lambdas outside of
+functions are also one function, ``<lambda>``.
 
 What code gets at without naming it, and how that is covered:
 
@@ -195,9 +196,10 @@ def _grouped(imports: Iterable[Import]) -> tuple[Import, ...]:
     return tuple(item._replace(names=tuple(names)) for item, names in found.items())
 
 
-def normalised_text(node: ast.AST | list[ast.stmt]) -> str:
+def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> str:
     """The text of a whole tree, which tells it apart from any other; the same in all versions of
-    Python. Neither positions nor what an expression is used for are in it."""
+    Python. Neither positions nor what an expression is used for are in it; without ``bodies``
+    nothing of functions but what executing their ``def`` takes."""
     out: list[str] = []
     pending: list[Any] = [node]
     while pending:
@@ -210,6 +212,9 @@ def normalised_text(node: ast.AST | list[ast.stmt]) -> str:
             values = [getattr(part, name) for name in _fields_of(part.__class__)]
             if getattr(part, "type_params", None):
                 values.append(part.type_params)  # new in 3.12
+            if not bodies and isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                values.remove(part.body)
+                values.append(part.body[: _is_text(part.body[0])])
         for value in values:
             if isinstance(value, (list, ast.AST)):
                 out.append(".")  # to come
@@ -237,15 +242,19 @@ IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
 
 
 def definition_name(qualname: str) -> str:
-    """The definition that a code object of this qualified name belongs to: the outermost function
-    around it; ``<lambda>`` for lambdas and comprehensions in none, ``<module>`` for a module's own
-    code."""
+    """The definition that a code object of this qualified name belongs to: the function around
+    a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
+    code, ``<lambda>`` for lambdas and comprehensions in no function."""
     if qualname.startswith(EXAMPLES):
         return qualname
+    kept: list[str] = []
     for part in qualname.split(INSIDE):
-        if "<generic" not in part:
-            return part if "<" not in part or part == "<module>" else "<lambda>"
-    return "<module>"
+        if "<generic" in part:
+            continue
+        if "<" in part:
+            return INSIDE.join(kept) or ("<module>" if part == "<module>" else "<lambda>")
+        kept.append(part)
+    return INSIDE.join(kept) or "<module>"
 
 
 @dataclass(slots=True)
@@ -283,14 +292,6 @@ class _Unit:
     def is_function(self) -> bool:
         """Whether it is the body of a function, which is not run at import."""
         return self.kind is DefinitionKind.FUNCTION
-
-    def absorb(self, inner: _Unit) -> None:
-        """Adds what a function inside of this one was found to do."""
-        self.attributes |= inner.attributes
-        self.stores |= inner.stores
-        self.changes |= inner.changes
-        self.flags |= inner.flags
-        self.binds.update(inner.binds)
 
 
 class _Walker:
@@ -385,7 +386,8 @@ class _Walker:
 
     def _open(self, name: str, kind: DefinitionKind, node: ast.AST | None = None) -> _Unit:
         """A new definition, which what is walked from now on is part of."""
-        unit = _Unit(name, kind, self._owner, [] if node is None else [normalised_text(node)])
+        text = [] if node is None else [normalised_text(node, bodies=False)]
+        unit = _Unit(name, kind, self._owner, text)
         self._unit = unit
         self._units.append(unit)
         return unit
@@ -429,7 +431,9 @@ class _Walker:
             self._units.append(loose)
 
     def _class(self, node: ast.ClassDef, prefix: str) -> None:
-        unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS, _without_body(node))
+        bare = copy.copy(node)
+        bare.body = []
+        unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS, bare)
         unit.binds[node.name] = unit.binds["?" + node.name] = None
         self._head(node)
         for decorator in node.decorator_list:
@@ -453,7 +457,7 @@ class _Walker:
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
-        made = self._open(f"{prefix}{node.name}()", DefinitionKind.STATEMENT, _without_body(node))
+        made = self._open(f"{prefix}{node.name}()", DefinitionKind.STATEMENT, node)
         with_class = bool(prefix) and _comes_with_class(node.name)
         if not with_class:
             made.binds[node.name] = None
@@ -468,7 +472,6 @@ class _Walker:
             made.flags.add("effect")
         self._close(made)
         unit = self._inside(node, prefix + node.name)
-        self._units.append(unit)
         if not with_class:
             unit.binds[node.name] = None
         unit.flags |= made.flags & {"implicit", "wrapped"}
@@ -526,10 +529,10 @@ class _Walker:
     def _inside(self, node: FunctionNode, qualname: str) -> _Unit:
         """Walks a function's statements into a definition of their own."""
         around, prefix = self._unit, self._prefix
-        unit = _Unit(qualname, DefinitionKind.FUNCTION, self._owner)
-        body = node.body[1:] if _is_text(node.body[0]) else node.body
-        if not around.is_function:
-            unit.text = [normalised_text(body)]
+        body = node.body[_is_text(node.body[0]) :]
+        text = [normalised_text(body, bodies=False)]
+        unit = _Unit(qualname, DefinitionKind.FUNCTION, self._owner, text)
+        self._units.append(unit)
         self._unit, self._prefix = unit, qualname + INSIDE
         unit.parameters = tuple(item.arg for item in _parameters(node.args))
         unit.bound.update(unit.parameters)
@@ -551,17 +554,18 @@ class _Walker:
         unit = self._unit
         unit.bound.add(node.name)
         self._signature(node)
-        if unit.is_function and node.name not in unit.declared:
-            unit.children.append(self._inside(node, node.name))
-            return
         if not unit.is_function:
             self._decorate(node, unit)
-        prefix = "" if node.name in unit.declared else self._prefix
-        inner = self._inside(node, prefix + node.name)
-        inner.text = inner.text or [normalised_text(node)]
-        inner.binds[node.name] = None
-        self._units.append(inner)
-        self._resolve(inner, frozenset())
+        inner = self._inside(node, ("" if node.name in unit.declared else self._prefix) + node.name)
+        if unit.is_function:
+            # It lives in the cells and on the results of the function around it.
+            inner.attributes.add("^" + unit.name)
+            unit.attributes.add("^" + inner.name)
+            inner.binds["^" + inner.name] = unit.binds["^" + unit.name] = None
+            unit.children.append(inner)
+        else:
+            inner.binds[node.name] = None
+            self._resolve(inner, frozenset())
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
@@ -588,7 +592,6 @@ class _Walker:
         self._settle(unit, local)
         for child in unit.children:
             self._resolve(child, local)
-            unit.absorb(child)
 
     def _settle(self, unit: _Unit, local: Collection[str]) -> None:
         """Decides which of the chains that are changed outlive the definition."""
@@ -1050,15 +1053,6 @@ def _executed(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             yield from _executed(ast.iter_child_nodes(node))
-
-
-def _without_body(node: FunctionNode | ast.ClassDef) -> ast.AST:
-    """All of a definition but its statements; a function's docstring is one of them."""
-    bare = copy.copy(node)
-    bare.body = (
-        [] if isinstance(node, ast.ClassDef) or not _is_text(node.body[0]) else node.body[:1]
-    )
-    return bare
 
 
 def _is_text(node: ast.stmt) -> bool:

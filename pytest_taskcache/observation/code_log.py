@@ -339,9 +339,11 @@ def decode_ranges(text: str) -> tuple[range, ...]:
 def node_name(code: CodeType) -> str:
     """The definition that holds this code; MODULE for module bodies and those of classes in
     them."""
-    if not code.co_flags & inspect.CO_OPTIMIZED and INSIDE not in code.co_qualname:
-        return MODULE
-    return definition_name(code.co_qualname)
+    name = code.co_qualname
+    if not code.co_flags & inspect.CO_OPTIMIZED:
+        # A class body nested in a function ran because that function did.
+        name = name.rpartition(INSIDE)[0] or MODULE
+    return definition_name(name)
 
 
 def file_of_subject(subject: Callable[..., Any] | None) -> str | None:

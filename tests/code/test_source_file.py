@@ -66,7 +66,7 @@ def test_worked_example() -> None:
         (
             "def f():\n  def g():\n    return 1\n  return g\n",
             "def f():\n  def g():\n    return 2\n  return g\n",
-            {"f changed"},
+            {"f.<locals>.g changed"},
         ),
         (
             "def f():\n  return [x for x in (lambda: 1)()]\n",
@@ -162,10 +162,9 @@ def test_different_trees_have_different_texts(one, two) -> None:
 
 
 def test_nameless_code_belongs_to_what_is_around_it() -> None:
-    """Whatever is inside of a function counts as that function; so do scopes of its type
-    parameters. Lambdas outside of any are one."""
+    """Lambdas, comprehensions and scopes of type parameters count as the function around them."""
     assert definition_name("f") == "f"
-    assert definition_name("C.m.<locals>.g.<locals>.<lambda>") == "C.m"
+    assert definition_name("C.m.<locals>.g.<locals>.<lambda>") == "C.m.<locals>.g"
     assert definition_name("f.<locals>.<lambda>.<locals>.<genexpr>") == "f"
     assert definition_name("<generic parameters of f>.<locals>.f") == "f"
     assert definition_name("<lambda>") == definition_name("C.<lambda>") == "<lambda>"
