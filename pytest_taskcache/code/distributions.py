@@ -76,7 +76,6 @@ class Distributions:
         self._entries: tuple[str, ...] = ()
         self._seen: tuple[str, ...] | None = None
         self._owners: dict[str, str] = {}
-        self._of_modules: dict[str, tuple[str, ...]] = {}
         self._by_module: dict[str, set[str]] = {}
         self._digests: dict[str, str] = {}
 
@@ -147,15 +146,10 @@ class Distributions:
     def owners(self, module: str) -> tuple[str, ...]:
         """The normalised names of the distributions that a top-level module comes from."""
         everything = self._all()
-        known = self._of_modules.get(module)
-        if known is None:
-            likely = normalized(module)
-            if any(module in item.modules for item in everything.get(likely, ())):
-                known = (likely,)
-            else:
-                known = tuple(sorted(self._installers().get(module, ())))
-            self._of_modules[module] = known
-        return known
+        likely = normalized(module)
+        if any(module in item.modules for item in everything.get(likely, ())):
+            return (likely,)
+        return tuple(sorted(self._installers().get(module, ())))
 
     def _installers(self) -> dict[str, set[str]]:
         """The distributions by the top-level modules that they install."""
@@ -176,7 +170,6 @@ class Distributions:
             self._seen = search
             self._found, self._places = {}, {}
             self._owners.clear()
-            self._of_modules.clear()
             self._by_module.clear()
             for directory in (*search, *self._libraries.difference(search)):
                 self._add(directory, on_path=directory in search)

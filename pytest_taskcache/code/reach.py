@@ -45,10 +45,11 @@ from pytest_taskcache.dataclass import dataclass, field
 NEVER = 1 << 60
 """The position of what never ran."""
 
-FILE = "<file>"
-"""The node of a file whose own code need not have run: what acts on all of it counts."""
+MODULE = "<module>"
+"""The name of the node that stands for a module's body."""
 
-_MODULE = "<module>"
+FILE = "<file>"
+"""The node of what acts on all of a file, whatever of it ran: its imports' effects, its hooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +163,8 @@ class _Walk:
             self._ran.setdefault((file, definition_name(qualname)), index)
             first.setdefault(file, index)
         for file, analysis in self._log.files.items():
-            loaded = self._ran.get((file, _MODULE), first.get(file, NEVER))
-            self._vertex(file, _MODULE, loaded)
+            loaded = self._ran.get((file, MODULE), first.get(file, NEVER))
+            self._vertex(file, MODULE, loaded)
             for item in analysis.definitions:
                 self._add(file, item, loaded)
         for file, name in filter(_is_of_examples, self._log.nodes):
@@ -173,9 +174,9 @@ class _Walk:
 
     def _add_changed(self, changes: Mapping[str, Changes]) -> None:
         for file, found in changes.items():
-            known = self._ids.get((file, _MODULE))
+            known = self._ids.get((file, MODULE))
             loaded = 0 if known is None else self._position[known]
-            self._vertex(file, _MODULE, loaded)
+            self._vertex(file, MODULE, loaded)
             for item in found.definitions:
                 for definition in (item.before, item.after):
                     if definition is not None:
@@ -232,7 +233,7 @@ class _Walk:
         """The vertex of a node of the log; its module's where no definition is known by that
         name."""
         file, qualname = self._log.nodes[node]
-        for name in (definition_name(qualname), EVERYTHING, _MODULE):
+        for name in (definition_name(qualname), EVERYTHING, MODULE):
             found = self._ids.get((file, name))
             if found is not None:
                 return found
@@ -249,7 +250,7 @@ class _Walk:
                 if item.before is None or item.after is None:
                     self._new.add(vertex)
             if found.reordered:
-                module = self._ids[file, _MODULE]
+                module = self._ids[file, MODULE]
                 self._note(self._effects, module, self._position[module], f"{file} reordered")
 
     def touch(self, node: int, position: int, cause: str) -> None:
@@ -373,9 +374,9 @@ class _Walk:
         file = self._names[self._file_of[vertex]]
         names = []
         if item.kind is not DefinitionKind.FUNCTION:
-            names = [_MODULE, item.name.rpartition(".")[0] + ":"]
+            names = [MODULE, item.name.rpartition(".")[0] + ":"]
         if item.name.endswith("()"):
-            names = [_MODULE, item.name[:-2]]
+            names = [MODULE, item.name[:-2]]
         for name in names:
             if (file, name) in self._ids:
                 yield self._ids[file, name]

@@ -30,17 +30,13 @@ from typing import Any, NamedTuple
 import xxhash
 
 from pytest_taskcache.code.function_source import unwrapped
+from pytest_taskcache.code.reach import FILE, MODULE
 from pytest_taskcache.code.source_file import INSIDE, definition_name
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.running_code import MONITORING, identity, running_code
 from pytest_taskcache.observation.window import is_newer
-
-MODULE = "<module>"
-"""The name of the node that stands for a module's body."""
-
-FILE = "<file>"
-"""The node of what acts on all of a file, whatever of it ran: its imports' effects, its hooks."""
 
 LOADED = "<loaded>"
 """The node of a module of which any function may have run before anyone looked."""
@@ -58,19 +54,17 @@ class SourceFile(NamedTuple):
     python: bool
 
 
+@dataclass(slots=True)
 class Touch:
     """One thing that was touched, as it was from ``moment`` (POSIX nanoseconds) until it changed
     or was digested; ``owners`` are the nodes that did."""
 
-    __slots__ = ("digest", "kind", "moment", "name", "owners", "where")
-
-    def __init__(self, kind: Kind, where: str, name: str, moment: int) -> None:
-        self.kind = kind
-        self.where = where
-        self.name = name
-        self.moment = moment
-        self.digest: str | None = None
-        self.owners: set[int] = set()
+    kind: Kind
+    where: str
+    name: str
+    moment: int
+    digest: str | None = None
+    owners: set[int] = field(default_factory=set)
 
 
 class CodeLog:

@@ -546,7 +546,7 @@ class Observatory:
         if source is None or not source.python:
             return
         self._log.read_runs()
-        importer = self._importer(frame)
+        importer = next(self._sources_on(frame), None)
         if importer is not None or not asked_by_machinery(frame):
             self._log.add_import(importer, source)
         body = self._log.position(code)
@@ -574,10 +574,6 @@ class Observatory:
                 return
             frame = frame.f_back
 
-    def _importer(self, frame: FrameType | None) -> SourceFile | None:
-        """The innermost file of the project on the stack."""
-        return next(self._sources_on(frame), None)
-
     def on_import_tried(self, name: str, frame: FrameType | None) -> None:
         """An import that is not in ``sys.modules`` was begun."""
         if asked_by_machinery(frame):
@@ -604,7 +600,7 @@ class Observatory:
             else:
                 for distribution in self._fingerprints.owners(top):
                     window.distributions[distribution] = None
-        importer = self._importer(frame)
+        importer = next(self._sources_on(frame), None)
         if importer is not None and source is not None and source.python:
             self._log.add_import(importer, source)
 
@@ -662,11 +658,10 @@ def _imports_something(frame: FrameType | None) -> bool:
     """Whether a module's body is running: one that is first imported to decode a value is used
     by others later, so what it touches counts though it is the cache that asked for it."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and origin_of(frame.f_code.co_filename) in (
-            ActsFor.OUTSIDE,
-        ):
+        origin = origin_of(frame.f_code.co_filename)
+        if origin is ActsFor.OUTSIDE and frame.f_code.co_name == "<module>":
             return True
-        if origin_of(frame.f_code.co_filename) is ActsFor.MACHINERY:
+        if origin is ActsFor.MACHINERY:
             return False
         frame = frame.f_back
     return False

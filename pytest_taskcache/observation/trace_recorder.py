@@ -13,28 +13,14 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
-from types import CodeType
 
 import xxhash
 
 from pytest_taskcache.code.definitions import Analysis, DefinitionKind
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
-from pytest_taskcache.code.reach import Reached, affected
-from pytest_taskcache.model.dependency import (
-    ABSENT,
-    Dependency,
-    Kind,
-    Observed,
-    Opaque,
-    Trace,
-)
-from pytest_taskcache.observation.code_log import (
-    FILE,
-    MODULE,
-    CodeLog,
-    SourceFile,
-    code_dependency,
-)
+from pytest_taskcache.code.reach import FILE, MODULE, Reached, affected
+from pytest_taskcache.model.dependency import ABSENT, Dependency, Kind, Observed, Opaque, Trace
+from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
 from pytest_taskcache.observation.hooks.import_hooks import source_of
@@ -149,7 +135,8 @@ class TraceRecorder:
         log.read_runs()
         ran: set[int] = set()
         templates: list[str] = []
-        for code in _codes(window):
+        noted = (code for piece in window.pieces for code in list(piece.values()))
+        for code in chain(noted, window.running):
             position = log.position(code)
             if position >= 0:
                 ran.add(position)
@@ -326,10 +313,6 @@ class TraceRecorder:
             if window.is_outer(name, value):
                 continue
             self._variables[name] = (value, {*owners, trace} if before == value else {trace})
-
-
-def _codes(window: OpenWindow) -> list[CodeType]:
-    return [*(code for piece in window.pieces for code in list(piece.values())), *window.running]
 
 
 def _changed_since(kind: Kind, path: str, moment: int) -> bool:
