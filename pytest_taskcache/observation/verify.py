@@ -44,7 +44,6 @@ CHANGES = 8
 _OPENING = 50_000_000
 """Nanoseconds within which a file is certainly open once its opening was announced."""
 
-_SEPARATOR = "/"
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
 
 
@@ -77,12 +76,8 @@ class Verification:
         if not self._asked:
             return
         parent = self._fingerprints.name_of(os.path.dirname(path))
-        self._dirty.update(
-            key
-            for key in [*((kind, name) for kind in _OF_PATH), (Kind.LISTING, parent)]
-            if key in self._asked
-        )
-        below = name + _SEPARATOR
+        self._doubt(*((kind, name) for kind in _OF_PATH), (Kind.LISTING, parent))
+        below = name + "/"
         for key in self._asked:
             kind, each = key
             if kind in (Kind.FILES, Kind.IMPORT) or (tree and each.startswith(below)):
@@ -95,9 +90,7 @@ class Verification:
 
     def change_variable(self, name: str) -> None:
         """A variable is about to change."""
-        for each in (name, EVERYTHING):
-            if (Kind.ENVIRONMENT, each) in self._asked:
-                self._dirty.add((Kind.ENVIRONMENT, each))
+        self._doubt((Kind.ENVIRONMENT, name), (Kind.ENVIRONMENT, EVERYTHING))
 
     def _notice_path(self) -> None:
         """Where imports are found may differ if ``sys.path`` does."""
@@ -108,8 +101,10 @@ class Verification:
 
     def change_directory(self) -> None:
         """The working directory is about to change."""
-        if (Kind.WORKING_DIRECTORY, ".") in self._asked:
-            self._dirty.add((Kind.WORKING_DIRECTORY, "."))
+        self._doubt((Kind.WORKING_DIRECTORY, "."))
+
+    def _doubt(self, *keys: tuple[Kind, str]) -> None:
+        self._dirty.update(key for key in keys if key in self._asked)
 
     def unsettle(self, path: str) -> None:
         """A file is about to be opened for writing."""
@@ -185,8 +180,8 @@ class Verification:
         """The dependencies that differ, CHANGES at most; empty when the trace is valid."""
         self._notice_path()
         self._settle()
-        unsettled = {one.name for one in trace.dependencies if one.name in self._unsettled}
-        unsettled = {name for name in unsettled if self._is_written(name)}
+        names = (one.name for one in trace.dependencies)
+        unsettled = {name for name in names if name in self._unsettled and self._is_written(name)}
         if trace.digest and not unsettled:
             if trace.digest in self._valid:
                 return ()

@@ -95,7 +95,7 @@ class Patches:
 
     def _wrap_monkeypatch(self, module: ModuleType) -> None:
         for name in ("setattr", "delattr", "setitem", "delitem"):
-            self._before(module.MonkeyPatch, name, self._monkeypatches.add)
+            _wrap(module.MonkeyPatch, name, before=self._monkeypatches.add)
 
     def _wrap_mock(self, module: ModuleType) -> None:
         mocks = self._mocks
@@ -113,35 +113,30 @@ class Patches:
         def end(patch: Any) -> None:
             mocks.pop(id(patch), None)
 
-        self._after(module._patch, "__enter__", attribute)
-        self._before(module._patch, "__exit__", end)
-        self._after(module._patch_dict, "_patch_dict", items)
-        self._before(module._patch_dict, "_unpatch_dict", end)
+        _wrap(module._patch, "__enter__", after=attribute)
+        _wrap(module._patch, "__exit__", before=end)
+        _wrap(module._patch_dict, "_patch_dict", after=items)
+        _wrap(module._patch_dict, "_unpatch_dict", before=end)
 
-    @staticmethod
-    def _before(cls: Any, name: str, note: Callable[[Any], None]) -> None:
-        original = getattr(cls, name)
 
-        @functools.wraps(original)
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            note(self)
-            return original(self, *args, **kwargs)
+def _wrap(
+    cls: Any,
+    name: str,
+    before: Callable[[Any], None] = lambda patch: None,
+    after: Callable[[Any], None] = lambda patch: None,
+) -> None:
+    """Has a method tell of its object before and after it does what it did."""
+    original = getattr(cls, name)
 
-        setattr(cls, name, call)
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        before(self)
+        result = original(self, *args, **kwargs)
+        after(self)
+        return result
 
-    @staticmethod
-    def _after(cls: Any, name: str, note: Callable[[Any], None]) -> None:
-        original = getattr(cls, name)
-
-        @functools.wraps(original)
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            result = original(self, *args, **kwargs)
-            note(self)
-            return result
-
-        setattr(cls, name, call)
+    setattr(cls, name, call)
 
 
 patches = Patches()
