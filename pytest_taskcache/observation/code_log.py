@@ -97,8 +97,6 @@ class CodeLog:
         self._segments: list[tuple[Blob, int]] = []
         self._fresh = _no_facts()
 
-    # ------------------------------------------------------------------------------ nodes
-
     def read_runs(self) -> None:
         """Gives a position to all code that ran since."""
         for code in running_code.unread():
@@ -160,8 +158,6 @@ class CodeLog:
         """A distribution was loaded from; ``modules`` are its top-level modules."""
         self._fresh["distributions"].append([name, digest, sorted(modules)])
 
-    # ------------------------------------------------------------------------- footprints
-
     def touch(self, owner: int, kind: Kind, where: str, name: str) -> None:
         """A node touched something: ``where`` is an absolute path or a variable's name."""
         touch = self._open.get((kind, where))
@@ -189,8 +185,6 @@ class CodeLog:
         if paths and is_newer(touch.where, touch.moment) and not os.path.isdir(touch.where):
             return UNSTABLE
         return self._digest(touch.kind, touch.name)
-
-    # --------------------------------------------------------------------------- segments
 
     def flush(self) -> tuple[Blob, ...]:
         """The segments that hold all of the log so far, oldest first; their bytes are in
@@ -269,9 +263,6 @@ def decode_log(segments: Iterable[bytes]) -> DecodedLog:
     except (zlib.error, KeyError, TypeError) as error:
         raise ValueError(f"not a code log: {error}") from error
     return log._replace(complete=complete)
-
-
-# ---------------------------------------------------------------------- a window's own part
 
 
 def code_dependency(

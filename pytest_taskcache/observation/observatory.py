@@ -156,8 +156,6 @@ class Observatory:
         for window in self._windows:
             window.modules[filename] = None
 
-    # ------------------------------------------------------------------------- windows
-
     def open_window(self, subject: Callable[..., object] | None) -> OpenWindow:
         """Starts observing all threads; ``subject`` is the function about to run.
 
@@ -244,8 +242,6 @@ class Observatory:
                 if self._verification.digest(Kind.FILE, source.name) == digest:
                     self._verification.archive.keep(source.name, digest)
 
-    # -------------------------------------------------------------------- verification
-
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies whose present digest differs, at most 8; empty when valid."""
         if self._verification.is_known(trace):
@@ -257,8 +253,6 @@ class Observatory:
         """Digests what these traces name, once for all of them."""
         with muted(), running_code.unseen():
             self._verification.prefetch(traces)
-
-    # --------------------------------------------------------------------------- naming
 
     def _find(self, filename: str) -> SourceFile | None:
         """The project's file that a code object's file name stands for, or None."""
@@ -325,8 +319,6 @@ class Observatory:
         """Whether the cache itself writes, or moves, a file that users may edit."""
         return bool(self._aside.depth) and path.startswith(self._exposed)
 
-    # ------------------------------------------------------------------------ crediting
-
     def _credited(self) -> tuple[OpenWindow, ...]:
         """The windows to credit, whichever thread it is; none for the cache's own work."""
         return () if self._aside.depth else self._windows
@@ -351,8 +343,6 @@ class Observatory:
         owner = self._owner(frame)
         if owner != _OTHERS:
             self._log.touch(owner, kind, where, name)
-
-    # ---------------------------------------------------------------- listening: reads
 
     def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
         """A path is about to be read, listed or looked at."""
@@ -417,8 +407,6 @@ class Observatory:
         for window in self._credited():
             window.whole_environment(present)
         self._touch(frame, Kind.ENVIRONMENT, EVERYTHING, at_start(EVERYTHING))
-
-    # -------------------------------------------------------------- listening: changes
 
     def on_change(self, path: str, write: Write) -> None:
         """A path is about to be changed."""
@@ -493,8 +481,6 @@ class Observatory:
         elif not self._is_own(path):
             self._verification.change(path)
 
-    # --------------------------------------------------- listening: what cannot be observed
-
     def on_opaque(self, kind: str, detail: str, frame: FrameType | None) -> None:
         """Something whose effects cannot be observed is about to be done."""
         self._verification.change_anything()
@@ -532,8 +518,6 @@ class Observatory:
         for window in self._windows:
             if not window.listeners.include(address):
                 window.act(Opaque(NETWORK, describe(address)))
-
-    # ------------------------------------------------------------------ listening: code
 
     def on_code(self, code: CodeType) -> None:
         """Code is about to be executed or made into a function."""

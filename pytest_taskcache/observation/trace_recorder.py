@@ -127,8 +127,6 @@ class TraceRecorder:
         ordered = tuple(sorted(found))
         return Trace(ordered, digest_of(ordered), tuple(dict.fromkeys((*uses, *segments))))
 
-    # ------------------------------------------------------------------------------- code
-
     def _ran(self, window: OpenWindow) -> tuple[set[int], list[str]]:
         """The positions of what ran, and the files of code that is no Python (templates)."""
         log = self._log
@@ -240,8 +238,6 @@ class TraceRecorder:
         file, name = self._log.file_of(node), self._log.nodes[node][1]
         return self._numbers.get((file, name), self._numbers[file, MODULE])
 
-    # -------------------------------------------------------------------- paths, variables
-
     def _add_paths(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
         for kind, path in list(window.reads):
             if self._scratch.holds(path) and self._scratch.is_derived(path, set(window.absorbed)):
@@ -286,8 +282,6 @@ class TraceRecorder:
             kind = Kind.DISTRIBUTIONS if distribution == EVERYTHING else Kind.DISTRIBUTION
             name = re.sub(r"[-_.]+", "-", distribution).lower()
             found[kind, name] = self._verification.digest(kind, name)
-
-    # ---------------------------------------------------------------------- reused values
 
     def _absorb(
         self, window: OpenWindow, found: Digests, doubts: dict[str, None]

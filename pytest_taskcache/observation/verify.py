@@ -67,8 +67,6 @@ class Verification:
         self._unsettled: dict[str, tuple[str, int]] = {}
         self._path = tuple(sys.path)
 
-    # ---------------------------------------------------------------------------- changes
-
     def change(self, path: str, *, tree: bool = False) -> None:
         """This path is about to change; with ``tree``, all that is below it too."""
         name = self._fingerprints.name_of(path)
@@ -124,8 +122,6 @@ class Verification:
             self._good, self._valid, self._invalid = set(), set(), {}
             self.code.reconsider()
 
-    # ----------------------------------------------------------------------------- digests
-
     def digest(self, kind: Kind, name: str) -> str:
         """The present digest."""
         key = (kind, name)
@@ -168,8 +164,6 @@ class Verification:
                 del self._unsettled[each]
                 self.change(path)
         return name in self._unsettled
-
-    # -------------------------------------------------------------------------- verification
 
     def is_known(self, trace: Trace) -> bool:
         """Whether the trace was found valid and nothing was seen to change since."""

@@ -127,8 +127,6 @@ class OpenWindow:
             self._observed = Observed(untrusted=("nobody asked what it saw",))
             self._end(self)
 
-    # ---------------------------------------------------------------------- opaque acts
-
     def act(self, opaque: Opaque) -> None:
         """Something that cannot be observed was done."""
         self.opaque[opaque] = self.opaque.get(opaque, 0) + 1
@@ -150,8 +148,6 @@ class OpenWindow:
                 left = counts.pop(opaque, 0) - times
                 if left > 0:
                     counts[opaque] = left
-
-    # ---------------------------------------------------------------------- reused values
 
     def absorb(self, trace: Trace) -> None:
         """Adds what a reused value rests on, with the digests as stored.
@@ -180,8 +176,6 @@ class OpenWindow:
             self.reads[kind, path] = None  # counts as it was before it was changed here
             return True
         return False
-
-    # -------------------------------------------------------------------------- paths
 
     def covers(self, path: str) -> bool:
         """Whether what is at a path was put there by this computation."""
@@ -296,8 +290,6 @@ class OpenWindow:
         for kind in PATHS:
             if (kind, path) in self.reads:
                 self._keep(kind, path)
-
-    # ---------------------------------------------------------------------- environment
 
     def variable(self, name: str, present: bytes | None) -> None:
         """A variable was read; one that was set since the window opened is our own."""

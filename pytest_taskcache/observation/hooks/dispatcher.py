@@ -82,8 +82,6 @@ class Dispatcher:
 
 dispatcher = Dispatcher()
 
-# ------------------------------------------------------------------------- audit events
-
 Handler = Callable[..., None]
 """Is given the frame that raised an audit event, and the event's arguments, as documented in the
 audit events table of the Python docs."""

@@ -123,9 +123,6 @@ def _tell_distributions(frame: FrameType) -> None:
     dispatcher.tell(lambda listener: listener.on_distributions(name, frame))
 
 
-# ----------------------------------------------------------------------------- reads
-
-
 @handles("open", even_muted=True)
 def _open(frame: FrameType, path: object, mode: object, flags: int) -> None:
     if isinstance(path, int):
@@ -212,9 +209,6 @@ def _database(frame: FrameType, name: Any) -> None:
         dispatcher.tell(lambda listener: listener.on_database(path, frame))
 
 
-# --------------------------------------------------------------------------- changes
-
-
 def change(path: object, write: Write, directory: object = -1) -> None:
     """Tells of a change that is about to happen; a muted one is the cache's own."""
     _tell_change(absolute(path, directory), lambda listener, text: listener.on_change(text, write))
@@ -280,8 +274,6 @@ def _tell_link(source: str | None, target: str | None) -> None:
 def _change_directory(frame: FrameType, path: object) -> None:
     dispatcher.tell(lambda listener: listener.on_directory_change())
 
-
-# ---------------------------------------------------------------- existence and status
 
 LOOK = "pytest_taskcache.look"
 """Our own audit event: a path, and the descriptor it is relative to or None. By way of events,

@@ -40,9 +40,6 @@ def tell(kind: str, detail: str, frame: FrameType | None) -> None:
         dispatcher.tell(lambda listener: listener.on_opaque(kind, detail, frame))
 
 
-# ------------------------------------------------------------------------- processes
-
-
 @handles("subprocess.Popen", even_muted=True)
 def _popen(frame: FrameType, executable: object, args: object, *more: object) -> None:
     outer: FrameType | None = frame
@@ -105,9 +102,6 @@ def _program(value: object) -> str:
     return ""
 
 
-# ------------------------------------------------------------------ shared libraries
-
-
 @handles("ctypes.dlopen", even_muted=True)
 def _load_library(frame: FrameType, name: object) -> None:
     if isinstance(name, (str, bytes, os.PathLike)) and os.sep in os.fsdecode(name):
@@ -124,9 +118,6 @@ def _tell_native(name: object, kind: str, frame: FrameType) -> None:
     path = absolute(name)
     if path is not None and is_file_of_interest(path):
         dispatcher.tell(lambda listener: listener.on_native(path, kind, frame))
-
-
-# ----------------------------------------------------------------------- connections
 
 
 @handles("socket.bind")

@@ -193,8 +193,6 @@ class PatchedState:
         """The names of globals, and of attributes of classes, that are this object."""
         return frozenset(name for name, value in self._values() if value is target)
 
-    # ------------------------------------------------------------------------- identifiers
-
     def _identifiers(
         self, function: Callable[..., Any], values: Iterable[object]
     ) -> frozenset[str]:
@@ -237,8 +235,6 @@ class PatchedState:
             yield from _kept_by(one)
         else:
             yield from _codes_of(one)
-
-    # ------------------------------------------------------------------------------- names
 
     def _modules(self) -> list[ModuleType]:
         """The project's loaded modules."""
