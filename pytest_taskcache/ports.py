@@ -295,9 +295,10 @@ class Observation(Protocol):
         """What is patched at the moment of what this function may reach, by itself or through
         those of its arguments that can be called, e.g. ``lib.K``; empty where nothing is."""
 
-    def settle_path(self) -> None:
-        """Says that ``sys.path`` is now as a later process has it when it verifies. A module that
-        is found only because somebody changes it from here on rests on who did, too."""
+    def note_start(self) -> None:
+        """Says that ``sys.path``, the locale and the decimal context are now as a later process
+        has them when it verifies. A module that is found only because somebody changes the path
+        from here on rests on who did, too; while the others are changed, all counts as patched."""
 
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Hints that these are about to be verified."""

@@ -36,7 +36,7 @@ from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.import_hooks import imported_by, source_of
 from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
 from pytest_taskcache.observation.hooks.originals import originals
-from pytest_taskcache.observation.hooks.patches import PatchedState, patches
+from pytest_taskcache.observation.hooks.patches import Ambient, PatchedState, patches
 from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
 from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
@@ -88,6 +88,7 @@ class Observatory:
         self._armed = False
         self._forked = False
         self._sources: dict[str, SourceFile | None] = {}
+        self._ambient = Ambient()
         self._patched = PatchedState(lambda filename: self._find(filename) is not None)
         self._start()
         self.read_parts_by(lambda blob: None)
@@ -204,6 +205,8 @@ class Observatory:
 
     def patched(self, function: Callable[..., object], values: Iterable[object] = ()) -> str:
         """As ports.Observation.patched."""
+        if what := self._ambient.changed():
+            return what
         if not patches.any:
             return ""
         with muted(), running_code.unseen():
@@ -544,8 +547,9 @@ class Observatory:
         for window in self._windows:
             window.modules[source.path] = None
 
-    def settle_path(self) -> None:
-        """As ports.Observation.settle_path."""
+    def note_start(self) -> None:
+        """As ports.Observation.note_start."""
+        self._ambient.keep()
         self._settled_path = tuple(sys.path)
 
     def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:

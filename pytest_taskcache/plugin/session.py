@@ -188,7 +188,7 @@ class Session:
         # being valid again.
         temporary_directory(self.config, make=True)
         self.temporary()
-        self.observatory.settle_path()
+        self.observatory.note_start()
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
         from pytest_taskcache.plugin.verification import HitVerification

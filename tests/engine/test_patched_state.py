@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import locale
 import sys
 import time
 from unittest import mock
@@ -34,7 +36,8 @@ LIBRARY = """
 """
 
 CALLS = """
-    import functools
+    import functools, locale
+    from decimal import Decimal
     from bodies import ran
     from pytest_taskcache import *
     import lib
@@ -89,6 +92,22 @@ CALLS = """
             self.value = lib.K
 
     @cached
+    def asked():
+        ran("asked")
+        import sys
+        return sys.argv[-1]
+
+    @cached
+    def third():
+        ran("third")
+        return str(Decimal(1) / 3)
+
+    @cached
+    def comma():
+        ran("comma")
+        return locale.setlocale(locale.LC_NUMERIC)
+
+    @cached
     def built():
         ran("built")
         return Row().value
@@ -114,6 +133,7 @@ PATCHES = {
     "method": (lambda patch, lib: patch.setattr(lib.config, "debug", True), True),
     "named": (lambda patch, lib: patch.setattr("lib.K", 2), 2),
     "built": (lambda patch, lib: patch.setattr(lib, "K", 2), 2),
+    "asked": (lambda patch, lib: patch.setattr(sys, "argv", ["x"]), "x"),
 }
 
 
@@ -157,6 +177,25 @@ def test_what_it_cannot_reach_does_not_matter(cache, lib, calls, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x"])
     assert calls.apart() == 3
     assert times("apart") == 1
+
+
+def test_the_decimal_context_and_the_locale_are_patched_by_who_changes_them(cache, calls):
+    """What calculations and formats depend on without naming it."""
+    third, comma = calls.third(), calls.comma()
+    with decimal.localcontext() as context:
+        context.prec = 3
+        assert calls.third() == "0.333"
+    with decimal.localcontext() as context:
+        context.prec = 2
+        assert calls.third() == "0.33"
+    before = locale.setlocale(locale.LC_NUMERIC)
+    try:
+        locale.setlocale(locale.LC_NUMERIC, "C.UTF-8")
+        assert calls.comma() == "C.UTF-8"
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)
+    assert (calls.third(), calls.comma()) == (third, comma)
+    assert (times("third"), times("comma")) == (3, 2)
 
 
 def test_mock(cache, lib, calls):

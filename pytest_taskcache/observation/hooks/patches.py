@@ -20,6 +20,7 @@ object that nobody holds by name) counts always: how code of others leads there 
 
 from __future__ import annotations
 
+import _locale
 import functools
 import os
 import sys
@@ -37,8 +38,13 @@ from pytest_taskcache.observation.hooks.replacing import amend
 _BY_VALUE = (os.environ, getattr(os, "environb", os.environ), sys.modules)
 """Dictionaries of which an item is observed by its value, or restored by the runner."""
 
-_SYSTEM = frozenset({"argv", "dont_write_bytecode", "path", "stderr", "stdin", "stdout"})
-"""Of `sys`: what shows in no value, or is observed by what is found there."""
+_SYSTEM: dict[str, frozenset[str] | None] = {
+    "argv": frozenset({"argv", "parse_args", "parse_known_args"}),
+    "stdin": frozenset({"stdin", "input"}),
+    **dict.fromkeys(("dont_write_bytecode", "path", "stderr", "stdout")),
+}
+"""Of `sys`: the names of what reads it; None where it shows in no value, or is observed by what is
+found there."""
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 _ELEMENTS = 1000
@@ -142,6 +148,32 @@ def _wrap(
 patches = Patches()
 
 
+class Ambient:
+    """What calculation and formatting depend on without naming it: the thread's decimal context,
+    and the locale. While one is not as it was kept, everything counts as patched."""
+
+    def __init__(self) -> None:
+        self.keep()
+
+    def keep(self) -> None:
+        """From now on what is now is how it should be."""
+        self._locale = _locale.setlocale(_locale.LC_ALL)
+        decimal = sys.modules.get("decimal")
+        self._context = None if decimal is None else decimal.getcontext().copy()
+
+    def changed(self) -> str:
+        """What is not as it was kept; empty if all is."""
+        if _locale.setlocale(_locale.LC_ALL) != self._locale:
+            return "locale"
+        decimal = sys.modules.get("decimal")
+        if decimal is None:
+            return ""
+        now, before = decimal.getcontext(), self._context or decimal.DefaultContext
+        same = now.prec == before.prec and now.rounding == before.rounding
+        same = same and (now.Emin, now.Emax, now.clamp) == (before.Emin, before.Emax, before.clamp)
+        return "" if same and now.traps == before.traps else "decimal context"
+
+
 class PatchedState:
     """What is patched, for one project; ``is_project`` tells its files."""
 
@@ -174,7 +206,7 @@ class PatchedState:
         any, None where nothing is patched that matters."""
         target = patch.target
         if target is sys and patch.name in _SYSTEM:
-            return None
+            return _SYSTEM[patch.name]
         if patch.item:
             return self._holders(target)
         if not isinstance(target, ModuleType | type) and _is_of_the_runner(target):
