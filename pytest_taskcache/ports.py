@@ -287,6 +287,10 @@ class Observation(Protocol):
         """What this thread reads and does inside is the cache's own work and credited to no
         window; imports and writes count as ever. Reentrant."""
 
+    def unseen(self) -> AbstractContextManager[None]:
+        """As `muted`, for work that runs no code of the project: where calls are traced (on Python
+        3.11), this thread's are not meanwhile."""
+
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies whose present digest differs (at most 8 are named); empty when the
         trace is valid. Memoized while nothing changes. Never raises."""

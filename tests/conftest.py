@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import signal
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from projects import Project
 
 import pytest_taskcache
+from pytest_taskcache.code.distributions import _Metadata
 from pytest_taskcache.code.imports import SourceFiles
 
 pytest_plugins = ["pytester"]
@@ -40,6 +42,24 @@ def this_suite_is_not_code_of_the_projects() -> Iterator[None]:
             "_belongs",
             lambda self, file: not file.startswith(here) and belongs(self, file),
         )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_is_installed_here_stays_as_it_is() -> Iterator[None]:
+    """Each of the runs in this process would look at all files of all that these tests import."""
+    look, place = _Metadata.edited_files, sysconfig.get_path("purelib")
+    known: dict[Path, list[tuple[str, str]]] = {}
+
+    def look_once(item: _Metadata) -> Iterator[tuple[str, str]]:
+        if not item.path.is_relative_to(place):
+            return look(item)
+        if item.path not in known:
+            known[item.path] = list(look(item))
+        return iter(known[item.path])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Metadata, "edited_files", look_once)
         yield
 
 

@@ -170,7 +170,7 @@ class _Walk:
         for file, name in filter(_is_of_examples, self._log.nodes):
             mentions = frozenset({ALL_MODULES, *name.split()})
             item = Definition(name, DefinitionKind.FUNCTION, "", mentions=mentions)
-            self._add(file, item, NEVER)
+            self._add(file, item, self._ran[file, name])
 
     def _add_changed(self, changes: Mapping[str, Changes]) -> None:
         for file, found in changes.items():

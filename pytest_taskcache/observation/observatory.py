@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import (
@@ -187,6 +188,12 @@ class Observatory:
     def muted(self) -> Aside:
         """As ports.Observation.muted."""
         return self._aside
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """As ports.Observation.unseen."""
+        with self._aside, running_code.unseen():
+            yield
 
     def _close(self, window: OpenWindow) -> None:
         # In a forked child any lock of ours may be held for ever, by a thread that is not here.

@@ -82,6 +82,7 @@ class Effects:
         self._inputs = {name: each for name, each in inputs.items() if not _is_plain(each)}
         self._digest = digest
         self._loaded = frozenset(sys.modules)
+        self._modules = [each for each in list(sys.modules.items()) if self._is_ours(each[1])]
         self._digests = self._input_digests()
         self._before = self._photograph()
 
@@ -99,11 +100,7 @@ class Effects:
         return Effect("holds what another fixture gave it", held) if held else None
 
     def _photograph(self) -> dict[str, Mapping[str, Any]]:
-        modules = [
-            (name, module)
-            for name, module in list(sys.modules.items())
-            if name in self._loaded and self._is_ours(module)
-        ]
+        modules = self._modules
         return {
             "changed the environment": _environment(),
             "changed the working directory": {"": _working_directory()},
@@ -112,7 +109,7 @@ class Effects:
             "changed a module": dict(_globals(modules)),
             "changed a class": dict(_class_attributes(modules)),
             "changed sys.path": {"": list(sys.path)},
-            _MODULES: {name: _seen(module) for name, module in list(sys.modules.items())},
+            _MODULES: dict(sys.modules),
             _LOGGING: _logging(),
             _WARNINGS: {"": list(warnings.filters)},
             _SEED: _generators(),
@@ -166,7 +163,7 @@ def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -
         if kind == _SEED:
             if not missing and _was_seeded(before[name], after[name]):
                 yield name
-        elif missing or before[name] != after[name]:
+        elif missing or (before[name] is not after[name] and before[name] != after[name]):
             yield name
 
 

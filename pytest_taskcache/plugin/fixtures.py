@@ -340,7 +340,7 @@ class FixtureHooks:
             if definition is not None and not is_handle(definition) and name in inputs.arguments:
                 given[name] = inputs.arguments[name]
         instance = request.instance if request.scope in ("function", "class") else None
-        with self._engine.quiet():
+        with self._engine.parts.observation.unseen():
             return Effects(self._is_project, instance, given, self._upstream.by_value)
 
     def _complete(
@@ -360,7 +360,7 @@ class FixtureHooks:
                 text = f"it changed what {changed} shows, which a hit would not do"
                 return self._engine.refuse(opened, "changed the test it was made for", text)
         if effects is not None and keyed is not None:
-            with self._engine.quiet():
+            with self._engine.parts.observation.unseen():
                 effect = effects.found(value)
             if effect is not None:
                 text = (

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module as plain_import
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher
 
@@ -25,6 +25,15 @@ _CAPABILITIES = (
     "supports_follow_symlinks",
 )
 _amendments: dict[str, Amend] = {}
+
+
+class _Module(NamedTuple):
+    """Pickles as a module."""
+
+    name: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return __import__, (self.name,)
 
 
 class Replacement:
@@ -43,8 +52,8 @@ class Replacement:
         self._tell = tell
         self._plain: Any = None
 
-    def __reduce__(self) -> str:
-        return self.__name__
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (_Module(self._module), self.__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As what it stands for."""
