@@ -433,7 +433,7 @@ class Observatory:
             for window in self._windows:
                 window.restore(path, tree=write is Write.MAKE)
         if scratch:
-            self._scratch.changed_here.add(path)
+            self._scratch.note_change(path, originals.now())
             if not self._windows:
                 self._note_maker(path, is_new=not exists and write is not Write.ALTER)
         elif write in (Write.REPLACE, Write.ALTER, Write.CREATE):
@@ -448,9 +448,35 @@ class Observatory:
 
     def _note_maker(self, path: str, *, is_new: bool) -> None:
         """Notes who makes, or changes, a temporary path while nothing is watched."""
-        maker = BY_IMPORT if self._aside.depth else _maker_of(sys._getframe(1))
+        maker, makers = self._maker_of(sys._getframe(1))
         if maker == BY_CODE or is_new:
-            self._scratch.own_unwatched(path, maker)
+            self._scratch.own_unwatched(path, maker, makers)
+
+    def _maker_of(self, frame: FrameType | None) -> tuple[str, tuple[int, ...]]:
+        """Who does what is noticed in this frame of ours: the test runner, code of a test or a
+        script, or what runs before the first test, a module's body or a hook; then with the nodes
+        of the project's code that does it."""
+        if self._aside.depth:
+            return BY_IMPORT, ()
+        while frame and str(frame.f_globals.get("__name__")).startswith("pytest_taskcache."):
+            frame = frame.f_back
+        maker, codes = BY_RUNNER, list[CodeType]()
+        while frame is not None:
+            code = frame.f_code
+            origin = origin_of(code.co_filename)
+            if origin is ActsFor.MACHINERY:
+                if maker == BY_CODE and self._settled_path is None:
+                    maker = BY_IMPORT
+                break
+            if origin is ActsFor.OUTSIDE and maker != BY_IMPORT:
+                main = frame.f_globals.get("__name__") == "__main__"
+                maker = BY_IMPORT if code.co_name == "<module>" and not main else BY_CODE
+            codes.append(code)
+            frame = frame.f_back
+        if maker != BY_IMPORT:
+            return maker, ()
+        self._log.read_runs()
+        return maker, tuple(each for each in map(self._log.position, codes) if each >= 0)
 
     def on_move(self, source: str, target: str) -> None:
         """A path is about to be renamed."""
@@ -628,25 +654,6 @@ def _names_of_import(frame: FrameType | None) -> list[str]:
         return []
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-
-
-def _maker_of(frame: FrameType | None) -> str:
-    """Who does what is noticed in this frame of ours: the body of a module that is imported, the
-    test runner, or code that one of the tests or a script calls."""
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("pytest_taskcache."):
-        frame = frame.f_back
-    maker = BY_RUNNER
-    while frame is not None:
-        origin = origin_of(frame.f_code.co_filename)
-        if origin is ActsFor.MACHINERY:
-            break
-        if origin is ActsFor.OUTSIDE:
-            body = frame.f_code.co_name == "<module>"
-            if body and frame.f_globals.get("__name__") != "__main__":
-                return BY_IMPORT
-            maker = BY_CODE
-        frame = frame.f_back
-    return maker
 
 
 def _imports_something(frame: FrameType | None) -> bool:

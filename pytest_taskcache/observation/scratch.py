@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 BY_IMPORT = "import"
-"""A module's body, or the cache itself: whoever uses the path rests on the module, or the value."""
+"""What runs before the first test, a module's body or a hook, or the cache itself: whoever uses the
+path rests on that code, or on the value. The path may be another one in each run."""
 
 BY_RUNNER = "runner"
 """The test runner: the path is the same in every run."""
@@ -32,8 +33,8 @@ class Scratch:
         self._root = _prefixes([root])
         self._declared = _prefixes(declared)
         self._owners: dict[str, set[str]] = {}
-        self.changed_here: set[str] = set()
-        """What this process was seen to change: its young age raises no doubt."""
+        self._makers: dict[str, tuple[int, ...]] = {}
+        self._changed: dict[str, int] = {}
 
     def add_system_directory(self) -> None:
         """Counts the system's directory for temporary files too. Asking for it writes there."""
@@ -54,27 +55,38 @@ class Scratch:
             if self.holds(path):
                 self._owners[path] = {trace, *self._owners.get(path, set()) - _UNWATCHED}
 
-    def own_unwatched(self, path: str, owner: str) -> None:
+    def own_unwatched(self, path: str, owner: str, makers: tuple[int, ...] = ()) -> None:
         """This path was created, or changed, by one that no window watched: `BY_IMPORT`,
-        `BY_RUNNER` or `BY_CODE`."""
+        `BY_RUNNER` or `BY_CODE`; ``makers`` are the nodes of the code that ran."""
         self._owners[path] = {owner}
+        self._makers[path] = makers
 
-    def is_derived(self, path: str, traces: set[str]) -> bool:
-        """Whether a path, or the innermost directory above it that has an owner, was created by
-        one of these computations, or by an import: then it says nothing that they do not. That
-        the runner made a directory says nothing of what is in it."""
-        if not self._owners:
-            return False
+    def note_change(self, path: str, moment: int) -> None:
+        """This process is about to change a path, at this moment (POSIX nanoseconds)."""
+        self._changed[path] = moment
+
+    def changed_at(self, path: str) -> int:
+        """When this process was last seen to change a path; 0 for never."""
+        return self._changed.get(path, 0)
+
+    def derived_from(self, path: str, traces: set[str]) -> tuple[int, ...] | None:
+        """The nodes that a path stands for, or the innermost directory above it that has an owner:
+        none where one of these computations created it, which is then known by its trace; those
+        that ran where an import did. None where it counts by itself. That the runner made a
+        directory says nothing of what is in it."""
         above = path
-        while True:
+        while self._owners:
             owners = self._owners.get(above, set())
             if BY_RUNNER in owners and above == path:
-                return True
+                return ()
             if owners - {BY_RUNNER}:
-                return BY_IMPORT in owners or not owners.isdisjoint(traces)
+                if BY_IMPORT in owners:
+                    return self._makers.get(above, ())
+                return None if owners.isdisjoint(traces) else ()
             above, below = os.path.dirname(above), above
             if above == below:
-                return False
+                break
+        return None
 
 
 def _prefixes(directories: Iterable[Path]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.scratch import Scratch
 from pytest_taskcache.observation.verify import Verification, log_of
-from pytest_taskcache.observation.window import OpenWindow, changed, is_newer
+from pytest_taskcache.observation.window import SLACK, OpenWindow, changed, is_newer
 from pytest_taskcache.ports import Fingerprints
 
 _WRITTEN = 8
@@ -85,7 +85,7 @@ class TraceRecorder:
                 window.reads.setdefault((Kind.FILE, path))
         found: Digests = {}
         doubts: dict[str, None] = dict(window.untrusted)
-        self._add_paths(window, found, doubts)
+        ran |= self._add_paths(window, found, doubts)
         self._add_variables(window, found, doubts)
         self._add_imports(window, found)
         if window.working_directory is not None:
@@ -238,10 +238,15 @@ class TraceRecorder:
         file, name = self._log.file_of(node), self._log.nodes[node][1]
         return self._numbers.get((file, name), self._numbers[file, MODULE])
 
-    def _add_paths(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
+    def _add_paths(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> set[int]:
+        """Adds what was read; the nodes of those who made, before any window, what was."""
+        makers: set[int] = set()
         for kind, path in list(window.reads):
-            if self._scratch.holds(path) and self._scratch.is_derived(path, set(window.absorbed)):
-                continue
+            if self._scratch.holds(path):
+                nodes = self._scratch.derived_from(path, set(window.absorbed))
+                if nodes is not None:
+                    makers.update(nodes)
+                    continue
             name = self._fingerprints.name_of(path)
             early = window.early.get((kind, path))
             if early is not None:
@@ -250,9 +255,12 @@ class TraceRecorder:
             if name == _RUN:
                 continue  # the run's own directory: there as soon as anyone asks for one
             found[kind, name] = self._verification.digest(kind, name)
-            seen = window.changed_here(path) or path in self._scratch.changed_here
-            if not seen and _changed_since(kind, path, window.opened):
+            moment = window.opened
+            if self._scratch.changed_at(path) > moment - 10 * SLACK:
+                moment += SLACK  # its youth is our own doing, unless it is younger than the window
+            if not window.changed_here(path) and _changed_since(kind, path, moment):
                 doubts[changed(name)] = None
+        return makers
 
     def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
         for name in list(window.variables):

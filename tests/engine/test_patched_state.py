@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import io
 import locale
 import sys
 import time
@@ -174,7 +175,7 @@ def test_what_it_cannot_reach_does_not_matter(cache, lib, calls, monkeypatch):
     monkeypatch.setattr(lib, "OTHER", 2)
     monkeypatch.setitem(lib.PRICES, "a", 2)
     monkeypatch.setenv("REGION", "north")
-    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert calls.apart() == 3
     assert times("apart") == 1
 
@@ -188,6 +189,9 @@ def test_the_decimal_context_and_the_locale_are_patched_by_who_changes_them(cach
     with decimal.localcontext() as context:
         context.prec = 2
         assert calls.third() == "0.33"
+    with decimal.localcontext() as context:
+        context.capitals = 0
+        assert calls.third() == third
     before = locale.setlocale(locale.LC_NUMERIC)
     try:
         locale.setlocale(locale.LC_NUMERIC, "C.UTF-8")
@@ -195,7 +199,7 @@ def test_the_decimal_context_and_the_locale_are_patched_by_who_changes_them(cach
     finally:
         locale.setlocale(locale.LC_NUMERIC, before)
     assert (calls.third(), calls.comma()) == (third, comma)
-    assert (times("third"), times("comma")) == (3, 2)
+    assert (times("third"), times("comma")) == (4, 2)
 
 
 def test_mock(cache, lib, calls):

@@ -331,8 +331,10 @@ def test_a_temporary_file_that_an_import_made_is_derived(project: Project) -> No
     text = "made.mkdir()\n(made / 'x').write_text('x')\n"
     body = compile(text, str(project.root / "maker.py"), "exec")
     exec(body, {"__name__": "maker", "made": path.parent})
-    assert named(project.observe(path.read_text), Kind.FILE) == set()
+    observed = project.observe(path.read_text)
+    assert named(observed, Kind.FILE) == set()
 
+    project.observatory.note_start()
     path.write_text("y")
     assert named(project.observe(path.read_text), Kind.FILE) == {"<tmp>/made/x"}
 
@@ -340,6 +342,7 @@ def test_a_temporary_file_that_an_import_made_is_derived(project: Project) -> No
 def test_a_temporary_file_made_outside_of_every_window_counts(project: Project) -> None:
     """What a test wrote that is not cached itself is what a cached function reads, however young
     it is."""
+    project.observatory.note_start()
     path = project.scratch / "made" / "x"
     path.parent.mkdir()
     path.write_text("1")

@@ -165,6 +165,7 @@ def test_temporary_files_do_not_end_the_generation_of_the_projects_own(
     project.settle()
     project.settle()
     assert project.observatory.verify(trace) == ()
+    project.observatory.note_start()
     counted.asked.clear()
     for number in range(5):
         (project.scratch / f"made{number}").write_text("x")

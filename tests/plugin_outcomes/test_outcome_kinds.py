@@ -345,6 +345,62 @@ def test_doctests_of_text_files_are_cached(project: Project) -> None:
     run(project, "--cache-tests=all").assert_outcomes(failed=1)
 
 
+def test_a_temporary_file_that_a_hook_made_stands_for_the_hook(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has another name in each run, which is no change; what its maker read is."""
+    project.write(
+        "conftest.py",
+        """
+        import os, shutil, tempfile
+
+        def put(path):
+            with open(path, "w") as file:
+                file.write(os.environ["PRICE"])
+
+        def pytest_configure(config):
+            config.made = tempfile.mkdtemp()
+            put(os.path.join(config.made, "price"))
+
+        def pytest_unconfigure(config):
+            shutil.rmtree(config.made)
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        """
+        import os
+        from counter import count
+        from pytest_taskcache import cached
+        MADE = {}
+
+        @cached
+        def price():
+            count("function")
+            with open(os.path.join(MADE["here"], "price")) as file:
+                return file.read()
+
+        def test_read(pytestconfig):
+            count("test")
+            with open(os.path.join(pytestconfig.made, "price")) as file:
+                assert file.read() == "1"
+
+        def test_call(pytestconfig):
+            MADE["here"] = pytestconfig.made
+            assert price() == "1"
+        """,
+    )
+    monkeypatch.setenv("PRICE", "1")
+    _cached_once(project, passed=2)
+    assert project.counted() == 2
+    for _ in range(2):
+        run(project).assert_outcomes(passed=2)
+    assert project.counted("function") == 1
+    monkeypatch.setenv("PRICE", "2")
+    run(project, "--cache-tests=all").assert_outcomes(failed=2)
+    assert (project.counted("function"), project.counted("test")) == (2, 4)
+
+
 def test_hypothesis_tests_are_cached_where_marked_themselves(project: Project) -> None:
     """Examples are drawn anew each time: only a mark on the test itself says that one draw is
     enough."""

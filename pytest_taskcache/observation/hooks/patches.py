@@ -38,13 +38,8 @@ from pytest_taskcache.observation.hooks.replacing import amend
 _BY_VALUE = (os.environ, getattr(os, "environb", os.environ), sys.modules)
 """Dictionaries of which an item is observed by its value, or restored by the runner."""
 
-_SYSTEM: dict[str, frozenset[str] | None] = {
-    "argv": frozenset({"argv", "parse_args", "parse_known_args"}),
-    "stdin": frozenset({"stdin", "input"}),
-    **dict.fromkeys(("dont_write_bytecode", "path", "stderr", "stdout")),
-}
-"""Of `sys`: the names of what reads it; None where it shows in no value, or is observed by what is
-found there."""
+_SYSTEM = frozenset({"dont_write_bytecode", "path", "stderr", "stdout"})
+"""Of `sys`: what shows in no value, or is observed by what is found there."""
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 _ELEMENTS = 1000
@@ -170,7 +165,8 @@ class Ambient:
             return ""
         now, before = decimal.getcontext(), self._context or decimal.DefaultContext
         same = now.prec == before.prec and now.rounding == before.rounding
-        same = same and (now.Emin, now.Emax, now.clamp) == (before.Emin, before.Emax, before.clamp)
+        same = same and now.capitals == before.capitals and now.clamp == before.clamp
+        same = same and (now.Emin, now.Emax) == (before.Emin, before.Emax)
         return "" if same and now.traps == before.traps else "decimal context"
 
 
@@ -206,7 +202,7 @@ class PatchedState:
         any, None where nothing is patched that matters."""
         target = patch.target
         if target is sys and patch.name in _SYSTEM:
-            return _SYSTEM[patch.name]
+            return None
         if patch.item:
             return self._holders(target)
         if not isinstance(target, ModuleType | type) and _is_of_the_runner(target):
