@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import signal
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,16 @@ def this_suite_is_not_code_of_the_projects() -> Iterator[None]:
             lambda self, file: not file.startswith(here) and belongs(self, file),
         )
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_module_of_a_project_stays_loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where one of a project is, the next run in this process looks at all functions there are."""
+    here, before = str(tmp_path_factory.getbasetemp()), set(sys.modules)
+    yield
+    for name in sys.modules.keys() - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(here):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session", autouse=True)
