@@ -42,6 +42,8 @@ _PLAIN = (*_SCALARS, PurePath, FunctionType, BuiltinFunctionType, ModuleType, ty
 _TWISTS = 64
 """Times 624 numbers drawn from a generator are told from seeding it."""
 
+_SIGNALS = {int(each): str(getattr(each, "name", each)) for each in signal.valid_signals()}
+
 _THREAD = "left a thread running"
 _CHILD = "left a child process running"
 _SOCKET = "left a socket listening"
@@ -222,11 +224,7 @@ def _logging() -> dict[str, object]:
 
 
 def _signal_handlers() -> dict[str, object]:
-    found = {}
-    for number in signal.valid_signals():
-        with suppress(ValueError, OSError):
-            found[str(getattr(number, "name", number))] = _seen(signal.getsignal(number))
-    return found
+    return {name: _seen(signal.getsignal(number)) for number, name in _SIGNALS.items()}
 
 
 def _generators() -> dict[str, tuple[int, ...]]:

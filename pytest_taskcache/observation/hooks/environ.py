@@ -50,31 +50,35 @@ class _Iteration(threading.local):
 _iteration = _Iteration()
 
 
+def _counts(key: object) -> bool:
+    return type(key) is not str or key not in NEVER
+
+
 class _Recorder(os._Environ[Any]):
     """Tells of what is done to an environment mapping, and is one in all else."""
 
     def __getitem__(self, key: Any) -> Any:
         __tracebackhide__ = True
-        if dispatcher.listeners:
+        if dispatcher.listeners and _counts(key):
             sys.audit(READ, key)
         return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         __tracebackhide__ = True
-        if dispatcher.listeners:
+        if dispatcher.listeners and _counts(key):
             sys.audit(WRITE, key)
         super().__setitem__(key, value)
 
     def __delitem__(self, key: Any) -> None:
         __tracebackhide__ = True
-        if dispatcher.listeners:
+        if dispatcher.listeners and _counts(key):
             sys.audit(WRITE, key)
         super().__delitem__(key)
 
     def __iter__(self) -> Iterator[Any]:
         names = list(super().__iter__())
         if dispatcher.listeners:
-            sys.audit(READ_ALL, names)
+            sys.audit(READ_ALL, [name for name in names if _counts(name)])
         return iter(names)
 
     def __len__(self) -> int:
