@@ -6,9 +6,11 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from remote_conformance import RemoteConformance
@@ -217,6 +219,26 @@ def test_server_that_stops_answering(postgres: Server) -> None:
         Bounded(storage, timeout=0.5).read_records([variant.key])
     assert storage.read_records([variant.key]) == {variant.key: (variant,)}
     storage.close()
+
+
+def test_connection_at_work_is_closed_when_it_is_done(postgres: Server) -> None:
+    """One that comes back after the storage was closed is not left to the collector."""
+    storage = storage_by_url(f"{postgres.url}?application_name=late")
+    storage.write_records([a_variant()])
+    with postgres.suspended():
+        late = Thread(target=storage.write_records, args=([a_variant()],))
+        late.start()
+        time.sleep(0.2)  # until it waits for an answer
+        storage.close()
+    late.join()
+    engine = create_engine(make_url(postgres.url).set(drivername="postgresql+psycopg"))
+    count = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'late'")
+    until = time.monotonic() + 20
+    with engine.connect() as connection:
+        while connection.execute(count).scalar():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    engine.dispose()
 
 
 def test_lost_connections_are_replaced(postgres: Server) -> None:

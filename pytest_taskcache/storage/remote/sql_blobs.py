@@ -220,6 +220,7 @@ class SqlBlobs(Blobs):
 
     def _transact(self, call: Callable[[sa.Connection], T], *, writes: bool) -> T:
         engine = self._connected()
+        pool = engine.pool
         try:
             with engine.execution_options(taskcache_writes=writes).begin() as connection:
                 return call(connection)
@@ -227,6 +228,9 @@ class SqlBlobs(Blobs):
             # The table may have been dropped meanwhile: the next operation looks again.
             self._made = False
             raise
+        finally:
+            if self._engine is not engine:
+                pool.dispose()  # closed meanwhile, when this connection was at work
 
     def _connected(self) -> sa.Engine:
         with self.lock:
