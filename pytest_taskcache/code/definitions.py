@@ -26,6 +26,30 @@ STAR = "*star"
 EFFECTS = "#effects"
 EVERYTHING = "#everything"
 
+INSIDE = ".<locals>."
+
+EXAMPLES = "<doctest> "
+"""Begins the name of code that stands in no source file; the identifiers it mentions follow."""
+
+IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
+"""What code is called that a module's body runs, or may run: comprehensions, too."""
+
+
+def definition_name(qualname: str) -> str:
+    """The definition that a code object of this qualified name belongs to: the function around
+    a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
+    code, ``<lambda>`` for lambdas and comprehensions in no function."""
+    if qualname.startswith(EXAMPLES):
+        return qualname
+    kept: list[str] = []
+    for part in qualname.split(INSIDE):
+        if "<generic" in part:
+            continue
+        if "<" in part:
+            return INSIDE.join(kept) or ("<module>" if part == "<module>" else "<lambda>")
+        kept.append(part)
+    return INSIDE.join(kept) or "<module>"
+
 
 class DefinitionKind(StrEnum):
     """What a definition is."""

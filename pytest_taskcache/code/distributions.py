@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.model.dependency import ABSENT
+from pytest_taskcache.originals import originals
 
 OURSELVES = "pytest-taskcache"
 """Counts by version, however it is installed."""
@@ -177,10 +178,13 @@ class Distributions:
 
     def _add(self, directory: str, *, on_path: bool) -> None:
         try:
-            names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIXES))
+            names = sorted(
+                name for name in originals.listdir(directory) if name.endswith(_SUFFIXES)
+            )
         except (OSError, ValueError):
             return  # no directory, or not ours to read: imports find nothing there either
-        found = [_metadata_in(os.path.join(directory, name)) for name in names]
+        of_metadata = (name for name in names if name.endswith(_SUFFIXES))
+        found = [_metadata_in(os.path.join(directory, name)) for name in of_metadata]
         if found:
             self._places[directory] = found
         if on_path:
@@ -273,7 +277,7 @@ class _Metadata:
         """Names and paths of files that were changed after the installation: newer than RECORD,
         or of another size, or gone."""
         try:
-            installed = os.stat(self.path / "RECORD").st_mtime_ns
+            installed = originals.stat(self.path / "RECORD").st_mtime_ns
         except OSError:
             return
         base = str(self.path.parent) + os.sep
@@ -283,7 +287,7 @@ class _Metadata:
                 continue
             path = base + name
             try:
-                found = os.stat(path)
+                found = originals.stat(path)
             except (OSError, ValueError):
                 yield name, path
                 continue
@@ -300,7 +304,7 @@ def _metadata_in(path: str) -> _Metadata:
     stamp: list[int] = []
     try:
         for name in ("", "RECORD", "METADATA"):
-            found = os.stat(os.path.join(path, name) if name else path)
+            found = originals.stat(os.path.join(path, name) if name else path)
             stamp += (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     except (OSError, ValueError):
         return _Metadata(Path(path))  # an older form, or not readable
@@ -324,7 +328,7 @@ def _sources(directory: Path, modules: Iterable[str]) -> list[Path]:
 def _read(path: Path) -> bytes | None:
     """A file's bytes; None where it is no readable regular file."""
     try:
-        if not stats.S_ISREG(os.stat(path).st_mode):
+        if not stats.S_ISREG(originals.stat(path).st_mode):
             return None
         return path.read_bytes()
     except (OSError, ValueError):

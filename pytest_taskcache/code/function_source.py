@@ -17,9 +17,9 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum
-from pytest_taskcache.code.source_file import FunctionNode, normalised_text
+from pytest_taskcache.originals import originals
 
-_Node: TypeAlias = FunctionNode | ast.Lambda
+_Node: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
 def function_source_digest(function: FunctionType, file: str | None = None) -> str:
@@ -197,7 +197,7 @@ def _source_file(filename: str) -> _SourceFile | None:
     """A file as it is now, parsed; None where it is no readable Python source."""
     stamp: tuple[int, ...]
     try:
-        found = os.stat(filename)
+        found = originals.stat(filename)
         stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         kept = _files.get(filename)
         if kept is not None and kept[0] == stamp:
@@ -224,6 +224,8 @@ def _body_digest(code: CodeType) -> str:
     if known is None:
         found = _source_file(code.co_filename)
         nodes = [] if found is None else found.nodes_of(code)
+        from pytest_taskcache.code.source_file import normalised_text
+
         digest = checksum(map(normalised_text, nodes)) if nodes else code_digest(code)
         known = _bodies[id(code)] = (code, digest)
     return known[1]

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.code.distributions import Distributions
 from pytest_taskcache.model.dependency import ABSENT
+from pytest_taskcache.originals import originals
 
 PATH_ENTRY = "<path>"
 """First component of the name of a file that lies under an entry of the path only."""
@@ -129,7 +130,7 @@ class Finder:
         finder = self._finders.get(directory) or _new_finder(directory)
         self._finders[directory] = finder
         try:
-            found = os.stat(directory)
+            found = originals.stat(directory)
         except (OSError, ValueError):
             stamp, changed = None, 0
         else:
@@ -300,7 +301,7 @@ class SourceFiles:
         file of a sane size that can be read."""
         path = self.path_of(name)
         try:
-            found = os.stat(path)
+            found = originals.stat(path)
             if not stats.S_ISREG(found.st_mode) or found.st_size > LARGEST:
                 return None
             with open(path, "rb") as stream:

@@ -31,15 +31,17 @@ from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     EVERYTHING,
+    EXAMPLES,
+    IN_NO_FUNCTION,
     NEW_NAMES,
     OWN_NAMES,
     Analysis,
     Changes,
     Definition,
     DefinitionKind,
+    definition_name,
 )
 from pytest_taskcache.code.import_graph import closure_masks
-from pytest_taskcache.code.source_file import EXAMPLES, IN_NO_FUNCTION, definition_name
 from pytest_taskcache.dataclass import dataclass, field
 
 NEVER = 1 << 60

@@ -66,6 +66,7 @@ from pytest_taskcache.code.definitions import (
     ALL_NAMES,
     EFFECTS,
     EVERYTHING,
+    INSIDE,
     NEW_NAMES,
     OWN_NAMES,
     STAR,
@@ -77,11 +78,6 @@ from pytest_taskcache.code.definitions import (
 from pytest_taskcache.dataclass import dataclass, field
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
-
-INSIDE = ".<locals>."
-
-EXAMPLES = "<doctest> "
-"""Begins the name of code that stands in no source file; the identifiers it mentions follow."""
 
 _BUILTINS = frozenset(dir(builtins))
 _METHODS = frozenset(
@@ -235,26 +231,6 @@ def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
     if fields is None:
         fields = _FIELDS[kind] = tuple(name for name in kind._fields if name not in _SKIPPED)
     return fields
-
-
-IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
-"""What code is called that a module's body runs, or may run: comprehensions, too."""
-
-
-def definition_name(qualname: str) -> str:
-    """The definition that a code object of this qualified name belongs to: the function around
-    a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
-    code, ``<lambda>`` for lambdas and comprehensions in no function."""
-    if qualname.startswith(EXAMPLES):
-        return qualname
-    kept: list[str] = []
-    for part in qualname.split(INSIDE):
-        if "<generic" in part:
-            continue
-        if "<" in part:
-            return INSIDE.join(kept) or ("<module>" if part == "<module>" else "<lambda>")
-        kept.append(part)
-    return INSIDE.join(kept) or "<module>"
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from xxhash import xxh3_128
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Shelf
 
 LARGE = 1 << 30
@@ -59,11 +60,11 @@ def content_digest(path: Path, read: Callable[[Path, os.stat_result], str]) -> s
     ``read`` returns the digest of a regular file's bytes, given its stat; it may raise OSError.
     """
     try:
-        found = os.lstat(path)
+        found = originals.lstat(path)
         if stats.S_ISLNK(found.st_mode):
             target = os.readlink(path)
             try:
-                followed = _plain_digest(path, os.stat(path), read)
+                followed = _plain_digest(path, originals.stat(path), read)
             except OSError as error:
                 followed = _failure(error)
             return checksum(("link", target, followed))
@@ -129,12 +130,12 @@ def stat_digest(path: Path) -> str:
     """The digest of what a stat tells: existence, type, mode, and size of a regular file; for a
     link also where it points."""
     try:
-        found = os.lstat(path)
+        found = originals.lstat(path)
         parts = ["stat"]
         if stats.S_ISLNK(found.st_mode):
             parts += ("link", os.readlink(path))
             try:
-                found = os.stat(path)
+                found = originals.stat(path)
             except OSError as error:
                 return checksum((*parts, _failure(error)))
         size = str(found.st_size) if stats.S_ISREG(found.st_mode) else ""
@@ -151,7 +152,7 @@ def listing_digest(path: Path) -> str:
     """The digest of the sorted names in a directory, but for those that running makes; ABSENT
     where there is none."""
     try:
-        return checksum(("listing", *sorted(set(os.listdir(path)) - MADE_BY_RUNNING)))
+        return checksum(("listing", *sorted(set(originals.listdir(path)) - MADE_BY_RUNNING)))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOTDIR and os.path.lexists(path):
             return checksum(("not a directory",))
@@ -200,7 +201,7 @@ def _expand(directory: str, parts: list[str], above: frozenset[tuple[int, int]])
 
 def _directory_id(path: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        found = originals.stat(path)
     except OSError:
         return None
     return (found.st_dev, found.st_ino) if stats.S_ISDIR(found.st_mode) else None
@@ -208,7 +209,7 @@ def _directory_id(path: str) -> tuple[int, int] | None:
 
 def _names(directory: str) -> list[str]:
     try:
-        return os.listdir(directory)
+        return originals.listdir(directory)
     except OSError:
         return []
 
@@ -254,7 +255,7 @@ class KeptContents:
             sibling = path.with_name(path.name + suffix)
             try:
                 # Opening a database in WAL mode for reading creates an empty log.
-                if os.stat(sibling).st_size:
+                if originals.stat(sibling).st_size:
                     parts += (suffix, content_digest(sibling, self._read))
             except OSError:
                 continue
@@ -274,7 +275,7 @@ class KeptContents:
             # Times alone cannot vouch for a large file that is still being written.
             return checksum((digest, "racy", str(now))) if large else digest
         stamp = identity_of(opened)
-        if stamp == identity_of(os.stat(path)):
+        if stamp == identity_of(originals.stat(path)):
             kept[name] = self._fresh[name] = f"{stamp}|{digest}"
         return digest
 

@@ -14,10 +14,10 @@ from typing import assert_never
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.code.distributions import Distributions, library_directories, normalized
 from pytest_taskcache.code.imports import PATH_ENTRY, Finder, SourceFiles, archive_of
-from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.digests import environment, files
 from pytest_taskcache.digests.path_names import Anchors
 from pytest_taskcache.model.dependency import ABSENT, Kind
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Shelf
 
 
@@ -117,6 +117,8 @@ class Present:
         match kind:
             case Kind.SOURCE:
                 content = self.source(name)
+                from pytest_taskcache.code.source_file import analyse
+
                 return ABSENT if content is None else analyse(content).digest
             case Kind.FILE:
                 return self._file_digest(name)
@@ -204,7 +206,7 @@ def _is_installed(directory: str, changed: int, top: str) -> bool:
     top-level module of this name. Those that are called like it are asked first: to read all that
     was ever installed costs more than most runs."""
     try:
-        names = [name for name in os.listdir(directory) if name.endswith(".dist-info")]
+        names = [name for name in originals.listdir(directory) if name.endswith(".dist-info")]
     except OSError:
         names = []
     alike = normalized(top).strip("-")
@@ -223,7 +225,7 @@ def _is_installed(directory: str, changed: int, top: str) -> bool:
 def _time_of_change(directory: str) -> int:
     """When entries of a directory last came or went (POSIX nanoseconds); 0 where there is none."""
     try:
-        return os.stat(directory).st_mtime_ns
+        return originals.stat(directory).st_mtime_ns
     except OSError:
         return 0
 

@@ -35,7 +35,7 @@ from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subj
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import LockManager, Observer
 from pytest_taskcache.transactions.transaction import CommitMode, Transaction, TransactionState
 

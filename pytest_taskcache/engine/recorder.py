@@ -26,7 +26,7 @@ from pytest_taskcache.errors import (
 from pytest_taskcache.model.event import Event, Faulted, Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Lease, TargetStorage
 from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.transactions.settlement import Verdict

@@ -29,14 +29,14 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from pytest_taskcache.code.definitions import INSIDE, definition_name
 from pytest_taskcache.code.function_source import unwrapped
 from pytest_taskcache.code.reach import FILE, MODULE
-from pytest_taskcache.code.source_file import INSIDE, definition_name
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
-from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.running_code import MONITORING, identity, running_code
 from pytest_taskcache.observation.window import is_newer
+from pytest_taskcache.originals import originals
 
 LOADED = "<loaded>"
 """The node of a module of which any function may have run before anyone looked."""

@@ -27,7 +27,7 @@ from types import (
 )
 from typing import Any
 
-from pytest_taskcache.code.source_file import IN_NO_FUNCTION
+from pytest_taskcache.code.definitions import IN_NO_FUNCTION
 from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, file_of_subject
 from pytest_taskcache.observation.hooks import environ, installed
@@ -36,13 +36,13 @@ from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.import_hooks import imported_by, source_of
 from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
-from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.patches import Ambient, PatchedState, patches
 from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
 from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import OpenWindow
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Fingerprints, Shelf
 
 _EXPOSED = "targets"

@@ -22,7 +22,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from pytest_taskcache.observation.hooks.dispatcher import handles
-from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.originals import originals
 
 MONITORING = sys.version_info >= (3, 12)
 """Whether code is seen by ``sys.monitoring``, in all threads."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.code.definitions import FORMAT, Analysis
-from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.ports import Shelf
 
 _TEXT = "text"
@@ -92,6 +91,8 @@ class SourceArchive:
             content = source()
             if content is None:
                 return None
+            from pytest_taskcache.code.source_file import analyse
+
             known = analyse(content, is_test=key[1])
             if self._shelf is not None:
                 text = zlib.compress(known.to_text().encode(), 1)

@@ -32,8 +32,8 @@ from pytest_taskcache.observation.code_log import (
 )
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, without_mark
-from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.source_archive import SourceArchive
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Fingerprints, Shelf
 
 Digest = Callable[[Kind, str], str]

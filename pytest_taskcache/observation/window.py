@@ -16,8 +16,8 @@ from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.dispatcher import Write
 from pytest_taskcache.observation.hooks.environ import EVERYTHING
 from pytest_taskcache.observation.hooks.opaque import Listeners
-from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.running_code import Piece
+from pytest_taskcache.originals import originals
 
 SLACK = 10_000_000
 """Nanoseconds by which a file system's coarse clock may lag behind the system's."""

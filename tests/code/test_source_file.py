@@ -12,8 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import pytest_taskcache
-from pytest_taskcache.code.definitions import Analysis, DefinitionKind, Import, diff
-from pytest_taskcache.code.source_file import analyse, definition_name, normalised_text
+from pytest_taskcache.code.definitions import (
+    Analysis,
+    DefinitionKind,
+    Import,
+    definition_name,
+    diff,
+)
+from pytest_taskcache.code.source_file import analyse, normalised_text
 
 _OURS = sorted(Path(pytest_taskcache.__file__).parent.rglob("*.py"))
 

@@ -88,7 +88,6 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
     """Whether the code that runs in this frame acts for the test machinery, or only reads
     source lines, of a Python file at this path, to render a traceback or a warning."""
     rendering = False
-    source = not path or str(path).endswith((".py", ".pyw"))
     while frame is not None:
         origin = origin_of(frame.f_code.co_filename)
         if origin is ActsFor.OUTSIDE:
@@ -96,7 +95,7 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
         if origin is ActsFor.MACHINERY:
             return True
         if origin is ActsFor.RENDERING:
-            rendering = source
+            rendering = not path or str(path).endswith((".py", ".pyw"))
         elif origin is ActsFor.INSPECTING:
             rendering = False
         frame = frame.f_back

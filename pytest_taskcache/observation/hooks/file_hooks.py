@@ -31,8 +31,8 @@ from pytest_taskcache.observation.hooks.dispatcher import (
     is_muted,
     muted,
 )
-from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.hooks.replacing import Replacement
+from pytest_taskcache.originals import originals
 
 _INSTALLED = installed_directories()
 _NO_FILES = ("<unknown>", "<string>", "<stdin>", "<fstring>")

@@ -21,8 +21,8 @@ from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.key import SCHEMA, Identity
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.hooks.originals import originals
 from pytest_taskcache.observation.trace_recorder import digest_of
+from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.collection.collection_record import (
     FORMAT,
     CollectionRecord,

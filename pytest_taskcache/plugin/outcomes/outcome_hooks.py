@@ -18,7 +18,7 @@ from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.event import Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
-from pytest_taskcache.observation.hooks.originals import originals
+from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
 from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, read_all
 from pytest_taskcache.plugin.outcomes.marks import Asked, asked_of, unmarked

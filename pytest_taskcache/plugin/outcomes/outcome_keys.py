@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 import xxhash
 
-from pytest_taskcache.code.source_file import EXAMPLES
+from pytest_taskcache.code.definitions import EXAMPLES
 from pytest_taskcache.dataclass import replace
 from pytest_taskcache.digests.environment import interpreter_facts
 from pytest_taskcache.digests.values.digest import digest_value
@@ -150,17 +150,22 @@ class OutcomeKeys:
     def around(self, path: Path) -> Observed:
         """What the project's plugins that act on the tests of a file rest on. Opaque deeds are left
         out: a conftest that asks git for the version would have no test cached."""
-        known = self._observed.get(path.parent)
+        known = self._observed.get(path)
         if known is not None:
+            return known
+        directory = path.parent
+        known = self._observed.get(directory)
+        if known is not None:
+            self._observed[path] = known
             return known
         window = self._engine.parts.observation.open_window(None)
         try:
-            for plugin in self._acting_on(path.parent):
+            for plugin in self._acting_on(directory):
                 hooks = [name for name in vars(self._plugins[plugin]) if name.startswith("pytest_")]
                 run_in_name_only(str(plugin), hooks)
         finally:
             observed = window.close()
-        found = self._observed[path.parent] = replace(observed, opaque=())
+        found = self._observed[path] = self._observed[directory] = replace(observed, opaque=())
         return found
 
     def _acting_on(self, directory: Path) -> Sequence[Path]:

@@ -16,11 +16,13 @@ from collections.abc import Callable
 class Originals:
     """Functions as they were when this module was imported."""
 
-    __slots__ = ("_begin", "_epoch", "getcwd", "perf", "readlink", "stat")
+    __slots__ = ("_begin", "_epoch", "getcwd", "listdir", "lstat", "perf", "readlink", "stat")
 
     def __init__(self) -> None:
         self.perf: Callable[[], int] = time.perf_counter_ns
         self.stat: Callable[..., os.stat_result] = os.stat
+        self.lstat: Callable[..., os.stat_result] = os.lstat
+        self.listdir: Callable[[str | os.PathLike[str]], list[str]] = os.listdir
         self.readlink: Callable[[str], str] = os.readlink
         self.getcwd: Callable[[], str] = os.getcwd
         self._begin = self.perf()
