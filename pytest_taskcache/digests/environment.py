@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
@@ -84,6 +85,7 @@ def interpreter_digest(environ: Mapping[str, str] | None = None) -> str:
     return _matching_digest(interpreter_facts(environ))
 
 
+@lru_cache(4096)
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 

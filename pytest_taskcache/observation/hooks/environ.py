@@ -51,7 +51,7 @@ _iteration = _Iteration()
 
 
 def _counts(key: object) -> bool:
-    return type(key) is not str or key not in NEVER
+    return isinstance(key, (str, bytes)) and key not in NEVER
 
 
 class _Recorder(os._Environ[Any]):
@@ -60,7 +60,13 @@ class _Recorder(os._Environ[Any]):
     def __getitem__(self, key: Any) -> Any:
         __tracebackhide__ = True
         if dispatcher.listeners and _counts(key):
-            sys.audit(READ, key)
+            pending = _iteration.pending
+            if pending and pending[-1] == key:
+                pending.pop()
+            else:
+                if pending:
+                    _iteration.pending = []
+                sys.audit(READ, key)
         return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -80,6 +86,11 @@ class _Recorder(os._Environ[Any]):
         if dispatcher.listeners:
             sys.audit(READ_ALL, [name for name in names if _counts(name)])
         return iter(names)
+
+    def clear(self) -> None:
+        """Reads nothing: the inherited one looks at all that is left for each that goes."""
+        for name in list(super().__iter__()):
+            del self[name]
 
     def __len__(self) -> int:
         if dispatcher.listeners:
@@ -112,12 +123,6 @@ def _name(key: object) -> str | None:
 
 @handles(READ)
 def _read(frame: FrameType, key: object) -> None:
-    pending = _iteration.pending
-    if pending:
-        if pending[-1] == key:
-            pending.pop()
-            return
-        _iteration.pending = []
     name = _name(key)
     caller = _outside_os(frame.f_back)
     if name is None or _is_bookkeeping(caller):
@@ -208,7 +213,10 @@ def same(left: dict[bytes, bytes], right: dict[bytes, bytes]) -> bool:
 
 
 def _counting(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    return {name: value for name, value in environment.items() if os.fsdecode(name) not in NEVER}
+    counting = environment.copy()
+    for name in NEVER:
+        counting.pop(os.fsencode(name), None)
+    return counting
 
 
 def at_start(name: str) -> str:
