@@ -196,6 +196,9 @@ class Units:
         did = frame.window.opaque_so_far() > 0
         if ended is not None:
             ended.inherited, ended.taints, ended.did = tuple(inherited), tuple(taints), did
+            if did or inherited:  # told now: a unit of which nothing is kept need not be closed
+                ended.proves = False
+                ended.refusal = ended.refusal or _opaque(ended, frame.window.acts() if did else ())
             unit.ended.append(ended)
         unit.seconds += seconds
         if unit.alone or did or unit.seconds >= SHARE * self.cost.mean:
@@ -219,6 +222,16 @@ class Units:
             observed = self._engine.open_computations.close(frame)
         self.cost.add(unit.opening + self._clock() - started)
         _Closed(self._engine, unit, observed).keep(self._on_kept)
+
+
+def _opaque(ended: Ended, deeds: Iterable[Opaque]) -> Refusal | None:
+    """Why a test is not kept that did this, or whose fixtures did something opaque."""
+    options = ended.test.asked.options
+    refused = forbidden([*deeds, *ended.inherited], options.allow)
+    if not refused or any(label.startswith("FILES") for label in options.policy.labels):
+        return None
+    kinds = sorted({deed.kind for deed in refused})
+    return Refusal(f"used {kinds[0]}", f"{refused[0]}; allow={{{kinds[0]!r}}} accepts it")
 
 
 class _Closed:
@@ -271,7 +284,7 @@ class _Closed:
             return Refusal("passed only when run again")
         books = keeps_books(self._observed.written)
         refusal = (
-            self._opaque(ended)
+            _opaque(ended, self._observed.opaque if ended.did else self._inherited)
             or objection(self._observed, ended.taints, vouched=False, forked=False)
             or (Refusal(f"used {books}", "a replay would be missing in its log") if books else None)
             or self._proven(ended)
@@ -282,15 +295,6 @@ class _Closed:
             except SerializationError as error:
                 return Refusal("value cannot be serialized", str(error))
         return refusal
-
-    def _opaque(self, ended: Ended) -> Refusal | None:
-        deeds = self._observed.opaque if ended.did else self._inherited
-        options = ended.test.asked.options
-        refused = forbidden([*deeds, *ended.inherited], options.allow)
-        if not refused or any(label.startswith("FILES") for label in options.policy.labels):
-            return None
-        kinds = sorted({deed.kind for deed in refused})
-        return Refusal(f"used {kinds[0]}", f"{refused[0]}; allow={{{kinds[0]!r}}} accepts it")
 
     def _proven(self, ended: Ended) -> Refusal | None:
         """Why a pass is not to be stored though the test passed: it is proven nondeterministic."""
@@ -306,8 +310,8 @@ class _Closed:
         """Notes a failure of the test's own body. One whose cause may lie in what was not
         observed, or in a fixture that failed earlier, proves nothing."""
         observed, bundle, name = self._observed, ended.test.bundle, ended.test.name
-        opaque = ended.did or ended.inherited or self._inherited
-        if not ended.proves or opaque or observed.untrusted or not observed.trace.dependencies:
+        unseen = self._inherited or observed.untrusted or not observed.trace.dependencies
+        if not ended.proves or unseen:
             return
         if bundle.is_marked(name, Mark.PASSED):
             self._prove(ended)
