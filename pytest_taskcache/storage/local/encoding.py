@@ -37,6 +37,8 @@ DAMAGE = (
 _KINDS = {str(kind): kind for kind in Kind}
 _CHECKSUM = 8
 _CHUNK = 500
+_TINY = 64
+"""Bytes below which a value is not compressed, which takes longer than to write it."""
 _OWN = ("fixtures", "identity", "inputs", "parameters", "source", "test")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -248,6 +250,8 @@ def decode(row: Row, trace: Shared, common: Shared) -> Variant:
 
 
 def _squeeze(data: bytes) -> bytes:
+    if len(data) < _TINY:
+        return b"r" + data
     packed = zlib.compress(data, 6)
     return b"z" + packed if len(packed) < len(data) else b"r" + data
 
