@@ -436,7 +436,7 @@ class Observatory:
             self._scratch.note_change(path, originals.now())
             if not self._windows:
                 self._note_maker(path, is_new=not exists and write is not Write.ALTER)
-        elif write in (Write.REPLACE, Write.ALTER, Write.CREATE):
+        if write in (Write.REPLACE, Write.ALTER, Write.CREATE):
             self._verification.unsettle(path)
 
     def _before_change(self, path: str, *, tree: bool = False) -> bool:

@@ -44,6 +44,9 @@ CHANGES = 8
 _OPENING = 50_000_000
 """Nanoseconds within which a file is certainly open once its opening was announced."""
 
+_MANY = 1_000
+"""Files opened for writing, after which those that were closed are forgotten."""
+
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
 
 
@@ -106,7 +109,12 @@ class Verification:
 
     def unsettle(self, path: str) -> None:
         """A file is about to be opened for writing."""
-        self._unsettled[self._fingerprints.name_of(path)] = (path, originals.now())
+        name = self._fingerprints.name_of(path)
+        if any((kind, name) in self._asked for kind in _OF_PATH):
+            self._good, self._valid = set(), set()
+        self._unsettled[name] = (path, originals.now())
+        if len(self._unsettled) % _MANY == 0:
+            self._is_written(name)
 
     def _settle(self) -> None:
         """Looks again at what changed; verdicts stand unless something differs."""
@@ -168,7 +176,7 @@ class Verification:
     def is_known(self, trace: Trace) -> bool:
         """Whether the trace was found valid and nothing was seen to change since."""
         self._notice_path()
-        return not self._dirty and not self._unsettled and trace.digest in self._valid
+        return not self._dirty and trace.digest in self._valid
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies that differ, CHANGES at most; empty when the trace is valid."""

@@ -118,13 +118,16 @@ def test_a_change_made_by_this_process_is_noticed_at_once(
     assert [change.name for change in project.observatory.verify(trace)] == ["data"]
 
 
+@pytest.mark.parametrize("name", ["log", "<tmp>/log"])
 def test_a_handle_kept_open_for_writing_cannot_hide_a_change(
-    project: Project, counted: Counting
+    project: Project, counted: Counting, name: str
 ) -> None:
-    """Writes through a handle opened long ago raise no event; such a file is looked at afresh."""
-    project.write("log", "1")
-    with open("log", "a") as handle:
-        trace = trace_of(counted, "log")
+    """Writes through a handle opened long ago raise no event; such a file is looked at afresh,
+    also where it is a temporary one."""
+    path = (project.scratch if "<" in name else project.root) / "log"
+    path.write_text("1")
+    with path.open("a") as handle:
+        trace = trace_of(counted, name)
         assert project.observatory.verify(trace) == ()
         handle.write("more")
         handle.flush()
