@@ -9,12 +9,14 @@ name, when it is computed. For example:
         monkeypatch.setenv("MODE", "test")     # refused: "changed the environment (MODE)"
         return load_settings()
 
-The process is photographed before and after, shallowly: names and identities, and the elements
-of containers that modules and classes of the project hold.
+The process is photographed before and after: names and identities, and what containers and
+objects that modules and classes of the project hold contain themselves, three steps deep.
 """
 
 from __future__ import annotations
 
+import contextvars
+import gc
 import io
 import logging
 import os
@@ -26,6 +28,7 @@ import stat
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePath
@@ -34,9 +37,12 @@ from typing import Any, NamedTuple
 
 from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.observation.hooks.patches import Ambient
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
 _ELEMENTS = 10_000
+_DEPTH = 3
+_CONTAINERS: tuple[type[Any], ...] = (dict, list, set, deque)
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
 _PLAIN = (*_SCALARS, PurePath, FunctionType, BuiltinFunctionType, ModuleType, type, range)
 _TWISTS = 64
@@ -86,6 +92,7 @@ class Effects:
         self._loaded = frozenset(sys.modules)
         self._modules = [each for each in list(sys.modules.items()) if self._is_ours(each[1])]
         self._digests = self._input_digests()
+        self._ambient = Ambient()
         self._before = self._photograph()
 
     def found(self, value: object) -> Effect | None:
@@ -95,6 +102,9 @@ class Effects:
             for name in _differing(kind, before, after[kind]):
                 if not self._is_an_import(kind, name, after[kind]):
                     return Effect(kind, name)
+        ambient = self._ambient.changed()
+        if ambient:
+            return Effect("changed the process", ambient)
         for name, digest in self._input_digests().items():
             if self._digests.get(name, digest) != digest:
                 return Effect("changed what another fixture gave it", name)
@@ -114,6 +124,7 @@ class Effects:
             _MODULES: dict(sys.modules),
             _LOGGING: _logging(),
             _WARNINGS: {"": list(warnings.filters)},
+            "changed the process": _process(),
             _SEED: _generators(),
             "set a signal handler": _signal_handlers(),
             _THREAD: dict.fromkeys(_threads(), True),
@@ -146,17 +157,45 @@ class Effects:
 
 
 def _seen(value: object) -> object:
-    """What equals that of the same object (or of an equal number or text) with the same elements,
-    all of which it holds: their ids stay theirs."""
+    """What equals that of the same object (or of an equal number or text) with the same elements
+    and public attributes, which may hold others; all are held, so that their ids stay theirs."""
+    return _look(value, _DEPTH, iter(range(_ELEMENTS)))
+
+
+def _look(value: object, depth: int, budget: Iterator[int]) -> object:
     kind = type(value)
     if kind in _SCALARS:
         return kind, value
-    elements: tuple[object, ...] = ()
-    if kind is dict and len(value) <= _ELEMENTS:  # type: ignore[arg-type]
-        elements = (*value.keys(), *value.values())  # type: ignore[attr-defined]
-    elif kind in (list, set) and len(value) <= _ELEMENTS:  # type: ignore[arg-type]
-        elements = tuple(value)  # type: ignore[arg-type]
-    return id(value), tuple(map(id, elements)), (value, elements)
+    inner: tuple[object, ...] = ()
+    if depth:
+        inner = tuple(
+            (type(part), part) if type(part) in _SCALARS else _look(part, depth - 1, budget)
+            for part, _ in zip(_parts(value), budget, strict=False)
+        )
+    return id(value), inner, (value,)
+
+
+def _parts(value: object) -> Iterator[object]:
+    """What a container holds, and what an object or a function has as public attributes, but for
+    what was computed when it was first asked for. A logger is seen as such."""
+    for kind in _CONTAINERS:
+        if is_a(value, kind):
+            yield from tuple(kind.__iter__(value))
+    if is_a(value, dict):
+        yield from tuple(dict.values(value))
+    if type(value) in _CONTAINERS or type(value) is tuple:
+        return
+    if not is_a(value, (ModuleType, type, logging.Logger)):  # type: ignore[arg-type]
+        for name, attribute in list(namespace_of(value).items()):
+            if not name.startswith("_") and not _is_computed(type(value), name):
+                yield name
+                yield attribute
+
+
+def _is_computed(kind: type, name: str) -> bool:
+    """Whether an attribute keeps what a descriptor of the class (``cached_property``) computed."""
+    made = [type.__getattribute__(each, "__dict__").get(name) for each in kind.__mro__]
+    return any(hasattr(type(each), "__get__") and not is_a(each, FunctionType) for each in made)
 
 
 def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -221,6 +260,21 @@ def _logging() -> dict[str, object]:
         if name == "root" or state != (0, [], False, True):
             shown[name] = state
     return shown
+
+
+def _process() -> dict[str, object]:
+    return {
+        "the recursion limit": sys.getrecursionlimit(),
+        "sys.excepthook": (sys.excepthook, threading.excepthook),
+        "sys.meta_path": list(sys.meta_path),
+        "the default time-out of sockets": socket.getdefaulttimeout(),
+        "garbage collection": gc.isenabled(),
+        **{
+            f"context variable {variable.name}": _seen(value)
+            for variable, value in contextvars.copy_context().items()
+            if variable.name != "decimal_context"  # which is set by who first looks at it
+        },
+    }
 
 
 def _signal_handlers() -> dict[str, object]:

@@ -23,6 +23,18 @@ EFFECTS = {
     "module global": ("", "helpers.NUMBER = 2", "helpers.NUMBER == 2"),
     "container in a module": ("", "helpers.NAMES.append('x')", "helpers.NAMES"),
     "class attribute": ("", "helpers.Thing.size = 2", "helpers.Thing.size == 2"),
+    "object in a module": ("", "helpers.THING.size = 3", "helpers.THING.size == 3"),
+    "what an object holds": ("", "helpers.THING.names['x'] = 1", "helpers.THING.names"),
+    "container in a container": ("", "helpers.TREE['a']['b'] = 1", "helpers.TREE['a']"),
+    "queue in a module": ("", "helpers.QUEUE.append(1)", "helpers.QUEUE"),
+    "function's attribute": ("", "helpers.answer.done = True", "helpers.answer.done"),
+    "context variable": ("", "VARIABLE.set(5)", "VARIABLE.get() == 5"),
+    "decimal context": (
+        "",
+        "decimal.getcontext().prec = 5",
+        "decimal.getcontext().prec == 5 and decimal.setcontext(decimal.Context()) is None",
+    ),
+    "recursion limit": ("", "sys.setrecursionlimit(4321)", "sys.getrecursionlimit() == 4321"),
     "sys.path": ("", "sys.path.append('/nowhere')", "'/nowhere' in sys.path"),
     "sys.modules": ("", "sys.modules['fake'] = types.ModuleType('fake')", "'fake' in sys.modules"),
     "logging": ("", "logging.getLogger('app').setLevel(10)", "logging.getLogger('app').level"),
@@ -68,6 +80,8 @@ def test_effects(project: Project, what: str) -> None:
     project.write(
         "helpers.py",
         """
+        import collections
+
         NUMBER, NAMES = 1, []
 
         def answer():
@@ -75,6 +89,11 @@ def test_effects(project: Project, what: str) -> None:
 
         class Thing:
             size = 1
+
+            def __init__(self):
+                self.names = {}
+
+        THING, TREE, QUEUE = Thing(), {"a": {}}, collections.deque()
         """,
     )
     project.write(
@@ -90,14 +109,15 @@ def test_effects(project: Project, what: str) -> None:
     project.write(
         "test_suite.py",
         f"""
-        import logging, os, random, signal, socket, subprocess, sys, threading, time, types
-        import warnings
+        import contextvars, decimal, logging, os, random, signal, socket, subprocess, sys
+        import threading, time, types, warnings
         from unittest import mock
         import helpers
         from counter import count
         from pytest_taskcache import cached_fixture
 
         HELD, PATCHERS, CHILDREN, SOCKETS = [0], [0], [], []
+        VARIABLE = contextvars.ContextVar("VARIABLE", default=0)
 
         @cached_fixture
         def data({takes}):
@@ -201,19 +221,29 @@ def test_an_author_who_answers(project: Project) -> None:
 
 
 def test_what_is_no_effect(project: Project) -> None:
-    """Importing modules, drawing random numbers, using temporary files, threads that ended."""
+    """Importing modules, drawing random numbers, using temporary files, threads that ended,
+    calculating with decimals, what an object computes once, loggers that are made."""
     project.write("lazily.py", "import logging\nlogging.getLogger('lazily').setLevel(10)\n")
     project.write(
         "test_suite.py",
         """
-        import random, subprocess, sys, threading
+        import decimal, functools, logging, random, subprocess, sys, threading
         from counter import count
         from pytest_taskcache import cached_fixture
+
+        class Thing:
+            @functools.cached_property
+            def size(self):
+                return 1
+
+        THING, LOGGER = Thing(), logging.getLogger("a")
 
         @cached_fixture(scope="module")
         def data(tmp_path_factory):
             count("body")
             import csv, lazily
+            assert THING.size and decimal.Decimal(1) / 3
+            logging.getLogger("a.b").warning("c")
             (tmp_path_factory.mktemp("x") / "y").write_text("z")
             numbers = [random.random() for _ in range(5000)]
             thread = threading.Thread(target=print)
