@@ -262,12 +262,18 @@ def _logging() -> dict[str, object]:
     return shown
 
 
-def _process() -> dict[str, object]:
+def _settings() -> dict[str, object]:
     return {
         "the recursion limit": sys.getrecursionlimit(),
         "sys.excepthook": (sys.excepthook, threading.excepthook),
-        "sys.meta_path": list(sys.meta_path),
         "the default time-out of sockets": socket.getdefaulttimeout(),
+    }
+
+
+def _process() -> dict[str, object]:
+    return {
+        **_settings(),
+        "sys.meta_path": list(sys.meta_path),
         "garbage collection": gc.isenabled(),
         **{
             f"context variable {variable.name}": _seen(value)
@@ -355,12 +361,10 @@ def global_state() -> dict[str, Any]:
         "the environment": _environment(),
         "the working directory": _working_directory(),
         "signal handlers": _signal_handlers(),
-        "the recursion limit": sys.getrecursionlimit(),
-        "sys.excepthook": (sys.excepthook, threading.excepthook),
+        **_settings(),
         "threads": _threads(),
         "logging": (root.level, list(root.handlers), root.manager.disable),
         "the random state": random.getstate(),
-        "the default time-out of sockets": socket.getdefaulttimeout(),
     }
 
 
