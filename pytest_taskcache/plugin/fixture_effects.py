@@ -31,7 +31,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -40,6 +40,8 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.observation.hooks.patches import Ambient
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
+_OWN_CONTEXT = ("pytest_taskcache", "decimal_context")
+"""Context variables of ours, and the one that is set by who first looks at it."""
 _ELEMENTS = 10_000
 _DEPTH = 3
 _CONTAINERS: tuple[type[Any], ...] = (dict, list, set, deque)
@@ -57,6 +59,7 @@ _MODULES = "changed sys.modules"
 _LOGGING = "changed logging"
 _WARNINGS = "changed the warning filters"
 _SEED = "seeded a random generator"
+_FILES = "left files in tmp_path"
 _LEFT = frozenset({_THREAD, _CHILD, _SOCKET})
 
 
@@ -74,19 +77,21 @@ class Effects:
     """A photograph, taken before a fixture is set up; `found` takes another and compares.
 
     ``is_project(file)`` says whether a module belongs to the project; ``instance`` is the test's
-    class instance; ``inputs`` are what other fixtures gave, and ``digest(value, name)`` digests
-    one (it raises UndigestableError).
+    class instance; ``directory`` its temporary one, where others use it, too; ``inputs`` are what
+    other fixtures gave, and ``digest(value, name)`` digests one (it raises UndigestableError).
     """
 
     def __init__(
         self,
         is_project: Callable[[str], bool],
         instance: object,
+        directory: Path | None,
         inputs: Mapping[str, object],
         digest: Callable[[object, str], str],
     ) -> None:
         self._is_project = is_project
         self._instance = instance
+        self._directory = directory
         self._inputs = {name: each for name, each in inputs.items() if not _is_plain(each)}
         self._digest = digest
         self._loaded = frozenset(sys.modules)
@@ -98,6 +103,8 @@ class Effects:
     def found(self, value: object) -> Effect | None:
         """The first effect of what ran since, where ``value`` is what it returned."""
         after = self._photograph()
+        if _names(value, self._directory):
+            after[_FILES] = self._before[_FILES]  # a hit brings it back
         for kind, before in self._before.items():
             for name in _differing(kind, before, after[kind]):
                 if not self._is_an_import(kind, name, after[kind]):
@@ -127,6 +134,7 @@ class Effects:
             "changed the process": _process(),
             _SEED: _generators(),
             "set a signal handler": _signal_handlers(),
+            _FILES: dict(_files(self._directory)),
             _THREAD: dict.fromkeys(_threads(), True),
             _CHILD: dict.fromkeys(_children(), True),
             _SOCKET: dict.fromkeys(_listening(), True),
@@ -278,7 +286,7 @@ def _process() -> dict[str, object]:
         **{
             f"context variable {variable.name}": _seen(value)
             for variable, value in contextvars.copy_context().items()
-            if variable.name != "decimal_context"  # which is set by who first looks at it
+            if not variable.name.startswith(_OWN_CONTEXT)
         },
     }
 
@@ -307,6 +315,27 @@ def _was_seeded(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
             return False
         twister.getrandbits(32 * 624)
     return True
+
+
+def _files(directory: Path | None) -> Iterator[tuple[str, object]]:
+    for top, _, names in os.walk(directory) if directory is not None else ():
+        for name in names:
+            with suppress(OSError):
+                found = os.lstat(os.path.join(top, name))
+                shown = os.path.relpath(os.path.join(top, name), directory)
+                yield shown, (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _names(value: object, directory: Path | None) -> bool:
+    """Whether a value names a path in a directory."""
+    if directory is None:
+        return False
+    within = str(directory)
+
+    def name_of(part: object) -> str:
+        return within if isinstance(part, str | PurePath) and within in str(part) else ""
+
+    return bool(_search(value, name_of))
 
 
 def _threads() -> set[str]:
@@ -379,23 +408,27 @@ def _held(value: object, inputs: Mapping[str, object]) -> str:
     """The name of an input that is the value, or part of it, by identity; else ""."""
     if not inputs or _is_plain(value):
         return ""
-    finder = _Finder({id(each): name for name, each in inputs.items()})
+    names = {id(each): name for name, each in inputs.items()}
+    return _search(value, lambda part: names.get(id(part), ""))
+
+
+def _search(value: object, name_of: Callable[[object], str]) -> str:
+    """The first name that ``name_of`` gives to a value or to a part of it; "" if to none."""
+    finder = _Finder(name_of)
     with suppress(Exception):  # a value's own methods may raise anything; it is not stored then
         finder.dump(value)
     return finder.found
 
 
 class _Finder(pickle.Pickler):
-    """Goes through a value as pickle does, and notes known objects."""
+    """Goes through a value as pickle does, and notes what has a name."""
 
-    def __init__(self, names: Mapping[int, str]) -> None:
+    def __init__(self, name_of: Callable[[object], str]) -> None:
         super().__init__(io.BytesIO(), 5, buffer_callback=lambda _: False)
-        self._names = names
+        self._name_of = name_of
         self.found = ""
 
     def persistent_id(self, obj: Any) -> str | None:
-        name = self._names.get(id(obj))
-        if name is None:
-            return None
+        name = self._name_of(obj)
         self.found = self.found or name
-        return name
+        return name or None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +35,12 @@ from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.items import Instance
-from pytest_taskcache.plugin.pytest_private import active_definition, is_async, is_handle
+from pytest_taskcache.plugin.pytest_private import (
+    active_definition,
+    closure_of,
+    is_async,
+    is_handle,
+)
 from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.ports import Fingerprints
 from pytest_taskcache.serializers.trees import scan
@@ -60,6 +66,7 @@ _HARMLESS = frozenset(
 )
 """What may be read from a request without coming to pytest's options."""
 
+_DIRECTORY = frozenset({"tmp_path", "tmpdir"})
 _MACHINERY = frozenset({"_pytest", "pluggy", "pytest_asyncio", "anyio", "pytest_taskcache"})
 _FIXTURE = "request.fixture "
 _WRITTEN = "request.written file "
@@ -82,6 +89,9 @@ class FixtureInputs:
     ``arguments`` are to be digested by value but for those that ``digests`` names. ``parts`` are
     of the key whatever the policy says. ``sees_request``: whether it has a request that counts.
     What has no digest stays without one: whether that matters is for the policy to say.
+
+    ``directory`` is the test's temporary one where others may look for what is left there. It makes
+    a key of its own, since only then files that are left matter.
 
     ``value_digest`` digests a fixture's value by name.
     """
@@ -127,6 +137,9 @@ class FixtureInputs:
             if policy.has("INPUTS") and name not in self._excluded:
                 with suppress(UndigestableError):
                     self.digests[name] = value_digest(name)
+        self.directory = _shared_directory(session.running_item, fixturedef)
+        if self.directory is not None:
+            self.parts.append(Part("tmp_path", "shared"))
         if hasattr(request, "param"):
             self.arguments["param"] = request.param
         for name in sorted(self._known):
@@ -252,6 +265,24 @@ class FixtureInputs:
             self._seen[name] = digest()
         except UndigestableError as error:
             self.problem = self.problem or str(error)
+
+
+def _shared_directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
+    """The test's temporary directory, where a fixture that is given it, or works in it, may leave
+    files for others who are given it, too; else None."""
+    closure = closure_of(item)
+    made = None if closure is None else closure.definitions.get("tmp_path", [None])[-1]
+    if closure is None or made is None or fixturedef.scope != "function" or not is_handle(made):
+        return None
+    users = [closure.initial]
+    for definition in itertools.chain.from_iterable(closure.definitions.values()):
+        if definition is not fixturedef and not is_handle(definition):
+            users.append(definition.argnames)
+    if made.cached_result is None or _DIRECTORY.isdisjoint(itertools.chain(*users)):
+        return None
+    directory: Any = made.cached_result[0]
+    works_there = Path(os.getcwd()).is_relative_to(directory)
+    return directory if works_there or _DIRECTORY.intersection(fixturedef.argnames) else None
 
 
 def _plain(name: str) -> str:

@@ -341,7 +341,8 @@ class FixtureHooks:
                 given[name] = inputs.arguments[name]
         instance = request.instance if request.scope in ("function", "class") else None
         with self._engine.parts.observation.unseen():
-            return Effects(self._is_project, instance, given, self._upstream.by_value)
+            by_value = self._upstream.by_value
+            return Effects(self._is_project, instance, inputs.directory, given, by_value)
 
     def _complete(
         self,

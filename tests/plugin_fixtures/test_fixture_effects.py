@@ -53,6 +53,11 @@ EFFECTS = {
     "changed upstream": ("upstream", "upstream.append(1)", "upstream == [0, 1]"),
     "holds upstream": ("upstream", "HELD[0] = upstream", "data is upstream"),
     "file in the project": ("", "open('made.txt', 'w').close()", "os.remove('made.txt') is None"),
+    "file for the test": (
+        "tmp_path",
+        "(tmp_path / 'x').write_text('a')",
+        "(tmp_path / 'x').read_text() == 'a'",
+    ),
     "thread": (
         "",
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
@@ -76,7 +81,7 @@ EFFECTS = {
 def test_effects(project: Project, what: str) -> None:
     """The second run has the same outcome as the first, since the fixture ran again."""
     takes, act, check = EFFECTS[what]
-    also = "upstream" if "upstream" in check else ""
+    also = next((name for name in ("upstream", "tmp_path") if name in check), "")
     project.write(
         "helpers.py",
         """
@@ -174,6 +179,68 @@ def test_what_a_test_case_is_given(project: Project) -> None:
     for number in (1, 2):
         run(project).assert_outcomes(passed=2)
         assert project.counted("self") == project.counted("class") == number
+
+
+def test_temporary_files_that_nobody_looks_for(project: Project) -> None:
+    """Those of a fixture that alone is given the directory, and those that its value names."""
+    project.write(
+        "test_suite.py",
+        """
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @cached_fixture
+        def data(tmp_path):
+            count("data")
+            (tmp_path / "x").write_text("a")
+            return 1
+
+        @cached_fixture
+        def file(tmp_path):
+            count("file")
+            (tmp_path / "y").write_text("a")
+            return tmp_path / "y"
+
+        def test_data(data):
+            assert data == 1
+
+        def test_file(file, tmp_path):
+            assert file.read_text() == "a"
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=2)
+    assert project.counted("data") == project.counted("file") == 1
+
+
+def test_files_left_in_the_working_directory(project: Project) -> None:
+    """Where another fixture made the temporary directory that."""
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @pytest.fixture(autouse=True)
+        def inside(tmp_path, monkeypatch):
+            monkeypatch.chdir(tmp_path)
+
+        @cached_fixture
+        def data():
+            count("data")
+            with open("x", "w") as file:
+                file.write("a")
+            return 1
+
+        def test_it(data):
+            with open("x") as file:
+                assert file.read() == "a"
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=1)
+    assert project.counted() == 2
 
 
 def test_the_summary_names_the_effect_and_the_fixture(project: Project) -> None:
