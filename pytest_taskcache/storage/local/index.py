@@ -95,20 +95,20 @@ class Index(ForkAware):
         """
         return self._run(operation, work, write=True)
 
-    def connection(self, *, certain: bool = False, quick: bool = False) -> Connection:
+    def connection(self, *, certain: bool = False) -> Connection:
         """The open connection, to be used with ``lock`` held. Raises sqlite3.Error, OSError and
         StorageError.
 
         Whether the file is still the one that was opened is looked at four times a second, or
         now if ``certain``: reading on from a deleted index is harmless, writing to it is lost.
-        Whether its descriptors are still SQLite's is looked at unless ``quick``, for who reads
-        nothing but the shared memory.
+        Whether its descriptors are still SQLite's is looked at each time: where they are not, it
+        waits ten seconds for locks that nobody has.
         """
         connection = self._connection
         if connection is None or self._pid != os.getpid():  # forked without the hooks below
             self._disconnect()
             return self._connect()
-        if not quick and not self._descriptors.intact(certain):
+        if not self._descriptors.intact(certain):
             self._recover()
             return self._connection or self._connect()
         if self.directory is not None and (certain or Clock.monotonic() >= self._check_at):
@@ -120,10 +120,10 @@ class Index(ForkAware):
 
     def quick_version(self) -> int | None:
         """SQLite's ``data_version``, to be asked with ``lock`` held: the same as before if no
-        other connection has committed since. None if it cannot be told without mending, which
-        ``read`` does. Raises StorageError."""
+        other connection has committed since. None if it cannot be told, which ``read`` mends.
+        Raises StorageError."""
         try:
-            version = self.connection(quick=True).execute("PRAGMA data_version").fetchone()
+            version = self.connection().execute("PRAGMA data_version").fetchone()
         except (sqlite3.Error, OSError):
             return None
         return int(version[0])
