@@ -44,8 +44,10 @@ _OWN_CONTEXT = ("pytest_taskcache", "decimal_context")
 """Context variables of ours, and the one that is set by who first looks at it."""
 _ELEMENTS = 10_000
 _DEPTH = 3
-_CONTAINERS: tuple[type[Any], ...] = (dict, list, set, deque)
+_CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple, set, deque)
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
+_SCALAR_KINDS = frozenset(_SCALARS)
+_STILL = frozenset({type, ModuleType, BuiltinFunctionType, property, staticmethod, classmethod})
 _PLAIN = (*_SCALARS, PurePath, FunctionType, BuiltinFunctionType, ModuleType, type, range)
 _TWISTS = 64
 """Times 624 numbers drawn from a generator are told from seeding it."""
@@ -167,35 +169,38 @@ class Effects:
 def _seen(value: object) -> object:
     """What equals that of the same object (or of an equal number or text) with the same elements
     and public attributes, which may hold others; all are held, so that their ids stay theirs."""
-    return _look(value, _DEPTH, iter(range(_ELEMENTS)))
+    return _look(value, _DEPTH, [_ELEMENTS])
 
 
-def _look(value: object, depth: int, budget: Iterator[int]) -> object:
+def _look(value: Any, depth: int, budget: list[int]) -> object:
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in _SCALAR_KINDS:
         return kind, value
-    inner: tuple[object, ...] = ()
-    if depth:
-        inner = tuple(
-            (type(part), part) if type(part) in _SCALARS else _look(part, depth - 1, budget)
-            for part, _ in zip(_parts(value), budget, strict=False)
-        )
-    return id(value), inner, (value,)
+    if not depth or kind in _STILL or (kind is FunctionType and not value.__dict__):
+        return id(value), (), value
+    inner = []
+    for part in _parts(value, kind):
+        if not budget[0]:
+            break
+        budget[0] -= 1
+        plain = type(part) in _SCALAR_KINDS  # most are: spares a call
+        inner.append((type(part), part) if plain else _look(part, depth - 1, budget))
+    return id(value), inner, value
 
 
-def _parts(value: object) -> Iterator[object]:
+def _parts(value: Any, kind: type[Any]) -> Iterator[object]:
     """What a container holds, and what an object or a function has as public attributes, but for
     what was computed when it was first asked for. A logger is seen as such."""
-    for kind in _CONTAINERS:
-        if is_a(value, kind):
-            yield from tuple(kind.__iter__(value))
-    if is_a(value, dict):
-        yield from tuple(dict.values(value))
-    if type(value) in _CONTAINERS or type(value) is tuple:
-        return
-    if not is_a(value, (ModuleType, type, logging.Logger)):  # type: ignore[arg-type]
+    for container in _CONTAINERS:
+        if issubclass(kind, container):
+            yield from tuple(container.__iter__(value))
+            if container is dict:
+                yield from tuple(dict.values(value))
+            if kind is container:
+                return
+    if not issubclass(kind, (ModuleType, type, logging.Logger)):
         for name, attribute in list(namespace_of(value).items()):
-            if not name.startswith("_") and not _is_computed(type(value), name):
+            if not name.startswith("_") and not _is_computed(kind, name):
                 yield name
                 yield attribute
 
