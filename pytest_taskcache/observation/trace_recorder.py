@@ -151,9 +151,9 @@ class TraceRecorder:
 
     def _add_distributions(self) -> None:
         """Enters the distributions that were loaded from since."""
-        names = set(sys.modules) - self._modules
-        if not names:
+        if self._modules.issuperset(sys.modules):
             return
+        names = set(sys.modules) - self._modules
         self._modules |= names
         tops = {name.partition(".")[0] for name in names} - self._tops
         self._tops |= tops

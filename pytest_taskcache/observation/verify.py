@@ -142,7 +142,7 @@ class Verification:
             self._dirty.add(key)
             return present
         if key in self._dirty:
-            self._settle()
+            return self._ask(kind, name)  # what others rest on is settled once one of them asks
         found = self._asked.get(key)
         if found is None:
             found = self._asked[key] = self._ask(kind, name)
