@@ -389,9 +389,6 @@ def _methods(spec: Spec) -> dict[str, Callable[..., Any]]:
     return {method.__name__: method for method in methods}
 
 
-# ---- a call of each kind of function: what stands in for it, and what its `call` is
-
-
 def _wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """A real function of the same kind, so that inspection, binding and fixtures see it so; and
     what `CachedFunction.call` is for it."""

@@ -157,8 +157,6 @@ class _Walk:
         self._makers = {item.binds[0] for item in every if item.kind is DefinitionKind.CLASS}
         self._makers -= {item.binds[0] for item in every if item.kind is not DefinitionKind.CLASS}
 
-    # ---- the graph
-
     def _add_log(self) -> None:
         first: dict[str, int] = {}
         for index, (file, qualname) in enumerate(self._log.nodes):
@@ -240,8 +238,6 @@ class _Walk:
             if found is not None:
                 return found
         return -1
-
-    # ---- the walk
 
     def start(self, changes: Mapping[str, Changes]) -> None:
         """What changed costs what it took to run it."""
@@ -387,8 +383,6 @@ class _Walk:
         file = self._file_of[vertex]
         if file not in found or cost < found[file][0]:
             found[file] = (cost, cause)
-
-    # ---- the answer
 
     def answer(self) -> Reached:
         """The positions and causes of the nodes of the log."""

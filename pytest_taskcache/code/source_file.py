@@ -304,8 +304,6 @@ class _Walker:
                 case ast.Name(ctx=ast.Store()):
                     self._bound.add(node.id)
 
-    # ---- definitions
-
     def _body(self, node: ast.Module | ast.ClassDef, prefix: str) -> None:
         """All statements of the module, or of a class."""
         statements = node.body
@@ -615,8 +613,6 @@ class _Walker:
         origins = unit.origins.get(root, ()) if depth else ()
         found = [self._settle_root(unit, one, made, local, depth - 1) for one, made in origins]
         return any(found)
-
-    # ---- nodes
 
     def visit(self, node: ast.AST) -> None:
         """Notes what a node mentions, by the method for its kind, else what is in it does."""
@@ -936,8 +932,6 @@ class _Walker:
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
         if foreign and not unit.is_function:
             unit.flags.add("effect")
-
-    # ---- what is changed and called
 
     def _change(self, node: ast.expr) -> None:
         """Notes that whoever holds the object of an expression may find it changed."""

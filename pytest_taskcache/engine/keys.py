@@ -122,8 +122,6 @@ def shown(arguments: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     )
 
 
-# ---- the names of target files, whose existence is the record (after Prefect 0.x)
-
 _VARIABLES = (
     *("date", "today", "yesterday", "tomorrow"),
     *("task_name", "test_module", "test_name", "parameters"),

@@ -366,9 +366,6 @@ def _traced(dependencies: Sequence[Dependency], uses: tuple[Blob, ...]) -> Trace
     return Trace(ordered, digest_of(ordered), uses)
 
 
-# ---- the decision, and its explanation: pure, with clock and digests handed in
-
-
 def invalidity(
     variant: Variant,
     *,

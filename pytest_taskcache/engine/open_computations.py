@@ -102,8 +102,6 @@ def earliest(left: float | None, right: float | None) -> float | None:
     return min(left, right)
 
 
-# ---- transactions
-
 _nested: ContextVar[tuple[tuple[object, Transaction], ...]] = ContextVar(
     "pytest_taskcache_transactions", default=()
 )

@@ -48,8 +48,6 @@ def next_step(waited: float) -> float:
     return min(_LAST_STEP, max(_FIRST_STEP, waited / 4))
 
 
-# ---- the locks of a worker
-
 computing: ContextVar[frozenset[str]] = ContextVar(
     "pytest_taskcache_computing", default=frozenset()
 )
