@@ -12,11 +12,13 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from pytest_taskcache.code.asleep import namespace_of
-from pytest_taskcache.observation.hooks.callers import ActsFor, origin_of
+from pytest_taskcache.observation.hooks.callers import ActsFor, installed_directories, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.replacing import Replacement, spec_of
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
+_NAMED = ("<frozen", *installed_directories())
+"""How the names of files begin whose code counts by its distribution, or not at all."""
 
 
 def source_of(module: ModuleType | None) -> str | None:
@@ -74,7 +76,7 @@ def _made(frame: FrameType, code: CodeType) -> None:
     # What is imported by code that no file of the project holds shows nowhere else, where the
     # module is loaded already.
     filename = code.co_filename
-    if is_muted() or filename.startswith("<frozen"):
+    if is_muted() or filename.startswith(_NAMED):
         return
     if filename.startswith("<") or origin_of(filename) is ActsFor.OUTSIDE:
         dispatcher.tell(lambda listener: listener.on_unnamed_code(code, frame))
