@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import filelock  # noqa: F401
 import pytest
 import sqlalchemy.dialects.postgresql  # noqa: F401
 from projects import Project
@@ -14,6 +15,7 @@ from projects import Project
 # What pytester forgets after a nested run is compiled and imported anew by the next one, which
 # takes longer than the run, and stands beside what the package still refers to. (The dialect
 # warns when that happens to it.)
+import pytest_taskcache.code.source_file
 import pytest_taskcache.config.factory
 import pytest_taskcache.decorator
 import pytest_taskcache.locking.file
