@@ -299,7 +299,7 @@ def _check(settings: Settings, sources: Sources) -> None:
         raise ConfigurationError(" and ".join(both), "contradict each other", "give one of them")
     if (refresh.everything or refresh.pattern) and mode in (Mode.READ, Mode.OFF):
         raise ConfigurationError(
-            "--cache-refresh",
+            next(each[0] for each in map(sources.find, ("refresh", "refresh_only")) if each),
             f"cannot overwrite anything with mode {mode.value!r}",
             "use --cache-mode=rw, or leave one of them out",
         )

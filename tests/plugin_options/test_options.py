@@ -176,7 +176,7 @@ def test_fixtures_by_ini(project: Project) -> None:
         (["--cache-refresh", "--cache-refresh-only=x"], "*contradict each other*give one*"),
         (["--cache-refresh-only="], "*--cache-refresh-only*write a part*"),
         (["--cache-refresh", "--cache-mode=r"], "*--cache-refresh*mode 'r'*--cache-mode=rw*"),
-        (["--cache-refresh-only=x", "--cache-mode=off"], "*--cache-refresh*'off'*"),
+        (["--cache-refresh-only=x", "--cache-mode=off"], "*--cache-refresh-only*'off'*"),
         (["--cache-verify=5", "--cache-mode=w"], "*--cache-verify*no hits*'w'*"),
         (["-o", "taskcache_max_size=huge"], "*taskcache_max_size*'huge'*5GB*"),
         (["-o", "taskcache_max_size=" + "9" * 400], "*taskcache_max_size*5GB*"),
