@@ -235,3 +235,32 @@ def test_shuffled_runs_hit(project: Project) -> None:
         result.assert_outcomes(passed=6)
     assert project.counted("plain") == 5
     assert project.counted("drawn") == 3
+
+
+@pytest.mark.parametrize("name", ["randomly", "pytest_randomly"])
+def test_seed_counts_for_all_users_of_a_fixture_that_drew(project: Project, name: str) -> None:
+    """The last one, too, whose end tears the fixture down; whichever name ``-p`` loads it by."""
+    pytest.importorskip("pytest_randomly")
+    project.write(
+        "test_suite.py",
+        """
+        import random
+        import pytest
+        from counter import count
+
+        pytestmark = pytest.mark.cached
+
+        @pytest.fixture(scope="module")
+        def drawn():
+            return random.random()
+
+        @pytest.mark.parametrize("n", range(3))
+        def test_drawn(drawn, n):
+            count("drawn")
+        """,
+    )
+    for seed in (1, 2, 1):
+        names = ("-p", "pytest_taskcache.plugin", "-p", name)
+        result = run(project, "--disable-plugin-autoload", *names, f"--randomly-seed={seed}")
+        result.assert_outcomes(passed=3)
+    assert project.counted("drawn") == 6

@@ -212,18 +212,13 @@ class Randomness:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
-        """Notes a fixture whose set-up drew: its value depends on the seed, whoever uses it."""
+        """Notes a fixture whose set-up drew: its value depends on the seed, whoever uses it, the
+        last one too, which is asked about when the fixture is torn down."""
         before = _state()
         try:
             return (yield)
         finally:
-            if _state() != before:
-                self._drawing.add(fixturedef)
-
-    @pytest.hookimpl
-    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
-        """Its value is gone."""
-        self._drawing.discard(fixturedef)
+            (self._drawing.discard if _state() == before else self._drawing.add)(fixturedef)
 
 
 def _positions() -> list[int]:

@@ -102,7 +102,7 @@ class Outcomes:
         on_kept = coverage.after_kept_test if coverage is not None else None
         self._units = Units(self._engine, on_kept)
         manager.register(self._replays, "taskcache-replays")
-        if manager.hasplugin("randomly"):
+        if manager.hasplugin("randomly") or manager.hasplugin("pytest_randomly"):
             self._randomness = Randomness(self._config)
             manager.register(self._randomness, "taskcache-randomness")
         for item in items:
