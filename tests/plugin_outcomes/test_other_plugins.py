@@ -7,9 +7,10 @@ from inner_runs import line_of, run
 from projects import Project
 
 
-def test_a_replayed_test_is_a_prerequisite(project: Project) -> None:
+@pytest.mark.parametrize("name", ["dependency", "pytest_dependency"])
+def test_a_replayed_test_is_a_prerequisite(project: Project, name: str) -> None:
     """pytest-dependency's dependants run, or are replayed, after a replayed prerequisite; where
-    that fails they are skipped though their own pass is stored."""
+    that fails they are skipped though their own pass is stored. ``-p`` knows it by two names."""
     pytest.importorskip("pytest_dependency")
     project.write(
         "test_suite.py",
@@ -27,19 +28,27 @@ def test_a_replayed_test_is_a_prerequisite(project: Project) -> None:
         @pytest.mark.dependency(depends=["test_first"])
         def test_plain():
             count("plain")
+        """,
+    )
+    project.write(
+        "test_suite_two.py",
+        """
+        import pytest
+        from counter import count
 
         @pytest.mark.cached
-        @pytest.mark.dependency(depends=["test_first"])
+        @pytest.mark.dependency(scope="session", depends=["test_suite.py::test_first"])
         def test_stored():
             count("stored")
         """,
     )
+    args = ("--disable-plugin-autoload", "-p", "pytest_taskcache.plugin", "-p", name)
     for _ in range(2):
-        run(project, plugins=("dependency",)).assert_outcomes(passed=3)
-    assert [project.counted(name) for name in ("first", "plain", "stored")] == [1, 2, 1]
+        run(project, *args).assert_outcomes(passed=3)
+    assert [project.counted(each) for each in ("first", "plain", "stored")] == [1, 2, 1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRST", "bad")
-        run(project, plugins=("dependency",)).assert_outcomes(failed=1, skipped=2)
+        run(project, *args).assert_outcomes(failed=1, skipped=2)
 
 
 RECIPE = """

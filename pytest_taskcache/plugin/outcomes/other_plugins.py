@@ -77,7 +77,8 @@ def may_run(item: pytest.Item) -> bool:
     mark = item.get_closest_marker("dependency")
     if mark is None or not mark.kwargs.get("depends"):
         return True
-    plugin: Any = item.config.pluginmanager.get_plugin("dependency")
+    plugins = item.config.pluginmanager
+    plugin: Any = plugins.get_plugin("dependency") or plugins.get_plugin("pytest_dependency")
     check = getattr(plugin, "pytest_runtest_setup", None)
     if check is None:
         return True
