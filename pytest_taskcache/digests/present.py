@@ -156,6 +156,8 @@ class Present:
 
     def _glob_digest(self, pattern: str) -> str:
         parts: list[str] = []
+        if (self.anchors.root / pattern).is_dir():  # named outright, and not what a glob met
+            parts, pattern = [pattern], f"{pattern}/**/*"
         for match in files.matches_of(self.anchors.root, pattern):
             path = self.anchors.root / match
             name = self.name_of(path)

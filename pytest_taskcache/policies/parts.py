@@ -121,7 +121,8 @@ DEFAULT = TASK_SOURCE + INPUTS + OBSERVED
 def FILES(*patterns: str) -> CachePolicy:
     """The names and contents of all files that match the patterns, relative to the root.
 
-    ``**`` crosses directories. Raises ConfigurationError if no pattern is given.
+    ``**`` crosses directories; a directory named outright stands for all that is below it. Raises
+    ConfigurationError if no pattern is given.
     """
     return _declared("FILES", Kind.FILES, patterns)
 

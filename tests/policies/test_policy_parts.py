@@ -129,6 +129,19 @@ def test_files_count_by_name_and_content(cache, root):
     assert times() == 3
 
 
+def test_files_of_a_directory_count_where_it_is_named(cache, root):
+    """``FILES("data")`` rests on what is below ``data``, as its author meant, and not on a name."""
+    (root / "data" / "deep").mkdir(parents=True)
+    rates = root / "data" / "deep" / "rates.csv"
+    rates.write_text("1")
+
+    @cached(policy=INPUTS + FILES("data"))
+    def f():
+        ran("f")
+
+    ladder(f, lambda: rates.write_text("2"), lambda: rates.write_text("1"))
+
+
 def test_packages_and_python_are_there(cache):
     """Installed versions and the interpreter can be declared; an absent package too."""
 
