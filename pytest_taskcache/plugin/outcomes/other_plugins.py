@@ -219,7 +219,10 @@ class Randomness:
         try:
             return (yield)
         finally:
-            (self._drawing.discard if _state() == before else self._drawing.add)(fixturedef)
+            if _state() == before:
+                self._drawing.discard(fixturedef)
+            else:
+                self._drawing.add(fixturedef)
 
 
 def _positions() -> list[int]:
