@@ -84,7 +84,7 @@ class CodeLog:
         self.files: list[SourceFile] = []
         self.digests: dict[str, str] = {}
 
-        self.opaque: list[tuple[int, Opaque]] = []
+        self.opaque: list[tuple[int, Opaque, bool]] = []
         self.imports: set[tuple[int, int]] = set()
         self.parts: dict[str, bytes] = {}
         self._find = find
@@ -177,8 +177,15 @@ class CodeLog:
                     touch.digest = self._settled(touch)
 
     def act(self, owner: int, opaque: Opaque) -> None:
-        """A node did something that cannot be observed."""
-        self.opaque.append((owner, opaque))
+        """A node did something that cannot be observed: a matter of all who import its file."""
+        self.opaque.append((owner, opaque, True))
+
+    def keep_act(self, owner: int, opaque: Opaque) -> None:
+        """A function may have kept what came of it: a matter of those who reach the function.
+        Enough that each kind is noted once."""
+        known = ((node, act.kind) for node, act, _ in self.opaque)
+        if (owner, opaque.kind) not in known:
+            self.opaque.append((owner, opaque, False))
 
     def _settled(self, touch: Touch) -> str:
         paths = touch.kind in (Kind.FILE, Kind.STAT)

@@ -8,6 +8,7 @@ later inherits.
 
 from __future__ import annotations
 
+import dis
 import gc
 import os
 import sys
@@ -27,7 +28,7 @@ from types import (
 )
 from typing import Any
 
-from pytest_taskcache.code.definitions import IN_NO_FUNCTION
+from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
 from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, file_of_subject
 from pytest_taskcache.observation.hooks import environ, installed
@@ -59,6 +60,7 @@ _CODE_OF: dict[type, str] = {
 _STANDARD_LIBRARY = sys.stdlib_module_names
 _HERE = "."
 _OTHERS = -1
+_STORES = dis.opmap["STORE_GLOBAL"]
 
 
 class Observatory:
@@ -526,10 +528,39 @@ class Observatory:
         credited = self._credited()
         for window in credited:
             window.act(opaque)
+        self._hand_on(opaque, frame, watched=bool(credited))
+
+    def _hand_on(self, opaque: Opaque, frame: FrameType | None, *, watched: bool) -> None:
+        """Credits an act to the code that did it, for whoever uses that code later."""
         owner = self._owner(frame)
-        # What an import did is everyone's who imports it, whoever is being watched meanwhile.
-        if owner != _OTHERS and (not credited or self._log.nodes[owner][1] in IN_NO_FUNCTION):
+        # What an import did is everyone's who imports it, whoever is being watched meanwhile; what
+        # came of a deed may be kept by any function on the way that can.
+        if owner != _OTHERS and (not watched or self._log.nodes[owner][1] in IN_NO_FUNCTION):
             self._log.act(owner, opaque)
+        for keeper in dict.fromkeys(self._keepers_on(frame)) if watched else ():
+            self._log.keep_act(keeper, opaque)
+
+    def _keepers_on(self, frame: FrameType | None) -> Iterator[int]:
+        """The nodes of the project's functions on the stack that may keep what they got: something
+        that remembers is around them, or they set a global. (One that sets an attribute is left
+        out, or whatever uses a client's class would be refused for a connection of another test.)
+        """
+        while frame is not None:
+            code = frame.f_code
+            source = self._find(code.co_filename)
+            if source is not None and source.python:
+                if _STORES in code.co_code[::2] or self._is_wrapped(source, code):
+                    yield self._log.position(code)
+            elif source is None and origin_of(code.co_filename) is ActsFor.MACHINERY:
+                return
+            frame = frame.f_back
+
+    def _is_wrapped(self, source: SourceFile, code: CodeType) -> bool:
+        digest = self._log.digests.get(source.name, "")
+        analysis = self._verification.archive.present(source.name, digest)
+        name = definition_name(code.co_qualname)
+        known = analysis.definitions if analysis is not None else ()
+        return any(each.wrapped and each.name == name for each in known)
 
     def on_native(self, path: str, kind: str, frame: FrameType | None) -> None:
         """A shared library of the project is about to be loaded."""
@@ -551,9 +582,12 @@ class Observatory:
         """A socket is about to connect or send to an address."""
         if self._aside.depth or asked_by_machinery(frame):
             return
-        for window in self._windows:
-            if not window.listeners.include(address):
-                window.act(Opaque(NETWORK, describe(address)))
+        foreign = [each for each in self._windows if not each.listeners.include(address)]
+        if foreign:
+            opaque = Opaque(NETWORK, describe(address))
+            for window in foreign:
+                window.act(opaque)
+            self._hand_on(opaque, frame, watched=True)
 
     def on_code(self, code: CodeType) -> None:
         """Code is about to be executed or made into a function."""

@@ -180,7 +180,8 @@ class TraceRecorder:
         self._look_where_acts_lead()
         files = {log.file_of(each) for each in ran}
         led_to = closure(self._graph, files)
-        found = [(act, "") for owner, act in log.opaque if log.file_of(owner) in led_to]
+        shared = ((owner, act) for owner, act, all_of in log.opaque if all_of)
+        found = [(act, "") for owner, act in shared if log.file_of(owner) in led_to]
         found += [
             (act, path)
             for name, (act, path) in sorted(self.natives.items())
@@ -213,7 +214,7 @@ class TraceRecorder:
         self._numbers = {node: number for number, node in enumerate(nodes)}
         walked = log_of(nodes, analyses, self._graph, complete=False)
         touched: dict[str, dict[int, tuple[int, str]]] = {}
-        for number, (owner, act) in enumerate(log.opaque):
+        for number, (owner, act, _) in enumerate(log.opaque):
             touched.setdefault(act.kind, {})[self._number_of(owner)] = 0, str(number)
         self._acts = [affected(walked, {}, each) for each in touched.values()]
         loads = dict.fromkeys(self._users_of_natives(analyses), (0, "native"))

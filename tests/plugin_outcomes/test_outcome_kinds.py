@@ -658,3 +658,37 @@ def test_modules_that_a_test_writes_and_imports_are_no_dependency(project: Proje
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*generated_here*"])
     assert "reused" not in line_of(result)
+
+
+@pytest.mark.parametrize(
+    "keeping",
+    [
+        "@functools.lru_cache\ndef version():\n    return asked()",
+        "KEPT = None\ndef version():\n    global KEPT\n    KEPT = KEPT or asked()\n    return KEPT",
+    ],
+    ids=["remembered", "stored"],
+)
+@pytest.mark.parametrize(
+    "act",
+    [
+        "subprocess.check_output([sys.executable, '-c', ''])",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))",
+    ],
+    ids=["child", "connection"],
+)
+def test_who_uses_what_an_earlier_test_got_elsewhere_is_refused(
+    project: Project, keeping: str, act: str
+) -> None:
+    """As the test that asked, though the function that keeps it does not run again."""
+    head = "import functools, socket, subprocess, sys\nfrom counter import count\n"
+    asked = f"def asked():\n    {act}\n    return 1\n"
+    tests = (
+        "def test_first():\n    assert version()\n"
+        "def test_second():\n    count('second')\n    assert version()\n"
+        "def test_other():\n    count('other')\n"
+    )
+    project.write("test_suite.py", f"{head}{asked}{keeping}\n{tests}")
+    for number in (1, 2):
+        run(project, "--cache-tests=all").assert_outcomes(passed=3)
+        assert project.counted("second") == number
+    assert project.counted("other") == 1
