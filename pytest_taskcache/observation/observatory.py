@@ -537,23 +537,29 @@ class Observatory:
         # came of a deed may be kept by any function on the way that can.
         if owner != _OTHERS and (not watched or self._log.nodes[owner][1] in IN_NO_FUNCTION):
             self._log.act(owner, opaque)
-        for keeper in dict.fromkeys(self._keepers_on(frame)) if watched else ():
+        for keeper in self._keepers_on(frame) if watched else ():
             self._log.keep_act(keeper, opaque)
 
-    def _keepers_on(self, frame: FrameType | None) -> Iterator[int]:
+    def _keepers_on(self, frame: FrameType | None) -> list[int]:
         """The nodes of the project's functions on the stack that may keep what they got: something
         that remembers is around them, or they set a global. (One that sets an attribute is left
         out, or whatever uses a client's class would be refused for a connection of another test.)
+        What the runner calls is none: tests, and fixtures, which have an account of their own.
         """
+        found: list[int] = []
+        last = _OTHERS
         while frame is not None:
             code = frame.f_code
             source = self._find(code.co_filename)
             if source is not None and source.python:
-                if _STORES in code.co_code[::2] or self._is_wrapped(source, code):
-                    yield self._log.position(code)
+                found.append(last)
+                keeps = _STORES in code.co_code[::2] or self._is_wrapped(source, code)
+                last = self._log.position(code) if keeps else _OTHERS
             elif source is None and origin_of(code.co_filename) is ActsFor.MACHINERY:
-                return
+                last = _OTHERS
+                break
             frame = frame.f_back
+        return [each for each in dict.fromkeys((*found, last)) if each != _OTHERS]
 
     def _is_wrapped(self, source: SourceFile, code: CodeType) -> bool:
         digest = self._log.digests.get(source.name, "")
