@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-import filelock  # noqa: F401
+import filelock  # noqa: F401 - loaded once, see below
 import pytest
 import sqlalchemy.dialects.postgresql  # noqa: F401
 from projects import Project

@@ -178,9 +178,7 @@ class Distributions:
 
     def _add(self, directory: str, *, on_path: bool) -> None:
         try:
-            names = sorted(
-                name for name in originals.listdir(directory) if name.endswith(_SUFFIXES)
-            )
+            names = sorted(originals.listdir(directory))
         except (OSError, ValueError):
             return  # no directory, or not ours to read: imports find nothing there either
         of_metadata = (name for name in names if name.endswith(_SUFFIXES))
