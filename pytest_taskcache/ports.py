@@ -346,10 +346,14 @@ class Fingerprints(Protocol):
     def variable_digest(self, name: str, variables: Mapping[bytes, bytes]) -> str:
         """The digest of an environment variable, or of all for ``*``, in an encoded environment."""
 
-    def forget(self, name: str = "", *, tree: bool = False) -> None:
-        """What this name stands for, or anything, may have changed (a write, a rename, a child
+    def forget(self, path: str = "", *, tree: bool = False) -> None:
+        """What is at this absolute path, or anything, may have changed (a write, a rename, a child
         process): drops it from the memo, with all below it for a ``tree``; digests kept by stat
-        stay."""
+        stay. Cheap: what is dropped is worked out once something is asked."""
+
+    def doubt(self, lasts: Callable[[], bool]) -> None:
+        """Files may change without a sign for as long as this holds: until it was asked once more
+        after that, nothing of them is remembered."""
 
 
 class Shelf(Protocol):

@@ -85,6 +85,10 @@ class Distributions:
         self._seen = None
         self._digests.clear()
 
+    def places(self) -> frozenset[str]:
+        """The directories of installed packages, on the path or not."""
+        return self._libraries
+
     def digest(self, name: str) -> str:
         """The digest of a distribution: name, version and RECORD, and the contents of files that
         were edited in place; ABSENT where it is not installed."""

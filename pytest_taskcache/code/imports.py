@@ -19,7 +19,7 @@ import sysconfig
 import time
 import zipfile
 import zipimport
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import machinery
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -79,6 +79,12 @@ class Finder:
         """Directories, or the path, may have changed."""
         self._current.clear()
         self._found.clear()
+
+    def places(self) -> set[str]:
+        """The directories, and archives, in which anything was looked for."""
+        found = {os.path.dirname(one.file) for one in self._found.values() if one and one.file}
+        searched = (each for one in self._found.values() if one for each in one.search)
+        return {*found, *searched, *self._finders}
 
     def find(self, name: str) -> ModuleLocation | None:
         """The location of a module by its absolute name; None where an import would fail."""
@@ -218,13 +224,36 @@ class SourceFiles:
         self._own: dict[str, bool] = {}
         self._names: dict[str, str] = {}
         self._given: dict[str, str] = {}
+        self._spelled: dict[str, tuple[str, ...]] = {}
+        self._sorted: tuple[tuple[str, ...], list[str]] = ((), [])
 
     def forget(self) -> None:
         """Files may have been installed, or the path changed."""
         self._own.clear()
         self._names.clear()
+        self._spelled.clear()
         self._finder.forget()
         self._distributions.forget()
+
+    def forget_places(self) -> None:
+        """Files may have come or gone, but for what is installed."""
+        self._names.clear()
+        self._finder.forget()
+
+    def may_rest_on(self, paths: Iterable[str]) -> bool:
+        """Whether a change at one of these paths, or below it, may make a difference to what was
+        found out here: not where no import was looked for."""
+        places: set[str] = set()
+        for path in paths:
+            if not places:
+                places = {*self._roots, *self._standard, *self._distributions.places()}
+                found = (*self._entries(), *self._finder.places(), self._repository)
+                places.update(spelled for each in found if each for spelled in self._spell(each))
+            for spelled in _prefixes(path):
+                above = tuple(places)
+                if spelled.startswith(above) or any(each.startswith(spelled) for each in places):
+                    return True
+        return False
 
     def is_project(self, file: str) -> bool:
         """Whether a Python file belongs to the project."""
@@ -291,10 +320,19 @@ class SourceFiles:
                 return candidate
         return candidates[0] if candidates else os.path.join(self.root, name)
 
+    def _spell(self, place: str) -> tuple[str, ...]:
+        known = self._spelled.get(place)
+        if known is None:
+            known = self._spelled[place] = _prefixes(place)
+        return known
+
     def _entries(self) -> list[str]:
         """The entries of the path, those that lie in others first, as imports prefer neither."""
-        entries = {os.path.abspath(entry) for entry in self._path() if entry}
-        return sorted(entries, key=lambda entry: (-len(entry), entry))
+        path = tuple(self._path())
+        if path != self._sorted[0] or not all(map(os.path.isabs, filter(None, path))):
+            entries = {os.path.abspath(entry) for entry in path if entry}
+            self._sorted = path, sorted(entries, key=lambda entry: (-len(entry), entry))
+        return self._sorted[1]
 
     def content(self, name: str) -> bytes | None:
         """The bytes of a source file, also of one in a zip file; None where there is no regular

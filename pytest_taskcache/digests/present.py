@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import RLock
 from typing import assert_never
 
+from pytest_taskcache.changed_paths import ChangedPaths
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.code.distributions import Distributions, library_directories, normalized
 from pytest_taskcache.code.imports import PATH_ENTRY, Finder, SourceFiles, archive_of
@@ -58,10 +59,20 @@ class Present:
             for directory in library_directories()
         }
         self._memo: dict[tuple[Kind, str], str] = {}
+        self._matches: dict[str, str] = {}
+        self._changed = ChangedPaths()
+        self._doubted: Callable[[], bool] | None = None
         self._lock = RLock()
 
     def name_of(self, path: str | Path) -> str:
         """As ``ports.Fingerprints.name_of``."""
+        name = self.anchors.name_of(path)
+        if not os.path.isabs(name):
+            return name
+        self._catch_up()
+        return self._sources.name_of(name)
+
+    def _name(self, path: str) -> str:
         name = self.anchors.name_of(path)
         return self._sources.name_of(name) if os.path.isabs(name) else name
 
@@ -73,6 +84,7 @@ class Present:
 
     def is_project_file(self, path: str) -> bool:
         """As ``ports.Fingerprints.is_project_file``."""
+        self._catch_up()
         for directory, changed in self._libraries.items():
             if path.startswith(directory):
                 top = path[len(directory) :].partition(os.sep)[0].partition(".")[0]
@@ -84,11 +96,13 @@ class Present:
 
     def owners(self, module: str) -> Collection[str]:
         """As ``ports.Fingerprints.owners``."""
+        self._catch_up()
         with self._lock:
             return self._distributions.owners(module)
 
     def requirements(self, distribution: str) -> Collection[str]:
         """As ``ports.Fingerprints.requirements``."""
+        self._catch_up()
         with self._lock:
             return self._distributions.requirements(distribution)
 
@@ -101,6 +115,9 @@ class Present:
         key = (kind, name)
         if kind is Kind.ENVIRONMENT:
             return environment.environment_digest(name)  # changes too often to be remembered
+        self._catch_up()
+        if self._doubted is not None:
+            self._drift(self._doubted)
         found = self._memo.get(key)
         if found is None:
             with self._lock:
@@ -109,7 +126,7 @@ class Present:
                 except Exception as error:  # the port never raises, whatever the world does
                     found = checksum(("undigestable", type(error).__name__, str(error)))
                 # An import hangs on sys.path, and is remembered by it.
-                if kind not in (Kind.IMPORT, Kind.WORKING_DIRECTORY):
+                if kind not in (Kind.IMPORT, Kind.WORKING_DIRECTORY, Kind.FILES):
                     self._memo[key] = found
         return found
 
@@ -154,15 +171,19 @@ class Present:
             return ABSENT if content is None else checksum_bytes(content)
         return found
 
-    def _glob_digest(self, pattern: str) -> str:
-        parts: list[str] = []
+    def _glob_digest(self, given: str) -> str:
+        known = self._matches.get(given)
+        if known is not None:
+            return known
+        parts, pattern = list[str](), given
         if (self.anchors.root / pattern).is_dir():  # named outright, and not what a glob met
             parts, pattern = [pattern], f"{pattern}/**/*"
         for match in files.matches_of(self.anchors.root, pattern):
             path = self.anchors.root / match
             name = self.name_of(path)
             parts += (name, "" if os.path.isdir(path) else self.digest(Kind.FILE, name))
-        return checksum(("glob", *parts))
+        found = self._matches[given] = checksum(("glob", *parts))
+        return found
 
     def variable_digest(self, name: str, variables: Mapping[bytes, bytes]) -> str:
         """As ``ports.Fingerprints.variable_digest``."""
@@ -173,21 +194,47 @@ class Present:
         decoded = {os.fsdecode(each): os.fsdecode(value) for each, value in variables.items()}
         return environment.environment_digest(name, decoded)
 
-    def forget(self, name: str = "", *, tree: bool = False) -> None:
+    def forget(self, path: str = "", *, tree: bool = False) -> None:
         """As ``ports.Fingerprints.forget``."""
+        if path:
+            self._changed.note(path, tree=tree)
+            return
         with self._lock:
-            if not name:
-                self._memo.clear()
-                self._sources.forget()
-                return
-            for kind in (Kind.FILE, Kind.STAT, Kind.SOURCE):
-                self._memo.pop((kind, name), None)
-            self._memo.pop((Kind.LISTING, name.rpartition("/")[0] or "."), None)
-            below = name + "/"
-            for key in [*self._memo]:
-                if key[0] is Kind.FILES or (tree and key[1].startswith(below)):
+            self._memo.clear()
+            self._matches.clear()
+            self._sources.forget()
+
+    def doubt(self, lasts: Callable[[], bool]) -> None:
+        """As ``ports.Fingerprints.doubt``."""
+        self._doubted = lasts
+
+    def _drift(self, lasts: Callable[[], bool]) -> None:
+        with self._lock:
+            if not lasts():
+                self._doubted = None
+            self._memo.clear()
+            self._matches.clear()
+            self._sources.forget_places()
+
+    def _catch_up(self) -> None:
+        """Forgets what was worked out of paths that changed since."""
+        if not self._changed:
+            return
+        with self._lock:
+            paths, trees = self._changed.take()
+            for path in paths:
+                name = self._name(path)
+                for kind in (Kind.FILE, Kind.STAT, Kind.SOURCE):
+                    self._memo.pop((kind, name), None)
+                self._memo.pop((Kind.LISTING, name.rpartition("/")[0] or "."), None)
+            names = (self._name(path) for path in trees)
+            below = tuple("" if name == "." else name + "/" for name in names)
+            for key in [*self._memo] if below else ():
+                if key[1].startswith(below):
                     del self._memo[key]
-            if name.endswith(".py") or tree:
+            self._matches.clear()
+            modules = (path for path in paths if path.endswith(".py"))
+            if self._sources.may_rest_on((*trees, *modules)):
                 self._sources.forget()
 
     def keep_on(self, shelf: Shelf) -> None:

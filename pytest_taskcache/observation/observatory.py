@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import gc
 import os
+import stat as stats
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +37,7 @@ from pytest_taskcache.observation.hooks.callers import ActsFor, Aside, asked_by_
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.import_hooks import imported_by, source_of
-from pytest_taskcache.observation.hooks.opaque import NETWORK, describe
+from pytest_taskcache.observation.hooks.opaque import CHILDREN, NETWORK, describe
 from pytest_taskcache.observation.hooks.patches import Ambient, PatchedState, patches
 from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
@@ -393,9 +394,12 @@ class Observatory:
         )
         if not made and not self._scratch.holds(path):
             self._touch(frame, Kind.FILE, path, self._fingerprints.name_of(path))
-        for window in self._credited():
-            window.database(path)
         self._before_change(path)
+        try:
+            for window in self._credited():
+                window.database(path)
+        finally:
+            self._verification.change(path)
         self._verification.unsettle(path)
 
     def on_distributions(self, name: str, frame: FrameType | None) -> None:
@@ -427,25 +431,27 @@ class Observatory:
         if self._is_export(path):
             self._verification.change(path)
             return
-        exists = os.path.lexists(path)
-        scratch = self._before_change(path, tree=write is Write.REMOVE)
-        for window in self._credited():
-            window.change(path, write, exists, not scratch)
-        if self._aside.depth and not exists:
-            for window in self._windows:
-                window.restore(path, tree=write is Write.MAKE)
-        if scratch:
-            self._scratch.note_change(path, originals.now())
-            if not self._windows:
-                self._note_maker(path, is_new=not exists and write is not Write.ALTER)
+        exists, leads_on = _look_at(path)
+        scratch = self._before_change(path)
+        try:
+            for window in self._credited():
+                window.change(path, write, exists, not scratch)
+            if self._aside.depth and not exists:
+                for window in self._windows:
+                    window.restore(path, tree=write is Write.MAKE)
+            if scratch:
+                self._scratch.note_change(path, originals.now())
+                if not self._windows:
+                    self._note_maker(path, is_new=not exists and write is not Write.ALTER)
+        finally:
+            self._verification.change(path, tree=write is Write.REMOVE and leads_on)
         if write in (Write.REPLACE, Write.ALTER, Write.CREATE):
             self._verification.unsettle(path)
 
-    def _before_change(self, path: str, *, tree: bool = False) -> bool:
+    def _before_change(self, path: str) -> bool:
         """Digests what was touched there while it is as it was; whether the path is scratch."""
         self._log.before_change(path)
         self._log.before_change(os.path.dirname(path))
-        self._verification.change(path, tree=tree)
         return self._scratch.holds(path)
 
     def _note_maker(self, path: str, *, is_new: bool) -> None:
@@ -488,10 +494,14 @@ class Observatory:
             self._verification.change(target)
             return
         directory = os.path.isdir(source)
-        self._before_change(source, tree=directory)
-        scratch = self._before_change(target, tree=directory)
-        for window in self._credited():
-            window.move(source, target, directory, not scratch)
+        self._before_change(source)
+        scratch = self._before_change(target)
+        try:
+            for window in self._credited():
+                window.move(source, target, directory, not scratch)
+        finally:
+            self._verification.change(source, tree=directory)
+            self._verification.change(target, tree=directory)
         if self._aside.depth:
             for window in self._windows:
                 window.restore(target, tree=directory)
@@ -502,9 +512,12 @@ class Observatory:
         """``target`` is about to become a link to ``source``."""
         if self._is_newest(target):
             return
-        scratch = self._before_change(target, tree=True)
-        for window in self._credited():
-            window.link(source, target, not scratch)
+        scratch = self._before_change(target)
+        try:
+            for window in self._credited():
+                window.link(source, target, not scratch)
+        finally:
+            self._verification.change(target, tree=True)
 
     def on_variable_change(self, name: str) -> None:
         """An environment variable is about to be set or deleted."""
@@ -522,6 +535,8 @@ class Observatory:
     def on_opaque(self, kind: str, detail: str, frame: FrameType | None) -> None:
         """Something whose effects cannot be observed is about to be done."""
         self._verification.change_anything()
+        if kind in CHILDREN:
+            self._verification.change_by_child()
         if asked_by_machinery(frame):
             return
         opaque = Opaque(kind, detail)
@@ -680,6 +695,15 @@ class Observatory:
         self._armed = False
         self._windows = ()
         self._forked = True
+
+
+def _look_at(path: str) -> tuple[bool, bool]:
+    """Whether there is anything at a path, and whether it leads on, as a directory or a link."""
+    try:
+        found = originals.lstat(path)
+    except (OSError, ValueError):
+        return False, False
+    return True, not stats.S_ISREG(found.st_mode)
 
 
 def _names_of_import(frame: FrameType | None) -> list[str]:

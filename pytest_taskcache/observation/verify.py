@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from pytest_taskcache.changed_paths import ChangedPaths
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
@@ -32,6 +33,7 @@ from pytest_taskcache.observation.code_log import (
 )
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, without_mark
+from pytest_taskcache.observation.hooks.opaque import has_children
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Fingerprints, Shelf
@@ -48,6 +50,8 @@ _MANY = 1_000
 """Files opened for writing, after which those that were closed are forgotten."""
 
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
+_WIDE = (Kind.FILES, Kind.IMPORT)
+_PLACES = frozenset({*_OF_PATH, *_WIDE, Kind.LISTING})
 
 
 class Verification:
@@ -63,7 +67,10 @@ class Verification:
         self.archive = SourceArchive(fingerprints.source, self._has)
         self.code = CodeVerdicts(self.digest, self.archive)
         self._asked: dict[tuple[Kind, str], str] = {}
+        self._wide: set[tuple[Kind, str]] = set()
         self._dirty: set[tuple[Kind, str]] = set()
+        self._changed = ChangedPaths()
+        self._children = False
         self._good: set[Dependency] = set()
         self._valid: set[str] = set()
         self._invalid: dict[str, tuple[Change, ...]] = {}
@@ -71,18 +78,28 @@ class Verification:
         self._path = tuple(sys.path)
 
     def change(self, path: str, *, tree: bool = False) -> None:
-        """This path is about to change; with ``tree``, all that is below it too."""
-        name = self._fingerprints.name_of(path)
-        self._fingerprints.forget(name, tree=tree)
-        if not self._asked:
-            return
-        parent = self._fingerprints.name_of(os.path.dirname(path))
-        self._doubt(*((kind, name) for kind in _OF_PATH), (Kind.LISTING, parent))
-        below = name + "/"
-        for key in self._asked:
-            kind, each = key
-            if kind in (Kind.FILES, Kind.IMPORT) or (tree and each.startswith(below)):
-                self._dirty.add(key)
+        """This path is about to change; with ``tree``, all that is below it too. To be told once
+        nothing is digested any more as it was before."""
+        self._fingerprints.forget(path, tree=tree)
+        if self._asked:
+            self._changed.note(path, tree=tree)
+
+    def _catch_up(self) -> None:
+        """Doubts what was asked of paths that changed since."""
+        paths, trees = self._changed.take()
+        name_of = self._fingerprints.name_of
+        for path in paths:
+            name, parent = name_of(path), name_of(os.path.dirname(path))
+            self._doubt(*((kind, name) for kind in _OF_PATH), (Kind.LISTING, parent))
+        below = tuple(name_of(path) + "/" for path in trees)
+        self._dirty.update(key for key in self._asked if below and key[1].startswith(below))
+        self._dirty.update(key for key in self._wide if key in self._asked)
+
+    def change_by_child(self) -> None:
+        """A child process starts, which may change any file without a sign for as long as it
+        lives."""
+        self._children = True
+        self._fingerprints.doubt(has_children)
 
     def change_anything(self) -> None:
         """Any digest may have changed: somebody unseen may have written anywhere."""
@@ -118,14 +135,21 @@ class Verification:
 
     def _settle(self) -> None:
         """Looks again at what changed; verdicts stand unless something differs."""
+        if self._changed:
+            self._catch_up()
+        if self._children:
+            self._children = has_children()
+            self._dirty.update(key for key in self._asked if key[0] in _PLACES)
         if not self._dirty:
             return
         dirty, self._dirty = self._dirty, set()
         differs = False
         for key in dirty:
             before = self._asked.pop(key, None)
-            if before is not None and self.digest(*key) != before:
-                differs = True
+            if before is not None:
+                after = self.digest(*key)
+                self._asked.setdefault(key, after)
+                differs = differs or after != before
         if differs:
             self._good, self._valid, self._invalid = set(), set(), {}
             self.code.reconsider()
@@ -135,17 +159,23 @@ class Verification:
         key = (kind, name)
         if kind is Kind.IMPORT:
             self._notice_path()
-        if name in self._unsettled and self._is_written(name):
+        is_written = name in self._unsettled and self._is_written(name)
+        if self._changed:
+            self._catch_up()
+        if is_written:
             # To be looked at again before anything that was concluded from it is believed.
-            self._fingerprints.forget(name)
+            self._fingerprints.forget(str(self._fingerprints.path_of(name)))
             self._asked[key] = present = self._fingerprints.digest(kind, name)
             self._dirty.add(key)
             return present
         if key in self._dirty:
             return self._ask(kind, name)  # what others rest on is settled once one of them asks
         found = self._asked.get(key)
-        if found is None:
-            found = self._asked[key] = self._ask(kind, name)
+        if found is None or (self._children and kind in _PLACES):
+            found = self._ask(kind, name)
+            self._asked.setdefault(key, found)
+            if kind in _WIDE:
+                self._wide.add(key)
         return found
 
     def _ask(self, kind: Kind, name: str) -> str:
@@ -157,7 +187,7 @@ class Verification:
 
     def _has(self, name: str, digest: str) -> bool:
         """Whether a file has this digest, looked at afresh."""
-        self._fingerprints.forget(name)
+        self._fingerprints.forget(str(self._fingerprints.path_of(name)))
         return self._fingerprints.digest(Kind.FILE, name) == digest
 
     def _is_written(self, name: str) -> bool:
@@ -176,7 +206,8 @@ class Verification:
     def is_known(self, trace: Trace) -> bool:
         """Whether the trace was found valid and nothing was seen to change since."""
         self._notice_path()
-        return not self._dirty and trace.digest in self._valid
+        doubtful = self._dirty or self._changed or self._children
+        return not doubtful and trace.digest in self._valid
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies that differ, CHANGES at most; empty when the trace is valid."""

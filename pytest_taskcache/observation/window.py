@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from types import CodeType
 
+from pytest_taskcache.changed_paths import is_inside
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.dispatcher import Write
@@ -181,7 +182,7 @@ class OpenWindow:
         """Whether what is at a path was put there by this computation."""
         if path in self.written or path in self.made:
             return True
-        return bool(self.made) and _is_inside(path, self.made)
+        return bool(self.made) and is_inside(path, self.made)
 
     def has_touched(self, kind: Kind, path: str) -> bool:
         """Whether what is at a path is, in part at least, this computation's own doing."""
@@ -312,13 +313,3 @@ class OpenWindow:
         for each in (name, EVERYTHING):
             if each in self.variables:
                 self._keep(Kind.ENVIRONMENT, each)
-
-
-def _is_inside(path: str, directories: set[str]) -> bool:
-    """Whether one of the directories holds the path, at any depth."""
-    parent = os.path.dirname(path)
-    while parent != path:
-        if parent in directories:
-            return True
-        path, parent = parent, os.path.dirname(parent)
-    return False

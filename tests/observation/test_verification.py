@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,9 @@ class Counting:
         self.asked[kind, name] += 1
         return self._present.digest(kind, name)
 
-    def forget(self, name: str = "", *, tree: bool = False) -> None:
+    def forget(self, path: str = "", *, tree: bool = False) -> None:
         self.forgotten += 1
-        self._present.forget(name, tree=tree)
+        self._present.forget(path, tree=tree)
 
 
 @pytest.fixture
@@ -115,6 +116,57 @@ def test_a_change_made_by_this_process_is_noticed_at_once(
     if window is not None:
         window.close()
 
+    assert [change.name for change in project.observatory.verify(trace)] == ["data"]
+
+
+@pytest.mark.parametrize("kind", [Kind.STAT, Kind.FILE])
+@pytest.mark.parametrize("how", ["remove", "rename"])
+def test_what_a_window_found_before_it_removed_a_path_is_not_believed_later(
+    project: Project, counted: Counting, how: str, kind: Kind
+) -> None:
+    """A test that looks whether a file is there, removes it and looks again sees it gone: the
+    window took a digest of it just before."""
+    project.write("data", "1")
+    trace = trace_of(counted, "data", kind=kind)
+    assert project.observatory.verify(trace) == ()
+    window = project.observatory.open_window(None)
+    assert os.path.exists("data")
+    if how == "remove":
+        os.remove("data")
+    else:
+        os.rename("data", "elsewhere")
+
+    assert [change.name for change in project.observatory.verify(trace)] == ["data"]
+    window.close()
+    assert [change.name for change in project.observatory.verify(trace)] == ["data"]
+
+
+def test_a_listing_taken_before_an_entry_went_is_not_believed_later(
+    project: Project, counted: Counting
+) -> None:
+    """The same for a directory of which a file is removed."""
+    project.write("d/a", "1")
+    project.write("d/b", "1")
+    trace = trace_of(counted, "d", kind=Kind.LISTING)
+    assert project.observatory.verify(trace) == ()
+    window = project.observatory.open_window(None)
+    os.remove("d/a")
+    window.close()
+    assert [change.name for change in project.observatory.verify(trace)] == ["d"]
+
+
+def test_while_a_child_lives_every_look_is_a_new_one(project: Project, counted: Counting) -> None:
+    """A child that is not waited for changes files at its leisure, and no event tells."""
+    project.write("data", "1")
+    trace = trace_of(counted, "data")
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.readline(); open('data', 'w').write('2')"],
+        stdin=subprocess.PIPE,
+    )
+    with child:
+        assert project.observatory.verify(trace) == ()
+        assert project.observatory.verify(trace) == ()
+        child.communicate(b"go\n")
     assert [change.name for change in project.observatory.verify(trace)] == ["data"]
 
 

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -23,10 +24,14 @@ NATIVE = "native"
 CTYPES = "ctypes"
 NETWORK = "network"
 
+CHILDREN = (SUBPROCESS, FORK, MULTIPROCESSING)
+"""The kinds of acts that start another process."""
+
 # The platform asks itself through a child, and the platform is in every key.
 _PLATFORM = tuple(
     os.path.join("", *parts) for parts in (("platform.py",), ("uuid.py",), ("ctypes", "util.py"))
 )
+_wait: Callable[[int, int, int], object] | None = getattr(os, "waitid", None)
 _MULTIPROCESSING = os.path.join("multiprocessing", "")
 _LOCAL_NAMES = frozenset({"", "localhost", "localhost.localdomain", "ip6-localhost"})
 _ANY = frozenset({"", "0.0.0.0", "::"})
@@ -38,6 +43,18 @@ def tell(kind: str, detail: str, frame: FrameType | None) -> None:
         dispatcher.tell(lambda listener: listener.on_own_write())
     else:
         dispatcher.tell(lambda listener: listener.on_opaque(kind, detail, frame))
+
+
+def has_children() -> bool:
+    """Whether a process that this one started, and has not waited for, may be alive; where the
+    platform does not tell, always. One that outlives its parent is nobody's child."""
+    if _wait is None:
+        return True
+    try:
+        _wait(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 @handles("subprocess.Popen", even_muted=True)

@@ -1,0 +1,51 @@
+"""Paths that change are noted at once and thought about later: a test may write thousands of
+files, and what is known of paths is asked for once in a while."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection
+
+from pytest_taskcache.originals import originals
+
+_HAPPENING = 50_000_000
+"""Nanoseconds within which a change that another thread announced may still be to come."""
+
+
+class ChangedPaths:
+    """The paths that changed since they were last taken; may be used from several threads."""
+
+    def __init__(self) -> None:
+        self._noted: dict[str, tuple[bool, int, int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def note(self, path: str, *, tree: bool) -> None:
+        """A path is about to change; with ``tree``, all that is below it too."""
+        known = self._noted.get(path)
+        tree = tree or (known is not None and known[0])
+        self._noted[path] = tree, threading.get_ident(), originals.now()
+
+    def take(self) -> tuple[list[str], tuple[str, ...]]:
+        """The paths noted, and those of trees, without what lies in another one's. What another
+        thread announced a moment ago is given again next time: it may not have happened yet."""
+        noted, self._noted = self._noted, {}
+        here, now = threading.get_ident(), originals.now()
+        for path, (tree, thread, moment) in noted.items():
+            if thread != here and now - moment < _HAPPENING:
+                self._noted.setdefault(path, (tree, thread, moment))
+        trees = {path for path, (tree, *_) in noted.items() if tree}
+        paths = [path for path in noted if not (trees and is_inside(path, trees))]
+        return paths, tuple(path for path in paths if path in trees)
+
+
+def is_inside(path: str, directories: Collection[str]) -> bool:
+    """Whether one of the directories holds the path, at any depth."""
+    above = os.path.dirname(path)
+    while above != path:
+        if above in directories:
+            return True
+        path, above = above, os.path.dirname(above)
+    return False
