@@ -12,6 +12,20 @@ from pytest_taskcache.originals import originals
 _HAPPENING = 50_000_000
 """Nanoseconds within which a change that another thread announced may still be to come."""
 
+_COARSE = 2_000_000_000
+_FINE = 50_000_000
+
+
+def is_racy(found: os.stat_result, now_ns: int) -> bool:
+    """Whether a file changed so recently that a second change could leave the same times.
+
+    The window is 50 ms where the times show a fraction of a second, else 2 s; times in the
+    future are racy for good. See docs/decisions/0002-racy-window.md.
+    """
+    latest = max(found.st_mtime_ns, found.st_ctime_ns)
+    fine = found.st_ctime_ns % 1_000_000_000 and found.st_mtime_ns % 1_000_000_000
+    return now_ns - latest < (_FINE if fine else _COARSE)
+
 
 class ChangedPaths:
     """The paths that changed since they were last taken; may be used from several threads."""

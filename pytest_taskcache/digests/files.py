@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xxhash import xxh3_128
 
+from pytest_taskcache.changed_paths import is_racy
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
 from pytest_taskcache.originals import originals
@@ -31,8 +32,6 @@ _SQLITE = b"SQLite format 3\0"
 _SQLITE_SIBLINGS = ("-wal", "-journal")
 _MAGIC = re.compile(r"[*?\[]")
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
-_COARSE = 2_000_000_000
-_FINE = 50_000_000
 
 
 def identity_of(found: os.stat_result) -> str:
@@ -40,17 +39,6 @@ def identity_of(found: os.stat_result) -> str:
     nanoseconds."""
     times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
     return f"{found.st_dev} {found.st_ino} {found.st_size} {times}"
-
-
-def is_racy(found: os.stat_result, now_ns: int) -> bool:
-    """Whether a file changed so recently that a second change could leave the same times.
-
-    The window is 50 ms where the times show a fraction of a second, else 2 s; times in the
-    future are racy for good. See docs/decisions/0002-racy-window.md.
-    """
-    latest = max(found.st_mtime_ns, found.st_ctime_ns)
-    fine = found.st_ctime_ns % 1_000_000_000 and found.st_mtime_ns % 1_000_000_000
-    return now_ns - latest < (_FINE if fine else _COARSE)
 
 
 def content_digest(path: Path, read: Callable[[Path, os.stat_result], str]) -> str:

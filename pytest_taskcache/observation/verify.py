@@ -17,8 +17,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
-from pytest_taskcache.changed_paths import ChangedPaths
+from pytest_taskcache.changed_paths import ChangedPaths, is_racy
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
@@ -39,6 +40,7 @@ from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Fingerprints, Shelf
 
 Digest = Callable[[Kind, str], str]
+_Key: TypeAlias = tuple[Kind, str]
 
 CHANGES = 8
 """How many changes are named."""
@@ -50,6 +52,7 @@ _MANY = 1_000
 """Files opened for writing, after which those that were closed are forgotten."""
 
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
+_LOOKED = frozenset({Kind.FILE, Kind.STAT, Kind.LISTING})
 _WIDE = (Kind.FILES, Kind.IMPORT)
 _PLACES = frozenset({*_OF_PATH, *_WIDE, Kind.LISTING})
 
@@ -66,13 +69,15 @@ class Verification:
         self.start = environ.snapshot()
         self.archive = SourceArchive(fingerprints.source, self._has)
         self.code = CodeVerdicts(self.digest, self.archive)
-        self._asked: dict[tuple[Kind, str], str] = {}
-        self._wide: set[tuple[Kind, str]] = set()
-        self._dirty: set[tuple[Kind, str]] = set()
+        self._asked: dict[_Key, str] = {}
+        self._wide: set[_Key] = set()
+        self._dirty: set[_Key] = set()
         self._changed = ChangedPaths()
         self._children = False
         self._good: set[Dependency] = set()
-        self._valid: set[str] = set()
+        self._valid: dict[str, tuple[_Key, ...]] = {}
+        self._stamps: dict[_Key, object] = {}
+        self._paths: dict[str, str] = {}
         self._invalid: dict[str, tuple[Change, ...]] = {}
         self._unsettled: dict[str, tuple[str, int]] = {}
         self._path = tuple(sys.path)
@@ -121,14 +126,14 @@ class Verification:
         """The working directory is about to change."""
         self._doubt((Kind.WORKING_DIRECTORY, "."))
 
-    def _doubt(self, *keys: tuple[Kind, str]) -> None:
+    def _doubt(self, *keys: _Key) -> None:
         self._dirty.update(key for key in keys if key in self._asked)
 
     def unsettle(self, path: str) -> None:
         """A file is about to be opened for writing."""
         name = self._fingerprints.name_of(path)
         if any((kind, name) in self._asked for kind in _OF_PATH):
-            self._good, self._valid = set(), set()
+            self._good, self._valid = set(), {}
         self._unsettled[name] = (path, originals.now())
         if len(self._unsettled) % _MANY == 0:
             self._is_written(name)
@@ -151,7 +156,7 @@ class Verification:
                 self._asked.setdefault(key, after)
                 differs = differs or after != before
         if differs:
-            self._good, self._valid, self._invalid = set(), set(), {}
+            self._good, self._valid, self._invalid = set(), {}, {}
             self.code.reconsider()
 
     def digest(self, kind: Kind, name: str) -> str:
@@ -160,6 +165,8 @@ class Verification:
         if kind is Kind.IMPORT:
             self._notice_path()
         is_written = name in self._unsettled and self._is_written(name)
+        if key in self._stamps and key in self._asked:
+            self._stands((key,))
         if self._changed:
             self._catch_up()
         if is_written:
@@ -172,11 +179,39 @@ class Verification:
             return self._ask(kind, name)  # what others rest on is settled once one of them asks
         found = self._asked.get(key)
         if found is None or (self._children and kind in _PLACES):
+            if kind in _LOOKED:
+                self._stamps[key] = self._stamp(name)
             found = self._ask(kind, name)
             self._asked.setdefault(key, found)
             if kind in _WIDE:
                 self._wide.add(key)
         return found
+
+    def _stamp(self, name: str) -> object:
+        """Equal to an earlier one while a file is certainly as it was, or still absent."""
+        path = self._paths.get(name) or self._path_of(name)
+        try:
+            found = originals.stat(path)
+        except (OSError, ValueError):
+            return None
+        if is_racy(found, originals.now()):
+            return object()
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _path_of(self, name: str) -> str:
+        path = str(self._fingerprints.path_of(name))
+        if os.path.isabs(name) or not name.startswith("<"):
+            self._paths[name] = path
+        return path
+
+    def _stands(self, keys: Iterable[_Key]) -> bool:
+        """Whether nobody changed these, unseen, since they were digested."""
+        stands = True
+        for key in keys:
+            if self._stamp(key[1]) != self._stamps.get(key):
+                self.change(self._path_of(key[1]))
+                stands = False
+        return stands
 
     def _ask(self, kind: Kind, name: str) -> str:
         if kind is Kind.ENVIRONMENT:
@@ -204,14 +239,18 @@ class Verification:
         return name in self._unsettled
 
     def is_known(self, trace: Trace) -> bool:
-        """Whether the trace was found valid and nothing was seen to change since."""
+        """Whether the trace was found valid and nothing changed since. What it names itself is
+        looked at each time, as native code and other processes write unseen."""
         self._notice_path()
-        doubtful = self._dirty or self._changed or self._children
-        return not doubtful and trace.digest in self._valid
+        keys = self._valid.get(trace.digest)
+        doubtful = keys is None or self._dirty or self._changed or self._children
+        return not doubtful and self._stands(keys or ())
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies that differ, CHANGES at most; empty when the trace is valid."""
         self._notice_path()
+        looked = tuple((one.kind, one.name) for one in trace.dependencies if one.kind in _LOOKED)
+        self._stands(key for key in looked if key in self._asked)
         self._settle()
         names = (one.name for one in trace.dependencies)
         unsettled = {name for name in names if name in self._unsettled and self._is_written(name)}
@@ -234,7 +273,7 @@ class Verification:
             if changes:
                 self._invalid[trace.digest] = changes
             else:
-                self._valid.add(trace.digest)
+                self._valid[trace.digest] = looked
         return changes
 
     def _check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_taskcache.changed_paths import is_racy
 from pytest_taskcache.digests import files
 from pytest_taskcache.model.dependency import ABSENT, Kind
 
@@ -292,8 +293,8 @@ def test_racy_window_follows_the_resolution(tmp_path, fraction, age_ms, racy) ->
     class Found:
         st_mtime_ns = st_ctime_ns = moment
 
-    assert files.is_racy(Found(), moment + age_ms * 10**6) is racy  # type: ignore[arg-type]
-    assert files.is_racy(Found(), moment - 10**9)  # type: ignore[arg-type]
+    assert is_racy(Found(), moment + age_ms * 10**6) is racy  # type: ignore[arg-type]
+    assert is_racy(Found(), moment - 10**9)  # type: ignore[arg-type]
 
 
 def test_kept_digests_spare_reading_and_never_mislead(project, later) -> None:

@@ -15,7 +15,7 @@ from observed_project import Project, named
 
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
-from pytest_taskcache.observation.hooks.dispatcher import muted
+from pytest_taskcache.observation.hooks.dispatcher import listen, muted, silence
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.trace_recorder import digest_of
 
@@ -153,6 +153,50 @@ def test_a_listing_taken_before_an_entry_went_is_not_believed_later(
     os.remove("d/a")
     window.close()
     assert [change.name for change in project.observatory.verify(trace)] == ["d"]
+
+
+def unseen(path: str, text: str) -> None:
+    """Writes as native code does: no event tells of it."""
+    silence()
+    try:
+        with open(path, "w") as stream:
+            stream.write(text)
+    finally:
+        listen()
+
+
+def test_what_native_code_writes_is_seen_by_the_next_look(
+    project: Project, counted: Counting
+) -> None:
+    """`polars.DataFrame.write_csv` rewrites a file that a cached function has read."""
+    project.write("data", "1")
+    trace = trace_of(counted, "data", "absent")
+    assert project.observatory.verify(trace) == ()
+    unseen("data", "2")
+    assert [change.name for change in project.observatory.verify(trace)] == ["data"]
+    unseen("data", "1")
+    assert project.observatory.verify(trace) == ()
+    unseen("absent", "")
+    assert [change.name for change in project.observatory.verify(trace)] == ["absent"]
+
+
+def test_what_native_code_wrote_is_recorded_as_it_was_read(
+    project: Project, counted: Counting
+) -> None:
+    """A window that reads a file is not credited with the digest of an earlier look."""
+    project.write("data", "1")
+    before = trace_of(counted, "data")
+    for _ in range(3):
+        project.settle()
+        assert project.observatory.verify(before) == ()
+    unseen("data", "2")
+    project.settle()
+    window = project.observatory.open_window(None)
+    with open("data") as stream:
+        assert stream.read() == "2"
+    recorded = window.close().trace
+    unseen("data", "1")
+    assert [change.name for change in project.observatory.verify(recorded)] == ["data"]
 
 
 def test_while_a_child_lives_every_look_is_a_new_one(project: Project, counted: Counting) -> None:
