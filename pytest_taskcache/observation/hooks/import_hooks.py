@@ -17,6 +17,7 @@ from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, i
 from pytest_taskcache.observation.hooks.replacing import Replacement, spec_of
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
+_IMPORT_FROM = dis.opmap["IMPORT_FROM"]
 _NAMED = ("<frozen", *installed_directories())
 """How the names of files begin whose code counts by its distribution, or not at all."""
 
@@ -101,19 +102,32 @@ def imported_by(code: CodeType) -> set[str]:
     while unseen:
         each = unseen.pop()
         unseen += [constant for constant in each.co_consts if isinstance(constant, CodeType)]
-        if _IMPORT not in each.co_code[::2]:
+        operations = each.co_code[::2]
+        if _IMPORT not in operations:
             continue
         module = ""
-        for instruction in dis.get_instructions(each):
-            if instruction.opcode == _IMPORT:
-                module = str(instruction.argval)
+        # `dis` would tell the same, at the price of a template's compilation.
+        for place, operation in enumerate(operations):
+            if operation == _IMPORT:
+                module = _name_at(each, place)
                 found.add(module)
-            elif instruction.opname == "IMPORT_FROM":
-                name = f"{module}.{instruction.argval}"
+            elif operation == _IMPORT_FROM:
+                name = f"{module}.{_name_at(each, place)}"
                 if name in sys.modules:
                     found.add(name)
     found.discard("")
     return found
+
+
+def _name_at(code: CodeType, place: int) -> str:
+    """The name that an import's instruction is about, given how many come before it."""
+    argument = code.co_code[2 * place + 1]
+    shift = 8
+    while place and code.co_code[2 * place - 2] == dis.EXTENDED_ARG:
+        place -= 1
+        argument |= code.co_code[2 * place + 1] << shift
+        shift += 8
+    return code.co_names[argument]
 
 
 @handles("pickle.find_class")
