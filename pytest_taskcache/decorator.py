@@ -118,7 +118,11 @@ class Spec:
     holder: object = None
     """What carries it: attributes are copied to whatever is wrapped around that."""
 
+    made = False
+    """Of the class: whether there is any."""
+
     def __post_init__(self) -> None:
+        Spec.made = True
         self.signature = inspect.signature(self.function)
         self._form = _form_of(self.function)
         self._identity: tuple[str, Identity] | None = None

@@ -299,10 +299,16 @@ class Observation(Protocol):
         """What is patched at the moment of what this function may reach, by itself or through
         those of its arguments that can be called, e.g. ``lib.K``; empty where nothing is."""
 
-    def note_start(self) -> None:
-        """Says that ``sys.path``, the locale and the decimal context are now as a later process
-        has them when it verifies. A module that is found only because somebody changes the path
-        from here on rests on who did, too; while the others are changed, all counts as patched."""
+    def disturbed(self, trace: Trace) -> str:
+        """A global of the project that code of a trace reads, and that other code has changed
+        since collection ended, e.g. ``lib.K``; empty where there is none."""
+
+    def note_start(self, *, calls: bool = True) -> None:
+        """Says that ``sys.path``, the locale, the decimal context and the project's globals are
+        now as a later process has them when it verifies. A module that is found only because
+        somebody changes the path from here on rests on who did, too; while the locale or the
+        context are changed, all counts as patched. ``calls``: functions or fixtures are cached,
+        for which globals are held."""
 
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Hints that these are about to be verified."""

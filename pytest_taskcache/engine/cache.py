@@ -579,6 +579,9 @@ class Engine:
         )
         if found is not None:
             return found
+        verified = attempt.computation.context.subject is not Subject.TEST and not keyed.key.vouched
+        if verified and (state := self.parts.observation.disturbed(observed.trace)):
+            return Refusal("patched state", f"{state} has changed since collection ended")
         changed = changed_input(attempt.computation, keyed.key)
         if not changed:
             return None

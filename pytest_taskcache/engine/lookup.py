@@ -217,6 +217,8 @@ class Lookup:
         changes = self.observation.verify(variant.trace)
         if changes:
             return changes
+        if state := self.observation.disturbed(variant.trace):
+            return (Change("global", state, "as it was when collection ended", "as it is"),)
         if computation.pinned is None:
             return ()
         # Last, since asking may set up a fixture: one that this very code would ask for.

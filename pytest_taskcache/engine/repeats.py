@@ -58,7 +58,9 @@ class Repeat:
                 return None
             if expires is not None and expires <= clock():
                 return None
-            if self.trace is not None and lookup.observation.verify(self.trace):
+            if self.trace is not None and (
+                lookup.observation.verify(self.trace) or lookup.observation.disturbed(self.trace)
+            ):
                 return None
             return (self.read(),)
         except Exception:  # storages and serializers may be users' code

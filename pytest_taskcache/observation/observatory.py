@@ -31,7 +31,8 @@ from typing import Any
 
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
 from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
-from pytest_taskcache.observation.code_log import CodeLog, SourceFile, file_of_subject
+from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_code, file_of_subject
+from pytest_taskcache.observation.global_state import GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
 from pytest_taskcache.observation.hooks.callers import ActsFor, Aside, asked_by_machinery, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
@@ -94,6 +95,7 @@ class Observatory:
         self._sources: dict[str, SourceFile | None] = {}
         self._ambient = Ambient()
         self._patched = PatchedState(lambda filename: self._find(filename) is not None)
+        self._globals = GlobalState(self._patched, self._fingerprints.name_of)
         self._start()
         self.read_parts_by(lambda blob: None)
 
@@ -221,6 +223,25 @@ class Observatory:
             return ""
         with muted(), running_code.unseen():
             return self._patched.of(function, values)
+
+    def disturbed(self, trace: Trace) -> str:
+        """As ports.Observation.disturbed."""
+        if self._globals.stands(trace.digest):
+            return ""
+        with muted(), running_code.unseen():
+            return self._globals.changed(trace.digest, lambda: self._ran(trace))
+
+    def _ran(self, trace: Trace) -> Iterator[tuple[str, str]]:
+        """The files and definitions of the code that a trace names."""
+        for dependency in trace.dependencies:
+            if dependency.kind is Kind.CODE:
+                part = decode_code(dependency)
+                if part.log == self._log.name:
+                    nodes = [(self._log.files[file].name, name) for file, name in self._log.nodes]
+                else:
+                    nodes = self._verification.code.nodes(part.log)
+                for positions in part.ran:
+                    yield from nodes[positions.start : positions.stop]
 
     def renewed(self, trace: Trace) -> Trace:
         """As ports.Observation.renewed."""
@@ -620,6 +641,7 @@ class Observatory:
         source = self._find(code.co_filename)
         if source is None or not source.python:
             return
+        self._globals.note_module()
         self._log.read_runs()
         importer = next(self._sources_on(frame), None)
         if importer is not None or not asked_by_machinery(frame):
@@ -635,9 +657,12 @@ class Observatory:
         for window in self._windows:
             window.modules[source.path] = None
 
-    def note_start(self) -> None:
+    def note_start(self, *, calls: bool = True) -> None:
         """As ports.Observation.note_start."""
         self._ambient.keep()
+        if calls:
+            with muted(), running_code.unseen():
+                self._globals.keep()
         self._settled_path = tuple(sys.path)
 
     def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:

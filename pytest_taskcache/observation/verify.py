@@ -345,6 +345,12 @@ class CodeVerdicts:
             head = json.dumps([log.name, blobs]).encode()
             self._shelf.write(_HEADS, {_slot(log.name): head})
 
+    def nodes(self, log: str) -> list[tuple[str, str]]:
+        """The files and definitions of a log's nodes, in order; of one that was never checked,
+        none."""
+        verdict = self._logs.get(log)
+        return verdict.nodes if verdict is not None else []
+
     def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
         """Says how segments are read; None for those that are lost."""
         self._read = read
@@ -419,6 +425,7 @@ class _Verdict:
         self._log = log
         self._archive = archive
         self._digest = digest
+        self.nodes = [(log.files[file][0], name) for file, name in log.nodes]
         self.compared = False
         self._differing: tuple[tuple[object, ...], ...] = ()
         self._reached: Reached | None = None

@@ -188,11 +188,12 @@ class Session:
         # being valid again.
         temporary_directory(self.config, make=True)
         self.temporary()
-        self.observatory.note_start()
+        from pytest_taskcache.decorator import Spec
         from pytest_taskcache.plugin.fixtures import FixtureHooks
         from pytest_taskcache.plugin.items import ItemHooks
         from pytest_taskcache.plugin.verification import HitVerification
 
+        self.observatory.note_start(calls=Spec.made or bool(self.settings.fixtures))
         self.fixtures, self.items = FixtureHooks(self, engine), ItemHooks(self, engine)
         self.fixtures.check_names(items)
         self.verification = HitVerification(self, engine)

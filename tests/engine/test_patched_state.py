@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from bodies import times
 
-from pytest_taskcache.model.decision import Uncacheable
+from pytest_taskcache.model.decision import Miss, Uncacheable
 
 LIBRARY = """
     K = 1
@@ -28,6 +28,25 @@ LIBRARY = """
 
     def rate():
         return K
+
+    def set_rate(value):
+        global K
+        K = value
+
+    _rows = None
+
+    def rows():
+        global _rows
+        if _rows is None:
+            _rows = [4]
+        return _rows[0]
+
+    def remembered(key):
+        if key not in PRICES:
+            PRICES[key] = len(key)
+        return PRICES[key]
+
+    NESTED = {"a": [1, {"b": 1}]}
 
     def untouched():
         return 3
@@ -82,6 +101,16 @@ CALLS = """
     def called(function):
         ran("called")
         return function()
+
+    @cached
+    def nested():
+        ran("nested")
+        return lib.NESTED["a"][1]["b"]
+
+    @cached
+    def lazy():
+        ran("lazy")
+        return lib.rows() + lib.remembered("abc")
 
     @cached
     def apart():
@@ -167,6 +196,61 @@ def test_nothing_is_kept_of_a_patched_call(cache, lib, calls, name):
         assert function() == patched
     assert function() != patched
     assert times(name) == 2
+
+
+def assign(owner, name, value):
+    setattr(owner, name, value)
+
+
+CHANGES = {
+    "constant": (lambda lib: assign(lib, "K", 2), lambda lib: assign(lib, "K", 1), 2),
+    "through": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
+    "named": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
+    "built": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
+    "entry": (lambda lib: lib.TABLE.update(a=2), lambda lib: assign(lib, "TABLE", {"a": 1}), 2),
+    "nested": (
+        lambda lib: lib.NESTED["a"][1].update(b=2),
+        lambda lib: lib.NESTED["a"][1].update(b=1),
+        2,
+    ),
+    "attribute": (
+        lambda lib: assign(lib.Config, "debug", True),
+        lambda lib: assign(lib.Config, "debug", False),
+        True,
+    ),
+    "method": (
+        lambda lib: assign(lib.config, "debug", True),
+        lambda lib: delattr(lib.config, "debug"),
+        True,
+    ),
+}
+"""By function: what changes a global that it reads, by hand; what undoes that; its value then."""
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_while_a_global_is_changed_by_hand_a_call_runs_and_is_not_kept(cache, lib, calls, name):
+    """`lib.K = 2`, a setter, an entry, an attribute of a class or an object: nobody patches, and
+    no event tells. What was kept before is a hit again once all is as it was."""
+    function, (change, undo, changed) = getattr(calls, name), CHANGES[name]
+    before = function()
+    assert function() == before
+    change(lib)
+    assert (function(), function()) == (changed, changed)
+    assert times(name) == 3
+    change_told = function.call().decision
+    assert isinstance(change_told, Miss)
+    assert [each.kind for each in change_told.changes] == ["global"]
+    undo(lib)
+    assert function() == before
+    assert times(name) == 4
+
+
+def test_what_a_function_remembers_itself_changes_nothing(cache, lib, calls):
+    """A lazy global and a table that it fills: they count by the code that does."""
+    assert (calls.lazy(), calls.lazy()) == (7, 7)
+    lib.remembered("abcd")
+    assert calls.lazy() == 7
+    assert times("lazy") == 1
 
 
 def test_what_it_cannot_reach_does_not_matter(cache, lib, calls, monkeypatch):

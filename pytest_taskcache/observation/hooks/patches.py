@@ -9,7 +9,7 @@
 While something that a computation reaches is patched, by `monkeypatch` or `unittest.mock`, what it
 returns says nothing about the unpatched program, and what was recorded says nothing about the
 patched one. Environment variables and the working directory are observed by value and are no
-patches in this sense. Not seen: plain assignments to modules and classes.
+patches in this sense, and plain assignments are the business of `global_state`.
 
 From a function, each identifier that its code mentions (names, attributes, texts that read like
 names) leads to every function and class of that name in the project's loaded modules. A patch of
@@ -258,13 +258,17 @@ class PatchedState:
             for base in one.__mro__:
                 if self._is_ours(source_of(sys.modules.get(base.__module__))):
                     for value in list(vars(base).values()):
-                        yield from _codes_of(value)
+                        yield from codes_of(value)
         elif is_function(one):
-            yield from _kept_by(one)
+            yield from kept_by(one)
         else:
-            yield from _codes_of(one)
+            yield from codes_of(one)
 
-    def _modules(self) -> list[ModuleType]:
+    def is_own(self, module: ModuleType | None) -> bool:
+        """Whether a module is the project's."""
+        return module is not None and self._is_ours(source_of(module))
+
+    def modules(self) -> list[ModuleType]:
         """The project's loaded modules."""
         loaded = list(map(id, sys.modules.values()))
         if loaded != self._loaded:
@@ -279,7 +283,7 @@ class PatchedState:
 
     def _values(self) -> Iterator[tuple[str, object]]:
         """The globals of the project's modules, and the attributes of their classes, by name."""
-        for module in self._modules():
+        for module in self.modules():
             for name, value in list(namespace_of(module).items()):
                 yield name, value
                 if is_a(value, type) and value.__module__ == module.__name__:
@@ -288,14 +292,14 @@ class PatchedState:
     def _renew(self) -> None:
         """Lists by name what the modules hold, if they hold something else than they did. What
         was patched before counts as it was: it comes back."""
-        size = sum(len(namespace_of(module)) for module in self._modules())
+        size = sum(len(namespace_of(module)) for module in self.modules())
         if size == self._size:
             return
         self._size = size
         self._named, self._reached = {}, {}
         patched = [(patch.name, patch.original) for patch in patches.in_force()]
         for name, value in (*self._values(), *patched):
-            self._named.setdefault(name, []).extend(_codes_of(value))
+            self._named.setdefault(name, []).extend(codes_of(value))
 
 
 def _is_of_the_runner(value: object) -> bool:
@@ -305,7 +309,7 @@ def _is_of_the_runner(value: object) -> bool:
     return any(is_machinery(source_of(module) or "") for module in modules)
 
 
-def _codes_of(value: Any, depth: int = 8) -> Iterator[_Code]:
+def codes_of(value: Any, depth: int = 8) -> Iterator[_Code]:
     """What may run where a name stands for this: itself, what it wraps or holds, its class for an
     object, what is in it for a container."""
     kind = type(value)
@@ -327,11 +331,11 @@ def _codes_of(value: Any, depth: int = 8) -> Iterator[_Code]:
         parts = (value.fget, value.fset, value.fdel) if issubclass(kind, property) else (inner,)
         for part in parts:
             if part is not None and depth:
-                yield from _codes_of(part, depth - 1)
+                yield from codes_of(part, depth - 1)
         yield kind
 
 
-def _kept_by(function: FunctionType) -> Iterator[object]:
+def kept_by(function: FunctionType) -> Iterator[object]:
     """What can be called of what a function wraps, closes over and has as defaults."""
     yield namespace_of(function).get("__wrapped__")
     kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
