@@ -481,7 +481,7 @@ def report(project: Project, file: Path) -> Answer:
     holdings = Holdings(
         tuple(local.scan()), local.size(), project.settings.max_size, local.read_result
     )
-    write_page(file, runs[0], runs, project.history, holdings)
+    write_page(file, runs[0], project.history, holdings)
     told = f"{file}: the run that began {age(time.time() - runs[0].started)}"
     return Answer({"file": str(file), "run": runs[0].id}, [told])
 

@@ -116,11 +116,6 @@ class Composed:
             for _ in range(count):
                 self.engine.notify(Faulted(reason, detail))
 
-    def _has_older(self) -> bool:
-        """Whether an earlier run has left records here."""
-        oldest = next(iter(self.local.scan()), None)
-        return oldest is not None and oldest.created < self.surroundings.run.started
-
     def _keep_house(self) -> None:
         if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):
             return
@@ -129,7 +124,7 @@ class Composed:
         self.local.mark_used(self.engine.used)
         self.storages.keep_house(self.engine.used, prune=self.surroundings.controller)
         if self.surroundings.controller:
-            for text in self.storages.notes(self._has_older):
+            for text in self.storages.notes(self.surroundings.run.started):
                 self.engine.notify(Noted(text))
             self.engine.staging.end()
             self.local.prune()

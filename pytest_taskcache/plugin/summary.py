@@ -201,7 +201,7 @@ class Summary:
         try:
             records = tuple(local.scan())
             holdings = Holdings(records, local.size(), settings.max_size, local.read_result)
-            write_page(path, run, history.runs(), history, holdings)
+            write_page(path, run, history, holdings)
         except (OSError, StorageError) as error:
             problem = getattr(error, "strerror", None) or error
             text = f"{path}: {problem}; give --cache-report a file that can be written"

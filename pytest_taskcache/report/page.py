@@ -43,11 +43,9 @@ class Holdings:
     read: Read = lambda digest, size: None
 
 
-def write_page(
-    path: Path, run: PastRun, runs: Iterable[PastRun], history: History, holdings: Holdings
-) -> None:
+def write_page(path: Path, run: PastRun, history: History, holdings: Holdings) -> None:
     """Writes the page about a run, with what is remembered of the last ones. Raises OSError."""
-    data = page_data(run, runs, history, holdings, time.time())
+    data = _page_data(run, history, holdings, time.time())
     # Within a script element only ``<`` could end it, and U+2028 is no JavaScript.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8").replace('"the data"', text, 1)
@@ -59,9 +57,7 @@ def write_page(
         partial.unlink(missing_ok=True)
 
 
-def page_data(
-    run: PastRun, runs: Iterable[PastRun], history: History, holdings: Holdings, now: float
-) -> dict[str, Any]:
+def _page_data(run: PastRun, history: History, holdings: Holdings, now: float) -> dict[str, Any]:
     """What the page shows, as values for JSON. Of entries, points and traces the texts are
     numbers, by which ``strings`` has them."""
     points: dict[tuple[str, tuple[str, ...]], int] = {}
@@ -96,7 +92,7 @@ def page_data(
                 sum(each.tally.faults.values()),
                 duration(each.tally.saved),
             ]
-            for each in runs
+            for each in history.runs()
         ],
         "entries": _numbered(entries, strings),
         "points": _numbered(points, strings),

@@ -143,7 +143,6 @@ class SerializerConformance:
         assert serializer.name == before
 
     def test_values_come_back(self, serializer: Serializer, stored: Stored) -> None:
-        """A value comes back equal, from bytes in memory and from a mapped file."""
         for value, shelved in stored:
             from_memory = serializer.load(memoryview(shelved.data), shelved.restore)
             assert self.same(from_memory, value), (from_memory, value)
@@ -153,7 +152,6 @@ class SerializerConformance:
     def test_storing_leaves_the_value_alone(
         self, serializer: Serializer, stored: Stored, tmp_path: Path
     ) -> None:
-        """A value can be stored again, and the same comes back."""
         for number, (value, _) in enumerate(stored):
             again = Shelved(tmp_path / f"again{number}", serializer.dump(value))
             back = serializer.load(memoryview(again.data), again.restore)
@@ -185,7 +183,6 @@ class SerializerConformance:
     def test_changing_a_loaded_value_spoils_nothing(
         self, serializer: Serializer, stored: Stored
     ) -> None:
-        """Whatever a caller does to its value, the next one gets it as it was stored."""
         for value, shelved in stored:
             self.mutate(serializer.load(memoryview(shelved.data), shelved.restore))
             self.mutate(serializer.load(shelved.mapped(), shelved.restore))
@@ -208,14 +205,12 @@ class SerializerConformance:
             assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
     def test_cut_off_bytes_do_no_harm(self, serializer: Serializer, stored: Stored) -> None:
-        """A payload that ends too early raises SerializationError or reads as another value."""
         for _, shelved in stored:
             size = len(shelved.data)
             for end in sorted({*range(min(size, 64)), *range(0, size, size // 64 + 1), size - 1}):
                 self._read(serializer, shelved.data[: max(end, 0)], shelved.restore)
 
     def test_foreign_bytes_do_no_harm(self, serializer: Serializer, stored: Stored) -> None:
-        """Bytes of something else raise SerializationError or read as another value."""
         _, shelved = stored[0]
         for data in (b"", b"\0", b"\xff" * 100, bytes(4096), b"not what it should be\n" * 20):
             self._read(serializer, data, shelved.restore)
@@ -233,7 +228,6 @@ class SerializerConformance:
     def test_threads_do_not_disturb_each_other(
         self, serializer: Serializer, stored: Stored
     ) -> None:
-        """One object serves many threads at once."""
 
         def comes_back(pair: tuple[object, Shelved]) -> bool:
             value, shelved = pair
