@@ -280,21 +280,18 @@ def _check(settings: Settings, sources: Sources) -> None:
     if refresh.everything and refresh.pattern:
         both = [each[0] for each in map(sources.find, ("refresh", "refresh_only")) if each]
         raise ConfigurationError(" and ".join(both), "contradict each other", "give one of them")
-    if (refresh.everything or refresh.pattern) and mode in (Mode.READ, Mode.OFF):
-        raise ConfigurationError(
-            next(each[0] for each in map(sources.find, ("refresh", "refresh_only")) if each),
-            f"cannot overwrite anything with mode {mode.value!r}",
-            "use --cache-mode=rw, or leave one of them out",
-        )
-    for name, asked, what in (
-        ("verify", settings.verify.percent, "hits to verify"),
-        ("dry_run", settings.dry_run, "record to look up"),
-        ("recheck", settings.recheck, "cached values to recheck"),
+    either = "rw, or leave one of them out"
+    for name, asked, useless, problem, right in (
+        ("refresh", refresh.everything, Mode.READ, "cannot overwrite anything", either),
+        ("refresh_only", refresh.pattern, Mode.READ, "cannot overwrite anything", either),
+        ("verify", settings.verify.percent, Mode.WRITE, "has no hits to verify", "rw or r"),
+        ("dry_run", settings.dry_run, Mode.WRITE, "has no record to look up", "rw or r"),
+        ("recheck", settings.recheck, Mode.WRITE, "has no cached values to recheck", "rw or r"),
     ):
         written = sources.find(name)
-        if asked and written is not None and mode in (Mode.WRITE, Mode.OFF):
+        if asked and written is not None and mode in (useless, Mode.OFF):
             raise ConfigurationError(
-                written[0], f"has no {what} with mode {mode.value!r}", "use --cache-mode=rw or r"
+                written[0], f"{problem} with mode {mode.value!r}", f"use --cache-mode={right}"
             )
     written = sources.find("storage")
     if written is not None and settings.key_storage and settings.result_storage:
