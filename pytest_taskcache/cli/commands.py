@@ -219,14 +219,14 @@ def show(project: Project, pattern: str) -> Answer:
     """Show the records of NAME: what they rest on, what they hold, who made them."""
     used, found = project.local.last_uses(), []
     for each in project.held(pattern):
-        grounds = project.contents.grounds(each.trace)
+        rests_on, ran = project.contents.grounds(each.trace)
         found.append(
             {
                 **_plain(each, used),
                 "inputs": dict(project.history.inputs(each.record.key)),
                 "parts": {part.name: part.digest for part in each.record.parts},
-                "rests_on": [[str(one.kind), one.name] for one in grounds.rests_on],
-                "ran": [*grounds.ran],
+                "rests_on": [[str(one.kind), one.name] for one in rests_on],
+                "ran": ran,
             }
         )
     if not found:

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -135,12 +135,8 @@ def compose(
 ) -> Composed:
     """An engine as the settings say. Raises ConfigurationError for a setting that cannot work,
     StorageError where the local cache cannot be used."""
-    notices = Notices()
-    run = surroundings.run
+    notices, observatory = Notices(), surroundings.observatory
     local, staging, mode = _open_local(settings, surroundings, notices)
-    surroundings.fingerprints.keep_on(local.shelf)
-    observatory = surroundings.observatory
-    observatory.keep_on(local.shelf)
     storages = StorageFactory(
         local,
         surroundings.root,
@@ -152,15 +148,12 @@ def compose(
         plugged=surroundings.make_storage,
     )
     managers = LockManagers(
-        files=lambda: IndexLocks(local.index, run.id, staging.hold),
-        names=lambda: storages.names,
-        settle=lambda: storages.flush(FLUSH_SECONDS),
-        on_fault=notices.fault,
+        storages, files=lambda: IndexLocks(local.index, surroundings.run.id, staging.hold)
     )
     records, results = storages.route("", "")
     near = records is local and results is local
     parts = Parts(
-        run=run,
+        run=surroundings.run,
         worker=surroundings.worker,
         route=Route("" if near else "default", records, results),
         local=local,
@@ -217,6 +210,8 @@ def _open_local(
         except StorageError:
             local.close()
             raise
+    surroundings.fingerprints.keep_on(local.shelf)
+    surroundings.observatory.keep_on(local.shelf)
     return local, staging, mode
 
 
@@ -269,16 +264,14 @@ class Notices:
 @dataclass
 class LockManagers:
     """Lock managers by spec, by name or as objects, each resolved once. ``files()`` makes that of
-    the cache directory.
+    the cache directory, which also replaces one whose library is not installed.
 
-    ``settle()`` is called before a lease that others than this run's workers may wait for is
-    given back. One whose library is not installed is replaced by files, which ``on_fault`` hears.
+    What was committed reaches the ``storages`` before a lease is given back that others than this
+    run's workers may wait for; they also know what names stand for.
     """
 
+    storages: StorageFactory
     files: Callable[[], LockManager]
-    names: Callable[[], Mapping[str, str]]
-    settle: Callable[[], None]
-    on_fault: Callable[[str, str], None]
     made: dict[object, tuple[LockSpec, LockManager]] = field(default_factory=dict)
 
     def resolve(self, spec: LockSpec) -> LockManager:
@@ -296,13 +289,15 @@ class LockManagers:
 
     def _manager(self, spec: LockSpec) -> LockManager:
         if isinstance(spec, str) and spec not in ("file", "memory") and "://" not in spec:
-            spec = self.names().get(spec, spec)
+            spec = self.storages.names.get(spec, spec)
         if spec == "file":
             return self.files()
         try:
             manager = lock_manager_for(spec)
         except MissingExtraError as error:
             text = f"{error}; only runs in this checkout exclude each other"
-            self.on_fault("lock manager not available", text)
+            self.storages.on_fault("lock manager not available", text)
             return self.files()
-        return manager if spec == "memory" else FlushedFirst(manager, self.settle)
+        if spec == "memory":
+            return manager
+        return FlushedFirst(manager, lambda: self.storages.flush(FLUSH_SECONDS))

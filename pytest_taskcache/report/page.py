@@ -121,7 +121,7 @@ def _rests_on(holdings: Holdings) -> tuple[dict[str, int], list[list[Any]]]:
     for held in sorted(found, key=lambda each: each.created):
         digest = held.trace.digest
         if digest not in known:
-            rests_on = contents.grounds(held.trace).rests_on
+            rests_on = contents.grounds(held.trace)[0]
             room -= len(rests_on)
             if room < 0:
                 continue

@@ -23,8 +23,8 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TypeAlias
 
 import pytest
@@ -35,49 +35,28 @@ from pytest_taskcache.ports import Payload, Restore, Serializer
 
 
 class Shelved:
-    """A payload as a storage keeps it: the bytes in a file, the blobs in a folder by digest.
-
-    Attributes:
-        data: the bytes of all chunks.
-    """
+    """A payload as a storage keeps it: its bytes, ``data``, in the file ``path``, and beside it by
+    digest the files that it refers to."""
 
     def __init__(self, folder: Path, payload: Payload) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._payload = folder / "payload"
-        self._blobs = folder / "blobs"
-        self._blobs.mkdir()
-        self._numbers = count()
-        with self._payload.open("wb") as file:
-            for chunk in payload.chunks:
-                file.write(chunk)
+        self.path = folder / "payload"
+        self.path.write_bytes(b"".join(payload.chunks))
         for blob in payload.blobs:
-            shutil.copyfile(blob.path, self._blobs / blob.digest)
-        self.data = self._payload.read_bytes()
-
-    @property
-    def restore(self) -> Restore:
-        """Scratch directories below the folder, and copies of the blobs."""
-        return Restore(self._scratch, self._copy)
+            shutil.copyfile(blob.path, folder / blob.digest)
+        self.data = self.path.read_bytes()
+        self.restore = Restore(lambda: Path(mkdtemp(dir=folder)), self._copy)
 
     def mapped(self) -> memoryview:
         """The bytes as a private mapping, which may be written to and leaves the file alone."""
         if not self.data:
             return memoryview(bytearray())
-        with self._payload.open("rb") as file:
+        with self.path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
-    def bytes_on_disk(self) -> bytes:
-        """The bytes as they are in the file now."""
-        return self._payload.read_bytes()
-
-    def _scratch(self) -> Path:
-        scratch = self._folder / f"scratch{next(self._numbers)}"
-        scratch.mkdir()
-        return scratch
-
     def _copy(self, digest: str, destination: Path, readonly: bool) -> None:
-        source = self._blobs / digest
+        source = self._folder / digest
         if not source.is_file():
             raise StorageError("the shelf", "copy a file", f"{digest} is lost")
         shutil.copyfile(source, destination)
@@ -186,7 +165,7 @@ class SerializerConformance:
         for value, shelved in stored:
             self.mutate(serializer.load(memoryview(shelved.data), shelved.restore))
             self.mutate(serializer.load(shelved.mapped(), shelved.restore))
-            assert shelved.bytes_on_disk() == shelved.data
+            assert shelved.path.read_bytes() == shelved.data
             again = serializer.load(shelved.mapped(), shelved.restore)
             assert self.same(again, value), (again, value)
 
