@@ -13,6 +13,7 @@ import json
 import platform
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -164,21 +165,20 @@ class History:
         """Remembers the texts of dependencies, and which contents (digests) source files have, as
         they are now; what is remembered already is not read again."""
         items = {}
-        for name, digest in sources.items():
-            versions = self._versions(_text_name("module", name))
-            if not versions or versions[-1]["digest"] != digest:
-                made = {"digest": digest, "since": now}
-                items[_text_name("module", name)] = _packed([*versions, made][-_VERSIONS:])
-        wanted = (each for each in rests_on if each.kind in _TEXT_KINDS)
-        for kind, name, digest in islice(wanted, _TEXTS):
-            title = _text_name(kind, name)
+
+        def keep(title: str, digest: str, look: Callable[[], Fact | None]) -> None:
             versions = self._versions(title)
             if versions and versions[-1]["digest"] == digest:
-                continue
-            fact = _fact(kind, name, self._path_of)
-            if fact is not None:
+                return
+            if (fact := look()) is not None:
                 made = {"digest": digest, "since": now, "text": fact.text, "size": fact.size}
                 items[title] = _packed([*versions, made][-_VERSIONS:])
+
+        for name, digest in sources.items():
+            keep(_text_name("module", name), digest, Fact)  # its text is kept by content
+        wanted = (each for each in rests_on if each.kind in _TEXT_KINDS)
+        for kind, name, digest in islice(wanted, _TEXTS):
+            keep(_text_name(kind, name), digest, partial(_fact, kind, name, self._path_of))
         self._shelf.write(_TEXT_SECTION, items)
         self._texts = None
 
