@@ -29,7 +29,7 @@ from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model import __version__
 from pytest_taskcache.report.contents import Held
 from pytest_taskcache.report.explanation import explain as explained
-from pytest_taskcache.report.page import Holdings, write_page
+from pytest_taskcache.report.page import write_page
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
@@ -477,11 +477,8 @@ def report(project: Project, file: Path) -> Answer:
         raise StorageError(
             str(project.directory), "report", "no run is remembered yet; run pytest once more"
         )
-    local = project.local
-    holdings = Holdings(
-        tuple(local.scan()), local.size(), project.settings.max_size, local.read_result
-    )
-    write_page(file, runs[0], project.history, holdings)
+    limit = project.settings.max_size
+    write_page(file, runs[0], project.history, project.local, limit)
     told = f"{file}: the run that began {age(time.time() - runs[0].started)}"
     return Answer({"file": str(file), "run": runs[0].id}, [told])
 
