@@ -10,201 +10,113 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_taskcache.config.standalone import Cache
-    from pytest_taskcache.decorator import CachedFunction, State, cached
-    from pytest_taskcache.digests.values.reducers import register_hasher
-    from pytest_taskcache.engine.active import get_transaction, transaction
-    from pytest_taskcache.engine.computation import Defaults
+    from pytest_taskcache.config.standalone import Cache as Cache
+    from pytest_taskcache.decorator import CachedFunction as CachedFunction
+    from pytest_taskcache.decorator import State as State
+    from pytest_taskcache.decorator import cached as cached
+    from pytest_taskcache.digests.values.reducers import register_hasher as register_hasher
+    from pytest_taskcache.engine.active import get_transaction as get_transaction
+    from pytest_taskcache.engine.active import transaction as transaction
+    from pytest_taskcache.engine.computation import Defaults as Defaults
+    from pytest_taskcache.engine.validators import all_inputs as all_inputs
+    from pytest_taskcache.engine.validators import all_parameters as all_parameters
+    from pytest_taskcache.engine.validators import duration_only as duration_only
+    from pytest_taskcache.engine.validators import never_use as never_use
+    from pytest_taskcache.engine.validators import partial_inputs_only as partial_inputs_only
     from pytest_taskcache.engine.validators import (
-        all_inputs,
-        all_parameters,
-        duration_only,
-        never_use,
-        partial_inputs_only,
-        partial_parameters_only,
+        partial_parameters_only as partial_parameters_only,
     )
-    from pytest_taskcache.errors import (
-        ConfigurationError,
-        LockError,
-        PolicyConflictError,
-        SerializationError,
-        StorageError,
-        TaskCacheError,
-        UndigestableError,
-        UnknownInputError,
-    )
-    from pytest_taskcache.locking.file import FileLockManager
-    from pytest_taskcache.locking.memory_locks import MemoryLockManager
-    from pytest_taskcache.locking.postgres import PostgresLockManager
-    from pytest_taskcache.locking.redis import RedisLockManager
-    from pytest_taskcache.model import __version__
-    from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable
-    from pytest_taskcache.plugin.fixtures import cached_fixture
-    from pytest_taskcache.policies import (
-        DEFAULT,
-        ENV,
-        FILES,
-        INPUTS,
-        NO_CACHE,
-        OBSERVED,
-        PACKAGES,
-        PYTHON,
-        RUN_ID,
-        TASK_SOURCE,
-        TEST_PARAMETERS,
-        CacheKeyFnPolicy,
-        CachePolicy,
-        IsolationLevel,
-        TaskContext,
-        UserPolicy,
-        task_input_hash,
-    )
+    from pytest_taskcache.errors import ConfigurationError as ConfigurationError
+    from pytest_taskcache.errors import LockError as LockError
+    from pytest_taskcache.errors import PolicyConflictError as PolicyConflictError
+    from pytest_taskcache.errors import SerializationError as SerializationError
+    from pytest_taskcache.errors import StorageError as StorageError
+    from pytest_taskcache.errors import TaskCacheError as TaskCacheError
+    from pytest_taskcache.errors import UndigestableError as UndigestableError
+    from pytest_taskcache.errors import UnknownInputError as UnknownInputError
+    from pytest_taskcache.locking.file import FileLockManager as FileLockManager
+    from pytest_taskcache.locking.memory_locks import MemoryLockManager as MemoryLockManager
+    from pytest_taskcache.locking.postgres import PostgresLockManager as PostgresLockManager
+    from pytest_taskcache.locking.redis import RedisLockManager as RedisLockManager
+    from pytest_taskcache.model import __version__ as __version__
+    from pytest_taskcache.model.decision import Decision as Decision
+    from pytest_taskcache.model.decision import Fault as Fault
+    from pytest_taskcache.model.decision import Hit as Hit
+    from pytest_taskcache.model.decision import Miss as Miss
+    from pytest_taskcache.model.decision import Uncacheable as Uncacheable
+    from pytest_taskcache.plugin.fixtures import cached_fixture as cached_fixture
+    from pytest_taskcache.policies import DEFAULT as DEFAULT
+    from pytest_taskcache.policies import ENV as ENV
+    from pytest_taskcache.policies import FILES as FILES
+    from pytest_taskcache.policies import INPUTS as INPUTS
+    from pytest_taskcache.policies import NO_CACHE as NO_CACHE
+    from pytest_taskcache.policies import OBSERVED as OBSERVED
+    from pytest_taskcache.policies import PACKAGES as PACKAGES
+    from pytest_taskcache.policies import PYTHON as PYTHON
+    from pytest_taskcache.policies import RUN_ID as RUN_ID
+    from pytest_taskcache.policies import TASK_SOURCE as TASK_SOURCE
+    from pytest_taskcache.policies import TEST_PARAMETERS as TEST_PARAMETERS
+    from pytest_taskcache.policies import CacheKeyFnPolicy as CacheKeyFnPolicy
+    from pytest_taskcache.policies import CachePolicy as CachePolicy
+    from pytest_taskcache.policies import IsolationLevel as IsolationLevel
+    from pytest_taskcache.policies import TaskContext as TaskContext
+    from pytest_taskcache.policies import UserPolicy as UserPolicy
+    from pytest_taskcache.policies import task_input_hash as task_input_hash
     from pytest_taskcache.serializers.compressed import (
-        CompressedPickleSerializer,
-        CompressedSerializer,
+        CompressedPickleSerializer as CompressedPickleSerializer,
     )
-    from pytest_taskcache.serializers.json import JSONSerializer
-    from pytest_taskcache.serializers.pickle import PickleSerializer
-    from pytest_taskcache.serializers.trees import TreeSerializer, tree
-    from pytest_taskcache.storage.local import LocalStorage
-    from pytest_taskcache.storage.memory import MemoryStorage
+    from pytest_taskcache.serializers.compressed import CompressedSerializer as CompressedSerializer
+    from pytest_taskcache.serializers.json import JSONSerializer as JSONSerializer
+    from pytest_taskcache.serializers.pickle import PickleSerializer as PickleSerializer
+    from pytest_taskcache.serializers.trees import TreeSerializer as TreeSerializer
+    from pytest_taskcache.serializers.trees import tree as tree
+    from pytest_taskcache.storage.local import LocalStorage as LocalStorage
+    from pytest_taskcache.storage.memory import MemoryStorage as MemoryStorage
+    from pytest_taskcache.transactions.transaction import CommitMode as CommitMode
+    from pytest_taskcache.transactions.transaction import Transaction as Transaction
+    from pytest_taskcache.transactions.transaction import TransactionError as TransactionError
     from pytest_taskcache.transactions.transaction import (
-        CommitMode,
-        Transaction,
-        TransactionError,
-        TransactionStateError,
+        TransactionStateError as TransactionStateError,
     )
 
 _HOMES = {
-    "decorator": ("cached", "CachedFunction", "State"),
-    "config.standalone": ("Cache",),
-    "engine.computation": ("Defaults",),
-    "engine.active": ("get_transaction", "transaction"),
+    "config.standalone": "Cache",
+    "decorator": "CachedFunction State cached",
+    "digests.values.reducers": "register_hasher",
+    "engine.active": "get_transaction transaction",
+    "engine.computation": "Defaults",
     "engine.validators": (
-        "all_inputs",
-        "all_parameters",
-        "duration_only",
-        "never_use",
-        "partial_inputs_only",
-        "partial_parameters_only",
+        "all_inputs all_parameters duration_only never_use partial_inputs_only "
+        "partial_parameters_only"
     ),
     "errors": (
-        "ConfigurationError",
-        "LockError",
-        "PolicyConflictError",
-        "SerializationError",
-        "StorageError",
-        "TaskCacheError",
-        "UndigestableError",
-        "UnknownInputError",
+        "ConfigurationError LockError PolicyConflictError SerializationError StorageError "
+        "TaskCacheError UndigestableError UnknownInputError"
     ),
-    "digests.values.reducers": ("register_hasher",),
-    "locking.file": ("FileLockManager",),
-    "locking.memory_locks": ("MemoryLockManager",),
-    "locking.postgres": ("PostgresLockManager",),
-    "locking.redis": ("RedisLockManager",),
-    "model": ("__version__",),
-    "model.decision": ("Decision", "Fault", "Hit", "Miss", "Uncacheable"),
-    "plugin.fixtures": ("cached_fixture",),
+    "locking.file": "FileLockManager",
+    "locking.memory_locks": "MemoryLockManager",
+    "locking.postgres": "PostgresLockManager",
+    "locking.redis": "RedisLockManager",
+    "model": "__version__",
+    "model.decision": "Decision Fault Hit Miss Uncacheable",
+    "plugin.fixtures": "cached_fixture",
     "policies": (
-        "DEFAULT",
-        "ENV",
-        "FILES",
-        "INPUTS",
-        "NO_CACHE",
-        "OBSERVED",
-        "PACKAGES",
-        "PYTHON",
-        "RUN_ID",
-        "TASK_SOURCE",
-        "TEST_PARAMETERS",
-        "CacheKeyFnPolicy",
-        "CachePolicy",
-        "IsolationLevel",
-        "TaskContext",
-        "UserPolicy",
-        "task_input_hash",
+        "DEFAULT ENV FILES INPUTS NO_CACHE OBSERVED PACKAGES PYTHON RUN_ID TASK_SOURCE "
+        "TEST_PARAMETERS CacheKeyFnPolicy CachePolicy IsolationLevel TaskContext UserPolicy "
+        "task_input_hash"
     ),
-    "serializers.compressed": ("CompressedPickleSerializer", "CompressedSerializer"),
-    "serializers.json": ("JSONSerializer",),
-    "serializers.pickle": ("PickleSerializer",),
-    "serializers.trees": ("TreeSerializer", "tree"),
-    "storage.local": ("LocalStorage",),
-    "storage.memory": ("MemoryStorage",),
-    "transactions.transaction": (
-        "CommitMode",
-        "Transaction",
-        "TransactionError",
-        "TransactionStateError",
-    ),
+    "serializers.compressed": "CompressedPickleSerializer CompressedSerializer",
+    "serializers.json": "JSONSerializer",
+    "serializers.pickle": "PickleSerializer",
+    "serializers.trees": "TreeSerializer tree",
+    "storage.local": "LocalStorage",
+    "storage.memory": "MemoryStorage",
+    "transactions.transaction": "CommitMode Transaction TransactionError TransactionStateError",
 }
-_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+_WHERE = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-# Written out, since type checkers do not work it out; a test holds both lists together.
-__all__ = [
-    "__version__",
-    "Cache",
-    "CacheKeyFnPolicy",
-    "CachePolicy",
-    "CachedFunction",
-    "CommitMode",
-    "CompressedPickleSerializer",
-    "CompressedSerializer",
-    "ConfigurationError",
-    "DEFAULT",
-    "Decision",
-    "Defaults",
-    "ENV",
-    "FILES",
-    "Fault",
-    "FileLockManager",
-    "Hit",
-    "INPUTS",
-    "IsolationLevel",
-    "JSONSerializer",
-    "LocalStorage",
-    "LockError",
-    "MemoryLockManager",
-    "MemoryStorage",
-    "Miss",
-    "NO_CACHE",
-    "OBSERVED",
-    "PACKAGES",
-    "PYTHON",
-    "PickleSerializer",
-    "PolicyConflictError",
-    "PostgresLockManager",
-    "RUN_ID",
-    "RedisLockManager",
-    "SerializationError",
-    "State",
-    "StorageError",
-    "TASK_SOURCE",
-    "TEST_PARAMETERS",
-    "TaskCacheError",
-    "TaskContext",
-    "Transaction",
-    "TransactionError",
-    "TransactionStateError",
-    "TreeSerializer",
-    "Uncacheable",
-    "UndigestableError",
-    "UnknownInputError",
-    "UserPolicy",
-    "all_inputs",
-    "all_parameters",
-    "cached",
-    "cached_fixture",
-    "duration_only",
-    "get_transaction",
-    "never_use",
-    "partial_inputs_only",
-    "partial_parameters_only",
-    "register_hasher",
-    "task_input_hash",
-    "transaction",
-    "tree",
-]
+if not TYPE_CHECKING:  # type checkers see what is imported for them under its own name above
+    __all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> object:
@@ -217,4 +129,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_WHERE)

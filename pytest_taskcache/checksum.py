@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from xxhash import xxh3_128_hexdigest
 
@@ -17,6 +17,5 @@ def checksum(parts: Iterable[str]) -> str:
     return xxh3_128_hexdigest(joined.encode("utf-8", "surrogatepass"))
 
 
-def checksum_bytes(data: bytes) -> str:
-    """The digest of bytes: 32 hexadecimal digits."""
-    return xxh3_128_hexdigest(data)
+checksum_bytes: Callable[[bytes], str] = xxh3_128_hexdigest
+"""The digest of bytes: 32 hexadecimal digits."""

@@ -12,8 +12,8 @@ fifth of what starting the plugin took. Here
     Point(1)                     compiles ``__init__``; the next instance takes half as long as one
                                  of the standard library's, since slots are set by descriptors
     Point(1) == Point(1, 0)      compiles nothing: an ``attrgetter`` fetches what is compared
-    dataclasses.fields(Point)    makes the real fields; so do ``dataclasses.replace``, ``asdict``,
-                                 and a subclass that is a dataclass of the standard library
+    dataclasses.fields(Point)    makes a twin with the standard library; so do ``replace`` and
+                                 ``asdict``, and a subclass that is one of its dataclasses
 
 What a class means is what the standard library says, as far as this package uses it; a type checker
 sees ``dataclasses`` itself. Annotations must be text (``from __future__ import annotations``).
@@ -21,38 +21,15 @@ sees ``dataclasses`` itself. Annotations must be text (``from __future__ import 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from dataclasses import MISSING, Field, FrozenInstanceError, field, make_dataclass
 from functools import partial
 from operator import attrgetter
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 
-_MISSING: Final = object()
-
-
-class _Field(NamedTuple):
-    """What is known of one field; ``default`` and ``factory`` are _MISSING where not given."""
-
-    name: str
-    annotation: str
-    default: Any
-    factory: Any
-    init: bool
-    repr: bool
-    compare: bool
-    kw_only: bool
-
-
-def _field(
-    *,
-    default: Any = _MISSING,
-    default_factory: Any = _MISSING,
-    init: bool = True,
-    repr: bool = True,
-    compare: bool = True,
-    kw_only: bool = False,
-) -> Any:
-    return _Field("", "", default, default_factory, init, repr, compare, kw_only)
+_FIELDS = "_taskcache_fields"
+_OVERRIDABLE = ("__init__", "__repr__", "__eq__", "__hash__", "__match_args__")
 
 
 def _dataclass(
@@ -66,17 +43,16 @@ def _dataclass(
     if cls is None:
         return partial(_dataclass, frozen=frozen, slots=slots, eq=eq, repr=repr)
     written = vars(cls)
-    own: dict[str, _Field] = {}
+    own: dict[str, Field[Any]] = {}
     for name, annotation in written.get("__annotations__", {}).items():
         if not annotation.startswith("ClassVar"):
-            given = written.get(name, _MISSING)
-            one = given if type(given) is _Field else _field(default=given)
-            own[name] = one._replace(name=name, annotation=annotation)
-    every: dict[str, _Field] = {}
+            given = written.get(name, MISSING)
+            own[name] = given if type(given) is Field else field(default=given)
+            own[name].name, own[name].type = name, annotation
+    every: dict[str, Field[Any]] = {}
     for base in reversed(cls.__mro__[1:]):
         every |= {one.name: one for one in vars(base).get(_FIELDS, ())}
-    every |= own
-    added = dict(_methods(tuple(every.values()), frozen=frozen, eq=eq, repr=repr))
+    added = _methods(tuple((every | own).values()), frozen=frozen, eq=eq, repr=repr)
     for name in added.keys() & written.keys():
         # An __eq__ alone makes Python say that there is no __hash__.
         if name in _OVERRIDABLE and (name, written[name]) != ("__hash__", None):
@@ -85,7 +61,7 @@ def _dataclass(
         for name, value in added.items():
             setattr(cls, name, value)
         for name, one in own.items():
-            if one.default is not _MISSING:
+            if one.default is not MISSING:
                 setattr(cls, name, one.default)
             elif name in written:
                 delattr(cls, name)
@@ -101,29 +77,28 @@ def _dataclass(
     return made
 
 
-_FIELDS = "_taskcache_fields"
-_OVERRIDABLE = ("__init__", "__repr__", "__eq__", "__hash__", "__match_args__")
-
-
 def _methods(
-    every: tuple[_Field, ...], *, frozen: bool, eq: bool, repr: bool
-) -> Iterator[tuple[str, object]]:
-    yield _FIELDS, every
-    yield "__match_args__", tuple(one.name for one in every if one.init and not one.kw_only)
-    yield "__init__", _compiled_when_called(frozen)
-    yield "__replace__", _replace
-    yield "__dataclass_fields__", _Standard("__dataclass_fields__", frozen)
-    yield "__dataclass_params__", _Standard("__dataclass_params__", frozen)
-    yield "__signature__", _Standard("__signature__", frozen)
+    every: tuple[Field[Any], ...], *, frozen: bool, eq: bool, repr: bool
+) -> dict[str, object]:
+    made: dict[str, object] = {
+        _FIELDS: every,
+        "__match_args__": tuple(one.name for one in every if one.init and one.kw_only is not True),
+        "__init__": _compiled_when_called(frozen),
+        "__replace__": _replace,
+    }
+    for name in ("__dataclass_fields__", "__dataclass_params__", "__signature__"):
+        made[name] = _OfTwin(name, frozen)
     if repr:
-        yield "__repr__", _repr
+        made["__repr__"] = _repr
     if eq:
         compared = _getter([one.name for one in every if one.compare])
-        yield "__eq__", _equality(compared)
-        yield "__hash__", (lambda self: hash(compared(self))) if frozen else None
+        made["__eq__"] = lambda self, other: (
+            compared(self) == compared(other) if type(other) is type(self) else NotImplemented
+        )
+        made["__hash__"] = (lambda self: hash(compared(self))) if frozen else None
     if frozen:
-        yield "__setattr__", _refuse_setting
-        yield "__delattr__", _refuse_deleting
+        made |= {"__setattr__": _refuse_setting, "__delattr__": _refuse_deleting}
+    return made
 
 
 def _getter(names: list[str]) -> Callable[[Any], Any]:
@@ -132,29 +107,16 @@ def _getter(names: list[str]) -> Callable[[Any], Any]:
     return lambda value: tuple(getattr(value, name) for name in names)
 
 
-def _equality(compared: Callable[[Any], Any]) -> Callable[[Any, object], Any]:
-    def __eq__(self: Any, other: object) -> Any:
-        if type(other) is not type(self):
-            return NotImplemented
-        return compared(self) == compared(other)
-
-    return __eq__
-
-
 def _repr(self: Any) -> str:
     shown = (f"{one.name}={getattr(self, one.name)!r}" for one in _fields(self) if one.repr)
     return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
 def _refuse_setting(self: Any, name: str, value: object) -> None:
-    from dataclasses import FrozenInstanceError
-
     raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 def _refuse_deleting(self: Any, name: str) -> None:
-    from dataclasses import FrozenInstanceError
-
     raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
@@ -184,28 +146,26 @@ def _compiled_when_called(frozen: bool) -> Callable[..., None]:
 
 
 def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
-    space: dict[str, Any] = {"_missing": _MISSING, "_set": object.__setattr__}
+    space: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__}
     parameters: list[str] = []
     keywords: list[str] = []
     lines: list[str] = []
-    for one in cls._taskcache_fields:
+    for one in vars(cls)[_FIELDS]:
         name = value = one.name
-        if one.factory is not _MISSING:
-            space[f"_made_{name}"] = one.factory
-            value = f"_made_{name}()"
-        elif one.default is not _MISSING:
+        default = ""
+        if one.default_factory is not MISSING:
+            space[f"_made_{name}"] = one.default_factory
+            default, value = "=_missing", f"_made_{name}()"
+            if one.init:
+                value += f" if {name} is _missing else {name}"
+        elif one.default is not MISSING:
             space[f"_default_{name}"] = one.default
-            value = f"_default_{name}"
+            default = f"=_default_{name}"
+            if not one.init:
+                value = f"_default_{name}"
         if one.init:
-            default = "=_missing" if one.factory is not _MISSING else f"={value}"
-            (keywords if one.kw_only else parameters).append(
-                name if value == name else name + default
-            )
-            if one.factory is not _MISSING:
-                value = f"{value} if {name} is _missing else {name}"
-            else:
-                value = name
-        elif value == name:
+            (keywords if one.kw_only is True else parameters).append(name + default)
+        elif not default:
             continue  # __post_init__ sets it
         member = getattr(cls, name, None)
         if type(member) is MemberDescriptorType:
@@ -217,9 +177,7 @@ def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
             lines.append(f"self.{name} = {value}")
     if hasattr(cls, "__post_init__"):
         lines.append("self.__post_init__()")
-    if keywords:
-        keywords = ["*", *keywords]
-    signature = ", ".join(["self", *parameters, *keywords])
+    signature = ", ".join(["self", *parameters, *(["*", *keywords] if keywords else ())])
     body = "\n    ".join(lines) or "pass"
     exec(f"def __init__({signature}):\n    {body}", space)
     made: Callable[..., None] = space["__init__"]
@@ -228,34 +186,18 @@ def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
     return made
 
 
-class _Standard:
-    """``__dataclass_fields__``, ``__dataclass_params__`` and ``__signature__``, made when somebody
-    asks."""
+class _OfTwin:
+    """``__dataclass_fields__``, ``__dataclass_params__`` or ``__signature__``, taken from a twin of
+    the standard library's when somebody asks."""
 
     def __init__(self, name: str, frozen: bool) -> None:
         self._name = name
         self._frozen = frozen
 
     def __get__(self, instance: object, owner: Any) -> Any:
-        import dataclasses
-
         cls = next(one for one in owner.__mro__ if vars(one).get(self._name) is self)
-        options = (
-            (
-                one.name,
-                one.annotation,
-                dataclasses.field(
-                    **({} if one.default is _MISSING else {"default": one.default}),
-                    **({} if one.factory is _MISSING else {"default_factory": one.factory}),
-                    init=one.init,
-                    repr=one.repr,
-                    compare=one.compare,
-                    kw_only=one.kw_only,
-                ),
-            )
-            for one in cls._taskcache_fields
-        )
-        twin = dataclasses.make_dataclass(cls.__name__, options, frozen=self._frozen)
+        fields = [(one.name, one.type, one) for one in vars(cls)[_FIELDS]]
+        twin = make_dataclass(cls.__name__, fields, frozen=self._frozen)
         if self._name == "__signature__":
             import inspect
 
@@ -267,12 +209,12 @@ class _Standard:
         return found
 
 
-def _fields(of: Any) -> Sequence[Any]:
+def _fields(of: Any) -> tuple[Field[Any], ...]:
     for cls in (of if isinstance(of, type) else type(of)).__mro__:
-        if _FIELDS in vars(cls):
-            return cast("Sequence[Any]", vars(cls)[_FIELDS])
-        if "__dataclass_fields__" in vars(cls):  # a subclass that is one of the standard library's
-            return tuple(vars(cls)["__dataclass_fields__"].values())
+        if "__dataclass_fields__" in vars(cls):
+            ours = vars(cls).get(_FIELDS)
+            # Else it is a subclass that is one of the standard library's.
+            return ours or tuple(vars(cls)["__dataclass_fields__"].values())
     raise TypeError(f"{of!r} is no dataclass")
 
 
@@ -284,8 +226,8 @@ def _replace(value: Any, /, **changes: Any) -> Any:
 
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass, field, fields, replace
+    from dataclasses import dataclass, fields, replace
 else:
-    dataclass, field, fields, replace = _dataclass, _field, _fields, _replace
+    dataclass, fields, replace = _dataclass, _fields, _replace
 
 __all__ = ["dataclass", "field", "fields", "replace"]

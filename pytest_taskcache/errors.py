@@ -6,25 +6,27 @@ pytest-xdist carries exceptions between processes.
 
 from __future__ import annotations
 
+from pytest_taskcache.dataclass import dataclass
+
 
 class TaskCacheError(Exception):
     """Root of every error raised on purpose by pytest-taskcache."""
 
+    def __post_init__(self) -> None:
+        self.args = tuple(vars(self).values())  # what pickle hands to the constructor
 
+
+@dataclass(eq=False, repr=False)
 class ConfigurationError(TaskCacheError):
     """A setting has a value that cannot work.
 
-    Attributes:
-        setting: the name the user wrote (an option, an ini key, an argument).
-        problem: what is wrong with its value.
-        remedy: what to write instead.
+    ``setting`` is the name the user wrote (an option, an ini key, an argument), ``remedy`` what to
+    write instead.
     """
 
-    def __init__(self, setting: str, problem: str, remedy: str) -> None:
-        super().__init__(setting, problem, remedy)
-        self.setting = setting
-        self.problem = problem
-        self.remedy = remedy
+    setting: str
+    problem: str
+    remedy: str
 
     def __str__(self) -> str:
         return f"{self.setting}: {self.problem}; {self.remedy}"
@@ -34,19 +36,13 @@ class MissingExtraError(ConfigurationError):
     """A setting needs a library that is not installed; the remedy is the command for it."""
 
 
+@dataclass(eq=False, repr=False)
 class PolicyConflictError(TaskCacheError):
-    """Two cache policies that were added disagree about one field.
+    """Two cache policies that were added disagree about one field; both settings as text."""
 
-    Attributes:
-        field: the field both define.
-        left, right: the two settings, as text.
-    """
-
-    def __init__(self, field: str, left: str, right: str) -> None:
-        super().__init__(field, left, right)
-        self.field = field
-        self.left = left
-        self.right = right
+    field: str
+    left: str
+    right: str
 
     def __str__(self) -> str:
         return (
@@ -55,40 +51,31 @@ class PolicyConflictError(TaskCacheError):
         )
 
 
+@dataclass(eq=False, repr=False)
 class UnknownInputError(TaskCacheError):
-    """`policy - "name"` or a target names an input that the function does not have.
+    """`policy - "name"` or a target names an input that the function, by its qualified name, does
+    not have; ``known`` are those that it has."""
 
-    Attributes:
-        function: qualified name of the function.
-        name: the input that was named.
-        known: the inputs the function has.
-    """
-
-    def __init__(self, function: str, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(function, name, known)
-        self.function = function
-        self.name = name
-        self.known = known
+    function: str
+    name: str
+    known: tuple[str, ...]
 
     def __str__(self) -> str:
         known = ", ".join(self.known) or "none"
         return f"{self.function} has no input {self.name!r}; its inputs are: {known}"
 
 
+@dataclass(eq=False, repr=False)
 class UndigestableError(TaskCacheError):
     """A value has no digest that is the same in every process.
 
-    Attributes:
-        path: where in the input it sits, e.g. ``rows[3].conn``; empty for the value itself.
-        type_name: its type, e.g. ``sqlite3.Connection``.
-        reason: why, when it is more than an unknown type.
+    ``path`` says where in the input it sits, e.g. ``rows[3].conn`` (empty for the value itself),
+    ``type_name`` e.g. ``sqlite3.Connection``, ``reason`` why, if it is more than an unknown type.
     """
 
-    def __init__(self, path: str, type_name: str, reason: str = "") -> None:
-        super().__init__(path, type_name, reason)
-        self.path = path
-        self.type_name = type_name
-        self.reason = reason
+    path: str
+    type_name: str
+    reason: str = ""
 
     @property
     def root(self) -> str:
@@ -105,26 +92,21 @@ class UndigestableError(TaskCacheError):
         return f"{where}{self.type_name} cannot be digested{why}; {remedy}register a hasher"
 
 
+@dataclass(eq=False, repr=False)
 class SerializationError(TaskCacheError):
-    """A value cannot be written by, or read back with, its serializer.
+    """A value cannot be written by, or read back with, its serializer; ``type_name`` is "" when
+    reading, ``reason`` the underlying error as text."""
 
-    Attributes:
-        serializer: the serializer's name.
-        type_name: type of the value, or "" when reading.
-        reason: the underlying error, as text.
-    """
-
-    def __init__(self, serializer: str, type_name: str, reason: str) -> None:
-        super().__init__(serializer, type_name, reason)
-        self.serializer = serializer
-        self.type_name = type_name
-        self.reason = reason
+    serializer: str
+    type_name: str
+    reason: str
 
     def __str__(self) -> str:
         what = f"a {self.type_name}" if self.type_name else "a stored value"
         return f"serializer {self.serializer!r} cannot handle {what}: {self.reason}"
 
 
+@dataclass(eq=False, repr=False)
 class StorageError(TaskCacheError):
     """A storage operation failed; the cache goes on without it.
 
@@ -132,17 +114,13 @@ class StorageError(TaskCacheError):
     gone, server answers nonsense). A value that is absent, torn or corrupt is *not* an error:
     it reads as absent.
 
-    Attributes:
-        storage: the storage, as its ``describe()`` says.
-        operation: the verb, e.g. "read records".
-        reason: short and without secrets; used to count faults by reason.
+    ``storage`` is what its ``describe()`` says, ``operation`` the verb, e.g. "read records",
+    ``reason`` short and without secrets: faults are counted by it.
     """
 
-    def __init__(self, storage: str, operation: str, reason: str) -> None:
-        super().__init__(storage, operation, reason)
-        self.storage = storage
-        self.operation = operation
-        self.reason = reason
+    storage: str
+    operation: str
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.storage}: cannot {self.operation}: {self.reason}"
@@ -156,18 +134,13 @@ class SchemaVersionError(StorageError):
     """A storage was written by a newer version of pytest-taskcache."""
 
 
+@dataclass(eq=False, repr=False)
 class LockError(TaskCacheError):
     """A lock manager failed; the computation goes on unlocked and the fault is counted.
+    ``manager`` is what its ``describe()`` says."""
 
-    Attributes:
-        manager: the lock manager, as its ``describe()`` says.
-        reason: what happened.
-    """
-
-    def __init__(self, manager: str, reason: str) -> None:
-        super().__init__(manager, reason)
-        self.manager = manager
-        self.reason = reason
+    manager: str
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.manager}: {self.reason}"

@@ -7,13 +7,12 @@ from several processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.model.dependency import Change, Kind, Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Event
 from pytest_taskcache.model.record import Variant
 
@@ -250,76 +249,6 @@ class LockManager(Protocol):
 
     def close(self) -> None:
         """Releases all leases of this object. Never raises."""
-
-
-class Window(Protocol):
-    """An open observation of one computation."""
-
-    def absorb(self, trace: Trace) -> None:
-        """Adds what a reused value rests on, with the digests as stored."""
-
-    def forgive(self, other: Self) -> None:
-        """Takes back the opaque deeds that ``other``, which was opened later and is closed, was
-        credited with as well: the author of the value it was opened for answers for them."""
-
-    def acts(self) -> Collection[Opaque]:
-        """What cannot be observed and was done in it until now. What its code rests on besides,
-        such as children that an import ran, is known when it is closed."""
-
-    def opaque_so_far(self) -> int:
-        """How many deeds that cannot be observed were done in it until now, forgiven ones not
-        counted."""
-
-    def close(self) -> Observed:
-        """Ends the window; what it saw. To be called once; never raises."""
-
-    def discard(self) -> None:
-        """Ends the window instead, where nobody asks what it saw. Never raises."""
-
-
-class Observation(Protocol):
-    """Sees what computations touch, and verifies what was seen."""
-
-    def open_window(self, subject: Callable[..., object] | None) -> Window:
-        """Starts observing all threads; ``subject`` is the function about to run."""
-
-    def muted(self) -> AbstractContextManager[None]:
-        """What this thread reads and does inside is the cache's own work and credited to no
-        window; imports and writes count as ever. Reentrant."""
-
-    def unseen(self) -> AbstractContextManager[None]:
-        """As `muted`, for work that runs no code of the project: where calls are traced (on Python
-        3.11), this thread's are not meanwhile."""
-
-    def verify(self, trace: Trace) -> tuple[Change, ...]:
-        """The dependencies whose present digest differs (at most 8 are named); empty when the
-        trace is valid. Memoized while nothing changes. Never raises."""
-
-    def patched(self, function: Callable[..., object], values: Iterable[object] = ()) -> str:
-        """What is patched at the moment of what this function may reach, by itself or through
-        those of its arguments that can be called, e.g. ``lib.K``; empty where nothing is."""
-
-    def disturbed(self, trace: Trace) -> str:
-        """A global of the project that code of a trace reads, and that other code has changed
-        since collection ended, e.g. ``lib.K``; empty where there is none."""
-
-    def note_start(self, *, calls: bool = True) -> None:
-        """Says that ``sys.path``, the locale, the decimal context and the project's globals are
-        now as a later process has them when it verifies. A module that is found only because
-        somebody changes the path from here on rests on who did, too; while the locale or the
-        context are changed, all counts as patched. ``calls``: functions or fixtures are cached,
-        for which globals are held."""
-
-    def prefetch(self, traces: Iterable[Trace]) -> None:
-        """Hints that these are about to be verified."""
-
-    def renewed(self, trace: Trace) -> Trace:
-        """A trace of this process that says the same, and shares more of its parts with others
-        that are renewed at the same time."""
-
-    def part(self, digest: str) -> bytes | None:
-        """The bytes of a shared part (`Trace.uses`) of a trace that was observed in this process;
-        None for any other. Whoever writes a record writes these first."""
 
 
 class Fingerprints(Protocol):

@@ -23,13 +23,13 @@ from rich.text import Text
 
 from pytest_taskcache.cli import FOUND, UNUSABLE, transfer
 from pytest_taskcache.cli.doctor import examine
-from pytest_taskcache.cli.place import Project, Removal, far_storage
+from pytest_taskcache.cli.place import Project
 from pytest_taskcache.config.settings import parse_size, parse_span
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model import __version__
 from pytest_taskcache.report.contents import Held
 from pytest_taskcache.report.explanation import explain as explained
-from pytest_taskcache.report.page import Holdings, write_page
+from pytest_taskcache.report.page import write_page
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 
@@ -63,8 +63,8 @@ class Name(click.ParamType):  # type: ignore[type-arg] # no generic before 8.3
     ) -> list[CompletionItem]:
         """The names of what is cached."""
         try:
-            with closing(Project.find(Path.cwd()).open()) as cache:
-                names = {each.name for each in cache.held()}
+            with closing(Project.find(Path.cwd())) as project:
+                names = {each.name for each in project.held()}
         except (TaskCacheError, OSError):
             return []
         return [CompletionItem(name) for name in sorted(names) if incomplete in name]
@@ -92,13 +92,14 @@ class Answer(NamedTuple):
 
 
 def _verb(function: Callable[..., Answer]) -> click.Command:
-    """A command of the function's name, with --json; the function is given the place."""
+    """A command of the function's name, with --json; the function is given the project."""
 
     @click.pass_context
     def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> int:
         given: Mapping[str, str] = context.find_root().params
         start = Path(given["directory"] or ".").resolve()
-        answer = function(Project.find(start, given["cache"] or ""), **arguments)
+        with closing(Project.find(start, given["cache"] or "")) as project:
+            answer = function(project, **arguments)
         if as_json:
             click.echo(json.dumps(answer.document, indent=2, ensure_ascii=True))
         else:
@@ -190,11 +191,10 @@ _ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 @_pattern
 @click.option("--sort", type=click.Choice([*_ORDERS]), default="name")
 @click.option("--limit", type=click.IntRange(1), help="Only so many.")
-def ls(place: Project, pattern: str, sort: str, limit: int | None) -> Answer:
+def ls(project: Project, pattern: str, sort: str, limit: int | None) -> Answer:
     """List what is cached; PATTERN is a part of a name, or has a * in it."""
-    with closing(place.open()) as cache:
-        used = cache.local.last_uses()
-        records = [_plain(each, used) for each in cache.held(pattern)]
+    used = project.local.last_uses()
+    records = [_plain(each, used) for each in project.held(pattern)]
     if not records:
         return _nothing(pattern)
     records = sorted(records, key=_ORDERS[sort])[:limit]
@@ -215,21 +215,20 @@ def ls(place: Project, pattern: str, sort: str, limit: int | None) -> Answer:
 
 @_verb
 @_name
-def show(place: Project, pattern: str) -> Answer:
+def show(project: Project, pattern: str) -> Answer:
     """Show the records of NAME: what they rest on, what they hold, who made them."""
-    with closing(place.open()) as cache:
-        used, found = cache.local.last_uses(), []
-        for each in cache.held(pattern):
-            grounds = cache.contents.grounds(each.trace)
-            found.append(
-                {
-                    **_plain(each, used),
-                    "inputs": dict(cache.history.inputs(each.record.key)),
-                    "parts": {part.name: part.digest for part in each.record.parts},
-                    "rests_on": [[str(one.kind), one.name] for one in grounds.rests_on],
-                    "ran": [*grounds.ran],
-                }
-            )
+    used, found = project.local.last_uses(), []
+    for each in project.held(pattern):
+        rests_on, ran = project.contents.grounds(each.trace)
+        found.append(
+            {
+                **_plain(each, used),
+                "inputs": dict(project.history.inputs(each.record.key)),
+                "parts": {part.name: part.digest for part in each.record.parts},
+                "rests_on": [[str(one.kind), one.name] for one in rests_on],
+                "ran": ran,
+            }
+        )
     if not found:
         return _nothing(pattern)
     return Answer(found, (line for plain in found for line in _shown(plain)))
@@ -258,22 +257,21 @@ def _shown(plain: Mapping[str, Any]) -> Iterator[str]:
 @_verb
 @_name
 @click.option("--runs", type=click.IntRange(1), default=1, help="Of the last so many runs.")
-def explain(place: Project, pattern: str, runs: int) -> Answer:
+def explain(project: Project, pattern: str, runs: int) -> Answer:
     """Say why NAME (a test or a function) ran when it last did, or was not kept."""
     now = time.time()
-    with closing(place.open()) as cache:
-        found = []
-        for run in cache.history.runs():
-            struck = [
-                each
-                for each in run.tally.entries
-                if (pattern in each.identity or pattern == each.test) and each.status != "reused"
-            ]
-            found += [explained(each, cache.history, now) for each in struck]
-            runs -= bool(struck)
-            if runs <= 0:
-                break
-        records = cache.held(pattern) if not found else []
+    found = []
+    for run in project.history.runs():
+        struck = [
+            each
+            for each in run.tally.entries
+            if (pattern in each.identity or pattern == each.test) and each.status != "reused"
+        ]
+        found += [explained(each, project.history, now) for each in struck]
+        runs -= bool(struck)
+        if runs <= 0:
+            break
+    records = project.held(pattern) if not found else []
     if found:
         lines = (line for each in found for line in each.lines(everything=True))
         return Answer([each.to_plain() for each in found], lines)
@@ -286,19 +284,18 @@ def explain(place: Project, pattern: str, runs: int) -> Answer:
 
 
 @_verb
-def stats(place: Project) -> Answer:
+def stats(project: Project) -> Answer:
     """Say how much is cached, and what the last runs did."""
-    with closing(place.open()) as cache:
-        counts = cache.local.statistics()
-        records, sizes = Counter[str](), Counter[str]()
-        for held in cache.held():
-            records[held.kind] += 1
-            sizes[held.kind] += held.size
-        runs = cache.history.runs()
+    counts = project.local.statistics()
+    records, sizes = Counter[str](), Counter[str]()
+    for held in project.held():
+        records[held.kind] += 1
+        sizes[held.kind] += held.size
+    runs = project.history.runs()
     document = {
-        "directory": str(place.directory),
+        "directory": str(project.directory),
         "bytes": counts.bytes,
-        "max_bytes": place.settings.max_size,
+        "max_bytes": project.settings.max_size,
         "records": counts.variants,
         "results": counts.results,
         "staged": counts.staged,
@@ -311,11 +308,11 @@ def stats(place: Project) -> Answer:
         ],
     }
     now = time.time()
-    of_limit = f"{size(counts.bytes)} of {size(place.settings.max_size)}"
+    of_limit = f"{size(counts.bytes)} of {size(project.settings.max_size)}"
     number = counted(counts.variants, "record")
     rows = ((kind, str(records[kind]), size(sizes[kind])) for kind in records)
     shown: list[str | Table] = [
-        f"{place.directory}: {of_limit}, {number}, index {size(counts.index_bytes)}",
+        f"{project.directory}: {of_limit}, {number}, index {size(counts.index_bytes)}",
         _table(("kind", "records", "size"), rows),
         *(
             f"{age(now - run.started)}: {summary_line(run.tally).removeprefix('taskcache: ')}"
@@ -329,16 +326,16 @@ def stats(place: Project) -> Answer:
 @_pattern
 @click.option("--remove", is_flag=True, help="Forget the damaged records.")
 @_dry_run
-def verify(place: Project, pattern: str, remove: bool, dry_run: bool) -> Answer:
+def verify(project: Project, pattern: str, remove: bool, dry_run: bool) -> Answer:
     """Read every value and compare its digest; exit code 1 if one is lost or damaged."""
     remove = remove and not dry_run
-    with closing(place.open(readonly=not remove)) as cache:
-        records = _watched(cache.scan(pattern), "verifying")
-        found = list(transfer.damaged(records, cache.local.read_result))
-        bad = [(record, why) for record, why in found if why]
-        if remove and bad:
-            cache.local.remove_records({record.id for record, _ in bad})
-            cache.local.prune(full=True)
+    project.readonly = not remove
+    records = _watched(project.scan(pattern), "verifying")
+    found = list(transfer.damaged(records, project.local.read_result))
+    bad = [(record, why) for record, why in found if why]
+    if remove and bad:
+        project.local.remove_records({record.id for record, _ in bad})
+        project.local.prune(full=True)
     damage = [{"name": str(each.identity), "id": each.id, "problem": why} for each, why in bad]
     removed = " and forgotten" if remove else ""
     told = f"{counted(len(bad), 'record')} damaged{removed}" if bad else "all whole"
@@ -360,61 +357,60 @@ def verify(place: Project, pattern: str, remove: bool, dry_run: bool) -> Answer:
 )
 @_dry_run
 def prune(
-    place: Project,
+    project: Project,
     older_than: float | None,
     unused: float | None,
     max_size: int | None,
     dry_run: bool,
 ) -> Answer:
     """Remove what is expired, too old, unused or too much (by default: beyond the setting)."""
-    limit = place.settings.max_size if max_size is None else max_size
-    with closing(place.open(readonly=dry_run)) as cache:
-        removed = cache.removing(
-            lambda each: each.local.prune(
-                max_size=limit, older_than=older_than, unused=unused, full=True
-            ),
-            dry_run=dry_run,
-        )
-    return _told_removed(removed, dry_run)
+    limit = project.settings.max_size if max_size is None else max_size
+    project.readonly = dry_run
+    removed = project.removing(
+        lambda each: each.local.prune(
+            max_size=limit, older_than=older_than, unused=unused, full=True
+        ),
+        dry_run=dry_run,
+    )
+    return _told_removed(*removed, dry_run)
 
 
 @_verb
 @_pattern
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_dry_run
-def clear(place: Project, pattern: str, yes: bool, dry_run: bool) -> Answer:
+def clear(project: Project, pattern: str, yes: bool, dry_run: bool) -> Answer:
     """Forget what matches PATTERN, or everything."""
-    with closing(place.open(readonly=dry_run)) as cache:
-        number = len(cache.held(pattern))
-        if pattern and not number:
-            return _nothing(pattern)
-        if not (pattern or yes or dry_run):
-            if not sys.stdin.isatty():
-                raise click.UsageError("this forgets everything; say --yes, or give a PATTERN")
-            click.confirm(f"Forget all {counted(number, 'result')}?", abort=True)
-        removed = cache.removing(
-            lambda each: each.forget(pattern) if pattern else each.local.clear(), dry_run=dry_run
-        )
-    return _told_removed(removed, dry_run)
+    project.readonly = dry_run
+    number = len(project.held(pattern))
+    if pattern and not number:
+        return _nothing(pattern)
+    if not (pattern or yes or dry_run):
+        if not sys.stdin.isatty():
+            raise click.UsageError("this forgets everything; say --yes, or give a PATTERN")
+        click.confirm(f"Forget all {counted(number, 'result')}?", abort=True)
+    removed = project.removing(
+        lambda each: each.forget(pattern) if pattern else each.local.clear(), dry_run=dry_run
+    )
+    return _told_removed(*removed, dry_run)
 
 
-def _told_removed(removed: Removal, dry_run: bool) -> Answer:
-    document = {"dry_run": dry_run, "removed": removed.names, "bytes": removed.bytes}
+def _told_removed(names: list[str], number: int, dry_run: bool) -> Answer:
+    document = {"dry_run": dry_run, "removed": names, "bytes": number}
     # a pattern may fit more than was meant
-    named = removed.names if dry_run or len(removed.names) <= _NAMED else ()
+    named = names if dry_run or len(names) <= _NAMED else ()
     verb = "would be removed" if dry_run else "removed"
-    total = f"{counted(len(removed.names), 'result')} {verb}, {size(removed.bytes)}"
+    total = f"{counted(len(names), 'result')} {verb}, {size(number)}"
     return Answer(document, [*named, total])
 
 
 @_verb
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_pattern
-def export_(place: Project, file: Path, pattern: str) -> Answer:
+def export_(project: Project, file: Path, pattern: str) -> Answer:
     """Write what is cached to one FILE, e.g. for a CI cache."""
-    with closing(place.open()) as cache:
-        records = _watched(cache.scan(pattern), "exporting")
-        done = transfer.export(records, cache.local.read_result, file, os.environ)
+    records = _watched(project.scan(pattern), "exporting")
+    done = transfer.export(records, project.local.read_result, file, os.environ)
     return _told_carried(done, "exported")
 
 
@@ -422,14 +418,12 @@ def export_(place: Project, file: Path, pattern: str) -> Answer:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--trust", is_flag=True, help="The file is mine: take it in without a seal.")
 @_dry_run
-def import_(place: Project, file: Path, trust: bool, dry_run: bool) -> Answer:
+def import_(project: Project, file: Path, trust: bool, dry_run: bool) -> Answer:
     """Add what a FILE holds that 'taskcache export' wrote."""
-    with (
-        closing(place.open(readonly=False, create=True)) as cache,
-        transfer.archive(file, os.environ, vouched=trust) as (records, read),
-    ):
+    project.readonly, project.create = False, True
+    with transfer.archive(file, os.environ, vouched=trust) as (records, read):
         watched = _watched(records, "importing")
-        done = transfer.copy(watched, read, cache.local, dry_run=dry_run)
+        done = transfer.copy(watched, read, project.local, dry_run=dry_run)
     return _told_carried(done, "would be imported" if dry_run else "imported")
 
 
@@ -437,33 +431,31 @@ def import_(place: Project, file: Path, trust: bool, dry_run: bool) -> Answer:
 @_storage
 @click.option("--only", "pattern", default="", type=Name(), help="Only what matches.")
 @_dry_run
-def push(place: Project, storage: str, pattern: str, dry_run: bool) -> Answer:
+def push(project: Project, storage: str, pattern: str, dry_run: bool) -> Answer:
     """Copy what is cached here to another STORAGE (default: the one that is set)."""
-    with closing(place.open(readonly=dry_run)) as cache:
-        if dry_run:
-            number = sum(1 for _ in cache.scan(pattern))
-            return _told_carried(transfer.Carried(number), "would be pushed")
-        faults: list[str] = []
-        with far_storage(cache, storage, faults) as far:
-            records = _watched(cache.scan(pattern), "pushing")
-            done = transfer.copy(records, cache.local.read_result, far)
+    project.readonly = dry_run
+    if dry_run:
+        number = sum(1 for _ in project.scan(pattern))
+        return _told_carried(transfer.Carried(number), "would be pushed")
+    faults: list[str] = []
+    with project.far_storage(storage, faults) as far:
+        records = _watched(project.scan(pattern), "pushing")
+        done = transfer.copy(records, project.local.read_result, far)
     return _told_carried(done, "pushed", faults)
 
 
 @_verb
 @_storage
 @_dry_run
-def pull(place: Project, storage: str, dry_run: bool) -> Answer:
+def pull(project: Project, storage: str, dry_run: bool) -> Answer:
     """Copy what another STORAGE holds (default: the one that is set) to here."""
     faults: list[str] = []
-    with (
-        closing(place.open(readonly=dry_run, create=True)) as cache,
-        far_storage(cache, storage, faults) as far,
-    ):
+    project.readonly, project.create = dry_run, True
+    with project.far_storage(storage, faults) as far:
         if dry_run:
             number = sum(1 for _ in far.scan())
             return _told_carried(transfer.Carried(number), "would be pulled")
-        done = transfer.copy(_watched(far.scan(), "pulling"), far.read_result, cache.local)
+        done = transfer.copy(_watched(far.scan(), "pulling"), far.read_result, project.local)
     return _told_carried(done, "pulled", faults)
 
 
@@ -478,27 +470,23 @@ def _told_carried(done: transfer.Carried, verb: str, faults: Sequence[str] = ())
 @click.argument(
     "file", type=click.Path(dir_okay=False, path_type=Path), default="taskcache-report.html"
 )
-def report(place: Project, file: Path) -> Answer:
+def report(project: Project, file: Path) -> Answer:
     """Write a page about the last run that is remembered, its reasons, and the cache."""
-    with closing(place.open()) as cache:
-        runs = cache.history.runs()
-        if not runs:
-            raise StorageError(
-                str(place.directory), "report", "no run is remembered yet; run pytest once more"
-            )
-        local = cache.local
-        holdings = Holdings(
-            tuple(local.scan()), local.size(), place.settings.max_size, local.read_result
+    runs = project.history.runs()
+    if not runs:
+        raise StorageError(
+            str(project.directory), "report", "no run is remembered yet; run pytest once more"
         )
-        write_page(file, runs[0], runs, cache.history, holdings)
+    limit = project.settings.max_size
+    write_page(file, runs[0], project.history, project.local, limit)
     told = f"{file}: the run that began {age(time.time() - runs[0].started)}"
     return Answer({"file": str(file), "run": runs[0].id}, [told])
 
 
 @_verb
-def doctor(place: Project) -> Answer:
+def doctor(project: Project) -> Answer:
     """Say what is wrong with this set-up, in plain words."""
-    findings = list(examine(place))
+    findings = list(examine(project))
     problems = sum(bool(each.problem) for each in findings)
     shown = []
     for each in findings:

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -42,14 +41,14 @@ class Finding:
     remedy: str = ""
 
 
-def examine(place: Project) -> Iterator[Finding]:
+def examine(project: Project) -> Iterator[Finding]:
     """Looks at the installation, the settings, the cache, and what speaks against caching."""
-    yield Finding(f"Python {sys.version.split()[0]}, project root {place.root}")
+    yield Finding(f"Python {sys.version.split()[0]}, project root {project.root}")
     yield from _plugin()
-    yield from _settings(place)
-    yield from _disk(place)
-    if place.exists:
-        yield from _cache(place)
+    yield from _settings(project)
+    yield from _disk(project)
+    if project.exists:
+        yield from _cache(project)
 
 
 def _plugin() -> Iterator[Finding]:
@@ -72,8 +71,8 @@ def _plugin() -> Iterator[Finding]:
         )
 
 
-def _settings(place: Project) -> Iterator[Finding]:
-    settings = place.settings
+def _settings(project: Project) -> Iterator[Finding]:
+    settings = project.settings
     if settings.mode is Mode.OFF:
         yield Finding("mode", "the cache is switched off", "take taskcache_mode = off out")
     for spec in {settings.storage, settings.key_storage, settings.result_storage}:
@@ -100,34 +99,33 @@ def _settings(place: Project) -> Iterator[Finding]:
         yield Finding("the settings are sound")
 
 
-def _disk(place: Project) -> Iterator[Finding]:
-    if not place.exists:
+def _disk(project: Project) -> Iterator[Finding]:
+    if not project.exists:
         yield Finding(
-            f"the cache at {place.directory}",
+            f"the cache at {project.directory}",
             "does not exist yet",
             "run pytest on something cached: @cached, @cached_fixture or @pytest.mark.cached",
         )
         return
-    kind = _file_system(place.directory)
+    kind = _file_system(project.directory)
     if kind in _NETWORK:
         yield Finding(
-            f"the cache at {place.directory}",
+            f"the cache at {project.directory}",
             f"lies on a network file system ({kind}), where SQLite's locks are not to be trusted",
             "set cache_dir to a local disk, and taskcache_storage to share",
         )
-    usage = shutil.disk_usage(place.directory)
+    usage = shutil.disk_usage(project.directory)
     if usage.free < usage.total * _LOW:
         yield Finding("the disk", f"has {size(usage.free)} left", "make room, or taskcache prune")
 
 
-def _cache(place: Project) -> Iterator[Finding]:
+def _cache(project: Project) -> Iterator[Finding]:
     try:
-        with closing(place.open()) as cache:
-            held, runs = cache.local.size(), cache.history.runs()
+        held, runs = project.local.size(), project.history.runs()
     except TaskCacheError as error:
-        yield Finding(f"the cache at {place.directory}", str(error), _remedy(error))
+        yield Finding(f"the cache at {project.directory}", str(error), _remedy(error))
         return
-    limit = place.settings.max_size
+    limit = project.settings.max_size
     yield Finding(f"the cache holds {size(held)} of {size(limit)}")
     if held > limit * 0.9:
         yield Finding(

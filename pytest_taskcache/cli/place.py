@@ -8,7 +8,8 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,21 +49,20 @@ _INI_FILES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """What a removal takes or took away: the names of values and outcomes, and bytes."""
-
-    names: tuple[str, ...]
-    bytes: int
-
-
-@dataclass(frozen=True)
+@dataclass
 class Project:
-    """A project: its root, its settings, and the directory of its local cache."""
+    """A project: its root, its settings, the directory of its local cache, and what is in it.
+
+    The cache is opened when it is first needed: all methods but `find` and `close` raise
+    StorageError for what the storage cannot do. Where there is none, it is made if it is to
+    ``create``, else a StorageError names the remedy.
+    """
 
     root: Path
     settings: Settings
     directory: Path
+    readonly: bool = True
+    create: bool = False
 
     @classmethod
     def find(cls, start: Path, cache: str = "") -> Project:
@@ -84,9 +84,10 @@ class Project:
         """Whether there is a cache."""
         return (self.directory / _INDEX).is_file()
 
-    def open(self, *, readonly: bool = True, create: bool = False) -> OpenCache:
-        """The cache. Raises StorageError where there is none, naming the remedy."""
-        if not (create or self.exists):
+    @cached_property
+    def local(self) -> LocalStorage:
+        """The storage."""
+        if not (self.create or self.exists):
             raise StorageError(
                 str(self.directory),
                 "open the cache",
@@ -95,21 +96,21 @@ class Project:
         local = LocalStorage(
             self.directory,
             max_size=self.settings.max_size,
-            readonly=readonly,
-            create=create and not readonly,
+            readonly=self.readonly,
+            create=self.create and not self.readonly,
         )
         local.size()  # what is wrong with it is told now, not half-way
-        return OpenCache(self, local)
+        return local
 
+    @cached_property
+    def contents(self) -> Contents:
+        """What its records hold."""
+        return Contents(self.local.read_result)
 
-class OpenCache:
-    """An open cache. All methods raise StorageError for what the storage cannot do."""
-
-    def __init__(self, place: Project, local: LocalStorage) -> None:
-        self.place = place
-        self.local = local
-        self.contents = Contents(local.read_result)
-        self.history = History(local.shelf, lambda name: place.root / name)
+    @cached_property
+    def history(self) -> History:
+        """What is remembered of its runs."""
+        return History(self.local.shelf, lambda name: self.root / name)
 
     def scan(self, pattern: str = "") -> Iterator[Variant]:
         """The records that hold something that matches a pattern (see `matches`)."""
@@ -126,23 +127,23 @@ class OpenCache:
     def _matching(self, record: Variant, pattern: str) -> list[Held]:
         return [each for each in self.contents.held(record) if matches(each, pattern)]
 
-    def removing(self, act: Callable[[OpenCache], object], *, dry_run: bool) -> Removal:
-        """Does what removes something, and says what; a dry run does it to a copy of the index."""
+    def removing(self, act: Callable[[Project], object], *, dry_run: bool) -> tuple[list[str], int]:
+        """Does what removes something; the names of the values and outcomes that it took away, and
+        bytes. A dry run does it to a copy of the index."""
         before, size = self.held(), self.local.size()
-        if not dry_run:
-            act(self)
-            left, rest = self.held(), self.local.size()
-        else:
-            with TemporaryDirectory() as directory:
-                self._copy_index(Path(directory))
-                copy = OpenCache(self.place, LocalStorage(Path(directory)))
+        with ExitStack() as stack:
+            project = self
+            if dry_run:
+                directory = Path(stack.enter_context(TemporaryDirectory()))
+                self._copy_index(directory)
+                copy = Project(self.root, self.settings, directory, readonly=False)
                 copy.contents = self.contents
-                with closing(copy):
-                    act(copy)
-                    left, rest = copy.held(), copy.local.size()
+                project = stack.enter_context(closing(copy))
+            act(project)
+            left, rest = project.held(), project.local.size()
         there = {(each.name, each.created) for each in left}
         gone = [each.name for each in before if (each.name, each.created) not in there]
-        return Removal(tuple(sorted(gone)), max(size - rest, 0))
+        return sorted(gone), max(size - rest, 0)
 
     def _copy_index(self, directory: Path) -> None:
         with closing(sqlite3.connect(directory / _INDEX)) as copy:
@@ -176,32 +177,31 @@ class OpenCache:
         result = Result(digest, len(data), record.result.serializer, data if inline else None)
         return replace(record, id=f"{record.id}-{digest[:8]}", result=result)
 
+    @contextmanager
+    def far_storage(self, spec: str, faults: list[str]) -> Iterator[Storage]:
+        """Another storage than the local one, by its spec or name. What it cannot do is added to
+        the faults; at the end so is what did not arrive. Raises ConfigurationError."""
+
+        def on_fault(reason: str, detail: str = "") -> None:
+            faults.append(detail or reason)
+
+        factory = StorageFactory(self.local, self.root, self.settings, os.environ, on_fault)
+        written = spec or self.settings.storage
+        if all(tier.spec == LOCAL for tier in find_tiers(written, factory.names)):
+            raise ConfigurationError(
+                "storage", "no other storage is set", "name one: a directory, a URL, or a name"
+            )
+        try:
+            yield factory.route(written, written)[0]
+            drained = factory.drain(_UPLOAD_SECONDS, None)
+            faults += drained.unsent if drained is not None else ()
+        finally:
+            factory.close()
+
     def close(self) -> None:
-        """Closes the storage."""
-        self.local.close()
-
-
-@contextmanager
-def far_storage(cache: OpenCache, spec: str, faults: list[str]) -> Iterator[Storage]:
-    """Another storage than the local one, by its spec or name. What it cannot do is added to the
-    faults; at the end so is what did not arrive. Raises ConfigurationError."""
-    root, settings = cache.place.root, cache.place.settings
-
-    def on_fault(reason: str, detail: str = "") -> None:
-        faults.append(detail or reason)
-
-    factory = StorageFactory(cache.local, root, settings, os.environ, on_fault)
-    written = spec or settings.storage
-    if all(tier.spec == LOCAL for tier in find_tiers(written, factory.names)):
-        raise ConfigurationError(
-            "storage", "no other storage is set", "name one: a directory, a URL, or a name"
-        )
-    try:
-        yield factory.route(written, written)[0]
-        drained = factory.drain(_UPLOAD_SECONDS, None)
-        faults += drained.unsent if drained is not None else ()
-    finally:
-        factory.close()
+        """Closes the storage, if it was opened."""
+        if "local" in vars(self):
+            self.local.close()
 
 
 def matches(held: Held, pattern: str) -> bool:

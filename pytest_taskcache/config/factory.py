@@ -6,10 +6,9 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storage_factory import StorageFactory
@@ -35,9 +34,6 @@ from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Storage
 from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.local.variants import Reason
 from pytest_taskcache.transactions.staging import Run, Staging
-
-if TYPE_CHECKING:
-    from pytest_taskcache.model.record import Variant
 
 DRAIN_SECONDS = 30.0
 """How long the end of a run waits for uploads at most."""
@@ -120,11 +116,6 @@ class Composed:
             for _ in range(count):
                 self.engine.notify(Faulted(reason, detail))
 
-    def _has_older(self) -> bool:
-        """Whether an earlier run has left records here."""
-        oldest = next(iter(self.local.scan()), None)
-        return oldest is not None and oldest.created < self.surroundings.run.started
-
     def _keep_house(self) -> None:
         if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):
             return
@@ -133,7 +124,7 @@ class Composed:
         self.local.mark_used(self.engine.used)
         self.storages.keep_house(self.engine.used, prune=self.surroundings.controller)
         if self.surroundings.controller:
-            for text in self.storages.notes(self._has_older):
+            for text in self.storages.notes(self.surroundings.run.started):
                 self.engine.notify(Noted(text))
             self.engine.staging.end()
             self.local.prune()
@@ -144,23 +135,25 @@ def compose(
 ) -> Composed:
     """An engine as the settings say. Raises ConfigurationError for a setting that cannot work,
     StorageError where the local cache cannot be used."""
-    notices = Notices()
-    run = surroundings.run
+    notices, observatory = Notices(), surroundings.observatory
     local, staging, mode = _open_local(settings, surroundings, notices)
-    surroundings.fingerprints.keep_on(local.shelf)
-    observatory = surroundings.observatory
-    observatory.keep_on(local.shelf)
-    storages = _storages(settings, surroundings, local, notices)
+    storages = StorageFactory(
+        local,
+        surroundings.root,
+        settings,
+        os.environ,
+        notices.fault,
+        unobserved=muted,
+        valid=lambda variant: variant.vouched or not observatory.verify(variant.trace),
+        plugged=surroundings.make_storage,
+    )
     managers = LockManagers(
-        files=lambda: IndexLocks(local.index, run.id, staging.hold),
-        names=lambda: storages.names,
-        settle=lambda: storages.flush(FLUSH_SECONDS),
-        tell=notices.tell,
+        storages, files=lambda: IndexLocks(local.index, surroundings.run.id, staging.hold)
     )
     records, results = storages.route("", "")
     near = records is local and results is local
     parts = Parts(
-        run=run,
+        run=surroundings.run,
         worker=surroundings.worker,
         route=Route("" if near else "default", records, results),
         local=local,
@@ -202,7 +195,7 @@ def _open_local(
         max_size=settings.max_size,
         readonly=mode is Mode.READ,
         create=not idle,
-        on_fault=lambda reason: notices.tell(Faulted(reason)),
+        on_fault=notices.fault,
         run=surroundings.run.id,
         leads=surroundings.controller and not idle,
     )
@@ -217,30 +210,9 @@ def _open_local(
         except StorageError:
             local.close()
             raise
+    surroundings.fingerprints.keep_on(local.shelf)
+    surroundings.observatory.keep_on(local.shelf)
     return local, staging, mode
-
-
-def _storages(
-    settings: Settings, surroundings: Surroundings, local: LocalStorage, notices: Notices
-) -> StorageFactory:
-    """The storages that settings and policies name, beside the local one."""
-
-    def tell(reason: str, detail: str = "") -> None:
-        notices.tell(Faulted(reason, detail))
-
-    def valid(variant: Variant) -> bool:
-        return variant.vouched or not surroundings.observatory.verify(variant.trace)
-
-    return StorageFactory(
-        local,
-        surroundings.root,
-        settings,
-        os.environ,
-        on_fault=tell,
-        unobserved=muted,
-        valid=valid,
-        plugged=surroundings.make_storage,
-    )
 
 
 _GONE = {
@@ -278,9 +250,9 @@ class Notices:
         self._kept: list[Event] = []
         self._notify: Callable[[Event], None] = self._kept.append
 
-    def tell(self, event: Event) -> None:
-        """Notifies the engine, now or later."""
-        self._notify(event)
+    def fault(self, reason: str, detail: str = "") -> None:
+        """Notifies the engine of a fault, now or later."""
+        self._notify(Faulted(reason, detail))
 
     def deliver(self, notify: Callable[[Event], None]) -> None:
         """Hands over what was kept, and from now on everything at once."""
@@ -291,42 +263,41 @@ class Notices:
 
 @dataclass
 class LockManagers:
-    """Lock managers by spec or name, each made once. ``files()`` makes that of the cache directory.
+    """Lock managers by spec, by name or as objects, each resolved once. ``files()`` makes that of
+    the cache directory, which also replaces one whose library is not installed.
 
-    ``settle()`` is called before a lease that others than this run's workers may wait for is
-    given back. One whose library is not installed is replaced by files, which ``tell`` hears.
+    What was committed reaches the ``storages`` before a lease is given back that others than this
+    run's workers may wait for; they also know what names stand for.
     """
 
+    storages: StorageFactory
     files: Callable[[], LockManager]
-    names: Callable[[], Mapping[str, str]] = dict
-    settle: Callable[[], None] = lambda: None
-    tell: Callable[[Event], None] = lambda event: None
-    made: dict[str, LockManager] = field(default_factory=dict)
-    given: dict[int, tuple[LockSpec, LockManager]] = field(default_factory=dict)
+    made: dict[object, tuple[LockSpec, LockManager]] = field(default_factory=dict)
 
     def resolve(self, spec: LockSpec) -> LockManager:
         """The lock manager of a spec. Raises ConfigurationError."""
-        if not isinstance(spec, str):
-            if id(spec) not in self.given:
-                self.given[id(spec)] = spec, FlushedFirst(lock_manager_for(spec), self.settle)
-            return self.given[id(spec)][1]
-        if spec not in self.made:
-            known = spec in ("file", "memory") or "://" in spec
-            self.made[spec] = self._named(spec if known else self.names().get(spec, spec))
-        return self.made[spec]
+        key = spec if isinstance(spec, str) else id(spec)
+        if key not in self.made:
+            self.made[key] = spec, self._manager(spec)
+        return self.made[key][1]
 
     def close(self) -> None:
-        """Closes those that were made of specs. Never raises."""
-        for manager in self.made.values():
-            manager.close()
+        """Closes those that were made of texts. Never raises."""
+        for spec, manager in self.made.values():
+            if isinstance(spec, str):
+                manager.close()
 
-    def _named(self, spec: str) -> LockManager:
+    def _manager(self, spec: LockSpec) -> LockManager:
+        if isinstance(spec, str) and spec not in ("file", "memory") and "://" not in spec:
+            spec = self.storages.names.get(spec, spec)
         if spec == "file":
             return self.files()
         try:
             manager = lock_manager_for(spec)
         except MissingExtraError as error:
             text = f"{error}; only runs in this checkout exclude each other"
-            self.tell(Faulted("lock manager not available", text))
+            self.storages.on_fault("lock manager not available", text)
             return self.files()
-        return manager if spec == "memory" else FlushedFirst(manager, self.settle)
+        if spec == "memory":
+            return manager
+        return FlushedFirst(manager, lambda: self.storages.flush(FLUSH_SECONDS))

@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.dataclass import dataclass, field, fields
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.transactions.transaction import CommitMode
@@ -61,63 +61,6 @@ class Sample:
 
     percent: float = 0.0
     seed: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a run was told. Sizes in bytes; ``tests_max_age`` None means for ever. Storages
-    are specs as people write them, resolved when used; "" is the default."""
-
-    mode: Mode = Mode.READ_WRITE
-    tests: Tests = Tests.MARKED
-    collect: Collect = Collect.AUTO
-    storage: str = ""
-    key_storage: str = ""
-    result_storage: str = ""
-    lock_manager: str = ""
-    isolation: IsolationLevel = IsolationLevel.AUTO
-    max_size: int = 5_000_000_000
-    tests_max_age: timedelta | None = timedelta(days=7)
-    fixtures: tuple[str, ...] = ()
-    verify: Sample = field(default_factory=Sample)
-    refresh: Refresh = field(default_factory=Refresh)
-    serializer: str = ""
-    expiration: timedelta | None = None
-    commit: CommitMode | None = None
-    namespace: str = ""
-    read_namespaces: tuple[str, ...] = ()
-    trust_remote: bool = False
-    explain: Explain = Explain.NONE
-    report: str = ""
-    dry_run: bool = False
-    recheck: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where settings come from, strongest first. Each maps short names (``mode``) to text.
-
-    ``project`` is ``[tool.taskcache]`` of pyproject.toml, see `project_settings`.
-    """
-
-    options: Mapping[str, str] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
-    ini: Mapping[str, str] = field(default_factory=dict)
-    project: Mapping[str, str] = field(default_factory=dict)
-
-    def find(self, name: str) -> tuple[str, str] | None:
-        """Where the strongest source has it (``--cache-mode``, ``taskcache_mode``, ...), and as
-        written there; None if none has."""
-        if name in self.options:
-            option = "explain_of" if name == "explain" else name
-            return f"--cache-{option.replace('_', '-')}", self.options[name]
-        variable = ENVIRONMENT + name.upper()
-        others = (
-            (variable, self.environ.get(variable)),
-            (INI + name, self.ini.get(name)),
-            (f"{PROJECT}.{name}", self.project.get(name)),
-        )
-        return next(((where, text) for where, text in others if text), None)
 
 
 _LARGEST = 10**18
@@ -210,36 +153,76 @@ def _serializer(text: str) -> str:
     return text
 
 
+def _setting(default: Any, parse: Callable[[str], Any]) -> Any:
+    """A setting, and what its text means, without the spaces around it; ValueErrors of ``parse``
+    say the remedy."""
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run was told. Sizes in bytes; ``tests_max_age`` None means for ever. Storages
+    are specs as people write them, resolved when used; "" is the default."""
+
+    mode: Mode = _setting(Mode.READ_WRITE, _choice(Mode))
+    tests: Tests = _setting(Tests.MARKED, _choice(Tests))
+    collect: Collect = _setting(Collect.AUTO, _choice(Collect))
+    storage: str = _setting("", str)
+    key_storage: str = _setting("", str)
+    result_storage: str = _setting("", str)
+    lock_manager: str = _setting("", str)
+    isolation: IsolationLevel = _setting(IsolationLevel.AUTO, _choice(IsolationLevel))
+    max_size: int = _setting(5_000_000_000, parse_size)
+    tests_max_age: timedelta | None = _setting(timedelta(days=7), _age)
+    fixtures: tuple[str, ...] = _setting((), _names)
+    verify: Sample = _setting(Sample(), _sample)
+    serializer: str = _setting("", _serializer)
+    expiration: timedelta | None = _setting(None, _age)
+    commit: CommitMode | None = _setting(None, _choice(CommitMode))
+    namespace: str = _setting("", str)
+    read_namespaces: tuple[str, ...] = _setting((), _names)
+    trust_remote: bool = _setting(False, _flag)
+    explain: Explain = _setting(Explain.NONE, _choice(Explain))
+    report: str = _setting("", str)
+    dry_run: bool = _setting(False, _flag)
+    recheck: bool = _setting(False, _flag)
+    refresh: Refresh = field(default_factory=Refresh, metadata={"parse": _flag})
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "mode": _choice(Mode),
-    "tests": _choice(Tests),
-    "collect": _choice(Collect),
-    "storage": str,
-    "key_storage": str,
-    "result_storage": str,
-    "lock_manager": str,
-    "isolation": _choice(IsolationLevel),
-    "max_size": parse_size,
-    "tests_max_age": _age,
-    "fixtures": _names,
-    "verify": _sample,
-    "serializer": _serializer,
-    "expiration": _age,
-    "commit": _choice(CommitMode),
-    "namespace": str,
-    "read_namespaces": _names,
-    "trust_remote": _flag,
-    "explain": _choice(Explain),
-    "report": str,
-    "dry_run": _flag,
-    "recheck": _flag,
-    "refresh": _flag,
-    "refresh_only": _part_of_name,
+    **{each.name: each.metadata["parse"] for each in fields(Settings)},
+    "refresh_only": _part_of_name,  # makes a Refresh of both
 }
-"""What a setting's text means, without the spaces around it; ValueErrors say the remedy."""
 
 NAMES = tuple(_PARSERS)
 """Short names of all settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where settings come from, strongest first. Each maps short names (``mode``) to text.
+
+    ``project`` is ``[tool.taskcache]`` of pyproject.toml, see `project_settings`.
+    """
+
+    options: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    ini: Mapping[str, str] = field(default_factory=dict)
+    project: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """Where the strongest source has it (``--cache-mode``, ``taskcache_mode``, ...), and as
+        written there; None if none has."""
+        if name in self.options:
+            option = "explain_of" if name == "explain" else name
+            return f"--cache-{option.replace('_', '-')}", self.options[name]
+        variable = ENVIRONMENT + name.upper()
+        others = (
+            (variable, self.environ.get(variable)),
+            (INI + name, self.ini.get(name)),
+            (f"{PROJECT}.{name}", self.project.get(name)),
+        )
+        return next(((where, text) for where, text in others if text), None)
 
 
 def project_settings(table: Mapping[str, Any]) -> Mapping[str, str]:
@@ -297,21 +280,18 @@ def _check(settings: Settings, sources: Sources) -> None:
     if refresh.everything and refresh.pattern:
         both = [each[0] for each in map(sources.find, ("refresh", "refresh_only")) if each]
         raise ConfigurationError(" and ".join(both), "contradict each other", "give one of them")
-    if (refresh.everything or refresh.pattern) and mode in (Mode.READ, Mode.OFF):
-        raise ConfigurationError(
-            next(each[0] for each in map(sources.find, ("refresh", "refresh_only")) if each),
-            f"cannot overwrite anything with mode {mode.value!r}",
-            "use --cache-mode=rw, or leave one of them out",
-        )
-    for name, asked, what in (
-        ("verify", settings.verify.percent, "hits to verify"),
-        ("dry_run", settings.dry_run, "record to look up"),
-        ("recheck", settings.recheck, "cached values to recheck"),
+    either = "rw, or leave one of them out"
+    for name, asked, useless, problem, right in (
+        ("refresh", refresh.everything, Mode.READ, "cannot overwrite anything", either),
+        ("refresh_only", refresh.pattern, Mode.READ, "cannot overwrite anything", either),
+        ("verify", settings.verify.percent, Mode.WRITE, "has no hits to verify", "rw or r"),
+        ("dry_run", settings.dry_run, Mode.WRITE, "has no record to look up", "rw or r"),
+        ("recheck", settings.recheck, Mode.WRITE, "has no cached values to recheck", "rw or r"),
     ):
         written = sources.find(name)
-        if asked and written is not None and mode in (Mode.WRITE, Mode.OFF):
+        if asked and written is not None and mode in (useless, Mode.OFF):
             raise ConfigurationError(
-                written[0], f"has no {what} with mode {mode.value!r}", "use --cache-mode=rw or r"
+                written[0], f"{problem} with mode {mode.value!r}", f"use --cache-mode={right}"
             )
     written = sources.find("storage")
     if written is not None and settings.key_storage and settings.result_storage:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pytest_taskcache.config.factory import Composed, Surroundings, compose
@@ -184,12 +183,7 @@ class Cache:
         active.activate(self._provide)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         composed, temporary = self._composed, self._temporary
         self._composed = self._temporary = None
         if composed is None or temporary is None:

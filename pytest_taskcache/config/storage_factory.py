@@ -135,10 +135,10 @@ class StorageFactory:
             except StorageError as error:
                 self.on_fault("not pruned", str(error))
 
-    def notes(self, older: Callable[[], bool]) -> Iterator[str]:
-        """What a user should read of the remote storages that this run may write: that nobody will
-        believe what it writes; that one is new and lacks what is here already, where ``older()``
-        says that there is something. The new ones are noted on the local shelf."""
+    def notes(self, started: float) -> Iterator[str]:
+        """What a user should read of the remote storages that this run, ``started`` then, may
+        write: that nobody will believe what it writes; that one is new and lacks what earlier runs
+        left here. The new ones are noted on the local shelf."""
         if not self._shared:
             return
         from pytest_taskcache.storage.remote.signed import VARIABLE
@@ -155,7 +155,8 @@ class StorageFactory:
                 )
             if name not in known and name not in told:
                 told[name] = b""
-                if older():
+                oldest = next(iter(self.local.scan()), None)
+                if oldest is not None and oldest.created < started:
                     yield f"{name} is new here: taskcache push {name} sends what was cached before"
         if told:
             shelf.write(_SEEN, told)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +37,6 @@ class TierSpec:
         return is_url(self.spec)
 
 
-def parse_tiers(text: str, setting: str = "storage") -> tuple[TierSpec, ...]:
-    """The tiers of a spec, nearest first. Raises ConfigurationError if one is empty; its text
-    holds nothing of the spec, which may hold a password."""
-    tiers = []
-    for spec, mode in _pieces(text):
-        if not spec:
-            raise ConfigurationError(
-                setting, "a tier is empty", "write e.g. local:rw,s3://bucket/prefix:r"
-            )
-        if not is_url(spec):
-            check_place(spec, setting)
-        tiers.append(TierSpec(spec, mode or "rw", setting))
-    return tuple(tiers)
-
-
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
     """The specs between commas, each with the mode behind it, "" if there is none."""
     for piece in map(str.strip, text.split(",")):
@@ -60,44 +45,43 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
 
 
 def find_tiers(text: str, names: Mapping[str, str], setting: str = "storage") -> list[TierSpec]:
-    """The tiers of a spec with all names replaced by what they stand for, and the local storage
-    in front where a remote one stands alone. Raises ConfigurationError."""
-    tiers = list(_without_names(parse_tiers(text or LOCAL, setting), names, setting, ()))
+    """The tiers of a spec, nearest first, with all names replaced by what they stand for, and the
+    local storage in front where a remote one stands alone. Raises ConfigurationError; its text
+    shows no URL, which may hold a password."""
+    tiers = list(_tiers(text or LOCAL, names, setting, ()))
     if len(tiers) == 1 and tiers[0].remote:
         tiers.insert(0, TierSpec(LOCAL))
     return tiers
 
 
-def _without_names(
-    tiers: Sequence[TierSpec], names: Mapping[str, str], setting: str, through: tuple[str, ...]
-) -> list[TierSpec]:
-    found: list[TierSpec] = []
-    for tier in tiers:
-        name = tier.spec
-        if name not in names:
-            _check_word(name, names, setting)
-            found.append(tier)
-            continue
-        if name in through:
-            chain = " = ".join((*through, name))
+def _tiers(
+    text: str, names: Mapping[str, str], setting: str, through: tuple[str, ...]
+) -> Iterator[TierSpec]:
+    for spec, mode in _pieces(text):
+        if not spec:
             raise ConfigurationError(
-                f"tool.taskcache.storages.{name}", f"{chain} goes round", "end it with a URL"
+                setting, "a tier is empty", "write e.g. local:rw,s3://bucket/prefix:r"
             )
-        inner = _without_names(
-            parse_tiers(names[name], f"tool.taskcache.storages.{name}"),
-            names,
-            setting,
-            (*through, name),
-        )
-        for one in inner:  # a mode beside a name narrows that of each tier it stands for
-            both = [letter for letter in "rw" if letter in one.mode and letter in tier.mode]
-            found.append(replace(one, mode="".join(both)))
-    return [tier for tier in found if tier.mode]
+        if spec not in names:
+            if not is_url(spec):
+                check_place(spec, setting)
+                _check_word(spec, names, setting)
+            yield TierSpec(spec, mode or "rw", setting)
+            continue
+        inner = f"tool.taskcache.storages.{spec}"
+        if spec in through:
+            chain = " = ".join((*through, spec))
+            raise ConfigurationError(inner, f"{chain} goes round", "end it with a URL")
+        for one in _tiers(names[spec], names, inner, (*through, spec)):
+            # A mode beside a name narrows that of each tier it stands for.
+            both = [letter for letter in "rw" if letter in one.mode and letter in (mode or "rw")]
+            if both:
+                yield replace(one, mode="".join(both))
 
 
 def _check_word(word: str, names: Mapping[str, str], setting: str) -> None:
     """A mistyped name must not become a directory where there are names to be mistyped."""
-    if names and word != LOCAL and not _PATHLIKE.search(word) and not is_url(word):
+    if names and word != LOCAL and not _PATHLIKE.search(word):
         raise ConfigurationError(
             setting,
             f"there is no storage named {word!r}",

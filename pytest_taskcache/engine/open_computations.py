@@ -7,13 +7,16 @@ import logging
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.model.dependency import Observed, Opaque
 from pytest_taskcache.model.event import Event, Faulted
-from pytest_taskcache.ports import Window
 from pytest_taskcache.transactions.transaction import Transaction, TransactionState
+
+if TYPE_CHECKING:
+    from pytest_taskcache.observation.window import OpenWindow
 
 _log = logging.getLogger("pytest_taskcache")
 
@@ -22,7 +25,7 @@ _log = logging.getLogger("pytest_taskcache")
 class OpenComputation:
     """One open computation: its window, and what it has inherited so far."""
 
-    window: Window
+    window: OpenWindow
     derives_from: set[str] = field(default_factory=set)
     taints: set[str] = field(default_factory=set)
     opaque: list[Opaque] = field(default_factory=list)
@@ -53,7 +56,7 @@ class OpenComputations:
         """Whether nothing is being computed, so that nothing can inherit."""
         return not self._open
 
-    def open(self, window: Window) -> OpenComputation:
+    def open(self, window: OpenWindow) -> OpenComputation:
         """A new one, open until `close`."""
         opened = OpenComputation(window)
         with self._guard:

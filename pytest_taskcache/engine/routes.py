@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.computation import Defaults, Options
@@ -16,15 +16,11 @@ from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.policies.algebra import LockSpec, StorageSpec
-from pytest_taskcache.ports import (
-    Fingerprints,
-    KeyStorage,
-    LockManager,
-    Observation,
-    ResultStorage,
-    Storage,
-)
+from pytest_taskcache.ports import Fingerprints, KeyStorage, LockManager, ResultStorage, Storage
 from pytest_taskcache.transactions.staging import Run, Staging
+
+if TYPE_CHECKING:
+    from pytest_taskcache.observation.observatory import Observatory
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Parts:
     local: Storage
     staging: Staging
     fingerprints: Fingerprints
-    observation: Observation
+    observation: Observatory
     payloads: Payloads
     resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
     resolve_locks: Callable[[LockSpec], LockManager]

@@ -66,7 +66,8 @@ _STORES = dis.opmap["STORE_GLOBAL"]
 
 
 class Observatory:
-    """The process's `ports.Observation` for one project; a `Listener` while it is armed.
+    """Sees what one project's computations touch, and verifies what was seen; a `Listener` while
+    it is armed.
 
     ``scratch`` are the run's temporary trees (the system's
     directory for temporary files counts without being named), ``own`` the cache's own
@@ -191,12 +192,14 @@ class Observatory:
             return window
 
     def muted(self) -> Aside:
-        """As ports.Observation.muted."""
+        """What this thread reads and does inside is the cache's own work and credited to no
+        window; imports and writes count as ever. Reentrant."""
         return self._aside
 
     @contextmanager
     def unseen(self) -> Iterator[None]:
-        """As ports.Observation.unseen."""
+        """As `muted`, for work that runs no code of the project: where calls are traced (on Python
+        3.11), this thread's are not meanwhile."""
         with self._aside, running_code.unseen():
             yield
 
@@ -216,7 +219,8 @@ class Observatory:
             return self._recorder.record(window)
 
     def patched(self, function: Callable[..., object], values: Iterable[object] = ()) -> str:
-        """As ports.Observation.patched."""
+        """What is patched at the moment of what this function may reach, by itself or through
+        those of its arguments that can be called, e.g. ``lib.K``; empty where nothing is."""
         if what := self._ambient.changed():
             return what
         if not patches.any:
@@ -225,7 +229,8 @@ class Observatory:
             return self._patched.of(function, values)
 
     def disturbed(self, trace: Trace) -> str:
-        """As ports.Observation.disturbed."""
+        """A global of the project that code of a trace reads, and that other code has changed
+        since collection ended, e.g. ``lib.K``; empty where there is none."""
         if self._globals.stands(trace.digest):
             return ""
         with muted(), running_code.unseen():
@@ -244,12 +249,14 @@ class Observatory:
                     yield from nodes[positions.start : positions.stop]
 
     def renewed(self, trace: Trace) -> Trace:
-        """As ports.Observation.renewed."""
+        """A trace of this process that says the same, and shares more of its parts with others
+        that are renewed at the same time."""
         with muted(), running_code.unseen():
             return self._recorder.renewed(trace)
 
     def part(self, digest: str) -> bytes | None:
-        """The bytes of a shared part that a trace of this process uses; None for others."""
+        """The bytes of a shared part (`Trace.uses`) of a trace that was observed in this process;
+        None for any other. Whoever writes a record writes these first."""
         return self._log.parts.get(digest)
 
     def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
@@ -277,14 +284,15 @@ class Observatory:
                     self._verification.archive.keep(source.name, digest)
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
-        """The dependencies whose present digest differs, at most 8; empty when valid."""
+        """The dependencies whose present digest differs (at most 8 are named); empty when the
+        trace is valid. Memoized while nothing changes. Never raises."""
         if self._verification.is_known(trace):
             return ()
         with muted(), running_code.unseen():
             return self._verification.verify(trace)
 
     def prefetch(self, traces: Iterable[Trace]) -> None:
-        """Digests what these traces name, once for all of them."""
+        """Digests what these traces name, once for all of them: they are about to be verified."""
         with muted(), running_code.unseen():
             self._verification.prefetch(traces)
 
@@ -658,7 +666,11 @@ class Observatory:
             window.modules[source.path] = None
 
     def note_start(self, *, calls: bool = True) -> None:
-        """As ports.Observation.note_start."""
+        """Says that ``sys.path``, the locale, the decimal context and the project's globals are
+        now as a later process has them when it verifies. A module that is found only because
+        somebody changes the path from here on rests on who did, too; while the locale or the
+        context are changed, all counts as patched. ``calls``: functions or fixtures are cached,
+        for which globals are held."""
         self._ambient.keep()
         if calls:
             with muted(), running_code.unseen():

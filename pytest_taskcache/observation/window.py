@@ -45,7 +45,7 @@ def changed(name: str) -> str:
 
 
 class OpenWindow:
-    """Collects until it is closed; see `ports.Window`.
+    """Collects what one computation touches until it is closed.
 
     ``opened`` is when it began, POSIX nanoseconds; ``subject`` the file of what is about to run;
     ``digest`` gives the present digest of an absolute path, or of a variable's name; ``path_of``
@@ -123,7 +123,7 @@ class OpenWindow:
         return self._observed
 
     def discard(self) -> None:
-        """As ports.Window.discard."""
+        """Ends the window instead, where nobody asks what it saw. Never raises."""
         if self._observed is None:
             self._observed = Observed(untrusted=("nobody asked what it saw",))
             self._end(self)
@@ -135,15 +135,19 @@ class OpenWindow:
             self._own_acts[opaque] = self._own_acts.get(opaque, 0) + 1
 
     def acts(self) -> Collection[Opaque]:
-        """As ports.Window.acts."""
+        """What cannot be observed and was done in it until now. What its code rests on besides,
+        such as children that an import ran, is known when it is closed."""
         return tuple(self.opaque)
 
     def opaque_so_far(self) -> int:
-        """As ports.Window.opaque_so_far."""
+        """How many deeds that cannot be observed were done in it until now, forgiven ones not
+        counted."""
         return sum(self.opaque.values())
 
     def forgive(self, other: OpenWindow) -> None:
-        """As ports.Window.forgive; what other threads did meanwhile is not taken back."""
+        """Takes back the opaque deeds that ``other``, which was opened later and is closed, was
+        credited with as well: the author of the value it was opened for answers for them. What
+        other threads did meanwhile is not taken back."""
         for opaque, times in other._own_acts.items():
             for counts in (self.opaque, self._own_acts):
                 left = counts.pop(opaque, 0) - times

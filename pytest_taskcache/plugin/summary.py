@@ -194,14 +194,12 @@ class Summary:
 
     def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
         from pytest_taskcache.config.tiers import expanded
-        from pytest_taskcache.report.page import Holdings, write_page
+        from pytest_taskcache.report.page import write_page
 
         settings = self._session.settings
         path = self._session.config.invocation_params.dir / expanded(settings.report, "report")
         try:
-            records = tuple(local.scan())
-            holdings = Holdings(records, local.size(), settings.max_size, local.read_result)
-            write_page(path, run, history.runs(), history, holdings)
+            write_page(path, run, history, local, settings.max_size)
         except (OSError, StorageError) as error:
             problem = getattr(error, "strerror", None) or error
             text = f"{path}: {problem}; give --cache-report a file that can be written"

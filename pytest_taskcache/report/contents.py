@@ -142,14 +142,6 @@ class Held:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grounds:
-    """What a trace rests on, by kind and name, and the functions that ran."""
-
-    rests_on: tuple[Dependency, ...]
-    ran: tuple[str, ...]
-
-
 class Contents:
     """Reads records' contents. What is lost or damaged shows as nothing; raises StorageError."""
 
@@ -189,9 +181,10 @@ class Contents:
         except ValueError:
             return []
 
-    def grounds(self, trace: Trace) -> Grounds:
+    def grounds(self, trace: Trace) -> tuple[list[Dependency], list[str]]:
         """What a trace rests on, its code told in numbers, with what the functions that ran in it
-        touched at any time. What these functions reach is worked out only when it changed."""
+        touched at any time; and these functions. What they reach is worked out only when it
+        changed."""
         found: dict[Dependency, None] = {}
         ran: dict[str, None] = {}
         for dependency in trace.dependencies:
@@ -214,7 +207,7 @@ class Contents:
             files = len({name.partition("::")[0] for name in ran})
             told = f"{counted(len(ran), 'function')} of {counted(files, 'file')} ran"
             found[Dependency(Kind.CODE, told, "")] = None
-        return Grounds(tuple(sorted(found)), tuple(ran))
+        return sorted(found), list(ran)
 
     def touched(self, records: Iterable[Variant]) -> Iterator[Dependency]:
         """All but code that anything in these records rests on, each once."""

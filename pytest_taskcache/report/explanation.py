@@ -131,12 +131,15 @@ def _told(
 def _reason(entry: TallyEntry, history: History, since: str, now: float) -> str:
     match entry.why:
         case "never computed" | "":
-            kept = history.last_kept(entry.identity, entry.at)
-            if kept is not None:
-                at, rolled_back = kept
-                became = f"was {ROLLED_BACK}" if rolled_back else "is gone (cleared, or evicted)"
-                return f"its record of {age(now - at)} {became}"
-            refused = history.last_refused(entry.identity, entry.at)
+            refused = ""
+            for past in history.past(entry.identity, entry.at):
+                if past.status not in ("refused", "failed"):
+                    rolled_back = past.detail == ROLLED_BACK
+                    became = (
+                        f"was {ROLLED_BACK}" if rolled_back else "is gone (cleared, or evicted)"
+                    )
+                    return f"its record of {age(now - past.at)} {became}"
+                refused = refused or past.detail
             if refused == "did not pass":
                 return "it did not pass when it last ran"
             if refused:

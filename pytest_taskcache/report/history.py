@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import platform
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import Dependency, Kind
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.ports import Shelf
-from pytest_taskcache.report.tally import ROLLED_BACK, Tally, TallyEntry
+from pytest_taskcache.report.tally import Tally, TallyEntry
 
 RUNS = 10
 """How many runs are remembered."""
@@ -115,23 +116,13 @@ class History:
         """A dependency as it is."""
         return _fact(kind, name, self._path_of)
 
-    def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
-        """When a computation was last kept before then, though its record may be gone since, and
-        whether a failing test rolled it back."""
-        for run in self.runs():
-            for entry in run.tally.entries:
-                kept = entry.status in ("computed", "refreshed", "reused")
-                if kept and entry.identity == identity and entry.at < before:
-                    return entry.at, entry.detail == ROLLED_BACK
-        return None
-
-    def last_refused(self, identity: str, before: float) -> str:
-        """Why a computation that ran before then was not kept when it last ran; "" if it was."""
+    def past(self, identity: str, before: float) -> Iterator[TallyEntry]:
+        """What became of a computation each time that it was asked for before then, the last time
+        first."""
         for run in self.runs():
             for entry in reversed(run.tally.entries):
                 if entry.identity == identity and entry.at < before:
-                    return entry.detail if entry.status in ("refused", "failed") else ""
-        return ""
+                    yield entry
 
     def keep_run(self, run: PastRun) -> None:
         """Remembers a run in place of the oldest one."""
@@ -174,21 +165,20 @@ class History:
         """Remembers the texts of dependencies, and which contents (digests) source files have, as
         they are now; what is remembered already is not read again."""
         items = {}
-        for name, digest in sources.items():
-            versions = self._versions(_text_name("module", name))
-            if not versions or versions[-1]["digest"] != digest:
-                made = {"digest": digest, "since": now}
-                items[_text_name("module", name)] = _packed([*versions, made][-_VERSIONS:])
-        wanted = (each for each in rests_on if each.kind in _TEXT_KINDS)
-        for kind, name, digest in islice(wanted, _TEXTS):
-            title = _text_name(kind, name)
+
+        def keep(title: str, digest: str, look: Callable[[], Fact | None]) -> None:
             versions = self._versions(title)
             if versions and versions[-1]["digest"] == digest:
-                continue
-            fact = _fact(kind, name, self._path_of)
-            if fact is not None:
+                return
+            if (fact := look()) is not None:
                 made = {"digest": digest, "since": now, "text": fact.text, "size": fact.size}
                 items[title] = _packed([*versions, made][-_VERSIONS:])
+
+        for name, digest in sources.items():
+            keep(_text_name("module", name), digest, Fact)  # its text is kept by content
+        wanted = (each for each in rests_on if each.kind in _TEXT_KINDS)
+        for kind, name, digest in islice(wanted, _TEXTS):
+            keep(_text_name(kind, name), digest, partial(_fact, kind, name, self._path_of))
         self._shelf.write(_TEXT_SECTION, items)
         self._texts = None
 

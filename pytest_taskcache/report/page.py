@@ -14,14 +14,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model import __version__
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.report.contents import Contents, Read
+from pytest_taskcache.report.contents import Contents
 from pytest_taskcache.report.explanation import explain
 from pytest_taskcache.report.history import History, PastRun
 from pytest_taskcache.report.tally import Tally
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, subjects
+from pytest_taskcache.storage.local import LocalStorage
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _LINES = 60
@@ -33,21 +33,10 @@ _SHOWN, _ROOM = 300, 150_000
 _AGES = ((3600.0, "the last hour"), (86400.0, "the last day"), (7 * 86400.0, "the last week"))
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """What the cache holds: its records, bytes, and its limit in bytes; ``read`` reads results."""
-
-    records: Sequence[Variant] = ()
-    bytes: int = 0
-    limit: int = 0
-    read: Read = lambda digest, size: None
-
-
-def write_page(
-    path: Path, run: PastRun, runs: Iterable[PastRun], history: History, holdings: Holdings
-) -> None:
-    """Writes the page about a run, with what is remembered of the last ones. Raises OSError."""
-    data = page_data(run, runs, history, holdings, time.time())
+def write_page(path: Path, run: PastRun, history: History, local: LocalStorage, limit: int) -> None:
+    """Writes the page about a run, with what is remembered of the last ones, and what the cache
+    holds of ``limit`` bytes. Raises OSError, StorageError."""
+    data = _page_data(run, history, local, limit, time.time())
     # Within a script element only ``<`` could end it, and U+2028 is no JavaScript.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8").replace('"the data"', text, 1)
@@ -59,13 +48,14 @@ def write_page(
         partial.unlink(missing_ok=True)
 
 
-def page_data(
-    run: PastRun, runs: Iterable[PastRun], history: History, holdings: Holdings, now: float
+def _page_data(
+    run: PastRun, history: History, local: LocalStorage, limit: int, now: float
 ) -> dict[str, Any]:
     """What the page shows, as values for JSON. Of entries, points and traces the texts are
     numbers, by which ``strings`` has them."""
     points: dict[tuple[str, tuple[str, ...]], int] = {}
-    of_name, traces = _rests_on(holdings)
+    records = list(local.scan())
+    of_name, traces = _rests_on(records, Contents(local.read_result))
     entries = []
     for entry in run.tally.entries:
         told = explain(entry, history, now)
@@ -86,7 +76,7 @@ def page_data(
         "ended": run.ended,
         "totals": _totals(run.tally),
         "notes": [harmless(each) for each in _notes(run.tally)],
-        "cache": _cache(holdings, now),
+        "cache": _cache(records, local.size(), limit, now),
         "runs": [
             [
                 each.started,
@@ -96,7 +86,7 @@ def page_data(
                 sum(each.tally.faults.values()),
                 duration(each.tally.saved),
             ]
-            for each in runs
+            for each in history.runs()
         ],
         "entries": _numbered(entries, strings),
         "points": _numbered(points, strings),
@@ -114,18 +104,19 @@ def _numbered(value: Any, strings: dict[str, int]) -> Any:
     return [_numbered(each, strings) for each in value]
 
 
-def _rests_on(holdings: Holdings) -> tuple[dict[str, int], list[list[Any]]]:
+def _rests_on(
+    records: Iterable[Variant], contents: Contents
+) -> tuple[dict[str, int], list[list[Any]]]:
     """Each identity's trace by number, and as many traces as there is room for, by kind."""
     numbers: dict[str, int] = {}
     known: dict[str, int] = {}
     traces: list[list[Any]] = []
     room = _ROOM
-    contents = Contents(holdings.read)
-    found = [held for record in holdings.records for held in contents.held(record)]
+    found = [held for record in records for held in contents.held(record)]
     for held in sorted(found, key=lambda each: each.created):
         digest = held.trace.digest
         if digest not in known:
-            rests_on = contents.grounds(held.trace).rests_on
+            rests_on = contents.grounds(held.trace)[0]
             room -= len(rests_on)
             if room < 0:
                 continue
@@ -162,19 +153,19 @@ def _notes(tally: Tally) -> Iterable[str]:
         yield hint
 
 
-def _cache(holdings: Holdings, now: float) -> dict[str, Any]:
+def _cache(records: Sequence[Variant], held: int, limit: int, now: float) -> dict[str, Any]:
     counts, sizes = Counter[str](), Counter[str]()
-    for record in holdings.records:
+    for record in records:
         old = now - record.created
-        name = next((name for limit, name in _AGES if old < limit), "older")
+        name = next((name for seconds, name in _AGES if old < seconds), "older")
         counts[name] += 1
         sizes[name] += record.result.size
-    oldest = min((record.created for record in holdings.records), default=now)
+    oldest = min((record.created for record in records), default=now)
     return {
-        "size": size(holdings.bytes),
-        "limit": size(holdings.limit),
-        "share": holdings.bytes / holdings.limit if holdings.limit else 0.0,
-        "records": len(holdings.records),
+        "size": size(held),
+        "limit": size(limit),
+        "share": held / limit if limit else 0.0,
+        "records": len(records),
         "oldest": age(now - oldest),
         "ages": [[name, count, size(sizes[name])] for name, count in counts.items()],
     }

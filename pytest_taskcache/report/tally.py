@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from pytest_taskcache.dataclass import dataclass, field, fields
-from pytest_taskcache.model.decision import Decision, Hit, Miss, Uncacheable, Why
+from pytest_taskcache.model.decision import Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.event import (
     Computed,
     Decided,
@@ -73,25 +73,30 @@ class TallyEntry:
     @classmethod
     def of(cls, event: Decided, at: float, worker: str) -> TallyEntry:
         """The entry of a decision whose computation, if there is one, has still to run."""
-        decision = event.decision
+        detail, changes, record = "", list[list[str]](), None
+        match event.decision:
+            case Hit() as hit:
+                status, record = "reused", hit.variant
+                why = "vouched for by its author" if hit.vouched else str(hit.origin)
+            case Miss() as miss:
+                status, why, record = "failed", reason_of(miss), miss.nearest
+                changes = [[str(part) for part in change] for change in miss.changes]
+            case other:
+                status, why, detail = "refused", other.reason, str(other)
         entry = cls(
             str(event.subject),
             str(event.identity),
             event.test,
-            "reused" if isinstance(decision, Hit) else "failed",
-            _why(decision),
+            status,
+            why,
             at,
             worker,
             event.saved,
+            detail=detail,
             key=event.key.digest if event.key is not None else "",
+            changes=changes,
             inputs=dict(event.inputs),
         )
-        record = decision.variant if isinstance(decision, Hit) else None
-        if isinstance(decision, Miss):
-            entry.changes = [[str(part) for part in change] for change in decision.changes]
-            record = decision.nearest
-        elif not isinstance(decision, Hit):
-            entry.status, entry.detail = "refused", str(decision)
         if record is not None:
             entry.nearest = {
                 "key": record.key,
@@ -303,11 +308,3 @@ def shortened(reason: str) -> str:
     told = reason.split("; ")
     more = len(told) - _SHOWN
     return reason if more <= 0 else "; ".join([*told[:_SHOWN], f"and {more} more"])
-
-
-def _why(decision: Decision) -> str:
-    if isinstance(decision, Hit):
-        return "vouched for by its author" if decision.vouched else str(decision.origin)
-    if isinstance(decision, Miss):
-        return reason_of(decision)
-    return decision.reason

@@ -33,14 +33,8 @@ _CELL = 300
 
 def summary_line(tally: Tally) -> str:
     """One line: what was reused, computed, refreshed, refused and why, failed, and saved."""
-    pieces = []
-    for name, counts in (
-        ("reused", tally.reused),
-        ("computed", tally.computed),
-        ("refreshed", tally.refreshed),
-    ):
-        if counts:
-            pieces.append(f"{subjects(counts)} {name}")
+    ran = ("reused", tally.reused), ("computed", tally.computed), ("refreshed", tally.refreshed)
+    pieces = [f"{subjects(counts)} {name}" for name, counts in ran if counts]
     if tally.refused:
         total = sum(tally.refused.values())
         pieces.append(f"{total} not kept ({_reasons(tally.refused)})")

@@ -34,6 +34,27 @@ def granted(answer: Lease | Holder) -> Lease:
     return answer
 
 
+def in_threads(work: Callable[[int], None]) -> None:
+    """Calls ``work`` with a number of its own in each of several threads at once, and raises here
+    what one of them raised. Whoever hangs fails the test after a minute."""
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+
+
 class LockManagerConformance:
     """Subclass it and define the fixture ``make_manager``::
 
@@ -71,7 +92,6 @@ class LockManagerConformance:
         assert pair[0].describe()
 
     def test_the_lease_names_what_was_asked_for(self, pair: Pair, key: str) -> None:
-        """A lease carries the key and the holder as they were given."""
         lease = granted(pair[0].acquire(key, a_holder("a", "tests/test_x.py::test_y")))
         assert (lease.key, lease.holder) == (key, a_holder("a", "tests/test_x.py::test_y"))
 
@@ -90,14 +110,12 @@ class LockManagerConformance:
         assert second.acquire(key, a_holder("a")) == a_holder("a")
 
     def test_release_lets_the_next_in(self, pair: Pair, key: str) -> None:
-        """A released key can be had by another manager, and by the same one again."""
         first, second = pair
         first.release(granted(first.acquire(key, a_holder("a"))))
         second.release(granted(second.acquire(key, a_holder("b"))))
         granted(first.acquire(key, a_holder("c")))
 
     def test_keys_are_independent(self, pair: Pair, key: str) -> None:
-        """Holding and releasing one key leaves another alone."""
         first, second = pair
         one = granted(first.acquire(key + "-1", a_holder("a")))
         two = granted(second.acquire(key + "-2", a_holder("b")))
@@ -106,7 +124,6 @@ class LockManagerConformance:
         assert first.acquire(key + "-2", a_holder("a")) == a_holder("b")
 
     def test_tokens_grow(self, pair: Pair, key: str) -> None:
-        """Each acquisition of a key has a greater token than the one before, whoever made it."""
         tokens = []
         for turn in range(12):
             manager = pair[turn % 2]
@@ -174,7 +191,6 @@ class LockManagerConformance:
             assert not first.confirm(lease)
 
     def test_close_leaves_others_alone(self, make_manager: MakeManager, key: str) -> None:
-        """Closing one manager releases none of another's leases."""
         first, second = make_manager(), make_manager()
         if first is second:
             pytest.skip("all share one manager")
@@ -194,36 +210,26 @@ class LockManagerConformance:
         assert first.confirm(lease)
 
     def test_threads_of_one_manager_exclude_each_other(self, pair: Pair, key: str) -> None:
-        """At most one thread at a time is inside, and every one gets its turns."""
         inside: list[int] = []
         most: list[int] = []
-        errors: list[BaseException] = []
         done = [0] * THREADS
 
         def work(number: int) -> None:
             manager = pair[number % 2]
             pause = threading.Event()
-            try:
-                while done[number] < ROUNDS:
-                    answer = manager.acquire(key, a_holder(str(number)))
-                    if isinstance(answer, Holder):
-                        pause.wait(0.001)
-                        continue
-                    inside.append(number)
-                    most.append(len(inside))
-                    pause.wait(0.0005)
-                    inside.remove(number)
-                    done[number] += 1
-                    manager.release(answer)
-            except BaseException as error:  # handed over to the test's own thread
-                errors.append(error)
+            while done[number] < ROUNDS:
+                answer = manager.acquire(key, a_holder(str(number)))
+                if isinstance(answer, Holder):
+                    pause.wait(0.001)
+                    continue
+                inside.append(number)
+                most.append(len(inside))
+                pause.wait(0.0005)
+                inside.remove(number)
+                done[number] += 1
+                manager.release(answer)
 
-        threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert not errors
+        in_threads(work)
         assert done == [ROUNDS] * THREADS
         assert max(most) == 1
 

@@ -23,8 +23,8 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TypeAlias
 
 import pytest
@@ -35,49 +35,28 @@ from pytest_taskcache.ports import Payload, Restore, Serializer
 
 
 class Shelved:
-    """A payload as a storage keeps it: the bytes in a file, the blobs in a folder by digest.
-
-    Attributes:
-        data: the bytes of all chunks.
-    """
+    """A payload as a storage keeps it: its bytes, ``data``, in the file ``path``, and beside it by
+    digest the files that it refers to."""
 
     def __init__(self, folder: Path, payload: Payload) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._payload = folder / "payload"
-        self._blobs = folder / "blobs"
-        self._blobs.mkdir()
-        self._numbers = count()
-        with self._payload.open("wb") as file:
-            for chunk in payload.chunks:
-                file.write(chunk)
+        self.path = folder / "payload"
+        self.path.write_bytes(b"".join(payload.chunks))
         for blob in payload.blobs:
-            shutil.copyfile(blob.path, self._blobs / blob.digest)
-        self.data = self._payload.read_bytes()
-
-    @property
-    def restore(self) -> Restore:
-        """Scratch directories below the folder, and copies of the blobs."""
-        return Restore(self._scratch, self._copy)
+            shutil.copyfile(blob.path, folder / blob.digest)
+        self.data = self.path.read_bytes()
+        self.restore = Restore(lambda: Path(mkdtemp(dir=folder)), self._copy)
 
     def mapped(self) -> memoryview:
         """The bytes as a private mapping, which may be written to and leaves the file alone."""
         if not self.data:
             return memoryview(bytearray())
-        with self._payload.open("rb") as file:
+        with self.path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
-    def bytes_on_disk(self) -> bytes:
-        """The bytes as they are in the file now."""
-        return self._payload.read_bytes()
-
-    def _scratch(self) -> Path:
-        scratch = self._folder / f"scratch{next(self._numbers)}"
-        scratch.mkdir()
-        return scratch
-
     def _copy(self, digest: str, destination: Path, readonly: bool) -> None:
-        source = self._blobs / digest
+        source = self._folder / digest
         if not source.is_file():
             raise StorageError("the shelf", "copy a file", f"{digest} is lost")
         shutil.copyfile(source, destination)
@@ -143,7 +122,6 @@ class SerializerConformance:
         assert serializer.name == before
 
     def test_values_come_back(self, serializer: Serializer, stored: Stored) -> None:
-        """A value comes back equal, from bytes in memory and from a mapped file."""
         for value, shelved in stored:
             from_memory = serializer.load(memoryview(shelved.data), shelved.restore)
             assert self.same(from_memory, value), (from_memory, value)
@@ -153,7 +131,6 @@ class SerializerConformance:
     def test_storing_leaves_the_value_alone(
         self, serializer: Serializer, stored: Stored, tmp_path: Path
     ) -> None:
-        """A value can be stored again, and the same comes back."""
         for number, (value, _) in enumerate(stored):
             again = Shelved(tmp_path / f"again{number}", serializer.dump(value))
             back = serializer.load(memoryview(again.data), again.restore)
@@ -185,11 +162,10 @@ class SerializerConformance:
     def test_changing_a_loaded_value_spoils_nothing(
         self, serializer: Serializer, stored: Stored
     ) -> None:
-        """Whatever a caller does to its value, the next one gets it as it was stored."""
         for value, shelved in stored:
             self.mutate(serializer.load(memoryview(shelved.data), shelved.restore))
             self.mutate(serializer.load(shelved.mapped(), shelved.restore))
-            assert shelved.bytes_on_disk() == shelved.data
+            assert shelved.path.read_bytes() == shelved.data
             again = serializer.load(shelved.mapped(), shelved.restore)
             assert self.same(again, value), (again, value)
 
@@ -208,14 +184,12 @@ class SerializerConformance:
             assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
     def test_cut_off_bytes_do_no_harm(self, serializer: Serializer, stored: Stored) -> None:
-        """A payload that ends too early raises SerializationError or reads as another value."""
         for _, shelved in stored:
             size = len(shelved.data)
             for end in sorted({*range(min(size, 64)), *range(0, size, size // 64 + 1), size - 1}):
                 self._read(serializer, shelved.data[: max(end, 0)], shelved.restore)
 
     def test_foreign_bytes_do_no_harm(self, serializer: Serializer, stored: Stored) -> None:
-        """Bytes of something else raise SerializationError or read as another value."""
         _, shelved = stored[0]
         for data in (b"", b"\0", b"\xff" * 100, bytes(4096), b"not what it should be\n" * 20):
             self._read(serializer, data, shelved.restore)
@@ -233,7 +207,6 @@ class SerializerConformance:
     def test_threads_do_not_disturb_each_other(
         self, serializer: Serializer, stored: Stored
     ) -> None:
-        """One object serves many threads at once."""
 
         def comes_back(pair: tuple[object, Shelved]) -> bool:
             value, shelved = pair

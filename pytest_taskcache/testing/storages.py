@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias, cast
 
 import pytest
-import xxhash
 
+from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import VARIANTS, Blob, Result, Variant
 from pytest_taskcache.ports import Storage
-from pytest_taskcache.testing.locks import ODD_TEXTS
+from pytest_taskcache.testing.locks import ODD_TEXTS, in_threads
 
 MakeStorage: TypeAlias = Callable[[], Storage]
 
 KEYS_AT_ONCE = 1000
-THREADS = 6
 LARGE = 17 * 1024 * 1024 + 7
 """Bytes: more than any adapter sends in one piece."""
 
@@ -31,9 +29,8 @@ ODD_KEYS = (*ODD_TEXTS, "A", "a")
 """Keys are any text: names given outright reach the storage too."""
 
 
-def digest_of(data: bytes) -> str:
-    """The digest that names these bytes in result storage."""
-    return xxhash.xxh3_128_hexdigest(data)
+digest_of = checksum_bytes
+"""The digest that names bytes in result storage."""
 
 
 def bytes_in(storage: Storage, digest: str, size: int) -> bytes | None:
@@ -126,12 +123,10 @@ class StorageConformance:
 
     @pytest.fixture
     def writer(self, pair: tuple[Storage, Storage]) -> Storage:
-        """The first of the two."""
         return pair[0]
 
     @pytest.fixture
     def reader(self, pair: tuple[Storage, Storage]) -> Storage:
-        """The second of the two."""
         return pair[1]
 
     def test_it_is_a_storage(self, writer: Storage) -> None:
@@ -147,7 +142,6 @@ class StorageConformance:
         assert reader.read_records([variant.key]) == {variant.key: (variant,)}
 
     def test_unknown_key_is_not_in_the_answer(self, writer: Storage, reader: Storage) -> None:
-        """A key without records is left out; no keys, no answer."""
         variant = a_variant()
         writer.write_records([variant])
         assert set(reader.read_records([fresh_key(), variant.key])) == {variant.key}
@@ -163,7 +157,6 @@ class StorageConformance:
         assert all(one.key == name for name, variants in found.items() for one in variants)
 
     def test_newest_comes_first(self, writer: Storage, reader: Storage) -> None:
-        """Variants come newest first, whatever the order they were written in."""
         key = fresh_key()
         variants = [a_variant(key) for _ in range(4)]
         writer.write_records(variants[2:])
@@ -172,7 +165,6 @@ class StorageConformance:
         assert reader.read_records([key])[key] == tuple(reversed(variants))
 
     def test_no_more_than_the_newest_variants(self, writer: Storage, reader: Storage) -> None:
-        """A key offers VARIANTS variants at most, the newest."""
         key = fresh_key()
         variants = [a_variant(key) for _ in range(VARIANTS + 3)]
         writer.write_records(variants[:5])
@@ -181,7 +173,6 @@ class StorageConformance:
         assert reader.read_records([key])[key] == tuple(reversed(variants))[:VARIANTS]
 
     def test_many_records_are_committed_together(self, writer: Storage, reader: Storage) -> None:
-        """A commit of several records, over several keys, is visible when it returns."""
         variants = [a_variant() for _ in range(5)]
         writer.write_records(variants)
         found = reader.read_records([variant.key for variant in variants])
@@ -200,7 +191,6 @@ class StorageConformance:
         assert len(reader.read_records(keys)) == 3
 
     def test_abandoned_commit_hides_no_older_record(self, writer: Storage, reader: Storage) -> None:
-        """What was visible stays visible when a later commit dies."""
         key = fresh_key()
         old = a_variant(key)
         writer.write_records([old])
@@ -218,7 +208,6 @@ class StorageConformance:
         assert found == {first.key: (first,), second.key: (second,)}
 
     def test_a_thousand_keys_at_once(self, writer: Storage, reader: Storage) -> None:
-        """One call reads a thousand keys, most of which are unknown."""
         variants = [a_variant() for _ in range(KEYS_AT_ONCE // 5)]
         unknown = [fresh_key() for _ in range(KEYS_AT_ONCE - len(variants))]
         writer.write_records(variants)
@@ -253,7 +242,6 @@ class StorageConformance:
         assert reader.read_records([key]) == {}
 
     def test_scan_finds_every_record(self, writer: Storage, reader: Storage) -> None:
-        """All variants of all keys are found, each once, and none that was removed."""
         key = fresh_key()
         variants = [a_variant(key), a_variant(key), a_variant(), a_variant("odd/../key")]
         writer.write_records(variants)
@@ -284,7 +272,6 @@ class StorageConformance:
 
     @pytest.mark.parametrize("size", [0, 1, 4096, 1024 * 1024, LARGE])
     def test_result_comes_back(self, writer: Storage, reader: Storage, size: int) -> None:
-        """Bytes of any size come back, whatever chunks they were given in."""
         data = random.Random(size).randbytes(size)
         view = memoryview(data)
         third = size // 3
@@ -304,7 +291,6 @@ class StorageConformance:
         assert reader.has_results([]) == frozenset()
 
     def test_result_of_another_size_is_none(self, writer: Storage, reader: Storage) -> None:
-        """Bytes that do not have the recorded size are not the recorded bytes."""
         data = os.urandom(100)
         writer.write_result(digest_of(data), [data])
         assert reader.read_result(digest_of(data), 99) is None
@@ -312,14 +298,12 @@ class StorageConformance:
         assert bytes_in(reader, digest_of(data), 100) == data
 
     def test_result_written_twice(self, writer: Storage, reader: Storage) -> None:
-        """Writing what is there already is no error and changes nothing."""
         data = os.urandom(5000)
         for storage in (writer, reader, writer):
             storage.write_result(digest_of(data), [data])
         assert bytes_in(reader, digest_of(data), 5000) == data
 
     def test_every_reader_owns_its_bytes(self, writer: Storage, reader: Storage) -> None:
-        """A caller that writes into what it got spoils it for nobody else."""
         data = os.urandom(5000)
         writer.write_result(digest_of(data), [data])
         for _ in range(2):
@@ -377,7 +361,6 @@ class StorageConformance:
         assert bytes_in(reader, digest_of(data), 6) == data
 
     def test_copy_of_nothing_is_false(self, reader: Storage, scratch: Path) -> None:
-        """An unknown digest makes no file."""
         assert reader.copy_file(fresh_key(), scratch / "copy") is False
         assert list(scratch.iterdir()) == []
 
@@ -389,7 +372,6 @@ class StorageConformance:
         assert writer.has_results([digest]) == frozenset()
 
     def test_has_results_tells_which(self, writer: Storage, reader: Storage) -> None:
-        """Among a thousand digests it names those that are stored."""
         payloads = [os.urandom(8) for _ in range(20)]
         known = {digest_of(payload) for payload in payloads}
         for payload in payloads:
@@ -400,37 +382,23 @@ class StorageConformance:
         assert reader.has_results([*few, fresh_key()]) == set(few)
 
     def test_threads_share_a_storage(self, pair: tuple[Storage, Storage]) -> None:
-        """Threads that write and read at once, some the same things, all find what they wrote."""
         shared, key = b"the same for all", fresh_key()
         written: list[Variant] = []
-        failures: list[BaseException] = []
 
-        def work(storage: Storage, data: bytes) -> None:
-            try:
-                for _ in range(3):
-                    variants = [a_variant(key), a_variant()]
-                    storage.write_result(digest_of(shared), [shared])
-                    storage.write_result(digest_of(data), [data])
-                    storage.write_records(variants)
-                    written.extend(variants)
-                    assert bytes_in(storage, digest_of(data), len(data)) == data
-                    assert bytes_in(storage, digest_of(shared), len(shared)) == shared
-                    own = variants[1]
-                    assert storage.read_records([own.key]) == {own.key: (own,)}
-            except BaseException as error:
-                # Carried to the test's own thread, whatever it is.
-                failures.append(error)
+        def work(number: int) -> None:
+            storage, data = pair[number % 2], os.urandom(2000)
+            for _ in range(3):
+                variants = [a_variant(key), a_variant()]
+                storage.write_result(digest_of(shared), [shared])
+                storage.write_result(digest_of(data), [data])
+                storage.write_records(variants)
+                written.extend(variants)
+                assert bytes_in(storage, digest_of(data), len(data)) == data
+                assert bytes_in(storage, digest_of(shared), len(shared)) == shared
+                own = variants[1]
+                assert storage.read_records([own.key]) == {own.key: (own,)}
 
-        threads = [
-            threading.Thread(target=work, args=(pair[number % 2], os.urandom(2000)))
-            for number in range(THREADS)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
+        in_threads(work)
         under_key = sorted((one for one in written if one.key == key), key=lambda one: one.id)
         newest = tuple(reversed(under_key))[:VARIANTS]
         assert pair[0].read_records([key])[key] == newest

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_taskcache.dataclass import _dataclass, _field, _fields, _replace
+from pytest_taskcache.dataclass import _dataclass, _fields, _replace
 
 _MAKERS: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
     ("standard", dataclasses.dataclass, dataclasses.field),
-    ("ours", _dataclass, _field),
+    ("ours", _dataclass, dataclasses.field),
 ]
 
 
@@ -87,7 +87,7 @@ def test_they_behave_alike(frozen: bool, slots: bool, eq: bool) -> None:
 
 def test_equal_frozen_ones_have_equal_hashes() -> None:
     """Of what is compared alone."""
-    _, derived = _classes(_dataclass, _field, frozen=True, slots=True)
+    _, derived = _classes(_dataclass, dataclasses.field, frozen=True, slots=True)
     one = derived(1, (), hidden=1)
     assert hash(one) == hash(derived(1, (), hidden=2))
     assert {one: "found"}[derived(1, ())] == "found"
@@ -132,7 +132,7 @@ def test_a_method_that_is_written_stays() -> None:
 
 def test_fields_and_replace_of_a_subclass_of_the_standard_librarys() -> None:
     """As users write policies."""
-    base, _ = _classes(_dataclass, _field, frozen=True)
+    base, _ = _classes(_dataclass, dataclasses.field, frozen=True)
 
     @dataclasses.dataclass(frozen=True)
     class Theirs(base):  # type: ignore[misc]

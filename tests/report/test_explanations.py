@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -14,7 +14,7 @@ from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.report.explanation import Explanation, Fact, explain
 from pytest_taskcache.report.history import RUNS, History, PastRun
-from pytest_taskcache.report.tally import Tally
+from pytest_taskcache.report.tally import Tally, TallyEntry
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import wrapped
 
@@ -48,11 +48,11 @@ class Known:
             "interpreter": Fact("3.11.7"),
         }.get(kind)
 
-    def last_kept(self, identity: str, before: float) -> tuple[float, bool] | None:
-        return (3500.0, False) if identity.endswith("gone") else None
-
-    def last_refused(self, identity: str, before: float) -> str:
-        return "it changed rows" if identity.endswith("odd") else ""
+    def past(self, identity: str, before: float) -> Iterator[TallyEntry]:
+        if identity.endswith("gone"):
+            yield TallyEntry("test", identity, "", "computed", "", 3500.0)
+        if identity.endswith("odd"):
+            yield TallyEntry("test", identity, "", "refused", "", 3500.0, detail="it changed rows")
 
 
 def _explained(*events: object, now: float = 3700.0) -> Explanation:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pytest_taskcache.model.dependency import Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.report.history import History, PastRun
-from pytest_taskcache.report.page import Holdings, write_page
+from pytest_taskcache.report.page import write_page
 from pytest_taskcache.report.tally import Tally, TallyEntry
 
 CHROMIUM = "/usr/bin/chromium"
@@ -85,8 +86,11 @@ def _page(path: Path, number: int) -> Path:
     tally.computed["test"] = 2
     run = PastRun("run", 1000.0, 1000.0 + number / 100, tally)
     history = History(Shelf(), lambda name: path / name)
-    holdings = Holdings(_records(number), 123_456_789, 5_000_000_000)
-    write_page(path / "page.html", run, [run] * 5, history, holdings)
+    local: Any = SimpleNamespace(
+        scan=lambda: _records(number), size=lambda: 123_456_789, read_result=lambda *_: None
+    )
+    history.runs = lambda: [run] * 5  # type: ignore[method-assign]
+    write_page(path / "page.html", run, history, local, 5_000_000_000)
     return path / "page.html"
 
 

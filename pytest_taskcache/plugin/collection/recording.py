@@ -9,6 +9,7 @@ import pytest
 
 from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.model.dependency import Observed
+from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.plugin.collection.collection_record import (
     CollectionRecord,
     Json,
@@ -17,13 +18,12 @@ from pytest_taskcache.plugin.collection.collection_record import (
 from pytest_taskcache.plugin.collection.pytest_nodes import Description, import_root
 from pytest_taskcache.plugin.fixture_effects import global_state
 from pytest_taskcache.plugin.outcomes.replays import can_warn, warning_from_json, warning_to_json
-from pytest_taskcache.ports import Observation, Window
 
 
 class Recording:
     """One file whose collection is watched, from the start of its import to the next file's."""
 
-    def __init__(self, module: pytest.Module, observation: Observation) -> None:
+    def __init__(self, module: pytest.Module, observation: Observatory) -> None:
         self.module = module
         self.refusal = ""
         self.lasting = False
@@ -41,7 +41,7 @@ class Recording:
             self.refusal = "it was imported before it was collected"
         with observation.muted():
             self._before = global_state()
-        self._window: Window = observation.open_window(None)
+        self._window = observation.open_window(None)
 
     def owns(self, collector: pytest.Collector) -> bool:
         """Whether a collector is a part of this file."""
