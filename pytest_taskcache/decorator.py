@@ -193,16 +193,7 @@ class Spec:
             context = known[1]
         else:
             self._check_is_no_fixture()
-            context = TaskContext(
-                Subject.FUNCTION,
-                self.identity(engine),
-                self.function,
-                engine.run.id,
-                engine.fingerprints,
-                place.parameters,
-                place.name,
-                place.module,
-            )
+            context = engine.context(Subject.FUNCTION, self.identity(engine), self.function)
             self._context = place, context
         return Computation(context, arguments, self.options, test=place.test, form=self._form)
 

@@ -20,22 +20,22 @@ from pytest_taskcache.engine.cache import Attempt, Engine
 from pytest_taskcache.engine.commit import commit, roll_back
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.open_computations import enter, innermost, leave
 from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.policies import CachePolicy, TaskContext
+from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.algebra import LockSpec, StorageSpec
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
     Transaction,
     TransactionError,
-    TransactionState,
-    TransactionStateError,
+    enter,
+    innermost,
+    leave,
 )
 
 Provider: TypeAlias = "Callable[[], Engine | None]"
@@ -132,38 +132,36 @@ def _refuse_without_key(**settings: object) -> None:
             )
 
 
-class TransactionBlock:
-    """What `transaction` returns: enters a `Transaction` and stands behind it. To be entered
-    once."""
+class TransactionBlock(Transaction):
+    """A transaction that a user opened, to be entered once; with a key it is also a computation,
+    which the user does."""
+
+    by_hand = True
 
     def __init__(self, mode: CommitMode, label: str, options: Options | None) -> None:
-        self._mode = mode
-        self._label = label
+        super().__init__("", label, mode)
+        self.key = (options.key or "") if options is not None else ""
         self._options = options
         self._engine: Engine | None = None
-        self._transaction: Transaction | None = None
-        self._home: tuple[int, object] = (0, None)
+        self._home: tuple[int, object] | None = None
         self._found: Found | None = None
         self._attempt: Attempt | None = None
-        self._staged: list[object] = []
-        self._variant: Variant | None = None
+        self._staged: tuple[object, Variant | None] | None = None
 
     def __enter__(self) -> Transaction:
-        inner = self._begin()
-        engine, computation = self._engine, self._computation()
-        if engine is not None and computation is not None:
-            with self._failing(inner):
-                self._opened(engine.open(computation))
-        return inner
+        wanted = self._begin()
+        if wanted is not None:
+            with self._failing():
+                self._opened(wanted[0].open(wanted[1]))
+        return self
 
     async def __aenter__(self) -> Transaction:
-        inner = self._begin()
-        inner.awaiting = []
-        engine, computation = self._engine, self._computation()
-        if engine is not None and computation is not None:
-            with self._failing(inner):
-                self._opened(await engine.open_async(computation))
-        return inner
+        wanted = self._begin()
+        self.awaiting = []
+        if wanted is not None:
+            with self._failing():
+                self._opened(await wanted[0].open_async(wanted[1]))
+        return self
 
     def __exit__(
         self,
@@ -171,8 +169,8 @@ class TransactionBlock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._transaction is not None:
-            self._end(self._transaction, failed=kind is not None)
+        leave(self)
+        self._end(failed=kind is not None)
 
     async def __aexit__(
         self,
@@ -181,145 +179,115 @@ class TransactionBlock:
         trace: TracebackType | None,
     ) -> None:
         self.__exit__(kind, error, trace)
-        inner = self._transaction
-        while inner is not None and inner.awaiting:
-            await inner.awaiting.pop(0)
+        while self.awaiting:
+            await self.awaiting.pop(0)
 
-    def _begin(self) -> Transaction:
-        if self._transaction is not None:
+    def _begin(self) -> tuple[Engine, Computation] | None:
+        """Enters it. What is to be asked of which engine, where it has a key."""
+        if self._home is not None:
             raise TransactionError(
                 "this transaction was entered before", "call transaction() for each"
             )
         engine = self._engine = active()
-        outer = _current(engine)
-        name = f"{engine.worker if engine else 'none'}/transaction/{next(_numbers)}"
+        self.claimant = f"{engine.worker if engine else 'none'}/transaction/{next(_numbers)}"
         if engine is not None:
-            name += f"@{engine.process}"
+            self.claimant += f"@{engine.process}"
+        outer = _current(engine)
         if outer is not None:
-            inner = outer.child(name, self._mode)
-            inner.label = self._label or inner.label
-        else:
-            inner = Transaction(name, self._label, self._mode)
-        inner.block = self
-        self._transaction, self._home = inner, _here()
-        enter(engine, inner)
-        return inner
+            self.nest_in(outer)
+        self._home = _here()
+        enter(engine, self)
+        if engine is None or self._options is None:
+            return None
+        context = engine.context(
+            Subject.FUNCTION, Identity("", f"transaction {self.key}"), transaction
+        )
+        test = engine.place.test
+        return engine, Computation(context, {}, self._options, test=test, block=True)
 
     @contextmanager
-    def _failing(self, inner: Transaction) -> Iterator[None]:
+    def _failing(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self._end(inner, failed=True)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
             raise
 
-    def _end(self, inner: Transaction, *, failed: bool) -> None:
-        leave(inner)
-        self._give_up_computing()
-        if failed:
-            roll_back(inner, self._engine)
+    def _opened(self, opened: Found | Attempt) -> None:
+        if isinstance(opened, Attempt):
+            self._attempt = opened
         else:
-            commit(inner, self._engine)
+            self._found, self.is_stored = opened, True
 
-    def _give_up_computing(self) -> None:
+    def _end(self, *, failed: bool, by_hand: bool = False) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None and self._engine is not None:
             self._engine.abandon(attempt)
-
-    def _computation(self) -> Computation | None:
-        engine, options = self._engine, self._options
-        if engine is None or options is None:
-            return None
-        place = engine.place
-        context = TaskContext(
-            Subject.FUNCTION,
-            Identity("", f"transaction {options.key}"),
-            transaction,
-            engine.run.id,
-            engine.fingerprints,
-            place.parameters,
-            place.name,
-            place.module,
-        )
-        return Computation(context, {}, options, test=place.test, block=True)
-
-    def _opened(self, opened: Found | Attempt) -> None:
-        if isinstance(opened, Found):
-            self._found = opened
+        if failed:
+            roll_back(self, self._engine, reason="by hand" if by_hand else "")
         else:
-            self._attempt = opened
+            commit(self, self._engine, by_hand=by_hand)
 
-    @property
-    def key(self) -> str:
-        """As Block.key."""
-        return (self._options.key or "") if self._options is not None else ""
-
-    @property
-    def is_stored(self) -> bool:
-        """As Block.is_stored."""
-        return self._found is not None
-
-    @property
     def is_staged(self) -> bool:
-        """As Block.is_staged."""
-        return bool(self._staged)
+        """As Transaction.is_staged."""
+        return self.is_active() and self._staged is not None
 
     def stage(self, value: object) -> None:
-        """As Block.stage."""
+        """As Transaction.stage."""
+        self.require_open()
         self._require_key("stage")
         if self._found is not None:
             raise TransactionError(
                 f"the key {self.key!r} has a value already",
                 "ask txn.is_committed() first, or open it with overwrite=True",
             )
-        if self._staged:
+        if self._staged is not None:
             raise TransactionError(
                 f"a value of {self.key!r} is staged already", "stage one, when it is complete"
             )
+        variant = None
         attempt, self._attempt = self._attempt, None
         if attempt is not None and self._engine is not None:
-            completed = self._engine.complete(attempt, value, transaction=self._transaction)
-            self._variant = completed.variant
-        self._staged.append(value)
+            variant = self._engine.complete(attempt, value, transaction=self).variant
+        self._staged = value, variant
 
     def read(self) -> object:
-        """As Block.read."""
+        """As Transaction.read."""
         self._require_key("read")
-        if self._staged:
-            return self._decoded(self._variant, self._staged[0])
-        found = self._found
-        if found is None:
+        if self._staged is not None:
+            value, variant = self._staged
+        elif self._found is not None:
+            value, variant = self._found.value, self._found.decision.variant
+        else:
             raise TransactionError(
                 f"the key {self.key!r} has no value yet",
                 "ask txn.is_committed() first; compute it and txn.stage(value)",
             )
-        return self._decoded(found.decision.variant, found.value)
-
-    def _decoded(self, variant: Variant | None, value: object) -> object:
-        """The value anew; as it was given, or read first, where it cannot be read again."""
         if variant is None or self._engine is None or self._options is None:
             return value
         try:
             return self._engine.read(variant.result, self._options)
         except (LostResultError, StorageError):
-            return value
+            return value  # as it was given, or read first
 
-    def end(self, state: TransactionState) -> None:
-        """As Block.end."""
-        inner = self._transaction
-        if inner is None:
+    def commit(self) -> None:
+        """As Transaction.commit."""
+        self._require_here()
+        self._end(failed=False, by_hand=True)
+
+    def rollback(self) -> None:
+        """As Transaction.rollback."""
+        self._require_here()
+        self._end(failed=True, by_hand=True)
+
+    def _require_here(self) -> None:
+        if self._home is None:
             raise TransactionError("this transaction was not entered", "use it in a with block")
-        if inner.state is not TransactionState.OPEN:
-            raise TransactionStateError(inner.state)
+        self.require_open()
         if self._home != _here():
             raise TransactionError(
                 "this transaction was opened in another thread or task", "end it where it began"
             )
-        self._give_up_computing()
-        if state is TransactionState.COMMITTED:
-            commit(inner, self._engine, by_hand=True)
-        else:
-            roll_back(inner, self._engine, reason="by hand")
 
     def _require_key(self, what: str) -> None:
         if self._options is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,12 +17,7 @@ from pytest_taskcache.engine.eligibility import Refusal, access, objection
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
 from pytest_taskcache.engine.lookup import Attempt as Attempt
 from pytest_taskcache.engine.lookup import Found, Lookup, with_declared
-from pytest_taskcache.engine.open_computations import (
-    OpenComputation,
-    OpenComputations,
-    innermost,
-    run_hooks,
-)
+from pytest_taskcache.engine.open_computations import OpenComputation, OpenComputations
 from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished, Recorder
 from pytest_taskcache.engine.repeats import Repeat, repeat_of
@@ -32,12 +27,18 @@ from pytest_taskcache.errors import ConfigurationError, LockError, StorageError,
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject, Verified
-from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.originals import originals
+from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.ports import LockManager, Observer
-from pytest_taskcache.transactions.transaction import CommitMode, Transaction, TransactionState
+from pytest_taskcache.transactions.transaction import (
+    CommitMode,
+    Transaction,
+    TransactionState,
+    innermost,
+)
 
 _REPEATS = 10_000
 
@@ -321,6 +322,21 @@ class Engine:
         """The innermost open transaction as seen from here."""
         return innermost(self, self.root)
 
+    def context(
+        self,
+        subject: Subject,
+        identity: Identity,
+        function: Callable[..., object],
+        input_digests: Mapping[str, str] | None = None,
+    ) -> TaskContext:
+        """The context of a computation in the running test."""
+        place, digests = self.place, input_digests or {}
+        run, world, parameters = self.run.id, self.fingerprints, place.parameters
+        test, module = place.name, place.module
+        return TaskContext(
+            subject, identity, function, run, world, parameters, test, module, digests
+        )
+
     def is_forked(self) -> bool:
         """Whether this is a forked child: it stages, settles and ends nothing."""
         return os.getpid() != self.pid
@@ -597,9 +613,9 @@ class Engine:
                 for hook in options.on_commit:
                     alone.on_commit(hook)
                 alone.end(TransactionState.COMMITTED)
-                run_hooks(alone, self.notify)
+                alone.run_hooks(self.notify)
             return
-        if transaction.block is not None:
+        if transaction.by_hand:
             self._in_blocks[kept.id] = transaction
         self.lookup.shared = True
         if attempt.lease is not None:

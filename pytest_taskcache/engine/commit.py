@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.open_computations import run_hooks
 from pytest_taskcache.model.event import Committed, Faulted, RolledBack
 from pytest_taskcache.transactions.settlement import Verdict
 from pytest_taskcache.transactions.transaction import (
@@ -21,26 +20,21 @@ def commit(transaction: Transaction, engine: Engine | None, *, by_hand: bool = F
     own."""
     if engine is not None and engine.is_forked():
         transaction.end(TransactionState.COMMITTED)
-        return
-    if transaction.mode is CommitMode.OFF and not by_hand:
+    elif transaction.mode is CommitMode.OFF and not by_hand:
         roll_back(transaction, engine, reason="commit mode OFF")
-        return
-    if not transaction.owns_claims:
-        if transaction.state is TransactionState.OPEN:
-            _hand_over(transaction, engine)
-        return
-    if not transaction.end(TransactionState.COMMITTED):
-        return
-    if engine is not None and transaction.used:
-        with engine.quiet():
-            count = _settle(transaction, engine)
-        if count is None:
-            transaction.state = TransactionState.ROLLED_BACK
-            _give_up(transaction, engine, "commit failed")
+    elif transaction.owns_claims:
+        if not transaction.end(TransactionState.COMMITTED):
             return
-        if count:
-            engine.notify(Committed(count, transaction.label))
-    _finish(transaction, engine)
+        if engine is not None and not _published(transaction, engine, Verdict.PASSED):
+            transaction.state = TransactionState.ROLLED_BACK
+            _dropped(transaction, engine, "commit failed")
+        _finish(transaction, engine)
+    elif transaction.is_active():
+        try:
+            transaction.hand_to_parent()
+        except TransactionStateError:
+            # It outlived the one around it, in a thread: nobody is left to commit what it holds.
+            roll_back(transaction, engine, reason="the transaction around it had ended")
 
 
 def roll_back(
@@ -48,63 +42,55 @@ def roll_back(
 ) -> None:
     """Ends a transaction badly: nothing it staged is ever visible to others. ``retain_for``
     keeps what was asked to survive for a retry of the test of that name."""
-    if not transaction.end(TransactionState.ROLLED_BACK) or (
-        engine is not None and engine.is_forked()
-    ):
+    if not transaction.end(TransactionState.ROLLED_BACK):
         return
-    if engine is not None and transaction.owns_claims:
-        _give_up(transaction, engine, reason, retain_for)
+    if engine is not None and engine.is_forked():
         return
-    if engine is not None and transaction.entries:
-        with engine.quiet():
-            dropped = engine.recorder.drop(transaction.entries, transaction.claimant)
-        if not dropped:
-            transaction.owner().doomed += transaction.entries
-            engine.lookup.dead.update(transaction.entries)
+    if engine is not None:
+        _dropped(transaction, engine, reason, retain_for)
     _finish(transaction, engine)
 
 
 def end_of_scope(transaction: Transaction, engine: Engine) -> None:
     """Ends the transaction of a wider-scoped fixture: the tests that used it have decided."""
-    if not transaction.end(TransactionState.COMMITTED) or engine.is_forked():
+    if transaction.end(TransactionState.COMMITTED) and not engine.is_forked():
+        _published(transaction, engine, Verdict.ENDED)
+        _finish(transaction, engine)
+
+
+def _published(transaction: Transaction, engine: Engine, verdict: Verdict) -> bool:
+    """Makes what it holds visible; False if the storage failed, and nothing is."""
+    if not transaction.used:
+        return True
+    name, recorder = transaction.claimant, engine.recorder
+    with engine.quiet():
+        if verdict is Verdict.PASSED:
+            _drop_what_was_lost(transaction, engine)
+            if transaction.doomed and not recorder.drop(transaction.doomed, name):
+                return False
+        count = recorder.settle(name, verdict)
+    if count:
+        engine.notify(Committed(count, transaction.label))
+    return count is not None
+
+
+def _dropped(transaction: Transaction, engine: Engine, reason: str, retain_for: str = "") -> None:
+    entries, owns_claims = transaction.entries, transaction.owns_claims
+    if not (transaction.used if owns_claims else entries):
         return
-    if transaction.used:
-        with engine.quiet():
-            count = engine.recorder.settle(transaction.claimant, Verdict.ENDED)
-        if count:
-            engine.notify(Committed(count, transaction.label))
-    _finish(transaction, engine)
-
-
-def _hand_over(transaction: Transaction, engine: Engine | None) -> None:
-    try:
-        transaction.hand_to_parent()
-    except TransactionStateError:
-        # It outlived the one around it, in a thread: nobody is left to commit what it holds.
-        roll_back(transaction, engine, reason="the transaction around it had ended")
-
-
-def _settle(transaction: Transaction, engine: Engine) -> int | None:
-    """How many records became visible; None if the storage failed, and none did."""
-    _drop_what_was_lost(transaction, engine)
-    if transaction.doomed and not engine.recorder.drop(transaction.doomed, transaction.claimant):
-        return None
-    return engine.recorder.settle(transaction.claimant, Verdict.PASSED)
-
-
-def _give_up(
-    transaction: Transaction, engine: Engine, reason: str = "", retain_for: str = ""
-) -> None:
-    if transaction.used:
-        with engine.quiet():
-            count = engine.recorder.settle(
-                transaction.claimant, Verdict.FAILED, retain_for=retain_for
-            )
-        if count is None:
-            engine.lookup.dead.update(transaction.entries)
-        dropped = max(count or 0, len(transaction.entries))
+    name, recorder = transaction.claimant, engine.recorder
+    with engine.quiet():
+        if owns_claims:
+            count = recorder.settle(name, Verdict.FAILED, retain_for=retain_for)
+        else:
+            count = 0 if recorder.drop(entries, name) else None
+    if count is None:
+        engine.lookup.dead.update(entries)
+    if owns_claims:
+        dropped = max(count or 0, len(entries))
         engine.notify(RolledBack(dropped, transaction.label, reason))
-    _finish(transaction, engine)
+    elif count is None:
+        transaction.owner().doomed += entries
 
 
 def _drop_what_was_lost(transaction: Transaction, engine: Engine) -> None:
@@ -123,4 +109,4 @@ def _finish(transaction: Transaction, engine: Engine | None) -> None:
         for lease in transaction.leases.values():
             engine.locks.release(lease)
         transaction.leases.clear()
-    run_hooks(transaction, engine.notify if engine is not None else None)
+    transaction.run_hooks(engine.notify if engine is not None else None)

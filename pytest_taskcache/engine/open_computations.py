@@ -1,21 +1,13 @@
-"""What is open right now: computations, so that each inherits what its parts rest on, and the
-transactions that users opened in this thread or task."""
+"""The computations that are open right now: each inherits what its parts rest on."""
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
-from contextvars import ContextVar
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis
 from pytest_taskcache.model.dependency import Observed, Opaque
-from pytest_taskcache.model.event import Event, Faulted
 from pytest_taskcache.ports import Window
-from pytest_taskcache.transactions.transaction import Transaction, TransactionState
-
-_log = logging.getLogger("pytest_taskcache")
 
 
 @dataclass(eq=False, slots=True)
@@ -100,60 +92,3 @@ def earliest(left: float | None, right: float | None) -> float | None:
     if left is None or right is None:
         return right if left is None else left
     return min(left, right)
-
-
-_nested: ContextVar[tuple[tuple[object, Transaction], ...]] = ContextVar(
-    "pytest_taskcache_transactions", default=()
-)
-"""The transactions entered in this thread or task, each with its engine; the innermost last."""
-
-
-def enter(engine: object | None, transaction: Transaction) -> None:
-    """Makes a transaction the innermost one of this thread or task, until `leave`."""
-    _nested.set((*_nested.get(), (engine, transaction)))
-
-
-def leave(transaction: Transaction) -> None:
-    """Ends what `enter` began."""
-    # Not by a token: fixtures are torn down in another order than they were set up, and async
-    # generators closed in another context, which never had it.
-    _nested.set(tuple(pair for pair in _nested.get() if pair[1] is not transaction))
-
-
-def innermost(engine: object | None, root: Transaction | None) -> Transaction | None:
-    """The innermost open transaction of an engine as seen from here, or None.
-
-    ``root`` is that of the test or fixture which is running. A transaction that was opened
-    somewhere else and is still open (by a fixture of a wider scope, while tests run) is none of
-    its business.
-    """
-    nested = _nested.get()
-    for owner, entered_last in reversed(nested) if nested else ():
-        if owner is not engine:
-            continue
-        outermost = entered_last.root
-        if outermost is not root and (root is not None or outermost.block is None):
-            continue
-        transaction: Transaction | None = entered_last
-        while transaction is not None:
-            if transaction.state is TransactionState.OPEN:
-                return transaction
-            transaction = transaction.parent
-    return root
-
-
-def run_hooks(transaction: Transaction, notify: Callable[[Event], None] | None) -> None:
-    """Runs the hooks of a transaction that ended; what one raises is notified, or logged where
-    there is no engine."""
-    if not (transaction.committing or transaction.rolling_back):
-        return
-    kind = "commit" if transaction.state is TransactionState.COMMITTED else "rollback"
-
-    def report(name: str, error: BaseException) -> None:
-        text = f"{name}: {type(error).__name__}: {error}"
-        if notify is None:
-            _log.warning("%s hook failed: %s", kind, text)
-        else:
-            notify(Faulted(f"{kind} hook failed", text))
-
-    transaction.run_hooks(report)
