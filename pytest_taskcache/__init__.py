@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.digests.values.reducers import register_hasher
     from pytest_taskcache.engine.active import get_transaction, transaction
     from pytest_taskcache.engine.computation import Defaults
-    from pytest_taskcache.engine.validators import (
+    from pytest_taskcache.engine.validity import (
         all_inputs,
         all_parameters,
         duration_only,
@@ -80,7 +80,7 @@ _HOMES = {
     "config.standalone": ("Cache",),
     "engine.computation": ("Defaults",),
     "engine.active": ("get_transaction", "transaction"),
-    "engine.validators": (
+    "engine.validity": (
         "all_inputs",
         "all_parameters",
         "duration_only",

@@ -30,8 +30,7 @@ from pytest_taskcache.engine.generators import (
     streaming,
 )
 from pytest_taskcache.engine.keys import check_template
-from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.repeats import call_name
+from pytest_taskcache.engine.lookup import Found, call_name
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.decision import Decision, Hit, Uncacheable
 from pytest_taskcache.model.event import Subject
@@ -416,11 +415,10 @@ def _plain_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     def computed(engine: Engine, name: Hashable, args: Any, kwargs: Any) -> State[Any]:
         __tracebackhide__ = True
-        computation = spec.computation(engine, args, kwargs)
-        opened = engine.open(computation)
+        opened = engine.open(spec.computation(engine, args, kwargs))
         if isinstance(opened, Found):
             if name is not None:
-                engine.remember(name, computation, opened)
+                engine.remember(name, opened)
             return State(opened.value, opened.decision)
         try:
             value = function(*args, **kwargs)

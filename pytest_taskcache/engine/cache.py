@@ -7,23 +7,36 @@ import socket
 import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.engine.computation import Basis, Computation, Options, Place, defaults_around
-from pytest_taskcache.engine.eligibility import Refusal, access, objection
+from pytest_taskcache.engine.computation import (
+    Basis,
+    Computation,
+    OpenComputation,
+    OpenComputations,
+    Options,
+    Place,
+    defaults_around,
+)
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
 from pytest_taskcache.engine.lookup import Attempt as Attempt
-from pytest_taskcache.engine.lookup import Found, Lookup, with_declared
-from pytest_taskcache.engine.open_computations import OpenComputation, OpenComputations
+from pytest_taskcache.engine.lookup import Found, Looked, Lookup, Repeat, repeat_of, with_declared
 from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished, Recorder
-from pytest_taskcache.engine.repeats import Repeat, repeat_of
-from pytest_taskcache.engine.routes import Parts, Route, Routes
-from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing, patience
-from pytest_taskcache.errors import ConfigurationError, LockError, StorageError, UndigestableError
+from pytest_taskcache.engine.routes import Parts, Routes
+from pytest_taskcache.engine.validity import Refusal, access, objection
+from pytest_taskcache.engine.wait_policy import Locks, computing
+from pytest_taskcache.errors import (
+    ConfigurationError,
+    LockError,
+    StorageError,
+    UndigestableError,
+    fault_of,
+)
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject, Verified
@@ -41,14 +54,6 @@ from pytest_taskcache.transactions.transaction import (
 )
 
 _REPEATS = 10_000
-
-
-class Peeked(NamedTuple):
-    """A hit that was found ahead of its computation; see `Engine.peek`."""
-
-    computation: Computation
-    keyed: Keyed
-    found: Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,7 @@ class Attachment(Protocol):
     def keep(self, opened: OpenComputation, finished: Finished) -> None:
         """Its value is about to be kept, and seen by others."""
 
-    def bring_back(
-        self, computation: Computation, keyed: Keyed, route: Route, found: Found
-    ) -> Found | Miss | Fault:
+    def bring_back(self, found: Found) -> Looked:
         """What was found is about to be reused; what is returned counts instead. Never raises."""
 
 
@@ -114,7 +117,7 @@ class Engine:
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
         self.lookup = Lookup(parts, lambda: self.clock())
-        self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
+        self.locks = Locks(parts.run.id, parts.run.started, self.process, self.lookup, self.notify)
         self.recorder = Recorder(parts, self.routes, self.lookup, self.locks, self.notify)
 
     def repeat(self, name: Hashable) -> tuple[object] | None:
@@ -138,11 +141,9 @@ class Engine:
         self.open_computations.absorb(known.basis)
         return value
 
-    def remember(self, name: Hashable, computation: Computation, found: Found) -> None:
+    def remember(self, name: Hashable, found: Found) -> None:
         """Has the next call of this name answered by `repeat`, if that is possible."""
-        if self.parts.refresh.asked:
-            return
-        known = repeat_of(computation, found, self.routes.of(computation.options), self.lookup)
+        known = None if self.parts.refresh.asked else repeat_of(found, self.lookup)
         if known is not None:
             if len(self._repeats) >= _REPEATS:
                 self._repeats.clear()
@@ -192,28 +193,32 @@ class Engine:
         manager = self._manager(computation.options) if attempt.access.record else None
         looked = self._look(attempt, keyed)
         if manager is not None and not isinstance(looked, Found):
-            wanted = self._wanted(attempt, keyed, blocks)
-            attempt.lease, looked = yield from self.locks.acquire(wanted, manager)
+            look = partial(self._look, attempt, keyed)
+            locked = self.locks.acquire(attempt, keyed, manager, look, blocks)
+            attempt.lease, looked = yield from locked
         if isinstance(looked, Found):
-            self._reuse(computation, keyed, looked)
-            return looked
+            return self.use(looked)
         attempt.decision = self._told_again(looked, keyed)
         return self._begun(attempt)
 
-    def peek(self, computation: Computation) -> Peeked | None:
+    def peek(self, computation: Computation) -> Found | None:
         """A hit, of which nobody is told yet; None where the computation would have to run, or
         wait. Raises as `open`."""
         attempt = self._asked(computation)
         self._refuse_patched(attempt)
         if attempt.keyed is None or not attempt.access.consult:
             return None
-        found = self._look(attempt, attempt.keyed)
-        return Peeked(computation, attempt.keyed, found) if isinstance(found, Found) else None
+        looked = self._look(attempt, attempt.keyed)
+        return looked if isinstance(looked, Found) else None
 
-    def use(self, peeked: Peeked) -> Found:
-        """What was peeked at, which now counts as a hit."""
-        self._reuse(*peeked)
-        return peeked.found
+    def use(self, found: Found) -> Found:
+        """What was found, which now counts as a hit."""
+        variant = found.decision.variant
+        if variant is not None:
+            self.used.add(variant.id)
+        self._tell_decided(found.computation, found.decision, found.keyed)
+        self.open_computations.absorb(found.basis)
+        return found
 
     def is_cached(self, computation: Computation) -> bool:
         """Whether the computation would be answered now; it is not run, and nobody is told.
@@ -367,7 +372,7 @@ class Engine:
             if claimed:
                 transaction.touch()
         except StorageError as error:
-            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+            self.notify(Faulted(*fault_of(error)))
 
     def _is_held_elsewhere(self, entry: str, user: Transaction) -> bool:
         holder = self._in_blocks.get(entry)
@@ -413,7 +418,7 @@ class Engine:
         try:
             attempt.route = self.routes.of(options)
         except StorageError as error:
-            attempt.decision = Fault(f"{error.operation} failed: {error.reason}", str(error))
+            attempt.decision = Fault(*fault_of(error))
             return attempt
         attempt.keyed = keyed
         refresh = self.parts.refresh
@@ -449,16 +454,14 @@ class Engine:
             attempt.keyed = None
             attempt.decision = Uncacheable("patched state", f"{patch} is patched: {remedy}")
 
-    def _look(self, attempt: Attempt, keyed: Keyed) -> Found | Miss | Fault:
+    def _look(self, attempt: Attempt, keyed: Keyed) -> Looked:
         if not attempt.access.consult:
             return Miss(Why.REFRESH)
         muting = nullcontext() if self.open_computations.none_open else self.quiet()
         with muting:
             looked = self.lookup.look_up(attempt, keyed)
             if self.attachment is not None and isinstance(looked, Found):
-                looked = self.attachment.bring_back(
-                    attempt.computation, keyed, attempt.route, looked
-                )
+                looked = self.attachment.bring_back(looked)
         if self.verifies is not None and isinstance(looked, Found):
             variant = looked.decision.variant
             if variant is not None and self.verifies(variant):
@@ -467,16 +470,16 @@ class Engine:
 
     def _manager(self, options: Options) -> LockManager | None:
         """The lock manager that a computation's isolation asks for."""
-        policy, default = options.policy, self.parts.lock_manager
-        level = policy.isolation_level or self.parts.isolation
-        if level is IsolationLevel.AUTO and self.parts.several_workers:
-            if default is None and policy.lock_manager is None:
-                return None
-        elif level in (IsolationLevel.AUTO, IsolationLevel.READ_COMMITTED):
+        own, default = options.policy.lock_manager, self.parts.lock_manager
+        level = options.policy.isolation_level or self.parts.isolation
+        is_there = own is not None or default is not None
+        if level is IsolationLevel.AUTO and self.parts.several_workers and is_there:
+            level = IsolationLevel.SERIALIZABLE
+        if level is not IsolationLevel.SERIALIZABLE:
             return None
-        if policy.lock_manager is not None:
+        if own is not None:
             try:
-                return self.parts.resolve_locks(policy.lock_manager)
+                return self.parts.resolve_locks(own)
             except LockError as error:
                 self.notify(Faulted("lock manager failed", str(error)))
                 return None
@@ -489,30 +492,6 @@ class Engine:
             )
         return default
 
-    def _wanted(self, attempt: Attempt, keyed: Keyed, blocks: bool) -> Wanted:
-        computation = attempt.computation
-        timeout = computation.options.policy.lock_timeout
-
-        def longest() -> float:
-            if timeout is not None:
-                return timeout.total_seconds()
-            name = str(keyed.key.identity)
-            try:
-                last = attempt.route.records.recent([name]).get(name)
-            except StorageError:
-                last = None  # the look-up reports the fault
-            return patience(last.duration if last is not None else 0.0, self.locks.longest)
-
-        return Wanted(
-            keyed.key,
-            computation.test or str(keyed.key.identity),
-            lambda: self._look(attempt, keyed),
-            lambda: self.lookup.is_staged(keyed, computation.test),
-            longest,
-            attempt.access.consult,
-            blocks,
-        )
-
     def _told_again(self, decision: Miss | Fault, keyed: Keyed) -> Miss | Fault:
         """A miss of what this run computed before and could not keep says so."""
         refused = self._refused.get(keyed.key.digest) if self._refused else None
@@ -520,13 +499,6 @@ class Engine:
         if refused is None or not unknown:
             return decision
         return Miss(Why.REFUSED, detail=refused.detail or refused.reason)
-
-    def _reuse(self, computation: Computation, keyed: Keyed, found: Found) -> None:
-        variant = found.decision.variant
-        if variant is not None:
-            self.used.add(variant.id)
-        self._tell_decided(computation, found.decision, keyed)
-        self.open_computations.absorb(found.basis)
 
     def _begun(self, attempt: Attempt) -> Attempt:
         """The attempt, whose window is open from now on."""

@@ -14,7 +14,7 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import changed_arguments
 from pytest_taskcache.engine.computation import Computation, Target
 from pytest_taskcache.engine.payloads import Payloads
-from pytest_taskcache.engine.validators import Circumstances
+from pytest_taskcache.engine.validity import Circumstances
 from pytest_taskcache.errors import ConfigurationError, UndigestableError, UnknownInputError
 from pytest_taskcache.model.decision import Fault, Uncacheable
 from pytest_taskcache.model.key import Key, Part

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xxhash
 
-from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
 from pytest_taskcache.model.record import Blob, Result
 from pytest_taskcache.ports import Buffer, Payload, Restore, ResultStorage, Serializer
@@ -23,7 +23,7 @@ class LostResultError(Exception):
     """A record's value is absent, damaged or unreadable here; ``args[0]`` says which."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Payloads:
     """Writes values to, and reads them from, result storages.
 
@@ -35,36 +35,37 @@ class Payloads:
     scratch: Callable[[], Path]
     temporary: Callable[[], Path | None]
     lasting: tuple[Path, ...] = ()
-    restores: dict[int, tuple[ResultStorage, Restore]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    """One for each storage; made anew it would be a tenth of a hit's time."""
 
-    @functools.cached_property
-    def default_name(self) -> str:
-        """The name of the serializer of those who did not choose one."""
-        return _default().name
+    def __post_init__(self) -> None:
+        self._default = serializer_for("pickle")
+        self.default_name = self._default.name
+        self._restores: dict[int, tuple[ResultStorage, Restore]] = {}
+        """One for each storage; made anew it would be a tenth of a hit's time."""
 
     def chosen(self, spec: str | Serializer | None) -> Serializer:
         """The serializer a computation asked for; pickle by default."""
-        if spec is None:
-            return _default()
-        return serializer_for(spec)
+        return self._default if spec is None else serializer_for(spec)
 
     def dump(
         self, value: object, spec: str | Serializer | None, *, portable: bool = False
     ) -> tuple[Payload, str]:
         """The payload of a value, and its serializer's name. ``portable`` refuses one that names
         a temporary directory, which a later run does not have. Raises SerializationError."""
-        serializer = self.chosen(spec)
+        serializer, kind = self.chosen(spec), type(value).__qualname__
         if spec is None and isinstance(value, Path) and self.is_temporary(value):
             serializer = serializer_for("tree")
-        payload = _dumped(serializer, value)
+        try:
+            payload = serializer.dump(value)
+        except (SerializationError, ConfigurationError):
+            raise
+        except Exception as error:  # a user's __reduce__ or serializer may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise SerializationError(serializer.name, kind, reason) from error
         gone = vanishing(payload, self.temporary(), self.lasting) if portable else ""
         if gone:
             raise SerializationError(
                 serializer.name,
-                type(value).__qualname__,
+                kind,
                 f"it names a path in {gone}, which the next run does not have; return the "
                 f"directory or file itself, as a pathlib.Path, with serializer='tree', and it is "
                 f"stored whole",
@@ -93,7 +94,7 @@ class Payloads:
         """A new value; ``spec`` is the serializer its computation asked for. Raises
         LostResultError, or StorageError where the storage failed."""
         if spec is None and result.serializer == self.default_name:
-            serializer: Serializer | None = _default()
+            serializer: Serializer | None = self._default
         else:
             serializer = for_reading(result.serializer, self.chosen(spec))
         if serializer is None:
@@ -129,7 +130,7 @@ class Payloads:
         return lambda: load(data, restore)
 
     def _restore(self, results: ResultStorage) -> Restore:
-        known = self.restores.get(id(results))
+        known = self._restores.get(id(results))
         if known is not None and known[0] is results:
             return known[1]
 
@@ -138,7 +139,7 @@ class Payloads:
                 raise StorageError(results.describe(), "restore a file", "absent or damaged")
 
         restore = Restore(self.scratch, copy)
-        self.restores[id(results)] = results, restore
+        self._restores[id(results)] = results, restore
         return restore
 
     def is_temporary(self, path: Path) -> bool:
@@ -147,24 +148,8 @@ class Payloads:
         return temporary is not None and path.is_absolute() and path.is_relative_to(temporary)
 
 
-@functools.cache
-def _default() -> Serializer:
-    return serializer_for("pickle")
-
-
 def bytes_of(result: Result, results: ResultStorage) -> Buffer | None:
     """The payload of a result; None where it is lost. Raises StorageError."""
     if result.inline is not None:
         return result.inline
     return results.read_result(result.digest, result.size)
-
-
-def _dumped(serializer: Serializer, value: object) -> Payload:
-    try:
-        return serializer.dump(value)
-    except (SerializationError, ConfigurationError):
-        raise
-    except Exception as error:  # a user's __reduce__ or serializer may raise anything
-        raise SerializationError(
-            serializer.name, type(value).__qualname__, f"{type(error).__name__}: {error}"
-        ) from error

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.computation import Defaults, Options
@@ -76,7 +76,7 @@ class Routes:
         self.default = parts.route
         self._resolve = parts.resolve_route
         self._routes: dict[str, Route] = {self.default.name: self.default}
-        self._given: list[KeyStorage | ResultStorage] = []
+        self._given: list[Any] = []
 
     def of(self, options: Options) -> Route:
         """The route of a computation."""
@@ -88,25 +88,23 @@ class Routes:
         if "@" in name or "?" in name:
             # The name is written down while an entry is staged; these may hold a password.
             name = f"secret:{hashlib.sha256(name.encode()).hexdigest()}\n"
-        known = self._routes.get(name)
-        if known is None:
-            known = self._routes[name] = self._route(name, records, results)
-        return known
+        if name not in self._routes:
+            self._routes[name] = self._route(name, records, results)
+        return self._routes[name]
 
     def named(self, name: str) -> Route:
         """The route of this name. Raises ConfigurationError if it cannot be found here."""
-        known = self._routes.get(name)
-        if known is not None:
-            return known
-        records, _, results = name.partition("\n")
-        if records.startswith(("object:", "secret:")) or results.startswith("object:"):
-            raise ConfigurationError(
-                "key_storage",
-                "a storage given as an object, or with a password, is unknown to this worker",
-                "name it by path or URL; take passwords from the environment or from "
-                "[tool.taskcache.storages]",
-            )
-        return self._routes.setdefault(name, self._route(name, records or None, results or None))
+        if name not in self._routes:
+            records, _, results = name.partition("\n")
+            if records.startswith(("object:", "secret:")) or results.startswith("object:"):
+                raise ConfigurationError(
+                    "key_storage",
+                    "a storage given as an object, or with a password, is unknown to this worker",
+                    "name it by path or URL; take passwords from the environment or from "
+                    "[tool.taskcache.storages]",
+                )
+            self._routes[name] = self._route(name, records or None, results or None)
+        return self._routes[name]
 
     def results(self) -> tuple[ResultStorage, ...]:
         """The storages of results that were asked for so far, each once."""
@@ -118,32 +116,29 @@ class Routes:
             storage.close()
 
     def _route(self, name: str, records: StorageSpec | None, results: StorageSpec | None) -> Route:
-        keys, store = self._resolve(_spec(records), _spec(results))
-        if _is_object(records):
-            keys = cast("KeyStorage", records)
-        if _is_object(results):
-            store = cast("ResultStorage", results)
-        for setting, storage, role, held in (
-            ("key_storage", keys, KeyStorage, "records"),
-            ("result_storage", store, ResultStorage, "results"),
-        ):
-            if not isinstance(storage, role):
+        found: list[Any] = list(self._resolve(_path(records), _path(results)))
+        roles = ("key_storage", KeyStorage, "records"), ("result_storage", ResultStorage, "results")
+        for at, given in enumerate((records, results)):
+            setting, role, held = roles[at]
+            if _is_object(given):
+                found[at] = given
+            if not isinstance(found[at], role):
                 raise ConfigurationError(
                     setting,
-                    f"{storage!r} holds no {held}",
+                    f"{found[at]!r} holds no {held}",
                     f"give a path, a URL or a {role.__name__}",
                 )
-        self._given += [s for s in (keys, store) if s is records or s is results]
-        return Route(name, keys, store)
+        self._given += (each for each in (records, results) if _is_object(each))
+        return Route(name, *found)
 
 
 def _is_object(spec: StorageSpec | None) -> bool:
     return spec is not None and not isinstance(spec, str | os.PathLike)
 
 
-def _spec(spec: StorageSpec | None) -> str:
+def _path(spec: StorageSpec | None) -> str:
     return os.fspath(spec) if isinstance(spec, str | os.PathLike) else ""
 
 
 def _text(spec: StorageSpec | None) -> str:
-    return f"object:{id(spec)}" if _is_object(spec) else _spec(spec)
+    return f"object:{id(spec)}" if _is_object(spec) else _path(spec)

@@ -2,7 +2,7 @@
 
 A transaction knows which staged entries it holds, which locks, which hooks and data, and what
 becomes of them when it ends. Writing, dropping and unlocking is done by whoever ends it, by what
-`engine.commit` says; what users do with theirs by hand, by `engine.active`.
+`engine.active` says.
 """
 
 from __future__ import annotations
