@@ -118,6 +118,18 @@ class Payloads:
         except Exception as error:  # a user's serializer or class may raise anything
             raise LostResultError(f"{type(error).__name__}: {error}") from error
 
+    def copied(
+        self, value: object, results: ResultStorage, spec: str | Serializer | None
+    ) -> object:
+        """A value as it would be read again; nothing is stored. Raises what the serializer, or a
+        class of the user's, does; SerializationError for a tree of files."""
+        serializer = self.chosen(spec)
+        payload = serializer.dump(value)
+        if payload.blobs:
+            reason = "an item is a tree of files; return it from a function instead"
+            raise SerializationError(serializer.name, type(value).__qualname__, reason)
+        return serializer.load(memoryview(b"".join(payload.chunks)), self._restore(results))
+
     def reader(
         self, result: Result, results: ResultStorage, spec: str | Serializer | None = None
     ) -> Callable[[], object]:
