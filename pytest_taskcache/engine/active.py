@@ -357,11 +357,16 @@ def _published(transaction: Transaction, engine: Engine, verdict: Verdict) -> bo
     """Makes what it holds visible; False if the storage failed, and nothing is."""
     if not transaction.used:
         return True
-    name, recorder = transaction.claimant, engine.recorder
+    name, recorder, dead = transaction.claimant, engine.recorder, engine.lookup.dead
     with engine.quiet():
         if verdict is Verdict.PASSED:
-            _drop_what_was_lost(transaction, engine)
-            if transaction.doomed and not recorder.drop(transaction.doomed, name):
+            for entry, lease in transaction.leases.items():
+                # Fencing: whose lock was lost meanwhile is not committed, because someone else
+                # may have computed, and committed, the same key since.
+                if not engine.locks.still_held(lease):
+                    dead.add(entry)
+                    engine.notify(Faulted("lock lost before commit", transaction.label))
+            if dead and not recorder.drop(tuple(dead), name):
                 return False
         count = recorder.settle(name, verdict)
     if count:
@@ -370,32 +375,18 @@ def _published(transaction: Transaction, engine: Engine, verdict: Verdict) -> bo
 
 
 def _dropped(transaction: Transaction, engine: Engine, reason: str, retain_for: str = "") -> None:
-    entries, owns_claims = transaction.entries, transaction.owns_claims
-    if not (transaction.used if owns_claims else entries):
-        return
-    name, recorder = transaction.claimant, engine.recorder
-    with engine.quiet():
-        if owns_claims:
+    entries, name, recorder = transaction.entries, transaction.claimant, engine.recorder
+    if transaction.owns_claims and transaction.used:
+        with engine.quiet():
             count = recorder.settle(name, Verdict.FAILED, retain_for=retain_for)
-        else:
-            count = 0 if recorder.drop(entries, name) else None
-    if count is None:
-        engine.lookup.dead.update(entries)
-    if owns_claims:
+        gone = count is not None
         dropped = max(count or 0, len(entries))
         engine.notify(RolledBack(dropped, transaction.label, reason))
-    elif count is None:
-        transaction.owner().doomed += entries
-
-
-def _drop_what_was_lost(transaction: Transaction, engine: Engine) -> None:
-    """Fencing: an entry whose lock was lost meanwhile is not committed, because someone else
-    may have computed, and committed, the same key since."""
-    for entry, lease in transaction.leases.items():
-        if not engine.locks.still_held(lease):
-            if not engine.recorder.drop([entry], transaction.claimant):
-                transaction.doomed.append(entry)
-            engine.notify(Faulted("lock lost before commit", transaction.label))
+    else:
+        with engine.quiet():
+            gone = recorder.drop(entries, name)
+    if not gone:
+        engine.lookup.dead.update(entries)
 
 
 def _finish(transaction: Transaction, engine: Engine | None) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from pytest_taskcache.dataclass import dataclass
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.computation import (
     Basis,
@@ -130,14 +130,16 @@ class Engine:
             return None
         test = self.place.test
         if self.open_computations.none_open:
-            value = known.value(self.lookup, self.current(), test, self.clock)
+            value = known.value(self.lookup, self.current(), test)
         else:
             with self.quiet():
-                value = known.value(self.lookup, self.current(), test, self.clock)
+                value = known.value(self.lookup, self.current(), test)
         if value is None:
             return None
         self.used.add(known.variants[0].id)
-        self.notify(known.event if known.event.test == test else known.told_in(test))
+        if known.event.test != test:
+            known.event = replace(known.event, test=test)
+        self.notify(known.event)
         self.open_computations.absorb(known.basis)
         return value
 
@@ -198,7 +200,10 @@ class Engine:
             attempt.lease, looked = yield from locked
         if isinstance(looked, Found):
             return self.use(looked)
-        attempt.decision = self._told_again(looked, keyed)
+        attempt.decision, refused = looked, self._refused.get(keyed.key.digest)
+        if refused and isinstance(looked, Miss) and looked.why in (Why.ABSENT, Why.PARTS):
+            # This run computed it before, and could not keep it.
+            attempt.decision = Miss(Why.REFUSED, detail=refused.detail or refused.reason)
         return self._begun(attempt)
 
     def peek(self, computation: Computation) -> Found | None:
@@ -235,33 +240,30 @@ class Engine:
         failed, which is notified. As with `is_cached`, whoever does this is not kept itself."""
         self._taint()
         attempt = self._asked(computation)
+        keyed, route, transaction = attempt.keyed, attempt.route, attempt.transaction
         if isinstance(attempt.decision, Fault):
             self.notify(Faulted(attempt.decision.reason, attempt.decision.detail))
-        if attempt.keyed is None or not attempt.access.record:
+        if keyed is None or not attempt.access.record:
             return 0
+        key = keyed.key.digest
         try:
             with self.quiet():
-                count = self._forget(attempt, attempt.keyed)
+                self.recorder.batch.flush()
+                variants = route.records.read_records([key]).get(key, ())
+                route.records.remove_records([each.id for each in variants])
+                visible = self.staging.visible([key], test=computation.test).get(key, ())
+                staged = [each.variant.id for each in visible]
+                if staged and transaction is not None:
+                    self.recorder.drop(staged, transaction.claimant)
+                self.lookup.dead.update(staged)
+                if keyed.target:
+                    file = self.lookup.target_storage(route.results).read_target(keyed.target)
+                    if file is not None and file.owned and file.path is not None:
+                        file.path.unlink()
         except (StorageError, OSError) as error:
             self.notify(Faulted("could not forget", str(error)))
             return 0
         self._repeats.clear()
-        return count
-
-    def _forget(self, attempt: Attempt, keyed: Keyed) -> int:
-        key, route, transaction = keyed.key.digest, attempt.route, attempt.transaction
-        self.recorder.batch.flush()
-        variants = route.records.read_records([key]).get(key, ())
-        route.records.remove_records([each.id for each in variants])
-        visible = self.staging.visible([key], test=attempt.computation.test).get(key, ())
-        staged = [each.variant.id for each in visible]
-        if staged and transaction is not None:
-            self.recorder.drop(staged, transaction.claimant)
-        self.lookup.dead.update(staged)
-        if keyed.target:
-            file = self.lookup.target_storage(route.results).read_target(keyed.target)
-            if file is not None and file.owned and file.path is not None:
-                file.path.unlink()
         return len(variants) + len(staged)
 
     def _taint(self) -> None:
@@ -378,10 +380,9 @@ class Engine:
         holder = self._in_blocks.get(entry)
         if holder is None or holder.root is user.root:
             return False
-        if holder.is_held():
-            return True
-        del self._in_blocks[entry]
-        return False
+        if not holder.is_held():
+            del self._in_blocks[entry]
+        return entry in self._in_blocks
 
     def notify(self, event: Event) -> None:
         """Tells every observer; one that raises is reported to the others, and breaks nothing."""
@@ -431,13 +432,12 @@ class Engine:
         around = () if computation.block else tuple(defaults_around(computation.context.function))
         # One decorator may stand in several modules.
         name = tuple(map(id, (options, *around)))
-        known = self._options.get(name)
-        if known is None:
+        if name not in self._options:
             completed = options
             for defaults in (*around, self.parts.defaults):
                 completed = defaults.applied(completed)
-            known = self._options[name] = (options, *around), completed
-        return known[1]
+            self._options[name] = (options, *around), completed
+        return self._options[name][1]
 
     def _refuse_patched(self, attempt: Attempt) -> None:
         """A call is not answered while what it may reach is patched. A test's own patches are
@@ -475,7 +475,7 @@ class Engine:
         is_there = own is not None or default is not None
         if level is IsolationLevel.AUTO and self.parts.several_workers and is_there:
             level = IsolationLevel.SERIALIZABLE
-        if level is not IsolationLevel.SERIALIZABLE:
+        if level != IsolationLevel.SERIALIZABLE:
             return None
         if own is not None:
             try:
@@ -491,14 +491,6 @@ class Engine:
                 "FileLockManager(directory)",
             )
         return default
-
-    def _told_again(self, decision: Miss | Fault, keyed: Keyed) -> Miss | Fault:
-        """A miss of what this run computed before and could not keep says so."""
-        refused = self._refused.get(keyed.key.digest) if self._refused else None
-        unknown = isinstance(decision, Miss) and decision.why in (Why.ABSENT, Why.PARTS)
-        if refused is None or not unknown:
-            return decision
-        return Miss(Why.REFUSED, detail=refused.detail or refused.reason)
 
     def _begun(self, attempt: Attempt) -> Attempt:
         """The attempt, whose window is open from now on."""
@@ -519,18 +511,12 @@ class Engine:
     def _tell_decided(
         self, computation: Computation, decision: Decision, keyed: Keyed | None
     ) -> None:
+        context, key = computation.context, keyed.key if keyed is not None else None
         hit = isinstance(decision, Hit) and decision.variant
-        self.notify(
-            Decided(
-                computation.context.subject,
-                computation.context.identity,
-                decision,
-                keyed.key if keyed is not None else None,
-                hit.duration if hit else 0.0,
-                computation.test,
-                shown(computation.arguments) if isinstance(decision, Miss) else (),
-            )
-        )
+        saved = hit.duration if hit else 0.0
+        given = shown(computation.arguments) if isinstance(decision, Miss) else ()
+        test = computation.test
+        self.notify(Decided(context.subject, context.identity, decision, key, saved, test, given))
 
     def _closed(self, attempt: Attempt) -> tuple[float, Observed]:
         """How many seconds an attempt took, and what its window saw."""
@@ -562,18 +548,14 @@ class Engine:
             return Refusal(reason, getattr(decision, "detail", ""))
         if not attempt.access.record:
             return Refusal("cache is read-only")
-        found = objection(
-            observed, attempt.opened.taints, vouched=keyed.key.vouched, forked=self.is_forked()
-        )
-        if found is not None:
-            return found
-        changed = changed_input(attempt.computation, keyed.key)
+        vouched, taints = keyed.key.vouched, attempt.opened.taints
+        found = objection(observed, taints, vouched=vouched, forked=self.is_forked())
+        changed = "" if found else changed_input(attempt.computation, keyed.key)
         if not changed:
-            return None
+            return found
         remedy = f"leave it out with `policy - {changed!r}`, or change a copy and return it"
-        return Refusal(
-            "changed its inputs", f"it changed {changed}, which a hit does not; {remedy}"
-        )
+        text = f"it changed {changed}, which a hit does not; {remedy}"
+        return Refusal("changed its inputs", text)
 
     def _hold(self, attempt: Attempt, kept: Variant, transaction: Transaction | None) -> None:
         """Hands what is to happen when a kept value becomes visible, or does not, and its lock to
@@ -582,8 +564,7 @@ class Engine:
         if transaction is None or options.commit_mode is CommitMode.EAGER:
             if options.on_commit:
                 alone = Transaction("", attempt.computation.test)
-                for hook in options.on_commit:
-                    alone.on_commit(hook)
+                alone.committing = [(hook, alone) for hook in options.on_commit]
                 alone.end(TransactionState.COMMITTED)
                 alone.run_hooks(self.notify)
             return
@@ -619,14 +600,14 @@ class Engine:
         decision = attempt.decision
         if not isinstance(decision, Miss) or decision.why is not Why.UNVERIFIED:
             return
-        before = decision.nearest
+        context, before = attempt.computation.context, decision.nearest
         if before is None:
             return
-        context = attempt.computation.context
         differs = kept is None or kept.result.digest != before.result.digest
-        if differs and isinstance(value, Path) and kept is None:
-            return
-        if differs and not isinstance(value, Path):
+        if differs and isinstance(value, Path):
+            if kept is None:
+                return
+        elif differs:
             # The same value may be written in two ways, e.g. a set.
             try:
                 with self.quiet():
@@ -650,16 +631,11 @@ class Engine:
                 self._refused.pop(attempt.keyed.key.digest, None)
             elif len(self._refused) < _REPEATS:
                 self._refused[attempt.keyed.key.digest] = refusal
-        self.notify(
-            Computed(
-                computation.context.subject,
-                computation.context.identity,
-                duration,
-                refusal is None,
-                refusal.reason if refusal is not None else "",
-                refusal.detail if refusal is not None else "",
-                computation.test,
-            )
+        context, told = (
+            computation.context,
+            (refusal.reason, refusal.detail) if refusal else ("", ""),
         )
+        kept, test = refusal is None, computation.test
+        self.notify(Computed(context.subject, context.identity, duration, kept, *told, test))
         self.open_computations.absorb(completed.basis)
         return completed

@@ -122,10 +122,8 @@ def shown(arguments: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     )
 
 
-_VARIABLES = (
-    *("date", "today", "yesterday", "tomorrow"),
-    *("task_name", "test_module", "test_name", "parameters"),
-)
+_DAYS = {"today": 0, "yesterday": -1, "tomorrow": 1}
+_VARIABLES = ("date", *_DAYS, "task_name", "test_module", "test_name", "parameters")
 
 
 def check_template(template: str, function: str, inputs: tuple[str, ...]) -> None:
@@ -139,10 +137,8 @@ def check_template(template: str, function: str, inputs: tuple[str, ...]) -> Non
             "target", f"{template!r} is no template: {error}", "double the braces meant as such"
         ) from None
     for field in fields:
-        if field is None:
-            continue
-        name = field.partition(".")[0].partition("[")[0]
-        if name not in known:
+        name = "" if field is None else re.split(r"[.\[]", field)[0]
+        if field is not None and name not in known:
             raise UnknownInputError(function, name, known)
     _inside(template, template)
 
@@ -153,13 +149,21 @@ def target_name(
     """The relative POSIX path a template or function names for this call. Raises
     ConfigurationError if it leaves the target directory, cannot be formatted or raises."""
     if callable(template):
-        return _called(template, context, arguments)
-    values: dict[str, object] = dict(arguments)
-    values |= {
+        name = f"the target function of {context.task_name}"
+        remedy = "return the name of a file inside the target directory"
+        try:
+            text = template(context, dict(arguments))
+        except Exception as error:  # users' code
+            problem = f"{name} raised {type(error).__name__}: {error}"
+            raise ConfigurationError("target", problem, remedy) from error
+        if not isinstance(text, str):
+            raise ConfigurationError("target", f"{name} returned {text!r}", remedy)
+        return _inside(text, name)
+    days = {name: f"{now + timedelta(days=days):%Y-%m-%d}" for name, days in _DAYS.items()}
+    values = {
+        **arguments,
+        **days,
         "date": now,
-        "today": now.strftime("%Y-%m-%d"),
-        "yesterday": (now - timedelta(days=1)).strftime("%Y-%m-%d"),
-        "tomorrow": (now + timedelta(days=1)).strftime("%Y-%m-%d"),
         "task_name": context.identity.name,
         "test_module": context.test_module,
         "test_name": context.test_name,
@@ -172,24 +176,6 @@ def target_name(
             "target", f"{template!r} cannot be filled in: {error}", "check its variables"
         ) from error
     return _inside(text, template)
-
-
-def _called(
-    function: Callable[[TaskContext, dict[str, object]], str],
-    context: TaskContext,
-    arguments: Mapping[str, object],
-) -> str:
-    name = f"the target function of {context.task_name}"
-    remedy = "return the name of a file inside the target directory"
-    try:
-        text = function(context, dict(arguments))
-    except Exception as error:  # users' code
-        raise ConfigurationError(
-            "target", f"{name} raised {type(error).__name__}: {error}", remedy
-        ) from error
-    if not isinstance(text, str):
-        raise ConfigurationError("target", f"{name} returned {text!r}", remedy)
-    return _inside(text, name)
 
 
 def _inside(text: str, template: str) -> str:

@@ -16,20 +16,20 @@ otherwise goes the long way, which explains itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.digests.task_source import digest_function
-from pytest_taskcache.engine.computation import Basis, Computation, OpenComputation, Options
+from pytest_taskcache.engine.computation import Basis, Computation, OpenComputation
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.payloads import LostResultError, bytes_of
 from pytest_taskcache.engine.routes import Parts, Route
 from pytest_taskcache.engine.validity import Access, difference, nearer
 from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError, fault_of
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Origin, Why
-from pytest_taskcache.model.dependency import Blob, Change, Dependency, Kind, Trace
+from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Decided
 from pytest_taskcache.model.key import Key
 from pytest_taskcache.model.record import Result, Variant
@@ -219,8 +219,13 @@ class Lookup:
                 change = Change("stored value", str(error), variant.result.digest, "")
                 lost = Miss(Why.LOST, (change,))
                 continue
+            basis = Basis(
+                with_declared(variant.trace, options.policy, keyed),
+                expires=variant.expires,
+                derives_from=frozenset([variant.id] if origin is Origin.STAGED else ()),
+                taints=options.taints,
+            )
             hit = Hit(variant, origin, variant.vouched)
-            basis = basis_of_hit(hit, options, keyed)
             return Found(value, hit, basis, computation, keyed, attempt.route)
         return lost or reason or Miss(Why.ABSENT)
 
@@ -287,9 +292,8 @@ class Lookup:
         asked where it is looked up, and not for each of its consumers."""
         if path is None:
             return replace(basis, taints=(*basis.taints, "a value with a target elsewhere"))
-        trace = basis.trace
         target = Dependency(Kind.FILE, self.parts.fingerprints.name_of(path), digest)
-        return replace(basis, trace=_traced((*trace.dependencies, target), trace.uses))
+        return replace(basis, trace=_traced(basis.trace, [target]))
 
     def _bare(self, computation: Computation, keyed: Keyed, file: TargetFile) -> Variant:
         expires = None
@@ -329,20 +333,6 @@ def _placed(
     return path
 
 
-def basis_of_hit(hit: Hit, options: Options, keyed: Keyed) -> Basis:
-    """What a reused value rests on: the trace with its digests as stored, the declared parts,
-    the expiry."""
-    variant = hit.variant
-    if variant is None:
-        return Basis(taints=options.taints)
-    return Basis(
-        trace=with_declared(variant.trace, options.policy, keyed),
-        expires=variant.expires,
-        derives_from=frozenset([variant.id]) if hit.origin is Origin.STAGED else frozenset(),
-        taints=options.taints,
-    )
-
-
 def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
     """A trace that also holds what the policy declares, so that a consumer verifies it."""
     if not policy.declares:
@@ -355,7 +345,7 @@ def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
         for c in declared
         if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
     )
-    return _traced(trace.dependencies + more, trace.uses)
+    return _traced(trace, more)
 
 
 def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprints) -> Trace:
@@ -364,12 +354,12 @@ def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprint
     names = {fingerprints.name_of(file) for file in files}
     names -= {each.name for each in trace.dependencies if each.kind is Kind.SOURCE}
     held = (Dependency(Kind.SOURCE, n, fingerprints.digest(Kind.SOURCE, n)) for n in names)
-    return _traced((*trace.dependencies, *held), trace.uses)
+    return _traced(trace, held)
 
 
-def _traced(dependencies: Sequence[Dependency], uses: tuple[Blob, ...]) -> Trace:
-    ordered = tuple(sorted(dependencies))
-    return Trace(ordered, digest_of(ordered), uses)
+def _traced(trace: Trace, more: Iterable[Dependency]) -> Trace:
+    ordered = tuple(sorted((*trace.dependencies, *more)))
+    return Trace(ordered, digest_of(ordered), trace.uses)
 
 
 _SCALARS = frozenset({int, bool, str, type(None)})
@@ -390,10 +380,10 @@ class Repeat:
     event: Decided
 
     def value(
-        self, lookup: Lookup, transaction: Transaction | None, test: str, clock: Callable[[], float]
+        self, lookup: Lookup, transaction: Transaction | None, test: str
     ) -> tuple[object] | None:
-        """The value anew; None if anything is not as it was, or cannot be told: then the long
-        way tells."""
+        """The value anew, alone in a tuple; None if anything is not as it was, or cannot be told:
+        then the long way tells."""
         key, expires = self.key, self.basis.expires
         try:
             if digest_function(self.function) != self.source:
@@ -403,18 +393,13 @@ class Repeat:
                 return None
             if self.records.read_records((key,)).get(key) is not self.variants:
                 return None
-            if expires is not None and expires <= clock():
+            if expires is not None and expires <= lookup.clock():
                 return None
             if self.trace is not None and lookup.observation.verify(self.trace):
                 return None
             return (self.read(),)
         except Exception:  # storages and serializers may be users' code
             return None
-
-    def told_in(self, test: str) -> Decided:
-        """The event of a repetition in another test."""
-        self.event = replace(self.event, test=test)
-        return self.event
 
 
 def repeat_of(found: Found, lookup: Lookup) -> Repeat | None:

@@ -53,10 +53,6 @@ class Finished:
     pinned: tuple[Part, ...] = ()
     told: Callable[[Refusal | None], None] | None = None
 
-    def claimant(self, worker: str) -> str:
-        """Who is said to have produced it: its transaction, or the worker by itself."""
-        return self.transaction.claimant if self.transaction is not None else worker
-
 
 @dataclass
 class Recorder:
@@ -70,7 +66,6 @@ class Recorder:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.worker = self.parts.worker
         self.staging = self.parts.staging
         self.local = self.parts.local
         self.payloads = self.parts.payloads
@@ -96,8 +91,8 @@ class Recorder:
         except SerializationError as error:
             return Refusal("value cannot be serialized", str(error))
         except TransactionStateError:
-            if variant is not None:
-                self.drop([variant.id], finished.claimant(self.worker))
+            if variant is not None and finished.transaction is not None:
+                self.drop([variant.id], finished.transaction.claimant)
             return Refusal("its transaction had ended", "it was computed in a thread of its own")
         except ConfigurationError:
             raise  # the author of the computation can mend it
@@ -153,7 +148,7 @@ class Recorder:
             return Refusal("commit is off")
         entry = Entry(
             variant,
-            finished.claimant(self.worker),
+            self.parts.worker if transaction is None else transaction.claimant,
             finished.basis.derives_from,
             destination=finished.route.name,
             held=finished.computation.wide and options.consumers == "all",
@@ -165,7 +160,15 @@ class Recorder:
             self.notify(Faulted("lock lost before commit", entry.producer))
             return Refusal("lock lost before commit")
         else:
-            self._publish_alone(entry)
+            if entry.derives_from:
+                # Together with the staged ones it was made of.
+                claimant = f"{entry.producer}/eager/{variant.id}"
+                self.staging.claim(entry.derives_from, claimant)
+                self.staging.stage(replace(entry, producer=claimant), claimant)
+                if self.settle(claimant, Verdict.PASSED) is None:
+                    return Refusal("not stored")
+            else:
+                self.publish(entry.destination, [variant])
             if finished.keyed.target:
                 self._export(variant, finished)
         if told is not None:
@@ -225,18 +228,6 @@ class Recorder:
         transaction.hold(entry.variant.id, finished.lease)
         if finished.keyed.target and mode is not CommitMode.OFF:
             transaction.on_commit(lambda _: self._export(entry.variant, finished))
-
-    def _publish_alone(self, entry: Entry) -> None:
-        """Commits an entry at once, together with the staged ones it was made of."""
-        if not entry.derives_from:
-            self.publish(entry.destination, [entry.variant])
-            return
-        claimant = f"{entry.producer}/eager/{entry.variant.id}"
-        self.staging.claim(entry.derives_from, claimant)
-        self.staging.stage(replace(entry, producer=claimant), claimant)
-        settled = self.staging.settle(claimant, Verdict.PASSED, publish=self.publish)
-        for failure in settled.failures:
-            self.notify(Faulted("not published", fault_of(failure)[1]))
 
     def _not_stored(self, error: Exception) -> Refusal:
         """Tells of a fault. Storages and serializers may be users' code and raise anything."""

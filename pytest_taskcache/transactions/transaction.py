@@ -108,8 +108,6 @@ class Transaction:
     rolling_back: list[tuple[Hook, Transaction]] = field(default_factory=list)
     """The hooks, each with the transaction it was registered on, which it is called with."""
     touched: bool = False
-    doomed: list[str] = field(default_factory=list)
-    """Entries of a savepoint that failed and could not be dropped then."""
     awaiting: list[Awaitable[object]] | None = None
     """Where an asynchronous end wants what the hooks return that is to be awaited."""
     guard: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -194,10 +192,6 @@ class Transaction:
     def root(self) -> Transaction:
         """The outermost one around it."""
         return self if self.parent is None else self.parent.root
-
-    def owner(self) -> Transaction:
-        """The innermost transaction around, or this one, that settles its own entries."""
-        return self if self.parent is None or self.owns_claims else self.parent.owner()
 
     def is_held(self) -> bool:
         """Whether what it took is still, or was until it rolled back, in a block of a user's."""

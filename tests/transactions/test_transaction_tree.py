@@ -61,15 +61,6 @@ def test_a_parent_that_has_ended_takes_nothing():
             use()
 
 
-def test_the_owner_settles():
-    """The innermost one around that has claims of its own."""
-    outer = Transaction("outer")
-    eager = child(outer, "eager", CommitMode.EAGER)
-    inner = child(eager, "x", CommitMode.LAZY)
-    assert child(inner, "y", CommitMode.OFF).owner() is eager
-    assert outer.owner() is outer
-
-
 def test_a_claim_on_anothers_entry_counts_as_use():
     """Of all transactions that share the claims."""
     outer = Transaction("outer")
