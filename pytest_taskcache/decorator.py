@@ -160,16 +160,15 @@ class Spec:
         return known[1]
 
     def _check_is_no_fixture(self) -> None:
-        name, setting = self.function.__qualname__, ""
+        name, allow = self.function.__qualname__, self.options.allow
         if self.options.consumers != "any":
-            setting, problem = "consumers", "a call of a function has one consumer"
+            problem = "a call of a function has one consumer"
             remedy = "leave it out, or make it a fixture of a wider scope"
-        elif self.options.allow:
-            setting = "allow"
+            raise ConfigurationError(f"consumers of {name}", problem, remedy)
+        if allow:
             problem = "a cached function may do anything, and its author answers for it"
             remedy = "leave it out; it is for tests and fixtures"
-        if setting:
-            raise ConfigurationError(f"{setting} of {name}", problem, remedy)
+            raise ConfigurationError(f"allow of {name}", problem, remedy)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The bound arguments, defaults applied. Binding takes a tenth of a hit's time, so plain

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, TypeAlias
 
 from pytest_taskcache.engine.cache import Attempt, Engine
@@ -101,16 +100,22 @@ def transaction(
     that mean nothing without a key.
     """
     mode = CommitMode.parse(commit_mode)
+    given = {
+        "isolation_level": isolation_level,
+        "lock_manager": lock_manager,
+        "overwrite": overwrite or None,
+        "expiration": expiration,
+        "serializer": serializer,
+        "key_storage": key_storage,
+        "result_storage": result_storage,
+    }
     if key is None:
-        _refuse_without_key(
-            isolation_level=isolation_level,
-            lock_manager=lock_manager,
-            overwrite=overwrite,
-            expiration=expiration,
-            serializer=serializer,
-            key_storage=key_storage,
-            result_storage=result_storage,
-        )
+        for name in (name for name, value in given.items() if value is not None):
+            raise ConfigurationError(
+                f"transaction({name}=...)",
+                "a transaction without a key has no record of its own",
+                "give key= too, or leave it out",
+            )
         return TransactionBlock(mode, label, None)
     options = Options(
         policy=CachePolicy(
@@ -123,16 +128,6 @@ def transaction(
         result_storage=result_storage,
     )
     return TransactionBlock(mode, label or key, options)
-
-
-def _refuse_without_key(**settings: object) -> None:
-    for name, value in settings.items():
-        if value is not None and value is not False:
-            raise ConfigurationError(
-                f"transaction({name}=...)",
-                "a transaction without a key has no record of its own",
-                "give key= too, or leave it out",
-            )
 
 
 class TransactionBlock(Transaction):
@@ -155,7 +150,7 @@ class TransactionBlock(Transaction):
         wanted = self._begin()
         if wanted is not None:
             with self._failing():
-                self._opened(wanted[0].open(wanted[1]))
+                self._take(wanted[0].open(wanted[1]))
         return self
 
     async def __aenter__(self) -> Transaction:
@@ -163,23 +158,15 @@ class TransactionBlock(Transaction):
         self.awaiting = []
         if wanted is not None:
             with self._failing():
-                self._opened(await wanted[0].open_async(wanted[1]))
+                self._take(await wanted[0].open_async(wanted[1]))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         leave(self)
         self._end(failed=kind is not None)
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: object, trace: object
     ) -> None:
         self.__exit__(kind, error, trace)
         while self.awaiting:
@@ -192,9 +179,8 @@ class TransactionBlock(Transaction):
                 "this transaction was entered before", "call transaction() for each"
             )
         engine = self._engine = active()
-        self.claimant = f"{engine.worker if engine else 'none'}/transaction/{next(_numbers)}"
-        if engine is not None:
-            self.claimant += f"@{engine.process}"
+        worker, process = (engine.worker, f"@{engine.process}") if engine else ("none", "")
+        self.claimant = f"{worker}/transaction/{next(_numbers)}{process}"
         outer = _current(engine)
         if outer is not None:
             self.nest_in(outer)
@@ -202,10 +188,8 @@ class TransactionBlock(Transaction):
         enter(engine, self)
         if engine is None or self._options is None:
             return None
-        context = engine.context(
-            Subject.FUNCTION, Identity("", f"transaction {self.key}"), transaction
-        )
-        test = engine.place.test
+        identity, test = Identity("", f"transaction {self.key}"), engine.place.test
+        context = engine.context(Subject.FUNCTION, identity, transaction)
         return engine, Computation(context, {}, self._options, test=test, block=True)
 
     @contextmanager
@@ -213,10 +197,10 @@ class TransactionBlock(Transaction):
         try:
             yield
         except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+            self.__exit__(type(error), error, None)
             raise
 
-    def _opened(self, opened: Found | Attempt) -> None:
+    def _take(self, opened: Found | Attempt) -> None:
         if isinstance(opened, Attempt):
             self._attempt = opened
         else:
@@ -284,8 +268,6 @@ class TransactionBlock(Transaction):
         self._end(failed=True, by_hand=True)
 
     def _require_here(self) -> None:
-        if self._home is None:
-            raise TransactionError("this transaction was not entered", "use it in a with block")
         self.require_open()
         if self._home != _here():
             raise TransactionError(
