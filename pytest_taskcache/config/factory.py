@@ -17,8 +17,7 @@ from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Defaults
-from pytest_taskcache.engine.payloads import Payloads
-from pytest_taskcache.engine.routes import Parts, Route
+from pytest_taskcache.engine.routes import Parts, Payloads, Route
 from pytest_taskcache.errors import MissingExtraError, StorageError, fault_of
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks

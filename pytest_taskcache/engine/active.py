@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from pytest_taskcache.engine.cache import Attempt, Engine
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.payloads import LostResultError
+from pytest_taskcache.engine.routes import LostResultError
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.event import Committed, Faulted, RolledBack, Subject
 from pytest_taskcache.model.key import Identity

@@ -25,9 +25,8 @@ from pytest_taskcache.engine.computation import (
 from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
 from pytest_taskcache.engine.lookup import Attempt as Attempt
 from pytest_taskcache.engine.lookup import Found, Looked, Lookup, Repeat, repeat_of, with_declared
-from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished, Recorder
-from pytest_taskcache.engine.routes import Parts, Routes
+from pytest_taskcache.engine.routes import LostResultError, Parts, Routes
 from pytest_taskcache.engine.validity import Refusal, access, objection
 from pytest_taskcache.engine.wait_policy import Locks, computing
 from pytest_taskcache.errors import (
@@ -117,7 +116,7 @@ class Engine:
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
         self.lookup = Lookup(parts, lambda: self.clock())
-        self.locks = Locks(parts.run.id, parts.run.started, self.process, self.lookup, self.notify)
+        self.locks = Locks(parts.run, self.process, self.lookup, self.notify)
         self.recorder = Recorder(parts, self.routes, self.lookup, self.locks, self.notify)
 
     def repeat(self, name: Hashable) -> tuple[object] | None:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import changed_arguments
 from pytest_taskcache.engine.computation import Computation, Target
-from pytest_taskcache.engine.payloads import Payloads
+from pytest_taskcache.engine.routes import Payloads
 from pytest_taskcache.engine.validity import Circumstances
 from pytest_taskcache.errors import ConfigurationError, UndigestableError, UnknownInputError
 from pytest_taskcache.model.decision import Fault, Uncacheable

@@ -24,8 +24,7 @@ from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.digests.task_source import digest_function
 from pytest_taskcache.engine.computation import Basis, Computation, OpenComputation
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.payloads import LostResultError, bytes_of
-from pytest_taskcache.engine.routes import Parts, Route
+from pytest_taskcache.engine.routes import LostResultError, Parts, Route, bytes_of
 from pytest_taskcache.engine.validity import Access, difference, nearer
 from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError, fault_of
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Origin, Why

@@ -13,8 +13,7 @@ from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.computation import Basis, Computation, earliest
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.lookup import OFF, Lookup, with_sources
-from pytest_taskcache.engine.payloads import bytes_of
-from pytest_taskcache.engine.routes import Parts, Route, Routes
+from pytest_taskcache.engine.routes import Parts, Route, Routes, bytes_of
 from pytest_taskcache.engine.validity import Refusal
 from pytest_taskcache.engine.wait_policy import Locks
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError, fault_of

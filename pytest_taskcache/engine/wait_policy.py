@@ -25,6 +25,7 @@ from pytest_taskcache.engine.lookup import Attempt, Found, Looked, Lookup
 from pytest_taskcache.errors import StorageError, fault_of
 from pytest_taskcache.model.event import Event, Faulted, Waited
 from pytest_taskcache.ports import Holder, Lease, LockManager
+from pytest_taskcache.transactions.staging import Run
 
 LONGEST_WAIT = 600.0
 """Seconds to wait for a holder at most, unless the computation itself took longer last time."""
@@ -48,28 +49,18 @@ computing: ContextVar[frozenset[str]] = ContextVar(
 """The keys this thread or task is computing, innermost included: it must not wait for them."""
 
 
-@dataclass(slots=True)
-class _Taken:
-    """A lease of this process: where it is from, and the thread that computes under it (None
-    once the value is staged and the lease only waits for its transaction)."""
-
-    manager: LockManager
-    thread: int | None
-
-
 @dataclass
 class Locks:
-    """The leases of one worker, and the rules by which it waits for those of others. ``clock``
-    is monotonic."""
+    """The leases of one worker, and the rules by which it waits for those of others."""
 
-    run: str
-    started: float
+    run: Run
     process: str
     lookup: Lookup
     notify: Callable[[Event], None]
     longest: float = LONGEST_WAIT
-    clock: Callable[[], float] = time.monotonic
-    _taken: dict[Lease, _Taken] = field(default_factory=dict)
+    _taken: dict[Lease, tuple[LockManager, int | None]] = field(default_factory=dict)
+    """The leases of this process: where each is from, and the thread that computes under it (None
+    once the value is staged and the lease only waits for its transaction)."""
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _pid: int = field(default_factory=os.getpid)
@@ -89,8 +80,8 @@ class Locks:
         self._disown()
         identity, name = keyed.key.identity, f"{self.process}#{next(self._numbers)}"
         label = attempt.computation.test or str(identity)
-        me = Holder(self.run, self.started, self.process, name, label)
-        began, waited = self.clock(), 0.0
+        me = Holder(self.run.id, self.run.started, self.process, name, label)
+        began, waited = time.monotonic(), 0.0
         longest: float | None = None
         announced: Holder | None = None
         while True:
@@ -110,7 +101,7 @@ class Locks:
             if not (waits or self._may_wait(attempt, keyed, blocks, me, got)):
                 return None, looked
             longest = self._longest(attempt, keyed) if longest is None else longest
-            waited = self.clock() - began
+            waited = time.monotonic() - began
             if waited > longest:
                 text = f"{identity}: {_named(got)} has it for {waited:.0f} s"
                 self.notify(Faulted("waited too long, computed unlocked", text))
@@ -124,7 +115,7 @@ class Locks:
     def _under(self, lease: Lease, manager: LockManager, look_up: Callable[[], Looked]) -> Looked:
         """The look under a lease that was just taken, which is kept only if nothing was found."""
         with self._guard:
-            self._taken[lease] = _Taken(manager, threading.get_ident())
+            self._taken[lease] = manager, threading.get_ident()
         looked: Looked | None = None
         try:
             looked = look_up()
@@ -158,8 +149,8 @@ class Locks:
         if other.process != me.process:
             return not self.lookup.is_staged(keyed, attempt.computation.test)
         threads = [
-            taken.thread
-            for lease, taken in list(self._taken.items())
+            thread
+            for lease, (_, thread) in list(self._taken.items())
             if lease.key == key and lease.holder.attempt == other.attempt
         ]
         if threads == [None]:
@@ -169,9 +160,9 @@ class Locks:
     def rest(self, lease: Lease) -> None:
         """The value computed under a lease is staged; the lease stays until its transaction
         ends, but nobody here need wait for it any more."""
-        taken = self._taken.get(lease)
-        if taken is not None:
-            taken.thread = None
+        with self._guard:
+            if lease in self._taken:
+                self._taken[lease] = self._taken[lease][0], None
 
     def release(self, lease: Lease) -> None:
         """Gives a lease back; one that is not known any more, or is a forked child's parent's,
@@ -182,7 +173,7 @@ class Locks:
         if taken is None:
             return
         try:
-            taken.manager.release(lease)
+            taken[0].release(lease)
         except Exception as error:  # LockError, or what a user's own manager raised
             self._fault("lock not released", error)
 
@@ -192,7 +183,7 @@ class Locks:
         if taken is None:
             return True
         try:
-            return taken.manager.confirm(lease)
+            return taken[0].confirm(lease)
         except Exception as error:  # LockError, or what a user's own manager raised
             self._fault("lock not confirmed", error)
             return False

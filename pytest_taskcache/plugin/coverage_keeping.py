@@ -34,9 +34,8 @@ from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, OpenComputation, Options
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.lookup import Found, Looked
-from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished
-from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.engine.routes import LostResultError, Route
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Fault, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import ABSENT, Change, Kind, Trace

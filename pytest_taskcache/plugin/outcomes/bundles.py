@@ -15,9 +15,8 @@ from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished
-from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.engine.routes import LostResultError, Route
 from pytest_taskcache.engine.validity import Refusal, nearer
 from pytest_taskcache.errors import StorageError, fault_of
 from pytest_taskcache.model.decision import Fault, Miss, Why
