@@ -205,12 +205,14 @@ class Engine:
             attempt.decision = Miss(Why.REFUSED, detail=refused.detail or refused.reason)
         return self._begun(attempt)
 
-    def peek(self, computation: Computation) -> Found | None:
+    def peek(self, computation: Computation, *, claims: bool = True) -> Found | None:
         """A hit, of which nobody is told yet; None where the computation would have to run, or
-        wait. Raises as `open`."""
+        wait. ``claims``: it is about to be used. Raises as `open`."""
         attempt = self._asked(computation)
         self._refuse_patched(attempt)
-        if attempt.keyed is None or not attempt.access.consult:
+        if not claims:
+            attempt.transaction = None
+        if attempt.keyed is None:
             return None
         looked = self._look(attempt, attempt.keyed)
         return looked if isinstance(looked, Found) else None
@@ -228,10 +230,7 @@ class Engine:
         """Whether the computation would be answered now; it is not run, and nobody is told.
         Whoever asks depends on the state of the cache, and is not kept itself."""
         self._taint()
-        attempt = self._asked(computation)
-        attempt.transaction = None
-        self._refuse_patched(attempt)
-        return attempt.keyed is not None and isinstance(self._look(attempt, attempt.keyed), Found)
+        return self.peek(computation, claims=False) is not None
 
     def forget(self, computation: Computation) -> int:
         """Removes what is recorded for the computation, its target file too, and hides what this
@@ -282,8 +281,7 @@ class Engine:
         ``pinned`` are parts a later look-up must agree with, known only now, or only when it is
         known what the window saw. Never raises for what cannot be stored.
         """
-        duration, observed = self._closed(attempt)
-        basis = self._basis(attempt, observed)
+        duration, observed, basis = self._closed(attempt)
         refusal = self._refusal(attempt, observed)
         variant: Variant | None = None
         if refusal is None and attempt.keyed is not None:
@@ -312,17 +310,16 @@ class Engine:
 
     def refuse(self, attempt: Attempt, reason: str, detail: str = "") -> Completed:
         """Ends an attempt whose value was computed but may not be kept."""
-        duration, observed = self._closed(attempt)
-        basis = self._basis(attempt, observed)
+        duration, observed, basis = self._closed(attempt)
         refusal = Refusal(reason, detail)
         return self._ended(attempt, duration, Completed(basis, observed, None, refusal))
 
     def abandon(self, attempt: Attempt) -> None:
         """Ends an attempt whose computation raised: nothing is kept, the lock goes."""
-        _, observed = self._closed(attempt)
+        _, _, basis = self._closed(attempt)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
-        self.open_computations.absorb(self._basis(attempt, observed))
+        self.open_computations.absorb(basis)
 
     def current(self) -> Transaction | None:
         """The innermost open transaction as seen from here."""
@@ -517,28 +514,20 @@ class Engine:
         test = computation.test
         self.notify(Decided(context.subject, context.identity, decision, key, saved, test, given))
 
-    def _closed(self, attempt: Attempt) -> tuple[float, Observed]:
-        """How many seconds an attempt took, and what its window saw."""
-        duration = originals.monotonic() - attempt.started
+    def _closed(self, attempt: Attempt) -> tuple[float, Observed, Basis]:
+        """How many seconds an attempt took, what its window saw, and what its value rests on."""
+        duration, options = originals.monotonic() - attempt.started, attempt.computation.options
+        opened, keyed = attempt.opened, attempt.keyed
         if self.attachment is not None:
-            self.attachment.end(attempt.opened)
-        observed = self.open_computations.close(attempt.opened)
-        if attempt.keyed is not None:
-            computing.set(computing.get() - {attempt.keyed.key.digest})
-        return duration, observed
-
-    def _basis(self, attempt: Attempt, observed: Observed) -> Basis:
-        options, opened = attempt.computation.options, attempt.opened
+            self.attachment.end(opened)
+        observed = self.open_computations.close(opened)
         trace = observed.trace
-        if attempt.keyed is not None:
-            trace = with_declared(trace, options.policy, attempt.keyed)
-        return Basis(
-            trace,
-            observed.opaque,
-            opened.expires,
-            frozenset(opened.derives_from),
-            tuple(sorted({*opened.taints, *options.taints})),
-        )
+        if keyed is not None:
+            computing.set(computing.get() - {keyed.key.digest})
+            trace = with_declared(trace, options.policy, keyed)
+        taints = tuple(sorted({*opened.taints, *options.taints}))
+        made_of = frozenset(opened.derives_from)
+        return duration, observed, Basis(trace, observed.opaque, opened.expires, made_of, taints)
 
     def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:
         keyed, decision = attempt.keyed, attempt.decision

@@ -41,11 +41,24 @@ def key_of(
     Raises ConfigurationError for what its author wrote and can mend (a target that leaves its
     directory, a key function that returns no text).
     """
-    options = computation.options
+    options, context, arguments = computation.options, computation.context, computation.arguments
+    form = (Part("form", computation.form),) if computation.form else ()
+    spec, target = options.serializer, ""
     try:
-        spec = options.serializer
         name = payloads.default_name if spec is None else payloads.chosen(spec).name
-        return _keyed(computation, name, clock)
+        if options.target is not None:
+            now = datetime.fromtimestamp(clock())
+            target = target_name(options.target, context, arguments, now)
+            key = name_outright(target, context, serializer=name, part="target", extra=form)
+        elif options.key is not None:
+            key = name_outright(options.key, context, serializer=name, extra=form)
+        else:
+            key_fn, policy = options.key_fn, options.policy
+            policy = policy if key_fn is None else CacheKeyFnPolicy(key_fn)
+            extra = (*computation.extra, *form)
+            key = derive(policy, context, arguments, serializer=name, extra=extra)
+        present = _present(computation) if options.validator is not None else None
+        return Keyed(key, present, target)
     except Declined as declined:
         return Uncacheable("no key by policy", str(declined))
     except UndigestableError as error:
@@ -53,28 +66,8 @@ def key_of(
     except ConfigurationError:
         raise
     except Exception as error:  # key functions and hashers are users' code; the call still runs
-        where = f"the key of {computation.context.identity}"
+        where = f"the key of {context.identity}"
         return Fault("key not derived", f"{where}: {type(error).__name__}: {error}")
-
-
-def _keyed(computation: Computation, serializer: str, clock: Callable[[], float]) -> Keyed:
-    options, context, arguments = computation.options, computation.context, computation.arguments
-    form = (Part("form", computation.form),) if computation.form else ()
-    target = ""
-    if options.target is not None:
-        now = datetime.fromtimestamp(clock())
-        target = target_name(options.target, context, arguments, now)
-        key = name_outright(target, context, serializer=serializer, part="target", extra=form)
-    elif options.key is not None:
-        key = name_outright(options.key, context, serializer=serializer, extra=form)
-    else:
-        policy = options.policy
-        if options.key_fn is not None:
-            policy = CacheKeyFnPolicy(options.key_fn)
-        extra = (*computation.extra, *form)
-        key = derive(policy, context, arguments, serializer=serializer, extra=extra)
-    present = _present(computation) if options.validator is not None else None
-    return Keyed(key, present, target)
 
 
 def _present(computation: Computation) -> Circumstances:
