@@ -515,22 +515,26 @@ Steps: TypeAlias = "Generator[Step, Any, Outcome]"
 
 
 def _streaming(
-    a: str, spec: Spec, decisions: list[Decision], args: tuple[Any, ...], kwargs: dict[str, Any]
+    prefix: str,
+    spec: Spec,
+    decisions: list[Decision],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Steps:
-    """The items of a call, stored or computed. ``a`` is what the names of the methods of an
+    """The items of a call, stored or computed. ``prefix`` is what the names of the methods of an
     asynchronous generator begin with, else "". The decision is added to ``decisions``."""
     __tracebackhide__ = True
     engine, start = active.active(), functools.partial(spec.function, *args, **kwargs)
     if engine is None:
         decisions.append(_INACTIVE)
-        return (yield from _live(a, start()))
-    ask = engine.open_async if a else engine.open
+        return (yield from _live(prefix, start()))
+    ask = engine.open_async if prefix else engine.open
     opened, error = yield Step(functools.partial(ask, spec.computation(engine, args, kwargs)))
     if error is not None:
         return Outcome(None, error)
     decisions.append(opened.decision)
     if not isinstance(opened, Found):
-        return (yield from _live(a, start(), RecordedItems(engine, opened)))
+        return (yield from _live(prefix, start(), RecordedItems(engine, opened)))
     items, returned = opened.value["items"], opened.value["returned"]  # type: ignore[index] # FORM
     del opened
     for position, item in enumerate(items, 1):
@@ -541,20 +545,20 @@ def _streaming(
             # What the generator answers is not stored: it goes on itself from here.
             generator = start()
             for _ in range(position):
-                yield Step(functools.partial(getattr(generator, f"{a}send"), None))
-            return (yield from _live(a, generator, answer=answer))
+                yield Step(functools.partial(getattr(generator, f"{prefix}send"), None))
+            return (yield from _live(prefix, generator, answer=answer))
     return Outcome(returned)
 
 
 def _live(
-    a: str,
+    prefix: str,
     generator: Any,
     recording: RecordedItems | None = None,
     answer: Outcome = Outcome(),  # noqa: B008 # frozen
 ) -> Steps:
     """A generator at work, and its items noted on the way; ``answer`` is the first it gets."""
     __tracebackhide__ = True
-    send, throw, close = (getattr(generator, a + name) for name in ("send", "throw", "close"))
+    send, throw, close = (getattr(generator, prefix + name) for name in ("send", "throw", "close"))
     while True:
         sent, thrown = answer
         if isinstance(thrown, GeneratorExit):
