@@ -404,7 +404,7 @@ class Engine:
         options = computation.options = self._completed(computation)
         allowed = access(self.parts.mode, options)
         attempt = Attempt(computation, allowed, self.routes.default, self.current())
-        if not (allowed.consult or allowed.record):
+        if not any(allowed):
             off = "persist=False" if not options.persist else "cache switched off"
             attempt.decision = Uncacheable(off)
             return attempt
@@ -440,9 +440,7 @@ class Engine:
         made and undone by its code, and so part of what its outcome rests on."""
         computation, allowed = attempt.computation, attempt.access
         context = computation.context
-        if computation.block or context.subject is Subject.TEST:
-            return
-        if not (allowed.consult or allowed.record):
+        if computation.block or context.subject is Subject.TEST or not any(allowed):
             return
         patch = self.parts.observation.patched(context.function, computation.arguments.values())
         if patch:
@@ -619,11 +617,8 @@ class Engine:
                 self._refused.pop(attempt.keyed.key.digest, None)
             elif len(self._refused) < _REPEATS:
                 self._refused[attempt.keyed.key.digest] = refusal
-        context, told = (
-            computation.context,
-            (refusal.reason, refusal.detail) if refusal else ("", ""),
-        )
-        kept, test = refusal is None, computation.test
+        context, kept, test = computation.context, refusal is None, computation.test
+        told = ("", "") if refusal is None else (refusal.reason, refusal.detail)
         self.notify(Computed(context.subject, context.identity, duration, kept, *told, test))
         self.open_computations.absorb(completed.basis)
         return completed

@@ -100,21 +100,26 @@ def partial_inputs_only(
     validate_on: Iterable[str] | None = None,
 ) -> Callable[[Circumstances, Variant], bool]:
     """A validator that compares only the named inputs; none named: none compared."""
-    names = [f"inputs.{name}" for name in validate_on or ()]
-    return lambda context, record: _agree(names, context.inputs, record.inputs)
+    return _partial("inputs", validate_on)
 
 
 def partial_parameters_only(
     validate_on: Iterable[str] | None = None,
 ) -> Callable[[Circumstances, Variant], bool]:
     """A validator that compares only the named parameters; none named: none compared."""
-    names = [f"parameters.{name}" for name in validate_on or ()]
-    return lambda context, record: _agree(names, context.parameters, record.parameters)
+    return _partial("parameters", validate_on)
 
 
-def _agree(names: Iterable[str], now: Iterable[Part], then: Iterable[Part]) -> bool:
-    left, right = dict(now), dict(then)
-    return all(left.get(name) == right.get(name) for name in names)
+def _partial(
+    kind: str, validate_on: Iterable[str] | None
+) -> Callable[[Circumstances, Variant], bool]:
+    names = [f"{kind}.{name}" for name in validate_on or ()]
+
+    def validator(context: Circumstances, record: Variant) -> bool:
+        now, then = dict(getattr(context, kind)), dict(getattr(record, kind))
+        return all(now.get(name) == then.get(name) for name in names)
+
+    return validator
 
 
 _KINDS = {

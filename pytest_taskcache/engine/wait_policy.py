@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 
-from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.lookup import Attempt, Found, Looked, Lookup
 from pytest_taskcache.errors import StorageError, fault_of
 from pytest_taskcache.model.event import Event, Faulted, Waited
 from pytest_taskcache.ports import Holder, Lease, LockManager
+from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.transactions.staging import Run
 
 LONGEST_WAIT = 600.0
@@ -49,21 +49,27 @@ computing: ContextVar[frozenset[str]] = ContextVar(
 """The keys this thread or task is computing, innermost included: it must not wait for them."""
 
 
-@dataclass
-class Locks:
-    """The leases of one worker, and the rules by which it waits for those of others."""
+class Locks(ForkAware):
+    """The leases of one worker, and the rules by which it waits for those of others. A forked child
+    starts without its parent's, under a name of its own."""
 
-    run: Run
-    process: str
-    lookup: Lookup
-    notify: Callable[[Event], None]
-    longest: float = LONGEST_WAIT
-    _taken: dict[Lease, tuple[LockManager, int | None]] = field(default_factory=dict)
-    """The leases of this process: where each is from, and the thread that computes under it (None
-    once the value is staged and the lease only waits for its transaction)."""
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-    _pid: int = field(default_factory=os.getpid)
+    def __init__(
+        self, run: Run, process: str, lookup: Lookup, notify: Callable[[Event], None]
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.process = process
+        self.lookup = lookup
+        self.notify = notify
+        self.longest = LONGEST_WAIT
+        self._taken: dict[Lease, tuple[LockManager, int | None]] = {}
+        """Where each lease is from, and the thread that computes under it (None once the value is
+        staged and the lease only waits for its transaction)."""
+        self._numbers = itertools.count(1)
+
+    def _start_anew(self) -> None:
+        self._taken = {}
+        self.process = f"{os.getpid()}@{self.process.partition('@')[2]}"
 
     def acquire(
         self,
@@ -77,7 +83,6 @@ class Locks:
         sleep (``blocks``: and nothing else runs in this thread meanwhile). Returns the lease with
         the last look: None where something was found, and where the computation goes on unlocked
         since waiting could deadlock, took too long, or the manager failed."""
-        self._disown()
         identity, name = keyed.key.identity, f"{self.process}#{next(self._numbers)}"
         label = attempt.computation.test or str(identity)
         me = Holder(self.run.id, self.run.started, self.process, name, label)
@@ -114,7 +119,7 @@ class Locks:
 
     def _under(self, lease: Lease, manager: LockManager, look_up: Callable[[], Looked]) -> Looked:
         """The look under a lease that was just taken, which is kept only if nothing was found."""
-        with self._guard:
+        with self.lock:
             self._taken[lease] = manager, threading.get_ident()
         looked: Looked | None = None
         try:
@@ -160,15 +165,14 @@ class Locks:
     def rest(self, lease: Lease) -> None:
         """The value computed under a lease is staged; the lease stays until its transaction
         ends, but nobody here need wait for it any more."""
-        with self._guard:
+        with self.lock:
             if lease in self._taken:
                 self._taken[lease] = self._taken[lease][0], None
 
     def release(self, lease: Lease) -> None:
         """Gives a lease back; one that is not known any more, or is a forked child's parent's,
         is ignored."""
-        self._disown()
-        with self._guard:
+        with self.lock:
             taken = self._taken.pop(lease, None)
         if taken is None:
             return
@@ -195,16 +199,6 @@ class Locks:
 
     def _fault(self, reason: str, error: Exception) -> None:
         self.notify(Faulted(*fault_of(error, reason)))
-
-    def _disown(self) -> None:
-        """A forked child starts without its parent's leases, under a name of its own."""
-        pid = os.getpid()
-        if pid == self._pid:
-            return
-        self._pid = pid
-        self._taken = {}
-        self._guard = threading.Lock()
-        self.process = f"{pid}@{self.process.partition('@')[2]}"
 
 
 def _named(holder: Holder) -> str:
