@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from pytest_taskcache.engine.active import get_transaction as get_transaction
     from pytest_taskcache.engine.active import transaction as transaction
     from pytest_taskcache.engine.computation import Defaults as Defaults
-    from pytest_taskcache.engine.validators import all_inputs as all_inputs
-    from pytest_taskcache.engine.validators import all_parameters as all_parameters
-    from pytest_taskcache.engine.validators import duration_only as duration_only
-    from pytest_taskcache.engine.validators import never_use as never_use
-    from pytest_taskcache.engine.validators import partial_inputs_only as partial_inputs_only
-    from pytest_taskcache.engine.validators import (
-        partial_parameters_only as partial_parameters_only,
-    )
+    from pytest_taskcache.engine.validity import all_inputs as all_inputs
+    from pytest_taskcache.engine.validity import all_parameters as all_parameters
+    from pytest_taskcache.engine.validity import duration_only as duration_only
+    from pytest_taskcache.engine.validity import never_use as never_use
+    from pytest_taskcache.engine.validity import partial_inputs_only as partial_inputs_only
+    from pytest_taskcache.engine.validity import partial_parameters_only as partial_parameters_only
     from pytest_taskcache.errors import ConfigurationError as ConfigurationError
     from pytest_taskcache.errors import LockError as LockError
     from pytest_taskcache.errors import PolicyConflictError as PolicyConflictError
@@ -85,7 +83,7 @@ _HOMES = {
     "digests.values.reducers": "register_hasher",
     "engine.active": "get_transaction transaction",
     "engine.computation": "Defaults",
-    "engine.validators": (
+    "engine.validity": (
         "all_inputs all_parameters duration_only never_use partial_inputs_only "
         "partial_parameters_only"
     ),

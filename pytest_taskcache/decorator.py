@@ -9,30 +9,29 @@ import functools
 import inspect
 import os
 import types
-from collections.abc import Callable, Generator, Hashable, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable
 from datetime import timedelta
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from pathlib import Path
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 from pytest_taskcache.code.imports import PATH_ENTRY
 from pytest_taskcache.dataclass import dataclass, fields, replace
 from pytest_taskcache.engine import active
-from pytest_taskcache.engine.cache import Engine
+from pytest_taskcache.engine.cache import Attempt, Engine
 from pytest_taskcache.engine.computation import Computation, Options, Place, Target, Validator
-from pytest_taskcache.engine.generators import (
-    ASYNC,
-    FORM,
-    PLAIN,
-    Flavour,
-    Steps,
-    iterate,
-    iterating_async,
-    live,
-    streaming,
-)
 from pytest_taskcache.engine.keys import check_template
-from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.repeats import call_name
-from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.engine.lookup import Found, call_name
+from pytest_taskcache.errors import ConfigurationError, fault_of
 from pytest_taskcache.model.decision import Decision, Hit, Uncacheable
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity
@@ -45,6 +44,9 @@ from pytest_taskcache.transactions.transaction import CommitMode, Hook
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+
+FORM = "items"
+"""The `Computation.form` of a generator."""
 
 MARK = "__taskcache__"
 """Attribute under which a function carries its `Spec`."""
@@ -124,7 +126,8 @@ class Spec:
     def __post_init__(self) -> None:
         Spec.made = True
         self.signature = inspect.signature(self.function)
-        self._form = _form_of(self.function)
+        kinds = inspect.isgeneratorfunction, inspect.isasyncgenfunction
+        self._form = FORM if any(is_one(self.function) for is_one in kinds) else ""
         self._identity: tuple[str, Identity] | None = None
         self._context: tuple[Place, TaskContext] | None = None
         parameters = self.signature.parameters.values()
@@ -161,18 +164,15 @@ class Spec:
         return known[1]
 
     def _check_is_no_fixture(self) -> None:
+        name, allow = self.function.__qualname__, self.options.allow
         if self.options.consumers != "any":
-            raise ConfigurationError(
-                f"consumers of {self.function.__qualname__}",
-                "a call of a function has one consumer",
-                "leave it out, or make it a fixture of a wider scope",
-            )
-        if self.options.allow:
-            raise ConfigurationError(
-                f"allow of {self.function.__qualname__}",
-                "a cached function may do anything, and its author answers for it",
-                "leave it out; it is for tests and fixtures",
-            )
+            problem = "a call of a function has one consumer"
+            remedy = "leave it out, or make it a fixture of a wider scope"
+            raise ConfigurationError(f"consumers of {name}", problem, remedy)
+        if allow:
+            problem = "a cached function may do anything, and its author answers for it"
+            remedy = "leave it out; it is for tests and fixtures"
+            raise ConfigurationError(f"allow of {name}", problem, remedy)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The bound arguments, defaults applied. Binding takes a tenth of a hit's time, so plain
@@ -197,16 +197,7 @@ class Spec:
             context = known[1]
         else:
             self._check_is_no_fixture()
-            context = TaskContext(
-                Subject.FUNCTION,
-                self.identity(engine),
-                self.function,
-                engine.run.id,
-                engine.fingerprints,
-                place.parameters,
-                place.name,
-                place.module,
-            )
+            context = engine.context(Subject.FUNCTION, self.identity(engine), self.function)
             self._context = place, context
         return Computation(context, arguments, self.options, test=place.test, form=self._form)
 
@@ -429,11 +420,10 @@ def _plain_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     def computed(engine: Engine, name: Hashable, args: Any, kwargs: Any) -> State[Any]:
         __tracebackhide__ = True
-        computation = spec.computation(engine, args, kwargs)
-        opened = engine.open(computation)
+        opened = engine.open(spec.computation(engine, args, kwargs))
         if isinstance(opened, Found):
             if name is not None:
-                engine.remember(name, computation, opened)
+                engine.remember(name, opened)
             return State(opened.value, opened.decision)
         try:
             value = function(*args, **kwargs)
@@ -473,12 +463,12 @@ def _async_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
 def _generator_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         __tracebackhide__ = True
-        return (yield from iterate(_streaming(PLAIN, spec, [], args, kwargs)))
+        return (yield from _iterate(_streaming("", spec, [], args, kwargs)))
 
     def call(*args: Any, **kwargs: Any) -> State[Any]:
         __tracebackhide__ = True
         decisions: list[Decision] = []
-        items = list(iterate(_streaming(PLAIN, spec, decisions, args, kwargs)))
+        items = list(_iterate(_streaming("", spec, decisions, args, kwargs)))
         return State(items, decisions[0])
 
     return wrapped, call
@@ -488,34 +478,205 @@ def _async_generator_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[.
     async def call(*args: Any, **kwargs: Any) -> State[Any]:
         __tracebackhide__ = True
         decisions: list[Decision] = []
-        iterate = iterating_async(lambda *a, **k: _streaming(ASYNC, spec, decisions, a, k))
+        iterate = _iterating_async(spec, decisions)
         return State([item async for item in iterate(*args, **kwargs)], decisions[0])
 
-    return iterating_async(lambda *a, **k: _streaming(ASYNC, spec, [], a, k)), call
+    return _iterating_async(spec, []), call
+
+
+# The items of generators, plain and asynchronous ones, are cached by what is written once for both:
+# a generator of steps. It yields what is to be called (and awaited), or handed to the consumer, and
+# is told what came of it. For example, the second call of ``def two(): yield 1; yield 2``
+#
+#     yields Step(open the computation)   is sent Outcome(Found({"items": [1, 2], ...}))
+#     yields Step(None, 1)                is sent Outcome(None): the consumer wants the next one
+#     yields Step(None, 2)                is sent Outcome(None)
+#     returns Outcome(None)               what the generator function returned
+
+
+class Step(NamedTuple):
+    """What is to be called, and awaited where the generator is asynchronous; else an item for
+    the consumer, and the outcome is what it sent, or threw."""
+
+    run: Callable[[], Any] | None
+    item: Any = None
+
+
+class Outcome(NamedTuple):
+    """What came of a step, or of a whole call: a value, or an error."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def steers(self) -> bool:
+        """Whether a consumer asked for more than the next item."""
+        return self.value is not None or self.error is not None
+
+
+Steps: TypeAlias = "Generator[Step, Any, Outcome]"
+"""Sent what came of each step, an `Outcome`; returns that of the call."""
 
 
 def _streaming(
-    flavour: Flavour,
+    prefix: str,
     spec: Spec,
     decisions: list[Decision],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Steps:
-    """A call of a generator function, as `streaming` says."""
+    """The items of a call, stored or computed. ``prefix`` is what the names of the methods of an
+    asynchronous generator begin with, else "". The decision is added to ``decisions``."""
     __tracebackhide__ = True
     engine, start = active.active(), functools.partial(spec.function, *args, **kwargs)
     if engine is None:
         decisions.append(_INACTIVE)
-        return (yield from live(flavour, start()))
-    computation = spec.computation(engine, args, kwargs)
-    return (yield from streaming(flavour, engine, computation, start, decisions))
+        return (yield from _live(prefix, start()))
+    ask = engine.open_async if prefix else engine.open
+    opened, error = yield Step(functools.partial(ask, spec.computation(engine, args, kwargs)))
+    if error is not None:
+        return Outcome(None, error)
+    decisions.append(opened.decision)
+    if not isinstance(opened, Found):
+        return (yield from _live(prefix, start(), RecordedItems(engine, opened)))
+    items, returned = opened.value["items"], opened.value["returned"]  # type: ignore[index] # FORM
+    del opened
+    for position, item in enumerate(items, 1):
+        answer = yield Step(None, item)
+        if isinstance(answer.error, GeneratorExit):
+            return Outcome(None, answer.error)
+        if answer.steers:
+            # What the generator answers is not stored: it goes on itself from here.
+            generator = start()
+            for _ in range(position):
+                yield Step(functools.partial(getattr(generator, f"{prefix}send"), None))
+            return (yield from _live(prefix, generator, answer=answer))
+    return Outcome(returned)
+
+
+def _live(
+    prefix: str,
+    generator: Any,
+    recording: RecordedItems | None = None,
+    answer: Outcome = Outcome(),  # noqa: B008 # frozen
+) -> Steps:
+    """A generator at work, and its items noted on the way; ``answer`` is the first it gets."""
+    __tracebackhide__ = True
+    send, throw, close = (getattr(generator, prefix + name) for name in ("send", "throw", "close"))
+    while True:
+        sent, thrown = answer
+        if isinstance(thrown, GeneratorExit):
+            _, failed = yield Step(close)
+            outcome = Outcome(None, failed or thrown)
+            break
+        if recording is not None:
+            recording.steered |= answer.steers
+        run, given = (send, sent) if thrown is None else (throw, thrown)
+        item, error = yield Step(functools.partial(run, given))
+        if error is not None:
+            ended = isinstance(error, StopIteration | StopAsyncIteration)
+            outcome = Outcome(getattr(error, "value", None)) if ended else Outcome(None, error)
+            break
+        if recording is not None:
+            recording.add(item)
+        answer = yield Step(None, item)
+    if recording is not None:
+        recording.end(outcome)
+    return outcome
+
+
+def _iterate(steps: Steps) -> Generator[Any, Any, Any]:
+    """A generator of what the steps give the consumer."""
+    __tracebackhide__ = True
+    outcome: Outcome | None = None
+    while True:
+        try:
+            step = steps.send(outcome)
+        except StopIteration as end:
+            return _unwrapped(end.value)
+        try:
+            outcome = Outcome(step.run() if step.run is not None else (yield step.item))
+        except BaseException as error:
+            outcome = Outcome(None, error)
+
+
+def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any]:
+    """An async generator function that does the same. (Whole in itself: one around it would have
+    to pass on what is sent and thrown once more.)"""
+
+    async def iterate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        __tracebackhide__ = True
+        steps = _streaming("a", spec, decisions, args, kwargs)
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                _unwrapped(end.value)
+                return
+            try:
+                outcome = Outcome(await step.run() if step.run is not None else (yield step.item))
+            except BaseException as error:
+                outcome = Outcome(None, error)
+
+    return iterate
+
+
+def _unwrapped(outcome: Outcome) -> Any:
+    """The value of an outcome, or its error, raised. (Not in the caller: a frame that an error's
+    traceback leads to should not hold the error.)"""
+    __tracebackhide__ = True
+    try:
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+    finally:
+        del outcome
+
+
+class RecordedItems:
+    """Notes what a generator yields while it is computed: each item is copied when it is produced,
+    before its consumer can change it, and all are kept once the generator is exhausted."""
+
+    def __init__(self, engine: Engine, attempt: Attempt) -> None:
+        self._engine = engine
+        self._attempt = attempt
+        self._items: list[object] = []
+        self._problem = ""
+        self.steered = False
+        """Whether values were sent, or errors thrown, into it: then it depends on its consumer."""
+
+    def add(self, item: object) -> None:
+        """Notes an item, or last of all what the generator returned."""
+        if self._problem or self.steered:
+            return
+        payloads, local = self._engine.parts.payloads, self._engine.parts.local
+        serializer = self._attempt.computation.options.serializer
+        if isinstance(item, Path) and payloads.is_temporary(item):
+            self._problem = "it yields a path in the temporary directory; return one instead"
+            return
+        try:
+            with self._engine.quiet():
+                self._items.append(payloads.copied(item, local, serializer))
+        except Exception as error:  # users' __reduce__ and serializers; kept for the refusal
+            self._problem = fault_of(error)[1]
+
+    def end(self, outcome: Outcome) -> None:
+        """Ends the attempt: keeps the items of an exhausted generator, nothing of one that raised
+        or was closed before its end. Never raises for what cannot be stored."""
+        if outcome.error is not None:
+            self._engine.abandon(self._attempt)
+            return
+        self.add(outcome.value)
+        if self.steered:
+            self._engine.refuse(self._attempt, "generator was sent values")
+        elif self._problem:
+            self._engine.refuse(self._attempt, "value cannot be serialized", self._problem)
+        else:
+            *items, last = self._items
+            self._engine.complete(self._attempt, {"items": items, "returned": last})
 
 
 def _is_outside(name: str) -> bool:
     """Whether a file of this name lies beside the root."""
     return name.startswith((PATH_ENTRY, "../")) or os.path.isabs(name)
-
-
-def _form_of(function: Callable[..., Any]) -> str:
-    generates = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    return FORM if generates else ""

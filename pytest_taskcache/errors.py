@@ -126,6 +126,15 @@ class StorageError(TaskCacheError):
         return f"{self.storage}: cannot {self.operation}: {self.reason}"
 
 
+def fault_of(error: Exception, reason: str = "storage failed") -> tuple[str, str]:
+    """Reason and detail of a fault, in the few words that faults are counted by, and at length.
+    What is no StorageError comes from users' code; then the reason is as given."""
+    if isinstance(error, StorageError):
+        return f"{error.operation} failed: {error.reason}", str(error)
+    told = str(error) if isinstance(error, TaskCacheError) else f"{type(error).__name__}: {error}"
+    return reason, told
+
+
 class UntrustedStorageError(StorageError):
     """A storage, or what it returned, is not to be trusted: wrong owner, mode or signature."""
 

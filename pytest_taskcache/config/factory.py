@@ -16,9 +16,8 @@ from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Defaults
-from pytest_taskcache.engine.payloads import Payloads
-from pytest_taskcache.engine.routes import Parts, Route
-from pytest_taskcache.errors import MissingExtraError, StorageError
+from pytest_taskcache.engine.routes import Parts, Payloads, Route
+from pytest_taskcache.errors import MissingExtraError, StorageError, fault_of
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
 from pytest_taskcache.locking.leases import FlushedFirst
@@ -97,7 +96,7 @@ class Composed:
                     text = f"--cache-refresh-only={pattern} named nothing that was looked up"
                     engine.notify(Noted(text))
         except StorageError as error:
-            engine.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+            engine.notify(Faulted(*fault_of(error)))
         finally:
             engine.close()
             self.managers.close()

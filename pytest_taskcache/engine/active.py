@@ -1,4 +1,5 @@
-"""The one process-wide slot: which engine is active; and ``with transaction():`` for users.
+"""The one process-wide slot: which engine is active; ``with transaction():`` for users; and what
+happens when a transaction ends: entries settle, locks go, hooks run.
 
 A test's root transaction hangs on the engine and is seen by every thread; transactions nested
 in it live in a context variable above it. Engines nest (a test of a pytest plugin runs pytest),
@@ -13,29 +14,30 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, TypeAlias
 
 from pytest_taskcache.engine.cache import Attempt, Engine
-from pytest_taskcache.engine.commit import commit, roll_back
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.open_computations import enter, innermost, leave
-from pytest_taskcache.engine.payloads import LostResultError
+from pytest_taskcache.engine.routes import LostResultError
 from pytest_taskcache.errors import ConfigurationError, StorageError
-from pytest_taskcache.model.event import Subject
+from pytest_taskcache.model.event import Committed, Faulted, RolledBack, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.policies import CachePolicy, TaskContext
+from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.algebra import LockSpec, StorageSpec
 from pytest_taskcache.ports import Serializer
+from pytest_taskcache.transactions.settlement import Verdict
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
     Transaction,
     TransactionError,
     TransactionState,
     TransactionStateError,
+    enter,
+    innermost,
+    leave,
 )
 
 Provider: TypeAlias = "Callable[[], Engine | None]"
@@ -98,16 +100,22 @@ def transaction(
     that mean nothing without a key.
     """
     mode = CommitMode.parse(commit_mode)
+    given = {
+        "isolation_level": isolation_level,
+        "lock_manager": lock_manager,
+        "overwrite": overwrite or None,
+        "expiration": expiration,
+        "serializer": serializer,
+        "key_storage": key_storage,
+        "result_storage": result_storage,
+    }
     if key is None:
-        _refuse_without_key(
-            isolation_level=isolation_level,
-            lock_manager=lock_manager,
-            overwrite=overwrite,
-            expiration=expiration,
-            serializer=serializer,
-            key_storage=key_storage,
-            result_storage=result_storage,
-        )
+        for name in (name for name, value in given.items() if value is not None):
+            raise ConfigurationError(
+                f"transaction({name}=...)",
+                "a transaction without a key has no record of its own",
+                "give key= too, or leave it out",
+            )
         return TransactionBlock(mode, label, None)
     options = Options(
         policy=CachePolicy(
@@ -122,204 +130,149 @@ def transaction(
     return TransactionBlock(mode, label or key, options)
 
 
-def _refuse_without_key(**settings: object) -> None:
-    for name, value in settings.items():
-        if value is not None and value is not False:
-            raise ConfigurationError(
-                f"transaction({name}=...)",
-                "a transaction without a key has no record of its own",
-                "give key= too, or leave it out",
-            )
+class TransactionBlock(Transaction):
+    """A transaction that a user opened, to be entered once; with a key it is also a computation,
+    which the user does."""
 
-
-class TransactionBlock:
-    """What `transaction` returns: enters a `Transaction` and stands behind it. To be entered
-    once."""
+    by_hand = True
 
     def __init__(self, mode: CommitMode, label: str, options: Options | None) -> None:
-        self._mode = mode
-        self._label = label
+        super().__init__("", label, mode)
+        self.key = (options.key or "") if options is not None else ""
         self._options = options
         self._engine: Engine | None = None
-        self._transaction: Transaction | None = None
-        self._home: tuple[int, object] = (0, None)
+        self._home: tuple[int, object] | None = None
         self._found: Found | None = None
         self._attempt: Attempt | None = None
-        self._staged: list[object] = []
-        self._variant: Variant | None = None
+        self._staged: tuple[object, Variant | None] | None = None
 
     def __enter__(self) -> Transaction:
-        inner = self._begin()
-        engine, computation = self._engine, self._computation()
-        if engine is not None and computation is not None:
-            with self._failing(inner):
-                self._opened(engine.open(computation))
-        return inner
+        wanted = self._begin()
+        if wanted is not None:
+            with self._failing():
+                self._take(wanted[0].open(wanted[1]))
+        return self
 
     async def __aenter__(self) -> Transaction:
-        inner = self._begin()
-        inner.awaiting = []
-        engine, computation = self._engine, self._computation()
-        if engine is not None and computation is not None:
-            with self._failing(inner):
-                self._opened(await engine.open_async(computation))
-        return inner
+        wanted = self._begin()
+        self.awaiting = []
+        if wanted is not None:
+            with self._failing():
+                self._take(await wanted[0].open_async(wanted[1]))
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._transaction is not None:
-            self._end(self._transaction, failed=kind is not None)
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        leave(self)
+        self._end(failed=kind is not None)
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: object, trace: object
     ) -> None:
         self.__exit__(kind, error, trace)
-        inner = self._transaction
-        while inner is not None and inner.awaiting:
-            await inner.awaiting.pop(0)
+        while self.awaiting:
+            await self.awaiting.pop(0)
 
-    def _begin(self) -> Transaction:
-        if self._transaction is not None:
+    def _begin(self) -> tuple[Engine, Computation] | None:
+        """Enters it. What is to be asked of which engine, where it has a key."""
+        if self._home is not None:
             raise TransactionError(
                 "this transaction was entered before", "call transaction() for each"
             )
         engine = self._engine = active()
+        worker, process = (engine.worker, f"@{engine.process}") if engine else ("none", "")
+        self.claimant = f"{worker}/transaction/{next(_numbers)}{process}"
         outer = _current(engine)
-        name = f"{engine.worker if engine else 'none'}/transaction/{next(_numbers)}"
-        if engine is not None:
-            name += f"@{engine.process}"
         if outer is not None:
-            inner = outer.child(name, self._mode)
-            inner.label = self._label or inner.label
-        else:
-            inner = Transaction(name, self._label, self._mode)
-        inner.block = self
-        self._transaction, self._home = inner, _here()
-        enter(engine, inner)
-        return inner
+            self.nest_in(outer)
+        self._home = _here()
+        enter(engine, self)
+        if engine is None or self._options is None:
+            return None
+        identity, test = Identity("", f"transaction {self.key}"), engine.place.test
+        context = engine.context(Subject.FUNCTION, identity, transaction)
+        return engine, Computation(context, {}, self._options, test=test, block=True)
 
     @contextmanager
-    def _failing(self, inner: Transaction) -> Iterator[None]:
+    def _failing(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self._end(inner, failed=True)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
 
-    def _end(self, inner: Transaction, *, failed: bool) -> None:
-        leave(inner)
-        self._give_up_computing()
-        if failed:
-            roll_back(inner, self._engine)
+    def _take(self, opened: Found | Attempt) -> None:
+        if isinstance(opened, Attempt):
+            self._attempt = opened
         else:
-            commit(inner, self._engine)
+            self._found, self.is_stored = opened, True
 
-    def _give_up_computing(self) -> None:
+    def _end(self, *, failed: bool, by_hand: bool = False) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None and self._engine is not None:
             self._engine.abandon(attempt)
-
-    def _computation(self) -> Computation | None:
-        engine, options = self._engine, self._options
-        if engine is None or options is None:
-            return None
-        place = engine.place
-        context = TaskContext(
-            Subject.FUNCTION,
-            Identity("", f"transaction {options.key}"),
-            transaction,
-            engine.run.id,
-            engine.fingerprints,
-            place.parameters,
-            place.name,
-            place.module,
-        )
-        return Computation(context, {}, options, test=place.test, block=True)
-
-    def _opened(self, opened: Found | Attempt) -> None:
-        if isinstance(opened, Found):
-            self._found = opened
+        if failed:
+            roll_back(self, self._engine, reason="by hand" if by_hand else "")
         else:
-            self._attempt = opened
+            commit(self, self._engine, by_hand=by_hand)
 
-    @property
-    def key(self) -> str:
-        """As Block.key."""
-        return (self._options.key or "") if self._options is not None else ""
-
-    @property
-    def is_stored(self) -> bool:
-        """As Block.is_stored."""
-        return self._found is not None
-
-    @property
     def is_staged(self) -> bool:
-        """As Block.is_staged."""
-        return bool(self._staged)
+        """As Transaction.is_staged."""
+        return self.is_active() and self._staged is not None
 
     def stage(self, value: object) -> None:
-        """As Block.stage."""
+        """As Transaction.stage."""
+        self.require_open()
         self._require_key("stage")
         if self._found is not None:
             raise TransactionError(
                 f"the key {self.key!r} has a value already",
                 "ask txn.is_committed() first, or open it with overwrite=True",
             )
-        if self._staged:
+        if self._staged is not None:
             raise TransactionError(
                 f"a value of {self.key!r} is staged already", "stage one, when it is complete"
             )
+        variant = None
         attempt, self._attempt = self._attempt, None
         if attempt is not None and self._engine is not None:
-            completed = self._engine.complete(attempt, value, transaction=self._transaction)
-            self._variant = completed.variant
-        self._staged.append(value)
+            variant = self._engine.complete(attempt, value, transaction=self).variant
+        self._staged = value, variant
 
     def read(self) -> object:
-        """As Block.read."""
+        """As Transaction.read."""
         self._require_key("read")
-        if self._staged:
-            return self._decoded(self._variant, self._staged[0])
-        found = self._found
-        if found is None:
+        if self._staged is not None:
+            value, variant = self._staged
+        elif self._found is not None:
+            value, variant = self._found.value, self._found.decision.variant
+        else:
             raise TransactionError(
                 f"the key {self.key!r} has no value yet",
                 "ask txn.is_committed() first; compute it and txn.stage(value)",
             )
-        return self._decoded(found.decision.variant, found.value)
-
-    def _decoded(self, variant: Variant | None, value: object) -> object:
-        """The value anew; as it was given, or read first, where it cannot be read again."""
         if variant is None or self._engine is None or self._options is None:
             return value
         try:
             return self._engine.read(variant.result, self._options)
         except (LostResultError, StorageError):
-            return value
+            return value  # as it was given, or read first
 
-    def end(self, state: TransactionState) -> None:
-        """As Block.end."""
-        inner = self._transaction
-        if inner is None:
-            raise TransactionError("this transaction was not entered", "use it in a with block")
-        if inner.state is not TransactionState.OPEN:
-            raise TransactionStateError(inner.state)
+    def commit(self) -> None:
+        """As Transaction.commit."""
+        self._require_here()
+        self._end(failed=False, by_hand=True)
+
+    def rollback(self) -> None:
+        """As Transaction.rollback."""
+        self._require_here()
+        self._end(failed=True, by_hand=True)
+
+    def _require_here(self) -> None:
+        self.require_open()
         if self._home != _here():
             raise TransactionError(
                 "this transaction was opened in another thread or task", "end it where it began"
             )
-        self._give_up_computing()
-        if state is TransactionState.COMMITTED:
-            commit(inner, self._engine, by_hand=True)
-        else:
-            roll_back(inner, self._engine, reason="by hand")
 
     def _require_key(self, what: str) -> None:
         if self._options is None:
@@ -335,3 +288,93 @@ def _here() -> tuple[int, object]:
     except RuntimeError:
         task = None
     return threading.get_ident(), task
+
+
+def commit(transaction: Transaction, engine: Engine | None, *, by_hand: bool = False) -> None:
+    """Ends a transaction well. A LAZY savepoint hands all it holds to its parent; an OFF one
+    rolls back unless ``by_hand``; the others make their entries visible, all or none, and roll
+    back where the storage fails. In a forked child nothing happens: the parent goes on with its
+    own."""
+    if engine is not None and engine.is_forked():
+        transaction.end(TransactionState.COMMITTED)
+    elif transaction.mode is CommitMode.OFF and not by_hand:
+        roll_back(transaction, engine, reason="commit mode OFF")
+    elif transaction.owns_claims:
+        if not transaction.end(TransactionState.COMMITTED):
+            return
+        if engine is not None and not _published(transaction, engine, Verdict.PASSED):
+            transaction.state = TransactionState.ROLLED_BACK
+            _dropped(transaction, engine, "commit failed")
+        _finish(transaction, engine)
+    elif transaction.is_active():
+        try:
+            transaction.hand_to_parent()
+        except TransactionStateError:
+            # It outlived the one around it, in a thread: nobody is left to commit what it holds.
+            roll_back(transaction, engine, reason="the transaction around it had ended")
+
+
+def roll_back(
+    transaction: Transaction, engine: Engine | None, *, reason: str = "", retain_for: str = ""
+) -> None:
+    """Ends a transaction badly: nothing it staged is ever visible to others. ``retain_for``
+    keeps what was asked to survive for a retry of the test of that name."""
+    if not transaction.end(TransactionState.ROLLED_BACK):
+        return
+    if engine is not None and engine.is_forked():
+        return
+    if engine is not None:
+        _dropped(transaction, engine, reason, retain_for)
+    _finish(transaction, engine)
+
+
+def end_of_scope(transaction: Transaction, engine: Engine) -> None:
+    """Ends the transaction of a wider-scoped fixture: the tests that used it have decided."""
+    if transaction.end(TransactionState.COMMITTED) and not engine.is_forked():
+        _published(transaction, engine, Verdict.ENDED)
+        _finish(transaction, engine)
+
+
+def _published(transaction: Transaction, engine: Engine, verdict: Verdict) -> bool:
+    """Makes what it holds visible; False if the storage failed, and nothing is."""
+    if not transaction.used:
+        return True
+    name, recorder, dead = transaction.claimant, engine.recorder, engine.lookup.dead
+    with engine.quiet():
+        if verdict is Verdict.PASSED:
+            for entry, lease in transaction.leases.items():
+                # Fencing: whose lock was lost meanwhile is not committed, because someone else
+                # may have computed, and committed, the same key since.
+                if not engine.locks.still_held(lease):
+                    dead.add(entry)
+                    engine.notify(Faulted("lock lost before commit", transaction.label))
+            if dead and not recorder.drop(tuple(dead), name):
+                return False
+        count = recorder.settle(name, verdict)
+    if count:
+        engine.notify(Committed(count, transaction.label))
+    return count is not None
+
+
+def _dropped(transaction: Transaction, engine: Engine, reason: str, retain_for: str = "") -> None:
+    entries, name, recorder = transaction.entries, transaction.claimant, engine.recorder
+    if transaction.owns_claims and transaction.used:
+        with engine.quiet():
+            count = recorder.settle(name, Verdict.FAILED, retain_for=retain_for)
+        gone = count is not None
+        dropped = max(count or 0, len(entries))
+        engine.notify(RolledBack(dropped, transaction.label, reason))
+    else:
+        with engine.quiet():
+            gone = recorder.drop(entries, name)
+    if not gone:
+        engine.lookup.dead.update(entries)
+
+
+def _finish(transaction: Transaction, engine: Engine | None) -> None:
+    """Gives the locks back, and runs the hooks."""
+    if engine is not None:
+        for lease in transaction.leases.values():
+            engine.locks.release(lease)
+        transaction.leases.clear()
+    transaction.run_hooks(engine.notify if engine is not None else None)

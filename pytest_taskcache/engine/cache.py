@@ -5,49 +5,54 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from pytest_taskcache.dataclass import dataclass
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.engine.computation import Basis, Computation, Options, Place, defaults_around
-from pytest_taskcache.engine.eligibility import Refusal, access, objection
-from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
-from pytest_taskcache.engine.lookup import Attempt as Attempt
-from pytest_taskcache.engine.lookup import Found, Lookup, with_declared
-from pytest_taskcache.engine.open_computations import (
+from pytest_taskcache.engine.computation import (
+    Basis,
+    Computation,
     OpenComputation,
     OpenComputations,
-    innermost,
-    run_hooks,
+    Options,
+    Place,
+    defaults_around,
 )
-from pytest_taskcache.engine.payloads import LostResultError
+from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
+from pytest_taskcache.engine.lookup import Attempt as Attempt
+from pytest_taskcache.engine.lookup import Found, Looked, Lookup, Repeat, repeat_of, with_declared
 from pytest_taskcache.engine.recorder import Finished, Recorder
-from pytest_taskcache.engine.repeats import Repeat, repeat_of
-from pytest_taskcache.engine.routes import Parts, Route, Routes
-from pytest_taskcache.engine.wait_policy import Locks, Wanted, computing, patience
-from pytest_taskcache.errors import ConfigurationError, LockError, StorageError, UndigestableError
+from pytest_taskcache.engine.routes import LostResultError, Parts, Routes
+from pytest_taskcache.engine.validity import Refusal, access, objection
+from pytest_taskcache.engine.wait_policy import Locks, computing
+from pytest_taskcache.errors import (
+    ConfigurationError,
+    LockError,
+    StorageError,
+    UndigestableError,
+    fault_of,
+)
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Computed, Decided, Event, Faulted, Subject, Verified
-from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.originals import originals
+from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.ports import LockManager, Observer
-from pytest_taskcache.transactions.transaction import CommitMode, Transaction, TransactionState
+from pytest_taskcache.transactions.transaction import (
+    CommitMode,
+    Transaction,
+    TransactionState,
+    innermost,
+)
 
 _REPEATS = 10_000
-
-
-class Peeked(NamedTuple):
-    """A hit that was found ahead of its computation; see `Engine.peek`."""
-
-    computation: Computation
-    keyed: Keyed
-    found: Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,7 @@ class Attachment(Protocol):
     def keep(self, opened: OpenComputation, finished: Finished) -> None:
         """Its value is about to be kept, and seen by others."""
 
-    def bring_back(
-        self, computation: Computation, keyed: Keyed, route: Route, found: Found
-    ) -> Found | Miss | Fault:
+    def bring_back(self, found: Found) -> Looked:
         """What was found is about to be reused; what is returned counts instead. Never raises."""
 
 
@@ -113,7 +116,7 @@ class Engine:
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
         self.lookup = Lookup(parts, lambda: self.clock())
-        self.locks = Locks(parts.run.id, parts.run.started, self.process, self.notify)
+        self.locks = Locks(parts.run, self.process, self.lookup, self.notify)
         self.recorder = Recorder(parts, self.routes, self.lookup, self.locks, self.notify)
 
     def repeat(self, name: Hashable) -> tuple[object] | None:
@@ -126,22 +129,22 @@ class Engine:
             return None
         test = self.place.test
         if self.open_computations.none_open:
-            value = known.value(self.lookup, self.current(), test, self.clock)
+            value = known.value(self.lookup, self.current(), test)
         else:
             with self.quiet():
-                value = known.value(self.lookup, self.current(), test, self.clock)
+                value = known.value(self.lookup, self.current(), test)
         if value is None:
             return None
         self.used.add(known.variants[0].id)
-        self.notify(known.event if known.event.test == test else known.told_in(test))
+        if known.event.test != test:
+            known.event = replace(known.event, test=test)
+        self.notify(known.event)
         self.open_computations.absorb(known.basis)
         return value
 
-    def remember(self, name: Hashable, computation: Computation, found: Found) -> None:
+    def remember(self, name: Hashable, found: Found) -> None:
         """Has the next call of this name answered by `repeat`, if that is possible."""
-        if self.parts.refresh.asked:
-            return
-        known = repeat_of(computation, found, self.routes.of(computation.options), self.lookup)
+        known = None if self.parts.refresh.asked else repeat_of(found, self.lookup)
         if known is not None:
             if len(self._repeats) >= _REPEATS:
                 self._repeats.clear()
@@ -191,37 +194,43 @@ class Engine:
         manager = self._manager(computation.options) if attempt.access.record else None
         looked = self._look(attempt, keyed)
         if manager is not None and not isinstance(looked, Found):
-            wanted = self._wanted(attempt, keyed, blocks)
-            attempt.lease, looked = yield from self.locks.acquire(wanted, manager)
+            look = partial(self._look, attempt, keyed)
+            locked = self.locks.acquire(attempt, keyed, manager, look, blocks)
+            attempt.lease, looked = yield from locked
         if isinstance(looked, Found):
-            self._reuse(computation, keyed, looked)
-            return looked
-        attempt.decision = self._told_again(looked, keyed)
+            return self.use(looked)
+        attempt.decision, refused = looked, self._refused.get(keyed.key.digest)
+        if refused and isinstance(looked, Miss) and looked.why in (Why.ABSENT, Why.PARTS):
+            # This run computed it before, and could not keep it.
+            attempt.decision = Miss(Why.REFUSED, detail=refused.detail or refused.reason)
         return self._begun(attempt)
 
-    def peek(self, computation: Computation) -> Peeked | None:
+    def peek(self, computation: Computation, *, claims: bool = True) -> Found | None:
         """A hit, of which nobody is told yet; None where the computation would have to run, or
-        wait. Raises as `open`."""
+        wait. ``claims``: it is about to be used. Raises as `open`."""
         attempt = self._asked(computation)
         self._refuse_patched(attempt)
-        if attempt.keyed is None or not attempt.access.consult:
+        if not claims:
+            attempt.transaction = None
+        if attempt.keyed is None:
             return None
-        found = self._look(attempt, attempt.keyed)
-        return Peeked(computation, attempt.keyed, found) if isinstance(found, Found) else None
+        looked = self._look(attempt, attempt.keyed)
+        return looked if isinstance(looked, Found) else None
 
-    def use(self, peeked: Peeked) -> Found:
-        """What was peeked at, which now counts as a hit."""
-        self._reuse(*peeked)
-        return peeked.found
+    def use(self, found: Found) -> Found:
+        """What was found, which now counts as a hit."""
+        variant = found.decision.variant
+        if variant is not None:
+            self.used.add(variant.id)
+        self._tell_decided(found.computation, found.decision, found.keyed)
+        self.open_computations.absorb(found.basis)
+        return found
 
     def is_cached(self, computation: Computation) -> bool:
         """Whether the computation would be answered now; it is not run, and nobody is told.
         Whoever asks depends on the state of the cache, and is not kept itself."""
         self._taint()
-        attempt = self._asked(computation)
-        attempt.transaction = None
-        self._refuse_patched(attempt)
-        return attempt.keyed is not None and isinstance(self._look(attempt, attempt.keyed), Found)
+        return self.peek(computation, claims=False) is not None
 
     def forget(self, computation: Computation) -> int:
         """Removes what is recorded for the computation, its target file too, and hides what this
@@ -229,33 +238,30 @@ class Engine:
         failed, which is notified. As with `is_cached`, whoever does this is not kept itself."""
         self._taint()
         attempt = self._asked(computation)
+        keyed, route, transaction = attempt.keyed, attempt.route, attempt.transaction
         if isinstance(attempt.decision, Fault):
             self.notify(Faulted(attempt.decision.reason, attempt.decision.detail))
-        if attempt.keyed is None or not attempt.access.record:
+        if keyed is None or not attempt.access.record:
             return 0
+        key = keyed.key.digest
         try:
             with self.quiet():
-                count = self._forget(attempt, attempt.keyed)
+                self.recorder.batch.flush()
+                variants = route.records.read_records([key]).get(key, ())
+                route.records.remove_records([each.id for each in variants])
+                visible = self.staging.visible([key], test=computation.test).get(key, ())
+                staged = [each.variant.id for each in visible]
+                if staged and transaction is not None:
+                    self.recorder.drop(staged, transaction.claimant)
+                self.lookup.dead.update(staged)
+                if keyed.target:
+                    file = self.lookup.target_storage(route.results).read_target(keyed.target)
+                    if file is not None and file.owned and file.path is not None:
+                        file.path.unlink()
         except (StorageError, OSError) as error:
             self.notify(Faulted("could not forget", str(error)))
             return 0
         self._repeats.clear()
-        return count
-
-    def _forget(self, attempt: Attempt, keyed: Keyed) -> int:
-        key, route, transaction = keyed.key.digest, attempt.route, attempt.transaction
-        self.recorder.batch.flush()
-        variants = route.records.read_records([key]).get(key, ())
-        route.records.remove_records([each.id for each in variants])
-        visible = self.staging.visible([key], test=attempt.computation.test).get(key, ())
-        staged = [each.variant.id for each in visible]
-        if staged and transaction is not None:
-            self.recorder.drop(staged, transaction.claimant)
-        self.lookup.dead.update(staged)
-        if keyed.target:
-            file = self.lookup.target_storage(route.results).read_target(keyed.target)
-            if file is not None and file.owned and file.path is not None:
-                file.path.unlink()
         return len(variants) + len(staged)
 
     def _taint(self) -> None:
@@ -275,8 +281,7 @@ class Engine:
         ``pinned`` are parts a later look-up must agree with, known only now, or only when it is
         known what the window saw. Never raises for what cannot be stored.
         """
-        duration, observed = self._closed(attempt)
-        basis = self._basis(attempt, observed)
+        duration, observed, basis = self._closed(attempt)
         refusal = self._refusal(attempt, observed)
         variant: Variant | None = None
         if refusal is None and attempt.keyed is not None:
@@ -305,21 +310,35 @@ class Engine:
 
     def refuse(self, attempt: Attempt, reason: str, detail: str = "") -> Completed:
         """Ends an attempt whose value was computed but may not be kept."""
-        duration, observed = self._closed(attempt)
-        basis = self._basis(attempt, observed)
+        duration, observed, basis = self._closed(attempt)
         refusal = Refusal(reason, detail)
         return self._ended(attempt, duration, Completed(basis, observed, None, refusal))
 
     def abandon(self, attempt: Attempt) -> None:
         """Ends an attempt whose computation raised: nothing is kept, the lock goes."""
-        _, observed = self._closed(attempt)
+        _, _, basis = self._closed(attempt)
         if attempt.lease is not None:
             self.locks.release(attempt.lease)
-        self.open_computations.absorb(self._basis(attempt, observed))
+        self.open_computations.absorb(basis)
 
     def current(self) -> Transaction | None:
         """The innermost open transaction as seen from here."""
         return innermost(self, self.root)
+
+    def context(
+        self,
+        subject: Subject,
+        identity: Identity,
+        function: Callable[..., object],
+        input_digests: Mapping[str, str] | None = None,
+    ) -> TaskContext:
+        """The context of a computation in the running test."""
+        place, digests = self.place, input_digests or {}
+        run, world, parameters = self.run.id, self.fingerprints, place.parameters
+        test, module = place.name, place.module
+        return TaskContext(
+            subject, identity, function, run, world, parameters, test, module, digests
+        )
 
     def is_forked(self) -> bool:
         """Whether this is a forked child: it stages, settles and ends nothing."""
@@ -351,16 +370,15 @@ class Engine:
             if claimed:
                 transaction.touch()
         except StorageError as error:
-            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+            self.notify(Faulted(*fault_of(error)))
 
     def _is_held_elsewhere(self, entry: str, user: Transaction) -> bool:
         holder = self._in_blocks.get(entry)
         if holder is None or holder.root is user.root:
             return False
-        if holder.is_held():
-            return True
-        del self._in_blocks[entry]
-        return False
+        if not holder.is_held():
+            del self._in_blocks[entry]
+        return entry in self._in_blocks
 
     def notify(self, event: Event) -> None:
         """Tells every observer; one that raises is reported to the others, and breaks nothing."""
@@ -386,7 +404,7 @@ class Engine:
         options = computation.options = self._completed(computation)
         allowed = access(self.parts.mode, options)
         attempt = Attempt(computation, allowed, self.routes.default, self.current())
-        if not (allowed.consult or allowed.record):
+        if not any(allowed):
             off = "persist=False" if not options.persist else "cache switched off"
             attempt.decision = Uncacheable(off)
             return attempt
@@ -397,7 +415,7 @@ class Engine:
         try:
             attempt.route = self.routes.of(options)
         except StorageError as error:
-            attempt.decision = Fault(f"{error.operation} failed: {error.reason}", str(error))
+            attempt.decision = Fault(*fault_of(error))
             return attempt
         attempt.keyed = keyed
         refresh = self.parts.refresh
@@ -410,22 +428,19 @@ class Engine:
         around = () if computation.block else tuple(defaults_around(computation.context.function))
         # One decorator may stand in several modules.
         name = tuple(map(id, (options, *around)))
-        known = self._options.get(name)
-        if known is None:
+        if name not in self._options:
             completed = options
             for defaults in (*around, self.parts.defaults):
                 completed = defaults.applied(completed)
-            known = self._options[name] = (options, *around), completed
-        return known[1]
+            self._options[name] = (options, *around), completed
+        return self._options[name][1]
 
     def _refuse_patched(self, attempt: Attempt) -> None:
         """A call is not answered while what it may reach is patched. A test's own patches are
         made and undone by its code, and so part of what its outcome rests on."""
         computation, allowed = attempt.computation, attempt.access
         context = computation.context
-        if computation.block or context.subject is Subject.TEST:
-            return
-        if not (allowed.consult or allowed.record):
+        if computation.block or context.subject is Subject.TEST or not any(allowed):
             return
         patch = self.parts.observation.patched(context.function, computation.arguments.values())
         if patch:
@@ -433,16 +448,14 @@ class Engine:
             attempt.keyed = None
             attempt.decision = Uncacheable("patched state", f"{patch} is patched: {remedy}")
 
-    def _look(self, attempt: Attempt, keyed: Keyed) -> Found | Miss | Fault:
+    def _look(self, attempt: Attempt, keyed: Keyed) -> Looked:
         if not attempt.access.consult:
             return Miss(Why.REFRESH)
         muting = nullcontext() if self.open_computations.none_open else self.quiet()
         with muting:
             looked = self.lookup.look_up(attempt, keyed)
             if self.attachment is not None and isinstance(looked, Found):
-                looked = self.attachment.bring_back(
-                    attempt.computation, keyed, attempt.route, looked
-                )
+                looked = self.attachment.bring_back(looked)
         if self.verifies is not None and isinstance(looked, Found):
             variant = looked.decision.variant
             if variant is not None and self.verifies(variant):
@@ -451,16 +464,16 @@ class Engine:
 
     def _manager(self, options: Options) -> LockManager | None:
         """The lock manager that a computation's isolation asks for."""
-        policy, default = options.policy, self.parts.lock_manager
-        level = policy.isolation_level or self.parts.isolation
-        if level is IsolationLevel.AUTO and self.parts.several_workers:
-            if default is None and policy.lock_manager is None:
-                return None
-        elif level in (IsolationLevel.AUTO, IsolationLevel.READ_COMMITTED):
+        own, default = options.policy.lock_manager, self.parts.lock_manager
+        level = options.policy.isolation_level or self.parts.isolation
+        is_there = own is not None or default is not None
+        if level is IsolationLevel.AUTO and self.parts.several_workers and is_there:
+            level = IsolationLevel.SERIALIZABLE
+        if level != IsolationLevel.SERIALIZABLE:
             return None
-        if policy.lock_manager is not None:
+        if own is not None:
             try:
-                return self.parts.resolve_locks(policy.lock_manager)
+                return self.parts.resolve_locks(own)
             except LockError as error:
                 self.notify(Faulted("lock manager failed", str(error)))
                 return None
@@ -472,45 +485,6 @@ class Engine:
                 "FileLockManager(directory)",
             )
         return default
-
-    def _wanted(self, attempt: Attempt, keyed: Keyed, blocks: bool) -> Wanted:
-        computation = attempt.computation
-        timeout = computation.options.policy.lock_timeout
-
-        def longest() -> float:
-            if timeout is not None:
-                return timeout.total_seconds()
-            name = str(keyed.key.identity)
-            try:
-                last = attempt.route.records.recent([name]).get(name)
-            except StorageError:
-                last = None  # the look-up reports the fault
-            return patience(last.duration if last is not None else 0.0, self.locks.longest)
-
-        return Wanted(
-            keyed.key,
-            computation.test or str(keyed.key.identity),
-            lambda: self._look(attempt, keyed),
-            lambda: self.lookup.is_staged(keyed, computation.test),
-            longest,
-            attempt.access.consult,
-            blocks,
-        )
-
-    def _told_again(self, decision: Miss | Fault, keyed: Keyed) -> Miss | Fault:
-        """A miss of what this run computed before and could not keep says so."""
-        refused = self._refused.get(keyed.key.digest) if self._refused else None
-        unknown = isinstance(decision, Miss) and decision.why in (Why.ABSENT, Why.PARTS)
-        if refused is None or not unknown:
-            return decision
-        return Miss(Why.REFUSED, detail=refused.detail or refused.reason)
-
-    def _reuse(self, computation: Computation, keyed: Keyed, found: Found) -> None:
-        variant = found.decision.variant
-        if variant is not None:
-            self.used.add(variant.id)
-        self._tell_decided(computation, found.decision, keyed)
-        self.open_computations.absorb(found.basis)
 
     def _begun(self, attempt: Attempt) -> Attempt:
         """The attempt, whose window is open from now on."""
@@ -531,41 +505,27 @@ class Engine:
     def _tell_decided(
         self, computation: Computation, decision: Decision, keyed: Keyed | None
     ) -> None:
+        context, key = computation.context, keyed.key if keyed is not None else None
         hit = isinstance(decision, Hit) and decision.variant
-        self.notify(
-            Decided(
-                computation.context.subject,
-                computation.context.identity,
-                decision,
-                keyed.key if keyed is not None else None,
-                hit.duration if hit else 0.0,
-                computation.test,
-                shown(computation.arguments) if isinstance(decision, Miss) else (),
-            )
-        )
+        saved = hit.duration if hit else 0.0
+        given = shown(computation.arguments) if isinstance(decision, Miss) else ()
+        test = computation.test
+        self.notify(Decided(context.subject, context.identity, decision, key, saved, test, given))
 
-    def _closed(self, attempt: Attempt) -> tuple[float, Observed]:
-        """How many seconds an attempt took, and what its window saw."""
-        duration = originals.monotonic() - attempt.started
+    def _closed(self, attempt: Attempt) -> tuple[float, Observed, Basis]:
+        """How many seconds an attempt took, what its window saw, and what its value rests on."""
+        duration, options = originals.monotonic() - attempt.started, attempt.computation.options
+        opened, keyed = attempt.opened, attempt.keyed
         if self.attachment is not None:
-            self.attachment.end(attempt.opened)
-        observed = self.open_computations.close(attempt.opened)
-        if attempt.keyed is not None:
-            computing.set(computing.get() - {attempt.keyed.key.digest})
-        return duration, observed
-
-    def _basis(self, attempt: Attempt, observed: Observed) -> Basis:
-        options, opened = attempt.computation.options, attempt.opened
+            self.attachment.end(opened)
+        observed = self.open_computations.close(opened)
         trace = observed.trace
-        if attempt.keyed is not None:
-            trace = with_declared(trace, options.policy, attempt.keyed)
-        return Basis(
-            trace,
-            observed.opaque,
-            opened.expires,
-            frozenset(opened.derives_from),
-            tuple(sorted({*opened.taints, *options.taints})),
-        )
+        if keyed is not None:
+            computing.set(computing.get() - {keyed.key.digest})
+            trace = with_declared(trace, options.policy, keyed)
+        taints = tuple(sorted({*opened.taints, *options.taints}))
+        made_of = frozenset(opened.derives_from)
+        return duration, observed, Basis(trace, observed.opaque, opened.expires, made_of, taints)
 
     def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:
         keyed, decision = attempt.keyed, attempt.decision
@@ -574,21 +534,19 @@ class Engine:
             return Refusal(reason, getattr(decision, "detail", ""))
         if not attempt.access.record:
             return Refusal("cache is read-only")
-        found = objection(
-            observed, attempt.opened.taints, vouched=keyed.key.vouched, forked=self.is_forked()
-        )
+        vouched, taints = keyed.key.vouched, attempt.opened.taints
+        found = objection(observed, taints, vouched=vouched, forked=self.is_forked())
         if found is not None:
             return found
-        verified = attempt.computation.context.subject is not Subject.TEST and not keyed.key.vouched
+        verified = attempt.computation.context.subject is not Subject.TEST and not vouched
         if verified and (state := self.parts.observation.disturbed(observed.trace)):
             return Refusal("patched state", f"{state} has changed since collection ended")
         changed = changed_input(attempt.computation, keyed.key)
         if not changed:
             return None
         remedy = f"leave it out with `policy - {changed!r}`, or change a copy and return it"
-        return Refusal(
-            "changed its inputs", f"it changed {changed}, which a hit does not; {remedy}"
-        )
+        text = f"it changed {changed}, which a hit does not; {remedy}"
+        return Refusal("changed its inputs", text)
 
     def _hold(self, attempt: Attempt, kept: Variant, transaction: Transaction | None) -> None:
         """Hands what is to happen when a kept value becomes visible, or does not, and its lock to
@@ -597,12 +555,11 @@ class Engine:
         if transaction is None or options.commit_mode is CommitMode.EAGER:
             if options.on_commit:
                 alone = Transaction("", attempt.computation.test)
-                for hook in options.on_commit:
-                    alone.on_commit(hook)
+                alone.committing = [(hook, alone) for hook in options.on_commit]
                 alone.end(TransactionState.COMMITTED)
-                run_hooks(alone, self.notify)
+                alone.run_hooks(self.notify)
             return
-        if transaction.block is not None:
+        if transaction.by_hand:
             self._in_blocks[kept.id] = transaction
         self.lookup.shared = True
         if attempt.lease is not None:
@@ -634,14 +591,14 @@ class Engine:
         decision = attempt.decision
         if not isinstance(decision, Miss) or decision.why is not Why.UNVERIFIED:
             return
-        before = decision.nearest
+        context, before = attempt.computation.context, decision.nearest
         if before is None:
             return
-        context = attempt.computation.context
         differs = kept is None or kept.result.digest != before.result.digest
-        if differs and isinstance(value, Path) and kept is None:
-            return
-        if differs and not isinstance(value, Path):
+        if differs and isinstance(value, Path):
+            if kept is None:
+                return
+        elif differs:
             # The same value may be written in two ways, e.g. a set.
             try:
                 with self.quiet():
@@ -665,16 +622,8 @@ class Engine:
                 self._refused.pop(attempt.keyed.key.digest, None)
             elif len(self._refused) < _REPEATS:
                 self._refused[attempt.keyed.key.digest] = refusal
-        self.notify(
-            Computed(
-                computation.context.subject,
-                computation.context.identity,
-                duration,
-                refusal is None,
-                refusal.reason if refusal is not None else "",
-                refusal.detail if refusal is not None else "",
-                computation.test,
-            )
-        )
+        context, kept, test = computation.context, refusal is None, computation.test
+        told = ("", "") if refusal is None else (refusal.reason, refusal.detail)
+        self.notify(Computed(context.subject, context.identity, duration, kept, *told, test))
         self.open_computations.absorb(completed.basis)
         return completed

@@ -1,17 +1,19 @@
-"""A computation about to happen, and what its author asked for."""
+"""A computation about to happen, and what its author asked for; and those that are open right now:
+each inherits what its parts rest on."""
 
 from __future__ import annotations
 
 import inspect
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_taskcache.code.function_source import owner_of
 from pytest_taskcache.dataclass import dataclass, field, fields, replace
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.model.dependency import OPAQUE, Opaque, Trace
+from pytest_taskcache.model.dependency import OPAQUE, Observed, Opaque, Trace
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
@@ -21,6 +23,9 @@ from pytest_taskcache.ports import Serializer
 from pytest_taskcache.serializers.catalog import serializer_for
 from pytest_taskcache.storage.remote.location import check_place
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
+
+if TYPE_CHECKING:
+    from pytest_taskcache.observation.window import OpenWindow
 
 EFFECTS = "effects"
 """What a fixture may be allowed: effects beside its value."""
@@ -72,9 +77,9 @@ class Options:
             serializer_for(self.serializer)  # an unknown one is told where it is written
         if isinstance(self.result_storage, str | os.PathLike):
             check_place(os.fspath(self.result_storage), "result_storage")
-        allow = {self.allow} if isinstance(self.allow, str) else self.allow
-        object.__setattr__(self, "allow", frozenset(allow))
-        for kind in frozenset(allow) - OPAQUE - {EFFECTS}:
+        allow = frozenset({self.allow} if isinstance(self.allow, str) else self.allow)
+        object.__setattr__(self, "allow", allow)
+        for kind in allow - OPAQUE - {EFFECTS}:
             raise ConfigurationError(
                 "allow", f"there is no kind {kind!r}", f"use of {sorted(OPAQUE | {EFFECTS})}"
             )
@@ -225,3 +230,87 @@ class Computation:
     """Whether it is a transaction's block, and no function."""
     form: str = ""
     """How the stored value stands for what was computed; ``items`` for a generator's."""
+
+
+@dataclass(eq=False, slots=True)
+class OpenComputation:
+    """One open computation: its window, and what it has inherited so far."""
+
+    window: OpenWindow
+    derives_from: set[str] = field(default_factory=set)
+    taints: set[str] = field(default_factory=set)
+    opaque: list[Opaque] = field(default_factory=list)
+    expires: float | None = None
+    attached: object = None
+    """What an attachment of the engine's knows of it."""
+
+    def absorb(self, basis: Basis) -> None:
+        """Makes what a used value rests on part of what this computation rests on."""
+        if basis.trace.dependencies:
+            self.window.absorb(basis.trace)
+        self.derives_from |= basis.derives_from
+        self.taints |= set(basis.taints)
+        self.opaque += basis.opaque
+        self.expires = earliest(self.expires, basis.expires)
+
+
+class OpenComputations:
+    """All open computations of the process. A value used in any thread counts for every one of
+    them, as with windows: which thread works for whom cannot be known."""
+
+    def __init__(self) -> None:
+        self._open: list[OpenComputation] = []
+        self._guard = threading.Lock()
+
+    @property
+    def none_open(self) -> bool:
+        """Whether nothing is being computed, so that nothing can inherit."""
+        return not self._open
+
+    def open(self, window: OpenWindow) -> OpenComputation:
+        """A new one, open until `close`."""
+        opened = OpenComputation(window)
+        with self._guard:
+            self._open.append(opened)
+        return opened
+
+    def discard(self, opened: OpenComputation) -> None:
+        """Ends one of which nothing is to be kept, which costs next to nothing."""
+        self._end(opened)
+        opened.window.discard()
+
+    def close(self, opened: OpenComputation) -> Observed:
+        """Ends one; what its window saw, with the opaque deeds it inherited."""
+        self._end(opened)
+        observed = opened.window.close()
+        if not opened.opaque:
+            return observed
+        deeds = dict.fromkeys((*observed.opaque, *opened.opaque))
+        return replace(observed, opaque=tuple(deeds))
+
+    def _end(self, opened: OpenComputation) -> None:
+        with self._guard:
+            if opened in self._open:
+                self._open.remove(opened)
+
+    def absorb(self, basis: Basis) -> None:
+        """Credits a used value to every open computation."""
+        if not self._open:
+            return
+        with self._guard:
+            for opened in self._open:
+                opened.absorb(basis)
+
+    def forgive(self, kept: OpenComputation) -> None:
+        """Takes back from every open one the opaque deeds of a computation whose value is kept.
+        A hit will not do them again, and cold and warm runs must agree."""
+        with self._guard:
+            for opened in self._open:
+                opened.window.forgive(kept.window)
+
+
+def earliest(left: float | None, right: float | None) -> float | None:
+    """The earlier of two expiry times; None never expires."""
+    if left is None or right is None:
+        return right if left is None else left
+    return min(left, right)

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import changed_arguments
 from pytest_taskcache.engine.computation import Computation, Target
-from pytest_taskcache.engine.payloads import Payloads
-from pytest_taskcache.engine.validators import Circumstances
+from pytest_taskcache.engine.routes import Payloads
+from pytest_taskcache.engine.validity import Circumstances
 from pytest_taskcache.errors import ConfigurationError, UndigestableError, UnknownInputError
 from pytest_taskcache.model.decision import Fault, Uncacheable
 from pytest_taskcache.model.key import Key, Part
@@ -41,11 +41,24 @@ def key_of(
     Raises ConfigurationError for what its author wrote and can mend (a target that leaves its
     directory, a key function that returns no text).
     """
-    options = computation.options
+    options, context, arguments = computation.options, computation.context, computation.arguments
+    form = (Part("form", computation.form),) if computation.form else ()
+    spec, target = options.serializer, ""
     try:
-        spec = options.serializer
         name = payloads.default_name if spec is None else payloads.chosen(spec).name
-        return _keyed(computation, name, clock)
+        if options.target is not None:
+            now = datetime.fromtimestamp(clock())
+            target = target_name(options.target, context, arguments, now)
+            key = name_outright(target, context, serializer=name, part="target", extra=form)
+        elif options.key is not None:
+            key = name_outright(options.key, context, serializer=name, extra=form)
+        else:
+            key_fn, policy = options.key_fn, options.policy
+            policy = policy if key_fn is None else CacheKeyFnPolicy(key_fn)
+            extra = (*computation.extra, *form)
+            key = derive(policy, context, arguments, serializer=name, extra=extra)
+        present = _present(computation) if options.validator is not None else None
+        return Keyed(key, present, target)
     except Declined as declined:
         return Uncacheable("no key by policy", str(declined))
     except UndigestableError as error:
@@ -53,28 +66,8 @@ def key_of(
     except ConfigurationError:
         raise
     except Exception as error:  # key functions and hashers are users' code; the call still runs
-        where = f"the key of {computation.context.identity}"
+        where = f"the key of {context.identity}"
         return Fault("key not derived", f"{where}: {type(error).__name__}: {error}")
-
-
-def _keyed(computation: Computation, serializer: str, clock: Callable[[], float]) -> Keyed:
-    options, context, arguments = computation.options, computation.context, computation.arguments
-    form = (Part("form", computation.form),) if computation.form else ()
-    target = ""
-    if options.target is not None:
-        now = datetime.fromtimestamp(clock())
-        target = target_name(options.target, context, arguments, now)
-        key = name_outright(target, context, serializer=serializer, part="target", extra=form)
-    elif options.key is not None:
-        key = name_outright(options.key, context, serializer=serializer, extra=form)
-    else:
-        policy = options.policy
-        if options.key_fn is not None:
-            policy = CacheKeyFnPolicy(options.key_fn)
-        extra = (*computation.extra, *form)
-        key = derive(policy, context, arguments, serializer=serializer, extra=extra)
-    present = _present(computation) if options.validator is not None else None
-    return Keyed(key, present, target)
 
 
 def _present(computation: Computation) -> Circumstances:
@@ -122,10 +115,8 @@ def shown(arguments: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     )
 
 
-_VARIABLES = (
-    *("date", "today", "yesterday", "tomorrow"),
-    *("task_name", "test_module", "test_name", "parameters"),
-)
+_DAYS = {"today": 0, "yesterday": -1, "tomorrow": 1}
+_VARIABLES = ("date", *_DAYS, "task_name", "test_module", "test_name", "parameters")
 
 
 def check_template(template: str, function: str, inputs: tuple[str, ...]) -> None:
@@ -139,10 +130,8 @@ def check_template(template: str, function: str, inputs: tuple[str, ...]) -> Non
             "target", f"{template!r} is no template: {error}", "double the braces meant as such"
         ) from None
     for field in fields:
-        if field is None:
-            continue
-        name = field.partition(".")[0].partition("[")[0]
-        if name not in known:
+        name = "" if field is None else re.split(r"[.\[]", field)[0]
+        if field is not None and name not in known:
             raise UnknownInputError(function, name, known)
     _inside(template, template)
 
@@ -153,13 +142,21 @@ def target_name(
     """The relative POSIX path a template or function names for this call. Raises
     ConfigurationError if it leaves the target directory, cannot be formatted or raises."""
     if callable(template):
-        return _called(template, context, arguments)
-    values: dict[str, object] = dict(arguments)
-    values |= {
+        name = f"the target function of {context.task_name}"
+        remedy = "return the name of a file inside the target directory"
+        try:
+            text = template(context, dict(arguments))
+        except Exception as error:  # users' code
+            problem = f"{name} raised {type(error).__name__}: {error}"
+            raise ConfigurationError("target", problem, remedy) from error
+        if not isinstance(text, str):
+            raise ConfigurationError("target", f"{name} returned {text!r}", remedy)
+        return _inside(text, name)
+    days = {name: f"{now + timedelta(days=days):%Y-%m-%d}" for name, days in _DAYS.items()}
+    values = {
+        **arguments,
+        **days,
         "date": now,
-        "today": now.strftime("%Y-%m-%d"),
-        "yesterday": (now - timedelta(days=1)).strftime("%Y-%m-%d"),
-        "tomorrow": (now + timedelta(days=1)).strftime("%Y-%m-%d"),
         "task_name": context.identity.name,
         "test_module": context.test_module,
         "test_name": context.test_name,
@@ -172,24 +169,6 @@ def target_name(
             "target", f"{template!r} cannot be filled in: {error}", "check its variables"
         ) from error
     return _inside(text, template)
-
-
-def _called(
-    function: Callable[[TaskContext, dict[str, object]], str],
-    context: TaskContext,
-    arguments: Mapping[str, object],
-) -> str:
-    name = f"the target function of {context.task_name}"
-    remedy = "return the name of a file inside the target directory"
-    try:
-        text = function(context, dict(arguments))
-    except Exception as error:  # users' code
-        raise ConfigurationError(
-            "target", f"{name} raised {type(error).__name__}: {error}", remedy
-        ) from error
-    if not isinstance(text, str):
-        raise ConfigurationError("target", f"{name} returned {text!r}", remedy)
-    return _inside(text, name)
 
 
 def _inside(text: str, template: str) -> str:

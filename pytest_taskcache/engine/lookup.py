@@ -5,49 +5,52 @@ the file has now, the older one (made before ``data.csv`` was edited, and now it
 again) agrees with everything. The look-up passes over the first and hits the second. Had neither
 agreed, the miss would name what differs from the one that differs least, the first of equals:
 ``file changed: data.csv``.
+
+Calls that were hits before are answered again by the shortest way (`Repeat`). It asks every
+question that a look-up asks (is the code as it was, has the key no other records since, is the
+value not expired, is the trace valid), but derives nothing anew: on a warm hit the rest costs
+twice what these take. ``f(1)`` is named by ``f``, ``(1,)`` and ``(int,)``; whatever is answered
+otherwise goes the long way, which explains itself.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
-from pytest_taskcache.engine.computation import Basis, Computation, Options
-from pytest_taskcache.engine.eligibility import Access
+from pytest_taskcache.digests.task_source import digest_function
+from pytest_taskcache.engine.computation import Basis, Computation, OpenComputation
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.open_computations import OpenComputation
-from pytest_taskcache.engine.payloads import LostResultError, bytes_of
-from pytest_taskcache.engine.routes import Parts, Route
-from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.engine.routes import LostResultError, Parts, Route, bytes_of
+from pytest_taskcache.engine.validity import Access, difference, nearer
+from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError, fault_of
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Origin, Why
-from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
-from pytest_taskcache.model.key import Key, Part
+from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
+from pytest_taskcache.model.event import Decided
+from pytest_taskcache.model.key import Key
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.policies import CachePolicy
 from pytest_taskcache.policies.parts import Declared
-from pytest_taskcache.ports import Fingerprints, Lease, ResultStorage, TargetFile, TargetStorage
+from pytest_taskcache.ports import (
+    Fingerprints,
+    KeyStorage,
+    Lease,
+    ResultStorage,
+    TargetFile,
+    TargetStorage,
+)
 from pytest_taskcache.transactions.transaction import Transaction
 
-_OFF = "/off/"
-
-UPSTREAM = "upstream"
-"""A part of a fixture's record, but of no key: which fixtures it was made of."""
+OFF = "/off/"
+"""In the name of the claimant of an entry that is never to be committed."""
 
 
 class ValidatorFailedError(Exception):
     """A user's validator raised; ``args[0]`` says what."""
-
-
-@dataclass(eq=False, slots=True)
-class Found:
-    """A hit: the freshly decoded value, and what it rests on. Not to be changed."""
-
-    value: object
-    decision: Hit
-    basis: Basis
 
 
 @dataclass(eq=False, slots=True)
@@ -71,6 +74,21 @@ class Attempt:
     started: float = field(init=False)
 
 
+@dataclass(eq=False, slots=True)
+class Found:
+    """A hit: the freshly decoded value, and what it rests on. Not to be changed."""
+
+    value: object
+    decision: Hit
+    basis: Basis
+    computation: Computation
+    keyed: Keyed
+    route: Route
+
+
+Looked: TypeAlias = Found | Miss | Fault
+
+
 @dataclass
 class Lookup:
     """Answers lookups. Faults of storages come back as `Fault`, never as exceptions."""
@@ -92,7 +110,7 @@ class Lookup:
         """Whether anything may be staged that a computation outside of all transactions sees:
         by other workers, or by a transaction of another thread."""
 
-    def look_up(self, attempt: Attempt, keyed: Keyed) -> Found | Miss | Fault:
+    def look_up(self, attempt: Attempt, keyed: Keyed) -> Looked:
         """The valid value of a key, or why there is none."""
         try:
             if attempt.transaction is not None or self.shared:
@@ -100,14 +118,12 @@ class Lookup:
                 if found is not None:
                     return found
             return self._committed(attempt, keyed)
-        except StorageError as error:
-            return Fault(f"{error.operation} failed: {error.reason}", str(error))
         except ValidatorFailedError as error:
             return Fault("validator failed", str(error))
         except ConfigurationError:
             raise
         except Exception as error:  # storages and serializers may be users' code
-            return Fault("look-up failed", f"{type(error).__name__}: {error}")
+            return Fault(*fault_of(error, "look-up failed"))
 
     def is_staged(self, keyed: Keyed, test: str) -> bool:
         """Whether a value of the key is staged in this run; False where that cannot be told."""
@@ -130,7 +146,7 @@ class Lookup:
         if not isinstance(found, Found) or found.decision.variant is None:
             return None
         name = found.decision.variant.id
-        if is_off(entries[name].producer):
+        if OFF in entries[name].producer:
             # Never to be committed, not even by those who used it.
             return replace(found, basis=replace(found.basis, derives_from=frozenset()))
         if transaction is None or os.getpid() != self._pid:
@@ -192,12 +208,7 @@ class Lookup:
         reason: Miss | None = None
         lost: Miss | None = None
         for variant in variants:
-            miss = invalidity(
-                variant,
-                now=self.clock(),
-                changes=lambda variant: self._changes(computation, variant),
-                accepts=lambda variant: _accepts(options, keyed, variant),
-            )
+            miss = self._invalidity(computation, keyed, variant)
             if miss is not None:
                 reason = nearer(reason, miss)
                 continue
@@ -207,13 +218,34 @@ class Lookup:
                 change = Change("stored value", str(error), variant.result.digest, "")
                 lost = Miss(Why.LOST, (change,))
                 continue
+            basis = Basis(
+                with_declared(variant.trace, options.policy, keyed),
+                expires=variant.expires,
+                derives_from=frozenset([variant.id] if origin is Origin.STAGED else ()),
+                taints=options.taints,
+            )
             hit = Hit(variant, origin, variant.vouched)
-            return Found(value, hit, basis_of_hit(hit, options, keyed))
+            return Found(value, hit, basis, computation, keyed, attempt.route)
         return lost or reason or Miss(Why.ABSENT)
 
+    def _invalidity(self, computation: Computation, keyed: Keyed, variant: Variant) -> Miss | None:
+        """Why a record is not valid now; None where it is."""
+        if variant.expires is not None and variant.expires <= self.clock():
+            return Miss(Why.EXPIRED, nearest=variant)
+        changes = () if variant.vouched else self._changes(computation, variant)
+        if changes:
+            return Miss(Why.TRACE, changes, variant)
+        validator = computation.options.validator
+        if validator is None or keyed.present is None:
+            return None
+        try:
+            accepted = bool(validator(keyed.present, variant))
+        except Exception as error:  # users' code; the computation still runs
+            where = f"the validator of {keyed.key.identity}"
+            raise ValidatorFailedError(f"{where}: {type(error).__name__}: {error}") from error
+        return None if accepted else Miss(Why.INVALID, nearest=variant)
+
     def _changes(self, computation: Computation, variant: Variant) -> tuple[Change, ...]:
-        if variant.vouched:
-            return ()
         changes = self.observation.verify(variant.trace)
         if changes:
             return changes
@@ -248,7 +280,7 @@ class Lookup:
         path = file.path or _placed(storage, keyed.target, found.decision.variant, results)
         basis = self.with_target(found.basis, path, file.digest)
         hit = Hit(None, origin, vouched=True) if origin is Origin.TARGET else found.decision
-        return Found(found.value, hit, basis)
+        return replace(found, decision=hit, basis=basis)
 
     def target_storage(self, results: ResultStorage) -> TargetStorage:
         """Where the targets of these results lie: with them, or else in the local cache. Raises
@@ -263,9 +295,8 @@ class Lookup:
         asked where it is looked up, and not for each of its consumers."""
         if path is None:
             return replace(basis, taints=(*basis.taints, "a value with a target elsewhere"))
-        trace = basis.trace
         target = Dependency(Kind.FILE, self.parts.fingerprints.name_of(path), digest)
-        return replace(basis, trace=_traced((*trace.dependencies, target), trace.uses))
+        return replace(basis, trace=_traced(basis.trace, [target]))
 
     def _bare(self, computation: Computation, keyed: Keyed, file: TargetFile) -> Variant:
         expires = None
@@ -305,40 +336,6 @@ def _placed(
     return path
 
 
-def off_claimant(claimant: str, entry: str) -> str:
-    """Under which an entry is staged that is never to be committed."""
-    return f"{claimant}{_OFF}{entry}"
-
-
-def is_off(claimant: str) -> bool:
-    """Whether a claimant is one of `off_claimant`."""
-    return _OFF in claimant
-
-
-def _accepts(options: Options, keyed: Keyed, variant: Variant) -> bool:
-    if options.validator is None or keyed.present is None:
-        return True
-    try:
-        return bool(options.validator(keyed.present, variant))
-    except Exception as error:  # users' code; the computation still runs
-        where = f"the validator of {keyed.key.identity}"
-        raise ValidatorFailedError(f"{where}: {type(error).__name__}: {error}") from error
-
-
-def basis_of_hit(hit: Hit, options: Options, keyed: Keyed) -> Basis:
-    """What a reused value rests on: the trace with its digests as stored, the declared parts,
-    the expiry."""
-    variant = hit.variant
-    if variant is None:
-        return Basis(taints=options.taints)
-    return Basis(
-        trace=with_declared(variant.trace, options.policy, keyed),
-        expires=variant.expires,
-        derives_from=frozenset([variant.id]) if hit.origin is Origin.STAGED else frozenset(),
-        taints=options.taints,
-    )
-
-
 def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
     """A trace that also holds what the policy declares, so that a consumer verifies it."""
     if not policy.declares:
@@ -351,7 +348,7 @@ def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
         for c in declared
         if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
     )
-    return _traced(trace.dependencies + more, trace.uses)
+    return _traced(trace, more)
 
 
 def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprints) -> Trace:
@@ -360,72 +357,95 @@ def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprint
     names = {fingerprints.name_of(file) for file in files}
     names -= {each.name for each in trace.dependencies if each.kind is Kind.SOURCE}
     held = (Dependency(Kind.SOURCE, n, fingerprints.digest(Kind.SOURCE, n)) for n in names)
-    return _traced((*trace.dependencies, *held), trace.uses)
+    return _traced(trace, held)
 
 
-def _traced(dependencies: Sequence[Dependency], uses: tuple[Blob, ...]) -> Trace:
-    ordered = tuple(sorted(dependencies))
-    return Trace(ordered, digest_of(ordered), uses)
+def _traced(trace: Trace, more: Iterable[Dependency]) -> Trace:
+    ordered = tuple(sorted((*trace.dependencies, *more)))
+    return Trace(ordered, digest_of(ordered), trace.uses)
 
 
-def invalidity(
-    variant: Variant,
-    *,
-    now: float,
-    changes: Callable[[Variant], tuple[Change, ...]],
-    accepts: Callable[[Variant], bool],
-) -> Miss | None:
-    """Why a record is not valid now (POSIX seconds); None where it is.
-
-    ``changes(variant)`` names what differs now (nothing, for a valid trace); ``accepts`` is the
-    author's validator.
-    """
-    if variant.expires is not None and variant.expires <= now:
-        return Miss(Why.EXPIRED, nearest=variant)
-    different = changes(variant)
-    if different:
-        return Miss(Why.TRACE, different, variant)
-    if not accepts(variant):
-        return Miss(Why.INVALID, nearest=variant)
-    return None
+_SCALARS = frozenset({int, bool, str, type(None)})
 
 
-_KINDS = {
-    "schema": ("cache schema", "pytest-taskcache"),
-    "serializer": ("serializer", "serializer"),
-    "source": ("source", "its own code"),
-    "run": ("run", "this test run"),
-    "key": ("key", "named outright"),
-    "identity": ("identity", "where it is defined"),
-}
+@dataclass(eq=False, slots=True)
+class Repeat:
+    """A hit as it was: what is to be asked again, and what happens then."""
+
+    function: Callable[..., object]
+    source: str
+    key: str
+    records: KeyStorage
+    variants: tuple[Variant, ...]
+    trace: Trace | None
+    read: Callable[[], object]
+    basis: Basis
+    event: Decided
+
+    def value(
+        self, lookup: Lookup, transaction: Transaction | None, test: str
+    ) -> tuple[object] | None:
+        """The value anew, alone in a tuple; None if anything is not as it was, or cannot be told:
+        then the long way tells."""
+        key, expires = self.key, self.basis.expires
+        try:
+            if digest_function(self.function) != self.source:
+                return None
+            staged = transaction is not None or lookup.shared
+            if staged and lookup.staging.visible((key,), test=test):
+                return None
+            if self.records.read_records((key,)).get(key) is not self.variants:
+                return None
+            if expires is not None and expires <= lookup.clock():
+                return None
+            if self.trace is not None and (
+                lookup.observation.verify(self.trace) or lookup.observation.disturbed(self.trace)
+            ):
+                return None
+            return (self.read(),)
+        except Exception:  # storages and serializers may be users' code
+            return None
 
 
-def difference(parts: Sequence[Part], recorded: Sequence[Part]) -> tuple[Change, ...]:
-    """The parts that differ, in name order; a part only one side has counts as absent there."""
-    now = {part.name: part.digest for part in parts}
-    then = {part.name: part.digest for part in recorded if part.name != UPSTREAM}
-    return tuple(
-        _change(name, then.get(name, ABSENT), now.get(name, ABSENT))
-        for name in sorted(now.keys() | then.keys())
-        if now.get(name) != then.get(name)
+def repeat_of(found: Found, lookup: Lookup) -> Repeat | None:
+    """A hit as it can be repeated: on the newest record of a key that follows from source and
+    arguments alone."""
+    computation, variant, records = found.computation, found.decision.variant, found.route.records
+    context, options = computation.context, computation.options
+    if variant is None or found.decision.origin is not Origin.COMMITTED or not options.plain:
+        return None
+    # A text may be a path, which counts by where it lies.
+    if any(isinstance(value, str) and "/" in value for value in computation.arguments.values()):
+        return None
+    try:
+        variants = records.read_records((variant.key,)).get(variant.key, ())
+        source = digest_function(context.function)
+    except TaskCacheError:
+        return None
+    if not variants or variants[0] is not variant:
+        return None
+    key = Key(variant.key, context.identity, variant.parts, variant.vouched)
+    saved, test = variant.duration, computation.test
+    return Repeat(
+        context.function,
+        source,
+        variant.key,
+        records,
+        variants,
+        None if variant.vouched else variant.trace,
+        lookup.payloads.reader(variant.result, found.route.results, options.serializer),
+        found.basis,
+        Decided(context.subject, context.identity, found.decision, key, saved, test),
     )
 
 
-def nearer(one: Miss | None, other: Miss) -> Miss:
-    """Of two misses against the same key's records, the newer first, the one that names fewer
-    changes: what an edit since undone had changed is not named."""
-    if one is None or 0 < len(other.changes) < len(one.changes):
-        return other
-    return one
-
-
-def _change(name: str, before: str, after: str) -> Change:
-    known = _KINDS.get(name)
-    if known is not None:
-        return Change(known[0], known[1], before, after)
-    if name.startswith("inputs."):
-        return Change("input", name.removeprefix("inputs."), before, after)
-    if name.startswith("parameters."):
-        return Change("parameter", name.removeprefix("parameters."), before, after)
-    kind, _, rest = name.partition(" ")
-    return Change(kind, rest or kind, before, after)
+def call_name(task: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
+    """A name for a call of a task that tells it from all others; None where its arguments are
+    not plain."""
+    kinds = tuple(map(type, args))
+    if not kwargs:
+        return (task, args, kinds) if _SCALARS.issuperset(kinds) else None
+    more = tuple(map(type, kwargs.values()))
+    if not (_SCALARS.issuperset(kinds) and _SCALARS.issuperset(more)):
+        return None
+    return task, args, kinds, tuple(kwargs.items()), more

@@ -5,24 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import xxhash
 
 from pytest_taskcache.dataclass import dataclass, field, replace
-from pytest_taskcache.engine.computation import Basis, Computation
-from pytest_taskcache.engine.eligibility import Refusal
+from pytest_taskcache.engine.computation import Basis, Computation, earliest
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.lookup import Lookup, off_claimant, with_sources
-from pytest_taskcache.engine.open_computations import earliest
-from pytest_taskcache.engine.payloads import bytes_of
-from pytest_taskcache.engine.routes import Parts, Route, Routes
+from pytest_taskcache.engine.lookup import OFF, Lookup, with_sources
+from pytest_taskcache.engine.routes import Parts, Route, Routes, bytes_of
+from pytest_taskcache.engine.validity import Refusal
 from pytest_taskcache.engine.wait_policy import Locks
-from pytest_taskcache.errors import (
-    ConfigurationError,
-    SerializationError,
-    StorageError,
-    TaskCacheError,
-)
+from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError, fault_of
 from pytest_taskcache.model.event import Event, Faulted, Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Result, Variant
@@ -30,7 +24,7 @@ from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Lease, TargetStorage
 from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.transactions.settlement import Verdict
-from pytest_taskcache.transactions.staging import Entry
+from pytest_taskcache.transactions.staging import Entry, Settled
 from pytest_taskcache.transactions.transaction import CommitMode, Transaction, TransactionStateError
 
 _MANY = 64
@@ -58,10 +52,6 @@ class Finished:
     pinned: tuple[Part, ...] = ()
     told: Callable[[Refusal | None], None] | None = None
 
-    def claimant(self, worker: str) -> str:
-        """Who is said to have produced it: its transaction, or the worker by itself."""
-        return self.transaction.claimant if self.transaction is not None else worker
-
 
 @dataclass
 class Recorder:
@@ -75,7 +65,6 @@ class Recorder:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.worker = self.parts.worker
         self.staging = self.parts.staging
         self.local = self.parts.local
         self.payloads = self.parts.payloads
@@ -101,8 +90,8 @@ class Recorder:
         except SerializationError as error:
             return Refusal("value cannot be serialized", str(error))
         except TransactionStateError:
-            if variant is not None:
-                self.drop([variant.id], finished.claimant(self.worker))
+            if variant is not None and finished.transaction is not None:
+                self.drop([variant.id], finished.transaction.claimant)
             return Refusal("its transaction had ended", "it was computed in a thread of its own")
         except ConfigurationError:
             raise  # the author of the computation can mend it
@@ -158,7 +147,7 @@ class Recorder:
             return Refusal("commit is off")
         entry = Entry(
             variant,
-            finished.claimant(self.worker),
+            self.parts.worker if transaction is None else transaction.claimant,
             finished.basis.derives_from,
             destination=finished.route.name,
             held=finished.computation.wide and options.consumers == "all",
@@ -170,7 +159,15 @@ class Recorder:
             self.notify(Faulted("lock lost before commit", entry.producer))
             return Refusal("lock lost before commit")
         else:
-            self._publish_alone(entry)
+            if entry.derives_from:
+                # Together with the staged ones it was made of.
+                claimant = f"{entry.producer}/eager/{variant.id}"
+                self.staging.claim(entry.derives_from, claimant)
+                self.staging.stage(replace(entry, producer=claimant), claimant)
+                if self.settle(claimant, Verdict.PASSED) is None:
+                    return Refusal("not stored")
+            else:
+                self.publish(entry.destination, [variant])
             if finished.keyed.target:
                 self._export(variant, finished)
         if told is not None:
@@ -180,26 +177,26 @@ class Recorder:
     def settle(self, claimant: str, verdict: Verdict, *, retain_for: str = "") -> int | None:
         """Ends a claimant: how many records became visible, or were dropped. A fault is
         notified; then nothing became visible, and the answer is None."""
-        try:
-            settled = self.staging.settle(
-                claimant, verdict, publish=self.publish, retain_for=retain_for
-            )
-        except StorageError as error:
-            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+        settle = partial(self.staging.settle, claimant, verdict, retain_for=retain_for)
+        settled = self._settled(settle)
+        if settled is None:
             return None
-        for failure in settled.failures:
-            self.notify(Faulted("not published", _told(failure)))
         return settled.dropped if verdict is Verdict.FAILED else len(settled.committed)
 
     def drop(self, ids: Collection[str], claimant: str) -> bool:
         """Drops entries of a savepoint that failed; whether they are gone. A fault is
         notified."""
+        return self._settled(partial(self.staging.drop, ids, claimant)) is not None
+
+    def _settled(self, settle: Callable[..., Settled]) -> Settled | None:
         try:
-            self.staging.drop(ids, claimant, publish=self.publish)
+            settled = settle(publish=self.publish)
         except StorageError as error:
-            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
-            return False
-        return True
+            self.notify(Faulted(*fault_of(error)))
+            return None
+        for failure in settled.failures:
+            self.notify(Faulted("not published", fault_of(failure)[1]))
+        return settled
 
     def publish(self, destination: str, variants: Sequence[Variant]) -> None:
         """Writes records, their results first, to a storage other than the local index. Raises
@@ -218,7 +215,7 @@ class Recorder:
         mode = finished.computation.options.commit_mode
         claimant = transaction.claimant
         if mode is CommitMode.OFF:
-            claimant = off_claimant(claimant, entry.variant.id)
+            claimant = f"{claimant}{OFF}{entry.variant.id}"
             entry = replace(entry, producer=claimant)
 
             def end(_: Transaction) -> None:
@@ -231,25 +228,11 @@ class Recorder:
         if finished.keyed.target and mode is not CommitMode.OFF:
             transaction.on_commit(lambda _: self._export(entry.variant, finished))
 
-    def _publish_alone(self, entry: Entry) -> None:
-        """Commits an entry at once, together with the staged ones it was made of."""
-        if not entry.derives_from:
-            self.publish(entry.destination, [entry.variant])
-            return
-        claimant = f"{entry.producer}/eager/{entry.variant.id}"
-        self.staging.claim(entry.derives_from, claimant)
-        self.staging.stage(replace(entry, producer=claimant), claimant)
-        settled = self.staging.settle(claimant, Verdict.PASSED, publish=self.publish)
-        for failure in settled.failures:
-            self.notify(Faulted("not published", _told(failure)))
-
     def _not_stored(self, error: Exception) -> Refusal:
         """Tells of a fault. Storages and serializers may be users' code and raise anything."""
-        if isinstance(error, StorageError):
-            self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
-        else:
-            self.notify(Faulted("storage failed", _told(error)))
-        return Refusal("not stored", _told(error))
+        reason, detail = fault_of(error)
+        self.notify(Faulted(reason, detail))
+        return Refusal("not stored", detail)
 
     def _export(self, variant: Variant, finished: Finished) -> None:
         result, route, target = variant.result, finished.route, finished.keyed.target
@@ -272,10 +255,6 @@ def _reference(variant: Variant, route: Route) -> Variant:
     the record proper is kept elsewhere. No look-up asks for its key."""
     key = xxhash.xxh3_128_hexdigest(f"{route.name}\n{variant.key}".encode())
     return replace(variant, key=f"elsewhere/{key}")
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, TaskCacheError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass
@@ -315,12 +294,9 @@ class WriteBatch:
         for destination, variant, told in waiting:
             destinations.setdefault(destination, []).append((variant, told))
         for destination, entries in destinations.items():
-            if self._written(destination, [variant for variant, _ in entries]) is None:
-                for _, told in entries:
-                    told(None)
-                continue
+            failed = self._written(destination, [variant for variant, _ in entries])
             for variant, told in entries:
-                told(self._written(destination, [variant]))
+                told(None if failed is None else self._written(destination, [variant]))
 
     def _written(self, destination: str, variants: Sequence[Variant]) -> Exception | None:
         try:

@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 
-from pytest_taskcache.dataclass import dataclass, field
-from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.errors import LockError
-from pytest_taskcache.model.decision import Fault, Miss
+from pytest_taskcache.engine.keys import Keyed
+from pytest_taskcache.engine.lookup import Attempt, Found, Looked, Lookup
+from pytest_taskcache.errors import StorageError, fault_of
 from pytest_taskcache.model.event import Event, Faulted, Waited
-from pytest_taskcache.model.key import Key
 from pytest_taskcache.ports import Holder, Lease, LockManager
+from pytest_taskcache.storage.forking import ForkAware
+from pytest_taskcache.transactions.staging import Run
 
 LONGEST_WAIT = 600.0
 """Seconds to wait for a holder at most, unless the computation itself took longer last time."""
@@ -43,159 +43,143 @@ def patience(last_duration: float, longest: float = LONGEST_WAIT) -> float:
     return max(longest, 3 * last_duration)
 
 
-def next_step(waited: float) -> float:
-    """Seconds to sleep before asking again: short at first, never more than a twentieth."""
-    return min(_LAST_STEP, max(_FIRST_STEP, waited / 4))
-
-
 computing: ContextVar[frozenset[str]] = ContextVar(
     "pytest_taskcache_computing", default=frozenset()
 )
 """The keys this thread or task is computing, innermost included: it must not wait for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A lock that is wanted, and what the one who wants it can tell.
+class Locks(ForkAware):
+    """The leases of one worker, and the rules by which it waits for those of others. A forked child
+    starts without its parent's, under a name of its own."""
 
-    ``look_up()`` looks the key up again; ``staged()`` says whether a value of the key is staged in
-    this run; ``longest()`` is how many seconds to wait at most. ``consult``: whether it would use
-    what it waits for. ``blocks``: whether its thread sleeps meanwhile.
-    """
+    def __init__(
+        self, run: Run, process: str, lookup: Lookup, notify: Callable[[Event], None]
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.process = process
+        self.lookup = lookup
+        self.notify = notify
+        self.longest = LONGEST_WAIT
+        self._taken: dict[Lease, tuple[LockManager, int | None]] = {}
+        """Where each lease is from, and the thread that computes under it (None once the value is
+        staged and the lease only waits for its transaction)."""
+        self._numbers = itertools.count(1)
 
-    key: Key
-    label: str
-    look_up: Callable[[], Found | Miss | Fault]
-    staged: Callable[[], bool]
-    longest: Callable[[], float]
-    consult: bool
-    blocks: bool
-
-
-@dataclass(slots=True)
-class _Taken:
-    """A lease of this process: where it is from, and the thread that computes under it (None
-    once the value is staged and the lease only waits for its transaction)."""
-
-    manager: LockManager
-    thread: int | None
-
-
-@dataclass
-class Locks:
-    """The leases of one worker, and the rules by which it waits for those of others. ``clock``
-    is monotonic."""
-
-    run: str
-    started: float
-    process: str
-    notify: Callable[[Event], None]
-    longest: float = LONGEST_WAIT
-    clock: Callable[[], float] = time.monotonic
-    _taken: dict[Lease, _Taken] = field(default_factory=dict)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-    _pid: int = field(default_factory=os.getpid)
+    def _start_anew(self) -> None:
+        self._taken = {}
+        self.process = f"{os.getpid()}@{self.process.partition('@')[2]}"
 
     def acquire(
-        self, wanted: Wanted, manager: LockManager
-    ) -> Generator[float, None, tuple[Lease | None, Found | Miss | Fault]]:
+        self,
+        attempt: Attempt,
+        keyed: Keyed,
+        manager: LockManager,
+        look_up: Callable[[], Looked],
+        blocks: bool,
+    ) -> Generator[float, None, tuple[Lease | None, Looked]]:
         """Takes the key's lock, looking the key up again after every wait; yields seconds to
-        sleep. Returns the lease with the last look: None where something was found, and where
-        the computation goes on unlocked since waiting could deadlock, took too long, or the
-        manager failed."""
-        self._disown()
-        attempt = f"{self.process}#{next(self._numbers)}"
-        me = Holder(self.run, self.started, self.process, attempt, wanted.label)
-        began, waited = self.clock(), 0.0
+        sleep (``blocks``: and nothing else runs in this thread meanwhile). Returns the lease with
+        the last look: None where something was found, and where the computation goes on unlocked
+        since waiting could deadlock, took too long, or the manager failed."""
+        identity, name = keyed.key.identity, f"{self.process}#{next(self._numbers)}"
+        label = attempt.computation.test or str(identity)
+        me = Holder(self.run.id, self.run.started, self.process, name, label)
+        began, waited = time.monotonic(), 0.0
         longest: float | None = None
         announced: Holder | None = None
         while True:
             try:
-                got = manager.acquire(wanted.key.digest, me)
+                got = manager.acquire(keyed.key.digest, me)
             except Exception as error:  # LockError, or what a user's own manager raised
-                self.notify(Faulted("lock manager failed", _told(error)))
-                return None, wanted.look_up()
-            if isinstance(got, Lease):
-                looked = self._look_under(got, manager, wanted)
-                self._tell_done(wanted, announced, waited)
-                return None if isinstance(looked, Found) else got, looked
+                self._fault("lock manager failed", error)
+                return None, look_up()
             # Before the look: what is done by now, the look sees.
-            may_wait = self._may_wait(wanted, me, got)
-            looked = wanted.look_up()
-            if isinstance(looked, Found):
-                self._tell_done(wanted, announced, waited)
-                return None, looked
+            waits = isinstance(got, Holder) and self._may_wait(attempt, keyed, blocks, me, got)
+            looked = look_up() if isinstance(got, Holder) else self._under(got, manager, look_up)
+            if isinstance(got, Lease) or isinstance(looked, Found):
+                if announced is not None:
+                    self.notify(Waited(identity, _named(announced), waited, done=True))
+                return None if isinstance(looked, Found) or isinstance(got, Holder) else got, looked
             # What was staged before the look, and is gone, was of use to nobody.
-            if not (may_wait or self._may_wait(wanted, me, got)):
+            if not (waits or self._may_wait(attempt, keyed, blocks, me, got)):
                 return None, looked
-            longest = wanted.longest() if longest is None else longest
-            waited = self.clock() - began
+            longest = self._longest(attempt, keyed) if longest is None else longest
+            waited = time.monotonic() - began
             if waited > longest:
-                text = f"{wanted.key.identity}: {_named(got)} has it for {waited:.0f} s"
+                text = f"{identity}: {_named(got)} has it for {waited:.0f} s"
                 self.notify(Faulted("waited too long, computed unlocked", text))
                 return None, looked
             if announced is None and waited >= min(ANNOUNCE_AFTER, longest):
                 announced = got
-                self.notify(Waited(wanted.key.identity, _named(got), waited, done=False))
-            yield next_step(waited)
+                self.notify(Waited(identity, _named(got), waited, done=False))
+            # Short at first, never more than a twentieth of a second.
+            yield min(_LAST_STEP, max(_FIRST_STEP, waited / 4))
 
-    def _look_under(
-        self, lease: Lease, manager: LockManager, wanted: Wanted
-    ) -> Found | Miss | Fault:
+    def _under(self, lease: Lease, manager: LockManager, look_up: Callable[[], Looked]) -> Looked:
         """The look under a lease that was just taken, which is kept only if nothing was found."""
-        with self._guard:
-            self._taken[lease] = _Taken(manager, threading.get_ident())
-        looked: Found | Miss | Fault | None = None
+        with self.lock:
+            self._taken[lease] = manager, threading.get_ident()
+        looked: Looked | None = None
         try:
-            looked = wanted.look_up()
+            looked = look_up()
         finally:
             if looked is None or isinstance(looked, Found):
                 self.release(lease)
         return looked
 
-    def _tell_done(self, wanted: Wanted, announced: Holder | None, waited: float) -> None:
-        if announced is not None:
-            self.notify(Waited(wanted.key.identity, _named(announced), waited, done=True))
+    def _longest(self, attempt: Attempt, keyed: Keyed) -> float:
+        """How many seconds to wait at most."""
+        timeout, name = attempt.computation.options.policy.lock_timeout, str(keyed.key.identity)
+        if timeout is not None:
+            return timeout.total_seconds()
+        try:
+            last = attempt.route.records.recent([name]).get(name)
+        except StorageError:
+            last = None  # the look-up reports the fault
+        return patience(last.duration if last is not None else 0.0, self.longest)
 
-    def _may_wait(self, wanted: Wanted, me: Holder, other: Holder) -> bool:
+    def _may_wait(
+        self, attempt: Attempt, keyed: Keyed, blocks: bool, me: Holder, other: Holder
+    ) -> bool:
         """Whether waiting for the holder is of use, and free of deadlock."""
-        if wanted.key.digest in computing.get():
+        key = keyed.key.digest
+        if key in computing.get():
             return False  # this very thread or task has it, further out on its stack
         if other.run != me.run:
             return not self._taken or me.age < other.age
-        if not wanted.consult:
+        if not attempt.access.consult:
             return False
         if other.process != me.process:
-            return not wanted.staged()
+            return not self.lookup.is_staged(keyed, attempt.computation.test)
         threads = [
-            taken.thread
-            for lease, taken in list(self._taken.items())
-            if lease.key == wanted.key.digest and lease.holder.attempt == other.attempt
+            thread
+            for lease, (_, thread) in list(self._taken.items())
+            if lease.key == key and lease.holder.attempt == other.attempt
         ]
         if threads == [None]:
             return False  # it is staged, was looked at, and is of no use here
-        return not (wanted.blocks and threads == [threading.get_ident()])
+        return not (blocks and threads == [threading.get_ident()])
 
     def rest(self, lease: Lease) -> None:
         """The value computed under a lease is staged; the lease stays until its transaction
         ends, but nobody here need wait for it any more."""
-        taken = self._taken.get(lease)
-        if taken is not None:
-            taken.thread = None
+        with self.lock:
+            if lease in self._taken:
+                self._taken[lease] = self._taken[lease][0], None
 
     def release(self, lease: Lease) -> None:
         """Gives a lease back; one that is not known any more, or is a forked child's parent's,
         is ignored."""
-        self._disown()
-        with self._guard:
+        with self.lock:
             taken = self._taken.pop(lease, None)
         if taken is None:
             return
         try:
-            taken.manager.release(lease)
+            taken[0].release(lease)
         except Exception as error:  # LockError, or what a user's own manager raised
-            self.notify(Faulted("lock not released", _told(error)))
+            self._fault("lock not released", error)
 
     def still_held(self, lease: Lease) -> bool:
         """Whether a lease is still ours, asked right before a commit."""
@@ -203,9 +187,9 @@ class Locks:
         if taken is None:
             return True
         try:
-            return taken.manager.confirm(lease)
+            return taken[0].confirm(lease)
         except Exception as error:  # LockError, or what a user's own manager raised
-            self.notify(Faulted("lock not confirmed", _told(error)))
+            self._fault("lock not confirmed", error)
             return False
 
     def release_all(self) -> None:
@@ -213,19 +197,8 @@ class Locks:
         for lease in list(self._taken):
             self.release(lease)
 
-    def _disown(self) -> None:
-        """A forked child starts without its parent's leases, under a name of its own."""
-        pid = os.getpid()
-        if pid == self._pid:
-            return
-        self._pid = pid
-        self._taken = {}
-        self._guard = threading.Lock()
-        self.process = f"{pid}@{self.process.partition('@')[2]}"
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, LockError) else f"{type(error).__name__}: {error}"
+    def _fault(self, reason: str, error: Exception) -> None:
+        self.notify(Faulted(*fault_of(error, reason)))
 
 
 def _named(holder: Holder) -> str:

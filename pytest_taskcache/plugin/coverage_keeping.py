@@ -31,13 +31,11 @@ import pytest
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Basis, Computation, Options
+from pytest_taskcache.engine.computation import Basis, OpenComputation, Options
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.lookup import Found
-from pytest_taskcache.engine.open_computations import OpenComputation
-from pytest_taskcache.engine.payloads import LostResultError
+from pytest_taskcache.engine.lookup import Found, Looked
 from pytest_taskcache.engine.recorder import Finished
-from pytest_taskcache.engine.routes import Route
+from pytest_taskcache.engine.routes import LostResultError, Route
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Fault, Miss, Uncacheable, Why
 from pytest_taskcache.model.dependency import ABSENT, Change, Kind, Trace
@@ -180,11 +178,9 @@ class CoverageKeeping:
             if finished.computation.context.subject is Subject.FIXTURE:
                 self._kept[finished.keyed.key.digest] = finished
 
-    def bring_back(
-        self, computation: Computation, keyed: Keyed, route: Route, found: Found
-    ) -> Found | Miss | Fault:
+    def bring_back(self, found: Found) -> Looked:
         """What was found, its lines brought back; or why it is not to be reused."""
-        variant, context = found.decision.variant, computation.context
+        variant, context = found.decision.variant, found.computation.context
         if self.refusal is not None:
             return Miss(Why.UNCOVERED)
         if not self.active:
@@ -194,7 +190,7 @@ class CoverageKeeping:
         of_fixture = context.subject is Subject.FIXTURE and _has_teardown(context.function)
         # A value of this very run is torn down in it.
         tears_down = of_fixture and self._session.run().id not in variant.id
-        missing = self._bring(keyed.key, route, variant.id if tears_down else "")
+        missing = self._bring(found.keyed.key, found.route, variant.id if tears_down else "")
         return found if missing is None else missing
 
     def begin_fixture(self) -> Region | None:

@@ -41,7 +41,6 @@ from pytest_taskcache.plugin.pytest_private import (
     is_async,
     is_handle,
 )
-from pytest_taskcache.policies import TaskContext
 from pytest_taskcache.ports import Fingerprints
 from pytest_taskcache.serializers.trees import scan
 
@@ -374,20 +373,10 @@ def computation_of(
     extra: Iterable[Part] = (),
 ) -> Computation:
     """The set-up of a cached fixture with these inputs; see `Computation` for the others."""
-    place = engine.place
-    context = TaskContext(
-        Subject.FIXTURE,
-        spec.identity(engine),
-        spec.function,
-        engine.run.id,
-        engine.fingerprints,
-        place.parameters,
-        place.name,
-        place.module,
-        digests,
-    )
+    context = engine.context(Subject.FIXTURE, spec.identity(engine), spec.function, digests)
+    test = engine.place.test
     wide = scope != "function"
-    return Computation(context, arguments, spec.options, tuple(extra), pinned, wide, place.test)
+    return Computation(context, arguments, spec.options, tuple(extra), pinned, wide, test)
 
 
 class Upstream:

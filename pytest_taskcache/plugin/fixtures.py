@@ -16,11 +16,17 @@ import pytest
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import fields
 from pytest_taskcache.decorator import Spec, cached, spec_of
+from pytest_taskcache.engine.active import end_of_scope, roll_back
 from pytest_taskcache.engine.cache import Attempt, Completed, Engine
-from pytest_taskcache.engine.commit import end_of_scope, roll_back
-from pytest_taskcache.engine.computation import EFFECTS, Basis, Computation, Options
-from pytest_taskcache.engine.lookup import UPSTREAM, Found
-from pytest_taskcache.engine.open_computations import OpenComputation
+from pytest_taskcache.engine.computation import (
+    EFFECTS,
+    Basis,
+    Computation,
+    OpenComputation,
+    Options,
+)
+from pytest_taskcache.engine.lookup import Found
+from pytest_taskcache.engine.validity import UPSTREAM
 from pytest_taskcache.errors import ConfigurationError, StorageError, UndigestableError
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Observed
@@ -494,11 +500,11 @@ class Shortcuts:
         computation = self._ready.pop(definition, None)
         if computation is None:
             return None
-        peeked = self._engine.peek(computation)
-        if peeked is None:
+        found = self._engine.peek(computation)
+        if found is None:
             self.end(definition)
             return None
-        return self._engine.use(peeked)
+        return self._engine.use(found)
 
     def end(self, definition: Any) -> None:
         """The instance has ended: the definition has its arguments again."""

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.engine.active import commit, roll_back
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.commit import commit, roll_back
-from pytest_taskcache.engine.computation import Basis, Place
-from pytest_taskcache.engine.open_computations import OpenComputation
+from pytest_taskcache.engine.computation import Basis, OpenComputation, Place
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.event import Decided
 from pytest_taskcache.model.record import Variant

@@ -26,7 +26,7 @@ from pytest_taskcache.config.settings import (
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.engine import active
-from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError
+from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError, fault_of
 from pytest_taskcache.model.event import Decided, Event, Faulted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.observation.observatory import Observatory
@@ -296,7 +296,7 @@ class Session:
 
     def failed(self, error: StorageError) -> None:
         """Counts a fault of a storage."""
-        self.notify(Faulted(f"{error.operation} failed: {error.reason}", str(error)))
+        self.notify(Faulted(*fault_of(error)))
 
     def temporary(self) -> Path | None:
         """The run's temporary directory once pytest has made it, else None."""

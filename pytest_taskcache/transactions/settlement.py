@@ -50,7 +50,7 @@ _APPROVED = (EntryState.APPROVED, EntryState.WAITING)
 _POISONED = (EntryState.POISONED, EntryState.CONDEMNED)
 _UNDECIDED = (EntryState.OPEN, EntryState.HIDDEN)
 _END = {EntryState.OPEN: EntryState.ENDED}
-_HIDE = {
+HIDE = {
     EntryState.OPEN: EntryState.HIDDEN,
     EntryState.ENDED: EntryState.HIDDEN,
     EntryState.APPROVED: EntryState.WAITING,
@@ -143,14 +143,6 @@ class Graph:
                 todo += step(id_)
         return [self.nodes[id_] for id_ in self.nodes if id_ in seen]
 
-    def in_use(self) -> set[bytes]:
-        """The entries that anyone claims, and all that these derive from."""
-        return {n.id for n in self.upstream(n.id for n in self.nodes.values() if n.claimants)}
-
-    def hide(self, nodes: Iterable[StagedNode]) -> None:
-        """Shows entries to no new readers."""
-        self.change(nodes, _HIDE)
-
     def change(self, nodes: Iterable[StagedNode], step: Mapping[EntryState, EntryState]) -> None:
         """Takes entries one step further, where their state has one."""
         for node in nodes:
@@ -179,7 +171,7 @@ def conclude(graph: Graph, claimant: bytes, verdict: Verdict, *, retains: bool =
             for id_ in retained:
                 # Out of the run's own affairs: a retry of this test decides about it.
                 graph.nodes[id_].held = False
-            graph.hide(produced)
+            graph.change(produced, HIDE)
         case Verdict.ENDED:
             graph.change(produced, _END)
         case _:
@@ -191,8 +183,8 @@ def conclude(graph: Graph, claimant: bytes, verdict: Verdict, *, retains: bool =
 
 def plan(graph: Graph) -> Plan:
     """What is to be done about a graph whose claims or states have changed."""
-    in_use = graph.in_use()
     nodes = graph.nodes.values()
+    in_use = {n.id for n in graph.upstream(n.id for n in nodes if n.claimants)}
     held = [node for node in nodes if node.held]
     # A held entry that nobody uses any more releases all that waited for it, or takes it along.
     failed = [n.id for n in held if n.id not in in_use and n.state not in _APPROVED]

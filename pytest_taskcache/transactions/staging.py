@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from sqlite3 import Connection
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
@@ -19,6 +19,7 @@ from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.variants import Records, delete_variants, trim
 from pytest_taskcache.transactions.settlement import (
+    HIDE,
     VISIBLE,
     EntryState,
     Graph,
@@ -66,6 +67,14 @@ class Entry:
     destination: str = ""
     held: bool = False
     retryable: bool = False
+
+
+class Staged(NamedTuple):
+    """What a reader is told of an entry."""
+
+    variant: Variant
+    producer: str
+    destination: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +147,7 @@ class Staging:
         self._records.write_index("stage", work, ())
         self._records.remember(entry.variant)
 
-    def visible(self, keys: Collection[str], *, test: str = "") -> Mapping[str, tuple[Entry, ...]]:
+    def visible(self, keys: Collection[str], *, test: str = "") -> Mapping[str, tuple[Staged, ...]]:
         """The run's entries under each key that has any, newest first, but for hidden ones; and
         those retained for a retry of ``test``, whichever run left them."""
         run = self.run.id
@@ -212,7 +221,7 @@ class Staging:
             own = [graph.nodes[id_] for id_ in rows if id_ in graph.nodes]
             for node in own:
                 node.claimants.discard(name)
-            graph.hide(node for node in own if node.producer == name)
+            graph.change((node for node in own if node.producer == name), HIDE)
             each(connection, "DELETE FROM claims WHERE id IN (...) AND claimant = ?", rows, name)
             return self._carry_out(connection, graph, plan(graph))
 
@@ -274,10 +283,10 @@ class Staging:
 
     def _visible(
         self, connection: Connection, keys: Collection[str], test: str
-    ) -> dict[str, list[Entry]]:
+    ) -> dict[str, list[Staged]]:
         rows = each(
             connection,
-            f"SELECT producer, destination, held, retryable, seq, {COLUMNS} FROM variants"
+            f"SELECT producer, destination, seq, {COLUMNS} FROM variants"
             f" WHERE key IN (...) AND ((run = ? AND state IN ({_SHOWN}))"
             f" OR (state = '{EntryState.RETAINED}' AND retained_for = ?))"
             " ORDER BY created DESC, seq DESC",
@@ -285,23 +294,13 @@ class Staging:
             self.run.id,
             to_sql(test),
         )
-        numbered = [row[4:] for row in rows]
-        variants = self._records.decode_rows(connection, numbered)
-        decoded = {to_sql(variant.id): variant for variant in variants}
-        found: dict[str, list[Entry]] = {}
-        for producer, destination, held, retryable, _, id_, *_ in rows:
-            if id_ not in decoded:
-                continue
-            sources = connection.execute("SELECT source FROM derives WHERE id = ?", (id_,))
-            entry = Entry(
-                decoded[id_],
-                producer=from_sql(producer),
-                derives_from=frozenset(from_sql(source) for (source,) in sources),
-                destination=from_sql(destination),
-                held=bool(held),
-                retryable=bool(retryable),
-            )
-            found.setdefault(entry.variant.key, []).append(entry)
+        decoded = self._records.decode_rows(connection, [row[2:] for row in rows])
+        variants = {to_sql(variant.id): variant for variant in decoded}
+        found: dict[str, list[Staged]] = {}
+        for producer, destination, _, id_, *_ in rows:
+            if id_ in variants:
+                entry = Staged(variants[id_], from_sql(producer), from_sql(destination))
+                found.setdefault(entry.variant.key, []).append(entry)
         return found
 
     def _carry_out(self, connection: Connection, graph: Graph, plan: Plan) -> _Outcome:

@@ -1,22 +1,26 @@
-"""The tree of transactions: pure bookkeeping, no I/O.
+"""The tree of transactions: pure bookkeeping, no I/O; and which is the innermost one from here.
 
 A transaction knows which staged entries it holds, which locks, which hooks and data, and what
 becomes of them when it ends. Writing, dropping and unlocking is done by whoever ends it, by what
-`engine.commit` says; what users do with it by hand is done by its `Block`.
+`engine.active` says.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import ConfigurationError, TaskCacheError
+from pytest_taskcache.model.event import Event, Faulted
 from pytest_taskcache.ports import Lease
 
+_log = logging.getLogger("pytest_taskcache")
 _MISSING = object()
 
 
@@ -84,31 +88,6 @@ class TransactionStateError(TransactionError):
 Hook: TypeAlias = "Callable[[Transaction], object]"
 
 
-class Block(Protocol):
-    """What stands behind a transaction that a user opened: does what is asked of it by hand."""
-
-    @property
-    def key(self) -> str:
-        """The key of the block, or ""."""
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the key had a record when the block began."""
-
-    @property
-    def is_staged(self) -> bool:
-        """Whether a value was staged by hand."""
-
-    def read(self) -> object:
-        """The key's value. Raises TransactionError where there is none."""
-
-    def stage(self, value: object) -> None:
-        """Takes the key's value. Raises TransactionError."""
-
-    def end(self, state: TransactionState) -> None:
-        """Commits or rolls back now. Raises TransactionError."""
-
-
 @dataclass(eq=False)
 class Transaction:
     """A set of staged computations with one fate.
@@ -129,19 +108,16 @@ class Transaction:
     rolling_back: list[tuple[Hook, Transaction]] = field(default_factory=list)
     """The hooks, each with the transaction it was registered on, which it is called with."""
     touched: bool = False
-    doomed: list[str] = field(default_factory=list)
-    """Entries of a savepoint that failed and could not be dropped then."""
-    block: Block | None = None
-    """None for one that a user did not open: a test's, a fixture's."""
     awaiting: list[Awaitable[object]] | None = None
     """Where an asynchronous end wants what the hooks return that is to be awaited."""
     guard: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _data: dict[str, object] = field(default_factory=dict, repr=False)
-
-    @property
-    def key(self) -> str:
-        """The key that this block was opened with, or ""."""
-        return self.block.key if self.block is not None else ""
+    by_hand = False
+    """Whether a user opened it, and pytest did not for a test or a fixture."""
+    key = ""
+    """The key that it was opened with, or ""."""
+    is_stored = False
+    """Whether the key had a record when it began."""
 
     def is_active(self) -> bool:
         """Whether it is open."""
@@ -150,12 +126,11 @@ class Transaction:
     def is_committed(self) -> bool:
         """Whether its key had a record when it began (then `read` returns the value, and there
         is nothing to do), or it has committed since."""
-        stored = self.block is not None and self.block.is_stored
-        return stored or self.state is TransactionState.COMMITTED
+        return self.is_stored or self.state is TransactionState.COMMITTED
 
     def is_staged(self) -> bool:
         """Whether a value was staged by hand and the transaction is still open."""
-        return self.is_active() and self.block is not None and self.block.is_staged
+        return False
 
     def is_rolled_back(self) -> bool:
         """Whether it has rolled back."""
@@ -164,15 +139,23 @@ class Transaction:
     def read(self) -> object:
         """The value of its key, freshly decoded: the stored one, or what was staged here. Raises
         TransactionError where there is none, or no key."""
-        return self._by_hand("read()").read()
+        raise _is_pytests("read()")
 
     def stage(self, value: object) -> None:
         """Takes the value of its key, which is serialized now and becomes visible to others with
         the commit. Raises TransactionError without a key, a second time, and once it has ended.
         """
-        block = self._by_hand("stage()")
-        self.require_open()
-        block.stage(value)
+        raise _is_pytests("stage()")
+
+    def commit(self) -> None:
+        """Commits now, before the end of its block: the only way that one with `CommitMode.OFF`
+        commits. Raises TransactionStateError if it has ended, and TransactionError in another
+        thread or task than it was opened in; then it stays as it is."""
+        raise _is_pytests("commit()")
+
+    def rollback(self) -> None:
+        """Rolls back now, before the end of its block. Raises as `commit`."""
+        raise _is_pytests("rollback()")
 
     def set(self, name: str, value: object) -> None:
         """Keeps something for its hooks and for the transactions nested in it. It is stored
@@ -195,24 +178,6 @@ class Transaction:
             )
         return default
 
-    def commit(self) -> None:
-        """Commits now, before the end of its block: the only way that one with `CommitMode.OFF`
-        commits. Raises TransactionStateError if it has ended, and TransactionError in another
-        thread or task than it was opened in; then it stays as it is."""
-        self._by_hand("commit()").end(TransactionState.COMMITTED)
-
-    def rollback(self) -> None:
-        """Rolls back now, before the end of its block. Raises as `commit`."""
-        self._by_hand("rollback()").end(TransactionState.ROLLED_BACK)
-
-    def _by_hand(self, what: str) -> Block:
-        if self.block is None:
-            raise TransactionError(
-                f"{what}: this is the transaction of a test or fixture, which pytest ends",
-                "open one of your own with transaction()",
-            )
-        return self.block
-
     @property
     def owns_claims(self) -> bool:
         """Whether its entries are settled at its own exit rather than with its parent."""
@@ -228,14 +193,10 @@ class Transaction:
         """The outermost one around it."""
         return self if self.parent is None else self.parent.root
 
-    def owner(self) -> Transaction:
-        """The innermost transaction around, or this one, that settles its own entries."""
-        return self if self.parent is None or self.owns_claims else self.parent.owner()
-
     def is_held(self) -> bool:
         """Whether what it took is still, or was until it rolled back, in a block of a user's."""
-        if self.block is None or self.state is not TransactionState.COMMITTED:
-            return self.block is not None
+        if not self.by_hand or self.state is not TransactionState.COMMITTED:
+            return self.by_hand
         return self.parent is not None and not self.owns_claims and self.parent.is_held()
 
     def touch(self) -> None:
@@ -244,11 +205,12 @@ class Transaction:
         if self.parent is not None and not self.owns_claims:
             self.parent.touch()
 
-    def child(self, claimant: str, mode: CommitMode) -> Transaction:
-        """A nested transaction: a savepoint. Raises TransactionStateError if this has ended."""
-        self.require_open()
-        name = claimant if mode is CommitMode.EAGER else self.claimant
-        return Transaction(name, self.label, mode, self)
+    def nest_in(self, outer: Transaction) -> None:
+        """Makes it a savepoint of another one. Raises TransactionStateError if that has ended."""
+        outer.require_open()
+        self.parent, self.label = outer, self.label or outer.label
+        if self.mode is not CommitMode.EAGER:
+            self.claimant = outer.claimant
 
     def require_open(self) -> None:
         """Raises TransactionStateError unless open."""
@@ -300,51 +262,102 @@ class Transaction:
             self.entries, self.leases = [], {}
             self.committing, self.rolling_back = [], []
 
-    def run_hooks(self, report: Callable[[str, BaseException], None]) -> None:
-        """Calls each hook of the way it ended once; what one raises goes to
-        ``report(name, error)``, and breaks nothing.
+    def run_hooks(self, notify: Callable[[Event], None] | None) -> None:
+        """Calls each hook of the way it ended once; what one raises is notified, or logged where
+        there is no engine, and breaks nothing.
 
         KeyboardInterrupt and SystemExit are not a hook's failure and pass through.
         """
-        hooks = self.committing
+        kind, hooks = "commit", self.committing
         if self.state is not TransactionState.COMMITTED:
-            hooks = self.rolling_back[::-1]
+            kind, hooks = "rollback", self.rolling_back[::-1]
             for _, transaction in hooks:
                 transaction.state = TransactionState.ROLLED_BACK
+
+        def report(hook: Hook, error: Exception) -> None:
+            name = getattr(hook, "__qualname__", repr(hook))
+            text = f"{name}: {type(error).__name__}: {error}"
+            if notify is None:
+                _log.warning("%s hook failed: %s", kind, text)
+            else:
+                notify(Faulted(f"{kind} hook failed", text))
+
+        async def finish(hook: Hook, returned: Awaitable[object]) -> None:
+            try:
+                await returned
+            except Exception as error:  # as below
+                report(hook, error)
+
         for hook, transaction in hooks:
             try:
                 returned = hook(transaction)
                 if inspect.isawaitable(returned):
-                    self._await(hook, returned, report)
+                    self._await(finish(hook, returned), returned)
             except Exception as error:  # a user's hook may raise anything; the commit stands
-                report(_name(hook), error)
+                report(hook, error)
 
-    def _await(
-        self, hook: Hook, returned: Awaitable[object], report: Callable[[str, BaseException], None]
-    ) -> None:
-        async def finish() -> None:
-            try:
-                await returned
-            except Exception as error:  # as above
-                report(_name(hook), error)
-
+    def _await(self, finishing: Coroutine[Any, Any, None], returned: Awaitable[object]) -> None:
         if self.awaiting is not None:
-            self.awaiting.append(finish())
+            self.awaiting.append(finishing)
             return
         import asyncio
 
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(finish())
+            asyncio.run(finishing)
             return
-        if inspect.iscoroutine(returned):
-            returned.close()
+        for each in (finishing, returned):
+            if inspect.iscoroutine(each):
+                each.close()
         raise TransactionError(
             "it is asynchronous, and this transaction ends inside a running event loop",
             "open the transaction with `async with`",
         )
 
 
-def _name(hook: Hook) -> str:
-    return getattr(hook, "__qualname__", repr(hook))
+def _is_pytests(what: str) -> TransactionError:
+    return TransactionError(
+        f"{what}: this is the transaction of a test or fixture, which pytest ends",
+        "open one of your own with transaction()",
+    )
+
+
+_nested: ContextVar[tuple[tuple[object, Transaction], ...]] = ContextVar(
+    "pytest_taskcache_transactions", default=()
+)
+"""The transactions entered in this thread or task, each with its engine; the innermost last."""
+
+
+def enter(engine: object | None, transaction: Transaction) -> None:
+    """Makes a transaction the innermost one of this thread or task, until `leave`."""
+    _nested.set((*_nested.get(), (engine, transaction)))
+
+
+def leave(transaction: Transaction) -> None:
+    """Ends what `enter` began."""
+    # Not by a token: fixtures are torn down in another order than they were set up, and async
+    # generators closed in another context, which never had it.
+    _nested.set(tuple(pair for pair in _nested.get() if pair[1] is not transaction))
+
+
+def innermost(engine: object | None, root: Transaction | None) -> Transaction | None:
+    """The innermost open transaction of an engine as seen from here, or None.
+
+    ``root`` is that of the test or fixture which is running. A transaction that was opened
+    somewhere else and is still open (by a fixture of a wider scope, while tests run) is none of
+    its business.
+    """
+    nested = _nested.get()
+    for owner, entered_last in reversed(nested) if nested else ():
+        if owner is not engine:
+            continue
+        outermost = entered_last.root
+        if outermost is not root and (root is not None or not outermost.by_hand):
+            continue
+        transaction: Transaction | None = entered_last
+        while transaction is not None:
+            if transaction.state is TransactionState.OPEN:
+                return transaction
+            transaction = transaction.parent
+    return root

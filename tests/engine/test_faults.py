@@ -331,9 +331,11 @@ def test_a_forked_child_stages_nothing(cache, tmp_path, events):
             code = 1
             try:
                 ok = f.call(1).name == "Cached" and f(2) == [2] * 20_000
-                from pytest_taskcache.engine.commit import commit, roll_back
+                from pytest_taskcache.engine.active import commit, roll_back
+                from pytest_taskcache.transactions.transaction import Transaction
 
-                inner = outer.child("x", "LAZY")
+                inner = Transaction("x")
+                inner.nest_in(outer)
                 roll_back(inner, cache.engine)
                 commit(outer, cache.engine)
                 cache.__exit__(None, None, None)

@@ -34,11 +34,13 @@ def test_staged_values_are_visible_to_the_run_alone(area: Area) -> None:
     assert Area(area.storage, "another run").visible("a") == set()
 
 
-def test_every_field_of_an_entry_survives(area: Area) -> None:
-    """What a reader gets is what the producer staged."""
+def test_what_a_reader_is_told_survives(area: Area) -> None:
+    """The record as the producer staged it, who that was, and where it is to be committed."""
     entry = entry_of("a", "t\udc80", "s1", "s2", held=True, retryable=True, destination="redis")
     area.staging.stage(entry, "t1")
-    assert area.staging.visible(["key of a", "no"]) == {"key of a": (entry,)}
+    assert area.staging.visible(["key of a", "no"]) == {
+        "key of a": ((entry.variant, "t\udc80", "redis"),)
+    }
 
 
 def test_visible_entries_come_newest_first(area: Area) -> None:

@@ -384,7 +384,7 @@ def test_what_a_thread_derives_commits_with_what_it_is_made_of(closed):
 
 def test_the_process_wide_transaction_reaches_threads(cache):
     """As that of a running test does."""
-    from pytest_taskcache.engine.commit import roll_back
+    from pytest_taskcache.engine.active import roll_back
     from pytest_taskcache.transactions.transaction import Transaction
 
     root = cache.engine.root = Transaction("test")
@@ -409,7 +409,7 @@ def slow():
 def test_a_value_computed_after_its_transaction_ended_is_not_kept(cache, events):
     """By a thread that outlived it: there is nobody left to judge."""
     go.clear(), started.clear()
-    from pytest_taskcache.engine.commit import commit
+    from pytest_taskcache.engine.active import commit
     from pytest_taskcache.transactions.transaction import Transaction
 
     root = cache.engine.root = Transaction("test")
@@ -547,7 +547,7 @@ def test_a_commit_that_fails_is_a_rollback(closed, events, monkeypatch):
             outer.on_rollback(lambda t: told.append("rollback"))
             with monkeypatch.context() as patched:
                 patched.setattr(type(closed.engine.staging), "settle", full)
-                from pytest_taskcache.engine.commit import commit
+                from pytest_taskcache.engine.active import commit
 
                 commit(outer, closed.engine)
         assert told == ["rollback"]

@@ -14,13 +14,11 @@ from typing import NamedTuple, TypeAlias
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, Computation
-from pytest_taskcache.engine.eligibility import Refusal
 from pytest_taskcache.engine.keys import Keyed
-from pytest_taskcache.engine.lookup import nearer
-from pytest_taskcache.engine.payloads import LostResultError
 from pytest_taskcache.engine.recorder import Finished
-from pytest_taskcache.engine.routes import Route
-from pytest_taskcache.errors import StorageError, TaskCacheError
+from pytest_taskcache.engine.routes import LostResultError, Route
+from pytest_taskcache.engine.validity import Refusal, nearer
+from pytest_taskcache.errors import StorageError, fault_of
 from pytest_taskcache.model.decision import Fault, Miss, Why
 from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
@@ -185,7 +183,7 @@ class Bundle:
             self.engine.recorder.batch.flush()
             self.route.records.remove_records([previous.id])
         except StorageError as error:
-            self.engine.notify(Faulted(*told_of("remove records", error)))
+            self.engine.notify(Faulted(*fault_of(error, "remove records failed")))
 
     def _carried(self) -> Iterator[Unit]:
         """What is stored, did not run here, and is still true: each test once, its newest pass;
@@ -212,7 +210,9 @@ class Bundle:
             except (LostResultError, ValueError) as error:
                 self._lost = Change("stored value", str(error), variant.result.digest, "")
             except Exception as error:  # storages may be users' code
-                self.engine.notify(Faulted(*told_of("read outcomes", error)))
+                self.engine.notify(
+                    Faulted(*fault_of(error, f"read outcomes failed: {type(error).__name__}"))
+                )
         return []
 
     def _expired(self, unit: Unit) -> bool:
@@ -274,19 +274,12 @@ def read_all(engine: Engine, bundles: Iterable[Bundle]) -> None:
             with engine.quiet():
                 found = group[0].route.records.read_records(keys)
         except Exception as error:  # storages may be users' code
+            fault = Fault(*fault_of(error, f"read records failed: {type(error).__name__}"))
             for bundle in group:
-                bundle.fault = Fault(*told_of("read records", error))
+                bundle.fault = fault
             continue
         for bundle in group:
             bundle.hold(found.get(bundle.keyed.key.digest, ()))
     with engine.quiet():
         traces = (unit.trace for bundle in unread for unit in bundle.stored)
         engine.parts.observation.prefetch(traces)
-
-
-def told_of(operation: str, error: Exception) -> tuple[str, str]:
-    """Reason and detail of the fault, in the words that the engine has for the same one."""
-    if isinstance(error, StorageError):
-        return f"{error.operation} failed: {error.reason}", str(error)
-    told = str(error) if isinstance(error, TaskCacheError) else f"{type(error).__name__}: {error}"
-    return f"{operation} failed: {type(error).__name__}", told

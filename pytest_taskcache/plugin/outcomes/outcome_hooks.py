@@ -12,8 +12,8 @@ import pytest
 
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation
-from pytest_taskcache.engine.eligibility import Refusal, access
 from pytest_taskcache.engine.keys import Keyed, key_of
+from pytest_taskcache.engine.validity import Refusal, access
 from pytest_taskcache.errors import TaskCacheError
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.event import Decided, Faulted, Noted, Subject

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.engine.computation import Basis
-from pytest_taskcache.engine.eligibility import Refusal, forbidden, objection
+from pytest_taskcache.engine.computation import Basis, OpenComputation, earliest
 from pytest_taskcache.engine.lookup import with_declared
-from pytest_taskcache.engine.open_computations import OpenComputation, earliest
+from pytest_taskcache.engine.validity import Refusal, forbidden, objection
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.model.event import Computed, Noted, Subject
