@@ -117,6 +117,10 @@ class Bundle:
         """Whether the unit's trace is true now."""
         return not self._changes(unit)
 
+    def _changes(self, unit: Unit) -> tuple[Change, ...]:
+        vouched = self.keyed.key.vouched
+        return () if vouched else self.engine.parts.observation.verify(unit.trace)
+
     def is_marked(self, name: str, mark: Mark) -> bool:
         """Whether a test is so marked, and nothing that it rested on then has changed."""
         return any(unit.mark is mark and self.holds(unit) for unit in self.of_test.get(name, ()))
@@ -140,15 +144,20 @@ class Bundle:
         told, self.unsaved, self.unsaved_seconds = self.unsaved, [], 0.0
         if not told:
             return
-        previous = self._written
-        free = [unit for unit in self.fresh if not unit.made_of]
-        bound = [unit for unit in self.fresh if unit.made_of]
-        if free or not bound:
-            self._write([*reversed(free), *self._carried()], told if not bound else [])
+        previous, local = self._written, self.engine.parts.local
+        free = [unit for unit in reversed(self.fresh) if not unit.made_of]
+        bound = [unit for unit in reversed(self.fresh) if unit.made_of]
+        if free:
+            self._write([*free, *self._carried()], told if not bound else [])
         if bound:
-            self._write(bound[::-1], told)
-        if previous is not None and self._written is not previous:
-            self._forget(previous)
+            self._write(bound, told)
+        if previous is None or previous is self._written or self.route.records is not local:
+            return
+        try:  # the new record has all of the one that this process wrote before
+            self.engine.recorder.batch.flush()
+            local.remove_records([previous.id])
+        except StorageError as error:
+            self.engine.notify(Faulted(*told_of("remove records", error)))
 
     def _write(self, units: Sequence[Unit], told: Sequence[Told]) -> None:
         renewed = self.engine.parts.observation.renewed
@@ -176,16 +185,6 @@ class Bundle:
             tell(kept)
         elif not made_of:
             self._written = kept
-
-    def _forget(self, previous: Variant) -> None:
-        """Removes the record that this process wrote before: the new one has all of it."""
-        if self.route.records is not self.engine.parts.local:
-            return
-        try:
-            self.engine.recorder.batch.flush()
-            self.route.records.remove_records([previous.id])
-        except StorageError as error:
-            self.engine.notify(Faulted(*told_of("remove records", error)))
 
     def _carried(self) -> Iterator[Unit]:
         """What is stored, did not run here, and is still true: each test once, its newest pass;
@@ -217,11 +216,6 @@ class Bundle:
 
     def _expired(self, unit: Unit) -> bool:
         return unit.expires is not None and unit.expires <= self.engine.parts.clock()
-
-    def _changes(self, unit: Unit) -> tuple[Change, ...]:
-        if self.keyed.key.vouched:
-            return ()
-        return self.engine.parts.observation.verify(unit.trace)
 
     def _objection(self, unit: Unit, name: str, check: Callable[[], str] | None) -> Miss | None:
         if self._expired(unit):
