@@ -20,6 +20,7 @@ from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
 from pytest_taskcache.plugin.items import reused_values
+from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.replays import is_replayed
 from pytest_taskcache.plugin.pytest_private import width_of
 from pytest_taskcache.report.terminal import (
@@ -181,7 +182,6 @@ class Summary:
             self._write_page(run, history, local)
 
     def _keep_texts(self, history: History, local: LocalStorage, names: Sequence[str]) -> None:
-        from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
         from pytest_taskcache.report.contents import Contents
         from pytest_taskcache.report.history import loaded_sources
 

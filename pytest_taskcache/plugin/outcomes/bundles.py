@@ -26,19 +26,10 @@ from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
+from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER
 from pytest_taskcache.report.contents import Mark, Outcome, Unit, decode, duration_of, encode
-from pytest_taskcache.serializers.json import JSONSerializer
 
 Told: TypeAlias = Callable[[Refusal | None], None]
-
-
-class OutcomeSerializer(JSONSerializer):
-    """JSON of the reports of tests that passed: told apart from JSON values, and as safe."""
-
-    name = "outcome/json"
-
-
-SERIALIZER = OutcomeSerializer()
 
 
 class Replayable(NamedTuple):
@@ -86,8 +77,9 @@ class Bundle:
 
     def hold(self, variants: Sequence[Variant]) -> None:
         """Takes the records of the key that were read, newest first."""
-        for variant in variants:
+        if variants:
             self._nearest = Miss(Why.ABSENT)
+        for variant in variants:
             for unit in self._decoded(variant):
                 unit.variant = variant
                 self.stored.append(unit)
@@ -202,16 +194,14 @@ class Bundle:
                 yield replace(unit, tests={name: unit.tests[name] for name in names})
 
     def _decoded(self, variant: Variant) -> list[Unit]:
-        with self.engine.quiet():
-            try:
-                value = self.engine.parts.payloads.read(
-                    variant.result, self.route.results, SERIALIZER
-                )
-                return decode(value)
-            except (LostResultError, ValueError) as error:
-                self._lost = Change("stored value", str(error), variant.result.digest, "")
-            except Exception as error:  # storages may be users' code
-                self.engine.notify(Faulted(*told_of("read outcomes", error)))
+        payloads = self.engine.parts.payloads
+        try:
+            with self.engine.quiet():
+                return decode(payloads.read(variant.result, self.route.results, SERIALIZER))
+        except (LostResultError, ValueError) as error:
+            self._lost = Change("stored value", str(error), variant.result.digest, "")
+        except Exception as error:  # storages may be users' code
+            self.engine.notify(Faulted(*told_of("read outcomes", error)))
         return []
 
     def _expired(self, unit: Unit) -> bool:

@@ -262,9 +262,8 @@ class Outcomes:
             allowed = access(self._engine.parts.mode, candidate.asked.options)
             candidate.recording = allowed.record
             function = test_function(item) if allowed.record else None
-            last = candidate.bundle.last_duration(candidate.name)
-            own = candidate.asked.marked or candidate.expected
-            alone = own or units.is_slow(last)
+            alone = candidate.asked.marked or candidate.expected
+            alone = alone or units.is_slow(candidate.bundle.last_duration(candidate.name))
         attempt.frame = units.begin(
             item.path,
             function,

@@ -23,6 +23,7 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import accumulate, chain, starmap
 from pathlib import Path
@@ -45,7 +46,6 @@ from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.plugin.hookspecs import adjusted
-from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 from pytest_taskcache.plugin.pytest_private import (
     DoctestItem,
     index_of_parameter,
@@ -54,6 +54,7 @@ from pytest_taskcache.plugin.pytest_private import (
 )
 from pytest_taskcache.plugin.surroundings import given_options, option_parts, plugin_parts
 from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
+from pytest_taskcache.serializers.json import JSONSerializer
 
 _OWN = Path(__file__).parents[1]
 
@@ -71,11 +72,19 @@ _FROM = "from "
 
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
-
 _KNOWN = frozenset({"expiration", "allow", "validator", "refresh", "persist", "key", "key_fn"})
 
 _KEYED_APART = frozenset({"policy", "expiration", "validator", "key", "key_fn"})
 """What cannot be said in the key that the outcomes of a file share."""
+
+
+class OutcomeSerializer(JSONSerializer):
+    """JSON of the reports of tests that passed: told apart from JSON values, and as safe."""
+
+    name = "outcome/json"
+
+
+SERIALIZER = OutcomeSerializer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +133,9 @@ def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:
         raise pytest.UsageError(f"{where}({name}=...) does nothing on a test; use one of {known}")
     if len(mark.args) > 1:
         raise pytest.UsageError(f"{where} takes one policy, got {mark.args!r}; add them with +")
-    policy = mark.kwargs.get("policy")
     if mark.args and "policy" in mark.kwargs:
         raise pytest.UsageError(f"{where} is given a policy twice; leave policy=... out")
-    given = mark.args[0] if mark.args else policy
+    given = mark.args[0] if mark.args else mark.kwargs.get("policy")
     switch = bool(mark.args) and isinstance(given, bool)
     if not (given is None or switch or isinstance(given, CachePolicy)):
         raise pytest.UsageError(
@@ -141,8 +149,8 @@ def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:
         raise pytest.UsageError(
             f"{where}(fixtures={fixtures!r}): give a list of names, e.g. fixtures=['data']"
         )
-    for name in fixtures:
-        if not is_stand_in(item) and not is_fixture(name, item):
+    for name in () if is_stand_in(item) else fixtures:
+        if not is_fixture(name, item):
             raise pytest.UsageError(
                 f"{where}(fixtures={fixtures!r}): it can see no fixture named {name!r}"
             )
@@ -233,14 +241,13 @@ class OutcomeKeys:
         determine it: parameters by value, marks by their arguments, what a generated function
         closed over, the examples of a doctest; "" where there is none of these. A parameter
         without content counts by where it comes from, which is in the test's module."""
-        marks, held = self._of_marks(list(item.iter_markers())), _held(item)
-        parts = [
-            f"{name}\0{self._of_parameter(item, name, value)}\0"
-            for name, value in parameters_of(item).items()
-        ]
-        parts.append(marks)
-        for name, value in held.items():
-            parts.append(f"{name}\0{self._digest(name, value, type(value).__qualname__)}\0")
+        marks, parameters = self._of_marks(list(item.iter_markers())), parameters_of(item)
+        held = {
+            name: self._digest(name, value, type(value).__qualname__)
+            for name, value in _held(item).items()
+        }
+        parts = [f"{n}\0{self._of_parameter(item, n, one)}\0" for n, one in parameters.items()]
+        parts += [marks, *(f"{name}\0{digest}\0" for name, digest in held.items())]
         if isinstance(item, DoctestItem):  # code that stands in no source file of its own
             test: Any = item.dtest
             parts.append(repr([(one.source, one.want, one.options) for one in test.examples]))
@@ -288,12 +295,11 @@ class OutcomeKeys:
         plugins = self._manager.get_plugins()
         if len(plugins) != self._plugin_count:  # conftests are loaded with their directories
             self._plugin_count = len(plugins)
-            for plugin in plugins:
+            modules = (one for one in plugins if isinstance(one, types.ModuleType))
+            for plugin in modules:
                 file = getattr(plugin, "__file__", None) or ""
-                ours = Path(file).is_relative_to(_OWN)
-                if not isinstance(plugin, types.ModuleType) or not file.endswith(".py") or ours:
-                    continue
-                if self._engine.fingerprints.is_project_file(file):
+                ours = Path(file).is_relative_to(_OWN) or not file.endswith(".py")
+                if not ours and self._engine.fingerprints.is_project_file(file):
                     self._plugins[Path(file)] = plugin
         return [
             path
@@ -367,10 +373,9 @@ def _held(item: pytest.Item) -> dict[str, object]:
     if function is not None and function.__closure__:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True):
             if name != "__class__":
-                try:
+                found[name] = None
+                with suppress(ValueError):
                     found[name] = cell.cell_contents
-                except ValueError:
-                    found[name] = None
     return found
 
 

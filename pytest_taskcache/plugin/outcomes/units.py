@@ -31,9 +31,9 @@ from pytest_taskcache.model.event import Computed, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.plugin.items import Instance
-from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER, Bundle
+from pytest_taskcache.plugin.outcomes.bundles import Bundle
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
-from pytest_taskcache.plugin.outcomes.outcome_keys import Asked
+from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER, Asked
 from pytest_taskcache.report.contents import Mark, Outcome, Unit
 
 if TYPE_CHECKING:
