@@ -43,13 +43,13 @@ class CollectionHooks:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._records = CollectionRecords(session)
-        self._selection = Selection(session, self._records)
+        self.selection = Selection(session, self._records)
         self._current: Recording | None = None
         self._recorded: list[Recording] = []
         self._known: dict[Path, Kept] = {}
         self._stands: dict[Path, StandIns] = {}
         option, settings = session.config.option, session.settings
-        self._consults = (
+        self.consults = (
             settings.mode in (Mode.READ_WRITE, Mode.READ)
             and not settings.refresh.asked
             and session.coverage is None
@@ -62,11 +62,6 @@ class CollectionHooks:
             and session.coverage is None
             and option.capture != "no"
         )
-
-    def is_replayed_whole(self) -> bool:
-        """Whether, as far as can be told, every test that this run selects will be replayed."""
-        consults = self._consults and self._session.engine is not None
-        return consults and self._selection.is_replayed_whole()
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_make_collect_report(
@@ -87,10 +82,10 @@ class CollectionHooks:
     def _begin(self, module: pytest.Module) -> None:
         self._finish()
         file, session = module.path, self._session
-        needed = (self._consults or self._records_them) and file not in self._stands
+        needed = (self.consults or self._records_them) and file not in self._stands
         if not needed or not self._may_be_cached(file) or session.engine is None:
             return
-        if self._consults and self._stand_in(module):
+        if self.consults and self._stand_in(module):
             return
         if self._records_them and file not in self._known:
             self._current = Recording(module, session.observatory)
@@ -207,7 +202,7 @@ class CollectionHooks:
             each.record.tests.update((name, self._signature(item)) for name, item in signed)
         self._records.keep(recorded)
         if self._session.worker in ("main", "gw0"):
-            self._selection.keep(session.items)
+            self.selection.keep(session.items)
         by_file: dict[Path, dict[str, pytest.Item]] = {}
         for item in session.items:
             if item.path in self._known and stand_ins_of(item) is None:
@@ -285,8 +280,8 @@ def register(session: Session) -> None:
         return
     hooks = CollectionHooks(session)
     session.config.pluginmanager.register(hooks, "taskcache-collection")
-    if not session.distributes or option.dist == "each":
+    may_guess = session.distributes and option.dist != "each" and session.directory.is_dir()
+    if not (may_guess and all(str(spec) == "popen" for spec in option.tx) and hooks.consults):
         return
-    local = all(str(spec) == "popen" for spec in option.tx)
-    if local and session.directory.is_dir() and hooks.is_replayed_whole():
+    if session.engine is not None and hooks.selection.is_replayed_whole():
         option.numprocesses, option.dist, option.tx = 0, "no", []

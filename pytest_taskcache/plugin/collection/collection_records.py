@@ -35,6 +35,7 @@ from pytest_taskcache.plugin.collection.pytest_nodes import (
     Description,
     Json,
     UnrecordableError,
+    describe_marks,
     import_root,
     is_skipped_by_mark,
     loaded_type,
@@ -74,9 +75,9 @@ class Recording:
         """Whether the refusal will be the same as long as the file is."""
         self.observed = Observed()
         self.items: list[pytest.Item] = []
-        self.record = CollectionRecord("", [], [], 0)
+        self.record = CollectionRecord("", [], [])
         self._observation = observation
-        self._description = Description(self.record.table)
+        self._description = Description()
         self._item_of: dict[int, pytest.Item] = {}
         self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
         self._warned = len(_warnings() or ())
@@ -155,7 +156,7 @@ class Recording:
         elif asks_the_clock(module.path.read_bytes()):
             self.refuse("it asks for the time or for chance when it is imported")
         record.module = str(module.obj.__name__)
-        record.marks = self._description.marks(module.own_markers)
+        record.marks = describe_marks(module.own_markers)
         made = (_warnings() or ())[self._warned :]
         record.warnings = [warning_to_json(one, "collect", None) for one in made]
 
@@ -251,7 +252,7 @@ class CollectionRecords:
             if not each.refusal:
                 variants.append(self.variant_of(file, record, self._with_sources(each)))
             elif each.lasting:
-                refused = CollectionRecord("", [], [], 0, reason=each.refusal)
+                refused = CollectionRecord("", [], [], reason=each.refusal)
                 variants.append(self.variant_of(file, refused, self._text_of([str(file)])))
         self.write(variants)
 
@@ -362,31 +363,23 @@ class CollectionRecords:
 
     @functools.cached_property
     def _digest_of_run(self) -> str:
-        session = self._session
-        written = written_ini(session.config)
+        session, keys = self._session, self._session.outcomes.keys
+        config, world = session.config, session.fingerprints
+        written = written_ini(config)
+        root = config.rootpath  # conftests below it count file by file, loaded or not
+        plugins = keys.project_plugins()
+        others = [one for one in plugins if one.name != "conftest.py" or root not in one.parents]
         parts: list[tuple[str, str]] = [
-            *session.outcomes.keys.run_wide,
+            *keys.run_wide,
             *((f"ini {name}", repr(_value(written.get(name)))) for name in _COLLECTING),
             # Those included that no outcome depends on: their hooks may act on collection.
-            *((f"distribution {name}", one) for name, one in plugin_distributions(session.config)),
+            *((f"distribution {name}", version) for name, version in plugin_distributions(config)),
+            *((name, world.digest(Kind.SOURCE, name)) for name in map(world.name_of, others)),
             ("pytest", pytest.__version__),
             ("record", f"{SCHEMA}.{FORMAT}"),
             ("tests", session.settings.tests.value),
-            *self._other_plugins(),
         ]
         return checksum(itertools.chain.from_iterable(sorted(parts)))
-
-    def _other_plugins(self) -> Iterable[tuple[str, str]]:
-        """The project's plugins that are no conftests under the root, by source."""
-        config, world = self._session.config, self._session.fingerprints
-        for plugin in config.pluginmanager.get_plugins():
-            file = str(getattr(plugin, "__file__", None) or "")
-            conftest = Path(file).name == "conftest.py"
-            if not file.endswith(".py") or not world.is_project_file(file):
-                continue
-            if not (conftest and Path(file).is_relative_to(config.rootpath)):
-                name = world.name_of(file)
-                yield f"plugin {name}", world.digest(Kind.SOURCE, name)
 
 
 class Selection:

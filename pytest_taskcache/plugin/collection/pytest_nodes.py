@@ -4,8 +4,10 @@ real ones, in place, when they are needed.
 A record of a file with one class and one parametrized test::
 
     {"format": 4, "module": "tests.test_rates",
-     "table": [["slow"], ["tmp_path"], ...],
-     "children": [{"n": "TestRates", "c": [...]}, {"n": "test_rate[1]", ...}],
+     "marks": ["slow"],
+     "children": [{"n": "TestRates", "c": [...]},
+                  {"n": "test_rate[1]", "g": {"fixtures": ["x"], ...}, "s": [...]},
+                  {"n": "test_rate[2]", "s": [...]}],      of the same function
      "tests": {"TestRates::test_all": "<fixtures and marks>", "test_rate[1]": ...}}
 
 Reading one executes nothing. It is decoded only when its file is collected.
@@ -24,7 +26,8 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,15 +56,14 @@ class DamagedRecordError(ValueError):
 
 @dataclass
 class CollectionRecord:
-    """One file's collection. ``children`` and ``table`` as `pytest_nodes` writes them; ``tests``
+    """One file's collection. ``children`` and ``marks`` as `Description` writes them; ``tests``
     holds for each test, by the rest of its node id, a text of the marks and fixtures that it had
     when its outcome could be looked up ("" if it could not); ``warnings`` is what collecting the
     file warned of, ``module`` what it is called when imported."""
 
     module: str
     children: list[Json]
-    table: list[Any]
-    marks: int
+    marks: list[Any]
     warnings: list[Json] = field(default_factory=list)
     tests: dict[str, str] = field(default_factory=dict)
     reason: str = ""
@@ -140,7 +142,7 @@ _PLAIN = _HELD | {
 }  # fmt: skip
 """Attributes that every function item has."""
 
-_OURS = frozenset({"_entry", "_stand", "_made"})
+_OURS = frozenset({"_entry", "_group", "_stand", "_made"})
 """Those that a stand-in has besides."""
 
 _LONGEST = 200
@@ -148,104 +150,94 @@ _LONGEST = 200
 
 
 class Description:
-    """Writes nodes down as they are right after their collection, before any hook sees them. What
-    many entries share is in the table once."""
+    """Writes nodes down as they are right after their collection, before any hook sees them. Of the
+    tests that one function was parametrized to, the first tells what all have in common."""
 
-    def __init__(self, table: list[Any]) -> None:
-        self._table = table
-        self._places: dict[Hashable, int] = {}
-
-    def share(self, value: Any) -> int:
-        """The place in the table of a value that many entries have."""
-        place = self._places.setdefault(repr(value), len(self._table))
-        if place == len(self._table):
-            self._table.append(value)
-        return place
-
-    def marks(self, marks: Iterable[Mark]) -> int:
-        """The marks of a node; one whose arguments are no plain values keeps its name only."""
-        return self.share([_describe_mark(mark) for mark in marks])
+    def __init__(self) -> None:
+        self._shape: object = None
 
     def node(self, node: nodes.Node) -> Json:
         """An entry for an item, or for an empty class. Raises UnrecordableError."""
         kind = type(node)
         if kind.__module__ not in _KINDS or not isinstance(node, Class | Function):
             raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
-        entry: Json = {"n": node.name, "m": self.marks(node.own_markers)}
+        entry: Json = {"n": node.name, "m": describe_marks(node.own_markers)}
         if kind not in (Function, Class):
             entry["T"] = f"{kind.__module__}:{kind.__qualname__}"
         if node.extra_keyword_matches:
             entry["e"] = sorted(node.extra_keyword_matches)
         if isinstance(node, Class):
             return entry | {"q": [node.obj.__module__, node.obj.__qualname__], "c": []}
-        callspec = getattr(node, "callspec", None)
-        ids = None
-        if callspec is not None:
-            ids, entry["s"] = callspec.id, self._callspec(callspec)
-        keywords = [key for key in getattr(node.keywords, "_markers", ()) if key != node.name]
-        entry["k"] = self.share([None if key == ids else key for key in keywords])
-        # The tests that one function was parametrized to differ in nothing else.
+        if hasattr(node, "callspec"):
+            entry["s"] = _describe_callspec(node.callspec)
         known_as = (node.parent, node.function, node.originalname, kind)
         shape = (*known_as, *node.fixturenames, len(vars(node)))
-        if shape not in self._places:
-            self._places[shape] = self._group(node)
-        entry["g"] = self._places[shape]
+        if shape != self._shape:
+            self._shape, entry["g"] = shape, _describe_function(node)
         return entry
 
-    def _group(self, item: Function) -> int:
-        """What the tests of one function have in common: its name; their fixtures; where it is;
-        what stands before a test's name to say so; the kind of function, its attributes, and those
-        that a hook gave the items."""
-        function = item.function
-        path, line, name = item.reportinfo()
-        if not name.endswith(item.name):
-            raise UnrecordableError("a test is reported under a name that is not its own")
-        place = [str(path), line, item.location[0], name.removesuffix(item.name)]
-        attributes = {
-            key: value if type(value) in (bool, str, int) else None
-            for key, value in getattr(function, "__dict__", {}).items()
-        }
-        flavour = "a" if inspect.iscoroutinefunction(function) else ""
-        flavour += "g" if inspect.isgeneratorfunction(function) else ""
-        more = sorted(vars(item).keys() - _PLAIN)
-        names = list(item.fixturenames)
-        return self.share([item.originalname, names, place, flavour, attributes, more])
 
-    def _callspec(self, callspec: Any) -> list[Any]:
-        scopes = {name: scope.value for name, scope in callspec._arg2scope.items()}
-        values: Json = {}
-        for name, value in callspec.params.items():
-            wide = scopes.get(name) != Scope.Function.value
-            try:
-                plain = to_plain(value)
-            except UnrecordableError:
-                if wide:  # pytest groups tests by these values: none can stand for them
-                    raise UnrecordableError(f"parameter {name!r} is no plain value") from None
-                continue
-            if wide or len(repr(plain)) <= _LONGEST:
-                values[name] = plain
-        shared = self.share([dict(callspec.indices), scopes])
-        return [list(callspec._idlist), shared, values, self.marks(callspec.marks)]
+def _describe_function(item: Function) -> Json:
+    """What the tests of one function have in common; ``place`` is where it is, and what stands
+    before a test's name to say so, ``more`` the attributes that a hook gave the items."""
+    function, ids = item.function, item.callspec.id if hasattr(item, "callspec") else ""
+    path, line, name = item.reportinfo()
+    if not name.endswith(item.name):
+        raise UnrecordableError("a test is reported under a name that is not its own")
+    attributes = {
+        key: value if type(value) in (bool, str, int) else None
+        for key, value in getattr(function, "__dict__", {}).items()
+    }
+    known = {item.name, ids, *attributes, *(mark.name for mark in item.own_markers)}
+    keywords: Iterable[str] = getattr(item.keywords, "_markers", ())
+    inherited: Any = item.parent and item.parent.keywords
+    return {
+        "name": item.originalname,
+        "fixtures": list(item.fixturenames),
+        "place": [str(path), line, item.location[0], name.removesuffix(item.name)],
+        "async": inspect.iscoroutinefunction(function),
+        "generator": inspect.isgeneratorfunction(function),
+        "attributes": attributes,
+        "keywords": [key for key in keywords if key not in known and key not in inherited],
+        "more": sorted(vars(item).keys() - _PLAIN),
+    }
 
 
-def _describe_mark(mark: Mark) -> Any:
-    try:
-        if mark.name == "parametrize":
-            raise UnrecordableError  # its arguments are the parameters, which stand elsewhere
-        if not mark.args and not mark.kwargs:
-            return mark.name
-        return [mark.name, to_plain(mark.args), to_plain(dict(mark.kwargs))]
-    except UnrecordableError:
-        return [mark.name]
+def _describe_callspec(callspec: Any) -> list[Any]:
+    """The ids of the parameters; their indices, scopes (but a function's) and values by name, as
+    far as these are short and plain; the marks."""
+    wide = {n: scope.value for n, scope in callspec._arg2scope.items() if scope != Scope.Function}
+    values: Json = {}
+    for name, value in callspec.params.items():
+        try:
+            plain = to_plain(value)
+        except UnrecordableError:
+            if name in wide:  # pytest groups tests by these values: none can stand for them
+                raise UnrecordableError(f"parameter {name!r} is no plain value") from None
+            continue
+        if name in wide or len(repr(plain)) <= _LONGEST:
+            values[name] = plain
+    marks = describe_marks(callspec.marks)
+    return [list(callspec._idlist), dict(callspec.indices), wide, values, marks]
+
+
+def describe_marks(marks: Iterable[Mark]) -> list[Any]:
+    """The marks of a node; one whose arguments are no plain values keeps its name only."""
+    found: list[Any] = []
+    for mark in marks:
+        entry: Any = [mark.name]
+        if not isinstance(mark, LazyMark) and mark.name != "parametrize":  # parameters stand apart
+            with suppress(UnrecordableError):
+                more = [to_plain(mark.args), to_plain(dict(mark.kwargs))]
+                entry = [mark.name, *more] if mark.args or mark.kwargs else mark.name
+        found.append(entry)
+    return found
 
 
 def signature(item: pytest.Item) -> str:
     """The marks and fixtures that an item, or its stand-in, has now, as a text."""
-    marks = [
-        repr([mark.name] if isinstance(mark, LazyMark) else _describe_mark(mark))
-        for mark in item.iter_markers()
-    ]
-    return "\n".join((f"fixtures: {','.join(getattr(item, 'fixturenames', ()))}", *marks))
+    fixtures = ",".join(getattr(item, "fixturenames", ()))
+    return "\n".join((f"fixtures: {fixtures}", *map(repr, describe_marks(item.iter_markers()))))
 
 
 def is_skipped_by_mark(item: pytest.Item) -> bool:
@@ -330,14 +322,21 @@ class StandIns:
         """The real classes by node id, once there are some."""
         self._realised = realised
         self._stands: list[nodes.Node] = []
-        self._made = _marks(record.table[record.marks], node, self)
+        self._made = _marks(record.marks, node, self)
         _add_marks(node, (), self._made)
-        self.children = [self._build(node, entry) for entry in record.children]
+        self.children = self._build_all(node, record.children)
         node.__dict__["_stand"] = self
         node.__class__ = _StandInModule
 
-    def _build(self, parent: nodes.Collector, entry: Json) -> nodes.Node:
-        table, is_class = self.record.table, "c" in entry
+    def _build_all(self, parent: nodes.Collector, entries: Sequence[Json]) -> list[nodes.Node]:
+        found, group = [], None
+        for entry in entries:
+            group = entry.get("g", group)
+            found.append(self._build(parent, entry, group))
+        return found
+
+    def _build(self, parent: nodes.Collector, entry: Json, group: Any) -> nodes.Node:
+        is_class = "c" in entry
         plain, mixin = (Class, _StandInClass) if is_class else (Function, _StandInItem)
         node: Any = nodes.Node.__new__(_class_for(entry.get("T"), plain, mixin))
         ids: str | None = None
@@ -346,37 +345,39 @@ class StandIns:
             idlist = entry["s"][0] if "s" in entry else ()
             ids = "-".join(idlist) if idlist else None
             if hasattr(nodes.Node, "id"):  # since pytest 9.1
-                nodeid = parent.id.child(table[entry["g"]][0]).with_params(ids)
+                nodeid = parent.id.child(group["name"]).with_params(ids)
         # Without what its own constructor would look for.
         nodes.Node.__init__(node, entry["n"], parent, nodeid=nodeid)
-        made = _marks(table[entry["m"]], node, self)
+        made = _marks(entry["m"], node, self)
         node.__dict__.update(_stand=self, _entry=entry, _made=made)
         node.extra_keyword_matches.update(entry.get("e", ()))
         if is_class:
             _add_marks(node, (), made)
             self._stands.append(node)
-            node.__dict__["_children"] = [self._build(node, one) for one in entry["c"]]
+            node.__dict__["_children"] = self._build_all(node, entry["c"])
         else:
             node.own_markers.extend(made)
-            self._fill(node, entry, ids)
+            self._fill(node, group, ids)
         return node  # type: ignore[no-any-return]
 
-    def _fill(self, item: Any, entry: Json, ids: str | None) -> None:
-        table = self.record.table
-        name, fixtures, (_, line, file, prefix), _, attributes, _ = table[entry["g"]]
+    def _fill(self, item: Any, group: Json, ids: str | None) -> None:
+        _, line, file, prefix = group["place"]
         item.__dict__.update(
+            _group=group,
             _report_sections=[],
             user_properties=[],
-            originalname=name,
-            fixturenames=list(fixtures),
-            location=(file, line, prefix + entry["n"]),
+            originalname=group["name"],
+            fixturenames=list(group["fixtures"]),
+            location=(file, line, prefix + item.name),
             funcargs={},
         )
-        values: Any = {**{mark.name: mark for mark in item.own_markers}, **attributes, None: True}
-        keywords: Any = _LazyKeywords(item)
-        own = table[entry["k"]]
-        keywords._markers.update((ids if key is None else key, values.get(key)) for key in own)
-        item.keywords = keywords
+        item.keywords = _LazyKeywords(item)
+        keywords = item.keywords._markers  # in the order in which pytest adds them
+        keywords.update((mark.name, mark) for mark in item.own_markers)
+        keywords.update(group["attributes"])
+        keywords.update(dict.fromkeys(group["keywords"]))
+        if ids is not None:
+            keywords[ids] = True
         self.items[item.nodeid.partition("::")[2]] = item
 
     def realise(self) -> None:
@@ -521,7 +522,7 @@ for whether it is a coroutine (pytest 8.4 to 9.2, anyio 4, Hypothesis 6)."""
 def _function_like(item: Any, asker: str) -> Any:
     if asker not in _READ_ATTRIBUTES:
         return None
-    _, _, _, flavour, attributes, _ = _group_of(item)
+    group = item.__dict__["_group"]
 
     async def coroutine() -> None: ...
 
@@ -530,8 +531,8 @@ def _function_like(item: Any, asker: str) -> Any:
 
     def plain() -> None: ...
 
-    function = coroutine if "a" in flavour else generator if "g" in flavour else plain
-    function.__dict__.update(attributes)
+    function = coroutine if group["async"] else generator if group["generator"] else plain
+    function.__dict__.update(group["attributes"])
     return function
 
 
@@ -552,7 +553,7 @@ class _StandInItem:
         return _real(self).cls
 
     def reportinfo(self) -> Any:
-        path, line, _, prefix = _group_of(self)[2]
+        path, line, _, prefix = self.__dict__["_group"]["place"]
         return path, line, prefix + self.__dict__["_entry"]["n"]
 
     obj = _of_the_real_one("obj", _function_like)
@@ -572,14 +573,13 @@ class _StandInItem:
         if entry is None:
             raise AttributeError(name)
         if name == "callspec" and "s" in entry:
-            stand, (ids, shared, values, marks) = known["_stand"], entry["s"]
-            indices, scopes = stand.record.table[shared]
+            ids, indices, wide, values, marks = entry["s"]
             found = known["callspec"] = object.__new__(_LazyCallSpec)
             found.__dict__.update(
                 indices=dict(indices),
-                _arg2scope={name: Scope(scope) for name, scope in scopes.items()},
+                _arg2scope={name: Scope(wide.get(name, "function")) for name in indices},
                 _idlist=tuple(ids),
-                marks=_marks(stand.record.table[marks], cast(nodes.Node, self), stand),
+                marks=_marks(marks, cast(nodes.Node, self), known["_stand"]),
                 _owner=self,
                 _values=values,
             )
@@ -587,7 +587,7 @@ class _StandInItem:
         if name == "_request" and _asker() == "_pytest.runner":
             return True  # asks whether there is one, before the first hook of the test
         own = name in ("_fixtureinfo", "_request", "_obj", "_instance", "_initrequest")
-        if own or name in _group_of(self)[5]:
+        if own or name in known["_group"]["more"]:
             return getattr(_real(self), name)
         kind = type(self).__name__
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
@@ -647,17 +647,12 @@ def _add_marks(node: nodes.Node, before: Sequence[Mark], after: Sequence[Mark]) 
     node.keywords.update({mark.name: mark for mark in (*before, *after)})
 
 
-def _group_of(item: Any) -> Any:
-    """What `Description` says of the function behind a stand-in."""
-    return item.__dict__["_stand"].record.table[item.__dict__["_entry"]["g"]]
-
-
 def _become(item: Any, real: Any) -> None:
     """Gives a stand-in the state of its real item. It stays the object that others hold, and so
     do the lists and mappings that they may have taken from it."""
     old = dict(vars(item))
     added = _added(old["own_markers"], old["_made"])
-    names, recorded = real.fixturenames, _group_of(item)[1]  # a list with its closure
+    names, recorded = real.fixturenames, old["_group"]["fixtures"]  # a list with its closure
     for place, name in enumerate(old["fixturenames"]):
         if name not in recorded and name not in names:  # a hook added it
             names.insert(0 if place == 0 else len(names), name)

@@ -22,7 +22,7 @@ import platform
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from itertools import accumulate, chain, starmap
@@ -290,20 +290,23 @@ class OutcomeKeys:
         known = self._observed[directory] = replace(observed, opaque=())
         return known
 
-    def _acting_on(self, directory: Path) -> Sequence[Path]:
-        """The conftests of the directory and those above it, and all other plugins."""
+    def project_plugins(self) -> Mapping[Path, types.ModuleType]:
+        """The project's plugins that are loaded, conftests included, by path."""
         plugins = self._manager.get_plugins()
         if len(plugins) != self._plugin_count:  # conftests are loaded with their directories
             self._plugin_count = len(plugins)
-            modules = (one for one in plugins if isinstance(one, types.ModuleType))
-            for plugin in modules:
+            for plugin in (one for one in plugins if isinstance(one, types.ModuleType)):
                 file = getattr(plugin, "__file__", None) or ""
                 ours = Path(file).is_relative_to(_OWN) or not file.endswith(".py")
                 if not ours and self._engine.fingerprints.is_project_file(file):
                     self._plugins[Path(file)] = plugin
+        return self._plugins
+
+    def _acting_on(self, directory: Path) -> Sequence[Path]:
+        """The conftests of the directory and those above it, and all other plugins."""
         return [
             path
-            for path in self._plugins
+            for path in self.project_plugins()
             if path.name != "conftest.py" or directory.is_relative_to(path.parent)
         ]
 
