@@ -225,11 +225,13 @@ def describe_marks(marks: Iterable[Mark]) -> list[Any]:
     """The marks of a node; one whose arguments are no plain values keeps its name only."""
     found: list[Any] = []
     for mark in marks:
-        entry: Any = [mark.name]
-        if not isinstance(mark, LazyMark) and mark.name != "parametrize":  # parameters stand apart
+        entry: Any = mark.name
+        if isinstance(mark, LazyMark) or mark.name == "parametrize":  # parameters stand apart
+            entry = [mark.name]
+        elif mark.args or mark.kwargs:
+            entry = [mark.name]
             with suppress(UnrecordableError):
-                more = [to_plain(mark.args), to_plain(dict(mark.kwargs))]
-                entry = [mark.name, *more] if mark.args or mark.kwargs else mark.name
+                entry = [mark.name, to_plain(mark.args), to_plain(dict(mark.kwargs))]
         found.append(entry)
     return found
 
