@@ -12,14 +12,14 @@ import xxhash
 from odd_project import see
 from projects import Project
 
-from pytest_taskcache.plugin.collection.collection_record import (
+from pytest_taskcache.plugin.collection.collection_records import asks_the_clock
+from pytest_taskcache.plugin.collection.pytest_nodes import (
     CollectionRecord,
     DamagedRecordError,
     UnrecordableError,
     from_plain,
     to_plain,
 )
-from pytest_taskcache.plugin.collection.recording import asks_the_clock
 from pytest_taskcache.storage.local import LocalStorage
 
 WARM = ("--cache-tests=all",)

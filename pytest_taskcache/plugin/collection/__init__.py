@@ -1,6 +1,6 @@
 """Memoized collection: a test file whose collection rests on nothing that changed is not imported.
 
-``collection_record`` is what is kept of a file's collection, ``collection_records`` where,
-``pytest_nodes`` makes stand-ins of it and turns them into the real items in place, ``recording``
-watches files that are collected really, and ``collection_hooks`` decides for each file.
+``pytest_nodes`` writes a file's collection down, makes stand-ins of that and turns them into the
+real items in place; ``collection_records`` watches files that are collected really, and keeps the
+records; ``collection_hooks`` decides for each file.
 """

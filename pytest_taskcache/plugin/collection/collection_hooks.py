@@ -13,16 +13,21 @@ from pytest_taskcache.config.settings import Collect, Tests
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Faulted, Noted
 from pytest_taskcache.model.modes import Mode
-from pytest_taskcache.plugin.collection.collection_record import CollectionRecord
-from pytest_taskcache.plugin.collection.collection_records import CollectionRecords, Kept, Selection
+from pytest_taskcache.plugin.collection.collection_records import (
+    CollectionRecords,
+    Kept,
+    Recording,
+    Selection,
+    warn_again,
+)
 from pytest_taskcache.plugin.collection.pytest_nodes import (
+    CollectionRecord,
     StandIns,
     is_skipped_by_mark,
     prepare_import,
     signature,
     stand_ins_of,
 )
-from pytest_taskcache.plugin.collection.recording import Recording, warn_again
 from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.pytest_private import is_watched
 
@@ -38,13 +43,13 @@ class CollectionHooks:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._records = CollectionRecords(session)
-        self._selection = Selection(session, self._records)
+        self.selection = Selection(session, self._records)
         self._current: Recording | None = None
         self._recorded: list[Recording] = []
         self._known: dict[Path, Kept] = {}
         self._stands: dict[Path, StandIns] = {}
         option, settings = session.config.option, session.settings
-        self._consults = (
+        self.consults = (
             settings.mode in (Mode.READ_WRITE, Mode.READ)
             and not settings.refresh.asked
             and session.coverage is None
@@ -58,11 +63,6 @@ class CollectionHooks:
             and option.capture != "no"
         )
 
-    def is_replayed_whole(self) -> bool:
-        """Whether, as far as can be told, every test that this run selects will be replayed."""
-        consults = self._consults and self._session.engine is not None
-        return consults and self._selection.is_replayed_whole()
-
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_make_collect_report(
         self, collector: pytest.Collector
@@ -70,9 +70,7 @@ class CollectionHooks:
         """Has a module give stand-ins, where the file's record is valid and its tests replay; else
         watches how it is collected. Innermost, since ``--lf`` leaves out what it does not want."""
         if type(collector) is pytest.Module:
-            self._finish()
-            if not self._stand_in(collector) and self._may_record(collector.path):
-                self._current = Recording(collector, self._session.observatory)
+            self._begin(collector)
         elif self._current is not None and not self._current.owns(collector):
             self._finish()
         recording = self._current
@@ -81,11 +79,27 @@ class CollectionHooks:
             recording.collected(collector, report)
         return report
 
+    def _begin(self, module: pytest.Module) -> None:
+        self._finish()
+        file, session = module.path, self._session
+        needed = (self.consults or self._records_them) and file not in self._stands
+        if not needed or not self._may_be_cached(file) or session.engine is None:
+            return
+        if self.consults and self._stand_in(module):
+            return
+        if self._records_them and file not in self._known:
+            self._current = Recording(module, session.observatory)
+
+    def _may_be_cached(self, file: Path) -> bool:
+        if self._session.settings.tests is Tests.ALL:
+            return True
+        try:
+            return b"cached" in file.read_bytes()
+        except OSError:
+            return False
+
     def _stand_in(self, module: pytest.Module) -> bool:
         file = module.path
-        wanted = self._consults and file not in self._stands and self._may_be_cached(file)
-        if not wanted or self._session.engine is None:
-            return False
         prepare_import(module.config, file)
         try:
             found = self._records.find(file)
@@ -97,9 +111,9 @@ class CollectionHooks:
             raise
         except Exception as error:  # whatever a record may hold, the file can be collected really
             self._fault("file could not be stood in for", error)
-        for other, stand in list(self._stands.items()):
+        for stand in list(self._stands.values()):
             # It may be mistaken for this one: it is imported, as it would have been by now.
-            if stand.record.module == file.stem and other != file:
+            if stand.record.module == file.stem:
                 stand.realise()
         return False
 
@@ -117,14 +131,6 @@ class CollectionHooks:
 
     def _fault(self, reason: str, error: Exception) -> None:
         self._session.notify(Faulted(reason, f"{type(error).__name__}: {error}"))
-
-    def _may_be_cached(self, file: Path) -> bool:
-        if self._session.settings.tests is Tests.ALL:
-            return True
-        try:
-            return b"cached" in file.read_bytes()
-        except OSError:
-            return False
 
     def _stands_for_all(self, stand: StandIns) -> bool:
         """Whether no test of the file will have to run. Where tests are selected by name or mark
@@ -146,15 +152,6 @@ class CollectionHooks:
         """Text that a file writes when it is imported is to be seen under ``-s``."""
         if self._current is not None and report.sections:
             self._current.refuse("importing it writes text")
-
-    def _may_record(self, file: Path) -> bool:
-        return (
-            self._records_them
-            and file not in self._known
-            and file not in self._stands
-            and self._may_be_cached(file)
-            and self._session.engine is not None
-        )
 
     def _finish(self) -> None:
         recording, self._current = self._current, None
@@ -205,7 +202,7 @@ class CollectionHooks:
             each.record.tests.update((name, self._signature(item)) for name, item in signed)
         self._records.keep(recorded)
         if self._session.worker in ("main", "gw0"):
-            self._selection.keep(session.items)
+            self.selection.keep(session.items)
         by_file: dict[Path, dict[str, pytest.Item]] = {}
         for item in session.items:
             if item.path in self._known and stand_ins_of(item) is None:
@@ -283,8 +280,8 @@ def register(session: Session) -> None:
         return
     hooks = CollectionHooks(session)
     session.config.pluginmanager.register(hooks, "taskcache-collection")
-    if not session.distributes or option.dist == "each":
+    may_guess = session.distributes and option.dist != "each" and session.directory.is_dir()
+    if not (may_guess and all(str(spec) == "popen" for spec in option.tx) and hooks.consults):
         return
-    local = all(str(spec) == "popen" for spec in option.tx)
-    if local and session.directory.is_dir() and hooks.is_replayed_whole():
+    if session.engine is not None and hooks.selection.is_replayed_whole():
         option.numprocesses, option.dist, option.tx = 0, "no", []

@@ -1,43 +1,53 @@
-"""Where the records of files' collections are kept: in the local index, as ordinary variants, so
-that what their traces share with others lives as long as they do."""
+"""Watches files that are collected really, and keeps the records of their collections: in the local
+index, as ordinary variants, so that what their traces share with others lives as long as they do.
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
+import re
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-import xxhash
 
+from pytest_taskcache.checksum import checksum, checksum_bytes
+from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.model.dependency import Dependency, Kind, Trace
+from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.key import SCHEMA, Identity
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.originals import originals
-from pytest_taskcache.plugin.collection.collection_record import (
+from pytest_taskcache.plugin.collection.pytest_nodes import (
     FORMAT,
     CollectionRecord,
     DamagedRecordError,
-)
-from pytest_taskcache.plugin.collection.pytest_nodes import (
+    Description,
+    Json,
+    UnrecordableError,
+    describe_marks,
+    import_root,
     is_skipped_by_mark,
     loaded_type,
     prepare_import,
     sources_of,
 )
-from pytest_taskcache.plugin.collection.recording import Recording
+from pytest_taskcache.plugin.fixture_effects import global_state
 from pytest_taskcache.plugin.items import node_id
+from pytest_taskcache.plugin.outcomes.replays import can_warn, warning_from_json, warning_to_json
 from pytest_taskcache.plugin.pytest_private import written_ini
-from pytest_taskcache.plugin.surroundings import option_parts, plugin_distributions, plugin_parts
+from pytest_taskcache.plugin.surroundings import plugin_distributions
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -55,6 +65,153 @@ _SELECTING = (
 _BY_HISTORY = ("lf", "stepwise", "newfirst", "looponfail", "collectonly", "rsyncdir")
 
 
+class Recording:
+    """One file whose collection is watched, from the start of its import to the next file's."""
+
+    def __init__(self, module: pytest.Module, observation: Observatory) -> None:
+        self.module = module
+        self.refusal = ""
+        self.lasting = False
+        """Whether the refusal will be the same as long as the file is."""
+        self.observed = Observed()
+        self.items: list[pytest.Item] = []
+        self.record = CollectionRecord("", [], [])
+        self._observation = observation
+        self._description = Description()
+        self._item_of: dict[int, pytest.Item] = {}
+        self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
+        self._warned = len(_warnings() or ())
+        if any(names.get("__file__") == str(module.path) for _, names in loaded_namespaces()):
+            self.refusal = "it was imported before it was collected"
+        with observation.muted():
+            self._before = global_state()
+        self._window = observation.open_window(None)
+
+    def owns(self, collector: pytest.Collector) -> bool:
+        """Whether a collector is a part of this file."""
+        return collector.getparent(pytest.Module) is self.module
+
+    def collected(self, collector: pytest.Collector, report: pytest.CollectReport) -> None:
+        """Takes what one of its collectors gave, before any hook sees it."""
+        if self.refusal:
+            return
+        if not report.passed:
+            self.refuse(f"collecting it {report.outcome}", lasting=False)
+            return
+        entries = self._open.pop(collector, [])
+        try:
+            for node in report.result:
+                entry = self._description.node(node)
+                entries.append(entry)
+                if isinstance(node, pytest.Item):
+                    self._item_of[id(entry)] = node
+                else:
+                    self._open[node] = entry["c"]
+        except UnrecordableError as error:
+            self.refuse(str(error))
+        except Exception as error:  # a plugin's item may be as odd as it likes
+            self.refuse(f"it cannot be described ({type(error).__name__})")
+
+    def refuse(self, reason: str, *, lasting: bool = True) -> None:
+        """Notes why there will be no record; the first reason counts."""
+        if not self.refusal:
+            self.refusal, self.lasting = reason, lasting
+
+    def finish(self, acting: Observed) -> None:
+        """Ends the watch; ``acting`` is what the project's plugins rest on."""
+        if self._open:
+            self.refuse("it was collected in part", lasting=False)
+        if not self.refusal:
+            with self._observation.muted():
+                self._complete()
+        if self.refusal:
+            self._window.discard()
+            return
+        self._window.absorb(acting.trace)
+        self.observed = self._window.close()
+        doubts = (*self.observed.untrusted, *acting.untrusted)
+        if doubts:
+            self.refuse(doubts[0], lasting=False)
+        elif self.observed.opaque:
+            self.refuse(f"importing it used {self.observed.opaque[0]}")
+        elif self.observed.written:
+            self.refuse(f"importing it wrote {self.observed.written[0]}")
+
+    def _complete(self) -> None:
+        module, record = self.module, self.record
+        # In the order of the tree: a class's tests were met after all that stands beside it.
+        self.items = [self._item_of[id(one)] for one in record.entries() if "c" not in one]
+        record.tests = {item.nodeid.partition("::")[2]: "" for item in self.items}
+        before, after = self._before, global_state()
+        root = str(import_root(module.config, module.path))
+        for state in (before, after):  # pytest adds the directory that it imports from
+            state["sys.path"] = [entry for entry in state["sys.path"] if entry != root]
+        changed = next((what for what, value in before.items() if after[what] != value), "")
+        if len(record.tests) != len(self.items):
+            self.refuse("two of its tests have one name")
+        elif hasattr(module.obj, "pytest_plugins"):
+            self.refuse("it names pytest_plugins")
+        elif changed:
+            self.refuse(f"importing it changes {changed}")
+        elif asks_the_clock(module.path.read_bytes()):
+            self.refuse("it asks for the time or for chance when it is imported")
+        record.module = str(module.obj.__name__)
+        record.marks = describe_marks(module.own_markers)
+        made = (_warnings() or ())[self._warned :]
+        record.warnings = [warning_to_json(one, "collect", None) for one in made]
+
+
+def _warnings() -> list[warnings.WarningMessage] | None:
+    """The warnings that pytest caught while it collects; None where it catches nothing."""
+    log = getattr(getattr(warnings, "_showwarnmsg_impl", None), "__self__", None)
+    return log if isinstance(log, list) else None
+
+
+def warn_again(record: CollectionRecord) -> bool:
+    """Has pytest show the warnings of a record; False, and shows none, where one cannot be made."""
+    if not record.warnings:
+        return True
+    log = _warnings()
+    if log is None or not can_warn(record.warnings):
+        return False
+    log.extend(warning_from_json(entry) for entry in record.warnings)
+    return True
+
+
+_CLOCKS = re.compile(
+    rb"\b(?:today|now|utcnow|localtime|gmtime|time_ns|monotonic|perf_counter|time|uuid1|uuid4|"
+    rb"urandom|token_hex|token_bytes|token_urlsafe|random|randint|randrange|choice|choices|sample|"
+    rb"shuffle|uniform|getpid|gethostname|getnode)\s*\("
+)
+_NAMES = frozenset(re.findall(r"[a-z_0-9]{3,}", _CLOCKS.pattern.decode()))
+
+
+def asks_the_clock(source: bytes) -> bool:
+    """Whether a test file calls, outside of its functions, something that looks like a clock or
+    chance: nobody sees such a call, and its tests may be others tomorrow."""
+    if not _CLOCKS.search(source):
+        return False
+    import ast  # most files get no further
+
+    try:
+        pending: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError):
+        return True
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = getattr(called, "attr", getattr(called, "id", ""))
+            made = name == "time" and (node.args or node.keywords)  # a time of day
+            if name in _NAMES and not made:
+                return True
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            pending.extend((*node.decorator_list, *node.args.defaults))
+        elif not isinstance(node, ast.Lambda):
+            pending.extend(ast.iter_child_nodes(node))
+    return False
+
+
 class Kept(NamedTuple):
     """A record that is valid, and the variant that holds it."""
 
@@ -68,8 +225,8 @@ class CollectionRecords:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._around: dict[Path, str] = {}
-        self._number = 0
+        self._around: dict[Path, list[str]] = {}
+        self._number = itertools.count(1)
 
     @functools.cached_property
     def _engine(self) -> Engine:
@@ -79,18 +236,13 @@ class CollectionRecords:
 
     def find(self, file: Path) -> Kept | None:
         """The newest record of a file that is valid. One that is damaged is dropped."""
-        damaged: list[Variant] = []
-        try:
-            for variant in self.read(self.key(file)):
-                if self._session.observatory.verify(variant.trace):
-                    continue
+        for variant in self.read(self.key(file)):
+            if not self._session.observatory.verify(variant.trace):
                 record = self._decoded(variant)
                 if record is not None:
                     return Kept(variant, record)
-                damaged.append(variant)
-            return None
-        finally:
-            self.drop(damaged)
+                self.drop([variant])
+        return None
 
     def keep(self, recordings: Sequence[Recording]) -> None:
         """Writes records of what was watched, and of files that they will always be refused."""
@@ -100,7 +252,7 @@ class CollectionRecords:
             if not each.refusal:
                 variants.append(self.variant_of(file, record, self._with_sources(each)))
             elif each.lasting:
-                refused = CollectionRecord("", [], [], 0, reason=each.refusal)
+                refused = CollectionRecord("", [], [], reason=each.refusal)
                 variants.append(self.variant_of(file, refused, self._text_of([str(file)])))
         self.write(variants)
 
@@ -115,14 +267,13 @@ class CollectionRecords:
         """A record of this room; nothing is written."""
         engine, age = self._engine, self._session.settings.tests_max_age
         now = engine.parts.clock()
-        self._number += 1
         return Variant(
-            id=f"{originals.now():016x}-{engine.run.id}-{engine.process}-c{self._number}",
+            id=f"{originals.now():016x}-{engine.run.id}-{engine.process}-c{next(self._number)}",
             key=key,
             identity=identity,
             parts=(),
             trace=trace,
-            result=Result(xxhash.xxh3_128_hexdigest(data), len(data), serializer, data),
+            result=Result(checksum_bytes(data), len(data), serializer, data),
             created=now,
             expires=None if age is None else now + age.total_seconds(),
             duration=0.0,
@@ -161,12 +312,11 @@ class CollectionRecords:
             self._session.failed(error)
 
     def _decoded(self, variant: Variant) -> CollectionRecord | None:
-        result = variant.result
-        data: bytes | memoryview | None = result.inline
+        result, local = variant.result, self._engine.parts.local
         try:
-            if data is None:
-                data = self._engine.parts.local.read_result(result.digest, result.size)
-            if data is None or xxhash.xxh3_128_hexdigest(data) != result.digest:
+            found = result.inline
+            data = found or bytes(local.read_result(result.digest, result.size) or b"")
+            if checksum_bytes(data) != result.digest:
                 raise DamagedRecordError("damaged")
             record = CollectionRecord.decode(data)
             if all(loaded_type(one["T"]) for one in record.entries() if "T" in one):
@@ -207,39 +357,29 @@ class CollectionRecords:
             root = self._session.config.rootpath
             above = [one for one in (directory, *directory.parents) if one.is_relative_to(root)]
             names = [world.name_of(one / "conftest.py") for one in above]
-            chain = ",".join(world.digest(Kind.SOURCE, name) for name in names)
-            around = self._around[directory] = f"{self._digest_of_run}\0{chain}"
-        return xxhash.xxh3_128_hexdigest(f"{around}\0{world.name_of(file)}".encode())
+            conftests = [world.digest(Kind.SOURCE, name) for name in names]
+            around = self._around[directory] = [self._digest_of_run, *conftests]
+        return checksum([*around, world.name_of(file)])
 
     @functools.cached_property
     def _digest_of_run(self) -> str:
-        session = self._session
+        session, keys = self._session, self._session.outcomes.keys
         config, world = session.config, session.fingerprints
         written = written_ini(config)
+        root = config.rootpath  # conftests below it count file by file, loaded or not
+        plugins = keys.project_plugins()
+        others = [one for one in plugins if one.name != "conftest.py" or root not in one.parents]
         parts: list[tuple[str, str]] = [
-            *((part.name, part.digest) for part in (*option_parts(config), *plugin_parts(config))),
+            *keys.run_wide,
             *((f"ini {name}", repr(_value(written.get(name)))) for name in _COLLECTING),
             # Those included that no outcome depends on: their hooks may act on collection.
             *((f"distribution {name}", version) for name, version in plugin_distributions(config)),
-            ("python", world.digest(Kind.INTERPRETER, "python")),
+            *((name, world.digest(Kind.SOURCE, name)) for name in map(world.name_of, others)),
             ("pytest", pytest.__version__),
             ("record", f"{SCHEMA}.{FORMAT}"),
             ("tests", session.settings.tests.value),
-            *self._other_plugins(),
         ]
-        return _digest_of(sorted(parts))
-
-    def _other_plugins(self) -> Iterable[tuple[str, str]]:
-        """The project's plugins that are no conftests under the root, by source."""
-        config, world = self._session.config, self._session.fingerprints
-        for plugin in config.pluginmanager.get_plugins():
-            file = str(getattr(plugin, "__file__", None) or "")
-            conftest = Path(file).name == "conftest.py"
-            if not file.endswith(".py") or not world.is_project_file(file):
-                continue
-            if not (conftest and Path(file).is_relative_to(config.rootpath)):
-                name = world.name_of(file)
-                yield f"plugin {name}", world.digest(Kind.SOURCE, name)
+        return checksum(itertools.chain.from_iterable(sorted(parts)))
 
 
 class Selection:
@@ -307,12 +447,12 @@ class Selection:
 
     def _key(self) -> str:
         config = self._session.config
-        return _digest_of(
+        return checksum(
             [
-                *((name, repr(getattr(config.option, name, None))) for name in _SELECTING),
-                ("arguments", [str(arg) for arg in config.args]),
-                ("directory", str(config.invocation_params.dir)),
-                ("norecursedirs", repr(_value(written_ini(config).get("norecursedirs")))),
+                *(repr(getattr(config.option, name, None)) for name in _SELECTING),
+                repr([str(arg) for arg in config.args]),
+                str(config.invocation_params.dir),
+                repr(_value(written_ini(config).get("norecursedirs"))),
                 self._records.key(config.rootpath / "."),
             ]
         )
@@ -325,11 +465,7 @@ def _names_in(directory: Path) -> str:
             found = sorted(one.name for one in entries if one.is_file() and one.name[0] != ".")
     except OSError:
         return ""
-    return _digest_of(found)
-
-
-def _digest_of(parts: list[Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(repr(parts).encode("utf-8", "surrogatepass"))
+    return checksum(found)
 
 
 def _value(written: Any) -> object:

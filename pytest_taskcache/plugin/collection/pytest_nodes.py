@@ -1,6 +1,18 @@
-"""Stand-ins: nodes made from a record that become the real ones, in place, when they are needed.
+"""A file's collection, written down; and stand-ins: nodes made from that record that become the
+real ones, in place, when they are needed.
 
-They touch pytest's private parts (checked on pytest 8.4 to 9.2). A stand-in is
+A record of a file with one class and one parametrized test::
+
+    {"format": 4, "module": "tests.test_rates",
+     "marks": ["slow"],
+     "children": [{"n": "TestRates", "c": [...]},
+                  {"n": "test_rate[1]", "g": {"fixtures": ["x"], ...}, "s": [...]},
+                  {"n": "test_rate[2]", "s": [...]}],      of the same function
+     "tests": {"TestRates::test_all": "<fixtures and marks>", "test_rate[1]": ...}}
+
+Reading one executes nothing. It is decoded only when its file is collected.
+
+Stand-ins touch pytest's private parts (checked on pytest 8.4 to 9.2). A stand-in is
 of a subclass of the recorded item's own type, so ``isinstance`` holds. What the record knows it
 answers; whatever needs the test's code (``obj``, ``module``, ``setup``, a parameter that is no
 plain value, ...) has the file collected really, on the very same module node, and every stand-in
@@ -11,10 +23,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import math
 import sys
-from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from _pytest import nodes, python
@@ -23,13 +38,91 @@ from _pytest.pathlib import CouldNotResolvePathError, resolve_pkg_root_and_modul
 from _pytest.python import Class, Function, Module
 from _pytest.scope import Scope
 
-from pytest_taskcache.plugin.collection.collection_record import (
-    CollectionRecord,
-    Json,
-    UnrecordableError,
-    from_plain,
-    to_plain,
-)
+from pytest_taskcache.dataclass import dataclass, field
+
+FORMAT = 4
+"""Version of this encoding; part of the key of every record."""
+
+Json = dict[str, Any]
+
+
+class UnrecordableError(Exception):
+    """Why a file has to be collected really; never leaves this room."""
+
+
+class DamagedRecordError(ValueError):
+    """A record that is not what was written."""
+
+
+@dataclass
+class CollectionRecord:
+    """One file's collection. ``children`` and ``marks`` as `Description` writes them; ``tests``
+    holds for each test, by the rest of its node id, a text of the marks and fixtures that it had
+    when its outcome could be looked up ("" if it could not); ``warnings`` is what collecting the
+    file warned of, ``module`` what it is called when imported."""
+
+    module: str
+    children: list[Json]
+    marks: list[Any]
+    warnings: list[Json] = field(default_factory=list)
+    tests: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+    """Why the file cannot be stood in for; then there is no tree."""
+
+    def encode(self) -> bytes:
+        """The record as JSON."""
+        document = {"format": FORMAT, **vars(self)}
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> CollectionRecord:
+        """The record again. Raises DamagedRecordError."""
+        try:
+            found = json.loads(bytes(data))
+            if found.pop("format") != FORMAT:
+                raise DamagedRecordError("written in another format")
+            record = cls(**found)
+            tests = [entry for entry in record.entries() if "c" not in entry]
+            if len(tests) != len(record.tests):
+                raise DamagedRecordError("incomplete")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedRecordError(str(error)) from error
+        return record
+
+    def entries(self) -> Iterator[Json]:
+        """Every entry of the tree, those of tests in order."""
+        pending = self.children[::-1]
+        while pending:
+            entry = pending.pop()
+            yield entry
+            pending += reversed(entry.get("c", ()))
+
+
+_PRIMITIVES = frozenset({str, int, bool, type(None)})
+
+
+def to_plain(value: object) -> Any:
+    """A value as JSON, for `from_plain`. Raises UnrecordableError for what is not plain."""
+    kind = type(value)
+    if kind in _PRIMITIVES or (kind is float and math.isfinite(value)):  # type: ignore[arg-type]
+        return value
+    if isinstance(value, (list, tuple)) and kind in (list, tuple):
+        return {kind.__name__: [to_plain(each) for each in value]}
+    if isinstance(value, dict) and kind is dict and all(type(key) is str for key in value):
+        return {"dict": {key: to_plain(each) for key, each in value.items()}}
+    raise UnrecordableError(f"a {kind.__qualname__} is no plain value")
+
+
+def from_plain(value: Any) -> Any:
+    """The value again."""
+    if type(value) is not dict:
+        return value
+    ((kind, content),) = value.items()
+    if kind == "dict":
+        return {key: from_plain(each) for key, each in content.items()}
+    parts = [from_plain(each) for each in content]
+    return tuple(parts) if kind == "tuple" else parts
+
 
 _KINDS = frozenset({"_pytest.python", "_pytest.unittest", "pytest_asyncio.plugin"})
 """Modules whose types of items and classes are known to be made of what is recorded."""
@@ -49,7 +142,7 @@ _PLAIN = _HELD | {
 }  # fmt: skip
 """Attributes that every function item has."""
 
-_OURS = frozenset({"_entry", "_stand", "_made"})
+_OURS = frozenset({"_entry", "_group", "_stand", "_made"})
 """Those that a stand-in has besides."""
 
 _LONGEST = 200
@@ -57,118 +150,96 @@ _LONGEST = 200
 
 
 class Description:
-    """Writes nodes down as they are right after their collection, before any hook sees them. What
-    many entries share is in the table once."""
+    """Writes nodes down as they are right after their collection, before any hook sees them. Of the
+    tests that one function was parametrized to, the first tells what all have in common."""
 
-    def __init__(self, table: list[Any]) -> None:
-        self._table = table
-        self._places: dict[Hashable, int] = {}
-        self._groups: dict[tuple[object, ...], int] = {}
-
-    def share(self, value: Any, key: Hashable = None) -> int:
-        """The place in the table of a value that many entries have; ``key`` stands for it."""
-        place = self._places.setdefault(key or repr(value), len(self._table))
-        if place == len(self._table):
-            self._table.append(value)
-        return place
-
-    def marks(self, marks: Collection[Mark]) -> int:
-        """The marks of a node; one whose arguments are no plain values keeps its name only."""
-        if not marks:
-            return self.share([])
-        return self.share([_describe_mark(mark) for mark in marks])
+    def __init__(self) -> None:
+        self._shape: object = None
 
     def node(self, node: nodes.Node) -> Json:
         """An entry for an item, or for an empty class. Raises UnrecordableError."""
         kind = type(node)
         if kind.__module__ not in _KINDS or not isinstance(node, Class | Function):
             raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
-        entry: Json = {"n": node.name, "m": self.marks(node.own_markers)}
+        entry: Json = {"n": node.name, "m": describe_marks(node.own_markers)}
         if kind not in (Function, Class):
             entry["T"] = f"{kind.__module__}:{kind.__qualname__}"
         if node.extra_keyword_matches:
             entry["e"] = sorted(node.extra_keyword_matches)
         if isinstance(node, Class):
-            entry["q"] = [node.obj.__module__, node.obj.__qualname__]
-            entry["c"] = []
-        else:
-            self._item(entry, node)
+            return entry | {"q": [node.obj.__module__, node.obj.__qualname__], "c": []}
+        if hasattr(node, "callspec"):
+            entry["s"] = _describe_callspec(node.callspec)
+        known_as = (node.parent, node.function, node.originalname, kind)
+        shape = (*known_as, *node.fixturenames, len(vars(node)))
+        if shape != self._shape:
+            self._shape, entry["g"] = shape, _describe_function(node)
         return entry
 
-    def _item(self, entry: Json, item: Function) -> None:
-        callspec = getattr(item, "callspec", None)
-        ids = None if callspec is None else callspec.id
-        own = [
-            None if k == ids else k
-            for k in getattr(item.keywords, "_markers", ())
-            if k != item.name
-        ]
-        entry["k"] = self.share(own, ("keywords", *own))
-        if callspec is not None:
-            entry["s"] = self._callspec(callspec)
-        # The tests that one function was parametrized to differ in nothing else.
-        known, known_as = vars(item), (item.parent, item.function, item.originalname, type(item))
-        shape = (*known_as, *item.fixturenames, len(known))
-        group = self._groups.get(shape)
-        if group is None:
-            group = self._groups[shape] = self._group(item)
-        entry["g"] = group
 
-    def _group(self, item: Function) -> int:
-        """What the tests of one function have in common: its name; their fixtures; where it is;
-        what stands before a test's name to say so; the kind of function, its attributes, and those
-        that a hook gave the items."""
-        function = item.function
-        path, line, name = item.reportinfo()
-        relative, _, _ = item.location
-        if not name.endswith(item.name):
-            raise UnrecordableError("a test is reported under a name that is not its own")
-        place = [str(path), line, relative, name.removesuffix(item.name)]
-        attributes = {
-            key: value if type(value) in (bool, str, int) else None
-            for key, value in getattr(function, "__dict__", {}).items()
-        }
-        flavour = "a" if inspect.iscoroutinefunction(function) else ""
-        flavour += "g" if inspect.isgeneratorfunction(function) else ""
-        more = sorted(vars(item).keys() - _PLAIN)
-        names = list(item.fixturenames)
-        return self.share([item.originalname, names, place, flavour, attributes, more])
-
-    def _callspec(self, callspec: Any) -> list[Any]:
-        scopes = {name: scope.value for name, scope in callspec._arg2scope.items()}
-        values: Json = {}
-        for name, value in callspec.params.items():
-            wide = scopes.get(name) != Scope.Function.value
-            try:
-                plain = to_plain(value)
-            except UnrecordableError:
-                if wide:  # pytest groups tests by these values: none can stand for them
-                    raise UnrecordableError(f"parameter {name!r} is no plain value") from None
-                continue
-            if wide or len(repr(plain)) <= _LONGEST:
-                values[name] = plain
-        shared = self.share([dict(callspec.indices), scopes])
-        return [list(callspec._idlist), shared, values, self.marks(callspec.marks)]
+def _describe_function(item: Function) -> Json:
+    """What the tests of one function have in common; ``place`` is where it is, and what stands
+    before a test's name to say so, ``more`` the attributes that a hook gave the items."""
+    function, ids = item.function, item.callspec.id if hasattr(item, "callspec") else ""
+    path, line, name = item.reportinfo()
+    if not name.endswith(item.name):
+        raise UnrecordableError("a test is reported under a name that is not its own")
+    attributes = {
+        key: value if type(value) in (bool, str, int) else None
+        for key, value in getattr(function, "__dict__", {}).items()
+    }
+    known = {item.name, ids, *attributes, *(mark.name for mark in item.own_markers)}
+    keywords: Iterable[str] = getattr(item.keywords, "_markers", ())
+    inherited: Any = item.parent and item.parent.keywords
+    return {
+        "name": item.originalname,
+        "fixtures": list(item.fixturenames),
+        "place": [str(path), line, item.location[0], name.removesuffix(item.name)],
+        "async": inspect.iscoroutinefunction(function),
+        "generator": inspect.isgeneratorfunction(function),
+        "attributes": attributes,
+        "keywords": [key for key in keywords if key not in known and key not in inherited],
+        "more": sorted(vars(item).keys() - _PLAIN),
+    }
 
 
-def _describe_mark(mark: Mark) -> Any:
-    try:
-        if mark.name == "parametrize":
-            raise UnrecordableError  # its arguments are the parameters, which stand elsewhere
-        if not mark.args and not mark.kwargs:
-            return mark.name
-        return [mark.name, to_plain(mark.args), to_plain(dict(mark.kwargs))]
-    except UnrecordableError:
-        return [mark.name]
+def _describe_callspec(callspec: Any) -> list[Any]:
+    """The ids of the parameters; their indices, scopes (but a function's) and values by name, as
+    far as these are short and plain; the marks."""
+    wide = {n: scope.value for n, scope in callspec._arg2scope.items() if scope != Scope.Function}
+    values: Json = {}
+    for name, value in callspec.params.items():
+        try:
+            plain = to_plain(value)
+        except UnrecordableError:
+            if name in wide:  # pytest groups tests by these values: none can stand for them
+                raise UnrecordableError(f"parameter {name!r} is no plain value") from None
+            continue
+        if name in wide or len(repr(plain)) <= _LONGEST:
+            values[name] = plain
+    marks = describe_marks(callspec.marks)
+    return [list(callspec._idlist), dict(callspec.indices), wide, values, marks]
+
+
+def describe_marks(marks: Iterable[Mark]) -> list[Any]:
+    """The marks of a node; one whose arguments are no plain values keeps its name only."""
+    found: list[Any] = []
+    for mark in marks:
+        entry: Any = mark.name
+        if isinstance(mark, LazyMark) or mark.name == "parametrize":  # parameters stand apart
+            entry = [mark.name]
+        elif mark.args or mark.kwargs:
+            entry = [mark.name]
+            with suppress(UnrecordableError):
+                entry = [mark.name, to_plain(mark.args), to_plain(dict(mark.kwargs))]
+        found.append(entry)
+    return found
 
 
 def signature(item: pytest.Item) -> str:
     """The marks and fixtures that an item, or its stand-in, has now, as a text."""
-    marks = [
-        repr([mark.name] if isinstance(mark, LazyMark) else _describe_mark(mark))
-        for mark in item.iter_markers()
-    ]
-    return "\n".join((f"fixtures: {','.join(getattr(item, 'fixturenames', ()))}", *marks))
+    fixtures = ",".join(getattr(item, "fixturenames", ()))
+    return "\n".join((f"fixtures: {fixtures}", *map(repr, describe_marks(item.iter_markers()))))
 
 
 def is_skipped_by_mark(item: pytest.Item) -> bool:
@@ -219,18 +290,15 @@ def prepare_import(config: pytest.Config, file: Path) -> None:
 
 def sources_of(module: Module, items: Sequence[pytest.Item]) -> set[str]:
     """The files of a module, of its tests' functions, and of its classes' bases."""
-    found = {str(module.path)}
-    classes = set()
+    files, classes = {str(module.path)}, set[type]()
     for item in items:
         code = getattr(inspect.unwrap(item.function), "__code__", None)  # type: ignore[attr-defined]
-        if code is not None:
-            found.add(code.co_filename)
+        files.add(getattr(code, "co_filename", ""))
         owner = item.getparent(Class)
-        if owner is not None:
-            classes.update(owner.obj.__mro__)
-    for one in classes:
-        found.add(getattr(sys.modules.get(one.__module__), "__file__", None) or "")
-    return {path for path in found if path.endswith(".py")}
+        classes.update(owner.obj.__mro__ if owner is not None else ())
+    modules = (sys.modules.get(one.__module__) for one in classes)
+    files.update(getattr(module, "__file__", None) or "" for module in modules)
+    return {path for path in files if path.endswith(".py")}
 
 
 class StandIns:
@@ -248,74 +316,74 @@ class StandIns:
         self.is_real = False
         self.is_mended = False
         """Whether the run has the real tests, where the record proved wrong."""
+        self.proved_wrong = ""
+        """What the real collection found otherwise than recorded; "" if nothing."""
         self.real: list[pytest.Item] = []
         self.failures: list[pytest.CollectReport] = []
         self.classes: dict[str, nodes.Node] = {}
         """The real classes by node id, once there are some."""
         self._realised = realised
-        self._found: list[str] = []
         self._stands: list[nodes.Node] = []
-        self._made = _marks(record.table[record.marks], node, self)
+        self._made = _marks(record.marks, node, self)
         _add_marks(node, (), self._made)
-        self.children = [self._build(node, entry) for entry in record.children]
+        self.children = self._build_all(node, record.children)
         node.__dict__["_stand"] = self
         node.__class__ = _StandInModule
 
-    @property
-    def proved_wrong(self) -> str:
-        """What the real collection found otherwise than recorded; "" if nothing."""
-        if self.failures:
-            return "collecting it fails"
-        recorded = list(self.items)
-        if not self.is_real or recorded == self._found:
-            return ""
-        odd = sorted(set(recorded) ^ set(self._found))
-        return f"it has other tests now, e.g. {odd[0]}" if odd else "its tests are reordered"
+    def _build_all(self, parent: nodes.Collector, entries: Sequence[Json]) -> list[nodes.Node]:
+        found, group = [], None
+        for entry in entries:
+            group = entry.get("g", group)
+            found.append(self._build(parent, entry, group))
+        return found
 
-    def _build(self, parent: nodes.Collector, entry: Json) -> nodes.Node:
-        if "c" not in entry:
-            return self._build_item(parent, entry)
-        node = _bare(_class_for(entry.get("T"), Class, _StandInClass), entry["n"], parent, None)
-        made = _marks(self.record.table[entry["m"]], node, self)
+    def _build(self, parent: nodes.Collector, entry: Json, group: Any) -> nodes.Node:
+        is_class = "c" in entry
+        plain, mixin = (Class, _StandInClass) if is_class else (Function, _StandInItem)
+        node: Any = nodes.Node.__new__(_class_for(entry.get("T"), plain, mixin))
+        ids: str | None = None
+        nodeid: Any = None
+        if not is_class:
+            idlist = entry["s"][0] if "s" in entry else ()
+            ids = "-".join(idlist) if idlist else None
+            if hasattr(nodes.Node, "id"):  # since pytest 9.1
+                nodeid = parent.id.child(group["name"]).with_params(ids)
+        # Without what its own constructor would look for.
+        nodes.Node.__init__(node, entry["n"], parent, nodeid=nodeid)
+        made = _marks(entry["m"], node, self)
         node.__dict__.update(_stand=self, _entry=entry, _made=made)
-        _add_marks(node, (), made)
         node.extra_keyword_matches.update(entry.get("e", ()))
-        self._stands.append(node)
-        node.__dict__["_children"] = [self._build(node, one) for one in entry["c"]]
+        if is_class:
+            _add_marks(node, (), made)
+            self._stands.append(node)
+            node.__dict__["_children"] = self._build_all(node, entry["c"])
+        else:
+            node.own_markers.extend(made)
+            self._fill(node, group, ids)
         return node  # type: ignore[no-any-return]
 
-    def _build_item(self, parent: nodes.Collector, entry: Json) -> pytest.Item:
-        table = self.record.table
-        callspec = entry.get("s")
-        ids = "-".join(callspec[0]) if callspec and callspec[0] else None
-        name, fixtures, (_, line, file, prefix), _, attributes, _ = table[entry["g"]]
-        kind = _class_for(entry.get("T"), Function, _StandInItem)
-        item: Any = _bare(kind, entry["n"], parent, (name, ids))
-        marks = _marks(table[entry["m"]], item, self)
+    def _fill(self, item: Any, group: Json, ids: str | None) -> None:
+        _, line, file, prefix = group["place"]
         item.__dict__.update(
-            _stand=self,
-            _entry=entry,
-            _made=marks,
+            _group=group,
             _report_sections=[],
             user_properties=[],
-            originalname=name,
-            fixturenames=list(fixtures),
-            location=(file, line, prefix + entry["n"]),
+            originalname=group["name"],
+            fixturenames=list(group["fixtures"]),
+            location=(file, line, prefix + item.name),
             funcargs={},
         )
-        item.own_markers.extend(marks)
-        item.extra_keyword_matches.update(entry.get("e", ()))
-        values: Any = {**{mark.name: mark for mark in marks}, **attributes, None: True}
-        keywords: Any = _LazyKeywords(item)
-        own = table[entry["k"]]
-        keywords._markers.update((ids if key is None else key, values.get(key)) for key in own)
-        item.keywords = keywords
+        item.keywords = _LazyKeywords(item)
+        keywords = item.keywords._markers  # in the order in which pytest adds them
+        keywords.update((mark.name, mark) for mark in item.own_markers)
+        keywords.update(group["attributes"])
+        keywords.update(dict.fromkeys(group["keywords"]))
+        if ids is not None:
+            keywords[ids] = True
         self.items[item.nodeid.partition("::")[2]] = item
-        return item  # type: ignore[no-any-return]
 
     def realise(self) -> None:
-        """Collects the file really and turns the stand-ins into what it gave. Raises
-        pytest.Collector.CollectError for a test that is no longer there."""
+        """Collects the file really and turns the stand-ins into what it gave."""
         if self.is_real:
             return
         self.is_real = True
@@ -329,16 +397,18 @@ class StandIns:
             real = self.classes.get(stand.nodeid)
             if real is not None:
                 _add_marks(real, *_added(stand.own_markers, stand.__dict__["_made"]))
-        self._found = [item.nodeid.partition("::")[2] for item in self.real]
-        found = dict(zip(self._found, self.real, strict=True))
-        taken: dict[int, pytest.Item] = {}
-        for name, stand_in in self.items.items():
-            if name in found:
-                taken[id(found[name])] = stand_in
-                _become(stand_in, found[name])
-            else:
-                stand_in.__dict__["_gone"] = True
-        self.real = [taken.get(id(item), item) for item in self.real]
+        found = [item.nodeid.partition("::")[2] for item in self.real]
+        for place, name in enumerate(found):
+            if name in self.items:
+                _become(self.items[name], self.real[place])
+                self.real[place] = self.items[name]
+        odd = sorted(self.items.keys() ^ set(found))
+        if self.failures:
+            self.proved_wrong = "collecting it fails"
+        elif odd:
+            self.proved_wrong = f"it has other tests now, e.g. {odd[0]}"
+        elif list(self.items) != found:
+            self.proved_wrong = "its tests are reordered"
         self._realised(self)
 
     def withdraw(self) -> None:
@@ -368,25 +438,31 @@ def _asker() -> str:
     return str(sys._getframe(2).f_globals.get("__name__"))
 
 
+def _real(node: Any) -> Any:
+    """The real node; for a module or an item the same object."""
+    stand: StandIns = node.__dict__["_stand"]
+    stand.realise()
+    if isinstance(node, _StandInClass):
+        return stand.classes.get(node.nodeid) or _gone(node)  # type: ignore[attr-defined]
+    return _gone(node) if isinstance(node, _StandInItem) else node
+
+
+def _of_the_real_one(name: str, known: Callable[[Any, str], Any] = lambda node, asker: None) -> Any:
+    """A property; ``known(node, asker)`` is what some are content with."""
+
+    def get(node: Any) -> Any:
+        return known(node, _asker()) or getattr(_real(node), name)
+
+    return property(get, lambda node, value: setattr(_real(node), name, value))
+
+
 class _StandInModule(Module):
     """A module node whose file is not imported until someone asks for its contents."""
 
+    obj = _of_the_real_one("obj")
+
     def collect(self) -> Iterable[nodes.Item | nodes.Collector]:
-        """The stand-ins."""
         return self.__dict__["_stand"].children  # type: ignore[no-any-return]
-
-    @property
-    def obj(self) -> Any:
-        """The module itself."""
-        stand: StandIns = self.__dict__["_stand"]
-        if _asker() == "pytest_randomly":
-            return _named(stand.record.module)
-        stand.realise()
-        return self.obj
-
-    @obj.setter
-    def obj(self, value: Any) -> None:
-        self._obj = value
 
 
 _StandInModule.__name__ = _StandInModule.__qualname__ = "Module"
@@ -445,8 +521,21 @@ _READ_ATTRIBUTES = frozenset({"_pytest.mark", "anyio.pytest_plugin", "_hypothesi
 for whether it is a coroutine (pytest 8.4 to 9.2, anyio 4, Hypothesis 6)."""
 
 
-def _of_the_real_one(name: str) -> property:
-    return property(lambda item: getattr(item._become_real(), name))
+def _function_like(item: Any, asker: str) -> Any:
+    if asker not in _READ_ATTRIBUTES:
+        return None
+    group = item.__dict__["_group"]
+
+    async def coroutine() -> None: ...
+
+    def generator() -> Iterator[None]:
+        yield
+
+    def plain() -> None: ...
+
+    function = coroutine if group["async"] else generator if group["generator"] else plain
+    function.__dict__.update(group["attributes"])
+    return function
 
 
 class _StandInItem:
@@ -456,32 +545,6 @@ class _StandInItem:
     __dict__: dict[str, Any]
     taskcache_stand_in = True
 
-    def _become_real(self) -> Any:
-        self.__dict__["_stand"].realise()
-        if self.__dict__.get("_gone"):
-            _gone(self)
-        return self
-
-    @property
-    def obj(self) -> Any:
-        return _function_like(self) if _asker() in _READ_ATTRIBUTES else self._become_real().obj
-
-    @obj.setter
-    def obj(self, value: Any) -> None:
-        self._become_real().obj = value
-
-    @property
-    def function(self) -> Any:
-        if _asker() in _READ_ATTRIBUTES:
-            return _function_like(self)
-        return self._become_real().function
-
-    @property
-    def module(self) -> Any:
-        if _asker() == "pytest_randomly":
-            return _named(self.__dict__["_stand"].record.module)
-        return self._become_real().module
-
     @property
     def cls(self) -> Any:
         owner, asker = self.getparent(Class), _asker()
@@ -489,12 +552,18 @@ class _StandInItem:
             return owner  # which only groups tests by it
         if asker == "pytest_randomly":
             return _named(*owner.__dict__["_entry"]["q"])
-        return self._become_real().cls
+        return _real(self).cls
 
     def reportinfo(self) -> Any:
-        path, line, _, prefix = _group_of(self)[2]
+        path, line, _, prefix = self.__dict__["_group"]["place"]
         return path, line, prefix + self.__dict__["_entry"]["n"]
 
+    obj = _of_the_real_one("obj", _function_like)
+    function = _of_the_real_one("function", _function_like)
+    module = _of_the_real_one(
+        "module",
+        lambda item, asker: asker == "pytest_randomly" and _named(item._stand.record.module),
+    )
     instance = _of_the_real_one("instance")
     setup = _of_the_real_one("setup")
     runtest = _of_the_real_one("runtest")
@@ -506,13 +575,22 @@ class _StandInItem:
         if entry is None:
             raise AttributeError(name)
         if name == "callspec" and "s" in entry:
-            known["callspec"] = _callspec_of(self)
-            return known["callspec"]
+            ids, indices, wide, values, marks = entry["s"]
+            found = known["callspec"] = object.__new__(_LazyCallSpec)
+            found.__dict__.update(
+                indices=dict(indices),
+                _arg2scope={name: Scope(wide.get(name, "function")) for name in indices},
+                _idlist=tuple(ids),
+                marks=_marks(marks, cast(nodes.Node, self), known["_stand"]),
+                _owner=self,
+                _values=values,
+            )
+            return found
         if name == "_request" and _asker() == "_pytest.runner":
             return True  # asks whether there is one, before the first hook of the test
         own = name in ("_fixtureinfo", "_request", "_obj", "_instance", "_initrequest")
-        if own or name in _group_of(self)[5]:
-            return getattr(self._become_real(), name)
+        if own or name in known["_group"]["more"]:
+            return getattr(_real(self), name)
         kind = type(self).__name__
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
 
@@ -522,22 +600,10 @@ class _StandInClass:
 
     __slots__ = ()
     __dict__: dict[str, Any]
+    obj = _of_the_real_one("obj")
 
     def collect(self) -> list[nodes.Node]:
         return self.__dict__["_children"]  # type: ignore[no-any-return]
-
-    @property
-    def obj(self) -> Any:
-        if _asker() == "pytest_randomly":
-            return _named(*self.__dict__["_entry"]["q"])
-        stand: StandIns = self.__dict__["_stand"]
-        stand.realise()
-        real: Any = stand.classes.get(self.nodeid) or _gone(self)  # type: ignore[attr-defined]
-        return real.obj
-
-    @obj.setter
-    def obj(self, value: Any) -> None:
-        self.__dict__["_obj"] = value
 
 
 _CallSpec: Any = getattr(python, "CallSpec", None) or python.CallSpec2  # before pytest 9.2
@@ -548,41 +614,10 @@ class _LazyCallSpec(_CallSpec):  # type: ignore[misc] # found at run time
 
     @property
     def params(self) -> dict[str, Any]:
-        """The values by name, in order."""
         values, owner = self.__dict__["_values"], self.__dict__["_owner"]
         if len(values) < len(self.indices) and _asker() != "_pytest.fixtures":
-            owner.__dict__["_stand"].realise()
-            real: dict[str, Any] = owner.callspec.params
-            return real
+            return _real(owner).callspec.params  # type: ignore[no-any-return]
         return {name: from_plain(values[name]) for name in self.indices if name in values}
-
-
-def _callspec_of(owner: Any) -> Any:
-    stand: StandIns = owner.__dict__["_stand"]
-    ids, shared, values, marks = owner.__dict__["_entry"]["s"]
-    indices, scopes = stand.record.table[shared]
-    found = object.__new__(_LazyCallSpec)
-    found.__dict__.update(
-        indices=dict(indices),
-        _arg2scope={name: Scope(scope) for name, scope in scopes.items()},
-        _idlist=tuple(ids),
-        marks=_marks(stand.record.table[marks], owner, stand),
-        _owner=owner,
-        _values=values,
-    )
-    return found
-
-
-def _bare(
-    kind: type, name: str, parent: nodes.Collector, test: tuple[str, str | None] | None
-) -> Any:
-    """A node without what its own constructor would look for."""
-    node: Any = nodes.Node.__new__(kind)
-    nodeid: Any = None
-    if test is not None and hasattr(nodes.Node, "id"):  # since pytest 9.1
-        nodeid = parent.id.child(test[0]).with_params(test[1])
-    nodes.Node.__init__(node, name, parent, nodeid=nodeid)
-    return node
 
 
 @functools.cache
@@ -614,32 +649,15 @@ def _add_marks(node: nodes.Node, before: Sequence[Mark], after: Sequence[Mark]) 
     node.keywords.update({mark.name: mark for mark in (*before, *after)})
 
 
-def _group_of(item: Any) -> Any:
-    """What `Description` says of the function behind a stand-in."""
-    return item.__dict__["_stand"].record.table[item.__dict__["_entry"]["g"]]
-
-
-def _function_like(item: Any) -> Any:
-    _, _, _, flavour, attributes, _ = _group_of(item)
-
-    async def coroutine() -> None: ...
-
-    def generator() -> Iterator[None]:
-        yield
-
-    def plain() -> None: ...
-
-    function = coroutine if "a" in flavour else generator if "g" in flavour else plain
-    function.__dict__.update(attributes)
-    return function
-
-
 def _become(item: Any, real: Any) -> None:
     """Gives a stand-in the state of its real item. It stays the object that others hold, and so
     do the lists and mappings that they may have taken from it."""
     old = dict(vars(item))
     added = _added(old["own_markers"], old["_made"])
-    names = _with_additions(real.fixturenames, old["fixturenames"], _group_of(item)[1])
+    names, recorded = real.fixturenames, old["_group"]["fixtures"]  # a list with its closure
+    for place, name in enumerate(old["fixturenames"]):
+        if name not in recorded and name not in names:  # a hook added it
+            names.insert(0 if place == 0 else len(names), name)
     old["own_markers"][:] = real.own_markers
     old["keywords"].become(real.keywords)
     old["extra_keyword_matches"].update(real.extra_keyword_matches)
@@ -662,14 +680,6 @@ def _added(marks: list[Mark], made: Sequence[Mark]) -> tuple[list[Mark], list[Ma
     first = places[0] if places else 0
     last = places[-1] + 1 if places else 0
     return marks[:first], marks[last:]
-
-
-def _with_additions(real: list[str], asked: list[str], recorded: list[str]) -> list[str]:
-    """The real item's list of fixtures (one with its closure), with the names that hooks added."""
-    for place, name in enumerate(asked):
-        if name not in recorded and name not in real:
-            real.insert(0 if place == 0 else len(real), name)
-    return real
 
 
 def _gone(node: Any) -> Any:

@@ -24,19 +24,10 @@ from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
+from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER
 from pytest_taskcache.report.contents import Mark, Outcome, Unit, decode, duration_of, encode
-from pytest_taskcache.serializers.json import JSONSerializer
 
 Told: TypeAlias = Callable[[Refusal | None], None]
-
-
-class OutcomeSerializer(JSONSerializer):
-    """JSON of the reports of tests that passed: told apart from JSON values, and as safe."""
-
-    name = "outcome/json"
-
-
-SERIALIZER = OutcomeSerializer()
 
 
 class Replayable(NamedTuple):
@@ -84,8 +75,9 @@ class Bundle:
 
     def hold(self, variants: Sequence[Variant]) -> None:
         """Takes the records of the key that were read, newest first."""
-        for variant in variants:
+        if variants:
             self._nearest = Miss(Why.ABSENT)
+        for variant in variants:
             for unit in self._decoded(variant):
                 unit.variant = variant
                 self.stored.append(unit)
@@ -115,6 +107,10 @@ class Bundle:
         """Whether the unit's trace is true now."""
         return not self._changes(unit)
 
+    def _changes(self, unit: Unit) -> tuple[Change, ...]:
+        vouched = self.keyed.key.vouched
+        return () if vouched else self.engine.parts.observation.verify(unit.trace)
+
     def is_marked(self, name: str, mark: Mark) -> bool:
         """Whether a test is so marked, and nothing that it rested on then has changed."""
         return any(unit.mark is mark and self.holds(unit) for unit in self.of_test.get(name, ()))
@@ -138,15 +134,20 @@ class Bundle:
         told, self.unsaved, self.unsaved_seconds = self.unsaved, [], 0.0
         if not told:
             return
-        previous = self._written
-        free = [unit for unit in self.fresh if not unit.made_of]
-        bound = [unit for unit in self.fresh if unit.made_of]
-        if free or not bound:
-            self._write([*reversed(free), *self._carried()], told if not bound else [])
+        previous, local = self._written, self.engine.parts.local
+        free = [unit for unit in reversed(self.fresh) if not unit.made_of]
+        bound = [unit for unit in reversed(self.fresh) if unit.made_of]
+        if free:
+            self._write([*free, *self._carried()], told if not bound else [])
         if bound:
-            self._write(bound[::-1], told)
-        if previous is not None and self._written is not previous:
-            self._forget(previous)
+            self._write(bound, told)
+        if previous is None or previous is self._written or self.route.records is not local:
+            return
+        try:  # the new record has all of the one that this process wrote before
+            self.engine.recorder.batch.flush()
+            local.remove_records([previous.id])
+        except StorageError as error:
+            self.engine.notify(Faulted(*fault_of(error, "remove records failed")))
 
     def _write(self, units: Sequence[Unit], told: Sequence[Told]) -> None:
         renewed = self.engine.parts.observation.renewed
@@ -175,16 +176,6 @@ class Bundle:
         elif not made_of:
             self._written = kept
 
-    def _forget(self, previous: Variant) -> None:
-        """Removes the record that this process wrote before: the new one has all of it."""
-        if self.route.records is not self.engine.parts.local:
-            return
-        try:
-            self.engine.recorder.batch.flush()
-            self.route.records.remove_records([previous.id])
-        except StorageError as error:
-            self.engine.notify(Faulted(*fault_of(error, "remove records failed")))
-
     def _carried(self) -> Iterator[Unit]:
         """What is stored, did not run here, and is still true: each test once, its newest pass;
         and marks, unless the test passed here."""
@@ -201,27 +192,19 @@ class Bundle:
                 yield replace(unit, tests={name: unit.tests[name] for name in names})
 
     def _decoded(self, variant: Variant) -> list[Unit]:
-        with self.engine.quiet():
-            try:
-                value = self.engine.parts.payloads.read(
-                    variant.result, self.route.results, SERIALIZER
-                )
-                return decode(value)
-            except (LostResultError, ValueError) as error:
-                self._lost = Change("stored value", str(error), variant.result.digest, "")
-            except Exception as error:  # storages may be users' code
-                self.engine.notify(
-                    Faulted(*fault_of(error, f"read outcomes failed: {type(error).__name__}"))
-                )
+        payloads = self.engine.parts.payloads
+        try:
+            with self.engine.quiet():
+                return decode(payloads.read(variant.result, self.route.results, SERIALIZER))
+        except (LostResultError, ValueError) as error:
+            self._lost = Change("stored value", str(error), variant.result.digest, "")
+        except Exception as error:  # storages may be users' code
+            what = f"read outcomes failed: {type(error).__name__}"
+            self.engine.notify(Faulted(*fault_of(error, what)))
         return []
 
     def _expired(self, unit: Unit) -> bool:
         return unit.expires is not None and unit.expires <= self.engine.parts.clock()
-
-    def _changes(self, unit: Unit) -> tuple[Change, ...]:
-        if self.keyed.key.vouched:
-            return ()
-        return self.engine.parts.observation.verify(unit.trace)
 
     def _objection(self, unit: Unit, name: str, check: Callable[[], str] | None) -> Miss | None:
         if self._expired(unit):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_taskcache.model.decision import Uncacheable
-from pytest_taskcache.plugin.outcomes.marks import is_marked_itself
+from pytest_taskcache.plugin.outcomes.outcome_keys import is_marked_itself
 from pytest_taskcache.plugin.pytest_private import definitions
 
 _EFFECT_ELSEWHERE = {
@@ -47,9 +47,8 @@ def refusal_of(item: pytest.Item) -> Uncacheable | None:
     """Why a test may neither be replayed nor stored in this run, or None."""
     option = item.config.option
     for name in getattr(item, "fixturenames", ()):
-        if name in _EFFECT_ELSEWHERE:
-            if name.startswith("benchmark") and getattr(option, "benchmark_disable", False):
-                continue
+        idle = name.startswith("benchmark") and getattr(option, "benchmark_disable", False)
+        if name in _EFFECT_ELSEWHERE and not idle:
             return Uncacheable(f"uses {name}", _EFFECT_ELSEWHERE[name])
         for writes in _WRITING.get(name, ()):
             if getattr(option, writes, False):
@@ -79,11 +78,9 @@ def may_run(item: pytest.Item) -> bool:
         return True
     plugins = item.config.pluginmanager
     plugin: Any = plugins.get_plugin("dependency") or plugins.get_plugin("pytest_dependency")
-    check = getattr(plugin, "pytest_runtest_setup", None)
-    if check is None:
-        return True
     try:
-        check(item)
+        if plugin is not None:
+            plugin.pytest_runtest_setup(item)
     except BaseException as outcome:  # pytest's own outcomes are no Exceptions
         if isinstance(outcome, KeyboardInterrupt | pytest.exit.Exception):
             raise
@@ -94,12 +91,10 @@ def may_run(item: pytest.Item) -> bool:
 def _is_derandomized(item: pytest.Item) -> bool:
     found: Any = getattr(item, "obj", None)
     found = getattr(found, "__func__", found)
-    while found is not None:
-        settings = getattr(found, "_hypothesis_internal_use_settings", None)
-        if settings is not None:
-            return bool(getattr(settings, "derandomize", False))
+    while found is not None and not hasattr(found, "_hypothesis_internal_use_settings"):
         found = getattr(found, "__wrapped__", None)
-    return False
+    settings = getattr(found, "_hypothesis_internal_use_settings", None)
+    return bool(getattr(settings, "derandomize", False))
 
 
 class Snapshots:
@@ -137,36 +132,29 @@ class Snapshots:
         session = self._session
         if session is None:
             raise LookupError("syrupy is not active")
-        by_kind: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for module, name, path, snapshot in used:
-            by_kind.setdefault((module, name), []).append((path, snapshot))
         location = sys.modules["syrupy.location"].PyTestLocation(item)
         base = sys.modules["syrupy.extensions.base"].AbstractSyrupyExtension
-        for (module, name), uses in by_kind.items():
+        requests = []
+        for module, name, path, snapshot in used:
             kind = getattr(sys.modules.get(module), name, None)
             if not (isinstance(kind, type) and issubclass(kind, base)):
                 raise LookupError(f"syrupy's extension {name} is not loaded")
-            results = [
-                SimpleNamespace(
-                    snapshot_location=str(self._config.rootpath / path),
-                    snapshot_name=snapshot,
-                    final_data=None,
-                    created=False,
-                    updated=False,
-                    success=True,
-                    exception=None,
-                    test_location=location,
-                )
-                for path, snapshot in uses
-            ]
-            session.register_request(
-                SimpleNamespace(
-                    extension=kind(),
-                    test_location=location,
-                    session=session,
-                    executions=dict(enumerate(results)),
-                )
+            result = SimpleNamespace(
+                snapshot_location=str(self._config.rootpath / path),
+                snapshot_name=snapshot,
+                final_data=None,
+                created=False,
+                updated=False,
+                success=True,
+                exception=None,
+                test_location=location,
             )
+            request = SimpleNamespace(
+                extension=kind(), test_location=location, session=session, executions={0: result}
+            )
+            requests.append(request)
+        for request in requests:
+            session.register_request(request)
 
 
 _END = 624
@@ -195,9 +183,7 @@ class Randomness:
         if not self._reseeds:
             self._drawn |= _state() != self._before
         return self._drawn or any(
-            definition in self._drawing
-            for those_of_name in definitions(item).values()
-            for definition in those_of_name
+            not self._drawing.isdisjoint(named) for named in definitions(item).values()
         )
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -234,8 +220,7 @@ def _positions() -> list[int]:
 
 
 def _state() -> object:
-    numpy: Any = sys.modules.get("numpy.random")
-    drawn = random.getstate()
+    drawn, numpy = random.getstate(), sys.modules.get("numpy.random")
     if numpy is None:
         return hash(drawn)
     name, words, *rest = numpy.get_state()

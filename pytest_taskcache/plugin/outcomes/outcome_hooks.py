@@ -21,7 +21,6 @@ from pytest_taskcache.model.key import Identity
 from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
 from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, read_all
-from pytest_taskcache.plugin.outcomes.marks import Asked, asked_of, unmarked
 from pytest_taskcache.plugin.outcomes.other_plugins import (
     Randomness,
     Snapshots,
@@ -29,11 +28,14 @@ from pytest_taskcache.plugin.outcomes.other_plugins import (
     refusal_of,
 )
 from pytest_taskcache.plugin.outcomes.outcome_keys import (
+    Asked,
     OutcomeKeys,
+    asked_of,
     is_stand_in,
     run_conditions,
     run_in_name_only,
     test_function,
+    unmarked,
 )
 from pytest_taskcache.plugin.outcomes.replays import (
     NotReplayableError,
@@ -70,8 +72,7 @@ class Outcomes:
         self.keys = OutcomeKeys(session.config, engine)
         self._plain = unmarked(session.settings.tests_max_age)
         """What tests ask for that have no mark; all outcomes of a file are kept by it."""
-        config = session.config
-        self._consults = not (is_watched(config) or config.option.collectonly)
+        self._consults = not (is_watched(session.config) or session.config.option.collectonly)
         self._files: dict[tuple[Path, str], Bundle | Decision] = {}
         self._bundles: list[Bundle] = []
         self._tests: dict[pytest.Item, Candidate | Uncacheable] = {}
@@ -89,15 +90,6 @@ class Outcomes:
         """Finds the tests that are to be cached, derives keys, and reads all records at once."""
         if not self._consults:
             return
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            self._find_candidates(items)
-        finally:
-            if collecting:
-                gc.enable()
-
-    def _find_candidates(self, items: Sequence[pytest.Item]) -> None:
         manager, coverage = self._config.pluginmanager, self._session.coverage
         on_kept = coverage.after_kept_test if coverage is not None else None
         self._units = Units(self._engine, on_kept)
@@ -105,11 +97,15 @@ class Outcomes:
         if manager.hasplugin("randomly") or manager.hasplugin("pytest_randomly"):
             self._randomness = Randomness(self._config)
             manager.register(self._randomness, "taskcache-randomness")
-        for item in items:
-            found = self._wanting(item)
-            if found is not None:
-                self._tests[item] = found
-        read_all(self._engine, self._bundles)
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            wanting = ((item, self._wanting(item)) for item in items)
+            self._tests = {item: found for item, found in wanting if found is not None}
+            read_all(self._engine, self._bundles)
+        finally:
+            if collecting:
+                gc.enable()
         candidates = [each for each in self._tests.values() if isinstance(each, Candidate)]
         if coverage is not None:
             coverage.prefetch_tests((each.bundle, each.name) for each in candidates)
@@ -129,9 +125,8 @@ class Outcomes:
             return asked
         coverage = self._session.coverage
         refusal = refusal_of(item) or (coverage.refusal if coverage is not None else None)
-        return refusal or self._candidate(item, asked)
-
-    def _candidate(self, item: pytest.Item, asked: Asked) -> Candidate | Uncacheable | None:
+        if refusal is not None:
+            return refusal
         nodeid = node_id(item)
         file, _, name = nodeid.partition("::")
         if asked.apart:
@@ -143,7 +138,7 @@ class Outcomes:
             found = self._bundle(item.path, file)
         if not isinstance(found, Bundle):
             return found if isinstance(found, Uncacheable) else None
-        candidate = Candidate(asked, found, name, asked.marked)
+        candidate = Candidate(asked, found, name)
         if self.keys.may_change(item):
             candidate.check = self.keys.check(item)
         return candidate
@@ -250,7 +245,7 @@ class Outcomes:
         if isinstance(found, Replayable):
             if not self._picked(candidate):
                 return self._replay(running, found, nextitem) or None
-            candidate.expected = candidate.alone = True
+            candidate.expected = True
             found = Miss(Why.UNVERIFIED)
         self._tell(running, found)
         return None
@@ -267,8 +262,8 @@ class Outcomes:
             allowed = access(self._engine.parts.mode, candidate.asked.options)
             candidate.recording = allowed.record
             function = test_function(item) if allowed.record else None
-            last = candidate.bundle.last_duration(candidate.name)
-            alone = candidate.alone or units.is_slow(last)
+            alone = candidate.asked.marked or candidate.expected
+            alone = alone or units.is_slow(candidate.bundle.last_duration(candidate.name))
         attempt.frame = units.begin(
             item.path,
             function,

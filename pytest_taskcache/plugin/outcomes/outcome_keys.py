@@ -1,4 +1,5 @@
-"""What outcomes are keyed on, beyond what tests are observed to depend on.
+"""What a test's marks ask of the cache, and what outcomes are keyed on, beyond what tests are
+observed to depend on.
 
 All outcomes of a file share one key: options and ini settings, plugins, the interpreter, and the
 project's own plugins that act on the file. It is worked out once a file; a test costs no digest,
@@ -14,13 +15,16 @@ that its hooks reach by name.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import os
 import platform
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from itertools import accumulate, chain, starmap
 from pathlib import Path
 from typing import Any
@@ -29,19 +33,28 @@ import pytest
 import xxhash
 
 from pytest_taskcache.code.definitions import EXAMPLES
-from pytest_taskcache.dataclass import replace
+from pytest_taskcache.config.settings import Settings, Tests
+from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.environment import interpreter_facts
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.keys import shown
-from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.errors import TaskCacheError, UndigestableError
+from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.model.dependency import Observed
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
-from pytest_taskcache.plugin.pytest_private import DoctestItem, index_of_parameter, parameters_of
+from pytest_taskcache.plugin.hookspecs import adjusted
+from pytest_taskcache.plugin.pytest_private import (
+    DoctestItem,
+    index_of_parameter,
+    is_fixture,
+    parameters_of,
+)
 from pytest_taskcache.plugin.surroundings import given_options, option_parts, plugin_parts
-from pytest_taskcache.policies import TaskContext
+from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
+from pytest_taskcache.serializers.json import JSONSerializer
 
 _OWN = Path(__file__).parents[1]
 
@@ -59,6 +72,120 @@ _FROM = "from "
 
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
+_KNOWN = frozenset({"expiration", "allow", "validator", "refresh", "persist", "key", "key_fn"})
+
+_KEYED_APART = frozenset({"policy", "expiration", "validator", "key", "key_fn"})
+"""What cannot be said in the key that the outcomes of a file share."""
+
+
+class OutcomeSerializer(JSONSerializer):
+    """JSON of the reports of tests that passed: told apart from JSON values, and as safe."""
+
+    name = "outcome/json"
+
+
+SERIALIZER = OutcomeSerializer()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a test asks for. ``marked``: in so many words; ``apart``: with a key of its own."""
+
+    options: Options
+    marked: bool = False
+    apart: bool = False
+
+
+def asked_of(item: pytest.Item, settings: Settings) -> Asked | Uncacheable | None:
+    """What a test asks for, with what other plugins say of it; why it cannot be cached; or None
+    if its outcome is not to be.
+
+    Raises pytest.UsageError for a mark that cannot work, on whatever test it stands.
+    """
+    marks = list(item.iter_markers("cached"))
+    for mark in marks:
+        _check_mark(mark, item)
+    own = next((mark for mark in marks if not _only_fixtures(mark)), None)
+    if settings.tests is Tests.NONE or (own is None and settings.tests is not Tests.ALL):
+        return None
+    if own is not None and own.args and own.args[0] is False:
+        return None
+    if not isinstance(item, pytest.Function | DoctestItem):
+        return Uncacheable("not a function", f"{type(item).__name__} has no function to key on")
+    age = settings.tests_max_age
+    asked = unmarked(age) if own is None else _marked(own, item, age)
+    options = adjusted(item, asked.options)
+    if isinstance(options, Uncacheable):
+        return options
+    return asked if options is asked.options else replace(asked, options=options, apart=True)
+
+
+def is_marked_itself(item: pytest.Item) -> bool:
+    """Whether the mark stands on the test, not on its class or module."""
+    return any(mark.name == "cached" and not _only_fixtures(mark) for mark in item.own_markers)
+
+
+def _check_mark(mark: pytest.Mark, item: pytest.Item) -> None:
+    """Raises pytest.UsageError, naming the test and what to write instead."""
+    where = f"{item.nodeid}: cached"
+    for name in mark.kwargs.keys() - _KNOWN - {"policy", "fixtures"}:
+        known = ", ".join(sorted(_KNOWN | {"policy", "fixtures"}))
+        raise pytest.UsageError(f"{where}({name}=...) does nothing on a test; use one of {known}")
+    if len(mark.args) > 1:
+        raise pytest.UsageError(f"{where} takes one policy, got {mark.args!r}; add them with +")
+    if mark.args and "policy" in mark.kwargs:
+        raise pytest.UsageError(f"{where} is given a policy twice; leave policy=... out")
+    given = mark.args[0] if mark.args else mark.kwargs.get("policy")
+    switch = bool(mark.args) and isinstance(given, bool)
+    if not (given is None or switch or isinstance(given, CachePolicy)):
+        raise pytest.UsageError(
+            f"{where}({given!r}): this is no policy; write e.g. ENV('TZ') or FILES('data/*.csv'), "
+            "or False to leave the test out"
+        )
+    if switch and given is False and mark.kwargs.keys() - {"fixtures"}:
+        raise pytest.UsageError(f"{where}(False) leaves the test out; give it nothing else")
+    fixtures = mark.kwargs.get("fixtures", ())
+    if isinstance(fixtures, str) or not all(isinstance(name, str) for name in fixtures):
+        raise pytest.UsageError(
+            f"{where}(fixtures={fixtures!r}): give a list of names, e.g. fixtures=['data']"
+        )
+    for name in () if is_stand_in(item) else fixtures:
+        if not is_fixture(name, item):
+            raise pytest.UsageError(
+                f"{where}(fixtures={fixtures!r}): it can see no fixture named {name!r}"
+            )
+
+
+@functools.lru_cache(4)
+def unmarked(max_age: timedelta | None) -> Asked:
+    """What the tests ask for that are cached without a mark; one object for all."""
+    return Asked(Options(policy=_policy(None), serializer=SERIALIZER, expiration=max_age))
+
+
+def _policy(more: CachePolicy | None) -> CachePolicy:
+    whole = DEFAULT + more if more is not None else DEFAULT
+    # The source of a test is in its trace, since it ran.
+    return replace(whole, components=tuple(c for c in whole.components if c.label != "TASK_SOURCE"))
+
+
+def _marked(mark: pytest.Mark, item: pytest.Item, max_age: timedelta | None) -> Asked:
+    given: dict[str, Any] = dict(mark.kwargs)
+    given.pop("fixtures", None)
+    policy = given.pop("policy", None)
+    if mark.args and mark.args[0] is not True:
+        policy = mark.args[0]
+    apart = policy is not None or not _KEYED_APART.isdisjoint(given)
+    given.setdefault("expiration", max_age)
+    try:
+        options = Options(policy=_policy(policy), serializer=SERIALIZER, **given)
+    except TaskCacheError as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+    return Asked(options, marked=True, apart=apart)
+
+
+def _only_fixtures(mark: pytest.Mark) -> bool:
+    return not mark.args and set(mark.kwargs) == {"fixtures"}
+
 
 class OutcomeKeys:
     """Builds the computations that files of tests are, and single tests with a policy of their
@@ -66,7 +193,7 @@ class OutcomeKeys:
 
     def __init__(self, config: pytest.Config, engine: Engine) -> None:
         self._engine = engine
-        self._run_wide = (
+        self.run_wide = (
             *option_parts(config),
             *plugin_parts(config),
             *starmap(Part, interpreter_facts().items()),
@@ -114,14 +241,13 @@ class OutcomeKeys:
         determine it: parameters by value, marks by their arguments, what a generated function
         closed over, the examples of a doctest; "" where there is none of these. A parameter
         without content counts by where it comes from, which is in the test's module."""
-        marks, held = self._of_marks(list(item.iter_markers())), _held(item)
-        parts = [
-            f"{name}\0{self._of_parameter(item, name, value)}\0"
-            for name, value in parameters_of(item).items()
-        ]
-        parts.append(marks)
-        for name, value in held.items():
-            parts.append(f"{name}\0{self._digest(name, value, type(value).__qualname__)}\0")
+        marks, parameters = self._of_marks(list(item.iter_markers())), parameters_of(item)
+        held = {
+            name: self._digest(name, value, type(value).__qualname__)
+            for name, value in _held(item).items()
+        }
+        parts = [f"{n}\0{self._of_parameter(item, n, one)}\0" for n, one in parameters.items()]
+        parts += [marks, *(f"{name}\0{digest}\0" for name, digest in held.items())]
         if isinstance(item, DoctestItem):  # code that stands in no source file of its own
             test: Any = item.dtest
             parts.append(repr([(one.source, one.want, one.options) for one in test.examples]))
@@ -150,13 +276,9 @@ class OutcomeKeys:
     def around(self, path: Path) -> Observed:
         """What the project's plugins that act on the tests of a file rest on. Opaque deeds are left
         out: a conftest that asks git for the version would have no test cached."""
-        known = self._observed.get(path)
-        if known is not None:
-            return known
         directory = path.parent
         known = self._observed.get(directory)
         if known is not None:
-            self._observed[path] = known
             return known
         window = self._engine.parts.observation.open_window(None)
         try:
@@ -165,24 +287,26 @@ class OutcomeKeys:
                 run_in_name_only(str(plugin), hooks)
         finally:
             observed = window.close()
-        found = self._observed[path] = self._observed[directory] = replace(observed, opaque=())
-        return found
+        known = self._observed[directory] = replace(observed, opaque=())
+        return known
 
-    def _acting_on(self, directory: Path) -> Sequence[Path]:
-        """The conftests of the directory and those above it, and all other plugins."""
+    def project_plugins(self) -> Mapping[Path, types.ModuleType]:
+        """The project's plugins that are loaded, conftests included, by path."""
         plugins = self._manager.get_plugins()
         if len(plugins) != self._plugin_count:  # conftests are loaded with their directories
             self._plugin_count = len(plugins)
-            for plugin in plugins:
+            for plugin in (one for one in plugins if isinstance(one, types.ModuleType)):
                 file = getattr(plugin, "__file__", None) or ""
-                ours = Path(file).is_relative_to(_OWN)
-                if not isinstance(plugin, types.ModuleType) or not file.endswith(".py") or ours:
-                    continue
-                if self._engine.fingerprints.is_project_file(file):
+                ours = Path(file).is_relative_to(_OWN) or not file.endswith(".py")
+                if not ours and self._engine.fingerprints.is_project_file(file):
                     self._plugins[Path(file)] = plugin
+        return self._plugins
+
+    def _acting_on(self, directory: Path) -> Sequence[Path]:
+        """The conftests of the directory and those above it, and all other plugins."""
         return [
             path
-            for path in self._plugins
+            for path in self.project_plugins()
             if path.name != "conftest.py" or directory.is_relative_to(path.parent)
         ]
 
@@ -194,7 +318,7 @@ class OutcomeKeys:
             name_of = self._engine.fingerprints.name_of
             acting = self._acting_on(path.parent)
             parts = (Part(f"conftest {name_of(plugin)}", "present") for plugin in acting)
-            known = self._surrounding[path.parent] = (*self._run_wide, *parts)
+            known = self._surrounding[path.parent] = (*self.run_wide, *parts)
         return known
 
     def _digest(self, name: str, value: object, otherwise: str) -> str:
@@ -252,10 +376,9 @@ def _held(item: pytest.Item) -> dict[str, object]:
     if function is not None and function.__closure__:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True):
             if name != "__class__":
-                try:
+                found[name] = None
+                with suppress(ValueError):
                     found[name] = cell.cell_contents
-                except ValueError:
-                    found[name] = None
     return found
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
@@ -27,11 +28,9 @@ from pytest_taskcache.report.contents import Outcome
 REPLAYED = "taskcache_replayed"
 """Attribute of the reports that were not made by running the test."""
 
-_MARK: dict[str, Any] = {REPLAYED: True}
-_NOTHING: dict[str, Any] = {}
-
-_PHASES: tuple[Literal["setup", "call", "teardown"], ...] = ("setup", "call", "teardown")
-_PLAIN = ("when", "duration")
+_PHASES = ("setup", "call", "teardown")
+_PLAIN = [("when", "duration", phase) for phase in _PHASES]
+"""What there is to tell of each report of a plain pass, and its phase."""
 
 _OWN = frozenset(
     {
@@ -60,46 +59,35 @@ def to_json(
     Raises ValueError for a report that no plugin can serialize. What JSON would not give back as
     it was is for the serializer to refuse.
     """
-    plain: list[dict[str, object]] = []
+    entries: list[dict[str, object]] = []
     for report in reports:
         if type(report) is not pytest.TestReport:
-            plain.append({"special": _serialized(config, report)})
+            entries.append({"special": _serialized(config, report)})
             continue
-        extra = {k: v for k, v in vars(report).items() if k not in _OWN}
+        more = {
+            "sections": [list(section) for section in report.sections],
+            "properties": [list(pair) for pair in report.user_properties],
+            "extra": {k: v for k, v in vars(report).items() if k not in _OWN},
+        }
         entry: dict[str, object] = {"when": report.when, "duration": round(report.duration, 6)}
-        if report.sections:
-            entry["sections"] = [list(section) for section in report.sections]
-        if report.user_properties:
-            entry["properties"] = [list(pair) for pair in report.user_properties]
-        if extra:
-            entry["extra"] = extra
-        plain.append(entry)
-    if not recorded and not handed and [tuple(entry) for entry in plain] == [_PLAIN] * 3:
-        phases = " ".join(f"{entry['duration']:.6f}" for entry in plain)
-        if [entry["when"] for entry in plain] == list(_PHASES):
-            return f"{phases} {check}" if check else phases
-    outcome: dict[str, object] = {"reports": plain}
-    if recorded:
-        outcome["warnings"] = list(recorded)
-    if handed:
-        outcome["handed"] = dict(handed)
-    if check:
-        outcome["check"] = check
-    return outcome
+        entries.append(entry | {name: value for name, value in more.items() if value})
+    told = [(*entry, entry.get("when")) for entry in entries]
+    if told == _PLAIN and not recorded and not handed:
+        phases = " ".join(f"{entry['duration']:.6f}" for entry in entries)
+        return f"{phases} {check}" if check else phases
+    outcome = {"reports": entries, "warnings": list(recorded), "handed": handed, "check": check}
+    return {name: value for name, value in outcome.items() if value}
 
 
 def from_json(item: pytest.Item, outcome: Outcome) -> list[pytest.TestReport]:
     """The reports again, as pytest would have made them for this item."""
     keywords = keywords_of(item)
+    entries: list[dict[str, Any]]
     if isinstance(outcome, str):
-        nodeid, location = item.nodeid, item.location
-        return [
-            pytest.TestReport(
-                nodeid, location, keywords, "passed", None, when, (), float(duration),
-                **_MARK,
-            )
-            for when, duration in zip(_PHASES, outcome.split(" "), strict=False)
-        ]  # fmt: skip
+        phases = zip(_PHASES, outcome.split(" "), strict=False)
+        entries = [{"when": when, "duration": float(duration)} for when, duration in phases]
+    else:
+        entries = outcome["reports"]
     return [
         _special(item, entry["special"], keywords)
         if "special" in entry
@@ -113,10 +101,9 @@ def from_json(item: pytest.Item, outcome: Outcome) -> list[pytest.TestReport]:
             sections=_pairs(entry.get("sections", ())),
             duration=entry["duration"],
             user_properties=_pairs(entry.get("properties", ())),
-            **entry.get("extra", _NOTHING),
-            **_MARK,
+            **{REPLAYED: True, **entry.get("extra", {})},
         )
-        for entry in outcome["reports"]
+        for entry in entries
     ]
 
 
@@ -152,11 +139,11 @@ def _special(item: pytest.Item, data: Any, keywords: dict[str, Any]) -> pytest.T
         "user_properties": _pairs(data["user_properties"]),
         REPLAYED: True,
     }
-    config = item.config
-    report = config.hook.pytest_report_from_serializable(config=config, data=whole)
+    report: pytest.TestReport = item.config.hook.pytest_report_from_serializable(
+        config=item.config, data=whole
+    )
     restore_subtest(report, data)
-    found: pytest.TestReport = report
-    return found
+    return report
 
 
 def _pairs(entries: Iterable[Any]) -> list[tuple[str, Any]]:
@@ -244,7 +231,14 @@ class Replays:
         for report in reports:
             hook.pytest_runtest_logreport(report=report)
         for entry in told(outcome, "warnings"):
-            _warn(item, entry)
+            location = entry["location"]
+            warning = {
+                "warning_message": warning_from_json(entry),
+                "nodeid": item.nodeid,
+                "when": entry["when"],
+                "location": tuple(location) if location is not None else None,
+            }
+            hook.pytest_warning_recorded.call_historic(kwargs=warning)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
     def _is_watched(self, hook: Any) -> bool:
@@ -253,13 +247,12 @@ class Replays:
         caller = hook.pytest_runtest_makereport
         known = self._watched.get(id(caller))
         if known is None:
-            others = (
-                each.plugin
-                for each in caller.get_hookimpls()
-                if each.plugin is not self
+            others = any(
+                each.plugin is not self
                 and not str(getattr(each.function, "__module__", "")).startswith("_pytest.")
+                for each in caller.get_hookimpls()
             )
-            known = self._watched[id(caller)] = caller, any(True for _ in others)
+            known = self._watched[id(caller)] = caller, others
         return known[1]
 
     def _made(self, hook: Any, item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
@@ -279,18 +272,6 @@ class Replays:
         return made
 
 
-def _warn(item: pytest.Item, entry: Any) -> None:
-    location = entry["location"]
-    item.ihook.pytest_warning_recorded.call_historic(
-        kwargs={
-            "warning_message": warning_from_json(entry),
-            "nodeid": item.nodeid,
-            "when": entry["when"],
-            "location": tuple(location) if location is not None else None,
-        }
-    )
-
-
 def tear_down_neighbours(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> pytest.TestReport | None:
@@ -300,13 +281,8 @@ def tear_down_neighbours(
     capture: Any = item.config.pluginmanager.getplugin("capturemanager")
 
     def tear_down() -> None:
-        if capture is None:
-            tear_down_until(item, nextitem)
-            return
-        with capture.item_capture("teardown", item):
+        with capture.item_capture("teardown", item) if capture is not None else nullcontext():
             tear_down_until(item, nextitem)
 
     call = pytest.CallInfo.from_call(tear_down, when="teardown", reraise=_PASSING_THROUGH)
-    if call.excinfo is None:
-        return None
-    return pytest.TestReport.from_item_and_call(item, call)
+    return pytest.TestReport.from_item_and_call(item, call) if call.excinfo is not None else None

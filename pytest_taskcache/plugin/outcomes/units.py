@@ -30,9 +30,9 @@ from pytest_taskcache.model.event import Computed, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.plugin.items import Instance
-from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER, Bundle
-from pytest_taskcache.plugin.outcomes.marks import Asked
+from pytest_taskcache.plugin.outcomes.bundles import Bundle
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
+from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER, Asked
 from pytest_taskcache.report.contents import Mark, Outcome, Unit
 
 if TYPE_CHECKING:
@@ -44,14 +44,13 @@ SHARE = 20
 
 @dataclass(eq=False, slots=True)
 class Candidate:
-    """A test whose outcome may be cached: what it asks for, and where its outcomes are. ``alone``:
-    it has a unit of its own. ``expected``: a run for verification is to end as its record says.
-    ``check``: what its outcome must agree with, once that is known."""
+    """A test whose outcome may be cached: what it asks for, and where its outcomes are.
+    ``expected``: a run for verification is to end as its record says. ``check``: what its outcome
+    must agree with, once that is known."""
 
     asked: Asked
     bundle: Bundle
     name: str
-    alone: bool
     expected: bool = False
     recording: bool = False
     check: str | None = None
@@ -83,31 +82,21 @@ class Ended:
 
     def told(self, refusal: Refusal | None) -> None:
         """Tells that the test ran, and why it is not kept (None: it is)."""
-        identity = self.test.identity
-        why = refusal if refusal is not None else Refusal("")
-        kept = refusal is None
-        self.test.bundle.engine.notify(
-            Computed(
-                Subject.TEST, identity, self.seconds, kept, why.reason, why.detail, str(identity)
-            )
-        )
+        identity, why = self.test.identity, refusal or Refusal("")
+        told = (self.seconds, refusal is None, why.reason, why.detail, str(identity))
+        self.test.bundle.engine.notify(Computed(Subject.TEST, identity, *told))
+
+    def refuse_opaque(self, deeds: Iterable[Opaque]) -> Refusal | None:
+        """Why it is not kept if it did this, or its fixtures did something opaque."""
+        options = self.test.asked.options
+        refused = forbidden([*deeds, *self.inherited], options.allow)
+        if not refused or any(label.startswith("FILES") for label in options.policy.labels):
+            return None
+        kinds = sorted({deed.kind for deed in refused})
+        return Refusal(f"used {kinds[0]}", f"{refused[0]}; allow={{{kinds[0]!r}}} accepts it")
 
 
 _NOT_PASSED = Refusal("did not pass")
-
-
-@dataclass(eq=False, slots=True)
-class _Open:
-    """The unit that is open."""
-
-    path: Path
-    frame: OpenComputation
-    alone: bool
-    opening: float
-    ended: list[Ended] = field(default_factory=list)
-    seconds: float = 0.0
-    instances: dict[int, Instance] = field(default_factory=dict)
-    """By id, which stays theirs."""
 
 
 class Cost:
@@ -134,15 +123,11 @@ class Units:
     """The units of a process. ``on_kept(ended, trace)`` is called for tests that are kept."""
 
     def __init__(
-        self,
-        engine: Engine,
-        on_kept: Callable[[Ended, Trace], None] | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        self, engine: Engine, on_kept: Callable[[Ended, Trace], None] | None = None
     ) -> None:
         self._engine = engine
         self._on_kept = on_kept
-        self._clock = clock
-        self._open: _Open | None = None
+        self._open: _Unit | None = None
         self.cost = Cost()
 
     def is_slow(self, seconds: float | None) -> bool:
@@ -165,12 +150,11 @@ class Units:
         if unit is not None and (unit.path != path or unit.alone or (alone and not stranger)):
             self.close()
         if self._open is None and not stranger:
-            trace = around()
-            started = self._clock()
-            window = self._engine.parts.observation.open_window(function)
-            frame = self._engine.open_computations.open(window)
+            trace, engine = around(), self._engine
+            started = time.perf_counter()
+            frame = engine.open_computations.open(engine.parts.observation.open_window(function))
             frame.absorb(Basis(trace))
-            self._open = _Open(path, frame, alone, self._clock() - started)
+            self._open = _Unit(engine, path, frame, alone, time.perf_counter() - started)
         if self._open is None:
             return None
         frame = self._open.frame
@@ -197,7 +181,8 @@ class Units:
             ended.inherited, ended.taints, ended.did = tuple(inherited), tuple(taints), did
             if did or inherited:  # told now: a unit of which nothing is kept need not be closed
                 ended.proves = False
-                ended.refusal = ended.refusal or _opaque(ended, frame.window.acts() if did else ())
+                deeds = frame.window.acts() if did else ()
+                ended.refusal = ended.refusal or ended.refuse_opaque(deeds)
             unit.ended.append(ended)
         unit.seconds += seconds
         if unit.alone or did or unit.seconds >= SHARE * self.cost.mean:
@@ -208,61 +193,59 @@ class Units:
         unit, self._open = self._open, None
         if unit is None:
             return
-        frame = unit.frame
         passed = (ended.outcome is not None and ended.refusal is None for ended in unit.ended)
         if not (any(passed) or any(ended.proves for ended in unit.ended)):
-            self._engine.open_computations.discard(frame)
+            self._engine.open_computations.discard(unit.frame)
             for ended in unit.ended:
                 ended.told(_NOT_PASSED if ended.outcome is None else ended.refusal)
             return
-        frame.opaque.clear()
-        started = self._clock()
+        unit.frame.opaque.clear()
+        started = time.perf_counter()
         with self._engine.quiet():
-            observed = self._engine.open_computations.close(frame)
-        self.cost.add(unit.opening + self._clock() - started)
-        _Closed(self._engine, unit, observed).keep(self._on_kept)
+            unit.observed = self._engine.open_computations.close(unit.frame)
+        self.cost.add(unit.opening + time.perf_counter() - started)
+        unit.keep(self._on_kept)
 
 
-def _opaque(ended: Ended, deeds: Iterable[Opaque]) -> Refusal | None:
-    """Why a test is not kept that did this, or whose fixtures did something opaque."""
-    options = ended.test.asked.options
-    refused = forbidden([*deeds, *ended.inherited], options.allow)
-    if not refused or any(label.startswith("FILES") for label in options.policy.labels):
-        return None
-    kinds = sorted({deed.kind for deed in refused})
-    return Refusal(f"used {kinds[0]}", f"{refused[0]}; allow={{{kinds[0]!r}}} accepts it")
+@dataclass(eq=False, slots=True)
+class _Unit:
+    """A unit while its window is open; and, once that is closed, on its way into the bundles of
+    its tests."""
 
-
-class _Closed:
-    """A unit whose window is closed, on its way into the bundles of its tests."""
-
-    def __init__(self, engine: Engine, unit: _Open, observed: Observed) -> None:
-        self._engine = engine
-        self._unit = unit
-        self._observed = observed
-        self._now = engine.parts.clock()
-        own = frozenset(unit.frame.window.acts())
-        # Known only when the window is closed, and true of all its tests: what imports did, and
-        # extension modules of the project.
-        self._inherited = tuple(act for act in observed.opaque if act not in own)
-        self._traces: dict[tuple[Bundle, bool], Trace] = {}
+    engine: Engine
+    path: Path
+    frame: OpenComputation
+    alone: bool
+    opening: float
+    ended: list[Ended] = field(default_factory=list)
+    seconds: float = 0.0
+    instances: dict[int, Instance] = field(default_factory=dict)
+    """By id, which stays theirs."""
+    observed: Observed = Observed()
+    inherited: tuple[Opaque, ...] = ()
+    """Known only when the window is closed, and true of all its tests: what imports did, and
+    extension modules of the project."""
+    now: float = 0.0
+    traces: dict[tuple[Bundle, bool], Trace] = field(default_factory=dict)
 
     def keep(self, on_kept: Callable[[Ended, Trace], None] | None) -> None:
         """Adds the tests that passed, and the marks of those that failed, to their bundles."""
+        self.now, own = self.engine.parts.clock(), frozenset(self.frame.window.acts())
+        self.inherited = tuple(act for act in self.observed.opaque if act not in own)
         kept: dict[tuple[Bundle, bool, float | None], list[Ended]] = {}
-        failed = {ended.test for ended in self._unit.ended if ended.outcome is None}
-        for ended in self._unit.ended:
+        failed = {ended.test for ended in self.ended if ended.outcome is None}
+        for ended in self.ended:
             refusal = self._refusal(ended, failed)
             if refusal is not None:
                 ended.told(refusal)
                 continue
-            expires = earliest(self._unit.frame.expires, self._expiry(ended))
+            expires = earliest(self.frame.expires, self._expiry(ended))
             kept.setdefault((ended.test.bundle, ended.drew, expires), []).append(ended)
-        made_of = frozenset(self._unit.frame.derives_from)
+        made_of = frozenset(self.frame.derives_from)
         for (bundle, drew, expires), group in kept.items():
             tests = {ended.test.name: ended.outcome or "" for ended in group}
             trace = self._trace(bundle, drew=drew)
-            unit = Unit(trace, tests, self._now, expires, made_of=made_of)
+            unit = Unit(trace, tests, self.now, expires, made_of=made_of)
             bundle.add(unit, [each.told for each in group], sum(each.seconds for each in group))
             if on_kept is not None:
                 for each in group:
@@ -270,7 +253,7 @@ class _Closed:
 
     def _expiry(self, ended: Ended) -> float | None:
         age = ended.test.asked.options.expiration
-        return None if age is None else self._now + age.total_seconds()
+        return None if age is None else self.now + age.total_seconds()
 
     def _refusal(self, ended: Ended, failed: Collection[Candidate]) -> Refusal | None:
         """Why nothing is kept of a test. Marks what a failure, or a pass after it, proves."""
@@ -281,35 +264,32 @@ class _Closed:
             return ended.refusal
         if ended.test in failed:
             return Refusal("passed only when run again")
-        books = keeps_books(self._observed.written)
+        books = keeps_books(self.observed.written)
         refusal = (
-            _opaque(ended, self._observed.opaque if ended.did else self._inherited)
-            or objection(self._observed, ended.taints, vouched=False, forked=False)
+            ended.refuse_opaque(self.observed.opaque if ended.did else self.inherited)
+            or objection(self.observed, ended.taints, vouched=False, forked=False)
             or (Refusal(f"used {books}", "a replay would be missing in its log") if books else None)
-            or self._proven(ended)
         )
-        if refusal is None and not isinstance(ended.outcome, str):
-            try:
-                SERIALIZER.dump(ended.outcome)
-            except SerializationError as error:
-                return Refusal("value cannot be serialized", str(error))
-        return refusal
-
-    def _proven(self, ended: Ended) -> Refusal | None:
-        """Why a pass is not to be stored though the test passed: it is proven nondeterministic."""
         bundle, name = ended.test.bundle, ended.test.name
+        if refusal is not None:
+            return refusal
         if bundle.is_marked(name, Mark.FAILED):
             self._prove(ended)
             return Refusal("proven nondeterministic", "it failed before with nothing changed")
         if bundle.is_marked(name, Mark.FLAKY):
             return Refusal("proven nondeterministic", "not stored until its dependencies change")
+        if not isinstance(ended.outcome, str):
+            try:
+                SERIALIZER.dump(ended.outcome)
+            except SerializationError as error:
+                return Refusal("value cannot be serialized", str(error))
         return None
 
     def _failed(self, ended: Ended) -> None:
         """Notes a failure of the test's own body. One whose cause may lie in what was not
         observed, or in a fixture that failed earlier, proves nothing."""
-        observed, bundle, name = self._observed, ended.test.bundle, ended.test.name
-        unseen = self._inherited or observed.untrusted or not observed.trace.dependencies
+        observed, bundle, name = self.observed, ended.test.bundle, ended.test.name
+        unseen = self.inherited or observed.untrusted or not observed.trace.dependencies
         if not ended.proves or unseen:
             return
         if bundle.is_marked(name, Mark.PASSED):
@@ -322,40 +302,34 @@ class _Closed:
         if not test.bundle.is_marked(test.name, Mark.FLAKY):
             self._mark(ended, Mark.FLAKY)
         text = "is flaky: it both passed and failed while nothing it uses changed"
-        self._engine.notify(Noted(f"{test.identity} {text}"))
+        self.engine.notify(Noted(f"{test.identity} {text}"))
 
     def _mark(self, ended: Ended, mark: Mark) -> None:
         bundle = ended.test.bundle
         trace, expires = self._trace(bundle, drew=ended.drew), self._expiry(ended)
-        unit = Unit(trace, {ended.test.name: ""}, self._now, expires, mark)
+        unit = Unit(trace, {ended.test.name: ""}, self.now, expires, mark)
         bundle.add(unit, [lambda refusal: None], ended.seconds)
 
     def _trace(self, bundle: Bundle, *, drew: bool) -> Trace:
-        known = self._traces.get((bundle, drew))
+        known = self.traces.get((bundle, drew))
         if known is not None:
             return known
-        trace = _without_temporary(self._observed.trace)
+        trace = self.observed.trace
+        # What lies in the run's own temporary directory was made in this run, by code that this
+        # test's trace or one of its fixtures' has.
+        kept = [
+            each
+            for each in trace.dependencies
+            if each.kind not in (Kind.FILE, Kind.LISTING, Kind.STAT)
+            or not each.name.startswith("<tmp>")
+        ]
         if drew:
-            digest = self._engine.fingerprints.digest
+            digest = self.engine.fingerprints.digest
             names = ("randomly_seed", "randomly_reset_seed")
-            seeds = (Dependency(Kind.SETTING, n, digest(Kind.SETTING, n)) for n in names)
-            trace = _of((*trace.dependencies, *seeds), trace)
+            kept += [Dependency(Kind.SETTING, n, digest(Kind.SETTING, n)) for n in names]
+        if drew or len(kept) < len(trace.dependencies):
+            kept.sort()
+            trace = Trace(tuple(kept), digest_of(kept), trace.uses)
         trace = with_declared(trace, bundle.computation.options.policy, bundle.keyed)
-        self._traces[bundle, drew] = trace
+        self.traces[bundle, drew] = trace
         return trace
-
-
-def _of(dependencies: Iterable[Dependency], of: Trace) -> Trace:
-    ordered = tuple(sorted(dependencies))
-    return Trace(ordered, digest_of(ordered), of.uses)
-
-
-def _without_temporary(trace: Trace) -> Trace:
-    """Drops what lies in the run's own temporary directory: it was made in this run, by code
-    that this test's trace or one of its fixtures' has."""
-    made = [
-        each
-        for each in trace.dependencies
-        if each.name.startswith("<tmp>") and each.kind in (Kind.FILE, Kind.LISTING, Kind.STAT)
-    ]
-    return _of(set(trace.dependencies).difference(made), trace) if made else trace
