@@ -31,25 +31,23 @@ class ChangedPaths:
     """The paths that changed since they were last taken; may be used from several threads."""
 
     def __init__(self) -> None:
-        self._noted: dict[str, tuple[bool, int, int]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._noted)
+        self.noted: dict[str, tuple[bool, int, int]] = {}
+        """By path: whether it is a tree, the thread that told, and when (POSIX nanoseconds)."""
 
     def note(self, path: str, *, tree: bool) -> None:
         """A path is about to change; with ``tree``, all that is below it too."""
-        known = self._noted.get(path)
+        known = self.noted.get(path)
         tree = tree or (known is not None and known[0])
-        self._noted[path] = tree, threading.get_ident(), originals.now()
+        self.noted[path] = tree, threading.get_ident(), originals.now()
 
     def take(self) -> tuple[list[str], tuple[str, ...]]:
         """The paths noted, and those of trees, without what lies in another one's. What another
         thread announced a moment ago is given again next time: it may not have happened yet."""
-        noted, self._noted = self._noted, {}
+        noted, self.noted = self.noted, {}
         here, now = threading.get_ident(), originals.now()
         for path, (tree, thread, moment) in noted.items():
             if thread != here and now - moment < _HAPPENING:
-                self._noted.setdefault(path, (tree, thread, moment))
+                self.noted.setdefault(path, (tree, thread, moment))
         trees = {path for path, (tree, *_) in noted.items() if tree}
         paths = [path for path in noted if not (trees and is_inside(path, trees))]
         return paths, tuple(path for path in paths if path in trees)

@@ -218,7 +218,7 @@ class Present:
 
     def _catch_up(self) -> None:
         """Forgets what was worked out of paths that changed since."""
-        if not self._changed:
+        if not self._changed.noted:
             return
         with self._lock:
             paths, trees = self._changed.take()

@@ -154,8 +154,10 @@ class GlobalState:
 
     def stands(self, trace: str) -> bool:
         """Whether `changed` is sure to find nothing: the shortest way to know."""
-        checks = self._checks.get(trace)
-        return checks is not None and self._looked and not _first_changed(*checks)
+        if trace not in self._checks or not self._looked:
+            return False
+        checks, but_for = self._checks[trace]
+        return not checks or not _first_changed(checks, but_for)
 
     def changed(self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]]) -> str:
         """The first global that code of a trace reads, and others have changed; empty if there is

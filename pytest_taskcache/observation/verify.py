@@ -140,7 +140,7 @@ class Verification:
 
     def _settle(self) -> None:
         """Looks again at what changed; verdicts stand unless something differs."""
-        if self._changed:
+        if self._changed.noted:
             self._catch_up()
         if self._children:
             self._children = has_children()
@@ -167,7 +167,7 @@ class Verification:
         is_written = name in self._unsettled and self._is_written(name)
         if key in self._stamps and key in self._asked:
             self._stands((key,))
-        if self._changed:
+        if self._changed.noted:
             self._catch_up()
         if is_written:
             # To be looked at again before anything that was concluded from it is believed.
@@ -242,9 +242,11 @@ class Verification:
         """Whether the trace was found valid and nothing changed since. What it names itself is
         looked at each time, as native code and other processes write unseen."""
         self._notice_path()
-        keys = self._valid.get(trace.digest)
-        doubtful = keys is None or self._dirty or self._changed or self._children
-        return not doubtful and self._stands(keys or ())
+        doubtful = self._dirty or self._changed.noted or self._children
+        if doubtful or trace.digest not in self._valid:
+            return False
+        keys = self._valid[trace.digest]
+        return not keys or self._stands(keys)
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies that differ, CHANGES at most; empty when the trace is valid."""
