@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnknownInputError,
     )
     from pytest_taskcache.locking.file import FileLockManager
-    from pytest_taskcache.locking.memory_locks import MemoryLockManager
+    from pytest_taskcache.locking.leases import MemoryLockManager
     from pytest_taskcache.locking.postgres import PostgresLockManager
     from pytest_taskcache.locking.redis import RedisLockManager
     from pytest_taskcache.model import __version__
@@ -100,7 +100,7 @@ _HOMES = {
     ),
     "digests.values.reducers": ("register_hasher",),
     "locking.file": ("FileLockManager",),
-    "locking.memory_locks": ("MemoryLockManager",),
+    "locking.leases": ("MemoryLockManager",),
     "locking.postgres": ("PostgresLockManager",),
     "locking.redis": ("RedisLockManager",),
     "model": ("__version__",),

@@ -37,7 +37,7 @@ def lock_manager_for(
     if is_url(spec):
         return _at(spec)
     if spec == "memory":
-        from pytest_taskcache.locking.memory_locks import MemoryLockManager
+        from pytest_taskcache.locking.leases import MemoryLockManager
 
         return MemoryLockManager()
     if spec == "file":

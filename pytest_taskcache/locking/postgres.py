@@ -6,7 +6,7 @@ import contextlib
 import os
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import xxhash
@@ -84,8 +84,6 @@ WITH untold AS (DELETE FROM taskcache_locks WHERE key = $2 AND token = $3::bigin
 SELECT pg_advisory_unlock($1::bigint)
 """
 _UNLOCK = "SELECT pg_advisory_unlock($1::bigint)"
-_UNTELL_ALL = "DELETE FROM taskcache_locks WHERE backend = pg_backend_pid()"
-_UNLOCK_ALL = "SELECT pg_advisory_unlock_all()"
 
 
 class PostgresLockManager(ServerLeases):
@@ -111,70 +109,46 @@ class PostgresLockManager(ServerLeases):
         self._conninfo = _conninfo(url, self._name)
         self._session: _Session | None = None
 
-    def acquire(self, key: str, holder: Holder) -> Lease | Holder:
-        """The lease, or who has it. Raises LockError."""
-        with self.lock:
-            # Advisory locks are granted again to the session that has them.
-            mine = self._held.get(key)
-            if mine is not None and self._session is not None:
-                return mine.holder
-            number, row = _names(key)
-            with self._connected() as session:
-                try:
-                    rows = session.run(_ACQUIRE, number, row, to_text(holder))
-                except _SessionError as error:
-                    if not error.broken:
-                        # The lock may have been taken before the row could not be written.
-                        session.run(_UNLOCK, number)
-                    raise
-                if not rows:
-                    return self._who(session, number, row)
-                lease = Lease(key, holder, int(rows[0][0] or 0))
-                self._held[key] = lease
-                return lease
+    def _take(self, key: str, holder: Holder) -> Lease | Holder:
+        # Advisory locks are granted again to the session that has them.
+        mine = self._held.get(key)
+        if mine is not None and self._session is not None:
+            return mine.holder
+        number, row = _names(key)
+        with self._connected() as session:
+            try:
+                rows = session.run(_ACQUIRE, number, row, to_text(holder))
+            except _SessionError as error:
+                if not error.broken:
+                    # The lock may have been taken before the row could not be written.
+                    session.run(_UNLOCK, number)
+                raise
+            if rows:
+                return Lease(key, holder, int(rows[0][0] or 0))
+            for text, backend in session.run(_WHO, number, row):
+                return from_text(text, process=f"PostgreSQL backend {(backend or b'?').decode()}")
+            return from_text(None, "somebody who has just released it")
 
-    def release(self, lease: Lease) -> None:
-        """Gives up the lease, if it is still ours. Raises LockError."""
-        with self.lock:
-            if not self._holds(lease):
-                return
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
             with self._connected() as session:
                 session.run(_RELEASE, *_names(lease.key), lease.token)
-            self._held.pop(lease.key, None)
 
-    def confirm(self, lease: Lease) -> bool:
-        """Whether our session lives and has the lock. Raises LockError."""
-        with self.lock:
-            if not self._holds(lease):
-                return False
-            with self._connected() as session:
-                return bool(session.run(_CONFIRM, *_names(lease.key), lease.token))
+    def _still_has(self, lease: Lease) -> bool:
+        """Whether our session lives and has the lock."""
+        with self._connected() as session:
+            return bool(session.run(_CONFIRM, *_names(lease.key), lease.token))
 
-    def close(self) -> None:
-        """Releases all leases of this object and ends its session. Never raises."""
-        with self.lock:
-            session, self._session = self._session, None
-            held = bool(self._held)
-            self._held.clear()
-            if session is None:
-                return
-            if held and self._breaker.closed():
-                # The end of the session would do, but not before the server notices it.
-                with contextlib.suppress(_SessionError):
-                    session.run(_UNTELL_ALL)
-                    session.run(_UNLOCK_ALL)
-            session.close()
+    def _end(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def _start_anew(self) -> None:
         super()._start_anew()
         if self._session is not None:
             self._session.abandon()
             self._session = None
-
-    def _who(self, session: _Session, number: int, row: str) -> Holder:
-        for text, backend in session.run(_WHO, number, row):
-            return from_text(text, process=f"PostgreSQL backend {(backend or b'?').decode()}")
-        return from_text(None, "somebody who has just released it")
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[_Session]:
@@ -184,9 +158,8 @@ class PostgresLockManager(ServerLeases):
                 self._session = self._session or self._open()
                 yield self._session
             except _SessionError as error:
-                if error.broken and self._session is not None:
-                    self._session.close()
-                    self._session = None
+                if error.broken:
+                    self._end()
                     self._held.clear()
                 raise LockError(self.describe(), error.reason) from error
 
@@ -248,11 +221,15 @@ class _Session:
     def __init__(self, conninfo: str) -> None:
         self._psycopg = library("psycopg", "PostgreSQL", "postgres")
         self._pq = self._psycopg.pq
-        end = time.monotonic() + TIMEOUT
+        end, status = time.monotonic() + TIMEOUT, self._pq.PollingStatus
+        waits = {status.READING: selectors.EVENT_READ, status.WRITING: selectors.EVENT_WRITE}
         with self._told():
             self._connection = self._pq.PGconn.connect_start(conninfo.encode())
             try:
-                self._establish(end)
+                while (polled := self._connection.connect_poll()) != status.OK:
+                    if polled not in waits:
+                        raise _SessionError(self._message(self._connection), broken=True)
+                    self._wait(waits[polled], end)
                 self._connection.nonblocking = 1
             except BaseException:
                 self._connection.finish()
@@ -291,16 +268,6 @@ class _Session:
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, self._connection.socket, inheritable=False)
         os.close(nowhere)
-
-    def _establish(self, end: float) -> None:
-        status = self._pq.PollingStatus
-        while (polled := self._connection.connect_poll()) != status.OK:
-            if polled == status.READING:
-                self._wait(selectors.EVENT_READ, end)
-            elif polled == status.WRITING:
-                self._wait(selectors.EVENT_WRITE, end)
-            else:
-                raise _SessionError(self._message(self._connection), broken=True)
 
     def _result(self, end: float) -> Any:
         while self._connection.is_busy():
