@@ -59,7 +59,7 @@ def signing_keys(environ: Mapping[str, str]) -> tuple[SigningKey, ...]:
     The first one signs, all verify: to rotate, put the new key in front and take the old one
     away when what it signed has expired. Raises ConfigurationError for a key under 16 bytes.
     """
-    texts = environ.get(VARIABLE, "").replace("\r", "\n").replace(",", "\n").split("\n")
+    texts = re.split(r"[,\r\n]", environ.get(VARIABLE, ""))
     keys = [SigningKey(text.strip().encode("utf-8", "surrogateescape")) for text in texts]
     keys = list(dict.fromkeys(key for key in keys if key))
     _check_keys(keys)
@@ -88,32 +88,27 @@ class Signer:
 
     def sign(self, variant: Variant) -> str:
         """The signature of a record, by the first key."""
-        return _mac(self._states[0], self._canonical(variant))
+        return next(self._signatures(variant))
 
     def verify(self, variant: Variant) -> bool:
         """Whether the record carries the signature of any of the keys. Never raises."""
         try:
-            data = self._canonical(variant)
             given = variant.signature.encode("ascii")
+            made = [signature.encode("ascii") for signature in self._signatures(variant)]
         except (TypeError, ValueError, AttributeError, RecursionError):
             # The bytes may come from anyone: fields of a wrong type are one more forgery.
             return False
-        return any(
-            hmac.compare_digest(_mac(state, data).encode("ascii"), given) for state in self._states
-        )
+        return any(hmac.compare_digest(signature, given) for signature in made)
 
-    def _canonical(self, variant: Variant) -> bytes:
-        """The project and all of a record but its signature, as bytes that no other pair has:
-        the length in front keeps the end of the one and the start of the other apart."""
+    def _signatures(self, variant: Variant) -> Iterator[str]:
+        # The length in front keeps the end of the project and the start of the record apart.
         record = encode_variant(replace(variant, signature=""))
         scope = self._project
-        return b"pytest-taskcache record 1\n%d\n%b%b" % (len(scope), scope, record)
-
-
-def _mac(state: hmac.HMAC, data: bytes) -> str:
-    copy = state.copy()
-    copy.update(data)
-    return f"hmac-sha256:{copy.hexdigest()}"
+        data = b"pytest-taskcache record 1\n%d\n%b%b" % (len(scope), scope, record)
+        for state in self._states:
+            copy = state.copy()
+            copy.update(data)
+            yield f"hmac-sha256:{copy.hexdigest()}"
 
 
 class FaultCounts(Counter[str]):
@@ -196,9 +191,7 @@ class Signed:
         found: dict[str, tuple[Variant, ...]] = {}
         for place, variants in self._storage.read_records(list(outer)).items():
             names, key = outer[place]
-            placed = [(variant, variant.key == place) for variant in variants]
-            mine = (names.outer(variant) for variant in self._believed(placed))
-            kept = tuple(variant for variant in mine if variant is not None)
+            kept = self._believed(names, [(v, v.key == place) for v in variants])
             if kept:
                 found[key] = newest((*found.get(key, ()), *kept))
         return found
@@ -209,21 +202,18 @@ class Signed:
         inner = self._storage.recent(list(outer))
         found: dict[str, Variant] = {}
         for place, (names, text) in outer.items():
-            variant = inner.get(place)
-            if variant is None or text in found:
-                continue
-            for believed in self._believed([(variant, str(variant.identity) == place)]):
-                mine = names.outer(believed)
-                if mine is not None:
-                    found[text] = mine
+            if place in inner and text not in found:
+                there = inner[place]
+                for variant in self._believed(names, [(there, str(there.identity) == place)]):
+                    found[text] = variant
         return found
 
     def scan(self) -> Iterator[Variant]:
         """All variants of all namespaces that are read, as far as they are believed."""
         for variant in self._storage.scan():
-            mine = [outer for names in self._read if (outer := names.outer(variant)) is not None]
-            if mine and self._believed([(variant, True)]):
-                yield from mine
+            for names in self._read:
+                if names.outer(variant) is not None:
+                    yield from self._believed(names, [(variant, True)])
 
     def write_records(self, variants: Sequence[Variant]) -> None:
         """Signs and writes them. One whose result was not written through this object is signed
@@ -308,17 +298,17 @@ class Signed:
     def _sign(self, variant: Variant) -> Variant:
         if self._signer is None:
             return variant
+
+        def stated(blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
+            return tuple(b._replace(sha256=self._attested.get(b.digest, "")) for b in blobs)
+
         result, trace = variant.result, variant.trace
         sha256 = self._attested.get(result.digest, "")
         if result.inline is not None:
             sha256 = hashlib.sha256(result.inline).hexdigest()
-        result = replace(result, sha256=sha256, blobs=self._stated(result.blobs))
-        uses = self._stated(trace.uses)
-        signed = replace(variant, result=result, trace=replace(trace, uses=uses))
+        result = replace(result, sha256=sha256, blobs=stated(result.blobs))
+        signed = replace(variant, result=result, trace=replace(trace, uses=stated(trace.uses)))
         return replace(signed, signature=self._signer.sign(signed))
-
-    def _stated(self, blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
-        return tuple(b._replace(sha256=self._attested.get(b.digest, "")) for b in blobs)
 
     def _attest(self, digest: str, sha256: str, operation: str) -> None:
         with self._lock:
@@ -328,15 +318,18 @@ class Signed:
                 self.describe(), operation, "other bytes are signed under the same digest"
             )
 
-    def _believed(self, placed: Sequence[tuple[Variant, bool]]) -> list[Variant]:
-        """Those that are believed, of variants and whether each lies where it says."""
+    def _believed(
+        self, names: Namespace, placed: Sequence[tuple[Variant, bool]]
+    ) -> tuple[Variant, ...]:
+        """Those of a namespace that are believed, as they were written; each comes with whether it
+        lies where it says."""
         judged = [(variant, self._objection(variant, in_place)) for variant, in_place in placed]
-        kept = [variant for variant, objection in judged if objection is None]
+        kept = [names.outer(variant) for variant, objection in judged if objection is None]
         for _, objection in judged:
             # Those of before there was a key matter only until there is another.
             if objection is not None and not (kept and objection == _UNSIGNED):
                 self._refuse(objection)
-        return kept
+        return tuple(variant for variant in kept if variant is not None)
 
     def _objection(self, variant: Variant, in_place: bool) -> str | None:
         """Why not to believe a record; None after its SHA-256s were taken over."""
