@@ -31,7 +31,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -211,7 +211,10 @@ class RemoteStore:
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """Into a file beside the destination, which is renamed when it is right."""
         with self.told("read result"):
-            return _place(digest, self._parts(digest), destination)
+            parts = self._parts(digest)
+            # Nothing is begun here before the first answer, which may never come.
+            first = next(parts, None)
+            return first is not None and _place(digest, chain([first], parts), destination)
 
     def _parts(self, digest: str, count: int = 0) -> Iterator[Buffer]:
         """The parts of a result, in order, as far as they are there. Where nobody said how many
