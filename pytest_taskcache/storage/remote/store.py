@@ -214,7 +214,21 @@ class RemoteStore:
             parts = self._parts(digest)
             # Nothing is begun here before the first answer, which may never come.
             first = next(parts, None)
-            return first is not None and _place(digest, chain([first], parts), destination)
+            if first is None:
+                return False
+            temporary = destination.with_name(f".{destination.name[:100]}.{uuid.uuid4().hex}.part")
+            checksum = xxhash.xxh3_128()
+            try:
+                with temporary.open("xb") as stream:
+                    for part in chain([first], parts):
+                        checksum.update(part)
+                        stream.write(part)
+                if checksum.hexdigest() != digest:
+                    return False
+                os.replace(temporary, destination)
+                return True
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _parts(self, digest: str, count: int = 0) -> Iterator[Buffer]:
         """The parts of a result, in order, as far as they are there. Where nobody said how many
@@ -380,20 +394,3 @@ def _parts_of(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
 
 def _one(pieces: list[memoryview]) -> Buffer:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _place(digest: str, pieces: Iterable[Buffer], destination: Path) -> bool:
-    """Whether the pieces have this digest; only then they are the file at ``destination``."""
-    temporary = destination.with_name(f".{destination.name[:100]}.{uuid.uuid4().hex}.part")
-    checksum = xxhash.xxh3_128()
-    try:
-        with temporary.open("xb") as stream:
-            for piece in pieces:
-                checksum.update(piece)
-                stream.write(piece)
-        if checksum.hexdigest() != digest:
-            return False
-        os.replace(temporary, destination)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)

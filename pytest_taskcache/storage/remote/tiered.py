@@ -190,7 +190,8 @@ class Tiered:
             for key, variants in here.items():
                 found[key] = newest((*found[key], *variants)) if key in found else variants
             if place + 1 < len(self._readable):
-                wanted = [key for key in wanted if not self._suffices(found.get(key, ()))]
+                valid = self._valid or bool
+                wanted = [key for key in wanted if not any(map(valid, found.get(key, ())))]
         return found
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
@@ -232,9 +233,10 @@ class Tiered:
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records, from every writable tier; raises the first error."""
-        for waiting in (*self._behind, *self._fills):
-            if waiting is not None:
-                waiting.forget(ids)
+        for uploads in self._behind:
+            uploads.forget(ids)
+        for fill in filter(None, self._fills):
+            fill.forget(ids)
         list(self._each(lambda storage: storage.remove_records(ids), self._writable))
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
@@ -277,7 +279,8 @@ class Tiered:
         """What the first readable tier that has a result gives of it, and fills it in."""
 
         def ask(storage: Storage) -> _Content | None:
-            return fetch(storage) if self._may_read(storage, digest) else None
+            may = storage.trusted or not self.trusted or self._vouched.get(digest) is False
+            return fetch(storage) if may else None
 
         for place, content in self._each(ask, self._readable):
             for origin, fill in enumerate(self._fills):
@@ -316,7 +319,13 @@ class Tiered:
         """Waits at most ``timeout`` seconds for the uploads; what became of them. Tells
         ``on_progress(done, total)`` meanwhile, in this thread."""
         deadline = time.monotonic() + timeout
-        self._fetch_parts(deadline)
+        # The parts of traces without which records that were read cannot be filled in: one log
+        # answers for many records, so that most parts are never asked for.
+        for fill in filter(None, self._fills):
+            for digest, size in fill.parts_wanted().items():
+                if time.monotonic() < deadline:
+                    with contextlib.suppress(StorageError):  # counted; the record stays where it is
+                        self.read_result(digest, size)
         drained = Drained()
         for uploads in self._behind:
             drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
@@ -335,19 +344,6 @@ class Tiered:
         for tier in self._tiers:
             tier.storage.close()
 
-    def _fetch_parts(self, deadline: float) -> None:
-        """Reads the parts of traces without which records that were read cannot be filled in:
-        one log answers for many records, so that most parts are never asked for."""
-        for fill in self._fills:
-            for digest, size in fill.parts_wanted().items() if fill is not None else ():
-                if time.monotonic() >= deadline:
-                    return
-                with contextlib.suppress(StorageError):  # counted; the record stays where it is
-                    self.read_result(digest, size)
-
-    def _suffices(self, variants: tuple[Variant, ...]) -> bool:
-        return bool(variants) and (self._valid is None or any(map(self._valid, variants)))
-
     def _accepted(self, storage: Storage, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
         if not storage.trusted:
             variants = tuple(v for v in variants if is_inert(v.result.serializer))
@@ -359,11 +355,6 @@ class Tiered:
             with self._lock:
                 for digest in (digest for v in variants for digest, _ in results_of(v)):
                     self._vouched[digest] = trusted or self._vouched.get(digest, False)
-
-    def _may_read(self, storage: Storage, digest: str) -> bool:
-        if storage.trusted or not self.trusted:
-            return True
-        return self._vouched.get(digest) is False
 
     def _each(
         self, ask: Callable[[Storage], T | None], storages: Sequence[Storage]
@@ -544,7 +535,12 @@ class WriteBehind(ForkAware):
                     self._changed.wait(min(left, _TICK))
                 done, waiting = self._done.uploaded + self._done.failed, self._waiting
                 if not waiting or time.monotonic() >= deadline:
-                    return self._end()
+                    over = _names([*self._under_way.values(), *self._jobs])
+                    ended = self._done + Drained(left=waiting, unsent=over)
+                    self._jobs.clear()
+                    self._under_way.clear()
+                    self._waiting, self._done = 0, Drained()
+                    return ended
             if on_progress is not None:
                 on_progress(done, done + waiting)
 
@@ -600,7 +596,11 @@ class WriteBehind(ForkAware):
             digests = {digest for job in batch for v in job for digest, _ in results_of(v)}
             present = set(self._target.has_results(digests))
             for place, job in enumerate(batch):
-                reasons[place] = self._upload_results(job, present)
+                try:
+                    for variant in job:
+                        copy_results(variant, self._source, self._target, present)
+                except StorageError as error:
+                    reasons[place] = error.reason
             whole = [v for job, why in zip(batch, reasons, strict=True) if not why for v in job]
             if whole:
                 self._target.write_records(whole)
@@ -617,25 +617,8 @@ class WriteBehind(ForkAware):
     def _is_given_up(self) -> bool:
         return bool(getattr(self._target, "given_up", False))
 
-    def _upload_results(self, job: _Job, present: set[str]) -> str:
-        try:
-            for variant in job:
-                copy_results(variant, self._source, self._target, present)
-        except StorageError as error:
-            return error.reason
-        return ""
-
     def _fail(self, job: _Job, reason: str) -> None:
         self._done += Drained(failed=len(job), unsent=_names([job]), reasons=(reason,))
-
-    def _end(self) -> Drained:
-        over = [*self._under_way.values(), *self._jobs]
-        ended = self._done + Drained(left=self._waiting, unsent=_names(over))
-        self._jobs.clear()
-        self._under_way.clear()
-        self._waiting = 0
-        self._done = Drained()
-        return ended
 
 
 def _names(jobs: Iterable[_Job]) -> tuple[str, ...]:
