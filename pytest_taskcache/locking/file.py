@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from sqlite3 import Connection
+from typing import NamedTuple
 
 import xxhash
 
-from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import LockError, StorageError
 from pytest_taskcache.locking.leases import Leases, from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
@@ -18,8 +18,7 @@ from pytest_taskcache.storage.local import Index, RunLock, runs
 from pytest_taskcache.storage.local.index import Clock
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     """A row of the `locks` table."""
 
     run: str
