@@ -44,7 +44,18 @@ class FsspecBlobs(Blobs):
     def __init__(self, location: Location) -> None:
         super().__init__(location.shown)
         location.expect({"timeout"})
-        _check_protocol(location)
+        try:
+            fsspec.get_filesystem_class(location.scheme)
+        except ValueError:
+            raise location.error(
+                f"unknown scheme {location.scheme!r}",
+                "write e.g. s3://, gs://, az://, file://, postgresql+psycopg://, sqlite:///, "
+                "redis://, sftp:// or memory://",
+            ) from None
+        except ImportError as error:
+            remedy = f"install what it asks for: {error.msg or error.name}"
+            problem = f"{location.scheme}:// needs more than fsspec"
+            raise location.missing(problem, remedy) from None
         self._location = location
         self._seconds = location.seconds("timeout", 5.0)
         self._idle: list[tuple[AbstractFileSystem, str]] = []
@@ -143,20 +154,6 @@ def _close(fs: AbstractFileSystem) -> None:
         if callable(close):
             with suppress(Exception):  # it may be broken already
                 close()
-
-
-def _check_protocol(location: Location) -> None:
-    try:
-        fsspec.get_filesystem_class(location.scheme)
-    except ValueError:
-        raise location.error(
-            f"unknown scheme {location.scheme!r}",
-            "write e.g. s3://, gs://, az://, file://, postgresql+psycopg://, sqlite:///, "
-            "redis://, sftp:// or memory://",
-        ) from None
-    except ImportError as error:
-        remedy = f"install what it asks for: {error.msg or error.name}"
-        raise location.missing(f"{location.scheme}:// needs more than fsspec", remedy) from None
 
 
 def _connect(location: Location, seconds: float) -> tuple[AbstractFileSystem, str]:

@@ -75,8 +75,10 @@ class ObstoreBlobs(Blobs):
 
     def put(self, name: str, data: Buffer) -> None:
         """One request."""
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
         try:
-            obstore.put(self._writing(), name, data, use_multipart=False)
+            obstore.put(self._reading(), name, data, use_multipart=False)
         except FileNotFoundError:
             raise BlobError("no such bucket") from None
 
@@ -124,11 +126,6 @@ class ObstoreBlobs(Blobs):
                 raise FileNotFoundError
             self._native = LocalStore(self._directory)
         return self._native
-
-    def _writing(self) -> Any:
-        if self._directory is not None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        return self._reading()
 
     def _connected(self, location: Location) -> Any:
         seconds = location.seconds("timeout", 30.0)

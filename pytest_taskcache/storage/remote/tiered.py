@@ -1,7 +1,7 @@
 """Several storages as one: near ones in front, far ones behind.
 
-What is written goes on to the far ones in the background (``WriteBehind``), what was read from
-them is filled into the near ones (``_Fill``).
+What is written goes on to the far ones in the background, what was read from them is filled into
+the near ones.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _NAMED = 20
 _TICK = 0.5
 _GIVEN_UP = "the storage was given up"
 _Job: TypeAlias = tuple[Variant, ...]
+_Waiting: TypeAlias = "tuple[Variant, Sequence[WriteBehind]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +148,18 @@ class Tiered:
         )
         self._valid = valid
         self.faults = FaultCounts()
-        self._fills = [self._fill_for(tier) for tier in tiers if tier.read]
+        self._onward = [self._uploads_for(tier) for tier in tiers if tier.read]
+        # By the digest of a result that is not in the first writable tier yet: the records that
+        # wait for it, by id, and the uploads that get them then.
+        self._waiting: dict[str, dict[str, _Waiting]] = {}
         # Results that records name, and whether a trusted one does.
         self._vouched: dict[str, bool] = {}
         self._doubts = any(not storage.trusted for storage in self._readable)
         self._lock = threading.Lock()
 
-    def _fill_for(self, source: Tier) -> _Fill | None:
-        """What fills the writable tiers before a readable one; the others get what the first one
-        has, so nothing can be filled without it."""
+    def _uploads_for(self, source: Tier) -> Sequence[WriteBehind] | None:
+        """What takes records of a readable tier on to the writable ones before it, once the first
+        one has them; None where that may not have them."""
         before = [
             tier.storage
             for tier in self._tiers[: self._tiers.index(source)]
@@ -164,8 +168,7 @@ class Tiered:
         if not before or before[0] is not self._first:
             return None
         pairs = zip(self._writable[1:], self._behind, strict=True)
-        behind = [uploads for storage, uploads in pairs if storage in before]
-        return _Fill(before[0], behind, self.faults)
+        return [uploads for storage, uploads in pairs if storage in before]
 
     def describe(self) -> str:
         """The tiers, nearest first."""
@@ -184,9 +187,9 @@ class Tiered:
             return {key: variants for key, variants in kept.items() if variants} or None
 
         for place, here in self._each(ask, self._readable):
-            fill = self._fills[place]
-            if fill is not None:
-                fill.add_records([v for variants in here.values() for v in variants])
+            onward = self._onward[place]
+            if onward is not None:
+                self._await_results([(v, onward) for variants in here.values() for v in variants])
             for key, variants in here.items():
                 found[key] = newest((*found[key], *variants)) if key in found else variants
             if place + 1 < len(self._readable):
@@ -235,8 +238,10 @@ class Tiered:
         """As KeyStorage.remove_records, from every writable tier; raises the first error."""
         for uploads in self._behind:
             uploads.forget(ids)
-        for fill in filter(None, self._fills):
-            fill.forget(ids)
+        with self._lock:
+            for waiting in self._waiting.values():
+                for id_ in ids:
+                    waiting.pop(id_, None)
         list(self._each(lambda storage: storage.remove_records(ids), self._writable))
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
@@ -283,9 +288,8 @@ class Tiered:
             return fetch(storage) if may else None
 
         for place, content in self._each(ask, self._readable):
-            for origin, fill in enumerate(self._fills):
-                if fill is not None and (origin == place or fill.wants(digest)):
-                    fill.add_result(digest, content, self._readable[place])
+            if self._onward[place] is not None or digest in self._waiting:
+                self._fill_result(digest, content, self._readable[place])
             return content
         return None
 
@@ -319,13 +323,17 @@ class Tiered:
         """Waits at most ``timeout`` seconds for the uploads; what became of them. Tells
         ``on_progress(done, total)`` meanwhile, in this thread."""
         deadline = time.monotonic() + timeout
-        # The parts of traces without which records that were read cannot be filled in: one log
-        # answers for many records, so that most parts are never asked for.
-        for fill in filter(None, self._fills):
-            for digest, size in fill.parts_wanted().items():
-                if time.monotonic() < deadline:
-                    with contextlib.suppress(StorageError):  # counted; the record stays where it is
-                        self.read_result(digest, size)
+        # The parts of traces that records wait for alone: one log answers for many records, so that
+        # most parts are never asked for.
+        with self._lock:
+            waiting = {id_: v for named in self._waiting.values() for id_, (v, _) in named.items()}
+            parts = [self._missing(variant) for variant in waiting.values()]
+        for variant, missing in zip(waiting.values(), parts, strict=True):
+            if missing.keys() <= {blob.digest for blob in variant.trace.uses}:
+                for digest, size in missing.items():
+                    if digest in self._waiting and time.monotonic() < deadline:
+                        with contextlib.suppress(StorageError):  # counted; the record stays there
+                            self.read_result(digest, size)
         drained = Drained()
         for uploads in self._behind:
             drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
@@ -343,6 +351,53 @@ class Tiered:
             uploads.stop()
         for tier in self._tiers:
             tier.storage.close()
+
+    def _await_results(self, records: Sequence[_Waiting]) -> None:
+        """Fills in records that were read behind, each once all of its results are there. Values
+        are not fetched for that: they come when someone reads them."""
+        with self._lock:
+            for variant, onward in records:
+                if len(self._waiting) >= _KEPT:
+                    break
+                for digest, _ in results_of(variant):
+                    self._waiting.setdefault(digest, {})[variant.id] = variant, onward
+        self._fill_records([each for each in records if not results_of(each[0])])
+
+    def _fill_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
+        """Fills in a result that ``holder`` has, and then the records that waited only for it."""
+        first = self._first
+        if first is None:
+            return
+        if isinstance(content, Path):
+            write = partial(first.add_file, digest, content)
+        else:
+            write = partial(first.write_result, digest, (content,))
+        if first is holder or self._filled(write):
+            with self._lock:
+                waited = self._waiting.pop(digest, {})
+                ready = [each for each in waited.values() if not self._missing(each[0])]
+            self._fill_records(ready)
+
+    def _fill_records(self, records: Sequence[_Waiting]) -> None:
+        variants = [variant for variant, _ in records]
+        if variants and self._first and self._filled(partial(self._first.write_records, variants)):
+            for variant, onward in records:
+                for uploads in onward:
+                    uploads.offer([variant])
+
+    def _filled(self, write: Callable[[], None]) -> bool:
+        """Whether it could be written; that it could not breaks no read, and is counted."""
+        try:
+            write()
+        except StorageError as error:
+            self.faults.add(f"fill: {error.reason}")
+            return False
+        return True
+
+    def _missing(self, variant: Variant) -> dict[str, int]:
+        """Digest and size of the results that a record waits for."""
+        named = results_of(variant)
+        return {d: size for d, size in named if variant.id in self._waiting.get(d, ())}
 
     def _accepted(self, storage: Storage, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
         if not storage.trusted:
@@ -382,88 +437,6 @@ class Tiered:
         for error in errors:
             reason = f"{error.operation}: {error.reason}"
             self.faults.add(reason, f"{error.storage}: {reason}; the run goes on with other tiers")
-
-
-class _Fill:
-    """Fills a storage with the records that were read behind it, each once all of its results
-    are there. Values are not fetched for that: they come when someone reads them.
-
-    What ``target`` then holds goes on to ``behind``. If it cannot be filled that breaks no read;
-    ``faults`` counts it.
-    """
-
-    def __init__(self, target: Storage, behind: Sequence[WriteBehind], faults: FaultCounts) -> None:
-        self._target = target
-        self._behind = behind
-        self._faults = faults
-        self._lock = threading.Lock()
-        # By the digest of a result that is not there yet: the records that wait for it, by id.
-        self._waiting: dict[str, dict[str, Variant]] = {}
-
-    def add_records(self, variants: Sequence[Variant]) -> None:
-        """Takes note of records; those that need no further result are filled in at once."""
-        with self._lock:
-            for variant in variants:
-                if len(self._waiting) >= _KEPT:
-                    break
-                for digest, _ in results_of(variant):
-                    self._waiting.setdefault(digest, {})[variant.id] = variant
-        self._write([variant for variant in variants if not results_of(variant)])
-
-    def wants(self, digest: str) -> bool:
-        """Whether a record waits for this result."""
-        return digest in self._waiting
-
-    def parts_wanted(self) -> Mapping[str, int]:
-        """Digest and size of shared parts of traces, where records wait for nothing else."""
-        found: dict[str, int] = {}
-        with self._lock:
-            variants = {id_: v for named in self._waiting.values() for id_, v in named.items()}
-            for variant in variants.values():
-                missing = self._missing(variant)
-                if missing.keys() <= {blob.digest for blob in variant.trace.uses}:
-                    found |= missing
-        return found
-
-    def add_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
-        """Fills in a result that ``holder`` has, and then the records that waited only for it."""
-
-        def write() -> None:
-            if isinstance(content, Path):
-                self._target.add_file(digest, content)
-            else:
-                self._target.write_result(digest, (content,))
-
-        if self._target is holder or self._done(write):
-            with self._lock:
-                waited = self._waiting.pop(digest, {})
-                ready = [variant for variant in waited.values() if not self._missing(variant)]
-            self._write(ready)
-
-    def forget(self, ids: Collection[str]) -> None:
-        """Does not fill in records that have been removed."""
-        with self._lock:
-            for waiting in self._waiting.values():
-                for id_ in ids:
-                    waiting.pop(id_, None)
-
-    def _missing(self, variant: Variant) -> dict[str, int]:
-        """Digest and size of the results that a record waits for."""
-        named = results_of(variant)
-        return {d: size for d, size in named if variant.id in self._waiting.get(d, ())}
-
-    def _write(self, variants: Sequence[Variant]) -> None:
-        if variants and self._done(partial(self._target.write_records, variants)):
-            for behind in self._behind:
-                behind.offer(variants)
-
-    def _done(self, write: Callable[[], None]) -> bool:
-        try:
-            write()
-        except StorageError as error:
-            self._faults.add(f"fill: {error.reason}")
-            return False
-        return True
 
 
 class WriteBehind(ForkAware):
