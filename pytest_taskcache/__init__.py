@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.errors import UndigestableError as UndigestableError
     from pytest_taskcache.errors import UnknownInputError as UnknownInputError
     from pytest_taskcache.locking.file import FileLockManager as FileLockManager
-    from pytest_taskcache.locking.memory_locks import MemoryLockManager as MemoryLockManager
+    from pytest_taskcache.locking.leases import MemoryLockManager as MemoryLockManager
     from pytest_taskcache.locking.postgres import PostgresLockManager as PostgresLockManager
     from pytest_taskcache.locking.redis import RedisLockManager as RedisLockManager
     from pytest_taskcache.model import __version__ as __version__
@@ -92,7 +92,7 @@ _HOMES = {
         "TaskCacheError UndigestableError UnknownInputError"
     ),
     "locking.file": "FileLockManager",
-    "locking.memory_locks": "MemoryLockManager",
+    "locking.leases": "MemoryLockManager",
     "locking.postgres": "PostgresLockManager",
     "locking.redis": "RedisLockManager",
     "model": "__version__",

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from pytest_taskcache.storage.remote.pruning import Removed, Retention
     from pytest_taskcache.storage.remote.signed import Signed
     from pytest_taskcache.storage.remote.store import RemoteStore
-    from pytest_taskcache.storage.remote.tiered import Tiered
-    from pytest_taskcache.storage.remote.write_behind import Drained
+    from pytest_taskcache.storage.remote.tiered import Drained, Tiered
 
 PRUNE_SECONDS = 120.0
 """How long the end of a run spends on pruning one storage at most."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from pytest_taskcache.errors import ConfigurationError
+from pytest_taskcache.locking.leases import MemoryLockManager
 from pytest_taskcache.ports import LockManager
-from pytest_taskcache.storage.remote.location import is_url, parse_location
+from pytest_taskcache.storage.remote.location import Location, is_url, parse_location
 
 _KNOWN = (
     'write "memory", "file", a directory, file://DIRECTORY, redis://HOST[:PORT][/DB], '
@@ -28,32 +29,30 @@ def lock_manager_for(
 
     Raises ConfigurationError for anything else, and where the adapter's library is missing.
     """
-    if isinstance(spec, os.PathLike):
-        return _in_directory(Path(spec))
-    if not isinstance(spec, str):
+    if not isinstance(spec, str | os.PathLike):
         if isinstance(spec, LockManager) and not isinstance(spec, type):
             return spec
         raise _wrong(f"a {type(spec).__name__} is no lock manager")
-    if is_url(spec):
-        return _at(spec)
     if spec == "memory":
-        from pytest_taskcache.locking.memory_locks import MemoryLockManager
-
         return MemoryLockManager()
-    if spec == "file":
+    if isinstance(spec, str) and is_url(spec):
+        location = parse_location(spec, "lock_manager")
+        if location.scheme != "file":
+            return _on_server(location, spec)
+        spec = location.directory()
+    elif spec == "file":
         if directory is None:
             raise _wrong('"file" needs a directory here')
-        return _in_directory(directory)
-    if os.sep in spec or "/" in spec or spec.startswith("."):
-        return _in_directory(Path(spec))
-    raise _wrong(f"there is no {spec!r}")
+        spec = directory
+    elif isinstance(spec, str) and not (os.sep in spec or "/" in spec or spec.startswith(".")):
+        raise _wrong(f"there is no {spec!r}")
+    from pytest_taskcache.locking.file import FileLockManager
+
+    return FileLockManager(Path(spec))
 
 
-def _at(url: str) -> LockManager:
-    location = parse_location(url, "lock_manager")
+def _on_server(location: Location, url: str) -> LockManager:
     match location.scheme:
-        case "file":
-            return _in_directory(location.directory())
         case "postgresql" | "postgres" | "postgresql+psycopg":
             from pytest_taskcache.locking.postgres import PostgresLockManager
 
@@ -70,12 +69,6 @@ def _at(url: str) -> LockManager:
                 prefix=location.options.get("prefix", PREFIX),
             )
     raise _wrong(f"there are no locks for {location.scheme}://")
-
-
-def _in_directory(directory: Path) -> LockManager:
-    from pytest_taskcache.locking.file import FileLockManager
-
-    return FileLockManager(directory)
 
 
 def _wrong(problem: str) -> ConfigurationError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from sqlite3 import Connection
+from typing import NamedTuple
 
 import xxhash
 
-from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import LockError, StorageError
 from pytest_taskcache.locking.leases import Leases, from_text, to_text
 from pytest_taskcache.ports import Holder, Lease
@@ -18,8 +18,7 @@ from pytest_taskcache.storage.local import Index, RunLock, runs
 from pytest_taskcache.storage.local.index import Clock
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     """A row of the `locks` table."""
 
     run: str
@@ -52,51 +51,35 @@ class IndexLocks(Leases):
         """Where this is, for people."""
         return f"file locks in {self._index}"
 
-    def acquire(self, key: str, holder: Holder) -> Lease | Holder:
-        """The lease, or who has it. Raises LockError."""
-        with self.lock, self._told("acquire"):
+    def _take(self, key: str, holder: Holder) -> Lease | Holder:
+        with self._told("acquire"):
             found = self._index.read("read locks", lambda connection: _read(connection, key))
             if found is not None and found.run == self._run and self._is_alive(found):
                 return found.holder
             self._begin()
-            got = self._index.write("take a lock", lambda c: self._take(c, key, holder))
-            if isinstance(got, Lease):
-                self._held[key] = got
-            return got
+            return self._index.write("take a lock", lambda c: self._taken(c, key, holder))
 
-    def release(self, lease: Lease) -> None:
-        """Gives up the lease, if it is still ours. Raises LockError; then it is still held."""
-        with self.lock, self._told("release"):
-            if self._holds(lease):
-                self._index.write("release a lock", lambda c: self._drop(c, [lease]))
-                del self._held[lease.key]
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        rows = [(_name(lease.key), lease.token, self._run) for lease in leases]
+        delete = "DELETE FROM locks WHERE key = ? AND token = ? AND run = ?"
+        with self._told("release"):
+            self._index.write("release locks", lambda c: c.executemany(delete, rows))
 
-    def confirm(self, lease: Lease) -> bool:
-        """Whether our row is still there, and we are still seen to live. Raises LockError."""
-        with self.lock, self._told("confirm"):
-            if not self._holds(lease):
-                return False
+    def _still_has(self, lease: Lease) -> bool:
+        """Whether our row is still there, and we are still seen to live."""
 
-            def work(connection: Connection) -> bool:
-                found = _read(connection, lease.key)
-                ours = found is not None and (found.run, found.token) == (self._run, lease.token)
-                return ours and self._run_is_alive(self._run)
+        def work(connection: Connection) -> bool:
+            found = _read(connection, lease.key)
+            ours = found is not None and (found.run, found.token) == (self._run, lease.token)
+            return ours and self._run_is_alive(self._run)
 
+        with self._told("confirm"):
             return self._index.write("confirm a lock", work)
-
-    def close(self) -> None:
-        """Releases all leases of this object. Never raises."""
-        with self.lock:
-            held, self._held = list(self._held.values()), {}
-            # What cannot be removed now is a dead run's in a moment.
-            with contextlib.suppress(StorageError):
-                if held:
-                    self._index.write("release locks", lambda c: self._drop(c, held))
 
     def _begin(self) -> None:
         self._hold()
 
-    def _take(self, connection: Connection, key: str, holder: Holder) -> Lease | Holder:
+    def _taken(self, connection: Connection, key: str, holder: Holder) -> Lease | Holder:
         found = _read(connection, key)
         if found is not None and self._is_alive(found):
             return found.holder
@@ -111,12 +94,6 @@ class IndexLocks(Leases):
             (_name(key), self._run, runs.this_process(), token, to_text(holder)),
         )
         return Lease(key, holder, token)
-
-    def _drop(self, connection: Connection, leases: list[Lease]) -> None:
-        connection.executemany(
-            "DELETE FROM locks WHERE key = ? AND token = ? AND run = ?",
-            [(_name(lease.key), lease.token, self._run) for lease in leases],
-        )
 
     def _is_alive(self, row: _Row) -> bool:
         if row.run == self._run:
@@ -152,12 +129,9 @@ class FileLockManager(IndexLocks):
         self._swept = False
         super().__init__(index, self._lock.run, self._lock.hold)
 
-    def close(self) -> None:
-        """Releases all leases of this object. Never raises."""
-        super().close()
-        with self.lock:
-            self._lock.release()
-            self._index.close()
+    def _end(self) -> None:
+        self._lock.release()
+        self._index.close()
 
     def _begin(self) -> None:
         super()._begin()

@@ -1,10 +1,10 @@
-"""The leases that a process holds, their holders as text, and when they are given back."""
+"""The leases that a process holds: what all lock managers do with them; and locks in memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -19,11 +19,55 @@ _SLOW = 1.0
 
 
 class Leases(ForkAware):
-    """The leases that an object of this process holds; a forked child holds none of them."""
+    """The leases that an object of this process holds, one operation at a time; a forked child
+    holds none of them. Where the locks are, and who else has them, is told by subclasses."""
 
     def __init__(self) -> None:
         super().__init__()
         self._held: dict[str, Lease] = {}
+
+    def acquire(self, key: str, holder: Holder) -> Lease | Holder:
+        """As LockManager.acquire."""
+        with self.lock:
+            got = self._take(key, holder)
+            if isinstance(got, Lease):
+                self._held[key] = got
+            return got
+
+    def release(self, lease: Lease) -> None:
+        """As LockManager.release; where that fails, it may be tried again."""
+        with self.lock:
+            if self._holds(lease):
+                self._give_back([lease])
+                self._held.pop(lease.key, None)
+
+    def confirm(self, lease: Lease) -> bool:
+        """As LockManager.confirm."""
+        with self.lock:
+            return self._holds(lease) and self._still_has(lease)
+
+    def close(self) -> None:
+        """As LockManager.close."""
+        with self.lock:
+            held, self._held = list(self._held.values()), {}
+            # What is not given back now is free when this object's session, lease or run ends.
+            with suppress(LockError):
+                if held:
+                    self._give_back(held)
+            self._end()
+
+    def _take(self, key: str, holder: Holder) -> Lease | Holder:
+        raise NotImplementedError
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        """Frees locks where others see them. Raises LockError."""
+
+    def _still_has(self, lease: Lease) -> bool:
+        """Whether others see what was granted here. Raises LockError."""
+        return True
+
+    def _end(self) -> None:
+        """Lets go of what the locks needed. Never raises."""
 
     def _holds(self, lease: Lease) -> bool:
         """Whether this very lease was granted here, and not given up."""
@@ -31,6 +75,29 @@ class Leases(ForkAware):
 
     def _start_anew(self) -> None:
         self._held = {}
+
+
+class MemoryLockManager(Leases):
+    """Mutual exclusion between all threads that share this object.
+
+    Tokens grow by one with each acquisition. A forked child starts with nothing held: the
+    parent's leases are in another memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = 0
+
+    def describe(self) -> str:
+        """What this is, for people."""
+        return "locks in memory"
+
+    def _take(self, key: str, holder: Holder) -> Lease | Holder:
+        held = self._held.get(key)
+        if held is not None:
+            return held.holder
+        self._last += 1
+        return Lease(key, holder, self._last)
 
 
 class ServerLeases(Leases):

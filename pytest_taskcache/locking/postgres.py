@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import xxhash
@@ -84,8 +83,6 @@ WITH untold AS (DELETE FROM taskcache_locks WHERE key = $2 AND token = $3::bigin
 SELECT pg_advisory_unlock($1::bigint)
 """
 _UNLOCK = "SELECT pg_advisory_unlock($1::bigint)"
-_UNTELL_ALL = "DELETE FROM taskcache_locks WHERE backend = pg_backend_pid()"
-_UNLOCK_ALL = "SELECT pg_advisory_unlock_all()"
 
 
 class PostgresLockManager(ServerLeases):
@@ -108,221 +105,134 @@ class PostgresLockManager(ServerLeases):
 
     def __init__(self, url: str, *, pause: float = 30.0) -> None:
         super().__init__(shown(url), pause)
-        self._conninfo = _conninfo(url, self._name)
-        self._session: _Session | None = None
+        self._psycopg = library("psycopg", "PostgreSQL", "postgres")
+        scheme, _, rest = url.partition("://")
+        try:
+            self._conninfo: str = self._psycopg.conninfo.make_conninfo(
+                f"{scheme.removesuffix('+psycopg')}://{rest}",
+                fallback_application_name="taskcache locks",
+            )
+        except self._psycopg.Error:
+            # The library's message quotes the URL, with the password in it.
+            problem = f"{self._name} is no PostgreSQL URL"
+            remedy = "write postgresql://[user[:password]@][host][:port][/database]"
+            raise ConfigurationError("lock_manager", problem, remedy) from None
+        # A psycopg.pq.PGconn, the wrapper of libpq, whose calls do not block: psycopg's own
+        # `execute` has no time limit on the client's side, and a server that hangs would hang the
+        # tests.
+        self._session: Any = None
 
-    def acquire(self, key: str, holder: Holder) -> Lease | Holder:
-        """The lease, or who has it. Raises LockError."""
-        with self.lock:
-            # Advisory locks are granted again to the session that has them.
-            mine = self._held.get(key)
-            if mine is not None and self._session is not None:
-                return mine.holder
-            number, row = _names(key)
-            with self._connected() as session:
-                try:
-                    rows = session.run(_ACQUIRE, number, row, to_text(holder))
-                except _SessionError as error:
-                    if not error.broken:
-                        # The lock may have been taken before the row could not be written.
-                        session.run(_UNLOCK, number)
-                    raise
-                if not rows:
-                    return self._who(session, number, row)
-                lease = Lease(key, holder, int(rows[0][0] or 0))
-                self._held[key] = lease
-                return lease
+    def _take(self, key: str, holder: Holder) -> Lease | Holder:
+        # Advisory locks are granted again to the session that has them.
+        mine = self._held.get(key)
+        if mine is not None and self._session is not None:
+            return mine.holder
+        number, row = _names(key)
+        try:
+            rows = self._run(_ACQUIRE, number, row, to_text(holder))
+        except LockError:
+            if self._session is not None:
+                # The lock may have been taken before the row could not be written.
+                self._run(_UNLOCK, number, in_spite=True)
+            raise
+        if rows:
+            return Lease(key, holder, int(rows[0][0] or 0))
+        for text, backend in self._run(_WHO, number, row):
+            return from_text(text, process=f"PostgreSQL backend {(backend or b'?').decode()}")
+        return from_text(None, "somebody who has just released it")
 
-    def release(self, lease: Lease) -> None:
-        """Gives up the lease, if it is still ours. Raises LockError."""
-        with self.lock:
-            if not self._holds(lease):
-                return
-            with self._connected() as session:
-                session.run(_RELEASE, *_names(lease.key), lease.token)
-            self._held.pop(lease.key, None)
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self._run(_RELEASE, *_names(lease.key), lease.token)
 
-    def confirm(self, lease: Lease) -> bool:
-        """Whether our session lives and has the lock. Raises LockError."""
-        with self.lock:
-            if not self._holds(lease):
-                return False
-            with self._connected() as session:
-                return bool(session.run(_CONFIRM, *_names(lease.key), lease.token))
+    def _still_has(self, lease: Lease) -> bool:
+        return bool(self._run(_CONFIRM, *_names(lease.key), lease.token))
 
-    def close(self) -> None:
-        """Releases all leases of this object and ends its session. Never raises."""
-        with self.lock:
-            session, self._session = self._session, None
-            held = bool(self._held)
-            self._held.clear()
-            if session is None:
-                return
-            if held and self._breaker.closed():
-                # The end of the session would do, but not before the server notices it.
-                with contextlib.suppress(_SessionError):
-                    session.run(_UNTELL_ALL)
-                    session.run(_UNLOCK_ALL)
-            session.close()
+    def _end(self) -> None:
+        if self._session is not None:
+            self._session.finish()
+            self._session = None
 
     def _start_anew(self) -> None:
         super()._start_anew()
         if self._session is not None:
-            self._session.abandon()
+            # Lets go of the parent's socket without ending the parent's session, and without
+            # keeping it open after the parent died. The number stays taken, so that nothing can be
+            # mistaken for the socket.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self._session.socket, inheritable=False)
+            os.close(nowhere)
             self._session = None
 
-    def _who(self, session: _Session, number: int, row: str) -> Holder:
-        for text, backend in session.run(_WHO, number, row):
-            return from_text(text, process=f"PostgreSQL backend {(backend or b'?').decode()}")
-        return from_text(None, "somebody who has just released it")
-
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[_Session]:
-        """The session, opened if need be; a broken one is given up with all its leases."""
-        with self._asking():
+    def _run(self, statement: str, *values: str | int, in_spite: bool = False) -> list[_Row]:
+        """The rows of one statement, in a session that is opened if need be. Raises LockError; a
+        broken session is given up with all its leases."""
+        with self._asking(in_spite=in_spite):
             try:
-                self._session = self._session or self._open()
-                yield self._session
-            except _SessionError as error:
-                if error.broken and self._session is not None:
-                    self._session.close()
-                    self._session = None
-                    self._held.clear()
-                raise LockError(self.describe(), error.reason) from error
+                if self._session is None:
+                    self._open()
+                return self._rows(statement, *values)
+            except (self._psycopg.Error, OSError) as error:
+                self._end()
+                self._held.clear()
+                raise LockError(self.describe(), _first_line(str(error))) from error
 
-    def _open(self) -> _Session:
-        session = _Session(self._conninfo)
+    def _open(self) -> None:
+        pq, end = self._psycopg.pq, time.monotonic() + TIMEOUT
+        waits = {
+            pq.PollingStatus.READING: selectors.EVENT_READ,
+            pq.PollingStatus.WRITING: selectors.EVENT_WRITE,
+        }
+        self._session = pq.PGconn.connect_start(self._conninfo.encode())
         try:
-            session.run(_CONFIGURE)
-            if session.run(_PREPARED) != [(b"t",)]:
+            while (polled := self._session.connect_poll()) != pq.PollingStatus.OK:
+                if polled not in waits:
+                    raise self._psycopg.OperationalError(pq.error_message(self._session))
+                self._wait(waits[polled], end)
+            self._session.nonblocking = 1
+            self._rows(_CONFIGURE)
+            if self._rows(_PREPARED) != [(b"t",)]:
                 for statement in _PREPARE:
-                    session.run(statement)
-            session.run(_SWEEP)
+                    self._rows(statement)
+            self._rows(_SWEEP)
         except BaseException:
-            session.close()
+            self._end()
             raise
-        return session
+
+    def _rows(self, statement: str, *values: str | int) -> list[_Row]:
+        """The rows of one statement, as text; ``$1``, ``$2``, ... stand for the values."""
+        pq, session, end = self._psycopg.pq, self._session, time.monotonic() + TIMEOUT
+        session.send_query_params(statement.encode(), [str(value).encode() for value in values])
+        while session.flush():
+            self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE, end)
+            session.consume_input()
+        result: Any = None
+        while (more := self._result(end)) is not None:
+            result = more  # there is one of a statement, and then the sign that there is no other
+        if result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+            columns, rows = range(result.nfields), range(result.ntuples)
+            return [tuple(result.get_value(row, column) for column in columns) for row in rows]
+        if session.status != pq.ConnStatus.OK:
+            raise self._psycopg.OperationalError(pq.error_message(result))
+        raise LockError(self.describe(), _first_line(pq.error_message(result)))
+
+    def _result(self, end: float) -> Any:
+        while self._session.is_busy():
+            self._wait(selectors.EVENT_READ, end)
+            self._session.consume_input()
+        return self._session.get_result()
+
+    def _wait(self, events: int, end: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._session.socket, events)
+            if not selector.select(max(0.0, end - time.monotonic())):
+                raise TimeoutError(f"no answer within {TIMEOUT:g} s")
 
 
 def _names(key: str) -> tuple[int, str]:
     """The number of the advisory lock (signed, 64 bits) and the row's key (hexadecimal)."""
     digest = xxhash.xxh3_128_digest(b"taskcache lock " + key.encode("utf-8", "surrogatepass"))
     return int.from_bytes(digest[:8], "big", signed=True), digest.hex()
-
-
-def _conninfo(url: str, name: str) -> str:
-    psycopg = library("psycopg", "PostgreSQL", "postgres")
-    scheme, _, rest = url.partition("://")
-    try:
-        text: str = psycopg.conninfo.make_conninfo(
-            f"{scheme.removesuffix('+psycopg')}://{rest}",
-            fallback_application_name="taskcache locks",
-        )
-    except psycopg.Error:
-        # The library's message quotes the URL, with the password in it.
-        remedy = "write postgresql://[user[:password]@][host][:port][/database]"
-        raise ConfigurationError("lock_manager", f"{name} is no PostgreSQL URL", remedy) from None
-    return text
-
-
-class _SessionError(Exception):
-    """The session failed: text for people. ``broken`` is false if only the statement did, and the
-    session goes on."""
-
-    def __init__(self, reason: str, broken: bool) -> None:
-        super().__init__(reason, broken)
-        self.reason = reason
-        self.broken = broken
-
-
-class _Session:
-    """An open session in autocommit mode that never waits longer than its time limit; one thread
-    at a time may use it. Built on psycopg's libpq wrapper (``psycopg.pq``), whose calls do not
-    block: its own ``execute`` has no time limit on the client's side, and a server that hangs
-    would hang the tests.
-
-    ``conninfo`` is libpq's connection string. Connecting and each statement take TIMEOUT seconds
-    at most (looking up the host's name aside). Raises _SessionError.
-    """
-
-    def __init__(self, conninfo: str) -> None:
-        self._psycopg = library("psycopg", "PostgreSQL", "postgres")
-        self._pq = self._psycopg.pq
-        end = time.monotonic() + TIMEOUT
-        with self._told():
-            self._connection = self._pq.PGconn.connect_start(conninfo.encode())
-            try:
-                self._establish(end)
-                self._connection.nonblocking = 1
-            except BaseException:
-                self._connection.finish()
-                raise
-
-    def run(self, statement: str, *values: str | int) -> list[_Row]:
-        """The rows of one statement, as text; ``$1``, ``$2``, ... stand for the values."""
-        end = time.monotonic() + TIMEOUT
-        connection, status = self._connection, self._pq.ExecStatus
-        with self._told():
-            texts = [str(value).encode() for value in values]
-            connection.send_query_params(statement.encode(), texts)
-            while connection.flush():
-                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE, end)
-                connection.consume_input()
-            result = self._result(end)
-            while self._result(end) is not None:
-                pass  # there is one of a statement, and then the sign that there is no other
-        if result.status not in (status.TUPLES_OK, status.COMMAND_OK):
-            broken = connection.status != self._pq.ConnStatus.OK
-            raise _SessionError(self._message(result), broken)
-        columns = range(result.nfields)
-        return [
-            tuple(result.get_value(row, column) for column in columns)
-            for row in range(result.ntuples)
-        ]
-
-    def close(self) -> None:
-        """Ends the session; the server frees its locks. Never raises."""
-        self._connection.finish()
-
-    def abandon(self) -> None:
-        """In a forked child: lets go of the parent's socket without ending the parent's session,
-        and without keeping it open after the parent died."""
-        # The number stays taken, so that nothing can be mistaken for the socket.
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, self._connection.socket, inheritable=False)
-        os.close(nowhere)
-
-    def _establish(self, end: float) -> None:
-        status = self._pq.PollingStatus
-        while (polled := self._connection.connect_poll()) != status.OK:
-            if polled == status.READING:
-                self._wait(selectors.EVENT_READ, end)
-            elif polled == status.WRITING:
-                self._wait(selectors.EVENT_WRITE, end)
-            else:
-                raise _SessionError(self._message(self._connection), broken=True)
-
-    def _result(self, end: float) -> Any:
-        while self._connection.is_busy():
-            self._wait(selectors.EVENT_READ, end)
-            self._connection.consume_input()
-        return self._connection.get_result()
-
-    def _wait(self, events: int, end: float) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection.socket, events)
-            if not selector.select(max(0.0, end - time.monotonic())):
-                raise _SessionError(f"no answer within {TIMEOUT:g} s", broken=True)
-
-    def _message(self, source: Any) -> str:
-        return _first_line(self._pq.error_message(source))
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._psycopg.Error, OSError) as error:
-            raise _SessionError(_first_line(str(error)), broken=True) from error
 
 
 def _first_line(text: str) -> str:

@@ -70,6 +70,8 @@ class RedisLockManager(ServerLeases):
     every ``heartbeat`` seconds; a holder that died, or was stopped or cut off for longer, has lost
     them. Only the owner extends or releases, by script. ``confirm`` asks the server whether the
     lease is still this one, and extends it, so that a commit that follows has ``lease`` seconds.
+    A release that the server does not hear of, and a grant whose answer is lost, run out by
+    themselves.
 
     ``url`` is ``redis://``, ``rediss://`` or ``unix://``, with ``username``, ``password`` and
     database in it; without it ``host``, ``port`` and ``db`` are used. Connecting and each operation
@@ -109,58 +111,40 @@ class RedisLockManager(ServerLeases):
         self._lease = max(1, round(lease * 1000))
         self._heartbeat = heartbeat
         self._prefix = prefix
-        self._values: dict[str, str] = {}
+        # What the server has for the leases, which the heartbeat extends.
+        self._values: dict[Lease, str] = {}
         self._stop: threading.Event | None = None
         self._client = self._connect()
 
-    def acquire(self, key: str, holder: Holder) -> Lease | Holder:
-        """The lease, or who has it. Raises LockError; if the answer to a granted request is lost,
-        the lock stays taken until the lease runs out."""
+    def _take(self, key: str, holder: Holder) -> Lease | Holder:
         claim = f"{os.urandom(8).hex()} {to_text(holder)}"
         names = [self._entry(key), f"{self._prefix}token".encode()]
-        with self._asking():
-            answer = self._run(_ACQUIRE, names, [claim, self._lease, _TOKENS_KEPT])
-        match answer:
+        match self._run(_ACQUIRE, names, [claim, self._lease, _TOKENS_KEPT]):
             case [1, bytes(token)] if token.isdigit():
                 lease = Lease(key, holder, int(token))
-                with self.lock:
-                    self._held[key] = lease
-                    self._values[key] = f"{lease.token} {claim}"
-                    self._beat()
+                self._values[lease] = f"{lease.token} {claim}"
+                self._beat()
                 return lease
             case [0, bytes(value)]:
                 return from_text(value.split(b" ", 2)[-1], "somebody whose lock cannot be read")
             case _:
                 raise LockError(self.describe(), _NONSENSE)
 
-    def release(self, lease: Lease) -> None:
-        """Gives up the lease, if it is still ours. Raises LockError; then it runs out by itself."""
-        value = self._drop(lease)
-        if value is not None:
-            with self._asking():
-                self._run(_RELEASE, [self._entry(lease.key)], [value])
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        # Forgotten first: what the server does not hear of is extended no more, and runs out.
+        held = [(lease, self._values.pop(lease)) for lease in leases if lease in self._values]
+        for some in batches(held, _BATCH):
+            names = [self._entry(lease.key) for lease, _ in some]
+            self._run(_RELEASE, names, [value for _, value in some])
 
-    def confirm(self, lease: Lease) -> bool:
-        """Whether the server still has this lease, which it then extends. Raises LockError."""
-        with self.lock:
-            held = [(lease, self._values[lease.key])] if self._holds(lease) else []
-        return bool(held) and self._extend(held)
+    def _still_has(self, lease: Lease) -> bool:
+        """Whether the server still has this lease, which it then extends."""
+        return lease in self._values and self._extend([(lease, self._values[lease])])
 
-    def close(self) -> None:
-        """Releases all leases of this object. Never raises."""
-        with self.lock:
-            held = self._all()
-            self._held.clear()
-            self._values.clear()
-            if self._stop is not None:
-                self._stop.set()
-                self._stop = None
-        # What the server does not hear of now runs out by itself.
-        with contextlib.suppress(LockError):
-            for some in batches(held, _BATCH):
-                names = [self._entry(lease.key) for lease, _ in some]
-                with self._asking():
-                    self._run(_RELEASE, names, [value for _, value in some])
+    def _end(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
         self._client.close()
 
     def _start_anew(self) -> None:
@@ -173,38 +157,36 @@ class RedisLockManager(ServerLeases):
     def _entry(self, key: str) -> bytes:
         return f"{self._prefix}key:{key}".encode("utf-8", "surrogatepass")
 
-    def _all(self) -> list[tuple[Lease, str]]:
-        """What is held now: the leases, and the values that the server has for them."""
-        return [(lease, self._values[key]) for key, lease in self._held.items()]
-
-    def _drop(self, lease: Lease) -> str | None:
-        """Forgets a lease; the value that the server has for it, None if it is not ours."""
-        with self.lock:
-            if not self._holds(lease):
-                return None
-            del self._held[lease.key]
-            return self._values.pop(lease.key)
-
     def _extend(self, held: Sequence[tuple[Lease, str]], *, in_spite: bool = False) -> bool:
         """Extends those that are still ours and drops the others; whether all are."""
         names = [self._entry(lease.key) for lease, _ in held]
-        with self._asking(in_spite=in_spite):
-            answer = self._run(_EXTEND, names, [self._lease, *(value for _, value in held)])
+        values: list[str | int] = [self._lease, *(value for _, value in held)]
+        answer = self._run(_EXTEND, names, values, in_spite=in_spite)
         if not isinstance(answer, list) or len(answer) != len(held):
             raise LockError(self.describe(), _NONSENSE)
         lost = [lease for (lease, _), kept in zip(held, answer, strict=True) if kept != 1]
-        for lease in lost:
-            self._drop(lease)
+        with self.lock:
+            for lease in lost:
+                self._values.pop(lease, None)
         return not lost
 
-    def _run(self, script: str, names: Sequence[bytes], values: Sequence[str | int]) -> object:
-        try:
-            answer: object = self._client.eval(script, len(names), *names, *values)
-        except (self._redis.RedisError, OSError, ValueError, TypeError) as error:
-            # The client lets some of the latter through when what answers is no Redis server. Its
-            # messages name host and port, never the password.
-            raise LockError(self.describe(), f"{type(error).__name__}: {error}"[:200]) from error
-        return answer
+    def _run(
+        self,
+        script: str,
+        names: Sequence[bytes],
+        values: Sequence[str | int],
+        *,
+        in_spite: bool = False,
+    ) -> object:
+        with self._asking(in_spite=in_spite):
+            try:
+                answer: object = self._client.eval(script, len(names), *names, *values)
+            except (self._redis.RedisError, OSError, ValueError, TypeError) as error:
+                # The client lets some of the latter through when what answers is no Redis server.
+                # Its messages name host and port, never the password.
+                reason = f"{type(error).__name__}: {error}"[:200]
+                raise LockError(self.describe(), reason) from error
+            return answer
 
     def _beat(self) -> None:
         """Starts the heartbeat, if there is none."""
@@ -219,7 +201,7 @@ class RedisLockManager(ServerLeases):
 
     def _extend_all(self) -> None:
         with self.lock:
-            held = self._all()
+            held = list(self._values.items())
         # Said by the next acquire, release or confirm; the next beat tries again.
         with contextlib.suppress(LockError):
             for some in batches(held, _BATCH):

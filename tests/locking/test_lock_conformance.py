@@ -6,7 +6,7 @@ import pytest
 from servers import Server
 
 from pytest_taskcache.locking.file import FileLockManager
-from pytest_taskcache.locking.memory_locks import MemoryLockManager
+from pytest_taskcache.locking.leases import MemoryLockManager
 from pytest_taskcache.locking.postgres import PostgresLockManager
 from pytest_taskcache.locking.redis import RedisLockManager
 from pytest_taskcache.testing.locks import LockManagerConformance, MakeManager

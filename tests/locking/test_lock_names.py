@@ -10,7 +10,7 @@ from servers import Server
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import FileLockManager
-from pytest_taskcache.locking.memory_locks import MemoryLockManager
+from pytest_taskcache.locking.leases import MemoryLockManager
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.storage.remote.location import shown
 

@@ -281,8 +281,7 @@ def test_a_second_payload_under_one_digest_is_refused(bucket: Bucket) -> None:
     result = Result(digest, 6, "json", None, sha256_of(b"second"))
     asked = make_variant(3)
     twin = Namespace("main").inner(replace(asked, result=result))
-    signer = storage._signer
-    bucket.planted = {twin.key: (replace(twin, signature=signer.sign(twin)),)}
+    bucket.planted = {twin.key: (replace(twin, signature=next(storage._signatures(twin))),)}
 
     assert storage.read_records([asked.key]) == {}
     assert storage.refused == {"a record states another SHA-256 for a result already known": 1}

@@ -8,7 +8,7 @@ from decorator_parts import KEY, make_variant
 
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.storage.memory import MemoryStorage
-from pytest_taskcache.storage.remote.signed import VARIABLE, Signed, Signer, signing_keys
+from pytest_taskcache.storage.remote.signed import VARIABLE, Signed, signing_keys
 
 
 @pytest.mark.parametrize("separator", [",", "\n", " ,\r\n\n", ",,"])
@@ -39,7 +39,7 @@ def test_a_short_key_is_refused_with_its_place_and_a_remedy() -> None:
 def test_a_short_key_is_refused_however_it_comes() -> None:
     """Also one that did not come from the environment."""
     with pytest.raises(ConfigurationError):
-        Signer([b"short"], "main")
+        Signed(MemoryStorage(), [b"short"], namespace="main")
 
 
 def test_no_text_form_shows_a_key() -> None:
@@ -63,4 +63,4 @@ def test_no_text_form_shows_a_key() -> None:
 def test_a_storage_with_a_key_does_not_travel() -> None:
     """Nothing that holds a key can be pickled into a record or to another process by accident."""
     with pytest.raises(TypeError):
-        pickle.dumps(Signer([KEY], "main"))
+        pickle.dumps(Signed(MemoryStorage(), [KEY], namespace="main"))

@@ -18,8 +18,7 @@ from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.storage.memory import MemoryStorage
 from pytest_taskcache.storage.records import results_of
 from pytest_taskcache.storage.remote.bounded import Bounded
-from pytest_taskcache.storage.remote.tiered import Tier, Tiered
-from pytest_taskcache.storage.remote.write_behind import WriteBehind
+from pytest_taskcache.storage.remote.tiered import Tier, Tiered, WriteBehind
 
 
 @pytest.fixture

@@ -153,11 +153,11 @@ class Bounded(ForkAware):
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """As ResultStorage.has_results."""
-        found: set[str] = set()
-        none: frozenset[str] = frozenset()
+        found: frozenset[str] = frozenset()
         for some in batches(digests, CHUNK):
-            found |= self.run("find results", partial(self._storage.has_results, some), none)
-        return frozenset(found)
+            ask = partial(self._storage.has_results, some)
+            found |= self.run("find results", ask, frozenset[str]())
+        return found
 
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target; nothing where the storage keeps no targets."""

@@ -19,7 +19,6 @@ from typing import Any
 import fsspec
 from fsspec import AbstractFileSystem
 
-from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.ports import Buffer
 from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, Listed
 from pytest_taskcache.storage.remote.location import Location
@@ -45,19 +44,28 @@ class FsspecBlobs(Blobs):
     def __init__(self, location: Location) -> None:
         super().__init__(location.shown)
         location.expect({"timeout"})
-        _check_protocol(location)
+        try:
+            fsspec.get_filesystem_class(location.scheme)
+        except ValueError:
+            raise location.error(
+                f"unknown scheme {location.scheme!r}",
+                "write e.g. s3://, gs://, az://, file://, postgresql+psycopg://, sqlite:///, "
+                "redis://, sftp:// or memory://",
+            ) from None
+        except ImportError as error:
+            remedy = f"install what it asks for: {error.msg or error.name}"
+            problem = f"{location.scheme}:// needs more than fsspec"
+            raise location.missing(problem, remedy) from None
         self._location = location
         self._seconds = location.seconds("timeout", 5.0)
-        self._idle: list[_Connected] = []
+        self._idle: list[tuple[AbstractFileSystem, str]] = []
 
     def get(self, name: str) -> Buffer | None:
         """One request for most protocols."""
-        try:
-            with self._using(name) as (fs, full):
-                data: bytes = fs.cat_file(full)
-                return data if len(data) <= LIMIT else None
-        except _ABSENT:
-            return None
+        with suppress(*_ABSENT), self._using(name) as (fs, full):
+            data: bytes = fs.cat_file(full)
+            return data if len(data) <= LIMIT else None
+        return None
 
     def put(self, name: str, data: Buffer) -> None:
         """One request where the protocol writes wholly, else a write and a rename."""
@@ -66,7 +74,15 @@ class FsspecBlobs(Blobs):
                 if self._location.scheme in _WHOLE:
                     fs.pipe_file(full, bytes(data))
                     return
-                _make_folder(fs, full.rpartition("/")[0])
+                for left in (2, 1, 0):
+                    try:
+                        fs.makedirs(full.rpartition("/")[0], exist_ok=True)
+                        break
+                    except OSError:
+                        # Most protocols look and then make, and another thread made a part
+                        # meanwhile.
+                        if not left:
+                            raise
                 temporary = f"{full}.{uuid.uuid4().hex}.part"
                 try:
                     _write(fs, temporary, data)
@@ -80,25 +96,20 @@ class FsspecBlobs(Blobs):
 
     def size(self, name: str) -> int | None:
         """One request."""
-        try:
-            with self._using(name) as (fs, full):
-                return int(fs.info(full)["size"])
-        except _ABSENT:
-            return None
+        with suppress(*_ABSENT), self._using(name) as (fs, full):
+            return int(fs.info(full)["size"])
+        return None
 
     def list(self, prefix: str) -> Sequence[Listed]:
         """One request for each directory, or thousand objects."""
-        try:
-            with self._using(prefix) as (fs, full):
-                found: dict[str, dict[str, Any]] = fs.find(full, detail=True)
-        except _ABSENT:
-            return []
-        start = len(full) - len(prefix)
-        return [
-            Listed(str(name)[start:], info.get("size"), _modified(info))
-            for name, info in found.items()
-            if str(name).startswith(f"{full}/")
-        ]
+        with suppress(*_ABSENT), self._using(prefix) as (fs, full):
+            start = len(full) - len(prefix)
+            return [
+                Listed(str(name)[start:], info.get("size"), _modified(info))
+                for name, info in fs.find(full, detail=True).items()
+                if str(name).startswith(f"{full}/")
+            ]
+        return []
 
     def delete(self, names: Sequence[str]) -> None:
         """One request each."""
@@ -110,8 +121,8 @@ class FsspecBlobs(Blobs):
         """Closes the connections that are idle."""
         with self.lock:
             idle, self._idle = self._idle, []
-        for connected in idle:
-            connected.close()
+        for fs, _ in idle:
+            _close(fs)
 
     def _start_anew(self) -> None:
         self._idle = []  # nothing is closed: the connections are the parent's
@@ -120,10 +131,10 @@ class FsspecBlobs(Blobs):
     def _using(self, name: str) -> Iterator[tuple[AbstractFileSystem, str]]:
         with self.lock:
             connected = self._idle.pop() if self._idle else None
-        connected = connected or _connect(self._location, self._seconds)
+        fs, root = connected or _connect(self._location, self._seconds)
         whole = False
         try:
-            yield connected.fs, f"{connected.root}/{name}"
+            yield fs, f"{root}/{name}"
             whole = True
         except _ABSENT:
             whole = True
@@ -131,42 +142,22 @@ class FsspecBlobs(Blobs):
         finally:
             if whole:
                 with self.lock:
-                    self._idle.append(connected)
+                    self._idle.append((fs, root))
             else:
-                connected.close()
+                _close(fs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Connected:
+def _close(fs: AbstractFileSystem) -> None:
+    # The protocols that hold a connection have no common name for it.
+    for name in ("client", "ftp"):
+        close = getattr(getattr(fs, name, None), "close", None)
+        if callable(close):
+            with suppress(Exception):  # it may be broken already
+                close()
+
+
+def _connect(location: Location, seconds: float) -> tuple[AbstractFileSystem, str]:
     """A file system, and the path of the storage in it."""
-
-    fs: AbstractFileSystem
-    root: str
-
-    def close(self) -> None:
-        # The protocols that hold a connection have no common name for it.
-        for name in ("client", "ftp"):
-            close = getattr(getattr(self.fs, name, None), "close", None)
-            if callable(close):
-                with suppress(Exception):  # it may be broken already
-                    close()
-
-
-def _check_protocol(location: Location) -> None:
-    try:
-        fsspec.get_filesystem_class(location.scheme)
-    except ValueError:
-        raise location.error(
-            f"unknown scheme {location.scheme!r}",
-            "write e.g. s3://, gs://, az://, file://, postgresql+psycopg://, sqlite:///, "
-            "redis://, sftp:// or memory://",
-        ) from None
-    except ImportError as error:
-        remedy = f"install what it asks for: {error.msg or error.name}"
-        raise location.missing(f"{location.scheme}:// needs more than fsspec", remedy) from None
-
-
-def _connect(location: Location, seconds: float) -> _Connected:
     options: dict[str, Any] = dict.fromkeys(_TIMEOUTS.get(location.scheme, ()), seconds)
     if location.scheme == "ftp":
         options["timeout"] = int(seconds)
@@ -176,18 +167,7 @@ def _connect(location: Location, seconds: float) -> _Connected:
     cache = getattr(fs, "dircache", None)
     if cache is not None:
         cache.use_listings_cache = False
-    return _Connected(fs, str(root).rstrip("/"))
-
-
-def _make_folder(fs: AbstractFileSystem, path: str) -> None:
-    for left in (2, 1, 0):
-        try:
-            fs.makedirs(path, exist_ok=True)
-            return
-        except OSError:
-            # Most protocols look and then make, and another thread made a part meanwhile.
-            if not left:
-                raise
+    return fs, str(root).rstrip("/")
 
 
 def _write(fs: AbstractFileSystem, path: str, data: Buffer) -> None:

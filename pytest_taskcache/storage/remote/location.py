@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
@@ -135,34 +136,30 @@ def check_place(text: str, setting: str) -> None:
     """Raises ConfigurationError for a URL whose scheme nobody has but one is near to, and for what
     was meant to be one but has one slash, among places separated by commas. Nothing is opened, and
     what else may be wrong is told by whoever opens it."""
-    if "," in text:
-        for piece in text.split(","):
-            check_place(piece.strip(), setting)
-        return
-    if _URL(text) is None:
-        if slip := _ONE_SLASH(text):
+    for place in map(str.strip, text.split(",")):
+        if slip := _ONE_SLASH(place):
             remedy = f"write {slip[1]}://..., or ./{slip[1]}:/... for a directory"
             raise ConfigurationError(setting, f"{slip[1]}:/... is no URL", remedy)
-        return
-    location = parse_location(text, setting)
+        if is_url(place):
+            _check_scheme(parse_location(place, setting))
+
+
+def _check_scheme(location: Location) -> None:
     from difflib import get_close_matches
 
     near = get_close_matches(location.scheme, _BUILT_IN, cutoff=0.7)
-    if near and location.scheme not in (*_BUILT_IN, *registered_schemes()):
-        problem = f"unknown scheme {location.scheme!r}"
-        raise location.error(problem, f"did you mean {near[0]}://?")
-
-
-def registered_schemes() -> Collection[str]:
-    """The schemes that distributions register, and those that fsspec knows."""
+    if not near or location.scheme in _BUILT_IN:
+        return
     from importlib.metadata import entry_points  # slow to import, and rarely needed
 
-    found = {each.name for each in entry_points(group=GROUP)}
-    try:
+    known = {each.name for each in entry_points(group=GROUP)}
+    with suppress(ImportError):
         from fsspec.registry import known_implementations, registry
-    except ImportError:
-        return found
-    return {*found, *known_implementations, *registry}
+
+        known |= {*known_implementations, *registry}
+    if location.scheme not in known:
+        problem = f"unknown scheme {location.scheme!r}"
+        raise location.error(problem, f"did you mean {near[0]}://?")
 
 
 def storage_by_url(url: str, setting: str = "storage") -> Storage:

@@ -128,9 +128,9 @@ def expand(
     except ValueError as error:
         problem = f"{template!r} is no template: {error}"
         raise ConfigurationError(setting, problem, "write { and } as {{ and }}") from None
-    text = []
+    text = ""
     for literal, name, spec, conversion in pieces:
-        text.append(literal)
+        text += literal
         if name is None:
             continue
         if name not in variables or spec or conversion:
@@ -141,8 +141,8 @@ def expand(
         if not value:
             problem = f"{{{name}}} has no value here: no variable nor {root / '.git'} tells it"
             raise ConfigurationError(setting, problem, f"write a name instead of {{{name}}}")
-        text.append(value.replace("%", "%25") if url else value)
-    return "".join(text)
+        text += value.replace("%", "%25") if url else value
+    return text
 
 
 def component(value: str) -> str:
@@ -159,12 +159,12 @@ def branch(environ: Mapping[str, str], root: Path) -> str:
     """The branch that is tested, as a component: by the variables of the continuous integration,
     else by git's HEAD at or above ``root``; a pull request's alone begins with ``pr~``; "" if
     nothing tells it."""
+    found = _first(environ, _BRANCHES)
     requested = _first(environ, _REQUESTS)
     if not requested and any((environ.get(flag) or "false") != "false" for flag in _FLAGS):
-        requested = _first(environ, _BRANCHES)
-    if requested:
-        return REQUEST + component(_without_refs(requested))
-    return component(_without_refs(_first(environ, _BRANCHES)) or _head(root))
+        requested = found
+    name = (requested or found or _head(root)).removeprefix("refs/heads/")
+    return (REQUEST if requested else "") + component(name)
 
 
 def _head(root: Path) -> str:
@@ -177,13 +177,9 @@ def _head(root: Path) -> str:
         except (OSError, UnicodeDecodeError):
             continue
         if head.startswith("ref:"):
-            return _without_refs(head.removeprefix("ref:").strip())
+            return head.removeprefix("ref:").strip()
         return f"commit-{head[:12]}" if head else ""
     return ""
-
-
-def _without_refs(name: str) -> str:
-    return name.removeprefix("refs/heads/")
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -67,33 +68,32 @@ class ObstoreBlobs(Blobs):
 
     def get(self, name: str) -> Buffer | None:
         """One request."""
-        try:
+        with suppress(FileNotFoundError):
             answer = obstore.get(self._reading(), name)
             return None if answer.meta["size"] > LIMIT else memoryview(answer.bytes())
-        except FileNotFoundError:
-            return None
+        return None
 
     def put(self, name: str, data: Buffer) -> None:
         """One request."""
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
         try:
-            obstore.put(self._writing(), name, data, use_multipart=False)
+            obstore.put(self._reading(), name, data, use_multipart=False)
         except FileNotFoundError:
             raise BlobError("no such bucket") from None
 
     def size(self, name: str) -> int | None:
         """One request."""
-        try:
+        with suppress(FileNotFoundError):
             return int(obstore.head(self._reading(), name)["size"])
-        except FileNotFoundError:
-            return None
+        return None
 
     def list(self, prefix: str) -> Sequence[Listed]:
         """One request for each thousand objects."""
-        try:
+        with suppress(FileNotFoundError):
             found = obstore.list(self._reading(), prefix, chunk_size=1000).collect()
-        except FileNotFoundError:
-            return []
-        return [Listed(m["path"], m["size"], m["last_modified"].timestamp()) for m in found]
+            return [Listed(m["path"], m["size"], m["last_modified"].timestamp()) for m in found]
+        return []
 
     def delete(self, names: Sequence[str]) -> None:
         """Bulk requests where the store has them."""
@@ -107,16 +107,13 @@ class ObstoreBlobs(Blobs):
     def reason(self, error: BaseException) -> str:
         """As Blobs.reason; statuses of HTTP where the library tells them only in its text."""
         known = super().reason(error)
-        status = _STATUS(str(error))
-        if known != type(error).__name__:
-            return known
         if known in {"PermissionDeniedError", "UnauthenticatedError"}:
             return "permission denied"
-        if status is None:
+        status = _STATUS(str(error))
+        if status is None or known != type(error).__name__:
             return known
-        return (
-            "permission denied" if status[1] in {"401", "403"} else f"server answered {status[1]}"
-        )
+        forbidden = status[1] in {"401", "403"}
+        return "permission denied" if forbidden else f"server answered {status[1]}"
 
     def _reading(self) -> Any:
         if not _PROCESS:
@@ -129,11 +126,6 @@ class ObstoreBlobs(Blobs):
                 raise FileNotFoundError
             self._native = LocalStore(self._directory)
         return self._native
-
-    def _writing(self) -> Any:
-        if self._directory is not None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        return self._reading()
 
     def _connected(self, location: Location) -> Any:
         seconds = location.seconds("timeout", 30.0)
@@ -171,7 +163,12 @@ def _s3(endpoint: str, region: str | None) -> dict[str, Any]:
     config = {"endpoint": endpoint} if endpoint else {}
     region = region or os.getenv("AWS_REGION") or os.getenv("AWS_DEFAULT_REGION")
     extra: dict[str, Any] = {}
-    if not os.getenv("AWS_ACCESS_KEY_ID") and _has_profile():
+    files = (
+        os.getenv("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials",
+        os.getenv("AWS_CONFIG_FILE") or "~/.aws/config",
+    )
+    profile = os.getenv("AWS_PROFILE") or any(map(os.path.exists, map(os.path.expanduser, files)))
+    if profile and not os.getenv("AWS_ACCESS_KEY_ID"):
         try:
             from obstore.auth.boto3 import Boto3CredentialProvider
 
@@ -183,13 +180,3 @@ def _s3(endpoint: str, region: str | None) -> dict[str, Any]:
             # and the first request tells what is missing.
             extra = {}
     return {"config": config | {"region": region or "us-east-1"}, **extra}
-
-
-def _has_profile() -> bool:
-    if os.getenv("AWS_PROFILE"):
-        return True
-    files = (
-        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
-        ("AWS_CONFIG_FILE", "~/.aws/config"),
-    )
-    return any(os.path.exists(os.path.expanduser(os.getenv(n) or path)) for n, path in files)

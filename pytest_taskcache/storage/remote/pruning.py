@@ -8,11 +8,12 @@ record may be on its way.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.record import VARIANTS
 from pytest_taskcache.storage.records import results_of
 from pytest_taskcache.storage.remote.blobs import Listed, batches
@@ -85,15 +86,6 @@ class _Entry:
     targets: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class _Result:
-    """The blobs of one result."""
-
-    names: list[str] = field(default_factory=list)
-    size: int = 0
-    modified: float = 0.0
-
-
 def prune_if_due(
     store: RemoteStore, retention: Retention, results: RemoteStore | None = None
 ) -> Removed:
@@ -122,18 +114,21 @@ def prune(store: RemoteStore, retention: Retention, results: RemoteStore | None 
         dates = [one.modified for one in (*listed, *marks) if one.modified is not None]
         now = max(dates, default=time.time())
         used = _used(store, marks, now - (retention.unused or UNUSED))
-        kept: list[_Entry] = []
-        gone: list[_Entry] = []
-        for entry in _entries(store, listed, retention, used, now):
-            (gone if entry.goes else kept).append(entry)
+        # Those that were of no use for longest come last, and go first.
+        entries = sorted(
+            _entries(store, listed, retention, used, now),
+            key=lambda entry: (not entry.goes, entry.seen, entry.name),
+            reverse=True,
+        )
     place = results or store
     with place.told("prune"):
-        there = _results_in(place)
-        # Those that were of no use for longest go first.
-        kept.sort(key=lambda entry: (entry.seen, entry.name), reverse=True)
-        fitting, left = _fitting(kept, there, retention.max_size)
-        gone += kept[fitting:]
-        del kept[fitting:]
+        there: dict[str, list[Listed]] = {}
+        for one in place.blobs.list("results"):
+            digest = result_digest(one.name)
+            if digest is not None:
+                there.setdefault(digest, []).append(one)
+        fitting, left = _fitting(entries, there, retention.max_size)
+        kept, gone = entries[:fitting], entries[fitting:]
         named = {digest for entry in kept for digest in entry.digests}
         candidates: Iterable[str] = there
         if results is not None:
@@ -141,16 +136,22 @@ def prune(store: RemoteStore, retention: Retention, results: RemoteStore | None 
         loose = [
             there[digest]
             for digest in candidates
-            if digest not in named and there[digest].modified <= now - GRACE
+            # Where nothing tells how old it is, it is never old enough.
+            if digest not in named
+            and all((one.modified or math.inf) <= now - GRACE for one in there[digest])
         ]
     with store.told("prune"):
         _delete(store, [entry.name for entry in gone])
     with place.told("prune"):
         targets = {name for entry in gone for name in entry.targets}
         targets -= {name for entry in kept for name in entry.targets}
-        _delete(place, [*targets, *(name for result in loose for name in result.names)])
-    freed = sum(entry.size for entry in gone) + sum(result.size for result in loose)
+        _delete(place, [*targets, *(one.name for parts in loose for one in parts)])
+    freed = sum(entry.size for entry in gone) + sum(map(_size, loose))
     return Removed(len(gone), len(loose), freed, left)
+
+
+def _size(parts: Sequence[Listed]) -> int:
+    return sum(one.size or 0 for one in parts)
 
 
 def _used(store: RemoteStore, marks: Sequence[Listed], since: float) -> set[bytes]:
@@ -177,8 +178,8 @@ def _entries(
             one, variant = by_name[name.name], found.get(name)
             written = now if variant is None else variant.created
             written = seen = written if one.modified is None else one.modified
-            too_old = retention.older_than is not None and now - written > retention.older_than
-            goes = rank >= VARIANTS or too_old
+            goes = rank >= VARIANTS
+            goes |= retention.older_than is not None and now - written > retention.older_than
             if variant is None:
                 # It is not what its name says, or was removed meanwhile.
                 goes |= now - written > GRACE
@@ -193,33 +194,19 @@ def _entries(
 
 
 def _fitting(
-    entries: Sequence[_Entry], there: Mapping[str, _Result], limit: int | None
+    entries: Sequence[_Entry], there: Mapping[str, Sequence[Listed]], limit: int | None
 ) -> tuple[int, int]:
-    """How many entries, from the first on, take no more than ``limit`` bytes with their results,
-    each of which counts once; and how many bytes they take."""
+    """How many entries, from the first on, stay and take no more than ``limit`` bytes with their
+    results, each of which counts once; and how many bytes they take."""
     taken, counted = 0, set[str]()
     for place, entry in enumerate(entries):
         new = (entry.digests - counted) & there.keys()
-        size = entry.size + sum(there[digest].size for digest in new)
-        if limit is not None and taken + size > limit:
+        size = entry.size + sum(_size(there[digest]) for digest in new)
+        if entry.goes or (limit is not None and taken + size > limit):
             return place, taken
         taken += size
         counted |= new
     return len(entries), taken
-
-
-def _results_in(store: RemoteStore) -> dict[str, _Result]:
-    found: dict[str, _Result] = {}
-    for one in store.blobs.list("results"):
-        digest = result_digest(one.name)
-        if digest is not None:
-            result = found.setdefault(digest, _Result())
-            result.names.append(one.name)
-            result.size += one.size or 0
-            # Where nothing tells how old it is, it is never old enough.
-            modified = float("inf") if one.modified is None else one.modified
-            result.modified = max(result.modified, modified)
-    return found
 
 
 def _delete(store: RemoteStore, names: list[str]) -> None:

@@ -15,6 +15,7 @@ prolonged. What the server evicts reads as absent.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -106,7 +107,8 @@ class RedisBlobs(Blobs):
     def list(self, prefix: str) -> Sequence[Listed]:
         """A walk over all names of the server, and one round trip for each 500 found."""
         start = len(self._folder)
-        found = self._connected().scan_iter(f"{_escaped(self._folder + prefix)}*", count=1000)
+        escaped = re.sub(r"[*?\[\]\\]", r"\\\g<0>", self._folder + prefix)
+        found = self._connected().scan_iter(f"{escaped}*", count=1000)
         folders = {name.decode()[start:] for name in found}
         below = {f for f in folders if f == prefix or f.startswith(f"{prefix}/")}
         listed = {one.name: one for one in self.list_many(below)}
@@ -114,13 +116,12 @@ class RedisBlobs(Blobs):
 
     def list_many(self, prefixes: Collection[str]) -> Iterable[Listed]:
         """One round trip for each 500 folders, of what lies directly in them."""
-
-        def ask(pipe: Any, folder: str) -> None:
-            pipe.zrange(self._folder + folder, 0, -1, withscores=True)
-
+        found = self._piped(
+            lambda pipe, name: pipe.zrange(self._folder + name, 0, -1, withscores=True), prefixes
+        )
         return [
             Listed(f"{folder}/{member.decode()}", None, written)
-            for folder, (members,) in self._piped(ask, prefixes).items()
+            for folder, (members,) in found.items()
             for member, written in members
         ]
 
@@ -133,22 +134,24 @@ class RedisBlobs(Blobs):
         with self._connected().pipeline(transaction=True) as pipe:
             for name, data in items.items():
                 pipe.set(self._blob + name, bytes(data), ex=self._expire)
+            folders = set()
             for name in names:
-                folder, _, member = name.rpartition("/")
-                pipe.zadd(self._folder + folder, {member: now})
+                folder, _, member = (self._folder + name).rpartition("/")
+                pipe.zadd(folder, {member: now})
+                folders.add(folder)
             if self._expire is not None:
-                for folder in {name.rpartition("/")[0] for name in names}:
-                    pipe.zremrangebyscore(self._folder + folder, "-inf", now - self._expire)
-                    pipe.expire(self._folder + folder, self._expire)
+                for folder in folders:
+                    pipe.zremrangebyscore(folder, "-inf", now - self._expire)
+                    pipe.expire(folder, self._expire)
             pipe.execute()
 
     def delete(self, names: Sequence[str]) -> None:
         """One round trip for each 500 names."""
 
         def remove(pipe: Any, name: str) -> None:
-            folder, _, member = name.rpartition("/")
+            folder, _, member = (self._folder + name).rpartition("/")
             pipe.delete(self._blob + name)
-            pipe.zrem(self._folder + folder, member)
+            pipe.zrem(folder, member)
 
         self._piped(remove, names)
 
@@ -159,10 +162,10 @@ class RedisBlobs(Blobs):
         now = time.time()
 
         def prolong(pipe: Any, name: str) -> None:
-            folder, _, member = name.rpartition("/")
+            folder, _, member = (self._folder + name).rpartition("/")
             pipe.expire(self._blob + name, self._expire)
-            pipe.zadd(self._folder + folder, {member: now}, xx=True)
-            pipe.expire(self._folder + folder, self._expire)
+            pipe.zadd(folder, {member: now}, xx=True)
+            pipe.expire(folder, self._expire)
 
         self._piped(prolong, names)
 
@@ -210,7 +213,3 @@ class RedisBlobs(Blobs):
                     max_connections=4 * self.concurrency,
                 )
             return self._client
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)

@@ -59,7 +59,7 @@ def signing_keys(environ: Mapping[str, str]) -> tuple[SigningKey, ...]:
     The first one signs, all verify: to rotate, put the new key in front and take the old one
     away when what it signed has expired. Raises ConfigurationError for a key under 16 bytes.
     """
-    texts = environ.get(VARIABLE, "").replace("\r", "\n").replace(",", "\n").split("\n")
+    texts = re.split(r"[,\r\n]", environ.get(VARIABLE, ""))
     keys = [SigningKey(text.strip().encode("utf-8", "surrogateescape")) for text in texts]
     keys = list(dict.fromkeys(key for key in keys if key))
     _check_keys(keys)
@@ -72,48 +72,6 @@ def _check_keys(keys: Sequence[bytes]) -> None:
             problem = f"key {place} of {len(keys)} has {len(key)} bytes, fewer than {MINIMUM}"
             remedy = 'use a random one: python -c "import secrets; print(secrets.token_hex(32))"'
             raise ConfigurationError(VARIABLE, problem, remedy)
-
-
-class Signer:
-    """Signs records of one project with the first key, verifies them with any.
-
-    The keys are kept only inside HMAC states, which have no text form. Thread-safe. Raises
-    ConfigurationError for a key that is too short.
-    """
-
-    def __init__(self, keys: Sequence[bytes], project: str) -> None:
-        _check_keys(keys)
-        self._states = tuple(hmac.new(key, digestmod=hashlib.sha256) for key in keys)
-        self._project = project.encode("utf-8", "surrogatepass")
-
-    def sign(self, variant: Variant) -> str:
-        """The signature of a record, by the first key."""
-        return _mac(self._states[0], self._canonical(variant))
-
-    def verify(self, variant: Variant) -> bool:
-        """Whether the record carries the signature of any of the keys. Never raises."""
-        try:
-            data = self._canonical(variant)
-            given = variant.signature.encode("ascii")
-        except (TypeError, ValueError, AttributeError, RecursionError):
-            # The bytes may come from anyone: fields of a wrong type are one more forgery.
-            return False
-        return any(
-            hmac.compare_digest(_mac(state, data).encode("ascii"), given) for state in self._states
-        )
-
-    def _canonical(self, variant: Variant) -> bytes:
-        """The project and all of a record but its signature, as bytes that no other pair has:
-        the length in front keeps the end of the one and the start of the other apart."""
-        record = encode_variant(replace(variant, signature=""))
-        scope = self._project
-        return b"pytest-taskcache record 1\n%d\n%b%b" % (len(scope), scope, record)
-
-
-def _mac(state: hmac.HMAC, data: bytes) -> str:
-    copy = state.copy()
-    copy.update(data)
-    return f"hmac-sha256:{copy.hexdigest()}"
 
 
 class FaultCounts(Counter[str]):
@@ -167,7 +125,10 @@ class Signed:
         self._storage = storage
         self._write = Namespace(namespace)
         self._read = tuple(Namespace(name) for name in dict.fromkeys((namespace, *also)))
-        self._signer = Signer(keys, project) if keys else None
+        _check_keys(keys)
+        # The keys are kept only in here, which has no text form.
+        self._states = tuple(hmac.new(key, digestmod=hashlib.sha256) for key in keys)
+        self._project = project.encode("utf-8", "surrogatepass")
         self.trusted = bool(keys)
         self._trust_remote = trust_remote
         self._clock = clock
@@ -196,9 +157,7 @@ class Signed:
         found: dict[str, tuple[Variant, ...]] = {}
         for place, variants in self._storage.read_records(list(outer)).items():
             names, key = outer[place]
-            placed = [(variant, variant.key == place) for variant in variants]
-            mine = (names.outer(variant) for variant in self._believed(placed))
-            kept = tuple(variant for variant in mine if variant is not None)
+            kept = self._believed(names, [(v, v.key == place) for v in variants])
             if kept:
                 found[key] = newest((*found.get(key, ()), *kept))
         return found
@@ -209,21 +168,18 @@ class Signed:
         inner = self._storage.recent(list(outer))
         found: dict[str, Variant] = {}
         for place, (names, text) in outer.items():
-            variant = inner.get(place)
-            if variant is None or text in found:
-                continue
-            for believed in self._believed([(variant, str(variant.identity) == place)]):
-                mine = names.outer(believed)
-                if mine is not None:
-                    found[text] = mine
+            if place in inner and text not in found:
+                there = inner[place]
+                for variant in self._believed(names, [(there, str(there.identity) == place)]):
+                    found[text] = variant
         return found
 
     def scan(self) -> Iterator[Variant]:
         """All variants of all namespaces that are read, as far as they are believed."""
         for variant in self._storage.scan():
-            mine = [outer for names in self._read if (outer := names.outer(variant)) is not None]
-            if mine and self._believed([(variant, True)]):
-                yield from mine
+            for names in self._read:
+                if names.outer(variant) is not None:
+                    yield from self._believed(names, [(variant, True)])
 
     def write_records(self, variants: Sequence[Variant]) -> None:
         """Signs and writes them. One whose result was not written through this object is signed
@@ -242,7 +198,7 @@ class Signed:
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """Writes the result and remembers its SHA-256 for the record to come."""
         state = hashlib.sha256()
-        for chunk in chunks if self._signer else ():
+        for chunk in chunks if self.trusted else ():
             state.update(chunk)
         self._attest(digest, state.hexdigest(), "write result")
         self._storage.write_result(digest, chunks)
@@ -250,7 +206,7 @@ class Signed:
     def add_file(self, digest: str, source: Path) -> None:
         """As write_result, from a file."""
         with told(self.describe(), "add file"):
-            sha256 = _sha256_of(source) if self._signer else _NOTHING
+            sha256 = _sha256_of(source) if self.trusted else _NOTHING
         self._attest(digest, sha256, "add file")
         self._storage.add_file(digest, source)
 
@@ -258,7 +214,7 @@ class Signed:
         """The bytes, if they have the SHA-256 that a believed record states; else None."""
         expected = self._expected(digest)
         found = None if expected is None else self._storage.read_result(digest, size)
-        if found is None or not self._signer:
+        if found is None or not self.trusted:
             return found
         data = _settled(found)
         if hashlib.sha256(data).hexdigest() != expected:
@@ -272,7 +228,7 @@ class Signed:
         if expected is None or not self._storage.copy_file(digest, destination, False):
             return False
         with told(self.describe(), "copy file"):
-            if not self._signer or _sha256_of(destination) == expected:
+            if not self.trusted or _sha256_of(destination) == expected:
                 return True
             self._refuse("a result is not the one that was signed")
             destination.unlink(missing_ok=True)
@@ -280,7 +236,7 @@ class Signed:
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """Those that are stored, and with keys only those that could be returned from here."""
-        known = [d for d in digests if d in self._attested] if self._signer else digests
+        known = [d for d in digests if d in self._attested] if self.trusted else digests
         return self._storage.has_results(known) if known else frozenset()
 
     def read_target(self, name: str) -> TargetFile | None:
@@ -306,19 +262,38 @@ class Signed:
         return self._storage.target_path(self._write.prefix + name)
 
     def _sign(self, variant: Variant) -> Variant:
-        if self._signer is None:
+        if not self.trusted:
             return variant
+
+        def stated(blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
+            return tuple(b._replace(sha256=self._attested.get(b.digest, "")) for b in blobs)
+
         result, trace = variant.result, variant.trace
         sha256 = self._attested.get(result.digest, "")
         if result.inline is not None:
             sha256 = hashlib.sha256(result.inline).hexdigest()
-        result = replace(result, sha256=sha256, blobs=self._stated(result.blobs))
-        uses = self._stated(trace.uses)
-        signed = replace(variant, result=result, trace=replace(trace, uses=uses))
-        return replace(signed, signature=self._signer.sign(signed))
+        result = replace(result, sha256=sha256, blobs=stated(result.blobs))
+        signed = replace(variant, result=result, trace=replace(trace, uses=stated(trace.uses)))
+        return replace(signed, signature=next(self._signatures(signed)))
 
-    def _stated(self, blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
-        return tuple(b._replace(sha256=self._attested.get(b.digest, "")) for b in blobs)
+    def _verify(self, variant: Variant) -> bool:
+        try:
+            made = self._signatures(variant)
+            return any(hmac.compare_digest(each, variant.signature) for each in made)
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            # The bytes may come from anyone: fields of a wrong type are one more forgery.
+            return False
+
+    def _signatures(self, variant: Variant) -> Iterator[str]:
+        """Those of the keys over the project and all of a record but its signature."""
+        # The length in front keeps the end of the one and the start of the other apart.
+        record = encode_variant(replace(variant, signature=""))
+        scope = self._project
+        data = b"pytest-taskcache record 1\n%d\n%b%b" % (len(scope), scope, record)
+        for state in self._states:
+            copy = state.copy()
+            copy.update(data)
+            yield f"hmac-sha256:{copy.hexdigest()}"
 
     def _attest(self, digest: str, sha256: str, operation: str) -> None:
         with self._lock:
@@ -328,30 +303,33 @@ class Signed:
                 self.describe(), operation, "other bytes are signed under the same digest"
             )
 
-    def _believed(self, placed: Sequence[tuple[Variant, bool]]) -> list[Variant]:
-        """Those that are believed, of variants and whether each lies where it says."""
+    def _believed(
+        self, names: Namespace, placed: Sequence[tuple[Variant, bool]]
+    ) -> tuple[Variant, ...]:
+        """Those of a namespace that are believed, as they were written; each comes with whether it
+        lies where it says."""
         judged = [(variant, self._objection(variant, in_place)) for variant, in_place in placed]
-        kept = [variant for variant, objection in judged if objection is None]
+        kept = [names.outer(variant) for variant, objection in judged if objection is None]
         for _, objection in judged:
             # Those of before there was a key matter only until there is another.
             if objection is not None and not (kept and objection == _UNSIGNED):
                 self._refuse(objection)
-        return kept
+        return tuple(variant for variant in kept if variant is not None)
 
     def _objection(self, variant: Variant, in_place: bool) -> str | None:
         """Why not to believe a record; None after its SHA-256s were taken over."""
-        if self._signer is None:
+        if not self.trusted:
             if not is_inert(variant.result.serializer):
                 return "a remote value could run code when read"
             if not self._trust_remote:
                 return "a remote value is not signed and taskcache_trust_remote is off"
         elif not variant.signature:
             return _UNSIGNED
-        elif not self._signer.verify(variant):
+        elif not self._verify(variant):
             return "a record's signature does not match (altered, or of another key or namespace)"
         if not in_place:
             return "a record lies where another one belongs"
-        if variant.created > self._clock() + SKEW and self._signer:
+        if variant.created > self._clock() + SKEW and self.trusted:
             return "a record is dated in the future"
         if not self._take_over(variant):
             return "a record states another SHA-256 for a result already known"
@@ -363,7 +341,7 @@ class Signed:
         stated = {b.digest: b.sha256 for b in (*result.blobs, *variant.trace.uses)}
         if result.inline is None:
             stated[result.digest] = result.sha256
-        if self._signer is None:
+        if not self.trusted:
             stated = dict.fromkeys(stated, _NOTHING)
         with self._lock:
             for digest, sha256 in stated.items():
@@ -374,13 +352,13 @@ class Signed:
 
     def _expected(self, digest: str) -> str | None:
         expected = self._attested.get(digest)
-        if expected is None and self._signer:
+        if expected is None and self.trusted:
             self._refuse("a result has no verified record")
         return expected
 
     def _refuse(self, reason: str) -> None:
         remedy = f"set {VARIABLE} to use what this storage holds"
-        if self._signer:
+        if self.trusted:
             remedy = "such entries are ignored and computed anew"
         self.refused.add(reason, f"{self.describe()}: {reason}; {remedy}")
 

@@ -49,6 +49,7 @@ _table = sa.Table(
 """A row for each blob; names sort by their bytes. Written in another way some day, blobs will lie
 in a table of another name."""
 _c = _table.c
+_LISTED = sa.select(_c.name, _c.size, _c.modified)
 
 _STATES = {
     "28P01": "wrong credentials",
@@ -112,8 +113,8 @@ class SqlBlobs(Blobs):
 
     def get_many(self, names: Collection[str]) -> Mapping[str, Buffer]:
         """One query for each 500 names."""
-        rows = self._named(sa.select(_c.name, _c.data).where(_c.size <= LIMIT), _c.name, names)
-        return dict(rows)
+        small = sa.select(_c.name, _c.data).where(_c.size <= LIMIT)
+        return dict(self._named(small, _c.name, names))
 
     def sizes(self, names: Collection[str]) -> Mapping[str, int]:
         """One query for each 500 names."""
@@ -121,17 +122,13 @@ class SqlBlobs(Blobs):
 
     def list(self, prefix: str) -> Sequence[Listed]:
         """One query."""
-        query = sa.select(_c.name, _c.size, _c.modified)
         # "0" is the character after "/".
-        below = query.where(_c.name > f"{prefix}/").where(_c.name < f"{prefix}0")
-        return [
-            Listed(*row) for row in self._read(lambda connection: connection.execute(below).all())
-        ]
+        below = _LISTED.where(_c.name > f"{prefix}/").where(_c.name < f"{prefix}0")
+        return [Listed(*row) for row in self._read(lambda c: c.execute(below).all())]
 
     def list_many(self, prefixes: Collection[str]) -> Iterable[Listed]:
         """One query for each 500 folders, of what lies directly in them."""
-        query = sa.select(_c.name, _c.size, _c.modified)
-        return [Listed(*row) for row in self._named(query, _c.folder, prefixes)]
+        return [Listed(*row) for row in self._named(_LISTED, _c.folder, prefixes)]
 
     def put_many(self, items: Mapping[str, Buffer]) -> None:
         """One transaction. Rows are written in the order of their names, so that writers of the

@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -45,8 +46,6 @@ from pytest_taskcache.storage.remote.blobs import LIMIT, BlobError, Blobs, Liste
 
 PART = 8 * 1024 * 1024
 """Bytes of a large result in one blob."""
-_ASK_FIRST = 64 * 1024
-"""Bytes from which it is cheaper to ask whether a result is there than to send it again."""
 _FEW = 750
 """Up to so many names are asked for one by one; for more all shards that they lie in are listed."""
 _REMEMBERED = 100_000
@@ -75,8 +74,6 @@ class RemoteStore:
     def __init__(self, blobs: Blobs) -> None:
         self.blobs = blobs
         self._names: dict[str, str] = {}
-        # Results that were found damaged: they are written anew, whatever is there.
-        self._damaged: set[str] = set()
 
     def describe(self) -> str:
         """The URL, without secrets."""
@@ -185,76 +182,70 @@ class RemoteStore:
             self._names[identifier] = name
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
-        """One blob, or several for a large result; it is complete when the last one is there."""
-        size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        self._write(digest, size, lambda: _parts_of(chunks))
+        """One blob, or several for a large result; it is complete when the last one is there. What
+        is there already is replaced, which mends it if it was damaged."""
+        self._write(digest, sum(memoryview(chunk).nbytes for chunk in chunks), chunks)
 
     def add_file(self, digest: str, source: Path) -> None:
         """As write_result; the file is read as it is sent."""
-        with self.told("write result"):
-            size = source.stat().st_size
-        self._write(digest, size, lambda: _parts_of_file(source))
+        with self.told("write result"), source.open("rb") as stream:
+            chunks = iter(partial(stream.read, PART), b"")
+            self._write(digest, os.fstat(stream.fileno()).st_size, chunks)
 
-    def _write(self, digest: str, size: int, parts: Callable[[], Iterator[Buffer]]) -> None:
+    def _write(self, digest: str, size: int, chunks: Iterable[Buffer]) -> None:
         names = result_names(digest, size)
         with self.told("write result"):
-            if size > _ASK_FIRST and digest not in self._damaged:
-                there = self.blobs.sizes(names)
-                if len(there) == len(names) and sum(there.values()) == size:
-                    self.blobs.touch(names)
-                    return
-            items = zip(names, parts(), strict=False)
+            items = zip(names, _parts_of(chunks), strict=False)
             self.blobs.map(lambda item: self.blobs.put(*item), islice(items, len(names) - 1))
             self.blobs.put(*next(items))
-            self._damaged.discard(digest)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
         """The bytes, after their size and digest have been checked."""
-        with self.told("read result"):
-            last = self.blobs.get(result_name(digest))
-            if last is None:
-                return None
-            data = self._joined(digest, size, last)
-            if data is None or xxhash.xxh3_128_hexdigest(data) != digest:
-                self._damaged.add(digest)
-                return None
-            return memoryview(data)
-
-    def _joined(self, digest: str, size: int, last: Buffer) -> bytearray | None:
-        before = _count(size) - 1
-        if memoryview(last).nbytes != size - before * PART:
-            return None
         data = bytearray()
-        for start in range(0, before, self.blobs.concurrency):
-            some = range(start, min(start + self.blobs.concurrency, before))
-            for part in self.blobs.map(partial(self._part, digest), some):
-                if part is None or memoryview(part).nbytes != PART:
-                    return None
+        with self.told("read result"):
+            for part in self._parts(digest, _count(size)):
                 data += part
-        data += last
-        return data
-
-    def _part(self, digest: str, number: int) -> Buffer | None:
-        return self.blobs.get(f"{result_name(digest)}.{number}")
+        intact = len(data) == size and xxhash.xxh3_128_hexdigest(data) == digest
+        return memoryview(data) if intact else None
 
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """Into a file beside the destination, which is renamed when it is right."""
         with self.told("read result"):
-            last = self.blobs.get(result_name(digest))
-            if last is None:
+            parts = self._parts(digest)
+            # Nothing is begun here before the first answer, which may never come.
+            first = next(parts, None)
+            if first is None:
                 return False
-            placed = _place(digest, self._pieces(digest, last), destination)
-            if not placed:
-                self._damaged.add(digest)
-            return placed
+            temporary = destination.with_name(f".{destination.name[:100]}.{uuid.uuid4().hex}.part")
+            checksum = xxhash.xxh3_128()
+            try:
+                with temporary.open("xb") as stream:
+                    for part in chain([first], parts):
+                        checksum.update(part)
+                        stream.write(part)
+                if checksum.hexdigest() != digest:
+                    return False
+                os.replace(temporary, destination)
+                return True
+            finally:
+                temporary.unlink(missing_ok=True)
 
-    def _pieces(self, digest: str, last: Buffer) -> Iterator[Buffer]:
-        # How large it is nobody said; but what has the digest is all of it.
-        if xxhash.xxh3_128_hexdigest(last) != digest:
-            number = 0
-            while (part := self._part(digest, number)) is not None:
-                yield part
-                number += 1
+    def _parts(self, digest: str, count: int = 0) -> Iterator[Buffer]:
+        """The parts of a result, in order, as far as they are there. Where nobody said how many
+        there are, one that has the digest is all of it."""
+        name, width = result_name(digest), self.blobs.concurrency if count else 1
+        last = self.blobs.get(name)
+        if last is None:
+            return
+        if not count:
+            count = 1 if xxhash.xxh3_128_hexdigest(last) == digest else sys.maxsize
+        for start in range(0, count - 1, width):
+            names = [f"{name}.{n}" for n in range(start, min(start + width, count - 1))]
+            found = self.blobs.map(self.blobs.get, names)
+            parts = [part for part in found if part and memoryview(part).nbytes == PART]
+            yield from parts
+            if len(parts) < len(names):
+                break
         yield last
 
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
@@ -385,7 +376,7 @@ def _count(size: int) -> int:
     return max(1, -(-size // PART))
 
 
-def _parts_of(chunks: Sequence[Buffer]) -> Iterator[Buffer]:
+def _parts_of(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
     """The same bytes in parts of PART bytes, only the last one shorter; one at least."""
     pieces: list[memoryview] = []
     room = PART
@@ -403,27 +394,3 @@ def _parts_of(chunks: Sequence[Buffer]) -> Iterator[Buffer]:
 
 def _one(pieces: list[memoryview]) -> Buffer:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _parts_of_file(source: Path) -> Iterator[bytes]:
-    with source.open("rb") as stream:
-        yield stream.read(PART)
-        while part := stream.read(PART):
-            yield part
-
-
-def _place(digest: str, pieces: Iterable[Buffer], destination: Path) -> bool:
-    """Whether the pieces have this digest; only then they are the file at ``destination``."""
-    temporary = destination.with_name(f".{destination.name[:100]}.{uuid.uuid4().hex}.part")
-    checksum = xxhash.xxh3_128()
-    try:
-        with temporary.open("xb") as stream:
-            for piece in pieces:
-                checksum.update(piece)
-                stream.write(piece)
-        if checksum.hexdigest() != digest:
-            return False
-        os.replace(temporary, destination)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,30 +1,44 @@
-"""Several storages as one: near ones in front, far ones behind."""
+"""Several storages as one: near ones in front, far ones behind.
+
+What is written goes on to the far ones in the background, what was read from them is filled into
+the near ones.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
-from pytest_taskcache.storage.records import results_of
+from pytest_taskcache.storage.forking import ForkAware
+from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.storage.remote.signed import FaultCounts, is_inert, newest
 from pytest_taskcache.storage.remote.threads import Unobserved
-from pytest_taskcache.storage.remote.write_behind import CAPACITY, Drained, WriteBehind
 
 T = TypeVar("T")
 _Content = TypeVar("_Content", memoryview, Path)
 
 _KEPT = 50_000
 """Results that records may wait for before they are filled in."""
+CAPACITY = 20_000
+"""Records that may wait; they are small, as their results are read again when it is their turn."""
+_BATCH = 200
+_THREADS = 4
+_NAMED = 20
+_TICK = 0.5
+_GIVEN_UP = "the storage was given up"
+_Job: TypeAlias = tuple[Variant, ...]
+_Waiting: TypeAlias = "tuple[Variant, Sequence[WriteBehind]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,30 @@ class Tier:
     storage: Storage
     read: bool = True
     write: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What became of the records that were to be uploaded.
+
+    ``failed`` counts those that were tried, or for which there was no room; ``left`` those that
+    there was no time for. ``unsent`` names the first of both (at most 20), ``reasons`` says why.
+    """
+
+    uploaded: int = 0
+    failed: int = 0
+    left: int = 0
+    unsent: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    def __add__(self, other: Drained) -> Drained:
+        return Drained(
+            self.uploaded + other.uploaded,
+            self.failed + other.failed,
+            self.left + other.left,
+            (self.unsent + other.unsent)[:_NAMED],
+            tuple(dict.fromkeys(self.reasons + other.reasons)),
+        )
 
 
 class Split:
@@ -110,15 +148,18 @@ class Tiered:
         )
         self._valid = valid
         self.faults = FaultCounts()
-        self._fills = tuple(self._fill_for(tier) for tier in tiers if tier.read)
+        self._onward = [self._uploads_for(tier) for tier in tiers if tier.read]
+        # By the digest of a result that is not in the first writable tier yet: the records that
+        # wait for it, by id, and the uploads that get them then.
+        self._waiting: dict[str, dict[str, _Waiting]] = {}
         # Results that records name, and whether a trusted one does.
         self._vouched: dict[str, bool] = {}
         self._doubts = any(not storage.trusted for storage in self._readable)
         self._lock = threading.Lock()
 
-    def _fill_for(self, source: Tier) -> _Fill | None:
-        """What fills the writable tiers before a readable one; the others get what the first one
-        has, so nothing can be filled without it."""
+    def _uploads_for(self, source: Tier) -> Sequence[WriteBehind] | None:
+        """What takes records of a readable tier on to the writable ones before it, once the first
+        one has them; None where that may not have them."""
         before = [
             tier.storage
             for tier in self._tiers[: self._tiers.index(source)]
@@ -127,8 +168,7 @@ class Tiered:
         if not before or before[0] is not self._first:
             return None
         pairs = zip(self._writable[1:], self._behind, strict=True)
-        behind = [uploads for storage, uploads in pairs if storage in before]
-        return _Fill(before[0], behind, self.faults)
+        return [uploads for storage, uploads in pairs if storage in before]
 
     def describe(self) -> str:
         """The tiers, nearest first."""
@@ -140,48 +180,50 @@ class Tiered:
         """As KeyStorage.read_records, from the first tier that has them."""
         found: dict[str, tuple[Variant, ...]] = {}
         wanted: Collection[str] = keys
-        nothing: Mapping[str, tuple[Variant, ...]] = {}
-        with self._asking() as asking:
-            for storage, fill in zip(self._readable, self._fills, strict=True):
-                if not wanted:
-                    break
-                here = asking.ask(partial(storage.read_records, wanted), nothing)
-                kept = {key: self._accepted(storage, variants) for key, variants in here.items()}
-                if fill is not None:
-                    fill.add_records([v for variants in kept.values() for v in variants])
-                for key, variants in kept.items():
-                    found[key] = newest((*found[key], *variants)) if key in found else variants
-                wanted = [key for key in wanted if not self._suffices(found.get(key, ()))]
-            found = {key: variants for key, variants in found.items() if variants}
-            asking.found = bool(found)
+
+        def ask(storage: Storage) -> Mapping[str, tuple[Variant, ...]] | None:
+            here = storage.read_records(wanted) if wanted else {}
+            kept = {key: self._accepted(storage, variants) for key, variants in here.items()}
+            return {key: variants for key, variants in kept.items() if variants} or None
+
+        for place, here in self._each(ask, self._readable):
+            onward = self._onward[place]
+            if onward is not None:
+                self._await_results([(v, onward) for variants in here.values() for v in variants])
+            for key, variants in here.items():
+                found[key] = newest((*found[key], *variants)) if key in found else variants
+            if place + 1 < len(self._readable):
+                valid = self._valid or bool
+                wanted = [key for key in wanted if not any(map(valid, found.get(key, ())))]
         return found
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent, from the first tier that has it."""
         found: dict[str, Variant] = {}
-        nothing: Mapping[str, Variant] = {}
-        with self._asking() as asking:
-            for storage in self._readable:
-                wanted = [identity for identity in identities if identity not in found]
-                here = asking.ask(partial(storage.recent, wanted), nothing) if wanted else nothing
-                for identity, variant in here.items():
-                    if self._accepted(storage, (variant,)):
-                        found[identity] = variant
-            asking.found = bool(found)
+
+        def ask(storage: Storage) -> Mapping[str, Variant] | None:
+            wanted = [identity for identity in identities if identity not in found]
+            here = storage.recent(wanted) if wanted else {}
+            return {i: v for i, v in here.items() if self._accepted(storage, (v,))} or None
+
+        for _, here in self._each(ask, self._readable):
+            found.update(here)
         return found
 
     def scan(self) -> Iterator[Variant]:
         """As KeyStorage.scan, over all tiers, each variant once. A tier that fails half-way is
         counted; StorageError is raised only where no tier gave anything."""
         seen: set[str] = set()
-        with self._asking() as asking:
-            for storage in self._readable:
-                scanned = iter(storage.scan())
-                while (variant := asking.ask(partial(next, scanned, None), None)) is not None:
+        errors: list[StorageError] = []
+        for storage in self._readable:
+            try:
+                for variant in storage.scan():
                     if variant.id not in seen and self._accepted(storage, (variant,)):
                         seen.add(variant.id)
                         yield variant
-            asking.found = bool(seen)
+            except StorageError as error:
+                errors.append(error)
+        self._count(errors, found=bool(seen))
 
     def write_records(self, variants: Sequence[Variant]) -> None:
         """As KeyStorage.write_records, to the first writable tier; the others follow."""
@@ -193,13 +235,14 @@ class Tiered:
             uploads.offer(variants)
 
     def remove_records(self, ids: Collection[str]) -> None:
-        """As KeyStorage.remove_records, from every writable tier."""
-        for waiting in (*self._behind, *self._fills):
-            if waiting is not None:
-                waiting.forget(ids)
-        with self._asking() as asking:
-            for storage in self._writable:
-                asking.ask(partial(storage.remove_records, ids), None)
+        """As KeyStorage.remove_records, from every writable tier; raises the first error."""
+        for uploads in self._behind:
+            uploads.forget(ids)
+        with self._lock:
+            for waiting in self._waiting.values():
+                for id_ in ids:
+                    waiting.pop(id_, None)
+        list(self._each(lambda storage: storage.remove_records(ids), self._writable))
 
     def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
         """As ResultStorage.write_result, to the first writable tier. The others get it with its
@@ -227,49 +270,47 @@ class Tiered:
     def has_results(self, digests: Collection[str]) -> frozenset[str]:
         """As ResultStorage.has_results; tiers that are not trusted are asked only if all are."""
         found: set[str] = set()
-        nothing: frozenset[str] = frozenset()
-        with self._asking() as asking:
-            for storage in self._readable:
-                wanted = [digest for digest in digests if digest not in found]
-                if wanted and storage.trusted == self.trusted:
-                    found |= asking.ask(partial(storage.has_results, wanted), nothing)
-            asking.found = bool(found)
+
+        def ask(storage: Storage) -> frozenset[str] | None:
+            wanted = [digest for digest in digests if digest not in found]
+            return storage.has_results(wanted) or None if wanted else None
+
+        equals = [storage for storage in self._readable if storage.trusted == self.trusted]
+        for _, here in self._each(ask, equals):
+            found |= here
         return frozenset(found)
 
     def _fetch(self, digest: str, fetch: Callable[[Storage], _Content | None]) -> _Content | None:
         """What the first readable tier that has a result gives of it, and fills it in."""
-        with self._asking() as asking:
-            for place, storage in enumerate(self._readable):
-                if not self._may_read(storage, digest):
-                    continue
-                content = asking.ask(partial(fetch, storage), None)
-                if content is not None:
-                    asking.found = True
-                    for origin, fill in enumerate(self._fills):
-                        if fill is not None and (origin == place or fill.wants(digest)):
-                            fill.add_result(digest, content, storage)
-                    return content
+
+        def ask(storage: Storage) -> _Content | None:
+            may = storage.trusted or not self.trusted or self._vouched.get(digest) is False
+            return fetch(storage) if may else None
+
+        for place, content in self._each(ask, self._readable):
+            if self._onward[place] is not None or digest in self._waiting:
+                self._fill_result(digest, content, self._readable[place])
+            return content
         return None
 
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target, from the first tier that has it."""
-        with self._asking() as asking:
-            for storage in self._readable:
-                if isinstance(storage, TargetStorage):
-                    found = asking.ask(partial(storage.read_target, name), None)
-                    if found is not None:
-                        asking.found = True
-                        return found
-        return None
+
+        def ask(storage: object) -> TargetFile | None:
+            return storage.read_target(name) if isinstance(storage, TargetStorage) else None
+
+        return next((found for _, found in self._each(ask, self._readable)), None)
 
     def write_target(self, name: str, data: Buffer, key: str) -> None:
         """As TargetStorage.write_target, to every writable tier that keeps targets."""
-        with self._asking() as asking:
-            for storage in self._writable:
-                if isinstance(storage, TargetStorage):
-                    before = len(asking.errors)
-                    asking.ask(partial(storage.write_target, name, data, key), None)
-                    asking.found |= len(asking.errors) == before
+
+        def write(storage: object) -> bool | None:
+            if not isinstance(storage, TargetStorage):
+                return None
+            storage.write_target(name, data, key)
+            return True
+
+        list(self._each(write, self._writable))
 
     def target_path(self, name: str) -> Path | None:
         """As TargetStorage.target_path, of the first writable tier."""
@@ -282,7 +323,17 @@ class Tiered:
         """Waits at most ``timeout`` seconds for the uploads; what became of them. Tells
         ``on_progress(done, total)`` meanwhile, in this thread."""
         deadline = time.monotonic() + timeout
-        self._fetch_parts(deadline)
+        # The parts of traces that records wait for alone: one log answers for many records, so that
+        # most parts are never asked for.
+        with self._lock:
+            waiting = {id_: v for named in self._waiting.values() for id_, (v, _) in named.items()}
+            parts = [self._missing(variant) for variant in waiting.values()]
+        for variant, missing in zip(waiting.values(), parts, strict=True):
+            if missing.keys() <= {blob.digest for blob in variant.trace.uses}:
+                for digest, size in missing.items():
+                    if digest in self._waiting and time.monotonic() < deadline:
+                        with contextlib.suppress(StorageError):  # counted; the record stays there
+                            self.read_result(digest, size)
         drained = Drained()
         for uploads in self._behind:
             drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
@@ -301,18 +352,52 @@ class Tiered:
         for tier in self._tiers:
             tier.storage.close()
 
-    def _fetch_parts(self, deadline: float) -> None:
-        """Reads the parts of traces without which records that were read cannot be filled in:
-        one log answers for many records, so that most parts are never asked for."""
-        for fill in self._fills:
-            for digest, size in fill.parts_wanted() if fill is not None else ():
-                if time.monotonic() >= deadline:
-                    return
-                with contextlib.suppress(StorageError):  # counted; the record stays where it is
-                    self.read_result(digest, size)
+    def _await_results(self, records: Sequence[_Waiting]) -> None:
+        """Fills in records that were read behind, each once all of its results are there. Values
+        are not fetched for that: they come when someone reads them."""
+        with self._lock:
+            for variant, onward in records:
+                if len(self._waiting) >= _KEPT:
+                    break
+                for digest, _ in results_of(variant):
+                    self._waiting.setdefault(digest, {})[variant.id] = variant, onward
+        self._fill_records([each for each in records if not results_of(each[0])])
 
-    def _suffices(self, variants: tuple[Variant, ...]) -> bool:
-        return bool(variants) and (self._valid is None or any(map(self._valid, variants)))
+    def _fill_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
+        """Fills in a result that ``holder`` has, and then the records that waited only for it."""
+        first = self._first
+        if first is None:
+            return
+        if isinstance(content, Path):
+            write = partial(first.add_file, digest, content)
+        else:
+            write = partial(first.write_result, digest, (content,))
+        if first is holder or self._filled(write):
+            with self._lock:
+                waited = self._waiting.pop(digest, {})
+                ready = [each for each in waited.values() if not self._missing(each[0])]
+            self._fill_records(ready)
+
+    def _fill_records(self, records: Sequence[_Waiting]) -> None:
+        variants = [variant for variant, _ in records]
+        if variants and self._first and self._filled(partial(self._first.write_records, variants)):
+            for variant, onward in records:
+                for uploads in onward:
+                    uploads.offer([variant])
+
+    def _filled(self, write: Callable[[], None]) -> bool:
+        """Whether it could be written; that it could not breaks no read, and is counted."""
+        try:
+            write()
+        except StorageError as error:
+            self.faults.add(f"fill: {error.reason}")
+            return False
+        return True
+
+    def _missing(self, variant: Variant) -> dict[str, int]:
+        """Digest and size of the results that a record waits for."""
+        named = results_of(variant)
+        return {d: size for d, size in named if variant.id in self._waiting.get(d, ())}
 
     def _accepted(self, storage: Storage, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
         if not storage.trusted:
@@ -326,122 +411,188 @@ class Tiered:
                 for digest in (digest for v in variants for digest, _ in results_of(v)):
                     self._vouched[digest] = trusted or self._vouched.get(digest, False)
 
-    def _may_read(self, storage: Storage, digest: str) -> bool:
-        if storage.trusted or not self.trusted:
-            return True
-        return self._vouched.get(digest) is False
+    def _each(
+        self, ask: Callable[[Storage], T | None], storages: Sequence[Storage]
+    ) -> Iterator[tuple[int, T]]:
+        """The places of storages and what they answer, in turn, but for None. Raises the first
+        error if nobody answered anything; else all errors are counted."""
+        errors: list[StorageError] = []
+        found = False
+        try:
+            for place, storage in enumerate(storages):
+                try:
+                    answer = ask(storage)
+                except StorageError as error:
+                    errors.append(error)
+                    continue
+                if answer is not None:
+                    found = True
+                    yield place, answer
+        finally:  # also where the first answer was enough
+            self._count(errors, found=found)
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[_ReadingTiers]:
-        """Raises the first error of tiers asked inside if nothing was found; else counts all."""
-        asking = _ReadingTiers()
-        yield asking
-        if asking.errors and not asking.found:
-            raise asking.errors[0]
-        for error in asking.errors:
+    def _count(self, errors: Sequence[StorageError], *, found: bool) -> None:
+        if errors and not found:
+            raise errors[0]
+        for error in errors:
             reason = f"{error.operation}: {error.reason}"
             self.faults.add(reason, f"{error.storage}: {reason}; the run goes on with other tiers")
 
 
-class _ReadingTiers:
-    """What failed while tiers were asked, and whether anything was found all the same."""
-
-    def __init__(self) -> None:
-        self.errors: list[StorageError] = []
-        self.found = False
-
-    def ask(self, call: Callable[[], T], absent: T) -> T:
-        """What the call returns; ``absent`` if it raises StorageError."""
-        try:
-            return call()
-        except StorageError as error:
-            self.errors.append(error)
-            return absent
-
-
-class _Fill:
-    """Fills a storage with the records that were read behind it, each once all of its results
-    are there. Values are not fetched for that: they come when someone reads them.
-
-    What ``target`` then holds goes on to ``behind``. If it cannot be filled that breaks no read;
-    ``faults`` counts it.
+class WriteBehind(ForkAware):
+    """Copies what was written to ``source`` on to ``target``: first the results, re-read from the
+    source, then the records, all of one ``offer`` together. Whoever is killed in between leaves
+    results that no record names, never a record without its result. A forked child has nothing to
+    upload: what waits belongs to its parent.
     """
 
-    def __init__(self, target: Storage, behind: Sequence[WriteBehind], faults: FaultCounts) -> None:
+    def __init__(
+        self,
+        source: Storage,
+        target: Storage,
+        capacity: int = CAPACITY,
+        unobserved: Unobserved = nullcontext,
+    ) -> None:
+        super().__init__()
+        self._unobserved = unobserved
+        self._source = source
         self._target = target
-        self._behind = behind
-        self._faults = faults
-        self._lock = threading.Lock()
-        # By the digest of a result that is not there yet: the records that wait for it, by id.
-        self._waiting: dict[str, dict[str, Variant]] = {}
+        self._capacity = capacity
+        self._start_anew()
 
-    def add_records(self, variants: Sequence[Variant]) -> None:
-        """Takes note of records; those that need no further result are filled in at once."""
-        with self._lock:
-            for variant in variants:
-                if len(self._waiting) >= _KEPT:
-                    break
-                for digest, _ in results_of(variant):
-                    self._waiting.setdefault(digest, {})[variant.id] = variant
-        self._write([variant for variant in variants if not results_of(variant)])
+    def _start_anew(self) -> None:
+        self._changed = threading.Condition(self.lock)
+        self._jobs: deque[_Job] = deque()
+        self._under_way: dict[int, _Job] = {}
+        self._waiting = 0
+        self._threads = 0
+        self._stopped = False
+        self._done = Drained()
 
-    def wants(self, digest: str) -> bool:
-        """Whether a record waits for this result."""
-        return digest in self._waiting
-
-    def parts_wanted(self) -> Sequence[tuple[str, int]]:
-        """Digest and size of shared parts of traces, where records wait for nothing else."""
-        found: dict[str, int] = {}
-        with self._lock:
-            variants = {id_: v for named in self._waiting.values() for id_, v in named.items()}
-            for variant in variants.values():
-                missing = self._missing(variant)
-                parts = {blob.digest for blob in variant.trace.uses}
-                if missing.keys() <= parts:
-                    found.update(missing)
-        return tuple(found.items())
-
-    def add_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
-        """Fills in a result that ``holder`` has, and then the records that waited only for it."""
-        if self._target is not holder and not self._written(digest, content):
-            return
-        with self._lock:
-            waited = self._waiting.pop(digest, {})
-            ready = [variant for variant in waited.values() if not self._missing(variant)]
-        self._write(ready)
-
-    def forget(self, ids: Collection[str]) -> None:
-        """Does not fill in records that have been removed."""
-        with self._lock:
-            for digest, waiting in list(self._waiting.items()):
-                for id_ in waiting.keys() & ids:
-                    del waiting[id_]
-                if not waiting:
-                    del self._waiting[digest]
-
-    def _missing(self, variant: Variant) -> dict[str, int]:
-        """Digest and size of the results that a record waits for."""
-        named = results_of(variant)
-        return {d: size for d, size in named if variant.id in self._waiting.get(d, ())}
-
-    def _written(self, digest: str, content: memoryview | Path) -> bool:
-        try:
-            if isinstance(content, Path):
-                self._target.add_file(digest, content)
-            else:
-                self._target.write_result(digest, (content,))
-        except StorageError as error:
-            self._faults.add(f"fill: {error.reason}")
-            return False
+    def offer(self, variants: Sequence[Variant]) -> bool:
+        """Queues records to appear together; False, and they have failed, if there is no room."""
+        job = tuple(variants)
+        with self._changed:
+            if self._waiting + len(job) > self._capacity:
+                self._fail(job, "too many uploads are waiting")
+                return False
+            self._jobs.append(job)
+            self._waiting += len(job)
+            self._stopped = False
+            if self._threads < _THREADS:
+                self._threads += 1
+                threading.Thread(target=self._work, name="taskcache-upload", daemon=True).start()
+            self._changed.notify_all()
         return True
 
-    def _write(self, variants: Sequence[Variant]) -> None:
-        if not variants:
-            return
+    def forget(self, ids: Collection[str]) -> None:
+        """Takes back what is still waiting."""
+        with self._changed:
+            kept = [tuple(v for v in job if v.id not in ids) for job in self._jobs]
+            self._jobs = deque(job for job in kept if job)
+            self._waiting = sum(map(len, (*self._jobs, *self._under_way.values())))
+            self._changed.notify_all()
+
+    def drain(
+        self, timeout: float, on_progress: Callable[[int, int], None] | None = None
+    ) -> Drained:
+        """Waits until all is uploaded, or ``timeout`` seconds; what is left then is not begun.
+
+        ``on_progress(done, total)`` is called at least twice a second, in this thread.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._changed:
+                left = deadline - time.monotonic()
+                if self._waiting and left > 0:
+                    self._changed.wait(min(left, _TICK))
+                done, waiting = self._done.uploaded + self._done.failed, self._waiting
+                if not waiting or time.monotonic() >= deadline:
+                    over = _names([*self._under_way.values(), *self._jobs])
+                    ended = self._done + Drained(left=waiting, unsent=over)
+                    self._jobs.clear()
+                    self._under_way.clear()
+                    self._waiting, self._done = 0, Drained()
+                    return ended
+            if on_progress is not None:
+                on_progress(done, done + waiting)
+
+    def flush(self, timeout: float) -> bool:
+        """Waits at most ``timeout`` seconds until nothing waits or is under way; whether that is
+        so. What failed is told by ``drain``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, timeout)
+
+    def stop(self) -> None:
+        """Begins no further upload and lets the threads end; waits for nothing."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopped or not self._jobs:
+                    self._threads -= 1
+                    return
+                batch = self._take()
+            with self._unobserved():
+                reasons = self._upload(batch)
+            with self._changed:
+                for job, reason in zip(batch, reasons, strict=True):
+                    if self._under_way.pop(id(job), None) is None:
+                        continue  # told as left over by drain
+                    self._waiting -= len(job)
+                    if reason:
+                        self._fail(job, reason)
+                    else:
+                        self._done += Drained(uploaded=len(job))
+                self._changed.notify_all()
+
+    def _take(self) -> list[_Job]:
+        batch, size = [], 0
+        # A share of what waits, so that one thread does not take all of a few long uploads.
+        share = max(1, min(_BATCH, self._waiting // _THREADS))
+        while self._jobs and size < share:
+            batch.append(self._jobs.popleft())
+            size += len(batch[-1])
+        self._under_way |= {id(job): job for job in batch}
+        return batch
+
+    def _upload(self, batch: list[_Job]) -> list[str]:
+        """Why each job could not be uploaded; "" for those that were."""
+        if self._is_given_up():
+            # Nothing is re-read and digested in vain at the end of a run.
+            return [_GIVEN_UP] * len(batch)
+        reasons = [""] * len(batch)
         try:
-            self._target.write_records(variants)
+            digests = {digest for job in batch for v in job for digest, _ in results_of(v)}
+            present = set(self._target.has_results(digests))
+            for place, job in enumerate(batch):
+                try:
+                    for variant in job:
+                        copy_results(variant, self._source, self._target, present)
+                except StorageError as error:
+                    reasons[place] = error.reason
+            whole = [v for job, why in zip(batch, reasons, strict=True) if not why for v in job]
+            if whole:
+                self._target.write_records(whole)
+            # What was written after it was given up was dropped, without an error.
+            missed = _GIVEN_UP if self._is_given_up() else ""
         except StorageError as error:
-            self._faults.add(f"fill: {error.reason}")
-            return
-        for behind in self._behind:
-            behind.offer(variants)
+            missed = error.reason
+        except Exception as error:
+            # A fault of an adapter, or of the interpreter at its end: this batch is lost and
+            # counted, the thread goes on with the next.
+            missed = type(error).__name__
+        return [why or missed for why in reasons]
+
+    def _is_given_up(self) -> bool:
+        return bool(getattr(self._target, "given_up", False))
+
+    def _fail(self, job: _Job, reason: str) -> None:
+        self._done += Drained(failed=len(job), unsent=_names([job]), reasons=(reason,))
+
+
+def _names(jobs: Iterable[_Job]) -> tuple[str, ...]:
+    return tuple([str(variant.identity) for job in jobs for variant in job][:_NAMED])
