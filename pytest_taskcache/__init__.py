@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from pytest_taskcache.locking.redis import RedisLockManager
     from pytest_taskcache.model import __version__
     from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable
+    from pytest_taskcache.model.modes import IsolationLevel
     from pytest_taskcache.plugin.fixtures import cached_fixture
-    from pytest_taskcache.policies import (
+    from pytest_taskcache.policies.algebra import CachePolicy, TaskContext
+    from pytest_taskcache.policies.parts import (
         DEFAULT,
         ENV,
         FILES,
@@ -53,9 +55,6 @@ if TYPE_CHECKING:
         TASK_SOURCE,
         TEST_PARAMETERS,
         CacheKeyFnPolicy,
-        CachePolicy,
-        IsolationLevel,
-        TaskContext,
         UserPolicy,
         task_input_hash,
     )
@@ -105,8 +104,10 @@ _HOMES = {
     "locking.redis": ("RedisLockManager",),
     "model": ("__version__",),
     "model.decision": ("Decision", "Fault", "Hit", "Miss", "Uncacheable"),
+    "model.modes": ("IsolationLevel",),
     "plugin.fixtures": ("cached_fixture",),
-    "policies": (
+    "policies.algebra": ("CachePolicy", "TaskContext"),
+    "policies.parts": (
         "DEFAULT",
         "ENV",
         "FILES",
@@ -119,9 +120,6 @@ _HOMES = {
         "TASK_SOURCE",
         "TEST_PARAMETERS",
         "CacheKeyFnPolicy",
-        "CachePolicy",
-        "IsolationLevel",
-        "TaskContext",
         "UserPolicy",
         "task_input_hash",
     ),

@@ -26,8 +26,7 @@ from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, 
 from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
-from pytest_taskcache.policies import CachePolicy
-from pytest_taskcache.policies.parts import Declared
+from pytest_taskcache.policies.algebra import CachePolicy
 from pytest_taskcache.ports import Fingerprints, Lease, ResultStorage, TargetFile, TargetStorage
 from pytest_taskcache.transactions.transaction import Transaction
 
@@ -341,13 +340,13 @@ def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
     """A trace that also holds what the policy declares, so that a consumer verifies it."""
     if not policy.declares:
         return trace
-    declared = [c for c in policy.components if isinstance(c, Declared)]
+    declared = [each.declared for each in policy.components if each.declared]
     digests = dict(keyed.key.parts)
     known = {(dependency.kind, dependency.name) for dependency in trace.dependencies}
     more = tuple(
-        Dependency(c.kind, c.name, digests[f"{c.kind} {c.name}"])
-        for c in declared
-        if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
+        Dependency(kind, name, digests[f"{kind} {name}"])
+        for kind, name in declared
+        if (kind, name) not in known and f"{kind} {name}" in digests
     )
     return _traced(trace.dependencies + more, trace.uses)
 

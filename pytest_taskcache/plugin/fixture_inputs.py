@@ -41,7 +41,7 @@ from pytest_taskcache.plugin.pytest_private import (
     is_async,
     is_handle,
 )
-from pytest_taskcache.policies import TaskContext
+from pytest_taskcache.policies.algebra import TaskContext
 from pytest_taskcache.ports import Fingerprints
 from pytest_taskcache.serializers.trees import scan
 

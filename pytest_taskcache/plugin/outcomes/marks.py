@@ -17,7 +17,8 @@ from pytest_taskcache.plugin.hookspecs import adjusted
 from pytest_taskcache.plugin.outcomes.bundles import SERIALIZER
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import DoctestItem, is_fixture
-from pytest_taskcache.policies import DEFAULT, CachePolicy
+from pytest_taskcache.policies.algebra import CachePolicy
+from pytest_taskcache.policies.parts import DEFAULT
 
 _KNOWN = frozenset({"expiration", "allow", "validator", "refresh", "persist", "key", "key_fn"})
 

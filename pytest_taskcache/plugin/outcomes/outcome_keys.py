@@ -41,7 +41,7 @@ from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.plugin.pytest_private import DoctestItem, index_of_parameter, parameters_of
 from pytest_taskcache.plugin.surroundings import given_options, option_parts, plugin_parts
-from pytest_taskcache.policies import TaskContext
+from pytest_taskcache.policies.algebra import TaskContext
 
 _OWN = Path(__file__).parents[1]
 
