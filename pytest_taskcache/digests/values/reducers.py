@@ -2,7 +2,7 @@
 
 In this order: the hasher that was registered for the type or for the nearest class it inherits
 from, or its ``__taskcache_key__`` method; the table of exact types; classes and enums; the
-adapter of the library it derives from; dataclasses, attrs and named tuples; its state.
+adapter of the library it derives from; named tuples; its state.
 """
 
 from __future__ import annotations
@@ -153,10 +153,6 @@ def _find(cls: type) -> Reducer:
     _refuse_live(cls)
     if issubclass(cls, pathlib.PurePath):
         return _reduce_path
-    if hasattr(cls, "__dataclass_fields__"):
-        return instances.dataclass_reducer(cls)
-    if "__attrs_attrs__" in vars(cls):
-        return instances.attrs_reducer(cls)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return instances.reduce_named_tuple
     return instances.instance_reducer(cls)

@@ -446,6 +446,7 @@ _PARTS: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
     "reduced": {4: ("", _ATTRIBUTES)},
     "local class": {3: ("", _ATTRIBUTES)},
     "namespace": {1: ("", _ATTRIBUTES)},
+    "namedtuple": {2: ("", _ATTRIBUTES), 3: ("", _ATTRIBUTES)},
     "pydantic": {2: ("", _ATTRIBUTES), 4: ("", _ATTRIBUTES)},
     "function source": {
         3: (".__defaults__", ""),
@@ -491,14 +492,9 @@ def _step(node: Node, index: int, style: str) -> tuple[str, str]:
 
 def _part(content: Sequence[object], index: int) -> tuple[str, str]:
     kind = str(content[0])
-    if kind.startswith(("dataclass ", "attrs ")):
-        if kind.endswith(" by name"):
-            return "", _ATTRIBUTES
+    if kind.startswith("slots "):
         names = kind[kind.index("(") + 1 : -1].split(", ")
         return f".{names[index - 1]}", ""
-    if kind == "namedtuple" and index > 3:
-        fields = content[2]
-        return (f".{fields[index - 4]}" if isinstance(fields, tuple) else ""), ""
     if index == 1 and isinstance(content[1], type):
         # a local class counts by its content
         return ".__class__", ""
