@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from pytest_taskcache.dataclass import dataclass, replace
-from pytest_taskcache.digests.task_source import digest_function
+from pytest_taskcache.digests.values.digest import digest_function
 from pytest_taskcache.engine.computation import Basis, Computation
 from pytest_taskcache.engine.lookup import Found, Lookup
 from pytest_taskcache.engine.routes import Route

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 import xxhash
 
 from pytest_taskcache.dataclass import dataclass, fields
-from pytest_taskcache.digests.task_source import digest_function
-from pytest_taskcache.digests.values.digest import digest_value
+from pytest_taskcache.digests.values.digest import digest_function, digest_value
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.key import Part

@@ -27,11 +27,11 @@ from typing import Any, Final, TypeAlias
 
 from xxhash import xxh3_128, xxh3_128_digest, xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.reducers import REDUCERS
-from pytest_taskcache.digests.values.stream import (
+from pytest_taskcache.digests.values.reducers import (
     END,
     HEADER,
     MAX_OBJECTS,
+    REDUCERS,
     TERM_CODE,
     Sink,
     StreamPickler,
@@ -128,10 +128,8 @@ def walk(value: object, path: str, exploration: Exploration) -> str:
             return _stream(root)
     try:
         return merkle_digest(root, exploration.finished, exploration.cyclic)
-    except TooUniformError:
-        raise UndigestableError(
-            path, shown_name(type(value)), "the members of its cycle are too many and too alike"
-        ) from None
+    except RefusedError as error:
+        raise UndigestableError(path, shown_name(type(value)), error.reason) from None
 
 
 class Exploration(Scope):
@@ -333,7 +331,7 @@ def merkle_digest(root: Node, finished: list[Node], cyclic: bool) -> str:
     """The digest of a graph by its root, 32 hexadecimal digits.
 
     ``finished`` lists the nodes, children before parents unless ``cyclic``. Raises
-    TooUniformError.
+    RefusedError.
     """
     digests: dict[Node, bytes] = {}
 
@@ -356,10 +354,6 @@ def _digest(node: Node, text: Callable[[Token], bytes]) -> bytes:
     if node.shape is Shape.FLAT:
         return xxh3_128_digest(Shape.FLAT.value + node.written)
     return xxh3_128_digest(compose(node.shape, [text(child) for child in node.children]))
-
-
-class TooUniformError(Exception):
-    """A cycle is too long and its members too alike to tell them apart in reasonable time."""
 
 
 def strong_components(root: Node) -> list[list[Node]]:
@@ -401,7 +395,7 @@ def strong_components(root: Node) -> list[list[Node]]:
 
 def refine(component: list[Node], outside: Callable[[Token], bytes]) -> dict[Node, bytes]:
     """The digest of each node of a cyclic component; ``outside`` gives the framed text of a
-    child that is not in it. Raises TooUniformError."""
+    child that is not in it. Raises RefusedError."""
     inside = set(component)
     edges = sum(len(node.children) for node in component)
     before: dict[Node, bytes] = dict.fromkeys(component, b"")
@@ -429,7 +423,7 @@ def refine(component: list[Node], outside: Callable[[Token], bytes]) -> dict[Nod
         before = after
         steps += edges
         if steps > MAX_STEPS:
-            raise TooUniformError
+            raise RefusedError("", "the members of its cycle are too many and too alike")
     # the pairs spell out the whole quotient automaton: two components with the same pairs unfold
     # to the same trees, and ones that differ only beyond the last round have different pairs
     pairs = b"".join(sorted({before[node] + after[node] for node in component}))
