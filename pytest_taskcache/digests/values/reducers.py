@@ -69,11 +69,12 @@ def register_hasher(cls: type[T], hasher: Callable[[T], object]) -> None:
     whose digests are fixed.
     """
     name = shown_name(cls) if isinstance(cls, type) else ""
+    given: object = hasher
     if not name:
         problem = f"{cls!r} is not a type", "pass the class whose values it digests"
     elif cls in _NATIVE:
         problem = f"the digest of {name} is fixed", "register a hasher for a class of your own"
-    elif not callable(hasher):
+    elif not callable(given):
         remedy = "pass a function from a value to something digestable"
         problem = f"the hasher of {name} is not callable", remedy
     elif _hashers.setdefault(cls, hasher) != hasher:
