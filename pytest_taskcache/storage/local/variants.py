@@ -7,7 +7,7 @@ from enum import StrEnum
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from pytest_taskcache.dataclass import dataclass, field, replace
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant
@@ -25,8 +25,8 @@ from pytest_taskcache.storage.local.encoding import (
 from pytest_taskcache.storage.local.index import Clock, Index
 
 T = TypeVar("T")
-_REMEMBERED_BYTES = 64 << 20
-_REMEMBERED = 100_000
+_REMEMBERED = 50_000
+"""How many records, and how many answers, are remembered at most."""
 _PAGE = 500
 _DAMAGED = "damaged row in the index"
 
@@ -74,8 +74,6 @@ class Records:
         self._epoch = 0
         self._decoded: dict[bytes, Variant] = {}
         self._shared: dict[int, Shared] = {}
-        self._traces: dict[bytes, Trace] = {}
-        self._weight = 0
         self._interned: dict[bytes, int] = {}
         self._damaged: set[tuple[str, int]] = set()
 
@@ -146,7 +144,7 @@ class Records:
                     self._damaged.add(("variants", int(seq)))
                     continue
                 if remember:
-                    self.remember(variant)
+                    self._decoded[row.id] = variant
             found.append(variant)
         return found
 
@@ -158,17 +156,9 @@ class Records:
             [id_ for id_ in ids if id_ not in self._shared],
         ):
             try:
-                self._know(id_, encoding.decode_shared(name, body))
+                self._shared[id_] = encoding.decode_shared(name, body)
             except DAMAGE:
                 self._damaged.add(("shared", id_))
-
-    def _know(self, id_: int, shared: Shared) -> None:
-        if isinstance(shared.content, Trace):
-            # Equal traces are one object: verified once, held once.
-            trace = self._traces.setdefault(shared.name, shared.content)
-            shared = Shared(shared.name, trace)
-            self._weight += 200 * len(trace.dependencies)
-        self._shared[id_] = shared
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent."""
@@ -178,8 +168,8 @@ class Records:
             if unknown:
 
                 def work(connection: Connection) -> dict[str, Variant | None]:
-                    newest = {name: self._newest(connection, name, 1) for name in unknown}
-                    return {name: found[0] if found else None for name, found in newest.items()}
+                    newest = ((name, self._newest(connection, name, 1)) for name in unknown)
+                    return {name: found[0] if found else None for name, found in newest}
 
                 known |= self.read_index("read recent records", work)
             return {name: found for name in identities if (found := known[name]) is not None}
@@ -252,24 +242,17 @@ class Records:
 
     def remember(self, variant: Variant) -> None:
         """Spares decoding a variant whose row is known to be in the index."""
-        name = to_sql(variant.trace.digest)
-        trace = self._traces.setdefault(name, variant.trace) if name else variant.trace
-        if trace is not variant.trace:
-            variant = replace(variant, trace=trace)
         self._decoded[to_sql(variant.id)] = variant
-        self._weight += 500 + len(variant.result.inline or b"")
 
     def _renew(self) -> None:
         """Forgets what was remembered of an earlier index, or what has become too much."""
         answers = self._answers
         if len(answers.records) + len(answers.newest) + len(answers.staged) > _REMEMBERED:
             self._answers = Answers()
-        if self.index.epoch != self._epoch or self._weight > _REMEMBERED_BYTES:
+        if self.index.epoch != self._epoch or len(self._decoded) > _REMEMBERED:
             self._epoch = self.index.epoch
             self._decoded.clear()
             self._shared.clear()
-            self._traces.clear()
-            self._weight = 0
 
     def _put_aside(self) -> None:
         """Tells of damaged rows that were read, and deletes them: others take their place."""
@@ -367,20 +350,23 @@ class Records:
         name = shared.name
         if name in self._interned:
             return self._interned[name]
-        row = connection.execute("SELECT id FROM shared WHERE name = ?", (name,)).fetchone()
+        row = connection.execute("SELECT id, body FROM shared WHERE name = ?", (name,)).fetchone()
+        id_: int
         if row is None:
-            cursor = connection.execute(
-                "INSERT INTO shared (name, body) VALUES (?, ?)",
+            (id_,) = connection.execute(
+                "INSERT INTO shared (name, body) VALUES (?, ?) RETURNING id",
                 (name, encoding.encode_shared(shared)),
-            )
-            assert cursor.lastrowid is not None
-            id_ = cursor.lastrowid
+            ).fetchone()
         else:
-            id_ = int(row[0])
-            if id_ not in self._shared:
-                self._mend(connection, id_, shared)
-        if id_ not in self._shared:
-            self._know(id_, shared)
+            id_, body = row
+            try:
+                if id_ not in self._shared:
+                    encoding.unseal(body, name)
+            except DAMAGE:
+                self.index.tell(_DAMAGED)
+                body = encoding.encode_shared(shared)
+                connection.execute("UPDATE shared SET body = ? WHERE id = ?", (body, id_))
+        self._shared.setdefault(id_, shared)
         if isinstance(shared.content, Trace) and shared.content.uses:
             connection.executemany(
                 "INSERT OR IGNORE INTO uses (trace, digest, size) VALUES (?, ?, ?)",
@@ -388,15 +374,6 @@ class Records:
             )
         self._interned[name] = id_
         return id_
-
-    def _mend(self, connection: Connection, id_: int, shared: Shared) -> None:
-        (body,) = connection.execute("SELECT body FROM shared WHERE id = ?", (id_,)).fetchone()
-        try:
-            encoding.unseal(body, shared.name)
-        except DAMAGE:
-            self.index.tell(_DAMAGED)
-            body = encoding.encode_shared(shared)
-            connection.execute("UPDATE shared SET body = ? WHERE id = ?", (body, id_))
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
