@@ -351,12 +351,10 @@ _RULES = _Rules(_EXACT)
 
 
 class Pickled(NamedTuple):
-    """A value's stream, and what it refers to: nothing unless ``refers``. ``held`` is code by file
-    and qualified name, ``ambiguous`` are modules, ``paths`` are named, of which ``present`` exist.
-    """
+    """A value's stream, and what it refers to: ``held`` is code by file and qualified name,
+    ``ambiguous`` are modules, ``paths`` are named, of which ``present`` exist."""
 
     stream: bytes
-    refers: bool = False
     held: tuple[tuple[str, str], ...] = ()
     ambiguous: frozenset[str] = frozenset()
     paths: tuple[str, ...] = ()
@@ -387,7 +385,7 @@ def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview
     paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
     present = tuple(path for path in paths if os.path.lexists(path))
     held, ambiguous = references.held_code(), frozenset(references.ambiguous)
-    return Pickled(stream, True, held, ambiguous, paths, present)
+    return Pickled(stream, held, ambiguous, paths, present)
 
 
 class _Pickler(pickle.Pickler):

@@ -84,13 +84,6 @@ def frame(text: bytes) -> bytes:
     return b"=" + len(text).to_bytes(8, "big") + text
 
 
-def compose(shape: Shape, tokens: list[bytes]) -> bytes:
-    """The text a container's digest is taken of, from the framed texts of its children."""
-    if shape is Shape.UNORDERED or shape is Shape.FROZEN:
-        tokens = sorted(tokens)
-    return shape.value + b"".join(tokens)
-
-
 _LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes, bytearray})
 _FLAT: Final = _LEAVES - {bytearray}
 _SORTABLE: Final = frozenset({int, str, bytes})
@@ -333,27 +326,27 @@ def merkle_digest(root: Node, finished: list[Node], cyclic: bool) -> str:
     ``finished`` lists the nodes, children before parents unless ``cyclic``. Raises
     RefusedError.
     """
-    digests: dict[Node, bytes] = {}
+    digests: dict[Token, bytes] = {}
 
     def text(child: Token) -> bytes:
         return frame(child) if isinstance(child, bytes) else b"#" + digests[child]
 
-    if cyclic:
-        for component in strong_components(root):
-            if len(component) > 1 or component[0] in component[0].children:
-                digests.update(refine(component, text))
-            else:
-                digests[component[0]] = _digest(component[0], text)
-    else:
-        for node in finished:
-            digests[node] = _digest(node, text)
+    for component in strong_components(root) if cyclic else zip(finished):
+        if len(component) > 1 or (cyclic and component[0] in component[0].children):
+            digests.update(refine(component, text))
+        else:
+            digests[component[0]] = _digest(component[0], text)
     return xxh3_128_hexdigest(b"merkle" + digests[root])
 
 
 def _digest(node: Node, text: Callable[[Token], bytes]) -> bytes:
+    """That of a container, given the framed texts of its children."""
     if node.shape is Shape.FLAT:
         return xxh3_128_digest(Shape.FLAT.value + node.written)
-    return xxh3_128_digest(compose(node.shape, [text(child) for child in node.children]))
+    tokens = [text(child) for child in node.children]
+    if node.shape in _UNORDERED:
+        tokens.sort()
+    return xxh3_128_digest(node.shape.value + b"".join(tokens))
 
 
 def strong_components(root: Node) -> list[list[Node]]:
@@ -393,29 +386,18 @@ def strong_components(root: Node) -> list[list[Node]]:
     return components
 
 
-def refine(component: list[Node], outside: Callable[[Token], bytes]) -> dict[Node, bytes]:
+def refine(component: Sequence[Node], outside: Callable[[Token], bytes]) -> dict[Token, bytes]:
     """The digest of each node of a cyclic component; ``outside`` gives the framed text of a
     child that is not in it. Raises RefusedError."""
-    inside = set(component)
     edges = sum(len(node.children) for node in component)
-    before: dict[Node, bytes] = dict.fromkeys(component, b"")
-    classes = 0
-    steps = 0
+    before: dict[Token, bytes] = dict.fromkeys(component, b"")
+    classes = steps = 0
+
+    def text(child: Token) -> bytes:
+        return b"@" + before[child] if child in before else outside(child)
+
     while True:
-        after = {
-            node: xxh3_128_digest(
-                compose(
-                    node.shape,
-                    [
-                        b"@" + before[child]
-                        if isinstance(child, Node) and child in inside
-                        else outside(child)
-                        for child in node.children
-                    ],
-                )
-            )
-            for node in component
-        }
+        after: dict[Token, bytes] = {node: _digest(node, text) for node in component}
         found = len(set(after.values()))
         if found == classes:
             break
@@ -457,31 +439,23 @@ _PARTS: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
 
 def locate(trail: Sequence[Node]) -> str:
     """The path from the outermost node to the child that the innermost could not add."""
-    text = ""
-    style = ""
+    text = style = ""
     for depth, node in enumerate(trail, 1):
         index = len(node.children) - (depth < len(trail))
-        step, style = _step(node, index, style)
+        match node.shape:
+            case Shape.TERM:
+                step, style = _part(node.content, index)
+            case Shape.DICT:
+                key = list(node.content)[index // 2]
+                shown = f".{key}" if style == _ATTRIBUTES else f"[{_shown(key)}]"
+                step, style = shown if index % 2 else f".keys()[{index // 2}]", ""
+            case Shape.UNORDERED | Shape.FROZEN:
+                step, style = "[*]", ""
+            case _:
+                # state may be a pair of dicts, of attributes and of slots
+                step = "" if style == _ATTRIBUTES else f"[{index}]"
         text += step
     return text
-
-
-def _step(node: Node, index: int, style: str) -> tuple[str, str]:
-    match node.shape:
-        case Shape.TERM:
-            return _part(node.content, index)
-        case Shape.DICT:
-            key = list(node.content)[index // 2]
-            if index % 2 == 0:
-                return f".keys()[{index // 2}]", ""
-            if style == _ATTRIBUTES:
-                return f".{key}", ""
-            return f"[{_shown(key)}]", ""
-        case Shape.UNORDERED | Shape.FROZEN:
-            return "[*]", ""
-        case _:
-            # state may be a pair of dicts, of attributes and of slots
-            return ("", style) if style == _ATTRIBUTES else (f"[{index}]", "")
 
 
 def _part(content: Sequence[object], index: int) -> tuple[str, str]:

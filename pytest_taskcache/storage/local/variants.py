@@ -249,7 +249,8 @@ class Records:
         answers = self._answers
         if len(answers.records) + len(answers.newest) + len(answers.staged) > _REMEMBERED:
             self._answers = Answers()
-        if self.index.epoch != self._epoch or len(self._decoded) > _REMEMBERED:
+        weight = len(self._decoded) + len(self._shared)
+        if self.index.epoch != self._epoch or weight > _REMEMBERED:
             self._epoch = self.index.epoch
             self._decoded.clear()
             self._shared.clear()
