@@ -66,6 +66,7 @@ STEPS: tuple[str, ...] = (_VERSION_4,)
 """``STEPS[n]`` takes an index of version OLDEST + n - 1 to OLDEST + n, the first an empty one."""
 
 VERSION = OLDEST + len(STEPS) - 1
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 
 
 def version_of(connection: Connection) -> int:
@@ -100,10 +101,11 @@ def migrate(connection: Connection, steps: Sequence[str] = STEPS) -> None:
             if version_of(connection) == version:
                 target = max(version + 1, OLDEST)
                 if target == OLDEST:
-                    _empty(connection)
-                for statement in steps[target - OLDEST].split(";"):
-                    if statement.strip():
-                        connection.execute(statement)
+                    tables = connection.execute(_TABLES).fetchall()
+                    for (name,) in tables:
+                        connection.execute(f"DROP TABLE {name}")
+                for statement in filter(str.strip, steps[target - OLDEST].split(";")):
+                    connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {target}")
             connection.execute("COMMIT")
@@ -111,11 +113,3 @@ def migrate(connection: Connection, steps: Sequence[str] = STEPS) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-
-
-def _empty(connection: Connection) -> None:
-    names = connection.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    ).fetchall()
-    for (name,) in names:
-        connection.execute(f"DROP TABLE {name}")

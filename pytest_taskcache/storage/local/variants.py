@@ -19,7 +19,6 @@ from pytest_taskcache.storage.local.encoding import (
     Shared,
     each,
     from_sql,
-    marks,
     to_sql,
 )
 from pytest_taskcache.storage.local.index import Clock, Index
@@ -328,11 +327,8 @@ class Records:
         ids = (self._intern(connection, trace), self._intern(connection, common))
         row = encoding.encode(variant, ids, (trace.name, common.name))
         columns = {"used": Clock.now(), **staged, **row._asdict()}
-        cursor = connection.execute(
-            f"INSERT OR IGNORE INTO variants ({', '.join(columns)}) VALUES ({marks(columns)})",
-            tuple(columns.values()),
-        )
-        if not cursor.rowcount:
+        new = f"INSERT OR IGNORE INTO variants ({', '.join(columns)}) VALUES (...) RETURNING seq"
+        if not each(connection, new, columns.values()):
             return False
         # Which results it needs, so that eviction leaves them; what its trace uses is kept with
         # the trace.
