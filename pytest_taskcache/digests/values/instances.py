@@ -53,6 +53,15 @@ def class_term(cls: type, scope: Scope, state: bool = True) -> str | type:
     return name
 
 
+def of_class(kind: str, read: Callable[[Any], tuple[Any, ...]]) -> Reducer:
+    """The reducer of values that are of a kind and a class, and otherwise what ``read`` gives."""
+
+    def reduce(value: Any, scope: Scope) -> Reduction:
+        return TERM, (kind, class_term(type(value), scope), *read(value))
+
+    return reduce
+
+
 def _is_own(cls: type) -> bool:
     return not all(is_installed(base.__module__) for base in cls.__mro__)
 
@@ -162,11 +171,14 @@ def instance_reducer(cls: type) -> Reducer:
     return reduce_slots
 
 
-def reduce_named_tuple(value: Any, scope: Scope) -> Reduction:
-    """Class, items by name, and attributes of a subclass."""
-    cls = type(value)
-    items = dict(zip(cls._fields, tuple.__getitem__(value, slice(None)), strict=True))
-    return TERM, ("namedtuple", class_term(cls, scope), value.__getstate__(), items)
+# Items by name, and attributes of a subclass.
+reduce_named_tuple = of_class(
+    "namedtuple",
+    lambda value: (
+        value.__getstate__(),
+        dict(zip(value._fields, tuple.__getitem__(value, slice(None)), strict=True)),
+    ),
+)
 
 
 def _has_default_state(cls: Any, slots: list[str]) -> bool:

@@ -163,12 +163,11 @@ def _vendor_reducer(cls: type) -> Reducer | None:
     """
     for base in cls.__mro__:
         package = (base.__module__ or "").partition(".")[0]
-        adapter = _ADAPTERS.get(package)
-        if adapter is None or package not in sys.modules:
-            continue
-        found: Reducer | None = import_module(adapter).reducer_for(cls)
-        if found is not None:
-            return found
+        if package in _ADAPTERS and package in sys.modules:
+            table: dict[type, Reducer] = import_module(_ADAPTERS[package]).REDUCERS
+            for kind, reducer in table.items():
+                if issubclass(cls, kind):
+                    return reducer
     return None
 
 
@@ -186,14 +185,8 @@ def _reduce_path(path: pathlib.PurePath, scope: Scope) -> Reduction:
 def _reduce_memoryview(view: memoryview, scope: Scope) -> Reduction:
     """Format, shape, writability and the bytes in C order."""
     try:
-        content = view if view.c_contiguous else view.tobytes()
-        return TERM, (
-            "memoryview",
-            view.format,
-            view.shape,
-            view.readonly,
-            xxh3_128_hexdigest(content),
-        )
+        digest = xxh3_128_hexdigest(view if view.c_contiguous else view.tobytes())
+        return TERM, ("memoryview", view.format, view.shape, view.readonly, digest)
     except ValueError as error:
         raise RefusedError("memoryview", str(error)) from error
 
@@ -233,9 +226,7 @@ _EXACT: dict[type, Reducer] = {
     types.NotImplementedType: term("singleton", lambda value: ("NotImplemented",)),
     # with its state: attributes can be set on one
     collections.OrderedDict: term("ordereddict", lambda value: (dict(value.items()), vars(value))),
-    collections.defaultdict: term(
-        "defaultdict", lambda value: (value.default_factory, dict(value))
-    ),
+    collections.defaultdict: term("defaultdict", lambda each: (each.default_factory, dict(each))),
     collections.deque: term("deque", lambda value: (list(value), value.maxlen)),
     array.array: term("array", lambda value: (value.typecode, value.tobytes())),
     types.SimpleNamespace: term("namespace", lambda value: (vars(value),)),
