@@ -43,10 +43,8 @@ def identity_of(found: os.stat_result) -> str:
 
 def content_digest(path: Path, read: Callable[[Path, os.stat_result], str]) -> str:
     """The digest of a path as something that is read: content, link targets on the way, type and
-    mode of what is no regular file; ABSENT where there is nothing.
-
-    ``read`` returns the digest of a regular file's bytes, given its stat; it may raise OSError.
-    """
+    mode of what is no regular file; ABSENT where there is nothing. ``read`` returns the digest of a
+    regular file's bytes, given its stat; it may raise OSError."""
     try:
         found = originals.lstat(path)
         if stats.S_ISLNK(found.st_mode):
@@ -83,11 +81,9 @@ def _failure(error: OSError | ValueError) -> str:
 
 
 def read_digest(path: Path, found: os.stat_result) -> tuple[str, os.stat_result]:
-    """The digest of a regular file's bytes, and its stat as of the open file.
-
-    A digest of a SQLite database starts with ``sqlite:``, since its siblings count too. Raises
-    OSError. Never waits for a writer, even if the file was replaced by a fifo meanwhile.
-    """
+    """The digest of a regular file's bytes, and its stat as of the open file. A digest of a SQLite
+    database starts with ``sqlite:``, since its siblings count too. Raises OSError. Never waits for
+    a writer, even if the file was replaced by a fifo meanwhile."""
     if found.st_size > LARGE:
         return _large_digest(found), found
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -209,13 +205,10 @@ _WELL_FORMED = re.compile("(?:sqlite:)?[0-9a-f]{32}")
 
 
 class KeptContents:
-    """Contents' digests by path, device, inode, size, mtime and ctime.
-
-    The shelf is read once, when the first digest is asked for, and written by ``save``. A file
-    that changed too recently to tell a second change by its times is digested anew each time,
-    and never kept. ``clock`` returns nanoseconds since the epoch. ``reads`` counts the files
-    that were opened.
-    """
+    """Contents' digests by path, device, inode, size, mtime and ctime. The shelf is read once, when
+    the first digest is asked for, and written by ``save``. A file that changed too recently to tell
+    a second change by its times is digested anew each time, and never kept. ``clock`` returns
+    nanoseconds since the epoch. ``reads`` counts the files that were opened."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self.reads = 0

@@ -29,11 +29,8 @@ def library_roots() -> tuple[str, ...]:
 
 
 class Anchors:
-    """Turns paths into names and back.
-
-    ``root`` is the project's directory; ``temporary`` returns the run's own temporary directory,
-    None for as long as there is none.
-    """
+    """Turns paths into names and back. ``root`` is the project's directory; ``temporary`` returns
+    the run's own temporary directory, None for as long as there is none."""
 
     def __init__(self, root: Path, temporary: Callable[[], Path | None] = lambda: None) -> None:
         self.root = Path(os.path.abspath(root))
@@ -55,16 +52,12 @@ class Anchors:
         self._prefixes.sort(key=lambda item: -len(item[0]))
 
     def name_of(self, path: str | Path) -> str:
-        """The name of a path: POSIX, relative to the root, under ``<tmp>/``, else absolute.
-
-        Follows no links. The root itself is ``.``. Backslashes and bytes that are no UTF-8 are
-        escaped, so that a name is always text that can be stored.
-        """
+        """The name of a path: POSIX, relative to the root, under ``<tmp>/``, else absolute. Follows
+        no links. The root itself is ``.``. Backslashes and bytes that are no UTF-8 are escaped, so
+        that a name is always text that can be stored."""
         self._look_for_temporary()
         absolute = os.path.abspath(path)
         anchor, rest = self._relative(absolute)
-        if os.sep != "/":
-            rest = rest.replace(os.sep, "/")
         rest = _UNSAFE.sub(_escape, rest)
         if anchor:
             return f"{anchor}/{rest}" if rest else anchor

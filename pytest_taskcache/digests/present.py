@@ -28,13 +28,11 @@ def _no_setting(name: str) -> str:
 
 
 class Present:
-    """Implements ``ports.Fingerprints`` for one project and one session.
-
-    ``temporary`` is the run's temporary directory, or a function that returns it once there is
-    one; ``ignore`` are directories that are not the project's (the cache's own); ``clock`` returns
-    nanoseconds since the epoch; ``settings`` the digest of a pytest option or ini value; ``path``
-    the import path. Digests stand until ``forget``. May be used from several threads.
-    """
+    """Implements ``ports.Fingerprints`` for one project and one session. ``temporary`` is the run's
+    temporary directory, or a function that returns it once there is one; ``ignore`` are directories
+    that are not the project's (the cache's own); ``clock`` returns nanoseconds since the epoch;
+    ``settings`` the digest of a pytest option or ini value; ``path`` the import path. Digests stand
+    until ``forget``. May be used from several threads."""
 
     def __init__(
         self,

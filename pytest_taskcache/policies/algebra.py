@@ -82,13 +82,10 @@ UndigestableError, or Declined."""
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One kind of thing a key is made of.
-
-    ``label`` is its text with its settings; components are sorted by it. With ``fn``, its one part
-    is the whole key of whoever uses it; two such of one label may be different functions. A
-    ``declared`` dependency can be checked again later without its computation, so a consumer
-    inherits it.
-    """
+    """One kind of thing a key is made of. ``label`` is its text with its settings; components are
+    sorted by it. With ``fn``, its one part is the whole key of whoever uses it; two such of one
+    label may be different functions. A ``declared`` dependency can be checked again later without
+    its computation, so a consumer inherits it."""
 
     label: str
     parts: Parts = field(compare=False, repr=False)

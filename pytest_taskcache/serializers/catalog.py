@@ -24,12 +24,9 @@ _accepted: set[type] = set()
 
 
 def serializer_for(spec: str | Serializer) -> Serializer:
-    """The serializer that a setting means.
-
-    ``spec`` is an object with the protocol, which is returned as it is, or a name: ``pickle``,
-    ``json``, ``tree``, ``compressed`` (zlib over pickle), ``compressed(bz2)``,
-    ``compressed(zstd)+json``. Raises ConfigurationError.
-    """
+    """The serializer that a setting means. ``spec`` is an object with the protocol, which is
+    returned as it is, or a name: ``pickle``, ``json``, ``tree``, ``compressed`` (zlib over pickle),
+    ``compressed(bz2)``, ``compressed(zstd)+json``. Raises ConfigurationError."""
     if isinstance(spec, str):
         return by_name(spec)
     if type(spec) in _accepted:
@@ -71,12 +68,9 @@ def _made(module: str, cls: str, *arguments: object) -> Serializer:
 
 
 def for_reading(recorded: str, own: Serializer | None = None) -> Serializer | None:
-    """The serializer that reads what a record says was written by ``recorded``.
-
-    ``own`` is the one that the computation is set to, tried first. None where it cannot be read
-    here: a pickle of another Python version, a codec whose package is missing, a serializer of
-    someone's own.
-    """
+    """The serializer that reads what a record says was written by ``recorded``. ``own`` is the one
+    that the computation is set to, tried first. None where it cannot be read here: a pickle of
+    another Python version, a codec whose package is missing, a serializer of someone's own."""
     if own is not None and own.name == recorded:
         return own
     # Records name the Python version; settings do not.

@@ -131,12 +131,9 @@ class CompressionError(ValueError):
 
 
 class Codec(NamedTuple):
-    """Compresses to, and reads, one stream.
-
-    ``compressor`` and ``decompressor`` make the library's objects for one stream, with the
-    interface that zlib, bz2, lzma, lz4.frame and compression.zstd have in common; ``failures`` are
-    what these raise for bytes that the codec did not write.
-    """
+    """Compresses to, and reads, one stream. ``compressor`` and ``decompressor`` make the library's
+    objects for one stream, with the interface that zlib, bz2, lzma, lz4.frame and compression.zstd
+    have in common; ``failures`` are what these raise for bytes that the codec did not write."""
 
     name: str
     compressor: Callable[[], Any]
@@ -168,9 +165,7 @@ class Codec(NamedTuple):
 
 def codec_for(name: str) -> Codec:
     """The codec of a name. The module's name will do, too: ``lz4.frame``, ``compression.bz2``.
-
-    Raises ConfigurationError for an unknown name, and where a package is missing.
-    """
+    Raises ConfigurationError for an unknown name, and where a package is missing."""
     short = str(name).removeprefix("compression.").removesuffix(".frame")
     if short not in CODECS:
         known = f"write one of {', '.join(CODECS)}"

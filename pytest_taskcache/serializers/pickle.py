@@ -89,10 +89,8 @@ class PickleSerializer:
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Writable ``data`` is the value's own from now on. Raises SerializationError.
-
-        The garbage collector pauses meanwhile: everything built here is alive, and looking
-        through it again and again takes two thirds of the time of a large load.
-        """
+        The garbage collector pauses meanwhile: everything built here is alive, and looking through
+        it again and again takes two thirds of the time of a large load."""
         if data.format != "B" or data.ndim != 1:
             data = data.cast("B")
         try:
@@ -134,12 +132,9 @@ def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
 
 
 def _broken(claims: bytes) -> str:
-    """Why a claim no longer holds; empty if all do.
-
-    A module is the same one when its path is the same (whether the code changed is for the trace
-    to say), or its content (the project lies in another place); one without a file (an
-    interactive session) in its own process only.
-    """
+    """Why a claim no longer holds; empty if all do. A module is the same one when its path is the
+    same (whether the code changed is for the trace to say), or its content (the project lies in
+    another place); one without a file (an interactive session) in its own process only."""
     fields = os.fsdecode(claims).split("\0")
     for name, path, content in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
         if not name:
@@ -185,10 +180,8 @@ class Frame(NamedTuple):
 
 
 def pack(stream: bytes, buffers: Sequence[memoryview], claims: bytes) -> tuple[Buffer, ...]:
-    """The payload's chunks; they alias ``stream`` and ``buffers``.
-
-    ``buffers`` are views of bytes (format ``B``, one dimension).
-    """
+    """The payload's chunks; they alias ``stream`` and ``buffers``. ``buffers`` are views of bytes
+    (format ``B``, one dimension)."""
     if buffers or claims:
         table = struct.pack(f"<{len(buffers)}Q", *[buffer.nbytes for buffer in buffers])
         body = b"".join((table, claims, stream))

@@ -45,12 +45,10 @@ class RefusedValueError(pickle.PicklingError):
 
 class References:
     """Gathers what one value refers to while it is pickled; ``reduce`` is a pickler's
-    ``reducer_override``. ``copies`` says that the pickler is cloudpickle's.
-
-    ``found`` says that there is any of it: ``held`` is code by file and qualified name,
-    ``ambiguous`` are modules that go by an ambiguous name, ``paths`` the path objects.
-    ``uncertain`` says that code of the value's authors runs when it comes back, which may fail.
-    """
+    ``reducer_override``. ``copies`` says that the pickler is cloudpickle's. ``found`` says that
+    there is any of it: ``held`` is code by file and qualified name, ``ambiguous`` are modules that
+    go by an ambiguous name, ``paths`` the path objects. ``uncertain`` says that code of the value's
+    authors runs when it comes back, which may fail."""
 
     def __init__(self, copies: bool = False) -> None:
         self.copies = copies
@@ -362,9 +360,7 @@ class Pickled(NamedTuple):
 
 def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview]) -> Pickled:
     """The pickle (protocol 5) of a value; buffers that are not kept in band are in ``beside``.
-
-    Raises RefusedValueError, whatever the value's own methods raise.
-    """
+    Raises RefusedValueError, whatever the value's own methods raise."""
     for copies in (False, True):
         beside.clear()
         file, references = io.BytesIO(), References(copies)

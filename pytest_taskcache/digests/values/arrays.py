@@ -45,11 +45,9 @@ def _reduce_array(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
 
 
 def _code(dtype: np.dtype[Any]) -> np.dtype[Any] | str:
-    """The text that says all about one of numpy's plain dtypes; the dtype itself for others.
-
-    Not by ``isbuiltin``: a dtype that was unpickled is another object than the built-in one, and
-    ``longlong`` comes back as the ``int64`` that it is.
-    """
+    """The text that says all about one of numpy's plain dtypes; the dtype itself for others. Not by
+    ``isbuiltin``: a dtype that was unpickled is another object than the built-in one, and
+    ``longlong`` comes back as the ``int64`` that it is."""
     plain = dtype.kind in "biufcSUmM" and dtype.type.__module__ == "numpy"
     # an unpickled datetime64 of numpy 1 has metadata, which is empty
     return dtype.str if plain and not dtype.metadata else dtype

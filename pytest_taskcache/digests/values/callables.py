@@ -60,10 +60,8 @@ _DESCRIPTORS = (
 
 
 def is_installed(module_name: str | None) -> bool:
-    """Whether a module belongs to the interpreter or to site-packages, not to the project.
-
-    A module that is not loaded, or has no origin (``__main__`` of a console), is the project's.
-    """
+    """Whether a module belongs to the interpreter or to site-packages, not to the project. A module
+    that is not loaded, or has no origin (``__main__`` of a console), is the project's."""
     module = sys.modules.get(module_name or "")
     if module is None:
         return False
@@ -85,11 +83,9 @@ def _is_installed_file(origin: str) -> bool:
 
 
 class ClassSource(NamedTuple):
-    """Two digests of a class statement: all of it, and without the bodies of its methods.
-
-    What a method does is seen when it runs; what the other statements made is not. A method
-    that is decorated with more than the language's own (a cache, say) keeps its body.
-    """
+    """Two digests of a class statement: all of it, and without the bodies of its methods. What a
+    method does is seen when it runs; what the other statements made is not. A method that is
+    decorated with more than the language's own (a cache, say) keeps its body."""
 
     whole: str
     statements: str
@@ -213,10 +209,8 @@ def _bound_values(function: types.FunctionType, scope: Scope) -> tuple[Any, ...]
 
 
 class TaskCode(NamedTuple):
-    """A callable as the code of a task, to be digested by source wherever it comes from.
-
-    ``owner`` is the class it is a method of.
-    """
+    """A callable as the code of a task, to be digested by source wherever it comes from. ``owner``
+    is the class it is a method of."""
 
     function: Callable[..., object]
     owner: type | None

@@ -100,10 +100,8 @@ def _definitions(cls: type) -> Iterator[str]:
 def digest_arguments(
     arguments: Mapping[str, object], *, anchors: Anchors | None = None
 ) -> dict[str, str]:
-    """The digest of each argument by name, in the order given.
-
-    Raises UndigestableError for the first that has none; its path starts with the name.
-    """
+    """The digest of each argument by name, in the order given. Raises UndigestableError for the
+    first that has none; its path starts with the name."""
     digests = {}
     for name, value in arguments.items():
         kind = type(value)
@@ -120,8 +118,7 @@ def changed_arguments(
 ) -> tuple[str, ...]:
     """The names of the arguments that are no longer what ``before`` says (see
     ``digest_arguments``), for what a function changed in place is lost on a hit. Never raises: an
-    argument that can no longer be digested has changed. Those without a digest are left out.
-    """
+    argument that can no longer be digested has changed. Those without a digest are left out."""
     changed = []
     for name, value in arguments.items():
         digest = before.get(name)

@@ -37,10 +37,8 @@ project's. Their modules do not forget them either."""
 
 
 def class_term(cls: type, scope: Scope, state: bool = True) -> str | type:
-    """The class's name, or the class itself where the name does not lead to it.
-
-    ``state`` says that instances may be read for what the class holds: its constants.
-    """
+    """The class's name, or the class itself where the name does not lead to it. ``state`` says that
+    instances may be read for what the class holds: its constants."""
     known = _importable.get(cls)
     if known is None:
         if not is_importable(cls):
@@ -76,12 +74,10 @@ def reduce_enum(member: enum.Enum, scope: Scope) -> Reduction:
 
 
 def reduce_instance(value: Any, scope: Scope) -> Reduction:
-    """Class, the content inherited from a native type, and the state that pickle would keep.
-
-    A ``__getstate__`` or ``__reduce__`` of the author's own is honoured: it says what makes the
-    object. Without one, containers are read by the native type's methods, so that no iteration
-    of the user's runs.
-    """
+    """Class, the content inherited from a native type, and the state that pickle would keep. A
+    ``__getstate__`` or ``__reduce__`` of the author's own is honoured: it says what makes the
+    object. Without one, containers are read by the native type's methods, so that no iteration of
+    the user's runs."""
     cls = type(value)
     native = _native_content(value) if reduces_by_default(cls) else None
     if native is not None:

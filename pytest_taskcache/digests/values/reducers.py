@@ -99,11 +99,9 @@ def hasher_for(cls: type) -> Hasher | None:
 
 
 class Reducers(dict[type, Reducer]):
-    """``reducers[type]`` is the reducer of values of exactly that type.
-
-    Raises RefusedError for types without a digest. Local classes are looked up each time, so
-    that the table keeps none of them alive.
-    """
+    """``reducers[type]`` is the reducer of values of exactly that type. Raises RefusedError for
+    types without a digest. Local classes are looked up each time, so that the table keeps none of
+    them alive."""
 
     def __missing__(self, cls: type) -> Reducer:
         reducer = _find(cls)
@@ -156,11 +154,9 @@ def _by_hasher(cls: type, hasher: Hasher) -> Reducer:
 
 
 def _vendor_reducer(cls: type) -> Reducer | None:
-    """The reducer of a class that derives from numpy's, pandas's or pydantic's.
-
-    Their adapters are imported here, when the first such value is met: it proves that the
-    library is loaded already.
-    """
+    """The reducer of a class that derives from numpy's, pandas's or pydantic's. Their adapters are
+    imported here, when the first such value is met: it proves that the library is loaded
+    already."""
     for base in cls.__mro__:
         package = (base.__module__ or "").partition(".")[0]
         if package in _ADAPTERS and package in sys.modules:
@@ -262,10 +258,8 @@ _RECORDS = frozenset({"subprocess.CompletedProcess"})
 
 
 def _refuse_live(cls: type) -> None:
-    """Raises RefusedError for types whose values live outside their content.
-
-    Iterators and open files are refused without being touched: to read one is to change it.
-    """
+    """Raises RefusedError for types whose values live outside their content. Iterators and open
+    files are refused without being touched: to read one is to change it."""
     name = shown_name(cls)
     if hasattr(cls, "__next__") or hasattr(cls, "__anext__"):
         raise RefusedError(name, "reading an iterator or open file would change it")
@@ -328,10 +322,8 @@ class StreamPickler(pickle.Pickler):
 
 
 def digest_stream(value: object, scope: Scope) -> str:
-    """xxh3-128 of the value's stream, 32 hexadecimal digits.
-
-    Raises whatever keeps the value from being written in one go; the walker knows the reason.
-    """
+    """xxh3-128 of the value's stream, 32 hexadecimal digits. Raises whatever keeps the value from
+    being written in one go; the walker knows the reason."""
     hasher = xxh3_128()
     pickler = StreamPickler(Sink(hasher.update), scope)
     # counts the objects in C: 36 ns each, and nothing to look up

@@ -56,12 +56,10 @@ class Shape(Enum):
 
 
 class Node:
-    """One container of a value.
-
-    ``value`` is kept so that its ``id`` stays its own, ``content`` is what children are drawn
-    from (the reduction's arguments, or the value), ``written`` the stream of a FLAT node, and
-    ``objects`` what the pickler would count in it. ``open`` while its children are explored.
-    """
+    """One container of a value. ``value`` is kept so that its ``id`` stays its own, ``content`` is
+    what children are drawn from (the reduction's arguments, or the value), ``written`` the stream
+    of a FLAT node, and ``objects`` what the pickler would count in it. ``open`` while its children
+    are explored."""
 
     __slots__ = ("children", "content", "objects", "open", "shape", "value", "written")
 
@@ -107,9 +105,7 @@ one less for an empty one, which it calls without any."""
 
 def walk(value: object, path: str, exploration: Exploration) -> str:
     """The digest of any digestable value, 32 hexadecimal digits, by an exploration of its own.
-
-    Raises UndigestableError with the place of the first part that has none.
-    """
+    Raises UndigestableError with the place of the first part that has none."""
     root = exploration.explore(value, path)
     if isinstance(root, bytes):
         if not exploration.exact_only:
@@ -126,11 +122,9 @@ def walk(value: object, path: str, exploration: Exploration) -> str:
 
 
 class Exploration(Scope):
-    """Finds all containers of a value; what reducers ask for is answered here, too.
-
-    ``finished`` lists the nodes, children before parents unless ``cyclic``. ``exact_only`` says
-    that the pickler would have refused the value whatever the stack.
-    """
+    """Finds all containers of a value; what reducers ask for is answered here, too. ``finished``
+    lists the nodes, children before parents unless ``cyclic``. ``exact_only`` says that the pickler
+    would have refused the value whatever the stack."""
 
     def __init__(self, anchors: Anchors | None) -> None:
         super().__init__(anchors)
@@ -321,11 +315,8 @@ MAX_STEPS: Final = 20_000_000
 
 
 def merkle_digest(root: Node, finished: list[Node], cyclic: bool) -> str:
-    """The digest of a graph by its root, 32 hexadecimal digits.
-
-    ``finished`` lists the nodes, children before parents unless ``cyclic``. Raises
-    RefusedError.
-    """
+    """The digest of a graph by its root, 32 hexadecimal digits. ``finished`` lists the nodes,
+    children before parents unless ``cyclic``. Raises RefusedError."""
     digests: dict[Token, bytes] = {}
 
     def text(child: Token) -> bytes:

@@ -88,22 +88,17 @@ class Index(ForkAware):
         return self._run(operation, work, write=False)
 
     def write(self, operation: str, work: Callable[[Connection], T]) -> T:
-        """What ``work`` returns, once all it wrote is committed; on any error nothing is.
-
-        It runs with the write lock held, and again from the start if the index had to be made
-        anew, so it must change nothing but the index. Raises StorageError.
-        """
+        """What ``work`` returns, once all it wrote is committed; on any error nothing is. It runs
+        with the write lock held, and again from the start if the index had to be made anew, so it
+        must change nothing but the index. Raises StorageError."""
         return self._run(operation, work, write=True)
 
     def connection(self, *, certain: bool = False) -> Connection:
         """The open connection, to be used with ``lock`` held. Raises sqlite3.Error, OSError and
-        StorageError.
-
-        Whether the file is still the one that was opened is looked at four times a second, or
-        now if ``certain``: reading on from a deleted index is harmless, writing to it is lost.
-        Whether its descriptors are still SQLite's is looked at each time: where they are not, it
-        waits ten seconds for locks that nobody has.
-        """
+        StorageError. Whether the file is still the one that was opened is looked at four times a
+        second, or now if ``certain``: reading on from a deleted index is harmless, writing to it is
+        lost. Whether its descriptors are still SQLite's is looked at each time: where they are not,
+        it waits ten seconds for locks that nobody has."""
         connection = self._connection
         if connection is None or self._pid != os.getpid():  # forked without the hooks below
             self._disconnect()

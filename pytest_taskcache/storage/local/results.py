@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import mmap
 import os
@@ -16,9 +17,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
-
-if sys.platform == "linux":
-    import fcntl
 
 import xxhash
 
@@ -42,10 +40,9 @@ is_digest = re.compile(r"[0-9a-f]{32}").fullmatch
 _MAPPED = 256 << 10
 _BLOCK = 4 << 20
 _FICLONE = 0x4004_9409  # linux/fs.h; only there
-_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_OWN = getattr(os, "O_NOFOLLOW", 0) | _FLAGS
+_OWN = os.O_NOFOLLOW | os.O_CLOEXEC
 # A pipe that someone put there must not make anyone wait.
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _ORPHAN_SECONDS = 3600.0
 
 T = TypeVar("T")
@@ -124,7 +121,7 @@ class LocalResults:
                             return True
                     with open(destination, "xb", buffering=0) as target:
                         _copy(descriptor, target.fileno())
-                        if readonly and hasattr(os, "fchmod"):
+                        if readonly:
                             os.fchmod(target.fileno(), 0o444)
                     return True
             data = self._read_small(digest)
@@ -203,8 +200,7 @@ class LocalResults:
             )
             try:
                 write(descriptor)
-                if hasattr(os, "fchmod"):
-                    os.fchmod(descriptor, 0o444)
+                os.fchmod(descriptor, 0o444)
             finally:
                 os.close(descriptor)
             self._with_room(path, lambda: os.replace(draft, path))
@@ -299,8 +295,6 @@ class LocalResults:
             if stat.S_ISDIR(info.st_mode):
                 return 0
             size = info.st_size
-            if os.name == "nt":
-                os.chmod(path, 0o600)
             os.unlink(path)
         except FileNotFoundError:
             return 0
@@ -329,7 +323,7 @@ class LocalResults:
         with self._told("read a target"):
             path = self.target_path(name)
             try:
-                descriptor = os.open(path, _READ | _FLAGS)
+                descriptor = os.open(path, _READ)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             with open(descriptor, "rb") as file:
@@ -355,8 +349,7 @@ class LocalResults:
             draft = path.with_name(f".{os.getpid()}-{os.urandom(6).hex()}.tmp")
             try:
                 with open(draft, "xb") as file:
-                    if hasattr(os, "fchmod"):
-                        os.fchmod(file.fileno(), 0o600)
+                    os.fchmod(file.fileno(), 0o600)
                     file.write(data)
                 draft.replace(path)
             except OSError:

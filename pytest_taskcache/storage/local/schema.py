@@ -70,10 +70,8 @@ _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE
 
 
 def version_of(connection: Connection) -> int:
-    """The index's schema version; 0 for an empty database. Raises sqlite3.Error.
-
-    A database that some other program made raises sqlite3.DatabaseError as a corrupt one does.
-    """
+    """The index's schema version; 0 for an empty database. Raises sqlite3.Error. A database that
+    some other program made raises sqlite3.DatabaseError as a corrupt one does."""
     # One statement, since another process may be creating the tables right now.
     version, application, tables = connection.execute(
         "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema)"

@@ -97,12 +97,10 @@ class LocalStorage(Records, LocalResults):
     ) -> Pruned:
         """Removes what is expired, unreferenced or beyond ``max_size`` bytes (None: that of this
         object); with ``older_than`` and ``unused`` also records that were made, or last of use,
-        more than so many seconds ago. Raises StorageError.
-
-        Variants go by their expiry and age, then least recently used first; results when nothing
-        refers to them or pins them. That needs a look at all of them, which is taken if variants
-        were removed, if ``full``, or if the last one was an hour ago.
-        """
+        more than so many seconds ago. Raises StorageError. Variants go by their expiry and age,
+        then least recently used first; results when nothing refers to them or pins them. That needs
+        a look at all of them, which is taken if variants were removed, if ``full``, or if the last
+        one was an hour ago."""
         limit = self.max_size if max_size is None else max_size
         ages = (("created", older_than), ("used", unused))
         now = Clock.now()

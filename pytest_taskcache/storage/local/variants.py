@@ -56,12 +56,10 @@ class Answers:
 
 
 class Records:
-    """Key storage in the tables of an index.
-
-    What was decoded once in this process is remembered, since rows never change; and what the
-    index answered, until somebody writes (`Answers`). Rows that are not as they were written read
-    as absent, are told as a fault, and are deleted. What uses the index raises StorageError.
-    """
+    """Key storage in the tables of an index. What was decoded once in this process is remembered,
+    since rows never change; and what the index answered, until somebody writes (`Answers`). Rows
+    that are not as they were written read as absent, are told as a fault, and are deleted. What
+    uses the index raises StorageError."""
 
     trusted = True  # memory is ours; owner and mode of a directory are checked before it is read
 
