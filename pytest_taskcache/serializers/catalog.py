@@ -47,22 +47,20 @@ def serializer_for(spec: str | Serializer) -> Serializer:
 
 def by_name(name: str) -> Serializer:
     """The serializer that a name means, see `serializer_for`. Raises ConfigurationError."""
-    compressed = _COMPRESSED(name.strip())
-    if compressed:
+    text = name.strip()
+    arguments: tuple[object, ...] = ()
+    if compressed := _COMPRESSED(text):
         codec, inner = compressed.groups()
-        arguments = (by_name("pickle" if inner is None else inner), codec or "zlib")
-        return _made(*_HOMES["compressed"], *arguments)
-    if name.strip() in _HOMES:
-        return _made(*_HOMES[name.strip()])
-    raise ConfigurationError(
-        SETTING,
-        f"unknown serializer {name!r}",
-        f"write one of {', '.join(sorted(_HOMES))} "
-        "(as in compressed(lz4) or compressed(zstd)+json), or pass an object of your own",
-    )
-
-
-def _made(module: str, cls: str, *arguments: object) -> Serializer:
+        inner = "pickle" if inner is None else inner
+        text, arguments = "compressed", (by_name(inner), codec or "zlib")
+    if text not in _HOMES:
+        raise ConfigurationError(
+            SETTING,
+            f"unknown serializer {name!r}",
+            f"write one of {', '.join(sorted(_HOMES))} "
+            "(as in compressed(lz4) or compressed(zstd)+json), or pass an object of your own",
+        )
+    module, cls = _HOMES[text]
     made: Serializer = getattr(import_module(f"{__package__}.{module}"), cls)(*arguments)
     return made
 

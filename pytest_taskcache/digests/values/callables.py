@@ -34,19 +34,11 @@ if TYPE_CHECKING:
     import ast
 
 _CLASS_MACHINERY = frozenset(
-    {
-        "__abstractmethods__",
-        "__annotations__",
-        "__annotate__",
-        "__dict__",
-        "__doc__",
-        "__firstlineno__",
-        "__module__",
-        "__qualname__",
-        "__static_attributes__",
-        "__weakref__",
-        "_abc_impl",
-    }
+    (
+        *("__abstractmethods__", "__annotations__", "__annotate__", "__dict__", "__doc__"),
+        *("__firstlineno__", "__module__", "__qualname__", "__static_attributes__"),
+        *("__weakref__", "_abc_impl"),
+    )
 )
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PLAIN = _IMMUTABLE | {list, tuple, dict, set, frozenset}
@@ -218,15 +210,11 @@ class TaskCode(NamedTuple):
 
 def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
     """As a function, and the source of the class around with what it inherits from."""
-    function, owner = code.function, code.owner
+    function, owner = code
     if not isinstance(function, types.FunctionType):
         return TERM, ("task callable", function, _class_sources(type(function)))
-    return TERM, (
-        "function source",
-        *_source(function),
-        *_bound_values(function, scope),
-        [] if owner is None else _class_sources(owner),
-    )
+    around = [] if owner is None else _class_sources(owner)
+    return TERM, ("function source", *_source(function), *_bound_values(function, scope), around)
 
 
 def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reduction:

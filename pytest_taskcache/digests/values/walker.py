@@ -195,34 +195,29 @@ class Exploration(Scope):
         return node
 
     def _write_leaf(self, value: Any) -> bytes:
-        try:
-            return self._write(value)
-        except OverflowError:
-            # protocol 3 has no code for texts of 4 GiB and more
-            self.exact_only = True
-            text = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
-            return b"huge" + type(value).__name__.encode() + xxh3_128_digest(text)
+        if text := self._write(value):
+            return text
+        self.exact_only = True
+        data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+        return b"huge" + type(value).__name__.encode() + xxh3_128_digest(data)
 
     def _write_flat(self, value: Any, shape: Shape) -> bytes:
         """The text of a container of leaves, written in C; empty where it is none."""
-        try:
-            if shape in _UNORDERED:
-                # by value, which is ten times faster than by the digests of the elements
-                return shape.value + self._write(sorted(value)) if _is_sortable(value) else b""
+        if shape not in _UNORDERED:
             return self._write(value) if _is_flat(value, shape) else b""
-        except OverflowError:
-            # a leaf of 4 GiB, which needs a text of its own
-            return b""
+        # by value, which is ten times faster than by the digests of the elements
+        types = set(map(type, value))
+        text = self._write(sorted(value)) if len(types) <= 1 and types <= _SORTABLE else b""
+        return text and shape.value + text
 
     def _write(self, value: Any) -> bytes:
+        """The stream; empty for texts of 4 GiB and more, for which protocol 3 has no code."""
         self._chunks.clear()
-        self._pickler.dump(value)
+        try:
+            self._pickler.dump(value)
+        except OverflowError:
+            return b""
         return b"".join(self._chunks)[len(HEADER) : -len(END)]
-
-
-def _is_sortable(value: Any) -> bool:
-    types = set(map(type, value))
-    return len(types) <= 1 and types <= _SORTABLE
 
 
 def _is_flat(value: Any, shape: Shape) -> bool:

@@ -77,20 +77,16 @@ class Descriptors:
                 inheritable = os.get_inheritable(number)
                 if (copy := _moved_away(number)) is not None:
                     others.append((copy, number, inheritable))
-            _put(path, number)
+            try:
+                right = os.open(path, os.O_RDWR)
+            except OSError:
+                right = os.open(os.devnull, os.O_RDWR)
+            if right != number:
+                os.dup2(right, number, inheritable=False)
+                os.close(right)
         try:
             yield
         finally:
             for copy, number, inheritable in others:
                 os.dup2(copy, number, inheritable=inheritable)
                 os.close(copy)
-
-
-def _put(path: str, number: int) -> None:
-    try:
-        right = os.open(path, os.O_RDWR)
-    except OSError:
-        right = os.open(os.devnull, os.O_RDWR)
-    if right != number:
-        os.dup2(right, number, inheritable=False)
-        os.close(right)

@@ -156,15 +156,8 @@ class Index(ForkAware):
         connection = self.connection(certain=write)
         if write and self.readonly:
             raise StorageError(str(self), operation, "opened read-only")
-        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-        try:
-            found = work(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return found
+        with schema.transaction(connection, "BEGIN IMMEDIATE" if write else "BEGIN"):
+            return work(connection)
 
     def _mend(self, error: sqlite3.Error) -> bool:
         """Whether it is worth trying again on a new connection."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from sqlite3 import Connection
 
 APPLICATION = 0x7463_6163  # "tcac": tells our databases from others
@@ -94,8 +95,7 @@ def migrate(connection: Connection, steps: Sequence[str] = STEPS) -> None:
         if version == 0:
             # Only an empty database takes this; it lets the file shrink after pruning.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             if version_of(connection) == version:
                 target = max(version + 1, OLDEST)
                 if target == OLDEST:
@@ -106,8 +106,16 @@ def migrate(connection: Connection, steps: Sequence[str] = STEPS) -> None:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {target}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+
+
+@contextmanager
+def transaction(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """All that is done inside, or nothing."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

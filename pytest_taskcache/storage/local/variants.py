@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from sqlite3 import Connection
@@ -210,10 +211,9 @@ class Records:
         )
         found = {}
         for id_, used in rows:
-            try:
+            # What is damaged is told, and put aside, by whoever reads the record.
+            with contextlib.suppress(*DAMAGE):
                 found[from_sql(id_)] = float(used)
-            except DAMAGE:
-                continue  # told, and put aside, by whoever reads the record
         return found
 
     def removed(self, names: Collection[str]) -> Mapping[str, Reason]:
