@@ -207,8 +207,10 @@ def unpack(data: memoryview) -> Frame:
     if size < _HEAD.size:
         raise ValueError(f"{size} bytes are too few for a payload")
     magic, version, of_claims, count, of_stream, checksum = _HEAD.unpack_from(data)
-    if (magic, version) != (_MAGIC, _VERSION):
-        raise ValueError("the bytes do not start as a pickle payload of this version does")
+    if magic != _MAGIC:
+        raise ValueError("the bytes do not start as a pickle payload does")
+    if version != _VERSION:
+        raise ValueError(f"payload version {version} is not {_VERSION}, which is read here")
     start = _HEAD.size
     if not count and not of_claims:  # most values; in a third of the time
         body = data[start:]

@@ -156,8 +156,7 @@ class Index(ForkAware):
         connection = self.connection(certain=write)
         if write and self.readonly:
             raise StorageError(str(self), operation, "opened read-only")
-        with schema.transaction(connection, "BEGIN IMMEDIATE" if write else "BEGIN"):
-            return work(connection)
+        return schema.in_transaction(connection, work, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     def _mend(self, error: sqlite3.Error) -> bool:
         """Whether it is worth trying again on a new connection."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from sqlite3 import Connection
+from typing import TypeVar
+
+T = TypeVar("T")
 
 APPLICATION = 0x7463_6163  # "tcac": tells our databases from others
 BUSY_SECONDS = 10.0
@@ -95,27 +98,32 @@ def migrate(connection: Connection, steps: Sequence[str] = STEPS) -> None:
         if version == 0:
             # Only an empty database takes this; it lets the file shrink after pruning.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        with transaction(connection):
-            if version_of(connection) == version:
-                target = max(version + 1, OLDEST)
-                if target == OLDEST:
-                    tables = connection.execute(_TABLES).fetchall()
-                    for (name,) in tables:
-                        connection.execute(f"DROP TABLE {name}")
-                for statement in filter(str.strip, steps[target - OLDEST].split(";")):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {target}")
+        in_transaction(connection, partial(_step, version=version, steps=steps))
 
 
-@contextmanager
-def transaction(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    """All that is done inside, or nothing."""
+def _step(connection: Connection, version: int, steps: Sequence[str]) -> None:
+    if version_of(connection) != version:
+        return  # another process was first
+    target = max(version + 1, OLDEST)
+    if target == OLDEST:
+        for (name,) in connection.execute(_TABLES).fetchall():
+            connection.execute(f"DROP TABLE {name}")
+    for statement in filter(str.strip, steps[target - OLDEST].split(";")):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {target}")
+
+
+def in_transaction(
+    connection: Connection, work: Callable[[Connection], T], begin: str = "BEGIN IMMEDIATE"
+) -> T:
+    """What ``work`` returns, once all that it did is committed; on any error nothing is."""
     connection.execute(begin)
     try:
-        yield
+        found = work(connection)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    return found

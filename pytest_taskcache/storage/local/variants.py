@@ -325,8 +325,9 @@ class Records:
         ids = (self._intern(connection, trace), self._intern(connection, common))
         row = encoding.encode(variant, ids, (trace.name, common.name))
         columns = {"used": Clock.now(), **staged, **row._asdict()}
-        new = f"INSERT OR IGNORE INTO variants ({', '.join(columns)}) VALUES (...) RETURNING seq"
-        if not each(connection, new, columns.values()):
+        names, marks = ", ".join(columns), ",".join("?" * len(columns))
+        new = f"INSERT OR IGNORE INTO variants ({names}) VALUES ({marks})"
+        if not connection.execute(new, tuple(columns.values())).rowcount:
             return False
         # Which results it needs, so that eviction leaves them; what its trace uses is kept with
         # the trace.
