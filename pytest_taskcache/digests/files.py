@@ -45,16 +45,21 @@ def content_digest(path: Path, read: Callable[[Path, os.stat_result], str]) -> s
     """The digest of a path as something that is read: content, link targets on the way, type and
     mode of what is no regular file; ABSENT where there is nothing. ``read`` returns the digest of a
     regular file's bytes, given its stat; it may raise OSError."""
+    return _through_links(path, lambda found: _plain_digest(path, found, read))
+
+
+def _through_links(path: Path, digest: Callable[[os.stat_result], str]) -> str:
+    """The ``digest`` of what a path leads to; of a link with where it points. Never raises."""
     try:
         found = originals.lstat(path)
-        if stats.S_ISLNK(found.st_mode):
-            target = os.readlink(path)
-            try:
-                followed = _plain_digest(path, originals.stat(path), read)
-            except OSError as error:
-                followed = _failure(error)
-            return checksum(("link", target, followed))
-        return _plain_digest(path, found, read)
+        if not stats.S_ISLNK(found.st_mode):
+            return digest(found)
+        target = os.readlink(path)
+        try:
+            followed = digest(originals.stat(path))
+        except OSError as error:
+            followed = _failure(error)
+        return checksum(("link", target, followed))
     except (OSError, ValueError) as error:
         return _failure(error)
 
@@ -113,19 +118,12 @@ def _large_digest(found: os.stat_result) -> str:
 def stat_digest(path: Path) -> str:
     """The digest of what a stat tells: existence, type, mode, and size of a regular file; for a
     link also where it points."""
-    try:
-        found = originals.lstat(path)
-        parts = ["stat"]
-        if stats.S_ISLNK(found.st_mode):
-            parts += ("link", os.readlink(path))
-            try:
-                found = originals.stat(path)
-            except OSError as error:
-                return checksum((*parts, _failure(error)))
+
+    def digest(found: os.stat_result) -> str:
         size = str(found.st_size) if stats.S_ISREG(found.st_mode) else ""
-        return checksum((*parts, oct(found.st_mode), size))
-    except (OSError, ValueError) as error:
-        return _failure(error)
+        return checksum(("stat", oct(found.st_mode), size))
+
+    return _through_links(path, digest)
 
 
 MADE_BY_RUNNING = frozenset({"__pycache__", ".pytest_cache", ".taskcache"})

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 from pytest_taskcache.dataclass import dataclass
+from pytest_taskcache.digests.values.terms import shown_name
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Buffer, Payload, Restore
 
@@ -82,7 +83,7 @@ class PickleSerializer:
         try:
             written = pickled(value, keep_in_band, buffers)
         except RefusedValueError as error:
-            raise SerializationError(NAME, _type_name(value), str(error)) from error
+            raise SerializationError(NAME, shown_name(type(value)), str(error)) from error
         claims = _claims(written.ambiguous, written.present)
         paths = tuple(map(os.path.abspath, written.paths))
         return Payload(pack(written.stream, buffers, claims), (), written.held, paths)
@@ -114,13 +115,6 @@ class PickleSerializer:
         if given and next(buffers, None) is not None:
             raise SerializationError(NAME, "", "the stream names fewer buffers than there are")
         return value
-
-
-def _type_name(value: object) -> str:
-    kind = type(value)
-    if kind.__module__ == "builtins":
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
