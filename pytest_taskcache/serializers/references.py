@@ -287,29 +287,22 @@ def _rule_of(kind: type) -> _Rule:
 def _hooks(kind: type) -> tuple[bool, tuple[FunctionType, ...]]:
     """Whether code of the class's authors runs when an instance comes back, and the functions of
     the project that pickle it."""
-    names = _CALLED + tuple(
-        name for base, names in _FILLING.items() if issubclass(kind, base) for name in names
-    )
+    names = {*_CALLED}.union(*(each for base, each in _FILLING.items() if issubclass(kind, base)))
     found = [
-        (name, hook)
+        (name, function)
         for base in kind.__mro__
-        for name in names
+        for name in sorted(names)
         if isinstance(hook := vars(base).get(name), FunctionType | staticmethod)
-        and not _is_trusted(hook)
+        and isinstance(function := getattr(hook, "__func__", hook), FunctionType)
+        # what namedtuple compiles says so in the name of its module
+        and not _home(function).startswith("namedtuple_")
+        and _home(function).partition(".")[0] not in _TRUSTED
     ]
-    functions = (getattr(hook, "__func__", hook) for name, hook in found if name in _PICKLING)
-    picklers = tuple(each for each in functions if isinstance(each, FunctionType))
     registered = (
         kind in copyreg.dispatch_table and kind.__module__.partition(".")[0] not in _TRUSTED
     )
+    picklers = tuple(function for name, function in found if name in _PICKLING)
     return bool(found) or registered, picklers
-
-
-def _is_trusted(hook: Any) -> bool:
-    function = getattr(hook, "__func__", hook)
-    root = _home(function).partition(".")[0] if isinstance(function, FunctionType) else ""
-    # what namedtuple compiles says so in the name of its module
-    return root in _TRUSTED or root.startswith("namedtuple_")
 
 
 def _refuse_view(references: References, value: object) -> Any:
