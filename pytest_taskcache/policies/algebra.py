@@ -161,14 +161,9 @@ class CachePolicy:
         lock_timeout: timedelta | None = None,
     ) -> CachePolicy:
         """A copy with these settings; None leaves a setting as it is."""
-        given: dict[str, Any] = dict(
-            zip(
-                _SETTINGS,
-                (key_storage, result_storage, isolation_level, lock_manager, lock_timeout),
-                strict=True,
-            )
-        )
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        given = (key_storage, result_storage, isolation_level, lock_manager, lock_timeout)
+        named: dict[str, Any] = dict(zip(_SETTINGS, given, strict=True))
+        return replace(self, **{name: value for name, value in named.items() if value is not None})
 
     def __add__(self, other: CachePolicy) -> CachePolicy:
         if not isinstance(other, CachePolicy):
