@@ -141,10 +141,14 @@ def instance_reducer(cls: type) -> Reducer:
     name = qualified_name(cls)
     own = frozenset({cls} if _is_own(cls) else ())
     identity = _has_identity(cls)
+    fields = [*getattr(cls, "__dataclass_fields__", ())]
 
     def reduce_dict(value: Any, scope: Scope) -> Reduction:
         scope.classes |= own
         state = value.__dict__
+        if len(state) < len(fields):
+            # a field may have its default from the class alone
+            state = {each: getattr(value, each) for each in fields if hasattr(value, each)} | state
         if identity and not state and (held := fixed_name(value)):
             return TERM, ("singleton", name, held)
         return TERM, ("instance", name, (), state, None)
