@@ -42,24 +42,24 @@ if TYPE_CHECKING:
     from pytest_taskcache.model.decision import Hit as Hit
     from pytest_taskcache.model.decision import Miss as Miss
     from pytest_taskcache.model.decision import Uncacheable as Uncacheable
+    from pytest_taskcache.model.modes import IsolationLevel as IsolationLevel
     from pytest_taskcache.plugin.fixtures import cached_fixture as cached_fixture
-    from pytest_taskcache.policies import DEFAULT as DEFAULT
-    from pytest_taskcache.policies import ENV as ENV
-    from pytest_taskcache.policies import FILES as FILES
-    from pytest_taskcache.policies import INPUTS as INPUTS
-    from pytest_taskcache.policies import NO_CACHE as NO_CACHE
-    from pytest_taskcache.policies import OBSERVED as OBSERVED
-    from pytest_taskcache.policies import PACKAGES as PACKAGES
-    from pytest_taskcache.policies import PYTHON as PYTHON
-    from pytest_taskcache.policies import RUN_ID as RUN_ID
-    from pytest_taskcache.policies import TASK_SOURCE as TASK_SOURCE
-    from pytest_taskcache.policies import TEST_PARAMETERS as TEST_PARAMETERS
-    from pytest_taskcache.policies import CacheKeyFnPolicy as CacheKeyFnPolicy
-    from pytest_taskcache.policies import CachePolicy as CachePolicy
-    from pytest_taskcache.policies import IsolationLevel as IsolationLevel
-    from pytest_taskcache.policies import TaskContext as TaskContext
-    from pytest_taskcache.policies import UserPolicy as UserPolicy
-    from pytest_taskcache.policies import task_input_hash as task_input_hash
+    from pytest_taskcache.policies.algebra import CachePolicy as CachePolicy
+    from pytest_taskcache.policies.algebra import TaskContext as TaskContext
+    from pytest_taskcache.policies.parts import DEFAULT as DEFAULT
+    from pytest_taskcache.policies.parts import ENV as ENV
+    from pytest_taskcache.policies.parts import FILES as FILES
+    from pytest_taskcache.policies.parts import INPUTS as INPUTS
+    from pytest_taskcache.policies.parts import NO_CACHE as NO_CACHE
+    from pytest_taskcache.policies.parts import OBSERVED as OBSERVED
+    from pytest_taskcache.policies.parts import PACKAGES as PACKAGES
+    from pytest_taskcache.policies.parts import PYTHON as PYTHON
+    from pytest_taskcache.policies.parts import RUN_ID as RUN_ID
+    from pytest_taskcache.policies.parts import TASK_SOURCE as TASK_SOURCE
+    from pytest_taskcache.policies.parts import TEST_PARAMETERS as TEST_PARAMETERS
+    from pytest_taskcache.policies.parts import CacheKeyFnPolicy as CacheKeyFnPolicy
+    from pytest_taskcache.policies.parts import UserPolicy as UserPolicy
+    from pytest_taskcache.policies.parts import task_input_hash as task_input_hash
     from pytest_taskcache.serializers.compressed import (
         CompressedPickleSerializer as CompressedPickleSerializer,
     )
@@ -98,10 +98,11 @@ _HOMES = {
     "model": "__version__",
     "model.decision": "Decision Fault Hit Miss Uncacheable",
     "plugin.fixtures": "cached_fixture",
-    "policies": (
+    "model.modes": "IsolationLevel",
+    "policies.algebra": "CachePolicy TaskContext",
+    "policies.parts": (
         "DEFAULT ENV FILES INPUTS NO_CACHE OBSERVED PACKAGES PYTHON RUN_ID TASK_SOURCE "
-        "TEST_PARAMETERS CacheKeyFnPolicy CachePolicy IsolationLevel TaskContext UserPolicy "
-        "task_input_hash"
+        "TEST_PARAMETERS CacheKeyFnPolicy UserPolicy task_input_hash"
     ),
     "serializers.compressed": "CompressedPickleSerializer CompressedSerializer",
     "serializers.json": "JSONSerializer",

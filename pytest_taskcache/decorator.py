@@ -35,9 +35,7 @@ from pytest_taskcache.errors import ConfigurationError, fault_of
 from pytest_taskcache.model.decision import Decision, Hit, Uncacheable
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity
-from pytest_taskcache.policies import CachePolicy, TaskContext
-from pytest_taskcache.policies.algebra import StorageSpec
-from pytest_taskcache.policies.custom import KeyFn
+from pytest_taskcache.policies.algebra import CachePolicy, KeyFn, StorageSpec, TaskContext
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
 

@@ -43,20 +43,23 @@ def identity_of(found: os.stat_result) -> str:
 
 def content_digest(path: Path, read: Callable[[Path, os.stat_result], str]) -> str:
     """The digest of a path as something that is read: content, link targets on the way, type and
-    mode of what is no regular file; ABSENT where there is nothing.
+    mode of what is no regular file; ABSENT where there is nothing. ``read`` returns the digest of a
+    regular file's bytes, given its stat; it may raise OSError."""
+    return _through_links(path, lambda found: _plain_digest(path, found, read))
 
-    ``read`` returns the digest of a regular file's bytes, given its stat; it may raise OSError.
-    """
+
+def _through_links(path: Path, digest: Callable[[os.stat_result], str]) -> str:
+    """The ``digest`` of what a path leads to; of a link with where it points. Never raises."""
     try:
         found = originals.lstat(path)
-        if stats.S_ISLNK(found.st_mode):
-            target = os.readlink(path)
-            try:
-                followed = _plain_digest(path, originals.stat(path), read)
-            except OSError as error:
-                followed = _failure(error)
-            return checksum(("link", target, followed))
-        return _plain_digest(path, found, read)
+        if not stats.S_ISLNK(found.st_mode):
+            return digest(found)
+        target = os.readlink(path)
+        try:
+            followed = digest(originals.stat(path))
+        except OSError as error:
+            followed = _failure(error)
+        return checksum(("link", target, followed))
     except (OSError, ValueError) as error:
         return _failure(error)
 
@@ -83,11 +86,9 @@ def _failure(error: OSError | ValueError) -> str:
 
 
 def read_digest(path: Path, found: os.stat_result) -> tuple[str, os.stat_result]:
-    """The digest of a regular file's bytes, and its stat as of the open file.
-
-    A digest of a SQLite database starts with ``sqlite:``, since its siblings count too. Raises
-    OSError. Never waits for a writer, even if the file was replaced by a fifo meanwhile.
-    """
+    """The digest of a regular file's bytes, and its stat as of the open file. A digest of a SQLite
+    database starts with ``sqlite:``, since its siblings count too. Raises OSError. Never waits for
+    a writer, even if the file was replaced by a fifo meanwhile."""
     if found.st_size > LARGE:
         return _large_digest(found), found
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -117,19 +118,12 @@ def _large_digest(found: os.stat_result) -> str:
 def stat_digest(path: Path) -> str:
     """The digest of what a stat tells: existence, type, mode, and size of a regular file; for a
     link also where it points."""
-    try:
-        found = originals.lstat(path)
-        parts = ["stat"]
-        if stats.S_ISLNK(found.st_mode):
-            parts += ("link", os.readlink(path))
-            try:
-                found = originals.stat(path)
-            except OSError as error:
-                return checksum((*parts, _failure(error)))
+
+    def digest(found: os.stat_result) -> str:
         size = str(found.st_size) if stats.S_ISREG(found.st_mode) else ""
-        return checksum((*parts, oct(found.st_mode), size))
-    except (OSError, ValueError) as error:
-        return _failure(error)
+        return checksum(("stat", oct(found.st_mode), size))
+
+    return _through_links(path, digest)
 
 
 MADE_BY_RUNNING = frozenset({"__pycache__", ".pytest_cache", ".taskcache"})
@@ -209,13 +203,10 @@ _WELL_FORMED = re.compile("(?:sqlite:)?[0-9a-f]{32}")
 
 
 class KeptContents:
-    """Contents' digests by path, device, inode, size, mtime and ctime.
-
-    The shelf is read once, when the first digest is asked for, and written by ``save``. A file
-    that changed too recently to tell a second change by its times is digested anew each time,
-    and never kept. ``clock`` returns nanoseconds since the epoch. ``reads`` counts the files
-    that were opened.
-    """
+    """Contents' digests by path, device, inode, size, mtime and ctime. The shelf is read once, when
+    the first digest is asked for, and written by ``save``. A file that changed too recently to tell
+    a second change by its times is digested anew each time, and never kept. ``clock`` returns
+    nanoseconds since the epoch. ``reads`` counts the files that were opened."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self.reads = 0

@@ -14,8 +14,9 @@ from pytest_taskcache.code.distributions import library_directories
 TEMPORARY = "<tmp>"
 """First component of the name of anything in the run's temporary directory."""
 
-_UNSAFE = re.compile("[\\\\\ud800-\udfff]")
-_ESCAPED = re.compile(r"\\(\\|u[0-9a-f]{4}|x3c)")
+# What is no UTF-8, what escapes itself, and a name that would read like an anchor.
+_UNSAFE = re.compile("^<|[\\\\\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
 @cache
@@ -29,24 +30,18 @@ def library_roots() -> tuple[str, ...]:
 
 
 class Anchors:
-    """Turns paths into names and back.
-
-    ``root`` is the project's directory; ``temporary`` returns the run's own temporary directory,
-    None for as long as there is none.
-    """
+    """Turns paths into names and back. ``root`` is the project's directory; ``temporary`` returns
+    the run's own temporary directory, None for as long as there is none."""
 
     def __init__(self, root: Path, temporary: Callable[[], Path | None] = lambda: None) -> None:
         self.root = Path(os.path.abspath(root))
         self.temporary: Path | None = None
         self._temporary = temporary
-        self._roots = tuple(spelled + os.sep for spelled in _spellings(self.root))
-        self._prefixes = [(prefix, "") for prefix in self._roots]
+        self._prefixes = [(spelled + os.sep, "") for spelled in _spellings(self.root)]
         self._look_for_temporary()
 
     def _look_for_temporary(self) -> None:
-        if self.temporary is not None:
-            return
-        found = self._temporary()
+        found = self._temporary() if self.temporary is None else None
         if found is None:
             return
         self.temporary = Path(os.path.abspath(found))
@@ -55,20 +50,16 @@ class Anchors:
         self._prefixes.sort(key=lambda item: -len(item[0]))
 
     def name_of(self, path: str | Path) -> str:
-        """The name of a path: POSIX, relative to the root, under ``<tmp>/``, else absolute.
-
-        Follows no links. The root itself is ``.``. Backslashes and bytes that are no UTF-8 are
-        escaped, so that a name is always text that can be stored.
-        """
+        """The name of a path: POSIX, relative to the root, under ``<tmp>/``, else absolute. Follows
+        no links. The root itself is ``.``. Backslashes and bytes that are no UTF-8 are escaped, so
+        that a name is always text that can be stored."""
         self._look_for_temporary()
         absolute = os.path.abspath(path)
         anchor, rest = self._relative(absolute)
-        if os.sep != "/":
-            rest = rest.replace(os.sep, "/")
         rest = _UNSAFE.sub(_escape, rest)
         if anchor:
             return f"{anchor}/{rest}" if rest else anchor
-        return "\\x3c" + rest[1:] if rest.startswith("<") else rest
+        return rest
 
     def _relative(self, absolute: str) -> tuple[str, str]:
         """The anchor a path lies under, and its path from there."""
@@ -97,16 +88,8 @@ def _spellings(path: Path) -> list[str]:
 
 
 def _escape(match: re.Match[str]) -> str:
-    char = match.group()
-    return "\\\\" if char == "\\" else f"\\u{ord(char):04x}"
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _unescape(name: str) -> str:
-    return _ESCAPED.sub(_unescaped, name) if "\\" in name else name
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    text = match.group(1)
-    if text == "\\":
-        return "\\"
-    return "<" if text == "x3c" else chr(int(text[1:], 16))
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name) if "\\" in name else name

@@ -22,19 +22,12 @@ from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Shelf
 
 
-def _no_setting(name: str) -> str:
-    """The digest of any setting outside of a test run."""
-    return ABSENT
-
-
 class Present:
-    """Implements ``ports.Fingerprints`` for one project and one session.
-
-    ``temporary`` is the run's temporary directory, or a function that returns it once there is
-    one; ``ignore`` are directories that are not the project's (the cache's own); ``clock`` returns
-    nanoseconds since the epoch; ``settings`` the digest of a pytest option or ini value; ``path``
-    the import path. Digests stand until ``forget``. May be used from several threads.
-    """
+    """Implements ``ports.Fingerprints`` for one project and one session. ``temporary`` is the run's
+    temporary directory, or a function that returns it once there is one; ``ignore`` are directories
+    that are not the project's (the cache's own); ``clock`` returns nanoseconds since the epoch;
+    ``settings`` the digest of a pytest option or ini value; ``path`` the import path. Digests stand
+    until ``forget``. May be used from several threads."""
 
     def __init__(
         self,
@@ -43,7 +36,7 @@ class Present:
         temporary: Path | Callable[[], Path | None] | None = None,
         ignore: Collection[Path] = (),
         clock: Callable[[], int] = time.time_ns,
-        settings: Callable[[str], str] = _no_setting,
+        settings: Callable[[str], str] = lambda name: ABSENT,
         path: Callable[[], list[str]] = lambda: sys.path,
     ) -> None:
         where = temporary if callable(temporary) else lambda: temporary

@@ -25,8 +25,7 @@ from pytest_taskcache.model.event import Committed, Faulted, RolledBack, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.policies import CachePolicy
-from pytest_taskcache.policies.algebra import LockSpec, StorageSpec
+from pytest_taskcache.policies.algebra import CachePolicy, LockSpec, StorageSpec
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.settlement import Verdict
 from pytest_taskcache.transactions.transaction import (

@@ -43,7 +43,7 @@ from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.originals import originals
-from pytest_taskcache.policies import TaskContext
+from pytest_taskcache.policies.algebra import TaskContext
 from pytest_taskcache.ports import LockManager, Observer
 from pytest_taskcache.transactions.transaction import (
     CommitMode,

@@ -16,9 +16,8 @@ from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import OPAQUE, Observed, Opaque, Trace
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
-from pytest_taskcache.policies.algebra import StorageSpec
-from pytest_taskcache.policies.custom import KeyFn
+from pytest_taskcache.policies.algebra import CachePolicy, KeyFn, StorageSpec, TaskContext
+from pytest_taskcache.policies.parts import DEFAULT
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.serializers.catalog import serializer_for
 from pytest_taskcache.storage.remote.location import check_place

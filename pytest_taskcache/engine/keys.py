@@ -18,10 +18,9 @@ from pytest_taskcache.engine.validity import Circumstances
 from pytest_taskcache.errors import ConfigurationError, UndigestableError, UnknownInputError
 from pytest_taskcache.model.decision import Fault, Uncacheable
 from pytest_taskcache.model.key import Key, Part
-from pytest_taskcache.policies import TaskContext
-from pytest_taskcache.policies.algebra import Declined
-from pytest_taskcache.policies.custom import CacheKeyFnPolicy
+from pytest_taskcache.policies.algebra import Declined, TaskContext
 from pytest_taskcache.policies.derivation import derive, name_outright
+from pytest_taskcache.policies.parts import CacheKeyFnPolicy
 
 
 @dataclass(frozen=True, slots=True)

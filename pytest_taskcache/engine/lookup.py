@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
-from pytest_taskcache.digests.task_source import digest_function
+from pytest_taskcache.digests.values.digest import digest_function
 from pytest_taskcache.engine.computation import Basis, Computation, OpenComputation
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.routes import LostResultError, Parts, Route, bytes_of
@@ -33,8 +33,7 @@ from pytest_taskcache.model.event import Decided
 from pytest_taskcache.model.key import Key
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
-from pytest_taskcache.policies import CachePolicy
-from pytest_taskcache.policies.parts import Declared
+from pytest_taskcache.policies.algebra import CachePolicy
 from pytest_taskcache.ports import (
     Fingerprints,
     KeyStorage,
@@ -340,13 +339,13 @@ def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
     """A trace that also holds what the policy declares, so that a consumer verifies it."""
     if not policy.declares:
         return trace
-    declared = [c for c in policy.components if isinstance(c, Declared)]
+    declared = [each.declared for each in policy.components if each.declared]
     digests = dict(keyed.key.parts)
     known = {(dependency.kind, dependency.name) for dependency in trace.dependencies}
     more = tuple(
-        Dependency(c.kind, c.name, digests[f"{c.kind} {c.name}"])
-        for c in declared
-        if (c.kind, c.name) not in known and f"{c.kind} {c.name}" in digests
+        Dependency(kind, name, digests[f"{kind} {name}"])
+        for kind, name in declared
+        if (kind, name) not in known and f"{kind} {name}" in digests
     )
     return _traced(trace, more)
 

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:  # pytest reads this file at each start
     from pytest_taskcache.engine.computation import Options
     from pytest_taskcache.model.decision import Uncacheable
-    from pytest_taskcache.policies import CachePolicy
+    from pytest_taskcache.policies.algebra import CachePolicy
     from pytest_taskcache.ports import Observer, Storage
 
 
@@ -77,7 +77,7 @@ def adjusted(item: pytest.Item, options: Options) -> Options | Uncacheable:
         policy = hooks.pytest_taskcache_policy(item=item)
         if policy is not None:
             from pytest_taskcache.dataclass import replace
-            from pytest_taskcache.policies import CachePolicy
+            from pytest_taskcache.policies.algebra import CachePolicy
 
             _check("pytest_taskcache_policy", policy, CachePolicy, "a policy, e.g. ENV('TZ')")
             return replace(options, policy=options.policy + policy)

@@ -1,44 +1,96 @@
-"""Cache policies as values: they add, subtract input names, and carry configuration."""
+"""Cache policies as values: they add, subtract input names, and carry configuration; and what they
+may look at when a key is derived."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
+from pytest_taskcache.digests.values.digest import digest_arguments
 from pytest_taskcache.errors import ConfigurationError, PolicyConflictError, UnknownInputError
-from pytest_taskcache.model.key import Part
+from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.model.event import Subject
+from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.modes import IsolationLevel
-from pytest_taskcache.policies.context import TaskContext
-from pytest_taskcache.ports import KeyStorage, LockManager, ResultStorage
+from pytest_taskcache.ports import Fingerprints, KeyStorage, LockManager, ResultStorage
 from pytest_taskcache.storage.remote.location import check_place
 
 StorageSpec: TypeAlias = "str | os.PathLike[str] | KeyStorage | ResultStorage"
 LockSpec: TypeAlias = "str | os.PathLike[str] | LockManager"
 
 
-class Component(Protocol):
-    """One kind of thing a key is made of. Components are frozen, hashable values."""
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """One computation about to be looked up; also what a key function gets as its first argument.
 
-    names_key: ClassVar[bool] = False
-    """Whether its part is the whole key of whoever uses it, as a key function's."""
-    declared: ClassVar[bool] = False
-    """Whether its parts are dependencies that a consumer inherits."""
+    ``parameters`` are those of the running test (empty outside one), ``test_name`` and
+    ``test_module`` name it. ``input_digests`` holds inputs that count by a digest already known
+    (a handle of pytest's by its name, a cached upstream fixture by its result) instead of by
+    value.
+    """
+
+    subject: Subject
+    identity: Identity
+    function: Callable[..., object]
+    run_id: str
+    fingerprints: Fingerprints
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    test_name: str = ""
+    test_module: str = ""
+    input_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def label(self) -> str:
-        """Unique text of this component with its settings; sorts components."""
+    def task_name(self) -> str:
+        """The qualified name of the function, fixture or test."""
+        return self.identity.name
 
-    def parts(
-        self, context: TaskContext, arguments: Mapping[str, object], excluded: frozenset[str]
-    ) -> Iterable[Part]:
-        """The parts this component adds to a key. Raises UndigestableError, or Declined."""
+    def digest_inputs(
+        self, arguments: Mapping[str, object], excluded: frozenset[str] = frozenset()
+    ) -> tuple[Part, ...]:
+        """A part per input that is not excluded. Raises UndigestableError."""
+        known = self.input_digests
+        if known or excluded:
+            left_out = excluded | known.keys()
+            arguments = {name: each for name, each in arguments.items() if name not in left_out}
+        digests = digest_arguments(arguments, anchors=self.fingerprints.name_of)
+        if known:
+            digests |= {name: each for name, each in known.items() if name not in excluded}
+        return _parts("inputs", digests)
+
+    def digest_parameters(self) -> tuple[Part, ...]:
+        """A part per parameter of the running test. Raises UndigestableError."""
+        digests = digest_arguments(self.parameters, anchors=self.fingerprints.name_of)
+        return _parts("parameters", digests)
+
+
+def _parts(what: str, digests: Mapping[str, str]) -> tuple[Part, ...]:
+    return tuple(sorted([Part(f"{what}.{name}", each) for name, each in digests.items()]))
 
 
 class Declined(Exception):
     """A policy says that this computation has no key; ``args[0]`` is the reason."""
+
+
+KeyFn: TypeAlias = Callable[[TaskContext, "dict[str, object]"], "str | None"]
+Parts: TypeAlias = Callable[[TaskContext, Mapping[str, object], frozenset[str]], Iterable[Part]]
+"""From a computation, its arguments and the names of those left out, parts of its key. Raises
+UndigestableError, or Declined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One kind of thing a key is made of. ``label`` is its text with its settings; components are
+    sorted by it. With ``fn``, its one part is the whole key of whoever uses it; two such of one
+    label may be different functions. A ``declared`` dependency can be checked again later without
+    its computation, so a consumer inherits it."""
+
+    label: str
+    parts: Parts = field(compare=False, repr=False)
+    fn: KeyFn | None = None
+    declared: tuple[Kind, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +119,7 @@ class CachePolicy:
     shared: bool = field(init=False, repr=False, compare=False)
     """Whether different functions share keys under it: INPUTS alone, and key functions."""
     declares: bool = field(init=False, repr=False, compare=False)
-    """Whether a consumer inherits more than the trace (`Component.declared`)."""
+    """Whether a consumer inherits more than the trace."""
 
     def __post_init__(self) -> None:
         level = self.isolation_level
@@ -89,15 +141,15 @@ class CachePolicy:
             object.__setattr__(self, name, _as_text(name, getattr(self, name)))
         # Two key functions of one name are two components; which comes first must not matter.
         components = sorted(
-            dict.fromkeys(self.components), key=lambda c: (c.label, id(getattr(c, "fn", None)))
+            dict.fromkeys(self.components), key=lambda each: (each.label, id(each.fn))
         )
         labels = frozenset(component.label for component in components)
-        named = any(component.names_key for component in components)
+        named = any(component.fn for component in components)
         shared = labels == {"INPUTS"} or (named and not labels & {"OBSERVED", "TASK_SOURCE"})
         object.__setattr__(self, "components", tuple(components))
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "shared", shared)
-        object.__setattr__(self, "declares", any(each.declared for each in components))
+        object.__setattr__(self, "declares", any(one.declared for one in components))
 
     def configure(
         self,
@@ -109,14 +161,9 @@ class CachePolicy:
         lock_timeout: timedelta | None = None,
     ) -> CachePolicy:
         """A copy with these settings; None leaves a setting as it is."""
-        given = {
-            "key_storage": key_storage,
-            "result_storage": result_storage,
-            "isolation_level": isolation_level,
-            "lock_manager": lock_manager,
-            "lock_timeout": lock_timeout,
-        }
-        return replace(self, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type] # each value has its field's type
+        given = (key_storage, result_storage, isolation_level, lock_manager, lock_timeout)
+        named: dict[str, Any] = dict(zip(_SETTINGS, given, strict=True))
+        return replace(self, **{name: value for name, value in named.items() if value is not None})
 
     def __add__(self, other: CachePolicy) -> CachePolicy:
         if not isinstance(other, CachePolicy):

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import xxhash
 
 from pytest_taskcache.model.key import SCHEMA, Identity, Key, Part
-from pytest_taskcache.policies.algebra import CachePolicy, Declined
-from pytest_taskcache.policies.context import TaskContext
-from pytest_taskcache.policies.custom import KeyFunction
+from pytest_taskcache.policies.algebra import CachePolicy, Component, Declined, TaskContext
+from pytest_taskcache.policies.parts import key_function_digest
 
 
 def derive(
@@ -32,15 +31,14 @@ def derive(
     if not policy.components:
         raise Declined("policy is NO_CACHE")
     parts = [*_constant(serializer, None if policy.shared else context.identity), *extra]
-    named: list[tuple[KeyFunction, Part]] = []
+    named: list[tuple[Component, str]] = []
     for component in policy.components:
         found = component.parts(context, arguments, policy.excluded)
-        if isinstance(component, KeyFunction):
-            named += [(component, part) for part in found]
+        if component.fn is None:
+            parts += found
         else:
-            parts.extend(found)
-    if named:
-        parts += _named(named)
+            named += [(component, text) for _, text in found]
+    parts += _named(named)
     return _key(tuple(parts), context.identity, not policy.has("OBSERVED"))
 
 
@@ -58,20 +56,19 @@ def name_outright(
     return _key(parts, context.identity, True)
 
 
-def _named(named: Sequence[tuple[KeyFunction, Part]]) -> list[Part]:
+def _named(named: Sequence[tuple[Component, str]]) -> list[Part]:
     """The parts of key functions. Of several, each one's part carries the function's name, or
     two could change places; and its digest where the names are the same."""
     if len(named) < 2:
-        return [part for _, part in named]
-    labels = [function.label for function, _ in named]
-    return [
-        Part(
-            f"key {function.label}"
-            + (f" {function.digest()}" if labels.count(function.label) > 1 else ""),
-            part.digest,
-        )
-        for function, part in named
-    ]
+        return [Part("key", text) for _, text in named]
+    labels = [component.label for component, _ in named]
+    parts = []
+    for component, text in named:
+        name = f"key {component.label}"
+        if component.fn is not None and labels.count(component.label) > 1:
+            name += f" {key_function_digest(component.fn)}"
+        parts.append(Part(name, text))
+    return parts
 
 
 @functools.lru_cache(1024)

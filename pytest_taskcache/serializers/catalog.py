@@ -24,12 +24,9 @@ _accepted: set[type] = set()
 
 
 def serializer_for(spec: str | Serializer) -> Serializer:
-    """The serializer that a setting means.
-
-    ``spec`` is an object with the protocol, which is returned as it is, or a name: ``pickle``,
-    ``json``, ``tree``, ``compressed`` (zlib over pickle), ``compressed(bz2)``,
-    ``compressed(zstd)+json``. Raises ConfigurationError.
-    """
+    """The serializer that a setting means. ``spec`` is an object with the protocol, which is
+    returned as it is, or a name: ``pickle``, ``json``, ``tree``, ``compressed`` (zlib over pickle),
+    ``compressed(bz2)``, ``compressed(zstd)+json``. Raises ConfigurationError."""
     if isinstance(spec, str):
         return by_name(spec)
     if type(spec) in _accepted:
@@ -50,33 +47,28 @@ def serializer_for(spec: str | Serializer) -> Serializer:
 
 def by_name(name: str) -> Serializer:
     """The serializer that a name means, see `serializer_for`. Raises ConfigurationError."""
-    compressed = _COMPRESSED(name.strip())
-    if compressed:
+    text = name.strip()
+    arguments: tuple[object, ...] = ()
+    if compressed := _COMPRESSED(text):
         codec, inner = compressed.groups()
-        arguments = (by_name("pickle" if inner is None else inner), codec or "zlib")
-        return _made(*_HOMES["compressed"], *arguments)
-    if name.strip() in _HOMES:
-        return _made(*_HOMES[name.strip()])
-    raise ConfigurationError(
-        SETTING,
-        f"unknown serializer {name!r}",
-        f"write one of {', '.join(sorted(_HOMES))} "
-        "(as in compressed(lz4) or compressed(zstd)+json), or pass an object of your own",
-    )
-
-
-def _made(module: str, cls: str, *arguments: object) -> Serializer:
+        inner = "pickle" if inner is None else inner
+        text, arguments = "compressed", (by_name(inner), codec or "zlib")
+    if text not in _HOMES:
+        raise ConfigurationError(
+            SETTING,
+            f"unknown serializer {name!r}",
+            f"write one of {', '.join(sorted(_HOMES))} "
+            "(as in compressed(lz4) or compressed(zstd)+json), or pass an object of your own",
+        )
+    module, cls = _HOMES[text]
     made: Serializer = getattr(import_module(f"{__package__}.{module}"), cls)(*arguments)
     return made
 
 
 def for_reading(recorded: str, own: Serializer | None = None) -> Serializer | None:
-    """The serializer that reads what a record says was written by ``recorded``.
-
-    ``own`` is the one that the computation is set to, tried first. None where it cannot be read
-    here: a pickle of another Python version, a codec whose package is missing, a serializer of
-    someone's own.
-    """
+    """The serializer that reads what a record says was written by ``recorded``. ``own`` is the one
+    that the computation is set to, tried first. None where it cannot be read here: a pickle of
+    another Python version, a codec whose package is missing, a serializer of someone's own."""
     if own is not None and own.name == recorded:
         return own
     # Records name the Python version; settings do not.

@@ -97,15 +97,13 @@ class CompressedSerializer:
         if data.nbytes < _HEAD.size:
             raise CompressionError(f"{data.nbytes} bytes are too few")
         magic, version, size, compressed_size = _HEAD.unpack_from(data)
-        if magic != _MAGIC or version != _VERSION:
-            raise CompressionError("the bytes do not start as a payload does")
         stream = data[_HEAD.size :]
+        if (magic, version) != (_MAGIC, _VERSION):
+            raise CompressionError("the bytes do not start as a payload does")
         if stream.nbytes != compressed_size:
             raise CompressionError(f"{stream.nbytes} compressed bytes, {compressed_size} expected")
         if size > self.max_size:
-            raise CompressionError(
-                f"{size} bytes of content are more than max_size={self.max_size}"
-            )
+            raise CompressionError(f"{size} bytes of content, more than max_size={self.max_size}")
         content = bytearray(self._codec.read(stream, size + 1))
         if len(content) > size:
             raise CompressionError(f"more content than the {size} bytes announced")
@@ -133,12 +131,9 @@ class CompressionError(ValueError):
 
 
 class Codec(NamedTuple):
-    """Compresses to, and reads, one stream.
-
-    ``compressor`` and ``decompressor`` make the library's objects for one stream, with the
-    interface that zlib, bz2, lzma, lz4.frame and compression.zstd have in common; ``failures`` are
-    what these raise for bytes that the codec did not write.
-    """
+    """Compresses to, and reads, one stream. ``compressor`` and ``decompressor`` make the library's
+    objects for one stream, with the interface that zlib, bz2, lzma, lz4.frame and compression.zstd
+    have in common; ``failures`` are what these raise for bytes that the codec did not write."""
 
     name: str
     compressor: Callable[[], Any]
@@ -148,11 +143,9 @@ class Codec(NamedTuple):
     def write(self, chunks: Iterable[Buffer]) -> Iterator[bytes]:
         """The compressed stream, in pieces."""
         compressor = self.compressor()
-        begin = getattr(compressor, "begin", None)
-        if begin is not None:
-            yield begin()
-        for chunk in chunks:
-            yield compressor.compress(chunk)
+        if hasattr(compressor, "begin"):
+            yield compressor.begin()
+        yield from map(compressor.compress, chunks)
         yield compressor.flush()
 
     def read(self, data: memoryview, limit: int) -> bytes:
@@ -172,60 +165,51 @@ class Codec(NamedTuple):
 
 def codec_for(name: str) -> Codec:
     """The codec of a name. The module's name will do, too: ``lz4.frame``, ``compression.bz2``.
-
-    Raises ConfigurationError for an unknown name, and where a package is missing.
-    """
+    Raises ConfigurationError for an unknown name, and where a package is missing."""
     short = str(name).removeprefix("compression.").removesuffix(".frame")
+    if short not in CODECS:
+        known = f"write one of {', '.join(CODECS)}"
+        raise ConfigurationError(SETTING, f"unknown codec {name!r}", known)
     try:
-        found = _codec(short)
+        return _codec(short)
     except ModuleNotFoundError as error:
         package = "zstandard" if short == "zstd" else short
         problem = f"codec {short!r} needs the package {package}, which is not installed"
         remedy = f"run `pip install {package}`, or write compressed(zlib)"
         raise ConfigurationError(SETTING, problem, remedy) from error
-    if found is None:
-        known = f"write one of {', '.join(CODECS)}"
-        raise ConfigurationError(SETTING, f"unknown codec {name!r}", known)
-    return found
 
 
-def _codec(name: str) -> Codec | None:
-    match name:
-        case "zlib" | "gzip":
-            bits = 31 if name == "gzip" else 15
-            deflate, inflate = (
-                partial(zlib.compressobj, wbits=bits),
-                partial(zlib.decompressobj, bits),
-            )
-            return Codec(name, deflate, inflate, (zlib.error,))
-        case "bz2":
-            import bz2
+def _codec(name: str) -> Codec:
+    if name in ("zlib", "gzip"):
+        bits = 31 if name == "gzip" else 15
+        deflate = partial(zlib.compressobj, wbits=bits)
+        return Codec(name, deflate, partial(zlib.decompressobj, bits), (zlib.error,))
+    if name == "bz2":
+        import bz2
 
-            return Codec(name, bz2.BZ2Compressor, bz2.BZ2Decompressor, (OSError,))
-        case "lzma":
-            import lzma
+        return Codec(name, bz2.BZ2Compressor, bz2.BZ2Decompressor, (OSError,))
+    if name == "lzma":
+        import lzma
 
-            checked = partial(lzma.LZMACompressor, check=lzma.CHECK_CRC64)
-            bounded = partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, _LZMA_MEMORY)
-            return Codec(name, checked, bounded, (lzma.LZMAError,))
-        case "lz4":
-            lz4 = import_module("lz4.frame")
-            options = {"block_size": lz4.BLOCKSIZE_MAX1MB, "content_checksum": True}
-            framed = partial(lz4.LZ4FrameCompressor, **options)
-            # Anything wrong with the stream; and it sets the memory for all of it aside.
-            failures = (RuntimeError, MemoryError)
-            return Codec(name, framed, lz4.LZ4FrameDecompressor, failures)
-        case "zstd":
-            try:
-                zstd: Any = import_module("compression.zstd")
-            except ModuleNotFoundError:
-                return packaged_zstd(import_module("zstandard"))
-            flags = {zstd.CompressionParameter.checksum_flag: 1}
-            window = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
-            compressor = partial(zstd.ZstdCompressor, options=flags)
-            decompressor = partial(zstd.ZstdDecompressor, options=window)
-            return Codec(name, compressor, decompressor, (zstd.ZstdError,))
-    return None
+        checked = partial(lzma.LZMACompressor, check=lzma.CHECK_CRC64)
+        bounded = partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, _LZMA_MEMORY)
+        return Codec(name, checked, bounded, (lzma.LZMAError,))
+    if name == "lz4":
+        lz4 = import_module("lz4.frame")
+        options = {"block_size": lz4.BLOCKSIZE_MAX1MB, "content_checksum": True}
+        framed = partial(lz4.LZ4FrameCompressor, **options)
+        # Anything wrong with the stream; and it sets the memory for all of it aside.
+        return Codec(name, framed, lz4.LZ4FrameDecompressor, (RuntimeError, MemoryError))
+    try:
+        zstd: Any = import_module("compression.zstd")
+    except ModuleNotFoundError:
+        return packaged_zstd(import_module("zstandard"))
+    flags = {zstd.CompressionParameter.checksum_flag: 1}
+    window = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
+    compressor = partial(zstd.ZstdCompressor, options=flags)
+    return Codec(
+        name, compressor, partial(zstd.ZstdDecompressor, options=window), (zstd.ZstdError,)
+    )
 
 
 def packaged_zstd(library: Any) -> Codec:

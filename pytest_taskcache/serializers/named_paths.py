@@ -54,12 +54,10 @@ def distinct(paths: Iterable[str]) -> tuple[str, ...]:
 
 def vanishing(payload: Payload, temporary: Path | None, lasting: Collection[Path] = ()) -> str:
     """The temporary directory that the value names a path in; empty where it names none.
-
     ``temporary`` is the run's own, whose every mention counts, in a URL too. Of the system's
     (``tempfile.gettempdir()``) counts what exists now, but for what lies in ``lasting``: the
-    project, say, which may itself have been checked out there. Buffers beside a pickle's stream
-    are not searched for mentions.
-    """
+    project, say, which may itself have been checked out there. Buffers beside a pickle's stream are
+    not searched for mentions."""
     if temporary is not None:
         run = temporary.parent if temporary.name.startswith(_WORKER) else temporary
         text = os.fsencode(run)

@@ -22,11 +22,13 @@ import pickle
 import struct
 import sys
 from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 from pytest_taskcache.dataclass import dataclass
+from pytest_taskcache.digests.values.terms import shown_name
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.ports import Buffer, Payload, Restore
 
@@ -81,23 +83,20 @@ class PickleSerializer:
         try:
             written = pickled(value, keep_in_band, buffers)
         except RefusedValueError as error:
-            raise SerializationError(NAME, _type_name(value), str(error)) from error
-        if not written.refers:
-            return Payload(pack(written.stream, buffers, b""))
-        chunks = pack(written.stream, buffers, _claims(written.ambiguous, written.present))
-        return Payload(chunks, (), written.held, tuple(map(os.path.abspath, written.paths)))
+            raise SerializationError(NAME, shown_name(type(value)), str(error)) from error
+        claims = _claims(written.ambiguous, written.present)
+        paths = tuple(map(os.path.abspath, written.paths))
+        return Payload(pack(written.stream, buffers, claims), (), written.held, paths)
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Writable ``data`` is the value's own from now on. Raises SerializationError.
-
-        The garbage collector pauses meanwhile: everything built here is alive, and looking
-        through it again and again takes two thirds of the time of a large load.
-        """
+        The garbage collector pauses meanwhile: everything built here is alive, and looking through
+        it again and again takes two thirds of the time of a large load."""
         if data.format != "B" or data.ndim != 1:
             data = data.cast("B")
         try:
             parts = unpack(data)
-        except FrameError as error:
+        except ValueError as error:
             raise SerializationError(NAME, "", str(error)) from error
         if parts.claims and (moved := _broken(parts.claims)):
             raise SerializationError(NAME, "", moved)
@@ -118,32 +117,18 @@ class PickleSerializer:
         return value
 
 
-def _type_name(value: object) -> str:
-    kind = type(value)
-    if kind.__module__ == "builtins":
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
     """The files that ambiguous modules are at present, and paths that exist: three fields each,
     the name (empty for a path), the path, the content's digest (of a module's file)."""
-    fields: list[str] = []
-    for name in sorted(modules):
-        path = _file_of(name)
-        fields += (name, path, _content_of(path))
-    for path in paths:
-        fields += ("", path, "")
-    return os.fsencode("\0".join(fields))
+    fields = [(name, path := _file_of(name), _content_of(path)) for name in sorted(modules)]
+    fields += [("", path, "") for path in paths]
+    return os.fsencode("\0".join(chain.from_iterable(fields)))
 
 
 def _broken(claims: bytes) -> str:
-    """Why a claim no longer holds; empty if all do.
-
-    A module is the same one when its path is the same (whether the code changed is for the trace
-    to say), or its content (the project lies in another place); one without a file (an
-    interactive session) in its own process only.
-    """
+    """Why a claim no longer holds; empty if all do. A module is the same one when its path is the
+    same (whether the code changed is for the trace to say), or its content (the project lies in
+    another place); one without a file (an interactive session) in its own process only."""
     fields = os.fsdecode(claims).split("\0")
     for name, path, content in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
         if not name:
@@ -180,10 +165,6 @@ _HEAD = struct.Struct("<4sB3xIIQQ")
 _JOINED = 1 << 16  # below this, one chunk is cheaper to store than a chunk for each part
 
 
-class FrameError(ValueError):
-    """Bytes that are no payload of this layout, or only a part of one."""
-
-
 class Frame(NamedTuple):
     """A payload taken apart: views of its bytes, nothing copied."""
 
@@ -193,10 +174,8 @@ class Frame(NamedTuple):
 
 
 def pack(stream: bytes, buffers: Sequence[memoryview], claims: bytes) -> tuple[Buffer, ...]:
-    """The payload's chunks; they alias ``stream`` and ``buffers``.
-
-    ``buffers`` are views of bytes (format ``B``, one dimension).
-    """
+    """The payload's chunks; they alias ``stream`` and ``buffers``. ``buffers`` are views of bytes
+    (format ``B``, one dimension)."""
     if buffers or claims:
         table = struct.pack(f"<{len(buffers)}Q", *[buffer.nbytes for buffer in buffers])
         body = b"".join((table, claims, stream))
@@ -217,30 +196,30 @@ def pack(stream: bytes, buffers: Sequence[memoryview], claims: bytes) -> tuple[B
 
 
 def unpack(data: memoryview) -> Frame:
-    """The parts of a payload given as bytes (format ``B``). Raises FrameError."""
+    """The parts of a payload given as bytes (format ``B``). Raises ValueError."""
     size = data.nbytes
     if size < _HEAD.size:
-        raise FrameError(f"{size} bytes are too few for a payload")
+        raise ValueError(f"{size} bytes are too few for a payload")
     magic, version, of_claims, count, of_stream, checksum = _HEAD.unpack_from(data)
     if magic != _MAGIC:
-        raise FrameError("the bytes do not start as a pickle payload does")
+        raise ValueError("the bytes do not start as a pickle payload does")
     if version != _VERSION:
-        raise FrameError(f"payload version {version} is not {_VERSION}, which is read here")
+        raise ValueError(f"payload version {version} is not {_VERSION}, which is read here")
     start = _HEAD.size
     if not count and not of_claims:  # most values; in a third of the time
         body = data[start:]
         if of_stream != size - start:
-            raise FrameError(f"damaged: {size} bytes, {start + of_stream} expected")
+            raise ValueError(f"damaged: {size} bytes, {start + of_stream} expected")
         if xxh3_64_intdigest(body) != checksum:
-            raise FrameError("damaged: the checksum does not fit")
+            raise ValueError("damaged: the checksum does not fit")
         return Frame(b"", body, ())
     claims_at = start + 8 * count
     stream_at = claims_at + of_claims
     end = stream_at + of_stream
     if end > size:
-        raise FrameError(f"cut off: {size} bytes, at least {end} expected")
+        raise ValueError(f"cut off: {size} bytes, at least {end} expected")
     if xxh3_64_intdigest(data[start:end]) != checksum:
-        raise FrameError("damaged: the checksum does not fit")
+        raise ValueError("damaged: the checksum does not fit")
     lengths = struct.unpack_from(f"<{count}Q", data, start) if count else ()
     buffers: list[memoryview] = []
     for length in lengths:
@@ -250,6 +229,6 @@ def unpack(data: memoryview) -> Frame:
             break
         buffers.append(data[begin:end])
     if end != size:
-        raise FrameError(f"damaged: {size} bytes, {end} expected")
+        raise ValueError(f"damaged: {size} bytes, {end} expected")
     claims = bytes(data[claims_at:stream_at]) if of_claims else b""
     return Frame(claims, data[stream_at : stream_at + of_stream], tuple(buffers))

@@ -45,12 +45,10 @@ class RefusedValueError(pickle.PicklingError):
 
 class References:
     """Gathers what one value refers to while it is pickled; ``reduce`` is a pickler's
-    ``reducer_override``. ``copies`` says that the pickler is cloudpickle's.
-
-    ``found`` says that there is any of it: ``held`` is code by file and qualified name,
-    ``ambiguous`` are modules that go by an ambiguous name, ``paths`` the path objects.
-    ``uncertain`` says that code of the value's authors runs when it comes back, which may fail.
-    """
+    ``reducer_override``. ``copies`` says that the pickler is cloudpickle's. ``found`` says that
+    there is any of it: ``held`` is code by file and qualified name, ``ambiguous`` are modules that
+    go by an ambiguous name, ``paths`` the path objects. ``uncertain`` says that code of the value's
+    authors runs when it comes back, which may fail."""
 
     def __init__(self, copies: bool = False) -> None:
         self.copies = copies
@@ -155,10 +153,13 @@ class References:
 
     def add_bare_object(self, value: object) -> Any:
         """By the module and name that hold it."""
-        return self._by_place(value, None) or _refuse(
-            "a bare object() that no module holds would come back as another one; make it a global "
-            "of a module, or an enum's member"
-        )
+        found = self._by_place(value, None)
+        if found is None:
+            raise RefusedValueError(
+                "a bare object() that no module holds would come back as another one; make it a "
+                "global of a module, or an enum's member"
+            )
+        return found
 
     def _by_place(self, value: object, state: object) -> Any:
         place = place_of(value)
@@ -172,17 +173,16 @@ class References:
         if self._held_ids is None:
             # one look at all modules serves the thousands of instances that a value may have
             self._held_ids = held_ids()
-        if id(value) in self._held_ids:
-            # raises TypeError for what cannot be pickled: a connection is no singleton
-            _, arguments, state, *_ = value.__reduce_ex__(4)
-            # what its slots hold stands beside what its dict holds
-            parts = state if type(state) is tuple else (state,)
-            if len(arguments) == 1 and all(
-                part is None or (type(part) is dict and set(map(type, part.values())) <= {str})
-                for part in parts
-            ):
-                return self._by_place(value, state) or NotImplemented
-        return NotImplemented
+        if id(value) not in self._held_ids:
+            return NotImplemented
+        # raises TypeError for what cannot be pickled: a connection is no singleton
+        _, arguments, state, *_ = value.__reduce_ex__(4)
+        # what its slots hold stands beside what its dict holds
+        parts = [part for part in (state if type(state) is tuple else (state,)) if part is not None]
+        few = len(arguments) == 1 and all(
+            type(part) is dict and set(map(type, part.values())) <= {str} for part in parts
+        )
+        return (few and self._by_place(value, state)) or NotImplemented
 
 
 _Rule: TypeAlias = Callable[[References, Any], Any] | None
@@ -287,43 +287,33 @@ def _rule_of(kind: type) -> _Rule:
 def _hooks(kind: type) -> tuple[bool, tuple[FunctionType, ...]]:
     """Whether code of the class's authors runs when an instance comes back, and the functions of
     the project that pickle it."""
-    names = _CALLED + tuple(
-        name for base, names in _FILLING.items() if issubclass(kind, base) for name in names
-    )
+    names = {*_CALLED}.union(*(each for base, each in _FILLING.items() if issubclass(kind, base)))
     found = [
-        (name, hook)
+        (name, function)
         for base in kind.__mro__
-        for name in names
+        for name in sorted(names)
         if isinstance(hook := vars(base).get(name), FunctionType | staticmethod)
-        and not _is_trusted(hook)
+        and isinstance(function := getattr(hook, "__func__", hook), FunctionType)
+        # what namedtuple compiles says so in the name of its module
+        and not _home(function).startswith("namedtuple_")
+        and _home(function).partition(".")[0] not in _TRUSTED
     ]
-    functions = (getattr(hook, "__func__", hook) for name, hook in found if name in _PICKLING)
-    picklers = tuple(each for each in functions if isinstance(each, FunctionType))
     registered = (
         kind in copyreg.dispatch_table and kind.__module__.partition(".")[0] not in _TRUSTED
     )
+    picklers = tuple(function for name, function in found if name in _PICKLING)
     return bool(found) or registered, picklers
 
 
-def _is_trusted(hook: Any) -> bool:
-    function = getattr(hook, "__func__", hook)
-    root = _home(function).partition(".")[0] if isinstance(function, FunctionType) else ""
-    # what namedtuple compiles says so in the name of its module
-    return root in _TRUSTED or root.startswith("namedtuple_")
-
-
-def _refuse(reason: str) -> Any:
-    raise RefusedValueError(reason)
-
-
 def _refuse_view(references: References, value: object) -> Any:
-    return _refuse("a memoryview would come back as bytes; return bytes(view)")
+    raise RefusedValueError("a memoryview would come back as bytes; return bytes(view)")
 
 
 def _refuse_text_file(references: References, value: io.TextIOWrapper) -> Any:
     if value in (sys.stdin, sys.stdout, sys.stderr):
         return references.by_copy()
-    return _refuse(f"an open file ({value.name}) would come back as a copy of its text")
+    reason = f"an open file ({value.name}) would come back as a copy of its text"
+    raise RefusedValueError(reason)
 
 
 _EXACT: Final[dict[type, Callable[[References, Any], Any]]] = {
@@ -351,12 +341,10 @@ _RULES = _Rules(_EXACT)
 
 
 class Pickled(NamedTuple):
-    """A value's stream, and what it refers to: nothing unless ``refers``. ``held`` is code by file
-    and qualified name, ``ambiguous`` are modules, ``paths`` are named, of which ``present`` exist.
-    """
+    """A value's stream, and what it refers to: ``held`` is code by file and qualified name,
+    ``ambiguous`` are modules, ``paths`` are named, of which ``present`` exist."""
 
     stream: bytes
-    refers: bool = False
     held: tuple[tuple[str, str], ...] = ()
     ambiguous: frozenset[str] = frozenset()
     paths: tuple[str, ...] = ()
@@ -365,60 +353,49 @@ class Pickled(NamedTuple):
 
 def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview]) -> Pickled:
     """The pickle (protocol 5) of a value; buffers that are not kept in band are in ``beside``.
-
-    Raises RefusedValueError, whatever the value's own methods raise.
-    """
-    try:
+    Raises RefusedValueError, whatever the value's own methods raise."""
+    for copies in (False, True):
+        beside.clear()
+        file, references = io.BytesIO(), References(copies)
         try:
-            stream, references = _written(value, keep_in_band, copies=False)
+            _pickler(file, keep_in_band, references).dump(value)
+            break
         except RefusedValueError:
             raise
-        except Exception:  # a value's own methods may raise anything; cloudpickle may manage
-            beside.clear()
-            stream, references = _written(value, keep_in_band, copies=True)
-    except RefusedValueError:
-        raise
-    except Exception as error:  # as above
-        raise RefusedValueError(f"{type(error).__name__}: {error}") from error
+        except (
+            Exception
+        ) as error:  # a value's own methods may raise anything; cloudpickle may manage
+            if copies:
+                raise RefusedValueError(f"{type(error).__name__}: {error}") from error
+    stream = file.getvalue()
     if references.uncertain:
         _refuse_lost(stream, beside)
     if not (references.found or named_paths.PICKLED.search(stream)):
         return Pickled(stream)
     paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
     present = tuple(path for path in paths if os.path.lexists(path))
-    held, ambiguous = references.held_code(), frozenset(references.ambiguous)
-    return Pickled(stream, True, held, ambiguous, paths, present)
+    return Pickled(stream, references.held_code(), frozenset(references.ambiguous), paths, present)
 
 
 class _Pickler(pickle.Pickler):
     """A class of our own, since only such have room for a ``reducer_override``."""
 
 
-def _written(
-    value: object, keep_in_band: BufferCallback, *, copies: bool
-) -> tuple[bytes, References]:
-    file = io.BytesIO()
-    references = References(copies)
-    if copies:
-        _copy_pickler(file, keep_in_band, references).dump(value)
-    else:
-        pickler: Any = _Pickler(file, 5, buffer_callback=keep_in_band)
-        pickler.reducer_override = references.reduce
-        pickler.dump(value)
-    return file.getvalue(), references
-
-
-def _copy_pickler(file: io.BytesIO, buffer_callback: BufferCallback, references: References) -> Any:
-    """Cloudpickle's pickler, less what would come back as something else. The only place that
-    imports cloudpickle; it is called when a value needs it."""
+def _pickler(file: io.BytesIO, keep_in_band: BufferCallback, references: References) -> Any:
+    """The only place that imports cloudpickle, whose pickler takes its turn when a value needs it,
+    less what would come back as something else."""
+    if not references.copies:
+        plain: Any = _Pickler(file, 5, buffer_callback=keep_in_band)
+        plain.reducer_override = references.reduce
+        return plain
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
+    class Copier(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
         def reducer_override(self, obj: Any) -> Any:
             reduced = references.reduce(obj)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
-    return Pickler(file, protocol=5, buffer_callback=buffer_callback)
+    return Copier(file, protocol=5, buffer_callback=keep_in_band)
 
 
 def _refuse_lost(stream: bytes, buffers: list[memoryview]) -> None:

@@ -53,12 +53,10 @@ class EntryKind(StrEnum):
 
 
 class TreeEntry(NamedTuple):
-    """One directory, file or symbolic link.
-
-    ``path`` is relative to the tree, its parts joined by ``/``, and empty for the tree itself.
-    ``mtime`` in nanoseconds; ``mode`` permission bits (not for links); ``size`` in bytes and
-    ``digest`` (xxh3-128, hexadecimal) for files; ``target`` for links.
-    """
+    """One directory, file or symbolic link. ``path`` is relative to the tree, its parts joined by
+    ``/``, and empty for the tree itself. ``mtime`` in nanoseconds; ``mode`` permission bits (not
+    for links); ``size`` in bytes and ``digest`` (xxh3-128, hexadecimal) for files; ``target`` for
+    links."""
 
     path: str
     kind: EntryKind
@@ -124,11 +122,9 @@ def decode(data: bytes) -> Manifest:
 
 
 def check(manifest: Manifest) -> None:
-    """Raises TreeError unless everything in the manifest stays inside the tree.
-
-    Each name is a plain one, each entry's parent is a directory that comes before it, nothing
-    comes twice, and no link leads out, by whatever way through other links.
-    """
+    """Raises TreeError unless everything in the manifest stays inside the tree. Each name is a
+    plain one, each entry's parent is a directory that comes before it, nothing comes twice, and no
+    link leads out, by whatever way through other links."""
     _check_name(manifest.name, manifest.name)
     if not manifest.entries or manifest.entries[0].path:
         raise TreeError("the manifest does not begin with the tree itself")
@@ -150,7 +146,7 @@ def check(manifest: Manifest) -> None:
 def _check_link(path: str, target: str) -> None:
     """A link goes up first, in directories of the tree, which are no links, and then down only:
     so it stays in the tree, whatever the names on its way lead to."""
-    if not target or "\0" in target or _is_absolute(target):
+    if not target or "\0" in target or target.startswith("/"):
         raise TreeError(f"link {path!r} leads to the absolute path {target!r}; make it relative")
     parts = [part for part in target.split("/") if part not in ("", ".")]
     down = list(dropwhile(lambda part: part == "..", parts))
@@ -158,17 +154,10 @@ def _check_link(path: str, target: str) -> None:
         raise TreeError(f"link {path!r} leads out of the tree, to {target!r}, or might")
 
 
-def _is_absolute(target: str) -> bool:
-    return target.startswith("/") or (
-        os.sep != "/" and (os.sep in target or bool(os.path.splitdrive(target)[0]))
-    )
-
-
 def _check_name(name: str, path: str) -> None:
     if not isinstance(name, str):
         raise TreeError(f"{path!r} is no text")
-    foreign = os.sep != "/" and (os.sep in name or ":" in name)
-    if name in ("", ".", "..") or "/" in name or "\0" in name or foreign:
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise TreeError(f"{path!r} is no path inside a tree")
 
 
@@ -183,18 +172,15 @@ def _entry(document: object) -> TreeEntry:
     for name, (least, most) in _NUMBERS.items():
         if not least <= getattr(entry, name) <= most:
             raise TreeError(f"{name} of {path!r} is no number from {least} to {most}")
-    try:
-        kind = EntryKind(entry.kind)
-    except ValueError:
-        raise TreeError(f"{path!r} is of the unknown kind {entry.kind!r}") from None
-    if kind is EntryKind.FILE and not _DIGEST.fullmatch(entry.digest):
+    if entry.kind not in [*EntryKind]:
+        raise TreeError(f"{path!r} is of the unknown kind {entry.kind!r}")
+    if entry.kind == EntryKind.FILE and not _DIGEST.fullmatch(entry.digest):
         raise TreeError(f"{path!r} has no valid digest")
-    return entry._replace(kind=kind)
+    return entry._replace(kind=EntryKind(entry.kind))
 
 
 _STEP = 1 << 20
-_OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_OPEN |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _BYTE_CODE = (".pyc", ".pyo")
 _SPECIAL = {
@@ -206,12 +192,10 @@ _SPECIAL = {
 
 
 def scan(root: str, *, movable: bool = False) -> tuple[Manifest, tuple[FileBlob, ...]]:
-    """The tree at an absolute path, each distinct content once as a blob.
-
-    With ``movable``, a tree that holds its own absolute path is refused, since it will be restored
-    elsewhere; byte code that names its source so is not. Raises TreeError, also for what changed
-    while it was read, and OSError.
-    """
+    """The tree at an absolute path, each distinct content once as a blob. With ``movable``, a tree
+    that holds its own absolute path is refused, since it will be restored elsewhere; byte code that
+    names its source so is not. Raises TreeError, also for what changed while it was read, and
+    OSError."""
     name = os.path.basename(root)
     if not name:
         raise TreeError(f"{root!r} has no name of its own; return a directory below it")
@@ -227,7 +211,7 @@ def scan(root: str, *, movable: bool = False) -> tuple[Manifest, tuple[FileBlob,
                 directories.append((path, place, found))
                 entries.append(TreeEntry(path, EntryKind.DIRECTORY, mtime, mode))
             case stat.S_IFLNK:
-                target = os.readlink(place).replace(os.sep, "/")
+                target = os.readlink(place)
                 entries.append(TreeEntry(path, EntryKind.LINK, mtime, target=target))
             case stat.S_IFREG:
                 digest = _digest(path, place, found, () if path.endswith(_BYTE_CODE) else own)
@@ -304,13 +288,11 @@ _WRITE = 0o222
 
 
 def restore_tree(manifest: Manifest, scratch: Path, copy: CopyBlob, readonly: bool) -> Path:
-    """The tree's new path, under its own name in ``scratch``, an empty directory.
-
-    The manifest has been checked. Links are made when all files are there, so that no file is
-    ever written through one, whatever the file system takes for the same name. Modes and times
-    of directories come last, from the inside out, as filling them would change them. Raises
-    TreeError, OSError and what ``copy`` raises.
-    """
+    """The tree's new path, under its own name in ``scratch``, an empty directory. The manifest has
+    been checked. Links are made when all files are there, so that no file is ever written through
+    one, whatever the file system takes for the same name. Modes and times of directories come last,
+    from the inside out, as filling them would change them. Raises TreeError, OSError and what
+    ``copy`` raises."""
     root = scratch / manifest.name
     places = [(entry, root.joinpath(*entry.parts)) for entry in manifest.entries]
     for entry, place in places:
@@ -321,8 +303,7 @@ def restore_tree(manifest: Manifest, scratch: Path, copy: CopyBlob, readonly: bo
     for entry, place in places:
         if entry.kind is EntryKind.LINK:
             os.symlink(entry.target, place)
-            if os.utime in os.supports_follow_symlinks:
-                os.utime(place, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
+            os.utime(place, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
     for entry, place in reversed(places):
         if entry.kind is EntryKind.DIRECTORY:
             os.utime(place, ns=(entry.mtime, entry.mtime))

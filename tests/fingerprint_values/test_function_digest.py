@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_taskcache.digests.task_source import digest_function
-from pytest_taskcache.digests.values.digest import digest_value
+from pytest_taskcache.digests.values.digest import digest_function, digest_value
 from pytest_taskcache.errors import UndigestableError
 
 Load = Callable[[str], ModuleType]

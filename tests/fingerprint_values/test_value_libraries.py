@@ -7,7 +7,7 @@ import pickle
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import attrs
@@ -314,3 +314,22 @@ def test_scalars_keep_their_type_apart() -> None:
 
     scalars = [np.float64(1), np.float32(1), np.int64(1), np.uint8(1), np.bool_(True), Length(1)]
     assert len({digest_value(scalar) for scalar in [*scalars, np.array(1.0), 1.0]}) == 8
+
+
+class Limits:
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+
+@dataclass
+class Guarded:
+    name: str
+    limits: Limits = field(default=Limits(1), init=False)
+
+
+def test_a_field_that_the_class_alone_holds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataclass's default is part of its instances though none of them stores it."""
+    before = digest_value(Guarded("a"))
+    assert "limits" not in vars(Guarded("a"))
+    monkeypatch.setattr(Guarded, "limits", Limits(2))
+    assert digest_value(Guarded("a")) != before

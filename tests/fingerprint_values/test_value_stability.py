@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import pytest_taskcache
 from pytest_taskcache.digests.values.digest import digest_arguments, digest_value
-from pytest_taskcache.digests.values.stream import digest_stream
+from pytest_taskcache.digests.values.reducers import digest_stream
 from pytest_taskcache.digests.values.terms import Scope
 from pytest_taskcache.digests.values.walker import Exploration, walk
 

@@ -16,7 +16,7 @@ import pytest
 import pytest_taskcache
 from pytest_taskcache.digests.values import walker
 from pytest_taskcache.digests.values.digest import digest_value
-from pytest_taskcache.digests.values.stream import MAX_OBJECTS, StreamPickler
+from pytest_taskcache.digests.values.reducers import MAX_OBJECTS, StreamPickler
 from pytest_taskcache.errors import UndigestableError
 
 

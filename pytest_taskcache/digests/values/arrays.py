@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.instances import class_term
+from pytest_taskcache.digests.values.instances import class_term, of_class
 from pytest_taskcache.digests.values.terms import (
     TERM,
     Reducer,
@@ -19,6 +19,7 @@ from pytest_taskcache.digests.values.terms import (
     RefusedError,
     Scope,
     qualified_name,
+    term,
 )
 
 _INLINE = 64
@@ -29,7 +30,10 @@ _EXTENDED_BYTES = 10
 
 
 def _reduce_array(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
-    dtype = array.dtype
+    cls, dtype = type(array), array.dtype
+    if cls is not np.ndarray:
+        state = None if isinstance(array, np.memmap) else getattr(array, "__dict__", None)
+        return TERM, ("array subclass", class_term(cls, scope), np.asarray(array), state)
     # true of numpy's own strings of variable width, too, which are pointers as well
     if dtype.hasobject:
         return TERM, ("array of objects", dtype, array.shape, array.ravel(order="C").tolist())
@@ -41,11 +45,9 @@ def _reduce_array(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
 
 
 def _code(dtype: np.dtype[Any]) -> np.dtype[Any] | str:
-    """The text that says all about one of numpy's plain dtypes; the dtype itself for others.
-
-    Not by ``isbuiltin``: a dtype that was unpickled is another object than the built-in one, and
-    ``longlong`` comes back as the ``int64`` that it is.
-    """
+    """The text that says all about one of numpy's plain dtypes; the dtype itself for others. Not by
+    ``isbuiltin``: a dtype that was unpickled is another object than the built-in one, and
+    ``longlong`` comes back as the ``int64`` that it is."""
     plain = dtype.kind in "biufcSUmM" and dtype.type.__module__ == "numpy"
     # an unpickled datetime64 of numpy 1 has metadata, which is empty
     return dtype.str if plain and not dtype.metadata else dtype
@@ -63,23 +65,6 @@ def _content(array: np.ndarray[Any, Any]) -> bytes | str:
     return xxh3_128_hexdigest(contiguous.reshape(-1).view(np.uint8).data)
 
 
-def _reduce_subclass(array: np.ndarray[Any, Any], scope: Scope) -> Reduction:
-    cls = type(array)
-    state = None if isinstance(array, np.memmap) else getattr(array, "__dict__", None)
-    return TERM, ("array subclass", class_term(cls, scope), np.asarray(array), state)
-
-
-def _reduce_masked(array: Any, scope: Scope) -> Reduction:
-    return TERM, (
-        "masked array",
-        class_term(type(array), scope),
-        np.asarray(np.ma.getdata(array)),
-        np.asarray(np.ma.getmaskarray(array)),
-        array.fill_value,
-        array.hardmask,
-    )
-
-
 def _reduce_scalar(scalar: np.generic, scope: Scope) -> Reduction:
     array = np.asarray(scalar)
     # the array says the type of numpy's own, and longlong is int64 again after pickling
@@ -87,35 +72,35 @@ def _reduce_scalar(scalar: np.generic, scope: Scope) -> Reduction:
     return TERM, ("scalar", None if cls.__module__ == "numpy" else class_term(cls, scope), array)
 
 
-def _reduce_dtype(dtype: np.dtype[Any], scope: Scope) -> Reduction:
+def _dtype(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     code = _code(dtype)
     if isinstance(code, str):
-        return TERM, ("dtype", code)
+        return (code,)
     # what pickle keeps: fields with offsets, byte order, alignment, units, metadata
     reduced = dtype.__reduce__()
-    if isinstance(reduced, str):
-        return TERM, ("dtype", qualified_name(type(dtype)), reduced)
-    return TERM, ("dtype", qualified_name(type(dtype)), list(reduced[1:]))
+    kept = reduced if isinstance(reduced, str) else [*reduced[1:]]
+    return qualified_name(type(dtype)), kept
 
 
-def _reduce_ufunc(function: np.ufunc, scope: Scope) -> Reduction:
-    found = getattr(np, function.__name__, None)
-    if found is not function:
+def _ufunc(function: np.ufunc) -> tuple[str]:
+    if getattr(np, function.__name__, None) is not function:
         raise RefusedError("numpy.ufunc", f"{function.__name__} is not one of numpy's own")
-    return TERM, ("ufunc", function.__name__)
+    return (function.__name__,)
 
 
-_REDUCERS: dict[type, Reducer] = {
-    np.ma.MaskedArray: _reduce_masked,
-    np.ndarray: _reduce_subclass,
+REDUCERS: dict[type, Reducer] = {
+    np.ma.MaskedArray: of_class(
+        "masked array",
+        lambda array: (
+            np.asarray(np.ma.getdata(array)),
+            np.asarray(np.ma.getmaskarray(array)),
+            array.fill_value,
+            array.hardmask,
+        ),
+    ),
+    np.ndarray: _reduce_array,
     np.generic: _reduce_scalar,
-    np.dtype: _reduce_dtype,
-    np.ufunc: _reduce_ufunc,
+    np.dtype: term("dtype", _dtype),
+    np.ufunc: term("ufunc", _ufunc),
 }
-
-
-def reducer_for(cls: type) -> Reducer | None:
-    """The reducer of a class that derives from one of numpy's data types; None for others."""
-    if cls is np.ndarray:
-        return _reduce_array
-    return next((reducer for kind, reducer in _REDUCERS.items() if issubclass(cls, kind)), None)
+"""Reducers of classes that derive from numpy's data types; the first that fits."""

@@ -7,6 +7,7 @@ on a function do not count: a call counter kept there would make every call a ne
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import types
@@ -33,19 +34,11 @@ if TYPE_CHECKING:
     import ast
 
 _CLASS_MACHINERY = frozenset(
-    {
-        "__abstractmethods__",
-        "__annotations__",
-        "__annotate__",
-        "__dict__",
-        "__doc__",
-        "__firstlineno__",
-        "__module__",
-        "__qualname__",
-        "__static_attributes__",
-        "__weakref__",
-        "_abc_impl",
-    }
+    (
+        *("__abstractmethods__", "__annotations__", "__annotate__", "__dict__", "__doc__"),
+        *("__firstlineno__", "__module__", "__qualname__", "__static_attributes__"),
+        *("__weakref__", "_abc_impl"),
+    )
 )
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PLAIN = _IMMUTABLE | {list, tuple, dict, set, frozenset}
@@ -56,14 +49,11 @@ _DESCRIPTORS = (
     types.MethodDescriptorType,
     types.ClassMethodDescriptorType,
 )
-_WALKER_ONLY = (set, frozenset)
 
 
 def is_installed(module_name: str | None) -> bool:
-    """Whether a module belongs to the interpreter or to site-packages, not to the project.
-
-    A module that is not loaded, or has no origin (``__main__`` of a console), is the project's.
-    """
+    """Whether a module belongs to the interpreter or to site-packages, not to the project. A module
+    that is not loaded, or has no origin (``__main__`` of a console), is the project's."""
     module = sys.modules.get(module_name or "")
     if module is None:
         return False
@@ -85,11 +75,9 @@ def _is_installed_file(origin: str) -> bool:
 
 
 class ClassSource(NamedTuple):
-    """Two digests of a class statement: all of it, and without the bodies of its methods.
-
-    What a method does is seen when it runs; what the other statements made is not. A method
-    that is decorated with more than the language's own (a cache, say) keeps its body.
-    """
+    """Two digests of a class statement: all of it, and without the bodies of its methods. What a
+    method does is seen when it runs; what the other statements made is not. A method that is
+    decorated with more than the language's own (a cache, say) keeps its body."""
 
     whole: str
     statements: str
@@ -104,16 +92,10 @@ def class_source(cls: type) -> ClassSource:
     """The digests of a class; empty for installed ones, and where there is no source to read."""
     found = _known.get(cls)
     if found is None:
-        found = _NO_SOURCE
-        if not is_installed(cls.__module__):
-            found = _classes(_text_of(cls.__module__)).get(cls.__qualname__, _NO_SOURCE)
-        _known[cls] = found
+        own = not is_installed(cls.__module__)
+        classes = _classes(_text_of(cls.__module__)) if own else {}
+        found = _known[cls] = classes.get(cls.__qualname__, _NO_SOURCE)
     return found
-
-
-def module_source(module: types.ModuleType) -> str:
-    """The digest of a module's source; empty where there is none to read."""
-    return _module(_text_of(module.__name__))
 
 
 def _text_of(module_name: str) -> str:
@@ -126,14 +108,24 @@ def _text_of(module_name: str) -> str:
     return "".join(linecache.getlines(file))
 
 
-@functools.lru_cache(maxsize=64)
-def _module(source: str) -> str:
+def _parsed(source: str) -> ast.Module | None:
+    """None for what was generated or edited meanwhile."""
     import ast
 
     try:
-        return checksum((ast.dump(ast.parse(source)),)) if source else ""
+        return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return checksum(("text", source))
+        return None
+
+
+@functools.lru_cache(maxsize=64)
+def _module_digest(source: str) -> str:
+    """The digest of a module's source; empty where there is none to read."""
+    import ast
+
+    tree = _parsed(source)
+    text = ("text", source) if tree is None else (ast.dump(tree),)
+    return checksum(text) if source else ""
 
 
 @functools.lru_cache(maxsize=16)
@@ -141,38 +133,29 @@ def _classes(source: str) -> dict[str, ClassSource]:
     """The classes of a module by qualified name; several of one name count together."""
     import ast
 
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        # generated or edited meanwhile; there is no class statement to speak of
-        return {}
-    statements = _class_statements(tree)
-    whole = {name: "".join(map(ast.dump, nodes)) for name, nodes in statements.items()}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_plain(node):
-            node.body = []
-    return {
-        name: ClassSource(checksum((whole[name],)), checksum(map(ast.dump, nodes)))
-        for name, nodes in statements.items()
-    }
-
-
-def _class_statements(tree: ast.AST) -> dict[str, list[ast.AST]]:
-    import ast
-
-    found: dict[str, list[ast.AST]] = {}
-    pending: list[tuple[str, ast.AST]] = [("", tree)]
+    tree = _parsed(source)
+    statements: dict[str, list[ast.AST]] = {}
+    plain = []
+    pending: list[tuple[str, ast.AST]] = [] if tree is None else [("", tree)]
     while pending:
         prefix, node = pending.pop()
         for child in ast.iter_child_nodes(node):
             inner = prefix
             if isinstance(child, ast.ClassDef):
-                found.setdefault(prefix + child.name, []).append(child)
+                statements.setdefault(prefix + child.name, []).append(child)
                 inner = f"{prefix}{child.name}."
             elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 inner = f"{prefix}{child.name}.<locals>."
+                if _is_plain(child):
+                    plain.append(child)
             pending.append((inner, child))
-    return found
+    whole = {name: checksum(["".join(map(ast.dump, nodes))]) for name, nodes in statements.items()}
+    for function in plain:
+        function.body = []
+    return {
+        name: ClassSource(whole[name], checksum(map(ast.dump, nodes)))
+        for name, nodes in statements.items()
+    }
 
 
 _LANGUAGE = frozenset({"property", "staticmethod", "classmethod", "setter", "getter", "deleter"})
@@ -202,35 +185,24 @@ def _source(function: types.FunctionType) -> tuple[str, str]:
     return function_source_digest(function), code
 
 
-def closure_values(function: types.FunctionType) -> dict[str, object]:
-    """The values of a function's free variables by name; those that are not set yet are absent.
-
-    ``__class__``, the cell behind ``super()``, is left out: it is the class around.
-    """
-    values: dict[str, object] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if name == "__class__":
-            continue
-        try:
-            values[name] = cell.cell_contents
-        except ValueError:
-            # an empty cell: the variable was never assigned, or was deleted
-            continue
-    return values
-
-
 def _bound_values(function: types.FunctionType, scope: Scope) -> tuple[Any, ...]:
+    """Defaults, and the values of free variables by name."""
     if function.__closure__:
         # a closure often leads back to its function, which only the walker can follow
         scope.need_walker()
-    return function.__defaults__, function.__kwdefaults__, closure_values(function)
+    values: dict[str, object] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        # `__class__`, the cell behind `super()`, is the class around; a cell may be empty: never
+        # assigned, or deleted
+        if name != "__class__":
+            with contextlib.suppress(ValueError):
+                values[name] = cell.cell_contents
+    return function.__defaults__, function.__kwdefaults__, values
 
 
 class TaskCode(NamedTuple):
-    """A callable as the code of a task, to be digested by source wherever it comes from.
-
-    ``owner`` is the class it is a method of.
-    """
+    """A callable as the code of a task, to be digested by source wherever it comes from. ``owner``
+    is the class it is a method of."""
 
     function: Callable[..., object]
     owner: type | None
@@ -238,15 +210,11 @@ class TaskCode(NamedTuple):
 
 def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
     """As a function, and the source of the class around with what it inherits from."""
-    function, owner = code.function, code.owner
+    function, owner = code
     if not isinstance(function, types.FunctionType):
         return TERM, ("task callable", function, _class_sources(type(function)))
-    return TERM, (
-        "function source",
-        *_source(function),
-        *_bound_values(function, scope),
-        [] if owner is None else _class_sources(owner),
-    )
+    around = [] if owner is None else _class_sources(owner)
+    return TERM, ("function source", *_source(function), *_bound_values(function, scope), around)
 
 
 def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reduction:
@@ -260,7 +228,7 @@ def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reducti
 def reduce_class(cls: type, scope: Scope) -> Reduction:
     """Installed classes by name, the project's by source and present constants (tests patch
     those), local ones by content, since two of them may share name and place."""
-    if cls in _WALKER_ONLY:
+    if cls in (set, frozenset):
         # the pickler shows a set instance by its class, so the fast path must refuse both
         scope.need_walker()
     if not is_importable(cls):
@@ -274,11 +242,8 @@ def reduce_class(cls: type, scope: Scope) -> Reduction:
 
 def _class_sources(cls: type) -> list[tuple[str, str]]:
     """Name and source of a class and of all it inherits from, in resolution order."""
-    return [
-        (qualified_name(base), class_source(base).whole)
-        for base in cls.__mro__
-        if base is not object
-    ]
+    bases = (base for base in cls.__mro__ if base is not object)
+    return [(qualified_name(base), class_source(base).whole) for base in bases]
 
 
 def class_definition(cls: type) -> Sequence[object]:
@@ -325,29 +290,27 @@ def reduce_module(module: types.ModuleType, scope: Scope) -> Reduction:
     if reached:
         # modules that import each other are a cycle
         scope.need_walker()
-    return TERM, ("module source", name, module_source(module), _immutable(namespace), reached)
+    source = _module_digest(_text_of(name))
+    return TERM, ("module source", name, source, _immutable(namespace), reached)
 
 
 def _content(cls: type) -> dict[str, object]:
     """All that distinguishes a class from another of the same name; raises if it cannot tell."""
+    own = vars(cls)
+    if "_member_map_" in own:
+        members = own["_member_map_"].items()
+        return {"members": {name: each.value for name, each in members}, "code": _code(cls)}
     fields = getattr(cls, "__pydantic_fields__", None)
     if fields is not None:
         # the rest of a model's namespace is compiled from these
         return {"fields": {name: repr(field) for name, field in fields.items()}, "code": _code(cls)}
-    content = {name: value for name, value in vars(cls).items() if name not in _CLASS_MACHINERY}
-    content["__annotations__"] = [*vars(cls).get("__annotations__", ())]
+    content = {name: value for name, value in own.items() if name not in _CLASS_MACHINERY}
+    content["__annotations__"] = [*own.get("__annotations__", ())]
     if "__dataclass_fields__" in content:
-        fields = content.pop("__dataclass_fields__")
         parameters = content.pop("__dataclass_params__", None)
-        content["__dataclass__"] = [*fields], repr(parameters)
+        content["__dataclass_fields__"] = [*content["__dataclass_fields__"]], repr(parameters)
     if "__attrs_attrs__" in content:
         content["__attrs_attrs__"] = [field.name for field in content["__attrs_attrs__"]]
-    if "_member_map_" in content:
-        members = content["_member_map_"]
-        return {
-            "members": {name: member.value for name, member in members.items()},
-            "code": _code(cls),
-        }
     return content
 
 
@@ -364,18 +327,14 @@ def _code(cls: type) -> dict[str, object]:
     functions = {
         name: value
         for name, value in vars(cls).items()
-        if _is_authored(value) or isinstance(value, staticmethod | classmethod | property)
+        if isinstance(value, staticmethod | classmethod | property)
+        # dataclasses, attrs and namedtuple compile methods from text that names no file
+        or (isinstance(value, types.FunctionType) and value.__code__.co_filename[:1] != "<")
     }
     return functions | _constants(cls)
 
 
-def _is_authored(value: object) -> bool:
-    # dataclasses, attrs and namedtuple compile methods from text that names no file
-    return isinstance(value, types.FunctionType) and not value.__code__.co_filename.startswith("<")
-
-
-def refuse_code(code: Any, scope: Scope) -> Reduction:
-    """Never returns: raises RefusedError."""
+def _refuse_code(code: Any, scope: Scope) -> Reduction:
     raise RefusedError(shown_name(type(code)), "pass the function instead")
 
 
@@ -388,7 +347,7 @@ REDUCERS: dict[type, Reducer] = {
     types.MethodWrapperType: term("bound builtin", attrgetter("__self__", "__name__")),
     types.GenericAlias: term("generic alias", attrgetter("__origin__", "__args__")),
     types.ModuleType: reduce_module,
-    types.CodeType: refuse_code,
+    types.CodeType: _refuse_code,
     functools.partial: term(
         "partial",
         # with the attributes set on it

@@ -1,4 +1,5 @@
-"""The digest of a value: equal content, equal digest, in every process on every machine.
+"""The digest of a value: equal content, equal digest, in every process on every machine; and that
+of a function as the code of a task, which TASK_SOURCE puts into a key.
 
 * Types are kept apart: ``1``, ``True``, ``1.0``, ``"1"``, ``b"1"``, ``[1]``, ``(1,)``, an IntEnum
   and a numpy scalar all differ, and so do ``0.0`` and ``-0.0``. NaN equals itself, bit by bit.
@@ -15,18 +16,18 @@ from __future__ import annotations
 
 import marshal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from operator import is_
-from typing import Final
+from types import CodeType, FunctionType
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from xxhash import xxh3_128_hexdigest
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.digests.values.terms import Anchors, Scope, qualified_name
 from pytest_taskcache.errors import UndigestableError
-
-__all__ = ["UndigestableError", "changed_arguments", "digest_arguments", "digest_value"]
 
 _SCALARS: Final = frozenset({type(None), bool, int, float})
 _TEXTS: Final = frozenset({str, bytes})
@@ -53,7 +54,7 @@ def digest_value(value: object, *, path: str = "", anchors: Anchors | None = Non
     if kind in _SCALARS or (kind in _TEXTS and len(value) < _SHORT):  # type: ignore[arg-type]
         return xxh3_128_hexdigest(marshal.dumps(value, _FORMAT))  # type: ignore[arg-type]
     # a run whose inputs are numbers and names does without the reducers' modules
-    from pytest_taskcache.digests.values.stream import digest_stream
+    from pytest_taskcache.digests.values.reducers import digest_stream
 
     scope = Scope(anchors)
     try:
@@ -99,10 +100,8 @@ def _definitions(cls: type) -> Iterator[str]:
 def digest_arguments(
     arguments: Mapping[str, object], *, anchors: Anchors | None = None
 ) -> dict[str, str]:
-    """The digest of each argument by name, in the order given.
-
-    Raises UndigestableError for the first that has none; its path starts with the name.
-    """
+    """The digest of each argument by name, in the order given. Raises UndigestableError for the
+    first that has none; its path starts with the name."""
     digests = {}
     for name, value in arguments.items():
         kind = type(value)
@@ -114,20 +113,16 @@ def digest_arguments(
     return digests
 
 
-_FROZEN: Final = _SCALARS | _TEXTS
-
-
 def changed_arguments(
     arguments: Mapping[str, object], before: Mapping[str, str], *, anchors: Anchors | None = None
 ) -> tuple[str, ...]:
     """The names of the arguments that are no longer what ``before`` says (see
     ``digest_arguments``), for what a function changed in place is lost on a hit. Never raises: an
-    argument that can no longer be digested has changed. Those without a digest are left out.
-    """
+    argument that can no longer be digested has changed. Those without a digest are left out."""
     changed = []
     for name, value in arguments.items():
         digest = before.get(name)
-        if digest is None or type(value) in _FROZEN:
+        if digest is None or type(value) in _SCALARS or type(value) in _TEXTS:
             continue
         try:
             same = digest == digest_value(value, path=name, anchors=anchors)
@@ -136,3 +131,47 @@ def changed_arguments(
         if not same:
             changed.append(name)
     return tuple(changed)
+
+
+_Settled: TypeAlias = tuple[CodeType, tuple[Any, ...] | None, str]
+_settled: WeakKeyDictionary[FunctionType, _Settled] = WeakKeyDictionary()
+"""Digests of functions that cannot change: 0.7 µs instead of 7 on each warm hit."""
+
+
+def digest_function(function: Callable[..., object]) -> str:
+    """The digest of a function's source, closure values and default values.
+
+    For a method also of its class and the bases from the project, by source; the class is found
+    by the qualified name, so a local class counts by what the closure holds of it. Cells that
+    are still empty are left out, and functions may refer to themselves. Other callables count
+    by value and by the source of their class.
+
+    Raises UndigestableError where a closure or default value has no digest; its path starts with
+    the function's name.
+    """
+    settled = _settled.get(function) if type(function) is FunctionType else None
+    if settled is not None:
+        code, defaults, digest = settled
+        if code is function.__code__ and defaults is function.__defaults__:
+            return digest
+    from pytest_taskcache.code.function_source import owner_of
+    from pytest_taskcache.digests.values.callables import TaskCode
+
+    owner = owner_of(function)
+    name = getattr(function, "__name__", type(function).__name__)
+    digest = digest_value(TaskCode(function, owner), path=name)
+    if type(function) is FunctionType and _is_settled(function, owner):
+        _settled[function] = (function.__code__, function.__defaults__, digest)
+    return digest
+
+
+def _is_settled(function: FunctionType, owner: type | None) -> bool:
+    """Whether nothing that the digest covers can change while the function exists."""
+    if function.__closure__ or function.__kwdefaults__:
+        return False
+    around = function.__qualname__.rpartition(".")[0]
+    if owner is None and around and not around.endswith("<locals>"):
+        # its class may not exist yet
+        return False
+    kinds = set(map(type, function.__defaults__ or ()))
+    return kinds <= _SCALARS | _TEXTS

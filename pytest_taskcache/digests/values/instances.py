@@ -28,6 +28,7 @@ from pytest_taskcache.digests.values.terms import (
 )
 
 _POINTER = object.__basicsize__ // 2
+_OBJECT: Any = object
 
 
 _importable: dict[type, tuple[str, bool]] = {}
@@ -36,10 +37,8 @@ project's. Their modules do not forget them either."""
 
 
 def class_term(cls: type, scope: Scope, state: bool = True) -> str | type:
-    """The class's name, or the class itself where the name does not lead to it.
-
-    ``state`` says that instances may be read for what the class holds: its constants.
-    """
+    """The class's name, or the class itself where the name does not lead to it. ``state`` says that
+    instances may be read for what the class holds: its constants."""
     known = _importable.get(cls)
     if known is None:
         if not is_importable(cls):
@@ -50,6 +49,15 @@ def class_term(cls: type, scope: Scope, state: bool = True) -> str | type:
     if own and state:
         scope.classes.add(cls)
     return name
+
+
+def of_class(kind: str, read: Callable[[Any], tuple[Any, ...]]) -> Reducer:
+    """The reducer of values that are of a kind and a class, and otherwise what ``read`` gives."""
+
+    def reduce(value: Any, scope: Scope) -> Reduction:
+        return TERM, (kind, class_term(type(value), scope), *read(value))
+
+    return reduce
 
 
 def _is_own(cls: type) -> bool:
@@ -66,12 +74,10 @@ def reduce_enum(member: enum.Enum, scope: Scope) -> Reduction:
 
 
 def reduce_instance(value: Any, scope: Scope) -> Reduction:
-    """Class, the content inherited from a native type, and the state that pickle would keep.
-
-    A ``__getstate__`` or ``__reduce__`` of the author's own is honoured: it says what makes the
-    object. Without one, containers are read by the native type's methods, so that no iteration
-    of the user's runs.
-    """
+    """Class, the content inherited from a native type, and the state that pickle would keep. A
+    ``__getstate__`` or ``__reduce__`` of the author's own is honoured: it says what makes the
+    object. Without one, containers are read by the native type's methods, so that no iteration of
+    the user's runs."""
     cls = type(value)
     native = _native_content(value) if reduces_by_default(cls) else None
     if native is not None:
@@ -98,8 +104,7 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
 
 def _has_identity(cls: Any) -> bool:
     """Whether instances are equal to themselves alone."""
-    plain: Any = object
-    return cls.__eq__ is plain.__eq__
+    return cls.__eq__ is _OBJECT.__eq__
 
 
 def _native_content(value: Any) -> object:
@@ -119,111 +124,76 @@ def _native_content(value: Any) -> object:
 
 def reduces_by_default(cls: Any) -> bool:
     """Whether pickle reads instances by their state and, of a native container, its content."""
-    plain: Any = object
     return (
-        cls.__reduce_ex__ is plain.__reduce_ex__
-        and cls.__reduce__ in (plain.__reduce__, set.__reduce__, frozenset.__reduce__)
+        cls.__reduce_ex__ is _OBJECT.__reduce_ex__
+        and cls.__reduce__ in (_OBJECT.__reduce__, set.__reduce__, frozenset.__reduce__)
         and cls not in copyreg.dispatch_table
     )
 
 
 def instance_reducer(cls: type) -> Reducer:
-    """The reducer of a class that is not known for anything else."""
-    if not is_importable(cls) or not _keeps_default_state(cls):
-        return reduce_instance
-    if _slots(cls) or cls.__dictoffset__ == 0 or not _is_plain(cls, []):
+    """The reducer of a class that is not known for anything else, dataclasses and attrs included:
+    the short way where instances are their dict, or their slots, and nothing besides."""
+    slots = _slots(cls)
+    with_dict = cls.__dictoffset__ != 0
+    if with_dict == bool(slots) or not (is_importable(cls) and _has_default_state(cls, slots)):
         return reduce_instance
     name = qualified_name(cls)
-    own = _is_own(cls)
+    own = frozenset({cls} if _is_own(cls) else ())
     identity = _has_identity(cls)
+    fields = [*getattr(cls, "__dataclass_fields__", ())]
 
-    def reduce(value: Any, scope: Scope) -> Reduction:
-        if own:
-            scope.classes.add(cls)
+    def reduce_dict(value: Any, scope: Scope) -> Reduction:
+        scope.classes |= own
         state = value.__dict__
+        if len(state) < len(fields):
+            # a field may have its default from the class alone
+            state = {each: getattr(value, each) for each in fields if hasattr(value, each)} | state
         if identity and not state and (held := fixed_name(value)):
             return TERM, ("singleton", name, held)
         return TERM, ("instance", name, (), state, None)
 
-    return reduce
+    if with_dict:
+        return reduce_dict
+    read: Callable[[Any], Any] = attrgetter(*slots)
+    # their names are part of it: without them, swapping two in the source would not show
+    head = f"slots {name}({', '.join(slots)})"
 
-
-def dataclass_reducer(cls: type) -> Reducer:
-    """The reducer of a dataclass: its fields in order, and all else its instances hold."""
-    return _record_reducer(cls, "dataclass", [*cls.__dataclass_fields__])  # type: ignore[attr-defined]
-
-
-def attrs_reducer(cls: type) -> Reducer:
-    """The reducer of an attrs class."""
-    names = [field.name for field in cls.__attrs_attrs__]  # type: ignore[attr-defined]
-    return _record_reducer(cls, "attrs", names)
-
-
-def reduce_named_tuple(value: Any, scope: Scope) -> Reduction:
-    """Class, field names, items, and attributes of a subclass."""
-    cls = type(value)
-    head = class_term(cls, scope)
-    items = tuple.__getitem__(value, slice(None))
-    return TERM, ("namedtuple", head, cls._fields, value.__getstate__(), *items)
-
-
-def _record_reducer(cls: type, kind: str, fields: list[str]) -> Reducer:
-    if not is_importable(cls) or not _keeps_default_state(cls):
-        return reduce_instance
-    slots = _slots(cls)
-    # field names are part of it: without them, swapping two fields in the source would not show
-    head = f"{kind} {qualified_name(cls)}({', '.join(fields)})"
-    loose = f"{kind} {qualified_name(cls)} by name"
-    if not _is_plain(cls, slots):
-        return reduce_instance
-    own = frozenset({cls} if _is_own(cls) else ())
-    if not slots:
-        return _by_dict(head, loose, fields, own)
-    if cls.__dictoffset__ == 0 and slots == fields:
-        return _by_slots(head, loose, fields, own)
-    return reduce_instance
-
-
-def _by_dict(head: str, loose: str, fields: list[str], own: frozenset[type]) -> Reducer:
-    def reduce(value: Any, scope: Scope) -> Reduction:
-        scope.classes |= own
-        state = value.__dict__
-        if [*state] == fields:
-            return TERM, (head, *state.values())
-        # a field may have its default from the class alone, and the instance more than fields
-        shown = {name: getattr(value, name) for name in fields if hasattr(value, name)}
-        return TERM, (loose, shown | state)
-
-    return reduce
-
-
-def _by_slots(head: str, loose: str, fields: list[str], own: frozenset[type]) -> Reducer:
-    read: Callable[[Any], Any] = attrgetter(*fields)
-    single = len(fields) == 1
-
-    def reduce(value: Any, scope: Scope) -> Reduction:
+    def reduce_slots(value: Any, scope: Scope) -> Reduction:
         scope.classes |= own
         try:
             content = read(value)
-        except AttributeError:
-            return TERM, (
-                loose,
-                {name: getattr(value, name) for name in fields if hasattr(value, name)},
-            )
-        return TERM, (head, content) if single else (head, *content)
+        except AttributeError:  # one of them is not set
+            found = {each: getattr(value, each) for each in slots if hasattr(value, each)}
+            return TERM, ("instance", name, (), found, None)
+        return TERM, (head, *content) if len(slots) > 1 else (head, content)
 
-    return reduce
+    return reduce_slots
 
 
-def _keeps_default_state(cls: Any) -> bool:
-    plain: Any = object
-    if not reduces_by_default(cls):
+# Items by name, and attributes of a subclass.
+reduce_named_tuple = of_class(
+    "namedtuple",
+    lambda value: (
+        value.__getstate__(),
+        dict(zip(value._fields, tuple.__getitem__(value, slice(None)), strict=True)),
+    ),
+)
+
+
+def _has_default_state(cls: Any, slots: list[str]) -> bool:
+    """Whether pickle would keep nothing of an instance but its dict and slots."""
+    if not reduces_by_default(cls) or any(name.startswith("__") for name in slots):
         return False
     if hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__"):
         return False
     # dataclasses and attrs write one for slotted classes, which keeps exactly the fields
     module = getattr(cls.__getstate__, "__module__", None) or ""
-    return cls.__getstate__ is plain.__getstate__ or module in {"dataclasses", "attr._make"}
+    if cls.__getstate__ is not _OBJECT.__getstate__ and module not in {"dataclasses", "attr._make"}:
+        return False
+    size = object.__basicsize__ + _POINTER * len(slots)
+    size += _POINTER * (cls.__dictoffset__ > 0) + _POINTER * (cls.__weakrefoffset__ > 0)
+    return bool(cls.__basicsize__ == size and cls.__itemsize__ == 0)
 
 
 def _slots(cls: type) -> list[str]:
@@ -232,12 +202,3 @@ def _slots(cls: type) -> list[str]:
         own = vars(base).get("__slots__", ())
         names += [own] if isinstance(own, str) else own
     return [name for name in names if name not in {"__dict__", "__weakref__"}]
-
-
-def _is_plain(cls: type, slots: list[str]) -> bool:
-    """Whether instances hold nothing but their dict and slots: the rule pickle goes by."""
-    if any(name.startswith("__") for name in slots):
-        return False
-    size = object.__basicsize__ + _POINTER * len(slots)
-    size += _POINTER * (cls.__dictoffset__ > 0) + _POINTER * (cls.__weakrefoffset__ > 0)
-    return cls.__basicsize__ == size and cls.__itemsize__ == 0

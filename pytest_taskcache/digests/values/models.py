@@ -14,31 +14,19 @@ from typing import Any
 
 from pydantic import BaseModel, RootModel
 
-from pytest_taskcache.digests.values.instances import class_term
-from pytest_taskcache.digests.values.terms import TERM, Reducer, Reduction, Scope, qualified_name
+from pytest_taskcache.digests.values.instances import of_class
+from pytest_taskcache.digests.values.terms import Reducer, qualified_name
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _ABSENT = object()
 
 
-def reducer_for(cls: type) -> Reducer | None:
-    """The reducer of a model class; None for anything else."""
-    return _reduce_model if issubclass(cls, BaseModel) else None
-
-
-def _reduce_model(model: BaseModel, scope: Scope) -> Reduction:
+def _model(model: BaseModel) -> tuple[Any, ...]:
     dump = model.model_dump(warnings=False)
-    fields = vars(model)
     shown = {"root": dump} if isinstance(model, RootModel) else dump
     decorators = type(model).__pydantic_decorators__
     private = None if decorators.model_serializers else model.__pydantic_private__
-    return TERM, (
-        "pydantic",
-        class_term(type(model), scope),
-        dump,
-        _nested_in_dict(fields, shown),
-        private or None,
-    )
+    return dump, _nested_in_dict(vars(model), shown), private or None
 
 
 def _nested(value: Any, shown: Any) -> Any:
@@ -67,3 +55,7 @@ def _nested_in_dict(value: dict[Any, Any], shown: Any) -> dict[Any, Any] | None:
     kept = shown if isinstance(shown, dict) else {}
     found = {key: _nested(item, kept.get(key, _ABSENT)) for key, item in value.items()}
     return {key: part for key, part in found.items() if part is not None} or None
+
+
+REDUCERS: dict[type, Reducer] = {BaseModel: of_class("pydantic", _model)}
+"""The reducer of model classes."""

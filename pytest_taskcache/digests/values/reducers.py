@@ -1,8 +1,9 @@
-"""Which reducer a value gets, decided once per type, and those of the standard library's types.
+"""Which reducer a value gets, decided once per type, those of the standard library's types, and the
+stream that they lead to.
 
-In this order: the hasher that was registered for the type or for the nearest class it inherits
-from, or its ``__taskcache_key__`` method; the table of exact types; classes and enums; the
-adapter of the library it derives from; dataclasses, attrs and named tuples; its state.
+The reducer is, in this order: the hasher that was registered for the type or for the nearest class
+it inherits from, or its ``__taskcache_key__`` method; the table of exact types; classes and enums;
+the adapter of the library it derives from; named tuples; its state.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import collections
 import datetime
 import enum
 import pathlib
+import pickle
 import re
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from itertools import chain, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from xxhash import xxh3_128_hexdigest
+from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from pytest_taskcache.digests.values import callables, instances
 from pytest_taskcache.digests.values.sentinels import place_of
@@ -30,6 +34,7 @@ from pytest_taskcache.digests.values.terms import (
     Reduction,
     RefusedError,
     Scope,
+    WalkerNeededError,
     is_importable,
     qualified_name,
     shown_name,
@@ -48,20 +53,8 @@ Hasher: TypeAlias = Callable[[Any], object]
 KEY_METHOD = "__taskcache_key__"
 
 _NATIVE = (
-    object,
-    type,
-    type(None),
-    bool,
-    int,
-    float,
-    str,
-    bytes,
-    bytearray,
-    list,
-    tuple,
-    dict,
-    set,
-    frozenset,
+    *(object, type, type(None), bool, int, float, str, bytes, bytearray),
+    *(list, tuple, dict, set, frozenset),
 )
 
 _hashers: dict[type, Hasher] = {}
@@ -75,30 +68,22 @@ def register_hasher(cls: type[T], hasher: Callable[[T], object]) -> None:
     nothing. Raises ConfigurationError for another hasher of the same type, and for native types,
     whose digests are fixed.
     """
-    if not isinstance(cls, type):
-        raise ConfigurationError(
-            "register_hasher", f"{cls!r} is not a type", "pass the class whose values it digests"
-        )
-    if cls in _NATIVE:
-        raise ConfigurationError(
-            "register_hasher",
-            f"the digest of {shown_name(cls)} is fixed",
-            "register a hasher for a class of your own",
-        )
-    if not callable(hasher):
-        raise ConfigurationError(
-            "register_hasher",
-            f"the hasher of {shown_name(cls)} is not callable",
-            "pass a function from a value to something digestable",
-        )
-    present = _hashers.setdefault(cls, hasher)
-    if present is not hasher and present != hasher:
-        raise ConfigurationError(
-            "register_hasher",
-            f"{shown_name(cls)} has another hasher already",
-            "register each type once, for instance in the root conftest.py",
-        )
-    REDUCERS.clear()
+    name = shown_name(cls) if isinstance(cls, type) else ""
+    given: object = hasher
+    if not name:
+        problem = f"{cls!r} is not a type", "pass the class whose values it digests"
+    elif cls in _NATIVE:
+        problem = f"the digest of {name} is fixed", "register a hasher for a class of your own"
+    elif not callable(given):
+        remedy = "pass a function from a value to something digestable"
+        problem = f"the hasher of {name} is not callable", remedy
+    elif _hashers.setdefault(cls, hasher) != hasher:
+        remedy = "register each type once, for instance in the root conftest.py"
+        problem = f"{name} has another hasher already", remedy
+    else:
+        REDUCERS.clear()
+        return
+    raise ConfigurationError("register_hasher", *problem)
 
 
 def hasher_for(cls: type) -> Hasher | None:
@@ -114,11 +99,9 @@ def hasher_for(cls: type) -> Hasher | None:
 
 
 class Reducers(dict[type, Reducer]):
-    """``reducers[type]`` is the reducer of values of exactly that type.
-
-    Raises RefusedError for types without a digest. Local classes are looked up each time, so
-    that the table keeps none of them alive.
-    """
+    """``reducers[type]`` is the reducer of values of exactly that type. Raises RefusedError for
+    types without a digest. Local classes are looked up each time, so that the table keeps none of
+    them alive."""
 
     def __missing__(self, cls: type) -> Reducer:
         reducer = _find(cls)
@@ -153,10 +136,6 @@ def _find(cls: type) -> Reducer:
     _refuse_live(cls)
     if issubclass(cls, pathlib.PurePath):
         return _reduce_path
-    if hasattr(cls, "__dataclass_fields__"):
-        return instances.dataclass_reducer(cls)
-    if "__attrs_attrs__" in vars(cls):
-        return instances.attrs_reducer(cls)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return instances.reduce_named_tuple
     return instances.instance_reducer(cls)
@@ -175,19 +154,16 @@ def _by_hasher(cls: type, hasher: Hasher) -> Reducer:
 
 
 def _vendor_reducer(cls: type) -> Reducer | None:
-    """The reducer of a class that derives from numpy's, pandas's or pydantic's.
-
-    Their adapters are imported here, when the first such value is met: it proves that the
-    library is loaded already.
-    """
+    """The reducer of a class that derives from numpy's, pandas's or pydantic's. Their adapters are
+    imported here, when the first such value is met: it proves that the library is loaded
+    already."""
     for base in cls.__mro__:
         package = (base.__module__ or "").partition(".")[0]
-        adapter = _ADAPTERS.get(package)
-        if adapter is None or package not in sys.modules:
-            continue
-        found: Reducer | None = import_module(adapter).reducer_for(cls)
-        if found is not None:
-            return found
+        if package in _ADAPTERS and package in sys.modules:
+            table: dict[type, Reducer] = import_module(_ADAPTERS[package]).REDUCERS
+            for kind, reducer in table.items():
+                if issubclass(cls, kind):
+                    return reducer
     return None
 
 
@@ -205,14 +181,8 @@ def _reduce_path(path: pathlib.PurePath, scope: Scope) -> Reduction:
 def _reduce_memoryview(view: memoryview, scope: Scope) -> Reduction:
     """Format, shape, writability and the bytes in C order."""
     try:
-        content = view if view.c_contiguous else view.tobytes()
-        return TERM, (
-            "memoryview",
-            view.format,
-            view.shape,
-            view.readonly,
-            xxh3_128_hexdigest(content),
-        )
+        digest = xxh3_128_hexdigest(view if view.c_contiguous else view.tobytes())
+        return TERM, ("memoryview", view.format, view.shape, view.readonly, digest)
     except ValueError as error:
         raise RefusedError("memoryview", str(error)) from error
 
@@ -252,9 +222,7 @@ _EXACT: dict[type, Reducer] = {
     types.NotImplementedType: term("singleton", lambda value: ("NotImplemented",)),
     # with its state: attributes can be set on one
     collections.OrderedDict: term("ordereddict", lambda value: (dict(value.items()), vars(value))),
-    collections.defaultdict: term(
-        "defaultdict", lambda value: (value.default_factory, dict(value))
-    ),
+    collections.defaultdict: term("defaultdict", lambda each: (each.default_factory, dict(each))),
     collections.deque: term("deque", lambda value: (list(value), value.maxlen)),
     array.array: term("array", lambda value: (value.typecode, value.tobytes())),
     types.SimpleNamespace: term("namespace", lambda value: (vars(value),)),
@@ -278,26 +246,11 @@ _NAMED: dict[str, Reducer] = {
 """Reducers of types by qualified name, so that digesting imports none of their modules."""
 
 _STATEFUL = frozenset(
-    [
-        "_asyncio",
-        "_socket",
-        "_ssl",
-        "_thread",
-        "_threading_local",
-        "asyncio",
-        "concurrent",
-        "mmap",
-        "multiprocessing",
-        "queue",
-        "select",
-        "selectors",
-        "socket",
-        "sqlite3",
-        "ssl",
-        "subprocess",
-        "threading",
-        "weakref",
-    ]
+    (
+        *("_asyncio", "_socket", "_ssl", "_thread", "_threading_local", "asyncio", "concurrent"),
+        *("mmap", "multiprocessing", "queue", "select", "selectors", "socket", "sqlite3", "ssl"),
+        *("subprocess", "threading", "weakref"),
+    )
 )
 """Packages whose objects stand for something outside of them."""
 
@@ -305,10 +258,8 @@ _RECORDS = frozenset({"subprocess.CompletedProcess"})
 
 
 def _refuse_live(cls: type) -> None:
-    """Raises RefusedError for types whose values live outside their content.
-
-    Iterators and open files are refused without being touched: to read one is to change it.
-    """
+    """Raises RefusedError for types whose values live outside their content. Iterators and open
+    files are refused without being touched: to read one is to change it."""
     name = shown_name(cls)
     if hasattr(cls, "__next__") or hasattr(cls, "__anext__"):
         raise RefusedError(name, "reading an iterator or open file would change it")
@@ -320,3 +271,62 @@ def _refuse_live(cls: type) -> None:
             raise RefusedError(name)
         if base.__module__ == "unittest.mock" and base.__name__ == "NonCallableMock":
             raise RefusedError(name, "a mock answers by what happened to it")
+
+
+# The canonical byte stream of a value is its term as a pickle of protocol 3 without memo.
+#
+# Protocol 3 because the C pickler then shows its `reducer_override` the class of every set (newer
+# protocols write sets by themselves, in an order that differs between processes). `fast` because
+# without a memo the identity of objects leaves no trace; it is documented as deprecated, which is
+# why the walker can write the same stream. TERM is the one object in the memo, so it costs two
+# bytes.
+
+MAX_OBJECTS: Final = 1 << 22
+"""Values with more objects than this, shared ones counted each time, belong to the walker.
+
+It bounds what shared structure can cost: 40 lists can stand for 2**40 objects, which the pickler
+would visit one by one (65 ns each; so 0.27 s pass before the walker takes over).
+"""
+
+HEADER: Final = b"\x80\x03"
+END: Final = b"."
+TERM_CODE: Final = b"h\x00"
+_MEMO: Final = {id(TERM): (0, TERM)}
+
+
+def _give_up(_: None) -> None:
+    raise WalkerNeededError
+
+
+class Sink:
+    """What the pickler takes for a file."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[Any], object]) -> None:
+        self.write = write
+
+
+class StreamPickler(pickle.Pickler):
+    """Writes canonical streams. Raises what reducers raise, and RecursionError."""
+
+    def __init__(self, sink: Sink, scope: Scope) -> None:
+        super().__init__(sink, 3)
+        self.fast = True
+        self.memo = _MEMO
+        self.scope = scope
+
+    def reducer_override(self, value: Any) -> Reduction:
+        """The reduction of every value that is not of a native type."""
+        return REDUCERS[type(value)](value, self.scope)
+
+
+def digest_stream(value: object, scope: Scope) -> str:
+    """xxh3-128 of the value's stream, 32 hexadecimal digits. Raises whatever keeps the value from
+    being written in one go; the walker knows the reason."""
+    hasher = xxh3_128()
+    pickler = StreamPickler(Sink(hasher.update), scope)
+    # counts the objects in C: 36 ns each, and nothing to look up
+    pickler.persistent_id = partial(next, chain(repeat(None, MAX_OBJECTS), map(_give_up, [None])))  # type: ignore[method-assign]
+    pickler.dump(value)
+    return hasher.hexdigest()

@@ -31,11 +31,9 @@ _found: dict[int, tuple[object, SentinelPlace]] = {}
 
 
 def place_of(value: object) -> SentinelPlace | None:
-    """Where a module holds the object; None where none does.
-
-    Of several places it is the one whose module assigns the name (rather than importing it), by
-    a call (``MISSING = object()``) before an alias (``DEFAULT = MISSING``), earlier lines first.
-    """
+    """Where a module holds the object; None where none does. Of several places it is the one whose
+    module assigns the name (rather than importing it), by a call (``MISSING = object()``) before an
+    alias (``DEFAULT = MISSING``), earlier lines first."""
     known = _found.get(id(value))
     if known and getattr(sys.modules.get(known[1].module), known[1].name, None) is value:
         return known[1]

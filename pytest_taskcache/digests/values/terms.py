@@ -57,11 +57,9 @@ class WalkerNeededError(Exception):
 
 
 class Scope:
-    """What reducers may ask and say while one value is digested.
-
-    ``classes`` are those of the project that instances in the value belong to: what their
-    statements say is part of the value, and is added once, at the end.
-    """
+    """What reducers may ask and say while one value is digested. ``classes`` are those of the
+    project that instances in the value belong to: what their statements say is part of the value,
+    and is added once, at the end."""
 
     __slots__ = ("anchors", "classes")
 
@@ -70,10 +68,8 @@ class Scope:
         self.classes: set[type] = set()
 
     def need_walker(self) -> None:
-        """Says that the value belongs to the walker; raises WalkerNeededError on the fast path.
-
-        To be called for reasons of content alone, or equal values would digest differently.
-        """
+        """Says that the value belongs to the walker; raises WalkerNeededError on the fast path. To
+        be called for reasons of content alone, or equal values would digest differently."""
         raise WalkerNeededError
 
 
@@ -112,11 +108,9 @@ _HEAP_TYPE: Final = 1 << 9
 
 
 def is_importable(named: object) -> bool:
-    """Whether importing its module and following its qualified name gives this very object.
-
-    Types that are part of the interpreter or of an extension (NoneType) count as if it did: no
-    two of them share a name.
-    """
+    """Whether importing its module and following its qualified name gives this very object. Types
+    that are part of the interpreter or of an extension (NoneType) count as if it did: no two of
+    them share a name."""
     if isinstance(named, type) and not named.__flags__ & _HEAP_TYPE:
         return True
     module = sys.modules.get(getattr(named, "__module__", None) or "builtins")

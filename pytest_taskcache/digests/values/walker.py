@@ -27,11 +27,11 @@ from typing import Any, Final, TypeAlias
 
 from xxhash import xxh3_128, xxh3_128_digest, xxh3_128_hexdigest
 
-from pytest_taskcache.digests.values.reducers import REDUCERS
-from pytest_taskcache.digests.values.stream import (
+from pytest_taskcache.digests.values.reducers import (
     END,
     HEADER,
     MAX_OBJECTS,
+    REDUCERS,
     TERM_CODE,
     Sink,
     StreamPickler,
@@ -56,12 +56,10 @@ class Shape(Enum):
 
 
 class Node:
-    """One container of a value.
-
-    ``value`` is kept so that its ``id`` stays its own, ``content`` is what children are drawn
-    from (the reduction's arguments, or the value), ``written`` the stream of a FLAT node, and
-    ``objects`` what the pickler would count in it. ``open`` while its children are explored.
-    """
+    """One container of a value. ``value`` is kept so that its ``id`` stays its own, ``content`` is
+    what children are drawn from (the reduction's arguments, or the value), ``written`` the stream
+    of a FLAT node, and ``objects`` what the pickler would count in it. ``open`` while its children
+    are explored."""
 
     __slots__ = ("children", "content", "objects", "open", "shape", "value", "written")
 
@@ -82,13 +80,6 @@ Token: TypeAlias = Node | bytes
 def frame(text: bytes) -> bytes:
     """A leaf's text with its length before it, so that texts in a row cannot be confused."""
     return b"=" + len(text).to_bytes(8, "big") + text
-
-
-def compose(shape: Shape, tokens: list[bytes]) -> bytes:
-    """The text a container's digest is taken of, from the framed texts of its children."""
-    if shape is Shape.UNORDERED or shape is Shape.FROZEN:
-        tokens = sorted(tokens)
-    return shape.value + b"".join(tokens)
 
 
 _LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes, bytearray})
@@ -114,9 +105,7 @@ one less for an empty one, which it calls without any."""
 
 def walk(value: object, path: str, exploration: Exploration) -> str:
     """The digest of any digestable value, 32 hexadecimal digits, by an exploration of its own.
-
-    Raises UndigestableError with the place of the first part that has none.
-    """
+    Raises UndigestableError with the place of the first part that has none."""
     root = exploration.explore(value, path)
     if isinstance(root, bytes):
         if not exploration.exact_only:
@@ -128,18 +117,14 @@ def walk(value: object, path: str, exploration: Exploration) -> str:
             return _stream(root)
     try:
         return merkle_digest(root, exploration.finished, exploration.cyclic)
-    except TooUniformError:
-        raise UndigestableError(
-            path, shown_name(type(value)), "the members of its cycle are too many and too alike"
-        ) from None
+    except RefusedError as error:
+        raise UndigestableError(path, shown_name(type(value)), error.reason) from None
 
 
 class Exploration(Scope):
-    """Finds all containers of a value; what reducers ask for is answered here, too.
-
-    ``finished`` lists the nodes, children before parents unless ``cyclic``. ``exact_only`` says
-    that the pickler would have refused the value whatever the stack.
-    """
+    """Finds all containers of a value; what reducers ask for is answered here, too. ``finished``
+    lists the nodes, children before parents unless ``cyclic``. ``exact_only`` says that the pickler
+    would have refused the value whatever the stack."""
 
     def __init__(self, anchors: Anchors | None) -> None:
         super().__init__(anchors)
@@ -210,34 +195,29 @@ class Exploration(Scope):
         return node
 
     def _write_leaf(self, value: Any) -> bytes:
-        try:
-            return self._write(value)
-        except OverflowError:
-            # protocol 3 has no code for texts of 4 GiB and more
-            self.exact_only = True
-            text = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
-            return b"huge" + type(value).__name__.encode() + xxh3_128_digest(text)
+        if text := self._write(value):
+            return text
+        self.exact_only = True
+        data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+        return b"huge" + type(value).__name__.encode() + xxh3_128_digest(data)
 
     def _write_flat(self, value: Any, shape: Shape) -> bytes:
         """The text of a container of leaves, written in C; empty where it is none."""
-        try:
-            if shape in _UNORDERED:
-                # by value, which is ten times faster than by the digests of the elements
-                return shape.value + self._write(sorted(value)) if _is_sortable(value) else b""
+        if shape not in _UNORDERED:
             return self._write(value) if _is_flat(value, shape) else b""
-        except OverflowError:
-            # a leaf of 4 GiB, which needs a text of its own
-            return b""
+        # by value, which is ten times faster than by the digests of the elements
+        types = set(map(type, value))
+        text = self._write(sorted(value)) if len(types) <= 1 and types <= _SORTABLE else b""
+        return text and shape.value + text
 
     def _write(self, value: Any) -> bytes:
+        """The stream; empty for texts of 4 GiB and more, for which protocol 3 has no code."""
         self._chunks.clear()
-        self._pickler.dump(value)
+        try:
+            self._pickler.dump(value)
+        except OverflowError:
+            return b""
         return b"".join(self._chunks)[len(HEADER) : -len(END)]
-
-
-def _is_sortable(value: Any) -> bool:
-    types = set(map(type, value))
-    return len(types) <= 1 and types <= _SORTABLE
 
 
 def _is_flat(value: Any, shape: Shape) -> bool:
@@ -330,36 +310,29 @@ MAX_STEPS: Final = 20_000_000
 
 
 def merkle_digest(root: Node, finished: list[Node], cyclic: bool) -> str:
-    """The digest of a graph by its root, 32 hexadecimal digits.
-
-    ``finished`` lists the nodes, children before parents unless ``cyclic``. Raises
-    TooUniformError.
-    """
-    digests: dict[Node, bytes] = {}
+    """The digest of a graph by its root, 32 hexadecimal digits. ``finished`` lists the nodes,
+    children before parents unless ``cyclic``. Raises RefusedError."""
+    digests: dict[Token, bytes] = {}
 
     def text(child: Token) -> bytes:
         return frame(child) if isinstance(child, bytes) else b"#" + digests[child]
 
-    if cyclic:
-        for component in strong_components(root):
-            if len(component) > 1 or component[0] in component[0].children:
-                digests.update(refine(component, text))
-            else:
-                digests[component[0]] = _digest(component[0], text)
-    else:
-        for node in finished:
-            digests[node] = _digest(node, text)
+    for component in strong_components(root) if cyclic else zip(finished):
+        if len(component) > 1 or (cyclic and component[0] in component[0].children):
+            digests.update(refine(component, text))
+        else:
+            digests[component[0]] = _digest(component[0], text)
     return xxh3_128_hexdigest(b"merkle" + digests[root])
 
 
 def _digest(node: Node, text: Callable[[Token], bytes]) -> bytes:
+    """That of a container, given the framed texts of its children."""
     if node.shape is Shape.FLAT:
         return xxh3_128_digest(Shape.FLAT.value + node.written)
-    return xxh3_128_digest(compose(node.shape, [text(child) for child in node.children]))
-
-
-class TooUniformError(Exception):
-    """A cycle is too long and its members too alike to tell them apart in reasonable time."""
+    tokens = [text(child) for child in node.children]
+    if node.shape in _UNORDERED:
+        tokens.sort()
+    return xxh3_128_digest(node.shape.value + b"".join(tokens))
 
 
 def strong_components(root: Node) -> list[list[Node]]:
@@ -399,29 +372,18 @@ def strong_components(root: Node) -> list[list[Node]]:
     return components
 
 
-def refine(component: list[Node], outside: Callable[[Token], bytes]) -> dict[Node, bytes]:
+def refine(component: Sequence[Node], outside: Callable[[Token], bytes]) -> dict[Token, bytes]:
     """The digest of each node of a cyclic component; ``outside`` gives the framed text of a
-    child that is not in it. Raises TooUniformError."""
-    inside = set(component)
+    child that is not in it. Raises RefusedError."""
     edges = sum(len(node.children) for node in component)
-    before: dict[Node, bytes] = dict.fromkeys(component, b"")
-    classes = 0
-    steps = 0
+    before: dict[Token, bytes] = dict.fromkeys(component, b"")
+    classes = steps = 0
+
+    def text(child: Token) -> bytes:
+        return b"@" + before[child] if child in before else outside(child)
+
     while True:
-        after = {
-            node: xxh3_128_digest(
-                compose(
-                    node.shape,
-                    [
-                        b"@" + before[child]
-                        if isinstance(child, Node) and child in inside
-                        else outside(child)
-                        for child in node.children
-                    ],
-                )
-            )
-            for node in component
-        }
+        after: dict[Token, bytes] = {node: _digest(node, text) for node in component}
         found = len(set(after.values()))
         if found == classes:
             break
@@ -429,7 +391,7 @@ def refine(component: list[Node], outside: Callable[[Token], bytes]) -> dict[Nod
         before = after
         steps += edges
         if steps > MAX_STEPS:
-            raise TooUniformError
+            raise RefusedError("", "the members of its cycle are too many and too alike")
     # the pairs spell out the whole quotient automaton: two components with the same pairs unfold
     # to the same trees, and ones that differ only beyond the last round have different pairs
     pairs = b"".join(sorted({before[node] + after[node] for node in component}))
@@ -446,6 +408,7 @@ _PARTS: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
     "reduced": {4: ("", _ATTRIBUTES)},
     "local class": {3: ("", _ATTRIBUTES)},
     "namespace": {1: ("", _ATTRIBUTES)},
+    "namedtuple": {2: ("", _ATTRIBUTES), 3: ("", _ATTRIBUTES)},
     "pydantic": {2: ("", _ATTRIBUTES), 4: ("", _ATTRIBUTES)},
     "function source": {
         3: (".__defaults__", ""),
@@ -462,43 +425,30 @@ _PARTS: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
 
 def locate(trail: Sequence[Node]) -> str:
     """The path from the outermost node to the child that the innermost could not add."""
-    text = ""
-    style = ""
+    text = style = ""
     for depth, node in enumerate(trail, 1):
         index = len(node.children) - (depth < len(trail))
-        step, style = _step(node, index, style)
+        match node.shape:
+            case Shape.TERM:
+                step, style = _part(node.content, index)
+            case Shape.DICT:
+                key = list(node.content)[index // 2]
+                shown = f".{key}" if style == _ATTRIBUTES else f"[{_shown(key)}]"
+                step, style = shown if index % 2 else f".keys()[{index // 2}]", ""
+            case Shape.UNORDERED | Shape.FROZEN:
+                step, style = "[*]", ""
+            case _:
+                # state may be a pair of dicts, of attributes and of slots
+                step = "" if style == _ATTRIBUTES else f"[{index}]"
         text += step
     return text
 
 
-def _step(node: Node, index: int, style: str) -> tuple[str, str]:
-    match node.shape:
-        case Shape.TERM:
-            return _part(node.content, index)
-        case Shape.DICT:
-            key = list(node.content)[index // 2]
-            if index % 2 == 0:
-                return f".keys()[{index // 2}]", ""
-            if style == _ATTRIBUTES:
-                return f".{key}", ""
-            return f"[{_shown(key)}]", ""
-        case Shape.UNORDERED | Shape.FROZEN:
-            return "[*]", ""
-        case _:
-            # state may be a pair of dicts, of attributes and of slots
-            return ("", style) if style == _ATTRIBUTES else (f"[{index}]", "")
-
-
 def _part(content: Sequence[object], index: int) -> tuple[str, str]:
     kind = str(content[0])
-    if kind.startswith(("dataclass ", "attrs ")):
-        if kind.endswith(" by name"):
-            return "", _ATTRIBUTES
+    if kind.startswith("slots "):
         names = kind[kind.index("(") + 1 : -1].split(", ")
         return f".{names[index - 1]}", ""
-    if kind == "namedtuple" and index > 3:
-        fields = content[2]
-        return (f".{fields[index - 4]}" if isinstance(fields, tuple) else ""), ""
     if index == 1 and isinstance(content[1], type):
         # a local class counts by its content
         return ".__class__", ""

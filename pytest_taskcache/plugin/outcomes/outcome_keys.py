@@ -53,7 +53,8 @@ from pytest_taskcache.plugin.pytest_private import (
     parameters_of,
 )
 from pytest_taskcache.plugin.surroundings import given_options, option_parts, plugin_parts
-from pytest_taskcache.policies import DEFAULT, CachePolicy, TaskContext
+from pytest_taskcache.policies.algebra import CachePolicy, TaskContext
+from pytest_taskcache.policies.parts import DEFAULT
 from pytest_taskcache.serializers.json import JSONSerializer
 
 _OWN = Path(__file__).parents[1]

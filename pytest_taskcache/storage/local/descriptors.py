@@ -9,21 +9,20 @@ are used, and lost ones are put back for as long as the library needs to close i
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-if os.name != "nt":
-    import fcntl
+_ABOVE = 512
 
-    _ABOVE = 512
 
-    def _moved_away(descriptor: int) -> int | None:
-        """A copy of a descriptor with a number that is in nobody's way; None if it is closed."""
-        for lowest in (_ABOVE, 0):
-            with contextlib.suppress(OSError):
-                return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
-        return None
+def _moved_away(descriptor: int) -> int | None:
+    """A copy of a descriptor with a number that is in nobody's way; None if it is closed."""
+    for lowest in (_ABOVE, 0):
+        with contextlib.suppress(OSError):
+            return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+    return None
 
 
 class Descriptors:
@@ -78,20 +77,16 @@ class Descriptors:
                 inheritable = os.get_inheritable(number)
                 if (copy := _moved_away(number)) is not None:
                     others.append((copy, number, inheritable))
-            _put(path, number)
+            try:
+                right = os.open(path, os.O_RDWR)
+            except OSError:
+                right = os.open(os.devnull, os.O_RDWR)
+            if right != number:
+                os.dup2(right, number, inheritable=False)
+                os.close(right)
         try:
             yield
         finally:
             for copy, number, inheritable in others:
                 os.dup2(copy, number, inheritable=inheritable)
                 os.close(copy)
-
-
-def _put(path: str, number: int) -> None:
-    try:
-        right = os.open(path, os.O_RDWR)
-    except OSError:
-        right = os.open(os.devnull, os.O_RDWR)
-    if right != number:
-        os.dup2(right, number, inheritable=False)
-        os.close(right)

@@ -24,12 +24,7 @@ from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import Blob, Result, Variant
 
 DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
     zlib.error,
 )
 """What reading a damaged row may raise."""
@@ -83,14 +78,9 @@ def each(
     rows: list[Any] = []
     for start in range(0, len(whole), _CHUNK):
         chunk = whole[start : start + _CHUNK]
-        filled = statement.replace("(...)", f"({marks(chunk)})")
-        rows += connection.execute(filled, (*chunk, *more))
+        marks = ",".join("?" * len(chunk))
+        rows += connection.execute(statement.replace("(...)", f"({marks})"), (*chunk, *more))
     return rows
-
-
-def marks(items: Collection[object]) -> str:
-    """As many SQL placeholders as there are items."""
-    return ",".join("?" * len(items))
 
 
 def to_sql(text: str) -> bytes:
@@ -145,12 +135,13 @@ def encode_shared(shared: Shared) -> bytes:
 
 
 def _written(content: Trace | Common) -> bytes:
-    fields: object = content
-    if isinstance(content, Trace):
-        fields = [
-            [[str(kind), name, digest] for kind, name, digest in content.dependencies],
-            [list(blob) for blob in content.uses],
-        ]
+    if isinstance(content, Common):
+        return _json(content)
+    dependencies = [[str(kind), name, digest] for kind, name, digest in content.dependencies]
+    return _json([dependencies, [list(blob) for blob in content.uses]])
+
+
+def _json(fields: object) -> bytes:
     return _ENCODER.encode(fields).encode("ascii")
 
 
@@ -158,11 +149,14 @@ def decode_shared(name: bytes, body: bytes) -> Shared:
     """What a shared row says. Raises DAMAGE."""
     first, second = json.loads(zlib.decompress(unseal(body, name)))
     if name.startswith(b"="):
-        versions = tuple([(what, version) for what, version in second])
-        return Shared(name, Common(tuple([Part(*part) for part in first]), versions))
-    dependencies = [Dependency(_KINDS[kind], what, digest) for kind, what, digest in first]
+        return Shared(name, Common(_parts(first), tuple([(what, each) for what, each in second])))
+    dependencies = tuple([Dependency(_KINDS[kind], what, digest) for kind, what, digest in first])
     digest = "" if name.startswith(b"~") else from_sql(name)
-    return Shared(name, Trace(tuple(dependencies), digest, tuple([Blob(*blob) for blob in second])))
+    return Shared(name, Trace(dependencies, digest, tuple([Blob(*blob) for blob in second])))
+
+
+def _parts(written: list[list[str]]) -> tuple[Part, ...]:
+    return tuple([Part(*part) for part in written])
 
 
 def _is_own(part: Part) -> bool:
@@ -173,24 +167,13 @@ def encode(variant: Variant, ids: tuple[int, int], names: tuple[bytes, bytes]) -
     """The row of a variant, given ids and names of its shared rows: the trace's, and the other."""
     result = variant.result
     places = [place for place, part in enumerate(variant.parts) if _is_own(part)]
-    own = [variant.parts[place] for place in places]
     identity = to_sql(str(variant.identity))
-    producer = variant.producer
     fields = [
-        len(variant.identity.file),
-        own,
-        places,
-        variant.inputs,
-        variant.parameters,
-        variant.duration,
-        None if to_sql(producer) == identity else producer,
-        int(variant.vouched),
-        variant.signature,
-        result.digest,
-        result.size,
-        result.serializer,
-        result.sha256,
-        result.blobs,
+        *(len(variant.identity.file), [variant.parts[place] for place in places], places),
+        *(variant.inputs, variant.parameters, variant.duration),
+        None if to_sql(variant.producer) == identity else variant.producer,
+        *(int(variant.vouched), variant.signature),
+        *(result.digest, result.size, result.serializer, result.sha256, result.blobs),
     ]
     row = Row(
         id=to_sql(variant.id),
@@ -201,7 +184,7 @@ def encode(variant: Variant, ids: tuple[int, int], names: tuple[bytes, bytes]) -
         trace=ids[0],
         common=ids[1],
         inline=None if result.inline is None else _squeeze(result.inline),
-        body=zlib.compress(_ENCODER.encode(fields).encode("ascii"), 6),
+        body=zlib.compress(_json(fields), 6),
     )
     return row._replace(body=seal(row.body, *_context(row, names)))
 
@@ -223,27 +206,22 @@ def decode(row: Row, trace: Shared, common: Shared) -> Variant:
     for place, part in zip(places, own, strict=True):
         parts.insert(place, Part(*part))
     identity = from_sql(row.identity)
+    inline = None if row.inline is None else _expand(row.inline)
+    uses = tuple([Blob(*blob) for blob in blobs])
     return Variant(
         id=from_sql(row.id),
         key=from_sql(row.key),
         identity=Identity(identity[:file], identity[file + 2 :]),
         parts=tuple(parts),
         trace=trace.content,
-        result=Result(
-            digest=digest,
-            size=size,
-            serializer=serializer,
-            inline=None if row.inline is None else _expand(row.inline),
-            sha256=sha256,
-            blobs=tuple([Blob(*blob) for blob in blobs]),
-        ),
+        result=Result(digest, size, serializer, inline, sha256, uses),
         created=row.created,
         expires=row.expires,
         duration=duration,
         producer=identity if producer is None else producer,
         versions=common.content.versions,
-        inputs=tuple([Part(*part) for part in inputs]),
-        parameters=tuple([Part(*part) for part in parameters]),
+        inputs=_parts(inputs),
+        parameters=_parts(parameters),
         vouched=bool(vouched),
         signature=signature,
     )

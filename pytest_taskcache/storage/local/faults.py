@@ -61,11 +61,9 @@ def reason_of(error: BaseException) -> str:
 def is_corruption(error: BaseException) -> bool:
     """Whether the index file itself is damaged: no database, cut off, malformed, or without a
     table or column that its version has."""
-    if not isinstance(error, sqlite3.DatabaseError):
-        return False
     if _code(error) == sqlite3.SQLITE_ERROR:
         return any(words in str(error) for words in _MISSING)
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _SQLITE.get(_code(error)) == CORRUPT
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -88,22 +88,17 @@ class Index(ForkAware):
         return self._run(operation, work, write=False)
 
     def write(self, operation: str, work: Callable[[Connection], T]) -> T:
-        """What ``work`` returns, once all it wrote is committed; on any error nothing is.
-
-        It runs with the write lock held, and again from the start if the index had to be made
-        anew, so it must change nothing but the index. Raises StorageError.
-        """
+        """What ``work`` returns, once all it wrote is committed; on any error nothing is. It runs
+        with the write lock held, and again from the start if the index had to be made anew, so it
+        must change nothing but the index. Raises StorageError."""
         return self._run(operation, work, write=True)
 
     def connection(self, *, certain: bool = False) -> Connection:
         """The open connection, to be used with ``lock`` held. Raises sqlite3.Error, OSError and
-        StorageError.
-
-        Whether the file is still the one that was opened is looked at four times a second, or
-        now if ``certain``: reading on from a deleted index is harmless, writing to it is lost.
-        Whether its descriptors are still SQLite's is looked at each time: where they are not, it
-        waits ten seconds for locks that nobody has.
-        """
+        StorageError. Whether the file is still the one that was opened is looked at four times a
+        second, or now if ``certain``: reading on from a deleted index is harmless, writing to it is
+        lost. Whether its descriptors are still SQLite's is looked at each time: where they are not,
+        it waits ten seconds for locks that nobody has."""
         connection = self._connection
         if connection is None or self._pid != os.getpid():  # forked without the hooks below
             self._disconnect()
@@ -146,30 +141,22 @@ class Index(ForkAware):
             while True:
                 try:
                     return self._try(operation, work, write)
-                except sqlite3.Error as error:
-                    if faults.is_busy(error) and self._descriptors.intact():
-                        if Clock.monotonic() < deadline:
-                            continue
-                        raise faults.storage_error(str(self), operation, error) from error
-                    attempts -= 1
-                    if not attempts or not self._mend(error):
-                        raise faults.storage_error(str(self), operation, error) from error
-                except (OSError, UnicodeError) as error:
+                except (OSError, UnicodeError, sqlite3.Error) as error:
+                    if isinstance(error, sqlite3.Error):
+                        if faults.is_busy(error) and self._descriptors.intact():
+                            if Clock.monotonic() < deadline:
+                                continue
+                        else:
+                            attempts -= 1
+                            if attempts and self._mend(error):
+                                continue
                     raise faults.storage_error(str(self), operation, error) from error
 
     def _try(self, operation: str, work: Callable[[Connection], T], write: bool) -> T:
         connection = self.connection(certain=write)
         if write and self.readonly:
             raise StorageError(str(self), operation, "opened read-only")
-        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-        try:
-            found = work(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return found
+        return schema.in_transaction(connection, work, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     def _mend(self, error: sqlite3.Error) -> bool:
         """Whether it is worth trying again on a new connection."""
@@ -249,9 +236,9 @@ class Index(ForkAware):
             ownership.check_ownership(directory, "open")
         # Taken before: what is opened is this file or a later one, never an earlier one.
         self._stamp = self._present_stamp()
-        connection = _open(_uri(directory / NAME, mode="rwc" if self._create else "rw"))
+        connection = _open(directory / NAME, mode="rwc" if self._create else "rw")
         try:
-            self._set_up(connection, directory, schema.version_of(connection))
+            self._set_up(connection, directory, self._version_of(connection))
             self._stamp = self._stamp or self._present_stamp()
         except BaseException:
             connection.close()
@@ -259,9 +246,8 @@ class Index(ForkAware):
         return connection
 
     def _set_up(self, connection: Connection, directory: Path, version: int) -> None:
-        newest = schema.VERSION
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        if version < newest or (mode != "wal" and not self.shared):
+        if version < schema.VERSION or (mode != "wal" and not self.shared):
             # SQLite's busy handler does not cover the change to WAL, so starters take turns.
             with _turn(directory):
                 schema.migrate(connection)
@@ -269,9 +255,15 @@ class Index(ForkAware):
                 # slower, and as safe.
                 if not self.shared:
                     connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        elif version > newest:
-            raise _newer(str(self), version)
         connection.execute(f"PRAGMA synchronous = {'OFF' if self.shared else 'NORMAL'}")
+
+    def _version_of(self, connection: Connection) -> int:
+        version = schema.version_of(connection)
+        if version > schema.VERSION:
+            remedy = "upgrade pytest-taskcache or delete the directory"
+            problem = f"index has schema {version}, newer than {schema.VERSION}; {remedy}"
+            raise SchemaVersionError(str(self), "open", problem)
+        return version
 
     def _connect_readonly(self, directory: Path) -> Connection:
         self._stamp = self._present_stamp()
@@ -281,10 +273,7 @@ class Index(ForkAware):
         ownership.check_ownership(directory, "open")
         connection = self._open_unchanged(path)
         try:
-            version = schema.version_of(connection)
-            if version > schema.VERSION:
-                raise _newer(str(self), version)
-            if version < schema.VERSION:
+            if self._version_of(connection) < schema.VERSION:
                 raise StorageError(str(self), "open", "older index; one writing run migrates it")
             connection.execute("PRAGMA query_only = 1")
         except BaseException:
@@ -296,26 +285,23 @@ class Index(ForkAware):
         """A connection that writes nothing beside the index either."""
         if len(_stamp_of(path)) == 1:
             # Nobody wrote since the last checkpoint: the one file is the whole index.
-            return _open(_uri(path, mode="ro", immutable="1"))
-        connection = _open(_uri(path, mode="ro", readonly_shm="1"))
+            return _open(path, mode="ro", immutable="1")
+        connection = _open(path, mode="ro", readonly_shm="1")
         try:
             schema.version_of(connection)
         except sqlite3.OperationalError:
             # A log without its shared memory, as a killed run or a copied directory leaves it.
             # Reading that in place would make SQLite write, so a copy is read instead.
+            import shutil  # rarely needed, and slow to import
+            import tempfile
+
             connection.close()
-            return _open(_uri(self._copied(path), mode="rw"))
+            copy = Path(tempfile.mkdtemp(prefix="taskcache-"))
+            self._remove_copy = weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
+            for suffix in ("", "-wal"):
+                shutil.copyfile(f"{path}{suffix}", f"{copy / NAME}{suffix}")
+            return _open(copy / NAME, mode="rw")
         return connection
-
-    def _copied(self, path: Path) -> Path:
-        import shutil  # rarely needed, and slow to import
-        import tempfile
-
-        copy = Path(tempfile.mkdtemp(prefix="taskcache-"))
-        self._remove_copy = weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
-        for suffix in ("", "-wal"):
-            shutil.copyfile(f"{path}{suffix}", f"{copy / NAME}{suffix}")
-        return copy / NAME
 
     def _present_stamp(self) -> object:
         """Changes when the index at the path is no longer the one that was opened; if it is only
@@ -412,9 +398,11 @@ def _turn(directory: Path) -> Iterator[bool]:
                 lock.release()
 
 
-def _open(database: str) -> Connection:
+def _open(path: Path | None, **parameters: str) -> Connection:
+    """The index at a path, or one in memory; ``parameters`` as SQLite's URIs have them."""
+    query = "&".join(f"{name}={value}" for name, value in parameters.items())
     connection = sqlite3.connect(
-        database,
+        ":memory:" if path is None else f"{path.as_uri()}?{query}",
         timeout=schema.BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,
@@ -427,7 +415,7 @@ def _open(database: str) -> Connection:
 
 
 def _empty() -> Connection:
-    connection = _open(":memory:")
+    connection = _open(None)
     schema.migrate(connection)
     return connection
 
@@ -439,20 +427,6 @@ def _may_write(directory: Path) -> bool:
         if path.exists() and not os.access(path, os.W_OK, effective_ids=own):
             return False
     return True
-
-
-def _uri(path: Path, **parameters: str) -> str:
-    query = "&".join(f"{name}={value}" for name, value in parameters.items())
-    return f"{path.as_uri()}?{query}"
-
-
-def _newer(storage: str, version: int) -> SchemaVersionError:
-    return SchemaVersionError(
-        storage,
-        "open",
-        f"index has schema {version}, newer than {schema.VERSION}; upgrade pytest-taskcache "
-        "or delete the directory",
-    )
 
 
 def _stamp_of(index: Path) -> tuple[tuple[int, ...], ...]:

@@ -2,8 +2,7 @@
 
 Values are unpickled from here, so whoever can write here can run code. The directory and what
 matters inside it must belong to the user, be writable by nobody else, and be no symbolic links;
-the path is resolved once and only the resolved one is used from then on. Where the platform
-has no owners (Windows) the directory's own access rules are relied on.
+the path is resolved once and only the resolved one is used from then on.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def create_directory(directory: Path, *, parents: bool = True) -> None:
         # An empty directory holds nothing that could have been tampered with, so one that was
         # made by hand under a generous umask is narrowed rather than refused.
         info = os.stat(directory)
-        if hasattr(os, "geteuid") and info.st_uid == os.geteuid():
+        if info.st_uid == os.geteuid():
             os.chmod(directory, stat.S_IMODE(info.st_mode) & ~_OTHERS_MAY_WRITE)
     for name, text in _FILES.items():
         try:
@@ -59,10 +58,8 @@ def create_directory(directory: Path, *, parents: bool = True) -> None:
 
 
 def check_ownership(directory: Path, operation: str) -> None:
-    """Returns if the (resolved) directory and its parts are ours alone.
-
-    Raises UntrustedStorageError, with the remedy, and FileNotFoundError if it is not there.
-    """
+    """Returns if the (resolved) directory and its parts are ours alone. Raises
+    UntrustedStorageError, with the remedy, and FileNotFoundError if it is not there."""
     _check(directory, directory, operation)
     for name in _PARTS:
         try:
@@ -73,8 +70,6 @@ def check_ownership(directory: Path, operation: str) -> None:
 
 def is_ours(info: os.stat_result) -> bool:
     """Whether nobody but this user can have written a file, or into a directory."""
-    if not hasattr(os, "geteuid"):
-        return True
     return info.st_uid == os.geteuid() and not info.st_mode & _OTHERS_MAY_WRITE
 
 

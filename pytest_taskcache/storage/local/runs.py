@@ -31,12 +31,10 @@ _OWNED = ("claims", "pins", "locks")
 
 
 class RunLock(ForkAware):
-    """The lock of one run: its controlling process has it from before the first row of the run
-    is written. When that process ends, however it ends, the operating system frees the lock.
-
-    It is taken when it is first needed, because a run that only reads needs none, and importing
-    `filelock` takes as long as such a run may (65 ms). A forked child does not have it.
-    """
+    """The lock of one run: its controlling process has it from before the first row of the run is
+    written. When that process ends, however it ends, the operating system frees the lock. It is
+    taken when it is first needed, because a run that only reads needs none, and importing
+    `filelock` takes as long as such a run may (65 ms). A forked child does not have it."""
 
     def __init__(self, index: Index, run: str) -> None:
         super().__init__()
@@ -114,7 +112,7 @@ def is_gone(process: str) -> bool:
     """Whether a process (``pid@host``) of this host has ended; False where that cannot be told.
     To be asked about processes of the own run alone: others may count their processes apart."""
     pid, _, host = process.partition("@")
-    if os.name == "nt" or host != platform.node() or not pid.isdigit():
+    if host != platform.node() or not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)

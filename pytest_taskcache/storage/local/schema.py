@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from sqlite3 import Connection
+from typing import TypeVar
+
+T = TypeVar("T")
 
 APPLICATION = 0x7463_6163  # "tcac": tells our databases from others
 BUSY_SECONDS = 10.0
@@ -66,13 +70,12 @@ STEPS: tuple[str, ...] = (_VERSION_4,)
 """``STEPS[n]`` takes an index of version OLDEST + n - 1 to OLDEST + n, the first an empty one."""
 
 VERSION = OLDEST + len(STEPS) - 1
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 
 
 def version_of(connection: Connection) -> int:
-    """The index's schema version; 0 for an empty database. Raises sqlite3.Error.
-
-    A database that some other program made raises sqlite3.DatabaseError as a corrupt one does.
-    """
+    """The index's schema version; 0 for an empty database. Raises sqlite3.Error. A database that
+    some other program made raises sqlite3.DatabaseError as a corrupt one does."""
     # One statement, since another process may be creating the tables right now.
     version, application, tables = connection.execute(
         "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema)"
@@ -95,27 +98,32 @@ def migrate(connection: Connection, steps: Sequence[str] = STEPS) -> None:
         if version == 0:
             # Only an empty database takes this; it lets the file shrink after pruning.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if version_of(connection) == version:
-                target = max(version + 1, OLDEST)
-                if target == OLDEST:
-                    _empty(connection)
-                for statement in steps[target - OLDEST].split(";"):
-                    if statement.strip():
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {target}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        in_transaction(connection, partial(_step, version=version, steps=steps))
 
 
-def _empty(connection: Connection) -> None:
-    names = connection.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    ).fetchall()
-    for (name,) in names:
-        connection.execute(f"DROP TABLE {name}")
+def _step(connection: Connection, version: int, steps: Sequence[str]) -> None:
+    if version_of(connection) != version:
+        return  # another process was first
+    target = max(version + 1, OLDEST)
+    if target == OLDEST:
+        for (name,) in connection.execute(_TABLES).fetchall():
+            connection.execute(f"DROP TABLE {name}")
+    for statement in filter(str.strip, steps[target - OLDEST].split(";")):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {target}")
+
+
+def in_transaction(
+    connection: Connection, work: Callable[[Connection], T], begin: str = "BEGIN IMMEDIATE"
+) -> T:
+    """What ``work`` returns, once all that it did is committed; on any error nothing is."""
+    connection.execute(begin)
+    try:
+        found = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return found

@@ -1,38 +1,37 @@
-"""The default storage: a directory that needs no server and no set-up."""
+"""The default storage: a directory that needs no server and no set-up; and what goes from it when
+it is pruned: expired, too old, least recently used, unreferenced.
+
+All deciding and deleting of results happens with the index's write lock held. A writer pins a
+digest, which takes that lock, before it trusts that a result exists; so either the pin is seen here
+and the result stays, or the result is gone before the writer looks.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from sqlite3 import Connection
 
-import xxhash
-
 from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.errors import StorageError
-from pytest_taskcache.ports import Buffer, TargetFile
-from pytest_taskcache.storage.local import eviction, faults
-from pytest_taskcache.storage.local.encoding import each
-from pytest_taskcache.storage.local.eviction import Pruned
 from pytest_taskcache.storage.local.index import NAME, Clock, Index
-from pytest_taskcache.storage.local.results import (
-    ResultFiles,
-    read_target,
-    remove_target,
-    write_new,
-    write_target,
-)
+from pytest_taskcache.storage.local.results import PIN_SECONDS, TARGETS, LocalResults
 from pytest_taskcache.storage.local.runs import RunLock
-from pytest_taskcache.storage.local.variants import Records
+from pytest_taskcache.storage.local.variants import Reason, Records, delete_variants
 
 DEFAULT_MAX_SIZE = 5_000_000_000
-SMALL = 8192
-"""Results of at most so many bytes are rows of the index; a file each would cost more."""
+_SCAN_SECONDS = 3600.0
+_REMOVALS = 10_000
+_SECTION, _LOOKED = "house-keeping", "all results were looked at"
 
-_TARGETS = "targets"
-"""The section of the shelf that says for which key and digest each target is kept."""
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a pruning removed: variants, results, and the bytes of these results."""
+
+    variants: int
+    files: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Statistics:
     index_bytes: int
 
 
-class LocalStorage(Records):
+class LocalStorage(Records, LocalResults):
     """Both storage roles in one directory, shared by any number of processes of one user.
 
     ``max_size`` in bytes is enforced by ``prune()``. ``readonly`` writes nothing at all; so does
@@ -71,14 +70,13 @@ class LocalStorage(Records):
         leads: bool = False,
     ) -> None:
         # Resolved once: a link that is swapped later leads nowhere new.
-        self.directory = Path(os.path.realpath(directory))
-        super().__init__(Index(self.directory, readonly=readonly, create=create, on_fault=on_fault))
+        place = Path(os.path.realpath(directory))
+        index = Index(place, readonly=readonly, create=create, on_fault=on_fault)
+        lock = RunLock(index, run) if leads else None
+        Records.__init__(self, index)
+        create = create and not readonly
+        LocalResults.__init__(self, index, run=run, run_lock=lock, create=create)
         self.max_size = max_size
-        self.run = run
-        self.run_lock = RunLock(self.index, run) if leads else None
-        self._targets = self.directory / "targets"
-        self._files = ResultFiles(self.index, self.pin, create=create and not readonly)
-        self._pinned: dict[str, tuple[int, float]] = {}
 
     @property
     def readonly(self) -> bool:
@@ -88,121 +86,6 @@ class LocalStorage(Records):
     def open(self) -> None:
         """Opens the index, as its first use would. Raises StorageError."""
         self.index.read("open", lambda connection: None)
-
-    def pin(self, digest: str) -> None:
-        """Keeps a result from eviction for as long as ``run`` lives, or for an hour if there is
-        no run. Raises StorageError."""
-        if not self._is_pinned(digest):
-            self._pin("pin a result", digest)
-
-    def _is_pinned(self, digest: str) -> bool:
-        # A reopened index, which may be a new one, has another epoch.
-        epoch, since = self._pinned.get(digest, (-1, 0.0))
-        lasts = bool(self.run) or Clock.now() - since < eviction.PIN_SECONDS / 4
-        return epoch == self.index.epoch and lasts
-
-    def _pin(self, operation: str, digest: str, small: bytes | None = None) -> None:
-        """Pins a result, and writes it too if it is a small one."""
-        now = Clock.now()
-
-        def work(connection: Connection) -> None:
-            connection.execute(
-                "INSERT OR REPLACE INTO pins (digest, run, since) VALUES (?, ?, ?)",
-                (digest, self.run, now),
-            )
-            if small is not None:
-                # What is there already is the same, or damaged.
-                connection.execute(
-                    "INSERT OR REPLACE INTO small_results (digest, data) VALUES (?, ?)",
-                    (digest, small),
-                )
-
-        if self.run_lock is not None:
-            self.run_lock.hold()
-        self.index.write(operation, work)
-        self._pinned[digest] = (self.index.epoch, now)
-
-    def write_result(self, digest: str, chunks: Sequence[Buffer]) -> None:
-        """As ResultStorage.write_result."""
-        views = [memoryview(chunk).cast("B") for chunk in chunks if memoryview(chunk).nbytes]
-        if sum(view.nbytes for view in views) > SMALL:
-            with self._told("write results"):
-                self._files.write(digest, views)
-        elif not self._is_pinned(digest):  # else this process has written it
-            self._pin("write results", digest, b"".join(views))
-
-    def add_file(self, digest: str, source: Path) -> None:
-        """As ResultStorage.add_file."""
-        with self._told("write results"):
-            self._files.add_file(digest, source)
-
-    def read_result(self, digest: str, size: int) -> memoryview | None:
-        """As ResultStorage.read_result; large ones are mapped copy-on-write."""
-        small = self._read_small(digest) if size <= SMALL else None
-        if small is not None and len(small) == size:
-            return memoryview(bytearray(small))
-        with self._told("read results"):
-            return self._files.read(digest, size)
-
-    def _read_small(self, digest: str) -> bytes | None:
-        query = "SELECT data FROM small_results WHERE digest = ?"
-        row = self.index.read("read results", lambda c: c.execute(query, (digest,)).fetchone())
-        if row is None:
-            return None
-        (data,) = row
-        if not isinstance(data, bytes) or xxhash.xxh3_128_hexdigest(data) != digest:
-            self._pinned.pop(digest, None)  # the next writer mends it
-            self.index.tell("damaged result")
-            return None
-        return data
-
-    def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
-        """As ResultStorage.copy_file."""
-        with self._told("read results"):
-            if self._files.copy_to(digest, destination, readonly):
-                return True
-            data = self._read_small(digest)
-            if data is None:
-                return False
-            write_new(destination, data, readonly)
-            return True
-
-    def has_results(self, digests: Collection[str]) -> frozenset[str]:
-        """As ResultStorage.has_results."""
-        found = self._files.has(digests)
-        rest = [digest for digest in digests if digest not in found]
-        query = "SELECT digest FROM small_results WHERE digest IN (...)"
-        rows = self.index.read("read results", lambda c: each(c, query, rest)) if rest else []
-        return found | {digest for (digest,) in rows}
-
-    def read_target(self, name: str) -> TargetFile | None:
-        """As TargetStorage.read_target: a file in ``targets``."""
-        with self._told("read a target"):
-            return read_target(self._targets, name)
-
-    def write_target(self, name: str, data: Buffer, key: str) -> None:
-        """As TargetStorage.write_target; what it is kept for is noted on the shelf."""
-        if self.readonly:
-            raise StorageError(str(self.directory), "write a target", "opened read-only")
-        if key:
-            self.shelf.write(_TARGETS, {name: f"{key} {xxhash.xxh3_128_hexdigest(data)}".encode()})
-        with self._told("write a target"):
-            write_target(self._targets, name, data)
-
-    def target_path(self, name: str) -> Path:
-        """As TargetStorage.target_path."""
-        return self._targets / name
-
-    def _drop_targets(self, noted: Mapping[str, bytes]) -> None:
-        """Removes the targets whose record is gone."""
-        kept_for = {name: item.decode().rpartition(" ") for name, item in noted.items()}
-        if not kept_for:
-            return
-        records = self.read_records({key for key, _, _ in kept_for.values()})
-        for name, (key, _, digest) in kept_for.items():
-            if all(one.result.digest != digest for one in records.get(key, ())):
-                remove_target(self._targets, name, digest)
-                self.shelf.remove(_TARGETS, [name])
 
     def prune(
         self,
@@ -214,24 +97,75 @@ class LocalStorage(Records):
     ) -> Pruned:
         """Removes what is expired, unreferenced or beyond ``max_size`` bytes (None: that of this
         object); with ``older_than`` and ``unused`` also records that were made, or last of use,
-        more than so many seconds ago. Raises StorageError."""
+        more than so many seconds ago. Raises StorageError. Variants go by their expiry and age,
+        then least recently used first; results when nothing refers to them or pins them. That needs
+        a look at all of them, which is taken if variants were removed, if ``full``, or if the last
+        one was an hour ago."""
         limit = self.max_size if max_size is None else max_size
+        ages = (("created", older_than), ("used", unused))
+        now = Clock.now()
         with self._told("prune"):
-            pruned = eviction.prune(self, self._files, limit, (older_than, unused), full=full)
-            self._drop_targets(self.shelf.read(_TARGETS))
-            return pruned
+            removed = self.write_index("prune", lambda c: _drop_variants(c, limit, ages, now))
+            freed: list[int] = []
+            last = float(self.shelf.read(_SECTION).get(_LOOKED, b"0"))
+            if removed or full or abs(now - last) > _SCAN_SECONDS:
+                # Before the lock is taken: a file that is written meanwhile is none of ours.
+                found = {entry.name for entry in self.listing()}
+                freed = self.write_index("prune", lambda c: self._delete_unreferenced(c, found))
+                self.delete_orphans()
+                self.shelf.write(_SECTION, {_LOOKED: repr(now).encode()})
+            self._drop_targets(self.shelf.read(TARGETS))
+            return Pruned(removed, len(freed), sum(freed))
 
     def clear(self) -> Pruned:
-        """Forgets everything but what runs under way have staged. Raises StorageError."""
+        """Forgets all records, what tests keep for a retry, and small facts. Runs under way keep
+        what they staged and pinned. Raises StorageError."""
+
+        def work(connection: Connection) -> int:
+            connection.execute("DELETE FROM shelf")
+            _delete(connection, "state != '' AND retained_for IS NOT NULL", None)
+            return _delete(connection, "state = ''", Reason.CLEARED)
+
         with self._told("clear"):
-            targets = self.shelf.read(_TARGETS)
-            pruned = eviction.clear(self, self._files)
+            targets = self.shelf.read(TARGETS)
+            count = self.write_index("clear", work)
+            pruned = self.prune(max_size=1 << 62, full=True)
             self._drop_targets(targets)
-            return pruned
+            return Pruned(count + pruned.variants, pruned.files, pruned.bytes)
+
+    def _delete_unreferenced(self, connection: Connection, found: Collection[str]) -> list[int]:
+        """Deletes shared rows that no record names, what nobody refers to of the results, the files
+        that were ``found`` among them, and removals of long ago; the bytes of each result."""
+        connection.execute(
+            "DELETE FROM shared WHERE id NOT IN"
+            " (SELECT trace FROM variants UNION SELECT common FROM variants)"
+        )
+        connection.execute("DELETE FROM uses WHERE trace NOT IN (SELECT id FROM shared)")
+        connection.execute(
+            "DELETE FROM removals WHERE identity NOT IN"
+            f" (SELECT identity FROM removals ORDER BY at DESC LIMIT {_REMOVALS})"
+        )
+        kept = " UNION ".join(f"SELECT digest FROM {table}" for table in ("refs", "pins", "uses"))
+        rows = connection.execute(
+            f"DELETE FROM small_results WHERE digest NOT IN ({kept}) RETURNING length(data)"
+        ).fetchall()
+        needed = {digest for (digest,) in connection.execute(kept)}
+        return [int(size) for (size,) in rows] + [
+            self.delete(digest) for digest in found if digest not in needed
+        ]
+
+    def _drop_targets(self, noted: Mapping[str, bytes]) -> None:
+        """Removes the targets whose record is gone."""
+        kept_for = {name: item.decode().rpartition(" ") for name, item in noted.items()}
+        records = self.read_records({key for key, _, _ in kept_for.values()})
+        for name, (key, _, digest) in kept_for.items():
+            if all(one.result.digest != digest for one in records.get(key, ())):
+                self.remove_target(name, digest)
+                self.shelf.remove(TARGETS, [name])
 
     def size(self) -> int:
         """The bytes that ``max_size`` bounds. Raises StorageError."""
-        return self.index.read("measure", eviction.total_size)
+        return self.index.read("measure", _total_size)
 
     def statistics(self) -> Statistics:
         """Counts of what is there. Raises StorageError."""
@@ -248,7 +182,7 @@ class LocalStorage(Records):
                 results=count("(SELECT digest FROM refs UNION SELECT digest FROM uses)"),
                 staged=count("variants WHERE state != ''"),
                 pins=count("pins"),
-                bytes=eviction.total_size(connection),
+                bytes=_total_size(connection),
                 index_bytes=sum(file.stat().st_size for file in files if file.exists()),
             )
 
@@ -260,5 +194,71 @@ class LocalStorage(Records):
             self.run_lock.release()
         super().close()
 
-    def _told(self, operation: str) -> AbstractContextManager[None]:
-        return faults.told(str(self.directory), operation)
+
+def _total_size(connection: Connection) -> int:
+    """Bytes of all records, of what they share, and of the distinct results that they and staged
+    entries refer to."""
+    (files,) = connection.execute(
+        "SELECT coalesce(sum(size), 0) FROM (SELECT digest, max(size) AS size FROM"
+        " (SELECT digest, size FROM refs UNION ALL SELECT digest, size FROM uses) GROUP BY digest)"
+    ).fetchone()
+    (rows,) = connection.execute(
+        "SELECT (SELECT coalesce(sum(length(body) + coalesce(length(inline), 0)), 0)"
+        " FROM variants WHERE state = '') + (SELECT coalesce(sum(length(body)), 0) FROM shared)"
+    ).fetchone()
+    return int(files) + int(rows)
+
+
+def _delete(connection: Connection, condition: str, reason: Reason | None, *values: object) -> int:
+    """Deletes the variants that meet a condition; how many there were."""
+    rows = connection.execute(f"SELECT id FROM variants WHERE {condition}", values).fetchall()
+    delete_variants(connection, [id_ for (id_,) in rows], reason)
+    return len(rows)
+
+
+def _drop_variants(
+    connection: Connection, max_size: int, ages: Sequence[tuple[str, float | None]], now: float
+) -> int:
+    _delete(connection, "state != '' AND run IS NULL", Reason.DAMAGED)
+    count = _delete(connection, "state = '' AND expires <= ?", Reason.EXPIRED, now)
+    for column, age in ages:
+        if age is not None:
+            count += _delete(connection, f"state = '' AND {column} < ?", Reason.PRUNED, now - age)
+    excess = _total_size(connection) - max_size
+    if excess > 0:
+        victims = _least_recently_used(connection, excess)
+        delete_variants(connection, victims, Reason.EVICTED)
+        count += len(victims)
+    connection.execute("DELETE FROM pins WHERE run = '' AND since < ?", (now - PIN_SECONDS,))
+    return count
+
+
+def _least_recently_used(connection: Connection, excess: int) -> list[bytes]:
+    """Variants whose going frees that many bytes. A result counts as freed with the last of
+    those that refer to it, and one that is staged or pinned not at all."""
+    users: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    needs: dict[bytes, list[str]] = {}
+    for digest, id_, size in connection.execute("SELECT digest, id, size FROM refs"):
+        users[digest] = users.get(digest, 0) + 1
+        sizes[digest] = size
+        needs.setdefault(id_, []).append(digest)
+    pinned = {digest for (digest,) in connection.execute("SELECT digest FROM pins")}
+    victims = []
+    rows = connection.execute(
+        "SELECT id, length(body) + coalesce(length(inline), 0) FROM variants WHERE state = ''"
+        " ORDER BY used, seq"
+    )
+    for id_, weight in rows:
+        if excess <= 0:
+            break
+        digests = needs.get(id_, ())
+        if any(digest in pinned for digest in digests):
+            continue
+        victims.append(id_)
+        excess -= weight
+        for digest in digests:
+            users[digest] -= 1
+            if not users[digest]:
+                excess -= sizes[digest]
+    return victims

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from pytest_taskcache.dataclass import dataclass, field, replace
+from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant
@@ -19,14 +20,13 @@ from pytest_taskcache.storage.local.encoding import (
     Shared,
     each,
     from_sql,
-    marks,
     to_sql,
 )
 from pytest_taskcache.storage.local.index import Clock, Index
 
 T = TypeVar("T")
-_REMEMBERED_BYTES = 64 << 20
-_REMEMBERED = 100_000
+_REMEMBERED = 50_000
+"""How many records, and how many answers, are remembered at most."""
 _PAGE = 500
 _DAMAGED = "damaged row in the index"
 
@@ -57,12 +57,10 @@ class Answers:
 
 
 class Records:
-    """Key storage in the tables of an index.
-
-    What was decoded once in this process is remembered, since rows never change; and what the
-    index answered, until somebody writes (`Answers`). Rows that are not as they were written read
-    as absent, are told as a fault, and are deleted. What uses the index raises StorageError.
-    """
+    """Key storage in the tables of an index. What was decoded once in this process is remembered,
+    since rows never change; and what the index answered, until somebody writes (`Answers`). Rows
+    that are not as they were written read as absent, are told as a fault, and are deleted. What
+    uses the index raises StorageError."""
 
     trusted = True  # memory is ours; owner and mode of a directory are checked before it is read
 
@@ -74,8 +72,6 @@ class Records:
         self._epoch = 0
         self._decoded: dict[bytes, Variant] = {}
         self._shared: dict[int, Shared] = {}
-        self._traces: dict[bytes, Trace] = {}
-        self._weight = 0
         self._interned: dict[bytes, int] = {}
         self._damaged: set[tuple[str, int]] = set()
 
@@ -146,7 +142,7 @@ class Records:
                     self._damaged.add(("variants", int(seq)))
                     continue
                 if remember:
-                    self.remember(variant)
+                    self._decoded[row.id] = variant
             found.append(variant)
         return found
 
@@ -158,17 +154,9 @@ class Records:
             [id_ for id_ in ids if id_ not in self._shared],
         ):
             try:
-                self._know(id_, encoding.decode_shared(name, body))
+                self._shared[id_] = encoding.decode_shared(name, body)
             except DAMAGE:
                 self._damaged.add(("shared", id_))
-
-    def _know(self, id_: int, shared: Shared) -> None:
-        if isinstance(shared.content, Trace):
-            # Equal traces are one object: verified once, held once.
-            trace = self._traces.setdefault(shared.name, shared.content)
-            shared = Shared(shared.name, trace)
-            self._weight += 200 * len(trace.dependencies)
-        self._shared[id_] = shared
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
         """As KeyStorage.recent."""
@@ -178,8 +166,8 @@ class Records:
             if unknown:
 
                 def work(connection: Connection) -> dict[str, Variant | None]:
-                    newest = {name: self._newest(connection, name, 1) for name in unknown}
-                    return {name: found[0] if found else None for name, found in newest.items()}
+                    newest = ((name, self._newest(connection, name, 1)) for name in unknown)
+                    return {name: found[0] if found else None for name, found in newest}
 
                 known |= self.read_index("read recent records", work)
             return {name: found for name in identities if (found := known[name]) is not None}
@@ -223,10 +211,9 @@ class Records:
         )
         found = {}
         for id_, used in rows:
-            try:
+            # What is damaged is told, and put aside, by whoever reads the record.
+            with contextlib.suppress(*DAMAGE):
                 found[from_sql(id_)] = float(used)
-            except DAMAGE:
-                continue  # told, and put aside, by whoever reads the record
         return found
 
     def removed(self, names: Collection[str]) -> Mapping[str, Reason]:
@@ -252,24 +239,18 @@ class Records:
 
     def remember(self, variant: Variant) -> None:
         """Spares decoding a variant whose row is known to be in the index."""
-        name = to_sql(variant.trace.digest)
-        trace = self._traces.setdefault(name, variant.trace) if name else variant.trace
-        if trace is not variant.trace:
-            variant = replace(variant, trace=trace)
         self._decoded[to_sql(variant.id)] = variant
-        self._weight += 500 + len(variant.result.inline or b"")
 
     def _renew(self) -> None:
         """Forgets what was remembered of an earlier index, or what has become too much."""
         answers = self._answers
         if len(answers.records) + len(answers.newest) + len(answers.staged) > _REMEMBERED:
             self._answers = Answers()
-        if self.index.epoch != self._epoch or self._weight > _REMEMBERED_BYTES:
+        weight = len(self._decoded) + len(self._shared)
+        if self.index.epoch != self._epoch or weight > _REMEMBERED:
             self._epoch = self.index.epoch
             self._decoded.clear()
             self._shared.clear()
-            self._traces.clear()
-            self._weight = 0
 
     def _put_aside(self) -> None:
         """Tells of damaged rows that were read, and deletes them: others take their place."""
@@ -344,11 +325,9 @@ class Records:
         ids = (self._intern(connection, trace), self._intern(connection, common))
         row = encoding.encode(variant, ids, (trace.name, common.name))
         columns = {"used": Clock.now(), **staged, **row._asdict()}
-        cursor = connection.execute(
-            f"INSERT OR IGNORE INTO variants ({', '.join(columns)}) VALUES ({marks(columns)})",
-            tuple(columns.values()),
-        )
-        if not cursor.rowcount:
+        names, marks = ", ".join(columns), ",".join("?" * len(columns))
+        new = f"INSERT OR IGNORE INTO variants ({names}) VALUES ({marks})"
+        if not connection.execute(new, tuple(columns.values())).rowcount:
             return False
         # Which results it needs, so that eviction leaves them; what its trace uses is kept with
         # the trace.
@@ -367,20 +346,23 @@ class Records:
         name = shared.name
         if name in self._interned:
             return self._interned[name]
-        row = connection.execute("SELECT id FROM shared WHERE name = ?", (name,)).fetchone()
+        row = connection.execute("SELECT id, body FROM shared WHERE name = ?", (name,)).fetchone()
+        id_: int
         if row is None:
-            cursor = connection.execute(
-                "INSERT INTO shared (name, body) VALUES (?, ?)",
+            (id_,) = connection.execute(
+                "INSERT INTO shared (name, body) VALUES (?, ?) RETURNING id",
                 (name, encoding.encode_shared(shared)),
-            )
-            assert cursor.lastrowid is not None
-            id_ = cursor.lastrowid
+            ).fetchone()
         else:
-            id_ = int(row[0])
-            if id_ not in self._shared:
-                self._mend(connection, id_, shared)
-        if id_ not in self._shared:
-            self._know(id_, shared)
+            id_, body = row
+            try:
+                if id_ not in self._shared:
+                    encoding.unseal(body, name)
+            except DAMAGE:
+                self.index.tell(_DAMAGED)
+                body = encoding.encode_shared(shared)
+                connection.execute("UPDATE shared SET body = ? WHERE id = ?", (body, id_))
+        self._shared.setdefault(id_, shared)
         if isinstance(shared.content, Trace) and shared.content.uses:
             connection.executemany(
                 "INSERT OR IGNORE INTO uses (trace, digest, size) VALUES (?, ?, ?)",
@@ -388,15 +370,6 @@ class Records:
             )
         self._interned[name] = id_
         return id_
-
-    def _mend(self, connection: Connection, id_: int, shared: Shared) -> None:
-        (body,) = connection.execute("SELECT body FROM shared WHERE id = ?", (id_,)).fetchone()
-        try:
-            encoding.unseal(body, shared.name)
-        except DAMAGE:
-            self.index.tell(_DAMAGED)
-            body = encoding.encode_shared(shared)
-            connection.execute("UPDATE shared SET body = ? WHERE id = ?", (body, id_))
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
