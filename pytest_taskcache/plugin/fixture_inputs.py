@@ -53,25 +53,25 @@ _WATCHED = frozenset(
 )
 """Attributes of a request that lead to the test it was made for."""
 
+_OF_TESTS = _WATCHED - {"fixturenames", "path"}
+"""Those through which its module may be read."""
+
 _OF_NODES = (
     *("add_marker", "callspec", "cls", "function", "get_closest_marker", "iter_markers"),
     *("keywords", "module", "name", "nodeid", "obj", "originalname", "own_markers", "path"),
 )
-_HARMLESS = frozenset(
-    {
-        *("addfinalizer", "fixturename", "param", "raiseerror", "scope"),
-        *(_WATCHED - {"keywords", "node"}),
-        *(f"node.{name}" for name in _OF_NODES),
-    }
+_HARMLESS = (_WATCHED - {"keywords", "node"}).union(
+    ("addfinalizer", "fixturename", "param", "raiseerror", "scope"),
+    (f"node.{name}" for name in _OF_NODES),
 )
 """What may be read from a request without coming to pytest's options."""
 
 _DIRECTORY = frozenset({"tmp_path", "tmpdir"})
 _MACHINERY = frozenset({"_pytest", "pluggy", "pytest_asyncio", "anyio", "pytest_taskcache"})
-_FIXTURE = "request.fixture "
-_WRITTEN = "request.written file "
+_REQUEST = "request."
+OF_FIXTURE = "request.fixture "
+OF_WRITTEN = "request.written file "
 _GONE = "not available"
-_PRESENT = "present"
 
 _LOADS = ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF")
 _READS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
@@ -90,26 +90,21 @@ class FixtureInputs:
     of the key whatever the policy says. ``sees_request``: whether it has a request that counts.
     What has no digest stays without one: whether that matters is for the policy to say.
 
+    ``given`` are the arguments that other fixtures gave, handles of pytest's left out.
     ``directory`` is the test's temporary one where others may look for what is left there. It makes
     a key of its own, since only then files that are left matter.
-
-    ``value_digest`` digests a fixture's value by name.
     """
 
     def __init__(
-        self,
-        session: Session,
-        spec: Spec,
-        fixturedef: Any,
-        request: Any,
-        value_digest: Callable[[str], str],
+        self, session: Session, spec: Spec, fixturedef: Any, request: Any, upstream: Upstream
     ) -> None:
         policy, function = spec.options.policy, spec.function
         self._request = request
         self._class: Any = type(request)
         self._fingerprints = session.fingerprints
         self._seen_module = session.observatory.add_module
-        self._value_digest = value_digest
+        self._upstream = upstream
+        self._definition = fixturedef
         self._excluded = policy.excluded
         self._function: FunctionType | None = None
         if isinstance(function, FunctionType) and not hasattr(function, "__wrapped__"):
@@ -118,6 +113,7 @@ class FixtureInputs:
         self.problem = ""
         """Why something that was looked at has no digest."""
         self.arguments: dict[str, object] = {}
+        self.given: dict[str, object] = {}
         self.digests: dict[str, str] = {}
         self.parts: list[Part] = []
         self.sees_request = "request" in fixturedef.argnames and "request" not in self._excluded
@@ -133,17 +129,20 @@ class FixtureInputs:
         if is_async(fixturedef.func) and "anyio_backend" in {*request.fixturenames} - {*names}:
             names.append("anyio_backend")  # which event loop it runs in, though it does not say so
         for name in names:
-            self.arguments[name] = request.getfixturevalue(name)
+            value = self.arguments[name] = request.getfixturevalue(name)
+            definition = active_definition(request, name)
+            if definition is not None and not is_handle(definition):
+                self.given[name] = value
             if policy.has("INPUTS") and name not in self._excluded:
                 with suppress(UndigestableError):
-                    self.digests[name] = value_digest(name)
+                    self.digests[name] = upstream.digest(request, name, by=fixturedef)
         self.directory = _shared_directory(session.running_item, fixturedef)
         if self.directory is not None:
             self.parts.append(Part("tmp_path", "shared"))
         if hasattr(request, "param"):
             self.arguments["param"] = request.param
         for name in sorted(self._known):
-            self.look(name)
+            self.look(_REQUEST + name)
             self.arguments[f"request.{name}"] = self._shown(name)
 
     def _add_owner(self, bound: object) -> None:
@@ -151,11 +150,14 @@ class FixtureInputs:
         if bound is None or inspect.ismodule(bound):
             return
         if isinstance(bound, type):
-            cls, state = bound, {}
+            cls, state = bound, dict[str, object]()
         else:
             present = self._request.instance
             owner = present if isinstance(present, type(bound)) else bound
-            cls, state = type(owner), _state_of(owner)
+            cls, state = type(owner), dict(getattr(owner, "__dict__", {}))
+            unittest: Any = sys.modules.get("unittest.case")
+            if unittest is not None and isinstance(owner, unittest.TestCase):
+                state = {n: v for n, v in state.items() if n not in vars(unittest.TestCase())}
         self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}"))
         if "self" in self._excluded or "cls" in self._excluded:
             return
@@ -168,7 +170,7 @@ class FixtureInputs:
         """Notes from now on what the fixture looks at: only that counts. One that uses nothing but
         ``request.param`` is shared by all tests, one that reads ``request.node`` belongs to it."""
         for name in self._known:
-            self.look(name)  # once more, now that there is a window
+            self.look(_REQUEST + name)  # once more, now that there is a window
         if self.sees_request:
             self._request.__class__ = _watched(self._class)
             self._request.__dict__["_taskcache_inputs"] = self
@@ -179,50 +181,52 @@ class FixtureInputs:
         self._request.__dict__.pop("_taskcache_inputs", None)
 
     def look(self, name: str) -> None:
-        """Notes that an attribute was looked at, as it is before the fixture can change it."""
-        request = self._request
-        if name not in ("fixturenames", "path") and request.scope not in ("package", "session"):
+        """Notes what a part of this name shows, before the fixture can change it: ``request.node``;
+        ``request.fixture db``, which was asked for by name; ``request.written file x.csv``, which
+        the set-up wrote (named as in traces), and which must be there at a hit."""
+        request, attribute = self._request, name.removeprefix(_REQUEST)
+        if attribute in _OF_TESTS and request.scope not in ("package", "session"):
             file = getattr(request.module, "__file__", None)
             if file is not None:
                 self._seen_module(file)
-        self._note(f"request.{name}", lambda: self._digest_attribute(name))
-
-    def look_at_fixture(self, name: str) -> None:
-        """Notes that another fixture was asked for by name: its value is an input."""
-        self._note(_FIXTURE + name, lambda: self._value_digest(name))
-
-    def note_written(self, path: str) -> None:
-        """Notes that the set-up wrote a file, named as in traces, which must be there at a hit."""
-        if not path.startswith("<tmp>"):
-            self._seen[_WRITTEN + path] = _PRESENT
+        if name not in self._seen:
+            try:
+                self._seen[name] = self._present(name)
+            except UndigestableError as error:
+                self.problem = self.problem or str(error)
 
     def pinned(self) -> tuple[Part, ...]:
         """A part for each thing that was looked at, but for what is in the key already."""
         return tuple(
             Part(name, digest)
             for name, digest in sorted(self._seen.items())
-            if name.removeprefix("request.") not in self._known
+            if name.removeprefix(_REQUEST) not in self._known
         )
 
     def changed(self) -> str:
         """The attribute that the fixture itself changed while it ran, e.g. by adding a mark to
         its node; "" if there is none."""
         for name, before in self._seen.items():
-            if not name.startswith(_FIXTURE) and self.digest(name) != before:
+            if not name.startswith(OF_FIXTURE) and self.digest(name) != before:
                 return name
         return ""
 
     def digest(self, name: str) -> str:
         """What a part of this name shows now."""
         try:
-            if name.startswith(_FIXTURE):
-                return self._value_digest(name.removeprefix(_FIXTURE))
-            if name.startswith(_WRITTEN):
-                return digest_of_written(self._fingerprints, name)
-            return self._digest_attribute(name.removeprefix("request."))
+            return self._present(name)
         except (Exception, pytest.skip.Exception, pytest.fail.Exception):
             # A set-up that fails will do so again when the fixture itself asks for it.
             return _GONE
+
+    def _present(self, name: str) -> str:
+        if name.startswith(OF_FIXTURE):
+            other = name.removeprefix(OF_FIXTURE)
+            return self._upstream.digest(self._request, other, by=self._definition)
+        if name.startswith(OF_WRITTEN):
+            return digest_of_written(self._fingerprints, name)
+        shown = self._shown(name.removeprefix(_REQUEST))
+        return digest_value(shown, path=name, anchors=self._fingerprints.name_of)
 
     def _shown(self, name: str) -> object:
         """What an attribute shows, as a value that can be digested: which node, class or file it
@@ -238,8 +242,7 @@ class FixtureInputs:
         if name == "cls":
             return _class_shown(request.cls)
         if name == "instance":
-            state = {} if request.instance is None else vars(request.instance)
-            return [_class_shown(request.cls), dict(state)]
+            return [_class_shown(request.cls), dict(getattr(request.instance, "__dict__", {}))]
         node = request.node
         callspec = getattr(node, "callspec", None)
         shown: list[object] = [
@@ -253,18 +256,6 @@ class FixtureInputs:
             path = self._fingerprints.name_of(request.path)
             shown.append(self._fingerprints.digest(Kind.SOURCE, path))
         return shown
-
-    def _digest_attribute(self, name: str) -> str:
-        anchors = self._fingerprints.name_of
-        return digest_value(self._shown(name), path=f"request.{name}", anchors=anchors)
-
-    def _note(self, name: str, digest: Callable[[], str]) -> None:
-        if name in self._seen:
-            return
-        try:
-            self._seen[name] = digest()
-        except UndigestableError as error:
-            self.problem = self.problem or str(error)
 
 
 def _shared_directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
@@ -290,32 +281,23 @@ def _plain(name: str) -> str:
     return name if name.startswith("node.") else name.partition(".")[0]
 
 
-def _state_of(instance: object) -> dict[str, object]:
-    state = dict(getattr(instance, "__dict__", {}))
-    unittest: Any = sys.modules.get("unittest.case")
-    if unittest is not None and isinstance(instance, unittest.TestCase):
-        for name in vars(unittest.TestCase()):
-            state.pop(name, None)
-    return state
-
-
 @functools.cache
 def _watched(original: type) -> type:
-    namespace = {name: _property(original, name) for name in _WATCHED}
-    return type(original.__name__, (original,), namespace)
+    """A class of requests that tell their inputs what is read from them."""
 
+    def watched(name: str) -> property:
+        inherited = getattr(original, name)
 
-def _property(original: type, name: str) -> property:
-    inherited = getattr(original, name)
+        def get(self: Any) -> Any:
+            value = inherited.fget(self)
+            inputs = self.__dict__.get("_taskcache_inputs")
+            if inputs is not None and not is_machinery(sys._getframe(1)):
+                inputs.look(_REQUEST + name)
+            return value
 
-    def get(self: Any) -> Any:
-        value = inherited.fget(self)
-        inputs = self.__dict__.get("_taskcache_inputs")
-        if inputs is not None and not is_machinery(sys._getframe(1)):
-            inputs.look(name)
-        return value
+        return property(get)
 
-    return property(get)
+    return type(original.__name__, (original,), {name: watched(name) for name in _WATCHED})
 
 
 def _class_shown(cls: type | None) -> object:
@@ -358,10 +340,10 @@ def _is_plain_value(name: str, value: object) -> bool:
 
 def digest_of_written(fingerprints: Fingerprints, name: str) -> str:
     """What a part shows now that says that a file was written, which must be there at a hit."""
-    if not name.startswith(_WRITTEN):
+    if not name.startswith(OF_WRITTEN):
         return _GONE
-    path = fingerprints.path_of(name.removeprefix(_WRITTEN))
-    return _PRESENT if os.path.lexists(path) else ABSENT
+    path = fingerprints.path_of(name.removeprefix(OF_WRITTEN))
+    return "present" if os.path.lexists(path) else ABSENT
 
 
 def computation_of(
@@ -444,14 +426,19 @@ def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:
     handed on, so that anything may be read. A name that is only read for an attribute of its own
     comes as ``name.attribute``. Checked on CPython 3.11 to 3.13."""
     found: set[str] = set()
-    for code in _codes(function.__code__):
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
         cells = {*code.co_cellvars, *code.co_freevars}
         if "super" in code.co_names:
             found.update(code.co_names)  # before 3.12 it does not show whose attribute is meant
         instructions = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
         ahead = [*instructions[1:], None, None]
         for here, following, last in zip(instructions, ahead, ahead[1:], strict=False):
-            names = _locals_of(here)
+            if here.opcode not in dis.haslocal and here.opcode not in dis.hasfree:
+                continue
+            # Two where the compiler joined two loads.
+            names = here.argval if isinstance(here.argval, tuple) else (here.argval,)
             if argument not in names or (argument in cells and "DEREF" not in here.opname):
                 continue  # a cell itself is only passed on to the function that is looked at next
             loaded = here.opname.endswith(_LOADS) and argument not in names[:-1]
@@ -467,20 +454,15 @@ def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:
 def reads_of_self(function: FunctionType, cls: type) -> frozenset[str] | None:
     """As `reads_of`, first names only, for the first argument of a method; with what those methods
     and properties of the class read that it calls by name."""
-    todo, done, found = [function], {function}, set[str]()
-    while todo:
-        method = todo.pop()
+    methods, found = [function], set[str]()
+    for method in methods:
         if not method.__code__.co_argcount:
             continue
-        names = reads_of(method, method.__code__.co_varnames[0])
-        if names is None:
+        reads = reads_of(method, method.__code__.co_varnames[0])
+        if reads is None:
             return None
-        names = frozenset(name.partition(".")[0] for name in names)
-        for name in names - found:
-            for called in _methods(cls, name):
-                if called not in done:
-                    done.add(called)
-                    todo.append(called)
+        names = {name.partition(".")[0] for name in reads} - found
+        methods += [each for name in names for each in _methods(cls, name) if each not in methods]
         found |= names
     return frozenset(found)
 
@@ -488,28 +470,12 @@ def reads_of_self(function: FunctionType, cls: type) -> frozenset[str] | None:
 def _methods(cls: type, name: str) -> Iterator[FunctionType]:
     for owner in cls.__mro__:
         attribute = vars(owner).get(name)
+        candidates = [getattr(attribute, "__func__", attribute)]
         if isinstance(attribute, property):
             candidates = [attribute.fget, attribute.fset]
         elif isinstance(attribute, functools.cached_property):
             candidates = [attribute.func]
-        else:
-            candidates = [getattr(attribute, "__func__", attribute)]
         for candidate in candidates:
             plain = inspect.unwrap(candidate) if callable(candidate) else None
             if isinstance(plain, FunctionType):
                 yield plain
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _locals_of(instruction: dis.Instruction) -> tuple[str, ...]:
-    """The locals an instruction names: one, or two where the compiler joined two loads."""
-    if instruction.opcode not in dis.haslocal and instruction.opcode not in dis.hasfree:
-        return ()
-    value = instruction.argval
-    return value if isinstance(value, tuple) else (value,)

@@ -28,6 +28,8 @@ from pytest_taskcache.model.event import Noted
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.fixture_effects import Effects
 from pytest_taskcache.plugin.fixture_inputs import (
+    OF_FIXTURE,
+    OF_WRITTEN,
     FixtureInputs,
     Upstream,
     computation_of,
@@ -283,13 +285,7 @@ class FixtureHooks:
         found = self.shortcuts.take(fixturedef)
         if found is not None:
             return (yield from self._found(found, fixturedef, instance))
-        inputs = FixtureInputs(
-            self._session,
-            spec,
-            fixturedef,
-            request,
-            lambda name: self._upstream.digest(request, name, by=fixturedef),
-        )
+        inputs = FixtureInputs(self._session, spec, fixturedef, request, self._upstream)
         opened = self._engine.open(
             computation_of(
                 self._engine,
@@ -307,7 +303,10 @@ class FixtureHooks:
         self._setting_up.append((fixturedef, opened.opened, inputs))
         effects = None
         if EFFECTS not in spec.options.allow:
-            effects = self._effects(inputs, fixturedef, request)
+            of = request.instance if request.scope in ("function", "class") else None
+            with self._engine.parts.observation.unseen():
+                given, digest = inputs.given, self._upstream.by_value
+                effects = Effects(self._is_project, of, inputs.directory, given, digest)
         inputs.watch()
         try:
             with swapped_function(fixturedef, _undecorated(fixturedef.func)):
@@ -331,18 +330,6 @@ class FixtureHooks:
         value = found.value
         with swapped_function(fixturedef, lambda **_: value):
             return (yield)
-
-    def _effects(self, inputs: FixtureInputs, fixturedef: Any, request: Any) -> Effects:
-        """What the process looks like before the set-up."""
-        given = {}
-        for name in fixturedef.argnames:
-            definition = active_definition(request, name)
-            if definition is not None and not is_handle(definition) and name in inputs.arguments:
-                given[name] = inputs.arguments[name]
-        instance = request.instance if request.scope in ("function", "class") else None
-        with self._engine.parts.observation.unseen():
-            by_value = self._upstream.by_value
-            return Effects(self._is_project, instance, inputs.directory, given, by_value)
 
     def _complete(
         self,
@@ -372,7 +359,8 @@ class FixtureHooks:
 
         def pinned(observed: Observed) -> tuple[Part, ...]:
             for path in observed.written:
-                inputs.note_written(path)
+                if not path.startswith("<tmp>"):
+                    inputs.look(OF_WRITTEN + path)
             upstream = self.shortcuts.evidence(self._session.running_item, fixturedef)
             return (*inputs.pinned(), *upstream)
 
@@ -421,7 +409,7 @@ class FixtureHooks:
                 if instance is not None:
                     frame.absorb(instance.basis)
                 if inputs is not None and inputs.sees_request:
-                    inputs.look_at_fixture(name)
+                    inputs.look(OF_FIXTURE + name)
 
     def _warn_of_effects(self, fixturedef: Any, completed: Completed) -> None:
         deeds = [str(deed) for deed in completed.observed.opaque]
@@ -606,11 +594,8 @@ class Shortcuts:
         return kept and options.plain and options.policy.has("OBSERVED")
 
     def _part(self, upstream: Mapping[str, Any]) -> Part:
-        def place(function: Any) -> str:
-            code = inspect.unwrap(function).__code__
-            return f"{self._session.fingerprints.name_of(code.co_filename)}::{code.co_qualname}"
-
-        named = (f"{name} {place(each.func)}" for name, each in sorted(upstream.items()))
+        specs = ((name, self._fixtures.spec_of(each)) for name, each in sorted(upstream.items()))
+        named = (f"{name} {spec.identity(self._engine)}" for name, spec in specs if spec)
         return Part(UPSTREAM, checksum(named))
 
     def _hit(
