@@ -48,7 +48,6 @@ from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.plugin.coverage import (
     Covered,
     Extent,
-    Lines,
     Measurement,
     Region,
     Regions,
@@ -67,8 +66,6 @@ _SERIALIZER = CompressedSerializer("json")
 _BATCH = 500
 """So many tests' lines are held in memory before those are written that can be."""
 
-_TEMPORARY = "<tmp>"
-
 
 @dataclass(eq=False)
 class _Fixture:
@@ -82,6 +79,9 @@ class _Fixture:
 class CoverageKeeping:
     """The part that coverage has in a run of pytest; an `Attachment` of the engine's."""
 
+    _lines: CoverageRecords
+    """There from `attach` on: before that there is nothing to keep lines for."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self._regions = Regions(self._digest)
@@ -90,8 +90,6 @@ class CoverageKeeping:
         self._kept: dict[str, Finished] = {}
         self._pending: list[tuple[Finished, Region]] = []
         self._batch = _BATCH
-        self._records: CoverageRecords | None = None
-        self._engine: Engine | None = None
         self._refusal = ""
         self._settled = self._ended = False
         self._stop_watching = watch_imports(self._regions, lambda: self.active)
@@ -115,7 +113,10 @@ class CoverageKeeping:
 
     def attach(self, engine: Engine) -> None:
         """Has an engine keep and bring back lines along with values."""
-        self._engine = engine
+        archive = SourceArchive(lambda name: None)
+        if self._session.local is not None:
+            archive.keep_on(self._session.local.shelf)
+        self._lines = CoverageRecords(engine, self._regions, archive, self._digest)
         engine.attachment = self
 
     def collected(self) -> None:
@@ -152,7 +153,6 @@ class CoverageKeeping:
             if self._settled or not known.is_superseded:
                 return
             self._regions.measure(None)
-            self._records = None
         measurement = Measurement.running()
         if measurement is None:
             return
@@ -227,8 +227,7 @@ class CoverageKeeping:
         teardown = fixture.regions[-1]
         self.close(teardown)
         if fixture.kept is not None and instance.variant is not None:
-            covered = self._gathered(teardown)
-            self._lines.write(fixture.kept, covered, torn_down=instance.variant.id)
+            self._lines.write(fixture.kept, self._gathered(teardown), instance.variant.id)
 
     def begin_test(self, instances: Sequence[Instance]) -> Region | None:
         """A test begins, whose lines are kept apart from those of the fixtures that it shares;
@@ -268,21 +267,6 @@ class CoverageKeeping:
             return Miss(Why.UNCOVERED)
         return self._bring(_key_of_test(bundle, name), bundle.route) if self.active else None
 
-    @property
-    def _lines(self) -> CoverageRecords:
-        """The records of lines; there are none before an engine is attached, and measured for."""
-        measurement = self._regions.measurement
-        if self._records is None:
-            assert self._engine is not None
-            assert measurement is not None
-            archive = SourceArchive(lambda name: None)
-            if self._session.local is not None:
-                archive.keep_on(self._session.local.shelf)
-            self._records = CoverageRecords(
-                self._engine, measurement, archive, self._regions.imports, self._digest
-            )
-        return self._records
-
     def _digest(self, file: str) -> str:
         """The digest of a file as it was when it was first asked for; "" if there is none."""
         known = self._digests.get(file)
@@ -295,16 +279,16 @@ class CoverageKeeping:
 
     def _bring(self, key: Key, route: Route, torn_down: str = "") -> Miss | Fault | None:
         """Brings back a value's lines, those of a named teardown too; or why they cannot be."""
-        brought = []
+        found: list[Covered] = []
         try:
             for each in dict.fromkeys(("", torn_down)):
                 covered = self._lines.find(key, route, each)
                 if isinstance(covered, Miss):
                     return covered
-                brought.append(covered)
+                found.append(covered)
         except Exception as error:  # storages and serializers may be users' code
             return Fault("covered lines not read", f"{type(error).__name__}: {error}")
-        for covered in brought:
+        for covered in found:
             self._regions.bring(covered)
         return None
 
@@ -339,22 +323,26 @@ class CoverageKeeping:
 class CoverageRecords:
     """Writes covered lines under keys derived from the computations', and reads them again.
 
-    ``archive`` has earlier versions of files, ``imports`` the modules that this process imported,
-    ``digest(file)`` is the one of a file as it is now. Faults are notified, never raised.
+    ``archive`` has earlier versions of files; ``digest(file)`` is the one of a file as it is now.
+    Faults are notified, never raised.
     """
 
     engine: Engine
-    measurement: Measurement
+    regions: Regions
     archive: SourceArchive
-    imports: Mapping[str, Region]
     digest: Callable[[str], str]
     _moves: dict[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
     _known: dict[str, list[tuple[Variant, Covered]]] = field(default_factory=dict)
     _prefetched: dict[str, Sequence[Variant]] = field(default_factory=dict)
 
+    @property
+    def _measurement(self) -> Measurement:
+        assert self.regions.measurement is not None
+        return self.regions.measurement
+
     def _key(self, key: Key, torn_down: str) -> Key:
         """That of the lines of the computation with this key, or of the teardown of its value."""
-        identity, measured = key.identity, self.measurement.identity
+        identity, measured = key.identity, self._measurement.identity
         return Key(
             checksum((key.digest, "coverage", measured, torn_down)),
             Identity(identity.file, f"{identity.name} (coverage)"),
@@ -386,23 +374,16 @@ class CoverageRecords:
         """The lines as JSON values; None where they could not be believed later."""
         document: dict[str, object] = {}
         for module, lines in covered.items():
-            entries = self._entries(lines)
-            if entries is None:
+            entries: list[list[object]] = []
+            for file in sorted(lines):
+                name = self.engine.fingerprints.name_of(file)
+                if not name.startswith("<tmp>"):  # else it will not be there
+                    plain = self._measurement.to_plain(lines[file])
+                    entries.append([name, self.digest(file), plain])
+            if self._measurement.is_translated(lines) or not all(each[1] for each in entries):
                 return None
             document[module and self.engine.fingerprints.name_of(module)] = entries
         return document
-
-    def _entries(self, lines: Lines) -> list[object] | None:
-        """Path, digest and lines of each file that will be there."""
-        entries: list[object] = []
-        for file in sorted(lines):
-            name = self.engine.fingerprints.name_of(file)
-            if name.startswith(_TEMPORARY):
-                continue
-            if not self.digest(file):
-                return None
-            entries.append([name, self.digest(file), self.measurement.to_plain(lines[file])])
-        return None if self.measurement.is_translated(lines) else entries
 
     def prefetch(self, keys: Iterable[tuple[Route, Key]]) -> None:
         """Reads the records of these keys in one sweep; each is handed out once by `find`."""
@@ -451,7 +432,7 @@ class CoverageRecords:
         for name, entries in document.items():
             module = name and self._file(name)
             lines = covered[module] = {}
-            if module in self.imports:
+            if module in self.regions.imports:
                 continue
             for path, digest, plain in entries:
                 file = self._file(path)
@@ -459,24 +440,21 @@ class CoverageRecords:
                     plain = None if module else self._moved(plain, path, digest)
                 if plain is None:
                     return str(path)
-                lines.setdefault(file, set()).update(self.measurement.from_plain(plain))
+                lines.setdefault(file, set()).update(self._measurement.from_plain(plain))
         return covered
 
     def _moved(self, plain: Iterable[int], path: str, digest: str) -> list[int] | None:
         """Where lines now stand that were noted in an earlier version of a file."""
         moves = self._moves.get((path, digest))
         if moves is None:
-            moves = self._moves[path, digest] = self._moved_since(path, digest)
+            before, now = self.archive.content(digest), self.engine.fingerprints.source(path)
+            if before and now and checksum_bytes(now) == self.digest(self._file(path)):
+                moves = moved_lines(before, now)
+            moves = self._moves[path, digest] = moves or {}
         try:  # a negative one stands for the beginning or the end of a function
             return [moves[one] if one > 0 else -moves[-one] for one in plain]
         except KeyError:
             return None
-
-    def _moved_since(self, path: str, digest: str) -> Mapping[int, int]:
-        before, now = self.archive.content(digest), self.engine.fingerprints.source(path)
-        if before is None or now is None or checksum_bytes(now) != self.digest(self._file(path)):
-            return {}
-        return moved_lines(before, now)
 
     def _file(self, path: str) -> str:
         """The name of a file as coverage knows it: links followed."""
