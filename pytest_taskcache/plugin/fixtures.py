@@ -443,9 +443,9 @@ class Shortcuts:
         self._session = session
         self._engine = engine
         self._fixtures = fixtures
-        self._ready: dict[Any, Computation] = {}
-        self._arguments: dict[Any, tuple[str, ...]] = {}
-        """Those of definitions that go without them while their instance lives."""
+        self._served: dict[Any, tuple[tuple[str, ...], Computation | None]] = {}
+        """Definitions that go without their arguments while their instance lives; and the hit that
+        each is planned to be, until it is set up."""
 
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it what nobody will need."""
@@ -472,16 +472,18 @@ class Shortcuts:
 
     def settle(self) -> None:
         """After the set-up: what was looked up and not used is forgotten."""
-        for definition in list(self._ready):
-            self.end(definition)
+        for definition, (_, planned) in list(self._served.items()):
+            if planned is not None:
+                self.end(definition)
 
     def take(self, definition: Any) -> Found | None:
         """The hit of a fixture that is being set up and was planned to go without its upstream.
         What was set up before it may have made it a miss, which goes the long way, with all its
         arguments."""
-        computation = self._ready.pop(definition, None)
+        arguments, computation = self._served.get(definition, ((), None))
         if computation is None:
             return None
+        self._served[definition] = arguments, None
         peeked = self._engine.peek(computation)
         if peeked is None:
             self.end(definition)
@@ -490,19 +492,18 @@ class Shortcuts:
 
     def end(self, definition: Any) -> None:
         """The instance has ended: the definition has its arguments again."""
-        self._ready.pop(definition, None)
-        arguments = self._arguments.pop(definition, None)
-        if arguments is not None:
-            set_arguments(definition, arguments)
+        if definition in self._served:
+            set_arguments(definition, self._served.pop(definition)[0])
 
     def stop(self) -> None:
         """Leaves everything as it was."""
-        for definition in list(self._arguments):
+        for definition in list(self._served):
             self.end(definition)
 
     def arguments_of(self, definition: Any) -> tuple[str, ...]:
         """What a definition asks for, or would if it did not go without."""
-        found: tuple[str, ...] = self._arguments.get(definition, definition.argnames)
+        served = self._served.get(definition)
+        found: tuple[str, ...] = definition.argnames if served is None else served[0]
         return found
 
     def evidence(self, item: pytest.Item | None, definition: Any) -> tuple[Part, ...]:
@@ -541,7 +542,7 @@ class Shortcuts:
         spec = self._fixtures.spec_of(definition)
         if spec is None or not self.arguments_of(definition):
             return False
-        if definition in self._arguments:
+        if definition in self._served:
             return True
         if definition.cached_result is not None or definition.params is not None:
             return False
@@ -553,8 +554,7 @@ class Shortcuts:
         computation = self._hit(item, definition, spec, self._part(upstream))
         if computation is None:
             return False
-        self._ready[definition] = computation
-        self._arguments[definition] = definition.argnames
+        self._served[definition] = definition.argnames, computation
         set_arguments(definition, ())
         return True
 
