@@ -199,7 +199,7 @@ class CoverageKeeping:
 
     def begin_fixture(self) -> Region | None:
         """The set-up of a fixture begins that tests share."""
-        return self._regions.open(Region(Extent.SHARED)) if self.active else None
+        return self._regions.open(Region("shared")) if self.active else None
 
     def set_up(self, instance: Instance, fixturedef: Any, shared: Region | None) -> None:
         """A fixture was set up. Its teardown is part of what it stands for, for the tests that
@@ -213,7 +213,7 @@ class CoverageKeeping:
         fixture = self._fixtures[instance] = _Fixture([shared] if shared else [], kept)
 
         def begin_teardown() -> None:
-            extent = Extent.SHARED if shared else Extent.COMPUTATION
+            extent: Extent = "shared" if shared else "computation"
             fixture.regions.append(self._regions.open(Region(extent)))
 
         fixturedef.addfinalizer(begin_teardown)  # called first, since it is added last
@@ -234,7 +234,7 @@ class CoverageKeeping:
         ``instances`` grows while it runs."""
         if not self.active:
             return None
-        return self._regions.open(Region(Extent.TEST, instances=instances))
+        return self._regions.open(Region("test", instances=instances))
 
     def close(self, region: object) -> None:
         """Ends a region, if it is one."""
