@@ -267,6 +267,12 @@ class Session:
             self._run = new_run()
         return self._run
 
+    @property
+    def verify_seed(self) -> str:
+        """What the choice of hits to verify hangs on: as given, else the run's id, which all
+        workers share."""
+        return self.settings.verify.seed or self.run().id
+
     @functools.cached_property
     def options_digest(self) -> str:
         """One digest of all options and ini settings that are not neutral."""

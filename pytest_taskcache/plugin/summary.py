@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from pytest_taskcache.config.settings import Explain
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
+from pytest_taskcache.model.event import Event, Faulted, Waited
 from pytest_taskcache.plugin.items import reused_values
 from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.replays import is_replayed
@@ -57,7 +57,7 @@ _REPLAYED = ("taskcache", "replayed")
 
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _PAUSE = 5.0
-"""Seconds between two lines of progress in a log."""
+"""Seconds between two lines about uploads in a log."""
 
 
 class Summary:
@@ -66,6 +66,7 @@ class Summary:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._started = time.time()
+        self._next_line = 0.0
         self._explained: list[Explanation] = []
 
     def pytest_report_header(self, config: pytest.Config) -> str:
@@ -85,10 +86,16 @@ class Summary:
         """Names the cached values that a failing test used: they may be the cause."""
         report = yield
         if report.failed and report.when == "call":
-            running = self._session.running
+            running, now = self._session.running, time.time()
             attempt = running.attempt if running is not None else None
-            used = reused_values(self._session.decisions, attempt)
-            lines = list(_used(used, time.time()))
+            lines = []
+            for event in reused_values(self._session.decisions, attempt):
+                assert isinstance(event.decision, Hit)
+                assert event.decision.variant is not None
+                old = age(now - event.decision.variant.created)
+                name = harmless(str(event.identity))
+                again = f"--cache-refresh-only={name!r}"
+                lines.append(f"{event.subject} {name}, computed {old} ({again})")
             if lines:
                 report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
         return report
@@ -109,8 +116,7 @@ class Summary:
             self._session.notify(Faulted("run not remembered", f"{type(error).__name__}: {error}"))
         if self._session.is_worker:
             return
-        config = self._session.config
-        self._session.finish(UploadLine(config.pluginmanager.get_plugin("terminalreporter")))
+        self._session.finish(self._show_upload)
         if self._session.tally.differences and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -119,33 +125,46 @@ class Summary:
         """One line of counts, with what is slow or wrong; with ``-v`` why each miss was one;
         differences always; with ``-q`` nothing else."""
         tally = self._session.tally
-        self._write_job_summary()
         if tally.is_empty:
             return
-        if tally.differences:
-            terminalreporter.section("cache verification failed", red=True, sep="=")
-            for line in tally.differences:
-                terminalreporter.line(harmless(line))
-        if tally.rechecked:
-            terminalreporter.section("cache recheck", sep="=")
-            for line in tally.rechecked:
-                terminalreporter.line(harmless(line))
+        self._write_job_summary()
+        for title, lines, red in (
+            ("cache verification failed", tally.differences, True),
+            ("cache recheck", tally.rechecked, False),
+        ):
+            if lines:
+                terminalreporter.section(title, red=red, sep="=")
+                for line in lines:
+                    terminalreporter.line(harmless(line))
         verbosity = terminalreporter.verbosity
         if verbosity < 0 and not self._explained:
             return
-        width = width_of(terminalreporter)
-        everything = verbosity > 1
-        plain = list(miss_lines(tally, everyone=everything)) if verbosity >= 1 else []
+        told: list[tuple[str, bool]] = []
+        if verbosity >= 1:
+            told += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
         for explanation in self._explained:
-            plain += explanation.lines(everything=everything)
-        troubles: list[str] = []
+            told += [(line, False) for line in explanation.lines(everything=verbosity > 1)]
         if verbosity >= 0:
-            plain += slow_lines(tally, asked=verbosity > 0, whole=everything)
-            troubles += trouble_lines(tally)
-        counts = [summary_line(tally) + self._seed()] if verbosity >= 0 else []
-        for lines, yellow in ((plain, False), (troubles, True), (counts, False)):
-            for piece in (piece for line in lines for piece in wrapped(line, width)):
+            slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
+            told += [(line, False) for line in slow]
+            told += [(line, True) for line in trouble_lines(tally)]
+            told.append((summary_line(tally) + self._seed(), False))
+        for line, yellow in told:
+            for piece in wrapped(line, width_of(terminalreporter)):
                 terminalreporter.line(piece, yellow=yellow)
+
+    def _show_upload(self, done: int, total: int) -> None:
+        """One line about the uploads, written over where possible, else a line now and then."""
+        reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or reporter.verbosity < 0:
+            return
+        text = f"taskcache: uploading {done}/{total}"
+        if reporter.isatty:
+            reporter.rewrite(text, erase=True)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _PAUSE
+            reporter.ensure_newline()
+            reporter.write_line(text)
 
     def _remember(self) -> None:
         """Keeps what explains this run, and explains what is to be explained: before the cache
@@ -212,7 +231,7 @@ class Summary:
     def _write_job_summary(self) -> None:
         """Adds the run to the page of a GitHub job."""
         path = os.environ.get("GITHUB_STEP_SUMMARY")
-        if not path or self._session.tally.is_empty:
+        if not path:
             return
         try:
             with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
@@ -222,12 +241,9 @@ class Summary:
 
     def _seed(self) -> str:
         """How to verify the same share again."""
-        sample = self._session.settings.verify
-        if not sample.percent or sample.percent == 100:
-            return ""
-        from pytest_taskcache.plugin.verification import seed_of
-
-        return f" (again: --cache-verify={sample.percent:g}@{seed_of(self._session)})"
+        percent = self._session.settings.verify.percent
+        seed = self._session.verify_seed
+        return f" (again: --cache-verify={percent:g}@{seed})" if 0 < percent < 100 else ""
 
 
 class ReplayedReports:
@@ -260,27 +276,6 @@ class ReplayedReports:
             report.sections.append(("taskcache", f"{count} {were} replayed, not run"))
 
 
-class UploadLine:
-    """Says how uploads go: one line, written over where possible, else a line now and then."""
-
-    def __init__(self, reporter: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        self._reporter = reporter
-        self._clock = clock
-        self._next = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        """Writes ``taskcache: uploading 3/10``."""
-        if self._reporter is None or self._reporter.verbosity < 0:
-            return
-        text = f"taskcache: uploading {done}/{total}"
-        if self._reporter.isatty:
-            self._reporter.rewrite(text, erase=True)
-        elif self._clock() >= self._next:
-            self._next = self._clock() + _PAUSE
-            self._reporter.ensure_newline()
-            self._reporter.write_line(text)
-
-
 class WaitingLine:
     """Says for whom a worker waits, at once and past pytest's capturing: a run that seems to
     hang would otherwise not be told from one that does."""
@@ -308,13 +303,3 @@ class WaitingLine:
                 reporter.write_line(text)
             elif sys.stderr is not None:
                 print(text, file=sys.stderr, flush=True)
-
-
-def _used(reused: Sequence[Decided], now: float) -> Iterator[str]:
-    """A line for each cached value, with its age and how to have it computed anew."""
-    for event in reused:
-        assert isinstance(event.decision, Hit)
-        assert event.decision.variant is not None
-        old = age(now - event.decision.variant.created)
-        name = harmless(str(event.identity))
-        yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"
