@@ -262,8 +262,8 @@ def _shared_directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
     """The test's temporary directory, where a fixture that is given it, or works in it, may leave
     files for others who are given it, too; else None."""
     closure = closure_of(item)
-    made = None if closure is None else closure.definitions.get("tmp_path", [None])[-1]
-    if closure is None or made is None or fixturedef.scope != "function" or not is_handle(made):
+    made = next(reversed(closure.definitions.get("tmp_path", ())), None)
+    if made is None or fixturedef.scope != "function" or not is_handle(made):
         return None
     users = [closure.initial]
     for definition in itertools.chain.from_iterable(closure.definitions.values()):

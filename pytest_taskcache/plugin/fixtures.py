@@ -7,7 +7,7 @@ import importlib
 import inspect
 import itertools
 import types
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -116,7 +116,7 @@ class FixtureHooks:
         self._inputs: set[str] | None = None
         self._is_project = functools.cache(session.fingerprints.is_project_file)
         self._upstream = Upstream(session, self.live)
-        self.shortcuts = Shortcuts(session, self, engine)
+        self.shortcuts = Shortcuts(self, engine)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
     def stop(self) -> None:
@@ -132,8 +132,10 @@ class FixtureHooks:
             return (yield)
         spec = self.spec_of(fixturedef)
         wide = request.scope != "function"
-        if spec is None and not wide and not self._may_be_used_by_cached():
-            return (yield)
+        if spec is None and not wide:
+            cached = self.cached_in(closure_of(self._session.running_item))
+            if not any(definition.scope == "function" for definition in cached):
+                return (yield)
         instance = Instance(fixturedef.argname, Basis())
         outer, known = engine.root, len(self._session.decisions)
         coverage = self._session.coverage
@@ -239,12 +241,6 @@ class FixtureHooks:
             known = self._closures[id(closure.token)] = closure.token, cached
         return known[1]
 
-    def _may_be_used_by_cached(self) -> bool:
-        """Whether the running test needs a cached fixture that does not outlive it."""
-        closure = closure_of(self._session.running_item)
-        cached = self.cached_in(closure) if closure is not None else ()
-        return any(definition.scope == "function" for definition in cached)
-
     def _is_input(self, name: str, session: pytest.Session) -> bool:
         """Whether a cached fixture takes one of this name."""
         if self._inputs is None:
@@ -319,8 +315,12 @@ class FixtureHooks:
             self._setting_up.pop()
         completed = self._complete(opened, value, inputs, effects, fixturedef)
         instance.basis, instance.variant = completed.basis, completed.variant
-        if value is None:
-            self._warn_of_effects(fixturedef, completed)
+        if value is None and completed.variant is not None:
+            observed = completed.observed
+            for deed in (*observed.opaque, *(f"wrote {path}" for path in observed.written))[:1]:
+                text = f"cached fixture {fixturedef.argname!r} returned None but had effects"
+                remedy = "on a hit they are lost; return what it made"
+                self._engine.notify(Noted(f"{text} ({deed}): {remedy}"))
         return value
 
     def _found(
@@ -361,26 +361,20 @@ class FixtureHooks:
             for path in observed.written:
                 if not path.startswith("<tmp>"):
                     inputs.look(OF_WRITTEN + path)
-            upstream = self.shortcuts.evidence(self._session.running_item, fixturedef)
+            closure = closure_of(self._session.running_item)
+            upstream = self.shortcuts.evidence(closure, fixturedef)
             return (*inputs.pinned(), *upstream)
 
         return self._engine.complete(opened, value, pinned=pinned)
 
     def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
+        """What it asks for counts; and what was set up before without being asked for (autouse,
+        ``setup_module``, marks), of the same scope or a wider one: it may rest on its effects."""
         for name in fixturedef.argnames:
             instance = self.live.get(active_definition(request, name))
             if instance is not None:
                 frame.absorb(instance.basis)
-        for instance in self._around(fixturedef, request):
-            frame.absorb(Basis(instance.basis.trace))
-
-    def _around(self, fixturedef: Any, request: Any) -> Iterator[Instance]:
-        """What was set up before without being asked for (autouse, ``setup_module``, marks), of
-        the same scope or a wider one: the fixture may rest on its effects."""
-        closure = closure_of(self._session.running_item)
-        if closure is None:
-            return
-        least = _SCOPES.index(request.scope)
+        closure, least = closure_of(self._session.running_item), _SCOPES.index(request.scope)
         for name in closure.ambient:
             for definition in closure.definitions.get(name, ())[-1:]:
                 instance = self.live.get(definition)
@@ -390,7 +384,7 @@ class FixtureHooks:
                     and definition is not fixturedef
                     and _SCOPES.index(definition.scope) >= least
                 ):
-                    yield instance
+                    frame.absorb(Basis(instance.basis.trace))
 
     def _requested(self, request: Any, name: str, caller: Any) -> None:
         """After a request by name: whoever asked inherits what the fixture rests on."""
@@ -411,17 +405,6 @@ class FixtureHooks:
                 if inputs is not None and inputs.sees_request:
                     inputs.look(OF_FIXTURE + name)
 
-    def _warn_of_effects(self, fixturedef: Any, completed: Completed) -> None:
-        deeds = [str(deed) for deed in completed.observed.opaque]
-        deeds += [f"wrote {path}" for path in completed.observed.written]
-        if deeds and completed.variant is not None:
-            self._engine.notify(
-                Noted(
-                    f"cached fixture {fixturedef.argname!r} returned None but had effects "
-                    f"({deeds[0]}): on a hit they are lost; return what it made"
-                )
-            )
-
 
 class Shortcuts:
     """Looks ahead of each test: cached fixtures that nobody needs are neither set up nor fetched.
@@ -439,8 +422,7 @@ class Shortcuts:
     it is set up as ever.
     """
 
-    def __init__(self, session: Session, fixtures: FixtureHooks, engine: Engine) -> None:
-        self._session = session
+    def __init__(self, fixtures: FixtureHooks, engine: Engine) -> None:
         self._engine = engine
         self._fixtures = fixtures
         self._served: dict[Any, tuple[tuple[str, ...], Computation | None]] = {}
@@ -450,18 +432,15 @@ class Shortcuts:
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it what nobody will need."""
         closure = closure_of(item)
-        if closure is None or self._engine.parts.refresh.asked:
-            return
-        if not any(map(self.arguments_of, self._fixtures.cached_in(closure))):
+        cached = self._fixtures.cached_in(closure)
+        if self._engine.parts.refresh.asked or not any(map(self.arguments_of, cached)):
             return
         refused: set[Any] = set()
         while True:
-            needed, served = self._needed(item, closure, refused)
+            needed, served = self._needed(closure, refused)
             # What somebody asks for is there: its value tells.
             more = {
-                each
-                for each in served
-                if needed & (self._upstream(item, closure, each) or {}).keys()
+                each for each in served if needed & (self._upstream(closure, each) or {}).keys()
             }
             if not more:
                 break
@@ -506,10 +485,9 @@ class Shortcuts:
         found: tuple[str, ...] = definition.argnames if served is None else served[0]
         return found
 
-    def evidence(self, item: pytest.Item | None, definition: Any) -> tuple[Part, ...]:
+    def evidence(self, closure: Closure, definition: Any) -> tuple[Part, ...]:
         """The part that lets a record be found without its upstream; none where it may not."""
-        closure = closure_of(item)
-        upstream = self._upstream(item, closure, definition) if item and closure else None
+        upstream = self._upstream(closure, definition)
         if not upstream or not self._is_followed(definition):
             return ()
         for each in upstream.values():
@@ -518,9 +496,7 @@ class Shortcuts:
                 return ()
         return (self._part(upstream),)
 
-    def _needed(
-        self, item: pytest.Item, closure: Closure, refused: set[Any]
-    ) -> tuple[set[str], list[Any]]:
+    def _needed(self, closure: Closure, refused: set[Any]) -> tuple[set[str], list[Any]]:
         """The names that a test needs, and the definitions that do without their upstream."""
         needed: set[str] = set()
         served: list[Any] = []
@@ -531,13 +507,13 @@ class Shortcuts:
                 continue
             needed.add(name)
             for each in closure.definitions.get(name, ()):
-                if each not in refused and self._is_served(item, closure, each):
+                if each not in refused and self._is_served(closure, each):
                     served.append(each)
                 else:
                     waiting += self.arguments_of(each)
         return needed, served
 
-    def _is_served(self, item: pytest.Item, closure: Closure, definition: Any) -> bool:
+    def _is_served(self, closure: Closure, definition: Any) -> bool:
         """Whether a fixture needs no upstream: it lives without, or is a hit without."""
         spec = self._fixtures.spec_of(definition)
         if spec is None or not self.arguments_of(definition):
@@ -548,22 +524,19 @@ class Shortcuts:
             return False
         if not self._is_followed(definition):
             return False
-        upstream = self._upstream(item, closure, definition)
+        upstream = self._upstream(closure, definition)
         if not upstream or any(each.cached_result is not None for each in upstream.values()):
             return False  # a test may have changed one that is there; its value tells
-        computation = self._hit(item, definition, spec, self._part(upstream))
+        computation = self._hit(definition, spec, self._part(upstream))
         if computation is None:
             return False
         self._served[definition] = definition.argnames, computation
         set_arguments(definition, ())
         return True
 
-    def _upstream(
-        self, item: pytest.Item, closure: Closure, definition: Any
-    ) -> dict[str, Any] | None:
+    def _upstream(self, closure: Closure, definition: Any) -> dict[str, Any] | None:
         """All fixtures that a cached one is made of, by name; None if one of them is not cached,
         or may give something else to each who asks."""
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
         if inspect.ismethod(definition.func) or is_async(definition.func):
             return None
         found: dict[str, Any] = {}
@@ -573,7 +546,7 @@ class Shortcuts:
             if name in found or name in _STEADY_HANDLES:
                 continue
             last = next(reversed(closure.definitions.get(name, ())), None)
-            if last is None or name in parameters or last.params is not None or is_handle(last):
+            if last is None or name in closure.given or last.params is not None or is_handle(last):
                 return None
             if is_async(last.func) or not self._is_followed(last):
                 return None
@@ -598,9 +571,7 @@ class Shortcuts:
         named = (f"{name} {spec.identity(self._engine)}" for name, spec in specs if spec)
         return Part(UPSTREAM, checksum(named))
 
-    def _hit(
-        self, item: pytest.Item, definition: Any, spec: Spec, part: Part
-    ) -> Computation | None:
+    def _hit(self, definition: Any, spec: Spec, part: Part) -> Computation | None:
         identity = spec.identity(self._engine)
         try:
             records = self._engine.routes.of(spec.options).records
