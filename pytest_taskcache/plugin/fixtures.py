@@ -317,10 +317,11 @@ class FixtureHooks:
         instance.basis, instance.variant = completed.basis, completed.variant
         if value is None and completed.variant is not None:
             observed = completed.observed
-            for deed in (*observed.opaque, *(f"wrote {path}" for path in observed.written))[:1]:
+            deeds = [*map(str, observed.opaque), *(f"wrote {path}" for path in observed.written)]
+            if deeds:
                 text = f"cached fixture {fixturedef.argname!r} returned None but had effects"
                 remedy = "on a hit they are lost; return what it made"
-                self._engine.notify(Noted(f"{text} ({deed}): {remedy}"))
+                self._engine.notify(Noted(f"{text} ({deeds[0]}): {remedy}"))
         return value
 
     def _found(
@@ -395,7 +396,7 @@ class FixtureHooks:
         instance = self.live.get(definition)
         if instance is not None:
             self._session.items.uses(instance)
-            instance.handed_to.add(asking or self._session.items.reader_now)
+            instance.handed_to.add(asking or self._session.items.reader or "a test's body")
         if asking is None or is_machinery(caller) or name in asking.argnames:
             return
         for definition, frame, inputs in self._setting_up:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.outcomes.units import Candidate
     from pytest_taskcache.plugin.session import Session
 
-_IN_BODY = " in its body"
-
 
 @dataclass(eq=False)
 class Instance:
@@ -83,17 +81,9 @@ class Running:
 
     item: pytest.Item
     nodeid: str
-    worker: str
     candidate: Candidate | None = None
     attempt: ItemAttempt | None = None
     attempts: int = 0
-
-    def next_attempt(self) -> ItemAttempt:
-        """Begins another attempt, the first included."""
-        self.attempts += 1
-        claimant = f"{self.worker}/{self.nodeid}#{self.attempts}.{next(_serial)}"
-        self.attempt = ItemAttempt(Transaction(claimant, self.nodeid))
-        return self.attempt
 
 
 def reused_values(decisions: Iterable[Decided], attempt: ItemAttempt | None) -> list[Decided]:
@@ -161,7 +151,7 @@ class ItemHooks:
     @contextmanager
     def _entered(self, item: pytest.Item) -> Iterator[Running]:
         """The item is the one that is running, until its protocol ends."""
-        running = self.running = Running(item, node_id(item), self._engine.worker)
+        running = self.running = Running(item, node_id(item))
         self._session.decisions.clear()
         try:
             yield running
@@ -212,19 +202,16 @@ class ItemHooks:
     def reader(self) -> str:
         """The name of the running attempt as long as its test's body has not begun, which could
         change what it was given; else ""."""
-        return "" if self.reader_now.endswith(_IN_BODY) else self.reader_now
-
-    @property
-    def reader_now(self) -> str:
-        """Who is given a fixture's value now that no other fixture asks."""
         attempt = self.running.attempt if self.running is not None else None
-        if attempt is None:
-            return _IN_BODY
-        name = attempt.transaction.claimant
-        return f"{name}{_IN_BODY}" if attempt.is_set_up or attempt.reports else name
+        if attempt is None or attempt.is_set_up or attempt.reports:
+            return ""
+        return attempt.transaction.claimant
 
     def _begin(self, running: Running) -> ItemAttempt:
-        attempt, item, engine = running.next_attempt(), running.item, self._engine
+        item, engine = running.item, self._engine
+        running.attempts += 1
+        claimant = f"{engine.worker}/{running.nodeid}#{running.attempts}.{next(_serial)}"
+        attempt = running.attempt = ItemAttempt(Transaction(claimant, running.nodeid))
         module: Any = getattr(item, "module", None)
         engine.place = Place(
             running.nodeid,
