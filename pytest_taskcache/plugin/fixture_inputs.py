@@ -34,7 +34,6 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.pytest_private import (
     active_definition,
     closure_of,
@@ -95,15 +94,12 @@ class FixtureInputs:
     a key of its own, since only then files that are left matter.
     """
 
-    def __init__(
-        self, session: Session, spec: Spec, fixturedef: Any, request: Any, upstream: Upstream
-    ) -> None:
+    def __init__(self, session: Session, spec: Spec, fixturedef: Any, request: Any) -> None:
         policy, function = spec.options.policy, spec.function
+        self._session = session
         self._request = request
         self._class: Any = type(request)
         self._fingerprints = session.fingerprints
-        self._seen_module = session.observatory.add_module
-        self._upstream = upstream
         self._definition = fixturedef
         self._excluded = policy.excluded
         self._function: FunctionType | None = None
@@ -135,7 +131,7 @@ class FixtureInputs:
                 self.given[name] = value
             if policy.has("INPUTS") and name not in self._excluded:
                 with suppress(UndigestableError):
-                    self.digests[name] = upstream.digest(request, name, by=fixturedef)
+                    self.digests[name] = self._given_by(name)
         self.directory = _shared_directory(session.running_item, fixturedef)
         if self.directory is not None:
             self.parts.append(Part("tmp_path", "shared"))
@@ -188,7 +184,7 @@ class FixtureInputs:
         if attribute in _OF_TESTS and request.scope not in ("package", "session"):
             file = getattr(request.module, "__file__", None)
             if file is not None:
-                self._seen_module(file)
+                self._session.observatory.add_module(file)
         if name not in self._seen:
             try:
                 self._seen[name] = self._present(name)
@@ -221,12 +217,33 @@ class FixtureInputs:
 
     def _present(self, name: str) -> str:
         if name.startswith(OF_FIXTURE):
-            other = name.removeprefix(OF_FIXTURE)
-            return self._upstream.digest(self._request, other, by=self._definition)
+            return self._given_by(name.removeprefix(OF_FIXTURE))
         if name.startswith(OF_WRITTEN):
             return digest_of_written(self._fingerprints, name)
         shown = self._shown(name.removeprefix(_REQUEST))
         return digest_value(shown, path=name, anchors=self._fingerprints.name_of)
+
+    def _given_by(self, name: str) -> str:
+        """What the value of another fixture counts by; sets it up if need be. Raises
+        UndigestableError.
+
+        A handle of pytest's counts by its name. The value of a cached fixture counts by its result
+        while nobody else can have changed it, or it is seen to be unchanged. Everything else
+        counts by value.
+        """
+        session, definition = self._session, active_definition(self._request, name)
+        if definition is None or is_handle(definition):
+            return f"handle {name}"
+        value = self._request.getfixturevalue(name)
+        instance = session.fixtures.live.get(definition)
+        if instance is None or instance.variant is None:
+            return value_digest(session, value, name)
+        result = instance.variant.result
+        as_stored = f"{result.serializer} {result.digest}"
+        if instance.handed_to <= {self._definition, session.items.reader}:
+            return as_stored
+        present = value_digest(session, value, name)
+        return as_stored if present == instance.digest else present
 
     def _shown(self, name: str) -> object:
         """What an attribute shows, as a value that can be digested: which node, class or file it
@@ -372,53 +389,24 @@ def computation_of(
     return Computation(context, arguments, spec.options, tuple(extra), pinned, wide, place.test)
 
 
-class Upstream:
-    """How the values of other fixtures count as inputs.
+def value_digest(session: Session, value: object, name: str) -> str:
+    """The digest of a fixture's value as it is now. A path below the run's temporary directory
+    counts by what lies there, since its name says nothing. Raises UndigestableError."""
+    return digest_value(value, path=name, anchors=functools.partial(_name_of, session))
 
-    A handle of pytest's counts by its name. The value of a cached fixture counts by its result
-    while nobody else can have changed it, or it is seen to be unchanged. A path below the run's
-    temporary directory counts by what lies there, since its name says nothing. Everything else
-    counts by value.
-    """
 
-    def __init__(self, session: Session, instances: Mapping[Any, Instance]) -> None:
-        self._session = session
-        self._instances = instances
-
-    def digest(self, request: Any, name: str, *, by: Any) -> str:
-        """What the value of a fixture counts by as an input of ``by``, a fixture definition that
-        is set up. Sets it up if need be. Raises UndigestableError."""
-        definition = active_definition(request, name)
-        if definition is None or is_handle(definition):
-            return f"handle {name}"
-        value = request.getfixturevalue(name)
-        instance = self._instances.get(definition)
-        if instance is None or instance.variant is None:
-            return self.by_value(value, name)
-        result = instance.variant.result
-        as_stored = f"{result.serializer} {result.digest}"
-        if instance.handed_to <= {by, self._session.items.reader}:
-            return as_stored
-        present = self.by_value(value, name)
-        return as_stored if present == instance.digest else present
-
-    def by_value(self, value: object, name: str) -> str:
-        """The digest of a value as it is now. Raises UndigestableError."""
-        return digest_value(value, path=name, anchors=self._name_of)
-
-    def _name_of(self, path: str | Path) -> str:
-        temporary = self._session.temporary()
-        text = os.path.abspath(path)
-        if temporary is None or not Path(text).is_relative_to(temporary):
-            return self._session.fingerprints.name_of(path)
-        try:
-            manifest, _ = scan(text)
-        except (ValueError, OSError) as error:
-            if os.path.lexists(text):
-                raise UndigestableError("", "pathlib.Path", f"{text}: {error}") from error
-            return "<tmp> absent"
-        entries = [(e.path, str(e.kind), e.mode, e.digest, e.target) for e in manifest.entries]
-        return f"<tmp> {digest_value([manifest.name, entries])}"
+def _name_of(session: Session, path: str | Path) -> str:
+    temporary, text = session.temporary(), os.path.abspath(path)
+    if temporary is None or not Path(text).is_relative_to(temporary):
+        return session.fingerprints.name_of(path)
+    try:
+        manifest, _ = scan(text)
+    except (ValueError, OSError) as error:
+        if os.path.lexists(text):
+            raise UndigestableError("", "pathlib.Path", f"{text}: {error}") from error
+        return "<tmp> absent"
+    entries = [(e.path, str(e.kind), e.mode, e.digest, e.target) for e in manifest.entries]
+    return f"<tmp> {digest_value([manifest.name, entries])}"
 
 
 def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:

@@ -31,10 +31,10 @@ from pytest_taskcache.plugin.fixture_inputs import (
     OF_FIXTURE,
     OF_WRITTEN,
     FixtureInputs,
-    Upstream,
     computation_of,
     digest_of_written,
     is_machinery,
+    value_digest,
 )
 from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
@@ -115,7 +115,6 @@ class FixtureHooks:
         self._closures: dict[int, tuple[object, tuple[Any, ...]]] = {}
         self._inputs: set[str] | None = None
         self._is_project = functools.cache(session.fingerprints.is_project_file)
-        self._upstream = Upstream(session, self.live)
         self.shortcuts = Shortcuts(self, engine)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
@@ -151,7 +150,7 @@ class FixtureHooks:
                 value = yield from self._cached(spec, fixturedef, request, instance)
                 if wide and self._is_input(instance.name, request.session):
                     with suppress(UndigestableError):
-                        instance.digest = self._upstream.by_value(value, instance.name)
+                        instance.digest = value_digest(self._session, value, instance.name)
         except BaseException:
             if instance.transaction is not None:
                 roll_back(instance.transaction, engine, reason="its set-up failed")
@@ -215,22 +214,20 @@ class FixtureHooks:
             self._session.notify(Noted(text))  # a worker that stopped would seem to have crashed
 
     def spec_of(self, fixturedef: Any) -> Spec | None:
-        """How a fixture is cached; None if it is not."""
+        """How a fixture is cached, by itself or because the settings, or marks of the running test,
+        want it; None if it is not."""
         function = getattr(fixturedef.func, "__func__", fixturedef.func)
         spec = spec_of(function)
         if spec is not None:
             return spec
-        if fixturedef.argname not in self._wanted_names() or not inspect.isfunction(function):
+        item = self._session.running_item
+        marks = item.iter_markers("cached") if item is not None else ()
+        wanted = self._named.union(*(mark.kwargs.get("fixtures", ()) for mark in marks))
+        if fixturedef.argname not in wanted or not inspect.isfunction(function):
             return None
         if function not in self._foreign:
             self._foreign[function] = Spec(function, Options())
         return self._foreign[function]
-
-    def _wanted_names(self) -> frozenset[str]:
-        """Names of the fixtures that the settings, or marks of the running test, want cached."""
-        item = self._session.running_item
-        marks = item.iter_markers("cached") if item is not None else ()
-        return self._named.union(*(mark.kwargs.get("fixtures", ()) for mark in marks))
 
     def cached_in(self, closure: Closure) -> tuple[Any, ...]:
         """The definitions in a closure that are cached."""
@@ -244,12 +241,9 @@ class FixtureHooks:
     def _is_input(self, name: str, session: pytest.Session) -> bool:
         """Whether a cached fixture takes one of this name."""
         if self._inputs is None:
-            self._inputs = {
-                taken
-                for definition in all_definitions(session)
-                if self.spec_of(definition) is not None
-                for taken in self.shortcuts.arguments_of(definition)
-            }
+            cached = (each for each in all_definitions(session) if self.spec_of(each) is not None)
+            taken = map(self.shortcuts.arguments_of, cached)
+            self._inputs = set(itertools.chain.from_iterable(taken))
         return name in self._inputs
 
     def _observed(
@@ -281,7 +275,7 @@ class FixtureHooks:
         found = self.shortcuts.take(fixturedef)
         if found is not None:
             return (yield from self._found(found, fixturedef, instance))
-        inputs = FixtureInputs(self._session, spec, fixturedef, request, self._upstream)
+        inputs = FixtureInputs(self._session, spec, fixturedef, request)
         opened = self._engine.open(
             computation_of(
                 self._engine,
@@ -301,7 +295,7 @@ class FixtureHooks:
         if EFFECTS not in spec.options.allow:
             of = request.instance if request.scope in ("function", "class") else None
             with self._engine.parts.observation.unseen():
-                given, digest = inputs.given, self._upstream.by_value
+                given, digest = inputs.given, functools.partial(value_digest, self._session)
                 effects = Effects(self._is_project, of, inputs.directory, given, digest)
         inputs.watch()
         try:
