@@ -1,4 +1,5 @@
-"""What the terminal shows: a header line, ``CACHED`` for a replayed test, a summary line."""
+"""What the terminal shows: a header line, ``CACHED`` for a replayed test, a summary line; for a dry
+run, what would become of each test."""
 
 from __future__ import annotations
 
@@ -16,13 +17,14 @@ import pytest
 
 from pytest_taskcache.config.settings import Explain
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.model.decision import Hit
+from pytest_taskcache.model.decision import Hit, Miss, Why
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Event, Faulted, Waited
-from pytest_taskcache.plugin.items import reused_values
+from pytest_taskcache.plugin.items import node_id, reused_values
 from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.replays import is_replayed
 from pytest_taskcache.plugin.pytest_private import width_of
+from pytest_taskcache.report.tally import reason_of, shortened
 from pytest_taskcache.report.terminal import (
     job_summary,
     miss_lines,
@@ -30,7 +32,7 @@ from pytest_taskcache.report.terminal import (
     summary_line,
     trouble_lines,
 )
-from pytest_taskcache.report.wording import age, duration, harmless, wrapped
+from pytest_taskcache.report.wording import age, counted, duration, harmless, wrapped
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -244,6 +246,62 @@ class Summary:
         percent = self._session.settings.verify.percent
         seed = self._session.verify_seed
         return f" (again: --cache-verify={percent:g}@{seed})" if 0 < percent < 100 else ""
+
+
+class DryRun:
+    """``--cache-dry-run``: stands for the running of the tests. The cache is only read.
+
+    RUN     tests/test_prices.py::test_sum: function changed: prices.py::total
+    CACHED  tests/test_prices.py::test_tax                                        (-v)
+    taskcache: dry run: 1 test would run, 1 would be replayed
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Tells of each test. What keeps pytest from running any is left to pytest."""
+        option = session.config.option
+        if option.collectonly or (session.testsfailed and not option.continue_on_collection_errors):
+            return None
+        reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+        verbosity = reporter.verbosity if reporter is not None else 0
+        lines, counts = [], Counter[str]()
+        for item in session.items:
+            word, reason = self._foreseen(item, whole=verbosity > 1)
+            counts[word] += 1
+            if word == "RUN" or verbosity > 0:
+                lines.append(f"{word:7} {node_id(item)}{reason}")
+        if verbosity >= 0:
+            skipped = f", {counts['SKIPPED']} would be skipped" if counts["SKIPPED"] else ""
+            told = f"{counted(counts['RUN'], 'test')} would run"
+            told = f"{told}, {counts['CACHED']} would be replayed{skipped}"
+            lines.append(f"taskcache: dry run: {told}")
+        if reporter is not None:
+            reporter.ensure_newline()
+            for piece in (p for line in lines for p in wrapped(harmless(line), width_of(reporter))):
+                reporter.line(piece)
+        return True
+
+    def _foreseen(self, item: pytest.Item, *, whole: bool) -> tuple[str, str]:
+        from pytest_taskcache.plugin.collection.pytest_nodes import is_skipped_by_mark
+        from pytest_taskcache.plugin.outcomes.bundles import Replayable
+
+        if is_skipped_by_mark(item):
+            return "SKIPPED", ""
+        found = self._session.outcomes.foreseen(item) if self._session.engine is not None else None
+        if isinstance(found, Replayable):
+            return "CACHED", ""
+        if found is None:
+            why = "its outcome is not cached (no mark, see --cache-tests)"
+        elif not isinstance(found, Miss):
+            why = str(found)
+        elif found.why is Why.ABSENT:
+            why = "first computation"
+        else:
+            why = reason_of(found) if whole else shortened(reason_of(found))
+        return "RUN", f": {why}"
 
 
 class ReplayedReports:
