@@ -85,18 +85,17 @@ def is_machinery(frame: Any) -> bool:
 class FixtureInputs:
     """The inputs of one set-up: gathered when it is made, and watched while the fixture runs.
 
-    ``arguments`` are to be digested by value but for those that ``digests`` names. ``parts`` are
-    of the key whatever the policy says. ``sees_request``: whether it has a request that counts.
-    What has no digest stays without one: whether that matters is for the policy to say.
-
     ``given`` are the arguments that other fixtures gave, handles of pytest's left out.
-    ``directory`` is the test's temporary one where others may look for what is left there. It makes
-    a key of its own, since only then files that are left matter.
+    ``sees_request``: whether it has a request that counts. ``problem``: why something that was
+    looked at has no digest. ``directory`` is the test's temporary one where others may look for
+    what is left there; it makes a key of its own, since only then files that are left matter.
+    What has no digest stays without one: whether that matters is for the policy to say.
     """
 
     def __init__(self, session: Session, spec: Spec, fixturedef: Any, request: Any) -> None:
         policy, function = spec.options.policy, spec.function
         self._session = session
+        self._spec = spec
         self._request = request
         self._class: Any = type(request)
         self._fingerprints = session.fingerprints
@@ -107,39 +106,47 @@ class FixtureInputs:
             self._function = function  # else a decorator between may read what it likes
         self._seen: dict[str, str] = {}
         self.problem = ""
-        """Why something that was looked at has no digest."""
-        self.arguments: dict[str, object] = {}
+        self._arguments: dict[str, object] = {}
         self.given: dict[str, object] = {}
-        self.digests: dict[str, str] = {}
-        self.parts: list[Part] = []
+        self._digests: dict[str, str] = {}
+        self._parts: list[Part] = []
         self.sees_request = "request" in fixturedef.argnames and "request" not in self._excluded
         reads: frozenset[str] | None = frozenset()
         if self.sees_request:
             reads = reads_of(self._function, "request") if self._function is not None else None
-        reaches_options = reads is None or not {_plain(name) for name in reads} <= _HARMLESS
-        if reaches_options or "pytestconfig" in fixturedef.argnames:
-            self.parts.append(Part("options", session.options_digest))
+        is_harmless = reads is not None and all(
+            name in _HARMLESS or name.partition(".")[0] in _HARMLESS for name in reads
+        )
+        if not is_harmless or "pytestconfig" in fixturedef.argnames:
+            self._parts.append(Part("options", session.options_digest))
         self._known = frozenset(name.partition(".")[0] for name in reads or ()) & _WATCHED
         self._add_owner(getattr(fixturedef.func, "__self__", None))
         names = list(fixturedef.argnames)
         if is_async(fixturedef.func) and "anyio_backend" in {*request.fixturenames} - {*names}:
             names.append("anyio_backend")  # which event loop it runs in, though it does not say so
         for name in names:
-            value = self.arguments[name] = request.getfixturevalue(name)
+            value = self._arguments[name] = request.getfixturevalue(name)
             definition = active_definition(request, name)
             if definition is not None and not is_handle(definition):
                 self.given[name] = value
             if policy.has("INPUTS") and name not in self._excluded:
                 with suppress(UndigestableError):
-                    self.digests[name] = self._given_by(name)
+                    self._digests[name] = self._given_by(name)
         self.directory = _shared_directory(session.running_item, fixturedef)
         if self.directory is not None:
-            self.parts.append(Part("tmp_path", "shared"))
+            self._parts.append(Part("tmp_path", "shared"))
         if hasattr(request, "param"):
-            self.arguments["param"] = request.param
+            self._arguments["param"] = request.param
         for name in sorted(self._known):
             self.look(_REQUEST + name)
-            self.arguments[f"request.{name}"] = self._shown(name)
+            self._arguments[f"request.{name}"] = self._shown(name)
+
+    def computation(self, engine: Engine) -> Computation:
+        """The set-up with these inputs."""
+        scope = self._request.scope
+        return computation_of(
+            engine, self._spec, scope, self._arguments, self._digests, self.digest, self._parts
+        )
 
     def _add_owner(self, bound: object) -> None:
         """For a method: its class, and what it may read from itself."""
@@ -154,13 +161,13 @@ class FixtureInputs:
             unittest: Any = sys.modules.get("unittest.case")
             if unittest is not None and isinstance(owner, unittest.TestCase):
                 state = {n: v for n, v in state.items() if n not in vars(unittest.TestCase())}
-        self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}"))
+        self._parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}"))
         if "self" in self._excluded or "cls" in self._excluded:
             return
         names = reads_of_self(self._function, cls) if self._function is not None else None
         for name, value in sorted({**_values_of(cls, "unittest.case"), **state}.items()):
             if names is None or name in names:
-                self.arguments[f"self.{name}"] = value
+                self._arguments[f"self.{name}"] = value
 
     def watch(self) -> None:
         """Notes from now on what the fixture looks at: only that counts. One that uses nothing but
@@ -291,11 +298,6 @@ def _shared_directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
     directory: Any = made.cached_result[0]
     works_there = Path(os.getcwd()).is_relative_to(directory)
     return directory if works_there or _DIRECTORY.intersection(fixturedef.argnames) else None
-
-
-def _plain(name: str) -> str:
-    """A name as it stands in `_HARMLESS`: of attributes of attributes only those of nodes count."""
-    return name if name.startswith("node.") else name.partition(".")[0]
 
 
 @functools.cache

@@ -272,29 +272,22 @@ class FixtureHooks:
     def _cached(
         self, spec: Spec, fixturedef: Any, request: Any, instance: Instance
     ) -> Generator[None, Any, Any]:
-        found = self.shortcuts.take(fixturedef)
-        if found is not None:
-            return (yield from self._found(found, fixturedef, instance))
-        inputs = FixtureInputs(self._session, spec, fixturedef, request)
-        opened = self._engine.open(
-            computation_of(
-                self._engine,
-                spec,
-                request.scope,
-                inputs.arguments,
-                inputs.digests,
-                inputs.digest,
-                inputs.parts,
-            )
-        )
+        engine = self._engine
+        opened: Found | Attempt | None = self.shortcuts.take(fixturedef)
+        if opened is None:
+            inputs = FixtureInputs(self._session, spec, fixturedef, request)
+            opened = engine.open(inputs.computation(engine))
         if isinstance(opened, Found):
-            return (yield from self._found(opened, fixturedef, instance))
+            value, instance.basis = opened.value, opened.basis
+            instance.variant = opened.decision.variant
+            with swapped_function(fixturedef, lambda **_: value):
+                return (yield)
         self._inherit(opened.opened, fixturedef, request)
         self._setting_up.append((fixturedef, opened.opened, inputs))
         effects = None
         if EFFECTS not in spec.options.allow:
             of = request.instance if request.scope in ("function", "class") else None
-            with self._engine.parts.observation.unseen():
+            with engine.parts.observation.unseen():
                 given, digest = inputs.given, functools.partial(value_digest, self._session)
                 effects = Effects(self._is_project, of, inputs.directory, given, digest)
         inputs.watch()
@@ -302,7 +295,7 @@ class FixtureHooks:
             with swapped_function(fixturedef, _undecorated(fixturedef.func)):
                 value = yield
         except BaseException:
-            self._engine.abandon(opened)
+            engine.abandon(opened)
             raise
         finally:
             inputs.stop()
@@ -315,16 +308,8 @@ class FixtureHooks:
             if deeds:
                 text = f"cached fixture {fixturedef.argname!r} returned None but had effects"
                 remedy = "on a hit they are lost; return what it made"
-                self._engine.notify(Noted(f"{text} ({deeds[0]}): {remedy}"))
+                engine.notify(Noted(f"{text} ({deeds[0]}): {remedy}"))
         return value
-
-    def _found(
-        self, found: Found, fixturedef: Any, instance: Instance
-    ) -> Generator[None, Any, Any]:
-        instance.basis, instance.variant = found.basis, found.decision.variant
-        value = found.value
-        with swapped_function(fixturedef, lambda **_: value):
-            return (yield)
 
     def _complete(
         self,
@@ -574,12 +559,8 @@ class Shortcuts:
             if newest is None or part not in newest.parts:
                 return None
             # The set-up as if its upstream had given what it gave for that record.
-            start = "inputs."
-            digests = {
-                name.removeprefix(start): digest
-                for name, digest in newest.parts
-                if name.startswith(start)
-            }
+            parts = (part for part in newest.parts if part.name.startswith("inputs."))
+            digests = {part.name.removeprefix("inputs."): part.digest for part in parts}
             arguments = dict.fromkeys(self.arguments_of(definition))
             pinned = functools.partial(digest_of_written, self._engine.fingerprints)
             computation = computation_of(
