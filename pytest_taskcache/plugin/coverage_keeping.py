@@ -372,17 +372,18 @@ class CoverageRecords:
 
     def _encoded(self, covered: Covered) -> dict[str, object] | None:
         """The lines as JSON values; None where they could not be believed later."""
+        name_of, measurement = self.engine.fingerprints.name_of, self._measurement
         document: dict[str, object] = {}
         for module, lines in covered.items():
-            entries: list[list[object]] = []
-            for file in sorted(lines):
-                name = self.engine.fingerprints.name_of(file)
-                if not name.startswith("<tmp>"):  # else it will not be there
-                    plain = self._measurement.to_plain(lines[file])
-                    entries.append([name, self.digest(file), plain])
-            if self._measurement.is_translated(lines) or not all(each[1] for each in entries):
+            named = ((name_of(file), file) for file in sorted(lines))
+            entries = [
+                [name, self.digest(file), measurement.to_plain(lines[file])]
+                for name, file in named
+                if not name.startswith("<tmp>")  # else it will not be there
+            ]
+            if measurement.is_translated(lines) or not all(digest for _, digest, _ in entries):
                 return None
-            document[module and self.engine.fingerprints.name_of(module)] = entries
+            document[module and name_of(module)] = entries
         return document
 
     def prefetch(self, keys: Iterable[tuple[Route, Key]]) -> None:
@@ -408,7 +409,7 @@ class CoverageRecords:
             if variants is None:
                 variants = route.records.read_records([digest]).get(digest, ())
             for variant in variants:
-                if any(variant.id == one.id for one, _ in known) or not self._holds(variant):
+                if not self._holds(variant):
                     continue
                 try:
                     found = self._decoded(variant, route)

@@ -419,9 +419,7 @@ class Shortcuts:
         while True:
             needed, served = self._needed(closure, refused)
             # What somebody asks for is there: its value tells.
-            more = {
-                each for each in served if needed & (self._upstream(closure, each) or {}).keys()
-            }
+            more = {each for each in served if needed & self._upstream(closure, each).keys()}
             if not more:
                 break
             for each in more:
@@ -468,13 +466,11 @@ class Shortcuts:
     def evidence(self, closure: Closure, definition: Any) -> tuple[Part, ...]:
         """The part that lets a record be found without its upstream; none where it may not."""
         upstream = self._upstream(closure, definition)
-        if not upstream or not self._is_followed(definition):
-            return ()
         for each in upstream.values():
             instance = self._fixtures.live.get(each)
             if instance is None or instance.variant is None or instance.basis.taints:
                 return ()
-        return (self._part(upstream),)
+        return (self._part(upstream),) if upstream else ()
 
     def _needed(self, closure: Closure, refused: set[Any]) -> tuple[set[str], list[Any]]:
         """The names that a test needs, and the definitions that do without their upstream."""
@@ -496,13 +492,9 @@ class Shortcuts:
     def _is_served(self, closure: Closure, definition: Any) -> bool:
         """Whether a fixture needs no upstream: it lives without, or is a hit without."""
         spec = self._fixtures.spec_of(definition)
-        if spec is None or not self.arguments_of(definition):
-            return False
-        if definition in self._served:
-            return True
+        if spec is None or definition in self._served:
+            return spec is not None
         if definition.cached_result is not None or definition.params is not None:
-            return False
-        if not self._is_followed(definition):
             return False
         upstream = self._upstream(closure, definition)
         if not upstream or any(each.cached_result is not None for each in upstream.values()):
@@ -514,26 +506,24 @@ class Shortcuts:
         set_arguments(definition, ())
         return True
 
-    def _upstream(self, closure: Closure, definition: Any) -> dict[str, Any] | None:
-        """All fixtures that a cached one is made of, by name; None if one of them is not cached,
+    def _upstream(self, closure: Closure, definition: Any) -> dict[str, Any]:
+        """All fixtures that a cached one is made of, by name; none if one of them is not cached,
         or may give something else to each who asks."""
-        if inspect.ismethod(definition.func) or is_async(definition.func):
-            return None
         found: dict[str, Any] = {}
-        waiting = list(self.arguments_of(definition))
-        while waiting:
-            name = waiting.pop()
-            if name in found or name in _STEADY_HANDLES:
-                continue
-            last = next(reversed(closure.definitions.get(name, ())), None)
-            if last is None or name in closure.given or last.params is not None or is_handle(last):
-                return None
-            if is_async(last.func) or not self._is_followed(last):
-                return None
-            if name in self.arguments_of(last):
-                return None  # it extends another one of its own name
-            found[name] = last
-            waiting += self.arguments_of(last)
+        made_of = [] if inspect.ismethod(definition.func) else [definition]
+        for each in made_of:
+            if is_async(each.func) or not self._is_followed(each):
+                return {}
+            for name in self.arguments_of(each):
+                if name in found or name in _STEADY_HANDLES:
+                    continue
+                last = next(reversed(closure.definitions.get(name, ())), None)
+                if last is None or name in closure.given or last.params is not None:
+                    return {}
+                if is_handle(last) or name in self.arguments_of(last):
+                    return {}  # it extends another one of its own name
+                found[name] = last
+                made_of.append(last)
         return found
 
     def _is_followed(self, definition: Any) -> bool:
