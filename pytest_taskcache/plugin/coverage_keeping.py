@@ -164,10 +164,18 @@ class CoverageKeeping:
         if not self._refusal:
             self._regions.measure(measurement)
 
+    def open(
+        self, extent: Extent = "computation", instances: Sequence[Instance] = ()
+    ) -> Region | None:
+        """A stretch of the run begins; None where nothing is measured. A test's lines are kept
+        apart from those of the fixtures that it shares, ``instances``, which grow while it runs."""
+        if not self.active:
+            return None
+        return self._regions.open(Region(extent, instances=instances))
+
     def begin(self, opened: OpenComputation) -> None:
         """A computation begins."""
-        if self.active:
-            opened.attached = self._regions.open(Region())
+        opened.attached = self.open()
 
     def end(self, opened: OpenComputation) -> None:
         """It ended."""
@@ -185,21 +193,14 @@ class CoverageKeeping:
     ) -> Found | Miss | Fault:
         """What was found, its lines brought back; or why it is not to be reused."""
         variant, context = found.decision.variant, computation.context
-        if self.refusal is not None:
-            return Miss(Why.UNCOVERED)
-        if not self.active:
-            return found
-        if variant is None:
+        if variant is None and self.active:
             return Miss(Why.UNCOVERED)
         of_fixture = context.subject is Subject.FIXTURE and _has_teardown(context.function)
-        # A value of this very run is torn down in it.
-        tears_down = of_fixture and self._session.run().id not in variant.id
-        missing = self._bring(keyed.key, route, variant.id if tears_down else "")
+        torn_down = ""
+        if variant is not None and of_fixture and self._session.run().id not in variant.id:
+            torn_down = variant.id  # a value of this very run is torn down in it
+        missing = self._bring(keyed.key, route, torn_down)
         return found if missing is None else missing
-
-    def begin_fixture(self) -> Region | None:
-        """The set-up of a fixture begins that tests share."""
-        return self._regions.open(Region("shared")) if self.active else None
 
     def set_up(self, instance: Instance, fixturedef: Any, shared: Region | None) -> None:
         """A fixture was set up. Its teardown is part of what it stands for, for the tests that
@@ -229,13 +230,6 @@ class CoverageKeeping:
         if fixture.kept is not None and instance.variant is not None:
             self._lines.write(fixture.kept, self._gathered(teardown), instance.variant.id)
 
-    def begin_test(self, instances: Sequence[Instance]) -> Region | None:
-        """A test begins, whose lines are kept apart from those of the fixtures that it shares;
-        ``instances`` grows while it runs."""
-        if not self.active:
-            return None
-        return self._regions.open(Region("test", instances=instances))
-
     def close(self, region: object) -> None:
         """Ends a region, if it is one."""
         if isinstance(region, Region):
@@ -263,9 +257,7 @@ class CoverageKeeping:
 
     def bring_back_test(self, bundle: Bundle, name: str) -> Miss | Fault | None:
         """Brings back the lines of a test that is to be replayed; or why they cannot be."""
-        if self.refusal is not None:
-            return Miss(Why.UNCOVERED)
-        return self._bring(_key_of_test(bundle, name), bundle.route) if self.active else None
+        return self._bring(_key_of_test(bundle, name), bundle.route)
 
     def _digest(self, file: str) -> str:
         """The digest of a file as it was when it was first asked for; "" if there is none."""
@@ -279,6 +271,8 @@ class CoverageKeeping:
 
     def _bring(self, key: Key, route: Route, torn_down: str = "") -> Miss | Fault | None:
         """Brings back a value's lines, those of a named teardown too; or why they cannot be."""
+        if not self.active:
+            return Miss(Why.UNCOVERED) if self._refusal else None
         found: list[Covered] = []
         try:
             for each in dict.fromkeys(("", torn_down)):

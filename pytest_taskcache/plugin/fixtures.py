@@ -138,7 +138,7 @@ class FixtureHooks:
         instance = Instance(fixturedef.argname, Basis())
         outer, known = engine.root, len(self._session.decisions)
         coverage = self._session.coverage
-        covered = coverage.begin_fixture() if coverage is not None and wide else None
+        covered = coverage.open("shared") if coverage is not None and wide else None
         if wide:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
