@@ -135,7 +135,7 @@ class FixtureHooks:
             cached = self.cached_in(closure_of(self._session.running_item))
             if not any(definition.scope == "function" for definition in cached):
                 return (yield)
-        instance = Instance(fixturedef.argname, Basis())
+        instance = Instance()
         outer, known = engine.root, len(self._session.decisions)
         coverage = self._session.coverage
         covered = coverage.open("shared") if coverage is not None and wide else None
@@ -148,9 +148,9 @@ class FixtureHooks:
                 value = yield from self._observed(fixturedef, request, instance)
             else:
                 value = yield from self._cached(spec, fixturedef, request, instance)
-                if wide and self._is_input(instance.name, request.session):
+                if wide and self._is_input(fixturedef.argname, request.session):
                     with suppress(UndigestableError):
-                        instance.digest = value_digest(self._session, value, instance.name)
+                        instance.digest = value_digest(self._session, value, fixturedef.argname)
         except BaseException:
             if instance.transaction is not None:
                 roll_back(instance.transaction, engine, reason="its set-up failed")

@@ -4,7 +4,7 @@ committed only by a plain pass."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,7 @@ class Instance:
     set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
     """
 
-    name: str
-    basis: Basis
+    basis: Basis = field(default_factory=Basis)
     transaction: Transaction | None = None
     variant: Variant | None = None
     handed_to: set[object] = field(default_factory=set)
@@ -86,18 +85,6 @@ class Running:
     attempts: int = 0
 
 
-def reused_values(decisions: Iterable[Decided], attempt: ItemAttempt | None) -> list[Decided]:
-    """The cached values that a test used: those that were found while it ran, and those that its
-    fixtures were made of, whenever that was; each once."""
-    instances = attempt.instances if attempt is not None else ()
-    events = itertools.chain(decisions, *(instance.reused for instance in instances))
-    found: dict[str, Decided] = {}
-    for event in events:
-        if isinstance(event.decision, Hit) and event.decision.variant is not None:
-            found.setdefault(event.decision.variant.id, event)
-    return list(found.values())
-
-
 _serial = itertools.count(1)
 """Makes a claimant unique where one test runs several times in a session (``--count``)."""
 
@@ -131,9 +118,10 @@ class ItemHooks:
             result = yield
         attempt, session = running.attempt, self._session
         if attempt is not None:
-            used = reused_values(session.decisions, attempt)
+            rechecks = session.settings.recheck and any(each.failed for each in attempt.reports)
+            used = self.reused_values() if rechecks else ()
             self._end(running, passed=attempt.passed)
-            if session.settings.recheck and any(each.failed for each in attempt.reports):
+            if rechecks:
                 session.verification.recheck(item, used)
         session.outcomes.after(running, nextitem)
         return result
@@ -197,6 +185,17 @@ class ItemHooks:
         if attempt is not None and instance not in attempt.instances:
             attempt.instances.append(instance)
             self._claim(attempt, instance)
+
+    def reused_values(self) -> Sequence[Decided]:
+        """The cached values that the running test used: those that were found while it ran, and
+        those that its fixtures were made of, whenever that was; each once."""
+        attempt = self.running.attempt if self.running is not None else None
+        instances = attempt.instances if attempt is not None else ()
+        found: dict[str, Decided] = {}
+        for event in itertools.chain(self._session.decisions, *(one.reused for one in instances)):
+            if isinstance(event.decision, Hit) and event.decision.variant is not None:
+                found.setdefault(event.decision.variant.id, event)
+        return list(found.values())
 
     @property
     def reader(self) -> str:

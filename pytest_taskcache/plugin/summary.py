@@ -20,7 +20,7 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Hit, Miss, Why
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Event, Faulted, Waited
-from pytest_taskcache.plugin.items import node_id, reused_values
+from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.replays import is_replayed
 from pytest_taskcache.plugin.pytest_private import width_of
@@ -87,11 +87,9 @@ class Summary:
     def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
         """Names the cached values that a failing test used: they may be the cause."""
         report = yield
-        if report.failed and report.when == "call":
-            running, now = self._session.running, time.time()
-            attempt = running.attempt if running is not None else None
-            lines = []
-            for event in reused_values(self._session.decisions, attempt):
+        if report.failed and report.when == "call" and self._session.running is not None:
+            now, lines = time.time(), []
+            for event in self._session.items.reused_values():
                 assert isinstance(event.decision, Hit)
                 assert event.decision.variant is not None
                 old = age(now - event.decision.variant.created)
