@@ -126,8 +126,7 @@ class FixtureInputs:
             names.append("anyio_backend")  # which event loop it runs in, though it does not say so
         for name in names:
             value = self._arguments[name] = request.getfixturevalue(name)
-            definition = active_definition(request, name)
-            if definition is not None and not is_handle(definition):
+            if active_definition(request, name) is not None:
                 self.given[name] = value
             if policy.has("INPUTS") and name not in self._excluded:
                 with suppress(UndigestableError):
@@ -239,7 +238,7 @@ class FixtureInputs:
         counts by value.
         """
         session, definition = self._session, active_definition(self._request, name)
-        if definition is None or is_handle(definition):
+        if definition is None:
             return f"handle {name}"
         value = self._request.getfixturevalue(name)
         instance = session.fixtures.live.get(definition)

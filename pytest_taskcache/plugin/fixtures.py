@@ -369,7 +369,7 @@ class FixtureHooks:
     def _requested(self, request: Any, name: str, caller: Any) -> None:
         """After a request by name: whoever asked inherits what the fixture rests on."""
         definition = active_definition(request, name)
-        if definition is None or is_handle(definition):
+        if definition is None:
             return
         asking = asking_definition(request)
         instance = self.live.get(definition)

@@ -18,7 +18,7 @@ from pytest_taskcache.engine.open_computations import OpenComputation
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.event import Decided
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.plugin.pytest_private import definitions, parameters_of, run_unseen
+from pytest_taskcache.plugin.pytest_private import closure_of, parameters_of, run_unseen
 from pytest_taskcache.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class ItemHooks:
         finally:
             fixtures.shortcuts.settle()
         attempt.is_set_up = True
-        for definition in itertools.chain.from_iterable(definitions(item).values()):
+        for definition in itertools.chain.from_iterable(closure_of(item).definitions.values()):
             instance = fixtures.live.get(definition)
             if instance is not None:
                 self.uses(instance)

@@ -47,21 +47,16 @@ def written_ini(config: pytest.Config) -> Mapping[str, object]:
 
 
 def active_definition(request: FixtureRequest, name: str) -> FixtureDef[Any] | None:
-    """The definition that a request's fixture of this name resolves to; None for ``request``."""
+    """The definition that a request's fixture of this name resolves to; None for handles of
+    pytest's own, ``request`` among them."""
     found = request._get_active_fixturedef(name)
-    return found if isinstance(found, FixtureDef) else None
+    return found if isinstance(found, FixtureDef) and not is_handle(found) else None
 
 
 def is_watched(config: pytest.Config) -> bool:
     """Whether a run is about the running of tests, so that none is to be replayed."""
     options = ("usepdb", "trace", "setupplan", "setuponly", "setupshow")
     return any(getattr(config.option, name, False) for name in options)
-
-
-def definitions(item: pytest.Item) -> dict[str, Sequence[FixtureDef[Any]]]:
-    """The fixture definitions in an item's closure by name, overridden ones included."""
-    info = getattr(item, "_fixtureinfo", None)
-    return dict(info.name2fixturedefs) if info is not None else {}
 
 
 def keywords_of(item: pytest.Item) -> dict[str, Any]:
