@@ -7,7 +7,7 @@ run again for it. There are lists of such options, and two ways to add to them.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.pytest_private import written_ini
 
-_NEUTRAL = frozenset(
+_NEUTRAL_OPTIONS = frozenset(
     {
         # which tests run, and in which order, not what they do
         "file_or_dir", "keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf",
@@ -44,16 +44,29 @@ _NEUTRAL = frozenset(
         "cov_precision", "no_cov_should_warn", "cov_reset", "cov_no_collect", "usepdb",
         "usepdb_cls", "trace", "noconftest_", "plugins", "override_ini", "strict_config",
         "known_args_namespace", "dist_", "worker_restart", "benchmark_storage",
-        # what acts through options, or on collecting and showing
-        "addopts", "cache_dir", "testpaths", "norecursedirs", "junit_suite_name", "junit_logging",
-        "junit_log_passing_tests", "junit_duration_report", "junit_family", "console_output_style",
-        "required_plugins", "minversion", "log_cli_level", "log_cli", "log_cli_format",
-        "log_cli_date_format", "python_classes", "python_functions", "verbosity_test_cases",
-        "verbosity_subtests", "verbosity_assertions",
+    }
+)  # fmt: skip
+"""Options, by ``dest``, that do not change what a test does. All others are part of every
+outcome's key."""
+
+_NEUTRAL_INI = frozenset(
+    {
+        "addopts", "cache_dir", "testpaths", "norecursedirs", "markers", "junit_suite_name",
+        "junit_logging", "junit_log_passing_tests", "junit_duration_report", "junit_family",
+        "console_output_style", "required_plugins", "minversion", "strict_config",
+        "python_classes", "python_functions", "verbosity_test_cases", "verbosity_subtests",
+        "verbosity_assertions",
+    }
+)  # fmt: skip
+"""The same of ini settings (``addopts`` acts through the options)."""
+
+_NEUTRAL_EITHER = frozenset(
+    {
         # pytest 9.2
-        "capture", "log_file", "log_file_mode", "log_file_level", "log_file_format",
-        "log_file_date_format", "truncation_limit_lines", "truncation_limit_chars",
-        "faulthandler_timeout", "faulthandler_exit_on_timeout",
+        "capture", "log_cli", "log_cli_level", "log_cli_format", "log_cli_date_format", "log_file",
+        "log_file_mode", "log_file_level", "log_file_format", "log_file_date_format",
+        "truncation_limit_lines", "truncation_limit_chars", "faulthandler_timeout",
+        "faulthandler_exit_on_timeout",
         # pytest-timeout 2.4
         "timeout", "timeout_method", "timeout_func_only", "session_timeout",
         "timeout_disable_debugger_detection",
@@ -74,8 +87,7 @@ _NEUTRAL = frozenset(
         "diff_type", "diff_symbols", "progress", "show_progress", "exclude_warning_annotations",
     }
 )  # fmt: skip
-"""Options, by ``dest``, and ini settings that do not change what a test does. All others are
-part of every outcome's key."""
+"""Names that are neutral as either."""
 
 _NEUTRAL_PLUGINS = frozenset(
     {
@@ -98,15 +110,14 @@ _NEUTRAL_DISABLED = frozenset(
 """Plugins that may be missing (``-p no:NAME``)."""
 
 
-def _is_neutral(config: pytest.Config) -> Callable[[str], bool]:
-    """Tells which names are neutral in this run: ours, those of the list, what plugins answer to
-    ``pytest_taskcache_neutral_options(config)``, which they declare as an optional hook, and the
-    project's own, separated by blanks or commas."""
+def _neutral_names(config: pytest.Config) -> frozenset[str]:
+    """What is neutral in this run, be it an option or a setting: those of the list, what plugins
+    answer to ``pytest_taskcache_neutral_options(config)``, which they declare as an optional hook,
+    and the project's own, separated by blanks or commas."""
     caller = getattr(config.hook, "pytest_taskcache_neutral_options", None)
     answers: Iterable[Iterable[str]] = caller(config=config) if caller is not None else ()
     own = str(config.getini("taskcache_neutral_options") or "").replace(",", " ").split()
-    neutral = _NEUTRAL.union(own, *answers)
-    return lambda name: name in neutral or name.startswith("taskcache_")
+    return _NEUTRAL_EITHER.union(own, *answers)
 
 
 def option_parts(config: pytest.Config) -> tuple[Part, ...]:
@@ -117,22 +128,24 @@ def option_parts(config: pytest.Config) -> tuple[Part, ...]:
 def given_options(config: pytest.Config) -> dict[str, object]:
     """Each option and ini setting that is given, but for the neutral ones. An option that a plugin
     has but nobody gave changes nothing."""
-    is_neutral = _is_neutral(config)
-    found: dict[str, object] = {
-        f"option {name}": value
-        for name, value in vars(config.option).items()
-        if not is_neutral(name)
-    }
-    for name in config.known_args_namespace.plugins:
-        kind, _, plugin = name.partition(":")
-        if kind == "no" and plugin not in _NEUTRAL_DISABLED:
-            found[f"option -p {name}"] = True
+    neutral = _neutral_names(config)
+    options = {n: v for n, v in vars(config.option).items() if n not in _NEUTRAL_OPTIONS}
     settings: dict[str, object] = {}
     for text in getattr(config.option, "override_ini", None) or ():
         name, _, settings[name] = text.partition("=")
     for name, raw in written_ini(config).items():
         settings.setdefault(name, str(getattr(raw, "value", raw)))
-    found.update((f"ini {name}", settings[name]) for name in settings if not is_neutral(name))
+    settings = {n: v for n, v in settings.items() if n not in _NEUTRAL_INI}
+    found: dict[str, object] = {
+        f"{kind} {name}": value
+        for kind, named in (("option", options), ("ini", settings))
+        for name, value in named.items()
+        if name not in neutral and not name.startswith("taskcache_")
+    }
+    for name in config.known_args_namespace.plugins:
+        kind, _, plugin = name.partition(":")
+        if kind == "no" and plugin not in _NEUTRAL_DISABLED:
+            found[f"option -p {name}"] = True
     return {n: value for n, value in sorted(found.items()) if value not in (None, False, [], ())}
 
 
