@@ -322,7 +322,7 @@ class Session:
 
     def _compose(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
-        from pytest_taskcache.plugin.hookspecs import observers, plugged_storage
+        from pytest_taskcache.plugin.hookspecs import plugged_storage
         from pytest_taskcache.plugin.summary import WaitingLine
 
         make_cache_directory(self.config, self.directory)
@@ -338,7 +338,9 @@ class Session:
             controller=not self.is_worker,
             make_storage=functools.partial(plugged_storage, self.config),
         )
-        told: list[Observer] = [self, WaitingLine(self.config), *observers(self.config)]
+        hook: Any = self.config.hook
+        plugged = filter(None, hook.pytest_taskcache_observer(config=self.config))
+        told: list[Observer] = [self, WaitingLine(self.config), *plugged]
         try:
             self._composed = compose(self.settings, surroundings, told)
             if self.coverage is not None:
