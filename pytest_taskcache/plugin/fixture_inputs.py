@@ -70,6 +70,9 @@ _MACHINERY = frozenset({"_pytest", "pluggy", "pytest_asyncio", "anyio", "pytest_
 _REQUEST = "request."
 OF_FIXTURE = "request.fixture "
 OF_WRITTEN = "request.written file "
+"""How the parts of a record begin that name another fixture that was asked for by name, and a file
+that the set-up wrote (named as in traces), which must be there at a hit."""
+PRESENT = "present"
 _GONE = "not available"
 
 _LOADS = ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF")
@@ -159,7 +162,8 @@ class FixtureInputs:
             cls, state = type(owner), dict(getattr(owner, "__dict__", {}))
             unittest: Any = sys.modules.get("unittest.case")
             if unittest is not None and isinstance(owner, unittest.TestCase):
-                state = {n: v for n, v in state.items() if n not in vars(unittest.TestCase())}
+                for name in vars(unittest.TestCase()):
+                    state.pop(name, None)
         self._parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}"))
         if "self" in self._excluded or "cls" in self._excluded:
             return
@@ -183,9 +187,8 @@ class FixtureInputs:
         self._request.__dict__.pop("_taskcache_inputs", None)
 
     def look(self, name: str) -> None:
-        """Notes what a part of this name shows, before the fixture can change it: ``request.node``;
-        ``request.fixture db``, which was asked for by name; ``request.written file x.csv``, which
-        the set-up wrote (named as in traces), and which must be there at a hit."""
+        """Notes what a part of this name shows, before the fixture can change it: ``request.node``,
+        or ``request.fixture db``, which was asked for by name."""
         request, attribute = self._request, name.removeprefix(_REQUEST)
         if attribute in _OF_TESTS and request.scope not in ("package", "session"):
             file = getattr(request.module, "__file__", None)
@@ -361,7 +364,7 @@ def digest_of_written(fingerprints: Fingerprints, name: str) -> str:
     if not name.startswith(OF_WRITTEN):
         return _GONE
     path = fingerprints.path_of(name.removeprefix(OF_WRITTEN))
-    return "present" if os.path.lexists(path) else ABSENT
+    return PRESENT if os.path.lexists(path) else ABSENT
 
 
 def computation_of(

@@ -30,6 +30,7 @@ from pytest_taskcache.plugin.fixture_effects import Effects
 from pytest_taskcache.plugin.fixture_inputs import (
     OF_FIXTURE,
     OF_WRITTEN,
+    PRESENT,
     FixtureInputs,
     computation_of,
     digest_of_written,
@@ -338,12 +339,10 @@ class FixtureHooks:
                 return self._engine.refuse(opened, effect.kind, text)
 
         def pinned(observed: Observed) -> tuple[Part, ...]:
-            for path in observed.written:
-                if not path.startswith("<tmp>"):
-                    inputs.look(OF_WRITTEN + path)
-            closure = closure_of(self._session.running_item)
-            upstream = self.shortcuts.evidence(closure, fixturedef)
-            return (*inputs.pinned(), *upstream)
+            written = (path for path in observed.written if not path.startswith("<tmp>"))
+            there = (Part(OF_WRITTEN + path, PRESENT) for path in written)
+            upstream = self.shortcuts.evidence(closure_of(self._session.running_item), fixturedef)
+            return (*inputs.pinned(), *there, *upstream)
 
         return self._engine.complete(opened, value, pinned=pinned)
 

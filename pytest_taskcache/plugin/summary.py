@@ -242,8 +242,9 @@ class Summary:
     def _seed(self) -> str:
         """How to verify the same share again."""
         percent = self._session.settings.verify.percent
-        seed = self._session.verify_seed
-        return f" (again: --cache-verify={percent:g}@{seed})" if 0 < percent < 100 else ""
+        if not 0 < percent < 100:
+            return ""
+        return f" (again: --cache-verify={percent:g}@{self._session.verify_seed})"
 
 
 class DryRun:
