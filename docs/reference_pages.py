@@ -63,6 +63,8 @@ def _settings() -> Iterator[str]:
     yield ""
     yield "## Settings"
     yield ""
+    yield "An option that takes no value is `true` or `false` as a setting."
+    yield ""
     yield "| ini setting | variable | default | what it says |"
     yield "|---|---|---|---|"
     defaults = Settings()

@@ -34,8 +34,8 @@ _SETTINGS = {
     "refresh": "Compute everything anew and overwrite what is cached.",
     "refresh_only": "Compute anew what PATTERN names: a part of file::qualified.name, or a glob; "
     "several times, one a line, or separated by commas.",
-    "mode": "What a run may do with the cache: read and write (rw), only one of them, or neither.",
-    "tests": "Whose outcomes are cached: of tests with @pytest.mark.cached (default), all, none.",
+    "mode": "What a run may do with the cache: rw (read and write), r, w, or off.",
+    "tests": "Whose outcomes are cached: marked (tests with @pytest.mark.cached), all or none.",
     "storage": "Where the cache lives (default: .pytest_cache/taskcache): a directory, a URL, or a "
     "name of [tool.taskcache.storages].",
     "verify": "Run this share of the hits anyway, and fail if one differs from its record.",
