@@ -569,6 +569,7 @@ def _undecorated(function: Any) -> Any:
         return function
     inner = spec.function
     for name, value in vars(plain).items():
-        inner.__dict__.setdefault(name, value)  # by which plugins know their own
+        if name != "__wrapped__":  # which would lead from it to itself
+            inner.__dict__.setdefault(name, value)  # by which plugins know their own
     bound = getattr(function, "__self__", None)
     return types.MethodType(inner, bound) if bound is not None else inner
