@@ -490,10 +490,12 @@ class Shortcuts:
 
     def _is_served(self, closure: Closure, definition: Any) -> bool:
         """Whether a fixture needs no upstream: it lives without, or is a hit without."""
+        if definition in self._served:
+            return True
         spec = self._fixtures.spec_of(definition)
-        if spec is None or definition in self._served:
-            return spec is not None
-        if definition.cached_result is not None or definition.params is not None:
+        if spec is None or not definition.argnames or definition.params is not None:
+            return False
+        if definition.cached_result is not None:
             return False
         upstream = self._upstream(closure, definition)
         if not upstream or any(each.cached_result is not None for each in upstream.values()):
