@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 import pytest_taskcache
 from pytest_taskcache.cli.commands import taskcache
 from pytest_taskcache.config.settings import ENVIRONMENT, NAMES, Settings
-from pytest_taskcache.plugin import _INI as INI
+from pytest_taskcache.plugin import _SETTINGS as SETTINGS
 from pytest_taskcache.plugin import pytest_addoption
 
 
@@ -63,16 +63,18 @@ def _settings() -> Iterator[str]:
     yield ""
     yield "## Settings"
     yield ""
+    yield "An option that takes no value is `true` or `false` as a setting."
+    yield ""
     yield "| ini setting | variable | default | what it says |"
     yield "|---|---|---|---|"
     defaults = Settings()
     for name in NAMES:
-        if name not in INI:
+        if name not in SETTINGS:
             continue
         default = getattr(defaults, name, "")  # refresh_only is a part of refresh
         plain = type(default) is int or isinstance(default, str)
         shown = f"`{default}`" if plain and default != "" else ""
-        yield f"| `taskcache_{name}` | `{ENVIRONMENT}{name.upper()}` | {shown} | {INI[name]} |"
+        yield f"| `taskcache_{name}` | `{ENVIRONMENT}{name.upper()}` | {shown} | {SETTINGS[name]} |"
     yield ""
     yield f"`{ENVIRONMENT}SIGNING_KEY` holds the key that records of a shared storage are signed"
     yield "with; it is read from the environment only."

@@ -30,58 +30,23 @@ SESSION = pytest.StashKey["Session"]()
 
 _OURS = "pytest_taskcache."
 
-_FLAG: dict[str, Any] = {"action": "store_true", "default": None}
-
-_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "--cache-refresh": ("compute everything anew and overwrite what is cached", _FLAG),
-    "--cache-refresh-only": (
-        "compute anew what PATTERN names: a part of file::qualified.name, or a glob; several "
-        "times, or separated by commas",
-        {"action": "append", "metavar": "PATTERN"},
-    ),
-    "--cache-mode": (
-        "read and write the cache, only read, only write, or leave it alone",
-        {"metavar": "rw|r|w|off"},
-    ),
-    "--cache-tests": (
-        "whose outcomes are cached: tests with @pytest.mark.cached (default), all, none",
-        {"metavar": "marked|all|none"},
-    ),
-    "--cache-storage": (
-        "where the cache lives (default: .pytest_cache/taskcache)",
-        {"metavar": "PATH|URL"},
-    ),
-    "--cache-verify": (
-        "run this share of the hits anyway, and fail if one differs from its record",
-        {"metavar": "PERCENT[@SEED]"},
-    ),
-    "--cache-dry-run": ("tell which tests would run and why, and run none", _FLAG),
-    "--cache-recheck": (
-        "run failed tests that used cached values once more with fresh ones, and tell whether "
-        "the cache was the cause",
-        _FLAG,
-    ),
-    "--cache-explain": (
-        "say why each computation ran: what changed, with before and after",
-        {"action": "store_const", "const": "misses"},
-    ),
-    "--cache-explain-of": (
-        "as --cache-explain, for other decisions than misses",
-        {"metavar": "misses|hit|refused|all"},
-    ),
-    "--cache-report": (
-        "write a page about the run: what ran, why, and what was saved",
-        {"metavar": "FILE.html"},
-    ),
-}
-"""What each option is for, and how pytest is to read it."""
-
-_INI = {
-    "mode": "What a run may do with the cache: rw, r, w or off.",
-    "tests": "Whose outcomes are cached: marked, all or none.",
+_SETTINGS = {
+    "refresh": "Compute everything anew and overwrite what is cached.",
+    "refresh_only": "Compute anew what PATTERN names: a part of file::qualified.name, or a glob; "
+    "several times, one a line, or separated by commas.",
+    "mode": "What a run may do with the cache: rw (read and write), r, w, or off.",
+    "tests": "Whose outcomes are cached: marked (tests with @pytest.mark.cached), all or none.",
+    "storage": "Where the cache lives (default: .pytest_cache/taskcache): a directory, a URL, or a "
+    "name of [tool.taskcache.storages].",
+    "verify": "Run this share of the hits anyway, and fail if one differs from its record.",
+    "dry_run": "Tell which tests would run and why, and run none.",
+    "recheck": "Run failed tests that used cached values once more with fresh ones, and tell "
+    "whether the cache was the cause.",
+    "explain": "Say why each computation ran: what changed, with before and after. As a setting "
+    "also whose reasons: misses, hit, refused or all.",
+    "report": "Write a page about the run: what ran, why, and what was saved.",
     "collect": "Whether unchanged test files are left unimported: auto, or real (never).",
     "neutral_options": "Names of options and settings that no outcome depends on.",
-    "storage": "Where the cache lives: a directory, a URL, or a name of [tool.taskcache.storages].",
     "key_storage": "Where records live, if apart from results.",
     "result_storage": "Where results live, if apart from records.",
     "lock_manager": "What locks computations: file (default), memory, a directory or a URL.",
@@ -89,20 +54,30 @@ _INI = {
     "max_size": "Size limit of the local cache, e.g. 5GB.",
     "tests_max_age": "How long outcomes are valid, e.g. 7d, or never.",
     "fixtures": "Names of fixtures to cache that are not decorated.",
-    "refresh": "Whether to compute everything anew: true or false.",
-    "refresh_only": "What to compute anew, as --cache-refresh-only; one pattern a line.",
     "serializer": "How values are written that name no serializer, e.g. json, compressed.",
     "expiration": "How long values of functions and fixtures are valid, e.g. 12h.",
     "commit": "When values become visible to others: LAZY, EAGER or OFF.",
-    "verify": "Percentage of hits that are run anyway and compared.",
     "namespace": "Namespace to write to in a shared storage, e.g. {branch}.",
     "read_namespaces": "Further namespaces to read from, e.g. main.",
-    "explain": "Whose reasons the terminal shows: misses, hit, refused or all.",
-    "report": "File that a page about the run is written to.",
-    "dry_run": "Whether to tell which tests would run, and run none: true or false.",
-    "recheck": "Whether failed tests that used cached values run again with fresh ones.",
     "trust_remote": "Whether unsigned JSON outcomes of a shared storage are believed.",
 }
+"""What each setting is for."""
+
+_FLAG: dict[str, Any] = {"action": "store_true", "default": None}
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "refresh": _FLAG,
+    "refresh_only": {"action": "append", "metavar": "PATTERN"},
+    "mode": {"metavar": "rw|r|w|off"},
+    "tests": {"metavar": "marked|all|none"},
+    "storage": {"metavar": "PATH|URL"},
+    "verify": {"metavar": "PERCENT[@SEED]"},
+    "dry_run": _FLAG,
+    "recheck": _FLAG,
+    "explain": {"action": "store_const", "const": "misses"},
+    "report": {"metavar": "FILE.html"},
+}
+"""Those that are options as well, ``--cache-NAME``, and how pytest is to read them."""
 
 
 _WORDS = re.compile(rb"taskcache|[.\"']cached\b")
@@ -114,11 +89,17 @@ _DIRECTORIES = frozenset({"build", "dist", "node_modules", "venv", "__pycache__"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the ``--cache-*`` options and the ``taskcache_*`` ini settings."""
     group = parser.getgroup("taskcache", "caching of functions, fixtures and tests")
-    for name, (help_, more) in _OPTIONS.items():
-        where = name.removeprefix("--cache-").removesuffix("-of").replace("-", "_")
-        group.addoption(name, dest=f"taskcache_{where}", help=help_, **more)
-    for name, text in _INI.items():
+    for name, text in _SETTINGS.items():
         parser.addini(f"taskcache_{name}", text, default="")
+        if name in _OPTIONS:
+            option, dest = f"--cache-{name.replace('_', '-')}", f"taskcache_{name}"
+            group.addoption(option, dest=dest, help=text, **_OPTIONS[name])
+    group.addoption(
+        "--cache-explain-of",
+        dest="taskcache_explain",
+        help="As --cache-explain, for other decisions than misses.",
+        metavar="misses|hit|refused|all",
+    )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -21,11 +21,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
 from importlib.machinery import SourceFileLoader
 from itertools import accumulate, chain
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass, field
@@ -146,11 +145,9 @@ _MASK = (1 << _BITS) - 1
 
 def _unpacked(packed: int) -> tuple[int, int]:
     """An arc from the number that the C tracer makes of it (``CTracer_record_pair``)."""
-    begin, end = packed & _MASK, packed >> _BITS & _MASK
-    return (
-        -begin if packed >> 2 * _BITS & 1 else begin,
-        -end if packed >> (2 * _BITS + 1) & 1 else end,
-    )
+    ends = packed & _MASK, packed >> _BITS & _MASK
+    begin, end = (-end if packed >> (2 * _BITS + i) & 1 else end for i, end in enumerate(ends))
+    return begin, end
 
 
 def _packed(begin: int, end: int) -> int:
@@ -158,14 +155,9 @@ def _packed(begin: int, end: int) -> int:
     return abs(begin) | abs(end) << _BITS | signs << 2 * _BITS
 
 
-class Extent(Enum):
-    """What a region stands for. Lines of a fixture that tests share, and of an import, belong to
-    these alone: the tests get them because they use the fixture, or import the module."""
-
-    COMPUTATION = "computation"
-    TEST = "test"
-    SHARED = "shared"
-    IMPORT = "import"
+Extent: TypeAlias = Literal["computation", "test", "shared", "import"]
+"""What a region stands for. Lines of a fixture that tests share, and of an import, belong to these
+alone: the tests get them because they use the fixture, or import the module."""
 
 
 @dataclass(eq=False)
@@ -177,7 +169,7 @@ class Region:
     test used, which goes on growing while it runs.
     """
 
-    extent: Extent = Extent.COMPUTATION
+    extent: Extent = "computation"
     lines: Lines = field(default_factory=dict)
     imported: set[str] = field(default_factory=set)
     asked: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
@@ -222,7 +214,7 @@ class Regions:
         with self._guard:
             for around in self._receivers():
                 around.imported.add(file)
-            region = self.imports[file] = Region(Extent.IMPORT)
+            region = self.imports[file] = Region("import")
             return self.open(region)
 
     def ask(self, name: str, taken: Sequence[str] | None) -> None:
@@ -248,7 +240,7 @@ class Regions:
                 if not file:
                     self._credit(lines)
                 elif file not in self.imports:
-                    self.imports[file] = Region(Extent.IMPORT, lines)
+                    self.imports[file] = Region("import", lines)
                     merge(self._total, lines)
             for region in self._receivers():
                 region.imported.update(filter(None, covered))
@@ -282,10 +274,10 @@ class Regions:
         around a fixture that it shares."""
         receivers: list[Region] = []
         for region in self._open:
-            if region.extent is Extent.IMPORT:
+            if region.extent == "import":
                 receivers.clear()
-            elif region.extent is Extent.SHARED:
-                receivers = [one for one in receivers if one.extent is not Extent.TEST]
+            elif region.extent == "shared":
+                receivers = [one for one in receivers if one.extent != "test"]
             receivers.append(region)
         return receivers
 
@@ -296,8 +288,7 @@ def watch_imports(regions: Regions, measures: Callable[[], bool]) -> Callable[[]
     Each module that is loaded from a source file has a region of its own; not those that pytest
     rewrites, which it loads anew in each run. What is asked for is noted by statement and by name.
     """
-    execute = SourceFileLoader.exec_module
-    import_statement = builtins.__import__
+    execute, import_statement = SourceFileLoader.exec_module, builtins.__import__
     import_by_name = importlib.import_module
 
     def exec_module(self: SourceFileLoader, module: ModuleType) -> None:

@@ -46,7 +46,6 @@ from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.plugin.coverage import (
     Covered,
     Extent,
-    Lines,
     Measurement,
     Region,
     Regions,
@@ -65,8 +64,6 @@ _SERIALIZER = CompressedSerializer("json")
 _BATCH = 500
 """So many tests' lines are held in memory before those are written that can be."""
 
-_TEMPORARY = "<tmp>"
-
 
 @dataclass(eq=False)
 class _Fixture:
@@ -80,6 +77,9 @@ class _Fixture:
 class CoverageKeeping:
     """The part that coverage has in a run of pytest; an `Attachment` of the engine's."""
 
+    _lines: CoverageRecords
+    """There from `attach` on: before that there is nothing to keep lines for."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self._regions = Regions(self._digest)
@@ -88,8 +88,6 @@ class CoverageKeeping:
         self._kept: dict[str, Finished] = {}
         self._pending: list[tuple[Finished, Region]] = []
         self._batch = _BATCH
-        self._records: CoverageRecords | None = None
-        self._engine: Engine | None = None
         self._refusal = ""
         self._settled = self._ended = False
         self._stop_watching = watch_imports(self._regions, lambda: self.active)
@@ -113,7 +111,10 @@ class CoverageKeeping:
 
     def attach(self, engine: Engine) -> None:
         """Has an engine keep and bring back lines along with values."""
-        self._engine = engine
+        archive = SourceArchive(lambda name: None)
+        if self._session.local is not None:
+            archive.keep_on(self._session.local.shelf)
+        self._lines = CoverageRecords(engine, self._regions, archive, self._digest)
         engine.attachment = self
 
     def collected(self) -> None:
@@ -150,7 +151,6 @@ class CoverageKeeping:
             if self._settled or not known.is_superseded:
                 return
             self._regions.measure(None)
-            self._records = None
         measurement = Measurement.running()
         if measurement is None:
             return
@@ -162,10 +162,18 @@ class CoverageKeeping:
         if not self._refusal:
             self._regions.measure(measurement)
 
+    def open(
+        self, extent: Extent = "computation", instances: Sequence[Instance] = ()
+    ) -> Region | None:
+        """A stretch of the run begins; None where nothing is measured. A test's lines are kept
+        apart from those of the fixtures that it shares, ``instances``, which grow while it runs."""
+        if not self.active:
+            return None
+        return self._regions.open(Region(extent, instances=instances))
+
     def begin(self, opened: OpenComputation) -> None:
         """A computation begins."""
-        if self.active:
-            opened.attached = self._regions.open(Region())
+        opened.attached = self.open()
 
     def end(self, opened: OpenComputation) -> None:
         """It ended."""
@@ -181,21 +189,14 @@ class CoverageKeeping:
     def bring_back(self, found: Found) -> Looked:
         """What was found, its lines brought back; or why it is not to be reused."""
         variant, context = found.decision.variant, found.computation.context
-        if self.refusal is not None:
-            return Miss(Why.UNCOVERED)
-        if not self.active:
-            return found
-        if variant is None:
+        if variant is None and self.active:
             return Miss(Why.UNCOVERED)
         of_fixture = context.subject is Subject.FIXTURE and _has_teardown(context.function)
-        # A value of this very run is torn down in it.
-        tears_down = of_fixture and self._session.run().id not in variant.id
-        missing = self._bring(found.keyed.key, found.route, variant.id if tears_down else "")
+        torn_down = ""
+        if variant is not None and of_fixture and self._session.run().id not in variant.id:
+            torn_down = variant.id  # a value of this very run is torn down in it
+        missing = self._bring(found.keyed.key, found.route, torn_down)
         return found if missing is None else missing
-
-    def begin_fixture(self) -> Region | None:
-        """The set-up of a fixture begins that tests share."""
-        return self._regions.open(Region(Extent.SHARED)) if self.active else None
 
     def set_up(self, instance: Instance, fixturedef: Any, shared: Region | None) -> None:
         """A fixture was set up. Its teardown is part of what it stands for, for the tests that
@@ -209,7 +210,7 @@ class CoverageKeeping:
         fixture = self._fixtures[instance] = _Fixture([shared] if shared else [], kept)
 
         def begin_teardown() -> None:
-            extent = Extent.SHARED if shared else Extent.COMPUTATION
+            extent: Extent = "shared" if shared else "computation"
             fixture.regions.append(self._regions.open(Region(extent)))
 
         fixturedef.addfinalizer(begin_teardown)  # called first, since it is added last
@@ -223,15 +224,7 @@ class CoverageKeeping:
         teardown = fixture.regions[-1]
         self.close(teardown)
         if fixture.kept is not None and instance.variant is not None:
-            covered = self._gathered(teardown)
-            self._lines.write(fixture.kept, covered, torn_down=instance.variant.id)
-
-    def begin_test(self, instances: Sequence[Instance]) -> Region | None:
-        """A test begins, whose lines are kept apart from those of the fixtures that it shares;
-        ``instances`` grows while it runs."""
-        if not self.active:
-            return None
-        return self._regions.open(Region(Extent.TEST, instances=instances))
+            self._lines.write(fixture.kept, self._gathered(teardown), instance.variant.id)
 
     def close(self, region: object) -> None:
         """Ends a region, if it is one."""
@@ -260,24 +253,7 @@ class CoverageKeeping:
 
     def bring_back_test(self, bundle: Bundle, name: str) -> Miss | Fault | None:
         """Brings back the lines of a test that is to be replayed; or why they cannot be."""
-        if self.refusal is not None:
-            return Miss(Why.UNCOVERED)
-        return self._bring(_key_of_test(bundle, name), bundle.route) if self.active else None
-
-    @property
-    def _lines(self) -> CoverageRecords:
-        """The records of lines; there are none before an engine is attached, and measured for."""
-        measurement = self._regions.measurement
-        if self._records is None:
-            assert self._engine is not None
-            assert measurement is not None
-            archive = SourceArchive(lambda name: None)
-            if self._session.local is not None:
-                archive.keep_on(self._session.local.shelf)
-            self._records = CoverageRecords(
-                self._engine, measurement, archive, self._regions.imports, self._digest
-            )
-        return self._records
+        return self._bring(_key_of_test(bundle, name), bundle.route)
 
     def _digest(self, file: str) -> str:
         """The digest of a file as it was when it was first asked for; "" if there is none."""
@@ -291,16 +267,18 @@ class CoverageKeeping:
 
     def _bring(self, key: Key, route: Route, torn_down: str = "") -> Miss | Fault | None:
         """Brings back a value's lines, those of a named teardown too; or why they cannot be."""
-        brought = []
+        if not self.active:
+            return Miss(Why.UNCOVERED) if self._refusal else None
+        found: list[Covered] = []
         try:
             for each in dict.fromkeys(("", torn_down)):
                 covered = self._lines.find(key, route, each)
                 if isinstance(covered, Miss):
                     return covered
-                brought.append(covered)
+                found.append(covered)
         except Exception as error:  # storages and serializers may be users' code
             return Fault("covered lines not read", f"{type(error).__name__}: {error}")
-        for covered in brought:
+        for covered in found:
             self._regions.bring(covered)
         return None
 
@@ -335,22 +313,26 @@ class CoverageKeeping:
 class CoverageRecords:
     """Writes covered lines under keys derived from the computations', and reads them again.
 
-    ``archive`` has earlier versions of files, ``imports`` the modules that this process imported,
-    ``digest(file)`` is the one of a file as it is now. Faults are notified, never raised.
+    ``archive`` has earlier versions of files; ``digest(file)`` is the one of a file as it is now.
+    Faults are notified, never raised.
     """
 
     engine: Engine
-    measurement: Measurement
+    regions: Regions
     archive: SourceArchive
-    imports: Mapping[str, Region]
     digest: Callable[[str], str]
     _moves: dict[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
     _known: dict[str, list[tuple[Variant, Covered]]] = field(default_factory=dict)
     _prefetched: dict[str, Sequence[Variant]] = field(default_factory=dict)
 
+    @property
+    def _measurement(self) -> Measurement:
+        assert self.regions.measurement is not None
+        return self.regions.measurement
+
     def _key(self, key: Key, torn_down: str) -> Key:
         """That of the lines of the computation with this key, or of the teardown of its value."""
-        identity, measured = key.identity, self.measurement.identity
+        identity, measured = key.identity, self._measurement.identity
         return Key(
             checksum((key.digest, "coverage", measured, torn_down)),
             Identity(identity.file, f"{identity.name} (coverage)"),
@@ -380,25 +362,19 @@ class CoverageRecords:
 
     def _encoded(self, covered: Covered) -> dict[str, object] | None:
         """The lines as JSON values; None where they could not be believed later."""
+        name_of, measurement = self.engine.fingerprints.name_of, self._measurement
         document: dict[str, object] = {}
         for module, lines in covered.items():
-            entries = self._entries(lines)
-            if entries is None:
+            named = ((name_of(file), file) for file in sorted(lines))
+            entries = [
+                [name, self.digest(file), measurement.to_plain(lines[file])]
+                for name, file in named
+                if not name.startswith("<tmp>")  # else it will not be there
+            ]
+            if measurement.is_translated(lines) or not all(digest for _, digest, _ in entries):
                 return None
-            document[module and self.engine.fingerprints.name_of(module)] = entries
+            document[module and name_of(module)] = entries
         return document
-
-    def _entries(self, lines: Lines) -> list[object] | None:
-        """Path, digest and lines of each file that will be there."""
-        entries: list[object] = []
-        for file in sorted(lines):
-            name = self.engine.fingerprints.name_of(file)
-            if name.startswith(_TEMPORARY):
-                continue
-            if not self.digest(file):
-                return None
-            entries.append([name, self.digest(file), self.measurement.to_plain(lines[file])])
-        return None if self.measurement.is_translated(lines) else entries
 
     def prefetch(self, keys: Iterable[tuple[Route, Key]]) -> None:
         """Reads the records of these keys in one sweep; each is handed out once by `find`."""
@@ -423,7 +399,7 @@ class CoverageRecords:
             if variants is None:
                 variants = route.records.read_records([digest]).get(digest, ())
             for variant in variants:
-                if any(variant.id == one.id for one, _ in known) or not self._holds(variant):
+                if not self._holds(variant):
                     continue
                 try:
                     found = self._decoded(variant, route)
@@ -447,7 +423,7 @@ class CoverageRecords:
         for name, entries in document.items():
             module = name and self._file(name)
             lines = covered[module] = {}
-            if module in self.imports:
+            if module in self.regions.imports:
                 continue
             for path, digest, plain in entries:
                 file = self._file(path)
@@ -455,24 +431,21 @@ class CoverageRecords:
                     plain = None if module else self._moved(plain, path, digest)
                 if plain is None:
                     return str(path)
-                lines.setdefault(file, set()).update(self.measurement.from_plain(plain))
+                lines.setdefault(file, set()).update(self._measurement.from_plain(plain))
         return covered
 
     def _moved(self, plain: Iterable[int], path: str, digest: str) -> list[int] | None:
         """Where lines now stand that were noted in an earlier version of a file."""
         moves = self._moves.get((path, digest))
         if moves is None:
-            moves = self._moves[path, digest] = self._moved_since(path, digest)
+            before, now = self.archive.content(digest), self.engine.fingerprints.source(path)
+            if before and now and checksum_bytes(now) == self.digest(self._file(path)):
+                moves = moved_lines(before, now)
+            moves = self._moves[path, digest] = moves or {}
         try:  # a negative one stands for the beginning or the end of a function
             return [moves[one] if one > 0 else -moves[-one] for one in plain]
         except KeyError:
             return None
-
-    def _moved_since(self, path: str, digest: str) -> Mapping[int, int]:
-        before, now = self.archive.content(digest), self.engine.fingerprints.source(path)
-        if before is None or now is None or checksum_bytes(now) != self.digest(self._file(path)):
-            return {}
-        return moved_lines(before, now)
 
     def _file(self, path: str) -> str:
         """The name of a file as coverage knows it: links followed."""

@@ -45,10 +45,17 @@ _OWN_CONTEXT = ("pytest_taskcache", "decimal_context")
 _ELEMENTS = 10_000
 _DEPTH = 3
 _CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple, set, deque)
-_SCALARS = (int, float, complex, str, bytes, bool, type(None))
-_SCALAR_KINDS = frozenset(_SCALARS)
+_SCALARS: frozenset[type[Any]] = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _STILL = frozenset({type, ModuleType, BuiltinFunctionType, property, staticmethod, classmethod})
-_PLAIN = (*_SCALARS, PurePath, FunctionType, BuiltinFunctionType, ModuleType, type, range)
+_PLAIN: tuple[type[Any], ...] = (
+    *_SCALARS,
+    PurePath,
+    FunctionType,
+    BuiltinFunctionType,
+    ModuleType,
+    type,
+    range,
+)
 _TWISTS = 64
 """Times 624 numbers drawn from a generator are told from seeding it."""
 
@@ -105,7 +112,8 @@ class Effects:
     def found(self, value: object) -> Effect | None:
         """The first effect of what ran since, where ``value`` is what it returned."""
         after = self._photograph()
-        if _names(value, self._directory):
+        parts = _Parts(value, self._inputs, self._directory)
+        if parts.names_path:
             after[_FILES] = self._before[_FILES]  # a hit brings it back
         for kind, before in self._before.items():
             for name in _differing(kind, before, after[kind]):
@@ -117,23 +125,34 @@ class Effects:
         for name, digest in self._input_digests().items():
             if self._digests.get(name, digest) != digest:
                 return Effect("changed what another fixture gave it", name)
-        held = _held(value, self._inputs)
-        return Effect("holds what another fixture gave it", held) if held else None
+        return Effect("holds what another fixture gave it", parts.held) if parts.held else None
 
     def _photograph(self) -> dict[str, Mapping[str, Any]]:
-        modules = self._modules
+        attributes = namespace_of(self._instance)
+        mock: Any = sys.modules.get("unittest.mock")
+        patches = getattr(getattr(mock, "_patch", None), "_active_patches", ())
+        in_modules, in_classes = self._globals()
         return {
             "changed the environment": _environment(),
             "changed the working directory": {"": _working_directory()},
-            "patched something": {"": _patches()},
-            "changed its test": _attributes(self._instance),
-            "changed a module": dict(_globals(modules)),
-            "changed a class": dict(_class_attributes(modules)),
+            "patched something": {"": len(patches)},
+            "changed its test": {n: _seen(v) for n, v in attributes.items() if n[:1] != "_"},
+            "changed a module": in_modules,
+            "changed a class": in_classes,
             "changed sys.path": {"": list(sys.path)},
             _MODULES: dict(sys.modules),
             _LOGGING: _logging(),
             _WARNINGS: {"": list(warnings.filters)},
-            "changed the process": _process(),
+            "changed the process": {
+                **_settings(),
+                "sys.meta_path": list(sys.meta_path),
+                "garbage collection": gc.isenabled(),
+                **{
+                    f"context variable {variable.name}": _seen(value)
+                    for variable, value in contextvars.copy_context().items()
+                    if not variable.name.startswith(_OWN_CONTEXT)
+                },
+            },
             _SEED: _generators(),
             "set a signal handler": _signal_handlers(),
             _FILES: dict(_files(self._directory)),
@@ -141,6 +160,20 @@ class Effects:
             _CHILD: dict.fromkeys(_children(), True),
             _SOCKET: dict.fromkeys(_listening(), True),
         }
+
+    def _globals(self) -> tuple[dict[str, object], dict[str, object]]:
+        """What the project's modules hold, and what the classes do that they define."""
+        in_modules, in_classes = {}, {}
+        for module_name, module in self._modules:
+            for name, value in list(namespace_of(module).items()):
+                if not name.startswith(("__", "@")) and not is_a(value, ModuleType):
+                    in_modules[f"{module_name}.{name}"] = _seen(value)
+                if not is_a(value, type) or value.__module__ != module_name:
+                    continue
+                for attribute, held in list(vars(value).items()):
+                    if not attribute.startswith(("__", "_abc_")):
+                        in_classes[f"{module_name}.{value.__qualname__}.{attribute}"] = _seen(held)
+        return in_modules, in_classes
 
     def _is_ours(self, module: object) -> bool:
         file = namespace_of(module).get("__file__")
@@ -166,25 +199,22 @@ class Effects:
         return digests
 
 
-def _seen(value: object) -> object:
+def _seen(value: Any, depth: int = _DEPTH, budget: list[int] | None = None) -> object:
     """What equals that of the same object (or of an equal number or text) with the same elements
     and public attributes, which may hold others; all are held, so that their ids stay theirs."""
-    return _look(value, _DEPTH, [_ELEMENTS])
-
-
-def _look(value: Any, depth: int, budget: list[int]) -> object:
     kind = type(value)
-    if kind in _SCALAR_KINDS:
+    if kind in _SCALARS:
         return kind, value
     if not depth or kind in _STILL or (kind is FunctionType and not value.__dict__):
         return id(value), (), value
+    budget = [_ELEMENTS] if budget is None else budget
     inner = []
     for part in _parts(value, kind):
         if not budget[0]:
             break
         budget[0] -= 1
-        plain = type(part) in _SCALAR_KINDS  # most are: spares a call
-        inner.append((type(part), part) if plain else _look(part, depth - 1, budget))
+        plain = type(part) in _SCALARS  # most are: spares a call
+        inner.append((type(part), part) if plain else _seen(part, depth - 1, budget))
     return id(value), inner, value
 
 
@@ -235,33 +265,6 @@ def _working_directory() -> str:
         return ""
 
 
-def _patches() -> int:
-    mock = sys.modules.get("unittest.mock")
-    return len(getattr(getattr(mock, "_patch", None), "_active_patches", ()))
-
-
-def _attributes(instance: object) -> dict[str, object]:
-    state = getattr(instance, "__dict__", {})
-    return {name: _seen(value) for name, value in state.items() if not name.startswith("_")}
-
-
-def _globals(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, object]]:
-    for module_name, module in modules:
-        for name, value in list(namespace_of(module).items()):
-            if not name.startswith(("__", "@")) and not is_a(value, ModuleType):
-                yield f"{module_name}.{name}", _seen(value)
-
-
-def _class_attributes(modules: list[tuple[str, ModuleType]]) -> Iterator[tuple[str, object]]:
-    for module_name, module in modules:
-        for value in list(namespace_of(module).values()):
-            if not is_a(value, type) or value.__module__ != module_name:
-                continue
-            for name, attribute in list(vars(value).items()):
-                if not name.startswith(("__", "_abc_")):
-                    yield f"{module_name}.{value.__qualname__}.{name}", _seen(attribute)
-
-
 def _logging() -> dict[str, object]:
     shown: dict[str, object] = {"logging.disable": logging.root.manager.disable}
     loggers = [("root", logging.root), *list(logging.root.manager.loggerDict.items())]
@@ -280,19 +283,6 @@ def _settings() -> dict[str, object]:
         "the recursion limit": sys.getrecursionlimit(),
         "sys.excepthook": (sys.excepthook, threading.excepthook),
         "the default time-out of sockets": socket.getdefaulttimeout(),
-    }
-
-
-def _process() -> dict[str, object]:
-    return {
-        **_settings(),
-        "sys.meta_path": list(sys.meta_path),
-        "garbage collection": gc.isenabled(),
-        **{
-            f"context variable {variable.name}": _seen(value)
-            for variable, value in contextvars.copy_context().items()
-            if not variable.name.startswith(_OWN_CONTEXT)
-        },
     }
 
 
@@ -329,18 +319,6 @@ def _files(directory: Path | None) -> Iterator[tuple[str, object]]:
                 found = os.lstat(os.path.join(top, name))
                 shown = os.path.relpath(os.path.join(top, name), directory)
                 yield shown, (found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _names(value: object, directory: Path | None) -> bool:
-    """Whether a value names a path in a directory."""
-    if directory is None:
-        return False
-    within = str(directory)
-
-    def name_of(part: object) -> str:
-        return within if isinstance(part, str | PurePath) and within in str(part) else ""
-
-    return bool(_search(value, name_of))
 
 
 def _threads() -> set[str]:
@@ -409,31 +387,23 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, _PLAIN)
 
 
-def _held(value: object, inputs: Mapping[str, object]) -> str:
-    """The name of an input that is the value, or part of it, by identity; else ""."""
-    if not inputs or _is_plain(value):
-        return ""
-    names = {id(each): name for name, each in inputs.items()}
-    return _search(value, lambda part: names.get(id(part), ""))
+class _Parts(pickle.Pickler):
+    """What a value is or holds, found as pickle goes through it: the name of one of ``inputs``, by
+    identity ("" if none), and whether it names a path in a directory."""
 
-
-def _search(value: object, name_of: Callable[[object], str]) -> str:
-    """The first name that ``name_of`` gives to a value or to a part of it; "" if to none."""
-    finder = _Finder(name_of)
-    with suppress(Exception):  # a value's own methods may raise anything; it is not stored then
-        finder.dump(value)
-    return finder.found
-
-
-class _Finder(pickle.Pickler):
-    """Goes through a value as pickle does, and notes what has a name."""
-
-    def __init__(self, name_of: Callable[[object], str]) -> None:
+    def __init__(self, value: object, inputs: Mapping[str, object], within: Path | None) -> None:
         super().__init__(io.BytesIO(), 5, buffer_callback=lambda _: False)
-        self._name_of = name_of
-        self.found = ""
+        self._inputs = {id(each): name for name, each in inputs.items()}
+        self._within = within and str(within)
+        self.held = ""
+        self.names_path = False
+        if within is not None or (inputs and not _is_plain(value)):
+            with suppress(Exception):  # its own methods may raise anything; it is not stored then
+                self.dump(value)
 
     def persistent_id(self, obj: Any) -> str | None:
-        name = self._name_of(obj)
-        self.found = self.found or name
-        return name or None
+        if self._within and isinstance(obj, str | PurePath) and self._within in str(obj):
+            self.names_path = True
+        name = self._inputs.get(id(obj))
+        self.held = self.held or name or ""
+        return name

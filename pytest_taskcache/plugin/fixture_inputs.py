@@ -34,7 +34,6 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.pytest_private import (
     active_definition,
     closure_of,
@@ -52,25 +51,28 @@ _WATCHED = frozenset(
 )
 """Attributes of a request that lead to the test it was made for."""
 
+_OF_TESTS = _WATCHED - {"fixturenames", "path"}
+"""Those through which its module may be read."""
+
 _OF_NODES = (
     *("add_marker", "callspec", "cls", "function", "get_closest_marker", "iter_markers"),
     *("keywords", "module", "name", "nodeid", "obj", "originalname", "own_markers", "path"),
 )
-_HARMLESS = frozenset(
-    {
-        *("addfinalizer", "fixturename", "param", "raiseerror", "scope"),
-        *(_WATCHED - {"keywords", "node"}),
-        *(f"node.{name}" for name in _OF_NODES),
-    }
+_HARMLESS = (_WATCHED - {"keywords", "node"}).union(
+    ("addfinalizer", "fixturename", "param", "raiseerror", "scope"),
+    (f"node.{name}" for name in _OF_NODES),
 )
 """What may be read from a request without coming to pytest's options."""
 
 _DIRECTORY = frozenset({"tmp_path", "tmpdir"})
 _MACHINERY = frozenset({"_pytest", "pluggy", "pytest_asyncio", "anyio", "pytest_taskcache"})
-_FIXTURE = "request.fixture "
-_WRITTEN = "request.written file "
+_REQUEST = "request."
+OF_FIXTURE = "request.fixture "
+OF_WRITTEN = "request.written file "
+"""How the parts of a record begin that name another fixture that was asked for by name, and a file
+that the set-up wrote (named as in traces), which must be there at a hit."""
+PRESENT = "present"
 _GONE = "not available"
-_PRESENT = "present"
 
 _LOADS = ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF")
 _READS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
@@ -85,89 +87,95 @@ def is_machinery(frame: Any) -> bool:
 class FixtureInputs:
     """The inputs of one set-up: gathered when it is made, and watched while the fixture runs.
 
-    ``arguments`` are to be digested by value but for those that ``digests`` names. ``parts`` are
-    of the key whatever the policy says. ``sees_request``: whether it has a request that counts.
+    ``given`` are the arguments that other fixtures gave, handles of pytest's left out.
+    ``sees_request``: whether it has a request that counts. ``problem``: why something that was
+    looked at has no digest. ``directory`` is the test's temporary one where others may look for
+    what is left there; it makes a key of its own, since only then files that are left matter.
     What has no digest stays without one: whether that matters is for the policy to say.
-
-    ``directory`` is the test's temporary one where others may look for what is left there. It makes
-    a key of its own, since only then files that are left matter.
-
-    ``value_digest`` digests a fixture's value by name.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        spec: Spec,
-        fixturedef: Any,
-        request: Any,
-        value_digest: Callable[[str], str],
-    ) -> None:
+    def __init__(self, session: Session, spec: Spec, fixturedef: Any, request: Any) -> None:
         policy, function = spec.options.policy, spec.function
+        self._session = session
+        self._spec = spec
         self._request = request
         self._class: Any = type(request)
         self._fingerprints = session.fingerprints
-        self._seen_module = session.observatory.add_module
-        self._value_digest = value_digest
+        self._definition = fixturedef
         self._excluded = policy.excluded
         self._function: FunctionType | None = None
         if isinstance(function, FunctionType) and not hasattr(function, "__wrapped__"):
             self._function = function  # else a decorator between may read what it likes
         self._seen: dict[str, str] = {}
         self.problem = ""
-        """Why something that was looked at has no digest."""
-        self.arguments: dict[str, object] = {}
-        self.digests: dict[str, str] = {}
-        self.parts: list[Part] = []
+        self._arguments: dict[str, object] = {}
+        self.given: dict[str, object] = {}
+        self._digests: dict[str, str] = {}
+        self._parts: list[Part] = []
         self.sees_request = "request" in fixturedef.argnames and "request" not in self._excluded
         reads: frozenset[str] | None = frozenset()
         if self.sees_request:
             reads = reads_of(self._function, "request") if self._function is not None else None
-        reaches_options = reads is None or not {_plain(name) for name in reads} <= _HARMLESS
-        if reaches_options or "pytestconfig" in fixturedef.argnames:
-            self.parts.append(Part("options", session.options_digest))
+        is_harmless = reads is not None and all(
+            name in _HARMLESS or name.partition(".")[0] in _HARMLESS for name in reads
+        )
+        if not is_harmless or "pytestconfig" in fixturedef.argnames:
+            self._parts.append(Part("options", session.options_digest))
         self._known = frozenset(name.partition(".")[0] for name in reads or ()) & _WATCHED
         self._add_owner(getattr(fixturedef.func, "__self__", None))
         names = list(fixturedef.argnames)
         if is_async(fixturedef.func) and "anyio_backend" in {*request.fixturenames} - {*names}:
             names.append("anyio_backend")  # which event loop it runs in, though it does not say so
         for name in names:
-            self.arguments[name] = request.getfixturevalue(name)
+            value = self._arguments[name] = request.getfixturevalue(name)
+            if active_definition(request, name) is not None:
+                self.given[name] = value
             if policy.has("INPUTS") and name not in self._excluded:
                 with suppress(UndigestableError):
-                    self.digests[name] = value_digest(name)
+                    self._digests[name] = self._given_by(name)
         self.directory = _shared_directory(session.running_item, fixturedef)
         if self.directory is not None:
-            self.parts.append(Part("tmp_path", "shared"))
+            self._parts.append(Part("tmp_path", "shared"))
         if hasattr(request, "param"):
-            self.arguments["param"] = request.param
+            self._arguments["param"] = request.param
         for name in sorted(self._known):
-            self.look(name)
-            self.arguments[f"request.{name}"] = self._shown(name)
+            self.look(_REQUEST + name)
+            self._arguments[f"request.{name}"] = self._shown(name)
+
+    def computation(self, engine: Engine) -> Computation:
+        """The set-up with these inputs."""
+        scope = self._request.scope
+        return computation_of(
+            engine, self._spec, scope, self._arguments, self._digests, self.digest, self._parts
+        )
 
     def _add_owner(self, bound: object) -> None:
         """For a method: its class, and what it may read from itself."""
         if bound is None or inspect.ismodule(bound):
             return
         if isinstance(bound, type):
-            cls, state = bound, {}
+            cls, state = bound, dict[str, object]()
         else:
             present = self._request.instance
             owner = present if isinstance(present, type(bound)) else bound
-            cls, state = type(owner), _state_of(owner)
-        self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}"))
+            cls, state = type(owner), dict(getattr(owner, "__dict__", {}))
+            unittest: Any = sys.modules.get("unittest.case")
+            if unittest is not None and isinstance(owner, unittest.TestCase):
+                for name in vars(unittest.TestCase()):
+                    state.pop(name, None)
+        self._parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}"))
         if "self" in self._excluded or "cls" in self._excluded:
             return
         names = reads_of_self(self._function, cls) if self._function is not None else None
         for name, value in sorted({**_values_of(cls, "unittest.case"), **state}.items()):
             if names is None or name in names:
-                self.arguments[f"self.{name}"] = value
+                self._arguments[f"self.{name}"] = value
 
     def watch(self) -> None:
         """Notes from now on what the fixture looks at: only that counts. One that uses nothing but
         ``request.param`` is shared by all tests, one that reads ``request.node`` belongs to it."""
         for name in self._known:
-            self.look(name)  # once more, now that there is a window
+            self.look(_REQUEST + name)  # once more, now that there is a window
         if self.sees_request:
             self._request.__class__ = _watched(self._class)
             self._request.__dict__["_taskcache_inputs"] = self
@@ -178,50 +186,72 @@ class FixtureInputs:
         self._request.__dict__.pop("_taskcache_inputs", None)
 
     def look(self, name: str) -> None:
-        """Notes that an attribute was looked at, as it is before the fixture can change it."""
-        request = self._request
-        if name not in ("fixturenames", "path") and request.scope not in ("package", "session"):
+        """Notes what a part of this name shows, before the fixture can change it: ``request.node``,
+        or ``request.fixture db``, which was asked for by name."""
+        request, attribute = self._request, name.removeprefix(_REQUEST)
+        if attribute in _OF_TESTS and request.scope not in ("package", "session"):
             file = getattr(request.module, "__file__", None)
             if file is not None:
-                self._seen_module(file)
-        self._note(f"request.{name}", lambda: self._digest_attribute(name))
-
-    def look_at_fixture(self, name: str) -> None:
-        """Notes that another fixture was asked for by name: its value is an input."""
-        self._note(_FIXTURE + name, lambda: self._value_digest(name))
-
-    def note_written(self, path: str) -> None:
-        """Notes that the set-up wrote a file, named as in traces, which must be there at a hit."""
-        if not path.startswith("<tmp>"):
-            self._seen[_WRITTEN + path] = _PRESENT
+                self._session.observatory.add_module(file)
+        if name not in self._seen:
+            try:
+                self._seen[name] = self._present(name)
+            except UndigestableError as error:
+                self.problem = self.problem or str(error)
 
     def pinned(self) -> tuple[Part, ...]:
         """A part for each thing that was looked at, but for what is in the key already."""
         return tuple(
             Part(name, digest)
             for name, digest in sorted(self._seen.items())
-            if name.removeprefix("request.") not in self._known
+            if name.removeprefix(_REQUEST) not in self._known
         )
 
     def changed(self) -> str:
         """The attribute that the fixture itself changed while it ran, e.g. by adding a mark to
         its node; "" if there is none."""
         for name, before in self._seen.items():
-            if not name.startswith(_FIXTURE) and self.digest(name) != before:
+            if not name.startswith(OF_FIXTURE) and self.digest(name) != before:
                 return name
         return ""
 
     def digest(self, name: str) -> str:
         """What a part of this name shows now."""
         try:
-            if name.startswith(_FIXTURE):
-                return self._value_digest(name.removeprefix(_FIXTURE))
-            if name.startswith(_WRITTEN):
-                return digest_of_written(self._fingerprints, name)
-            return self._digest_attribute(name.removeprefix("request."))
+            return self._present(name)
         except (Exception, pytest.skip.Exception, pytest.fail.Exception):
             # A set-up that fails will do so again when the fixture itself asks for it.
             return _GONE
+
+    def _present(self, name: str) -> str:
+        if name.startswith(OF_FIXTURE):
+            return self._given_by(name.removeprefix(OF_FIXTURE))
+        if name.startswith(OF_WRITTEN):
+            return digest_of_written(self._fingerprints, name)
+        shown = self._shown(name.removeprefix(_REQUEST))
+        return digest_value(shown, path=name, anchors=self._fingerprints.name_of)
+
+    def _given_by(self, name: str) -> str:
+        """What the value of another fixture counts by; sets it up if need be. Raises
+        UndigestableError.
+
+        A handle of pytest's counts by its name. The value of a cached fixture counts by its result
+        while nobody else can have changed it, or it is seen to be unchanged. Everything else
+        counts by value.
+        """
+        session, definition = self._session, active_definition(self._request, name)
+        if definition is None:
+            return f"handle {name}"
+        value = self._request.getfixturevalue(name)
+        instance = session.fixtures.live.get(definition)
+        if instance is None or instance.variant is None:
+            return value_digest(session, value, name)
+        result = instance.variant.result
+        as_stored = f"{result.serializer} {result.digest}"
+        if instance.handed_to <= {self._definition, session.items.reader}:
+            return as_stored
+        present = value_digest(session, value, name)
+        return as_stored if present == instance.digest else present
 
     def _shown(self, name: str) -> object:
         """What an attribute shows, as a value that can be digested: which node, class or file it
@@ -237,8 +267,7 @@ class FixtureInputs:
         if name == "cls":
             return _class_shown(request.cls)
         if name == "instance":
-            state = {} if request.instance is None else vars(request.instance)
-            return [_class_shown(request.cls), dict(state)]
+            return [_class_shown(request.cls), dict(getattr(request.instance, "__dict__", {}))]
         node = request.node
         callspec = getattr(node, "callspec", None)
         shown: list[object] = [
@@ -253,25 +282,13 @@ class FixtureInputs:
             shown.append(self._fingerprints.digest(Kind.SOURCE, path))
         return shown
 
-    def _digest_attribute(self, name: str) -> str:
-        anchors = self._fingerprints.name_of
-        return digest_value(self._shown(name), path=f"request.{name}", anchors=anchors)
-
-    def _note(self, name: str, digest: Callable[[], str]) -> None:
-        if name in self._seen:
-            return
-        try:
-            self._seen[name] = digest()
-        except UndigestableError as error:
-            self.problem = self.problem or str(error)
-
 
 def _shared_directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
     """The test's temporary directory, where a fixture that is given it, or works in it, may leave
     files for others who are given it, too; else None."""
     closure = closure_of(item)
-    made = None if closure is None else closure.definitions.get("tmp_path", [None])[-1]
-    if closure is None or made is None or fixturedef.scope != "function" or not is_handle(made):
+    made = next(reversed(closure.definitions.get("tmp_path", ())), None)
+    if made is None or fixturedef.scope != "function" or not is_handle(made):
         return None
     users = [closure.initial]
     for definition in itertools.chain.from_iterable(closure.definitions.values()):
@@ -284,37 +301,23 @@ def _shared_directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
     return directory if works_there or _DIRECTORY.intersection(fixturedef.argnames) else None
 
 
-def _plain(name: str) -> str:
-    """A name as it stands in `_HARMLESS`: of attributes of attributes only those of nodes count."""
-    return name if name.startswith("node.") else name.partition(".")[0]
-
-
-def _state_of(instance: object) -> dict[str, object]:
-    state = dict(getattr(instance, "__dict__", {}))
-    unittest: Any = sys.modules.get("unittest.case")
-    if unittest is not None and isinstance(instance, unittest.TestCase):
-        for name in vars(unittest.TestCase()):
-            state.pop(name, None)
-    return state
-
-
 @functools.cache
 def _watched(original: type) -> type:
-    namespace = {name: _property(original, name) for name in _WATCHED}
-    return type(original.__name__, (original,), namespace)
+    """A class of requests that tell their inputs what is read from them."""
 
+    def watched(name: str) -> property:
+        inherited = getattr(original, name)
 
-def _property(original: type, name: str) -> property:
-    inherited = getattr(original, name)
+        def get(self: Any) -> Any:
+            value = inherited.fget(self)
+            inputs = self.__dict__.get("_taskcache_inputs")
+            if inputs is not None and not is_machinery(sys._getframe(1)):
+                inputs.look(_REQUEST + name)
+            return value
 
-    def get(self: Any) -> Any:
-        value = inherited.fget(self)
-        inputs = self.__dict__.get("_taskcache_inputs")
-        if inputs is not None and not is_machinery(sys._getframe(1)):
-            inputs.look(name)
-        return value
+        return property(get)
 
-    return property(get)
+    return type(original.__name__, (original,), {name: watched(name) for name in _WATCHED})
 
 
 def _class_shown(cls: type | None) -> object:
@@ -357,10 +360,10 @@ def _is_plain_value(name: str, value: object) -> bool:
 
 def digest_of_written(fingerprints: Fingerprints, name: str) -> str:
     """What a part shows now that says that a file was written, which must be there at a hit."""
-    if not name.startswith(_WRITTEN):
+    if not name.startswith(OF_WRITTEN):
         return _GONE
-    path = fingerprints.path_of(name.removeprefix(_WRITTEN))
-    return _PRESENT if os.path.lexists(path) else ABSENT
+    path = fingerprints.path_of(name.removeprefix(OF_WRITTEN))
+    return PRESENT if os.path.lexists(path) else ABSENT
 
 
 def computation_of(
@@ -379,53 +382,24 @@ def computation_of(
     return Computation(context, arguments, spec.options, tuple(extra), pinned, wide, test)
 
 
-class Upstream:
-    """How the values of other fixtures count as inputs.
+def value_digest(session: Session, value: object, name: str) -> str:
+    """The digest of a fixture's value as it is now. A path below the run's temporary directory
+    counts by what lies there, since its name says nothing. Raises UndigestableError."""
+    return digest_value(value, path=name, anchors=functools.partial(_name_of, session))
 
-    A handle of pytest's counts by its name. The value of a cached fixture counts by its result
-    while nobody else can have changed it, or it is seen to be unchanged. A path below the run's
-    temporary directory counts by what lies there, since its name says nothing. Everything else
-    counts by value.
-    """
 
-    def __init__(self, session: Session, instances: Mapping[Any, Instance]) -> None:
-        self._session = session
-        self._instances = instances
-
-    def digest(self, request: Any, name: str, *, by: Any) -> str:
-        """What the value of a fixture counts by as an input of ``by``, a fixture definition that
-        is set up. Sets it up if need be. Raises UndigestableError."""
-        definition = active_definition(request, name)
-        if definition is None or is_handle(definition):
-            return f"handle {name}"
-        value = request.getfixturevalue(name)
-        instance = self._instances.get(definition)
-        if instance is None or instance.variant is None:
-            return self.by_value(value, name)
-        result = instance.variant.result
-        as_stored = f"{result.serializer} {result.digest}"
-        if instance.handed_to <= {by, self._session.items.reader}:
-            return as_stored
-        present = self.by_value(value, name)
-        return as_stored if present == instance.digest else present
-
-    def by_value(self, value: object, name: str) -> str:
-        """The digest of a value as it is now. Raises UndigestableError."""
-        return digest_value(value, path=name, anchors=self._name_of)
-
-    def _name_of(self, path: str | Path) -> str:
-        temporary = self._session.temporary()
-        text = os.path.abspath(path)
-        if temporary is None or not Path(text).is_relative_to(temporary):
-            return self._session.fingerprints.name_of(path)
-        try:
-            manifest, _ = scan(text)
-        except (ValueError, OSError) as error:
-            if os.path.lexists(text):
-                raise UndigestableError("", "pathlib.Path", f"{text}: {error}") from error
-            return "<tmp> absent"
-        entries = [(e.path, str(e.kind), e.mode, e.digest, e.target) for e in manifest.entries]
-        return f"<tmp> {digest_value([manifest.name, entries])}"
+def _name_of(session: Session, path: str | Path) -> str:
+    temporary, text = session.temporary(), os.path.abspath(path)
+    if temporary is None or not Path(text).is_relative_to(temporary):
+        return session.fingerprints.name_of(path)
+    try:
+        manifest, _ = scan(text)
+    except (ValueError, OSError) as error:
+        if os.path.lexists(text):
+            raise UndigestableError("", "pathlib.Path", f"{text}: {error}") from error
+        return "<tmp> absent"
+    entries = [(e.path, str(e.kind), e.mode, e.digest, e.target) for e in manifest.entries]
+    return f"<tmp> {digest_value([manifest.name, entries])}"
 
 
 def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:
@@ -433,14 +407,19 @@ def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:
     handed on, so that anything may be read. A name that is only read for an attribute of its own
     comes as ``name.attribute``. Checked on CPython 3.11 to 3.13."""
     found: set[str] = set()
-    for code in _codes(function.__code__):
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
         cells = {*code.co_cellvars, *code.co_freevars}
         if "super" in code.co_names:
             found.update(code.co_names)  # before 3.12 it does not show whose attribute is meant
         instructions = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
         ahead = [*instructions[1:], None, None]
         for here, following, last in zip(instructions, ahead, ahead[1:], strict=False):
-            names = _locals_of(here)
+            if here.opcode not in dis.haslocal and here.opcode not in dis.hasfree:
+                continue
+            # Two where the compiler joined two loads.
+            names = here.argval if isinstance(here.argval, tuple) else (here.argval,)
             if argument not in names or (argument in cells and "DEREF" not in here.opname):
                 continue  # a cell itself is only passed on to the function that is looked at next
             loaded = here.opname.endswith(_LOADS) and argument not in names[:-1]
@@ -456,20 +435,15 @@ def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:
 def reads_of_self(function: FunctionType, cls: type) -> frozenset[str] | None:
     """As `reads_of`, first names only, for the first argument of a method; with what those methods
     and properties of the class read that it calls by name."""
-    todo, done, found = [function], {function}, set[str]()
-    while todo:
-        method = todo.pop()
+    methods, found = [function], set[str]()
+    for method in methods:
         if not method.__code__.co_argcount:
             continue
-        names = reads_of(method, method.__code__.co_varnames[0])
-        if names is None:
+        reads = reads_of(method, method.__code__.co_varnames[0])
+        if reads is None:
             return None
-        names = frozenset(name.partition(".")[0] for name in names)
-        for name in names - found:
-            for called in _methods(cls, name):
-                if called not in done:
-                    done.add(called)
-                    todo.append(called)
+        names = {name.partition(".")[0] for name in reads} - found
+        methods += [each for name in names for each in _methods(cls, name) if each not in methods]
         found |= names
     return frozenset(found)
 
@@ -477,28 +451,12 @@ def reads_of_self(function: FunctionType, cls: type) -> frozenset[str] | None:
 def _methods(cls: type, name: str) -> Iterator[FunctionType]:
     for owner in cls.__mro__:
         attribute = vars(owner).get(name)
+        candidates = [getattr(attribute, "__func__", attribute)]
         if isinstance(attribute, property):
             candidates = [attribute.fget, attribute.fset]
         elif isinstance(attribute, functools.cached_property):
             candidates = [attribute.func]
-        else:
-            candidates = [getattr(attribute, "__func__", attribute)]
         for candidate in candidates:
             plain = inspect.unwrap(candidate) if callable(candidate) else None
             if isinstance(plain, FunctionType):
                 yield plain
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _locals_of(instruction: dis.Instruction) -> tuple[str, ...]:
-    """The locals an instruction names: one, or two where the compiler joined two loads."""
-    if instruction.opcode not in dis.haslocal and instruction.opcode not in dis.hasfree:
-        return ()
-    value = instruction.argval
-    return value if isinstance(value, tuple) else (value,)

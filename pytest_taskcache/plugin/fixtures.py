@@ -7,7 +7,7 @@ import importlib
 import inspect
 import itertools
 import types
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -34,11 +34,14 @@ from pytest_taskcache.model.event import Noted
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.fixture_effects import Effects
 from pytest_taskcache.plugin.fixture_inputs import (
+    OF_FIXTURE,
+    OF_WRITTEN,
+    PRESENT,
     FixtureInputs,
-    Upstream,
     computation_of,
     digest_of_written,
     is_machinery,
+    value_digest,
 )
 from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
@@ -119,8 +122,7 @@ class FixtureHooks:
         self._closures: dict[int, tuple[object, tuple[Any, ...]]] = {}
         self._inputs: set[str] | None = None
         self._is_project = functools.cache(session.fingerprints.is_project_file)
-        self._upstream = Upstream(session, self.live)
-        self.shortcuts = Shortcuts(session, self, engine)
+        self.shortcuts = Shortcuts(self, engine)
         self._stop_watching = watch_dynamic_requests(self._requested)
 
     def stop(self) -> None:
@@ -136,12 +138,14 @@ class FixtureHooks:
             return (yield)
         spec = self.spec_of(fixturedef)
         wide = request.scope != "function"
-        if spec is None and not wide and not self._may_be_used_by_cached():
-            return (yield)
-        instance = Instance(fixturedef.argname, Basis())
+        if spec is None and not wide:
+            cached = self.cached_in(closure_of(self._session.running_item))
+            if not any(definition.scope == "function" for definition in cached):
+                return (yield)
+        instance = Instance()
         outer, known = engine.root, len(self._session.decisions)
         coverage = self._session.coverage
-        covered = coverage.begin_fixture() if coverage is not None and wide else None
+        covered = coverage.open("shared") if coverage is not None and wide else None
         if wide:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
@@ -151,9 +155,9 @@ class FixtureHooks:
                 value = yield from self._observed(fixturedef, request, instance)
             else:
                 value = yield from self._cached(spec, fixturedef, request, instance)
-                if wide and self._is_input(instance.name, request.session):
+                if wide and self._is_input(fixturedef.argname, request.session):
                     with suppress(UndigestableError):
-                        instance.digest = self._upstream.by_value(value, instance.name)
+                        instance.digest = value_digest(self._session, value, fixturedef.argname)
         except BaseException:
             if instance.transaction is not None:
                 roll_back(instance.transaction, engine, reason="its set-up failed")
@@ -217,22 +221,20 @@ class FixtureHooks:
             self._session.notify(Noted(text))  # a worker that stopped would seem to have crashed
 
     def spec_of(self, fixturedef: Any) -> Spec | None:
-        """How a fixture is cached; None if it is not."""
+        """How a fixture is cached, by itself or because the settings, or marks of the running test,
+        want it; None if it is not."""
         function = getattr(fixturedef.func, "__func__", fixturedef.func)
         spec = spec_of(function)
         if spec is not None:
             return spec
-        if fixturedef.argname not in self._wanted_names() or not inspect.isfunction(function):
+        item = self._session.running_item
+        marks = item.iter_markers("cached") if item is not None else ()
+        wanted = self._named.union(*(mark.kwargs.get("fixtures", ()) for mark in marks))
+        if fixturedef.argname not in wanted or not inspect.isfunction(function):
             return None
         if function not in self._foreign:
             self._foreign[function] = Spec(function, Options())
         return self._foreign[function]
-
-    def _wanted_names(self) -> frozenset[str]:
-        """Names of the fixtures that the settings, or marks of the running test, want cached."""
-        item = self._session.running_item
-        marks = item.iter_markers("cached") if item is not None else ()
-        return self._named.union(*(mark.kwargs.get("fixtures", ()) for mark in marks))
 
     def cached_in(self, closure: Closure) -> tuple[Any, ...]:
         """The definitions in a closure that are cached."""
@@ -243,21 +245,12 @@ class FixtureHooks:
             known = self._closures[id(closure.token)] = closure.token, cached
         return known[1]
 
-    def _may_be_used_by_cached(self) -> bool:
-        """Whether the running test needs a cached fixture that does not outlive it."""
-        closure = closure_of(self._session.running_item)
-        cached = self.cached_in(closure) if closure is not None else ()
-        return any(definition.scope == "function" for definition in cached)
-
     def _is_input(self, name: str, session: pytest.Session) -> bool:
         """Whether a cached fixture takes one of this name."""
         if self._inputs is None:
-            self._inputs = {
-                taken
-                for definition in all_definitions(session)
-                if self.spec_of(definition) is not None
-                for taken in self.shortcuts.arguments_of(definition)
-            }
+            cached = (each for each in all_definitions(session) if self.spec_of(each) is not None)
+            taken = map(self.shortcuts.arguments_of, cached)
+            self._inputs = set(itertools.chain.from_iterable(taken))
         return name in self._inputs
 
     def _observed(
@@ -286,69 +279,44 @@ class FixtureHooks:
     def _cached(
         self, spec: Spec, fixturedef: Any, request: Any, instance: Instance
     ) -> Generator[None, Any, Any]:
-        found = self.shortcuts.take(fixturedef)
-        if found is not None:
-            return (yield from self._found(found, fixturedef, instance))
-        inputs = FixtureInputs(
-            self._session,
-            spec,
-            fixturedef,
-            request,
-            lambda name: self._upstream.digest(request, name, by=fixturedef),
-        )
-        opened = self._engine.open(
-            computation_of(
-                self._engine,
-                spec,
-                request.scope,
-                inputs.arguments,
-                inputs.digests,
-                inputs.digest,
-                inputs.parts,
-            )
-        )
+        engine = self._engine
+        opened: Found | Attempt | None = self.shortcuts.take(fixturedef)
+        if opened is None:
+            inputs = FixtureInputs(self._session, spec, fixturedef, request)
+            opened = engine.open(inputs.computation(engine))
         if isinstance(opened, Found):
-            return (yield from self._found(opened, fixturedef, instance))
+            value, instance.basis = opened.value, opened.basis
+            instance.variant = opened.decision.variant
+            with swapped_function(fixturedef, lambda **_: value):
+                return (yield)
         self._inherit(opened.opened, fixturedef, request)
         self._setting_up.append((fixturedef, opened.opened, inputs))
         effects = None
         if EFFECTS not in spec.options.allow:
-            effects = self._effects(inputs, fixturedef, request)
+            of = request.instance if request.scope in ("function", "class") else None
+            with engine.parts.observation.unseen():
+                given, digest = inputs.given, functools.partial(value_digest, self._session)
+                effects = Effects(self._is_project, of, inputs.directory, given, digest)
         inputs.watch()
         try:
             with swapped_function(fixturedef, _undecorated(fixturedef.func)):
                 value = yield
         except BaseException:
-            self._engine.abandon(opened)
+            engine.abandon(opened)
             raise
         finally:
             inputs.stop()
             self._setting_up.pop()
         completed = self._complete(opened, value, inputs, effects, fixturedef)
         instance.basis, instance.variant = completed.basis, completed.variant
-        if value is None:
-            self._warn_of_effects(fixturedef, completed)
+        if value is None and completed.variant is not None:
+            observed = completed.observed
+            deeds = [*map(str, observed.opaque), *(f"wrote {path}" for path in observed.written)]
+            if deeds:
+                text = f"cached fixture {fixturedef.argname!r} returned None but had effects"
+                remedy = "on a hit they are lost; return what it made"
+                engine.notify(Noted(f"{text} ({deeds[0]}): {remedy}"))
         return value
-
-    def _found(
-        self, found: Found, fixturedef: Any, instance: Instance
-    ) -> Generator[None, Any, Any]:
-        instance.basis, instance.variant = found.basis, found.decision.variant
-        value = found.value
-        with swapped_function(fixturedef, lambda **_: value):
-            return (yield)
-
-    def _effects(self, inputs: FixtureInputs, fixturedef: Any, request: Any) -> Effects:
-        """What the process looks like before the set-up."""
-        given = {}
-        for name in fixturedef.argnames:
-            definition = active_definition(request, name)
-            if definition is not None and not is_handle(definition) and name in inputs.arguments:
-                given[name] = inputs.arguments[name]
-        instance = request.instance if request.scope in ("function", "class") else None
-        with self._engine.parts.observation.unseen():
-            by_value = self._upstream.by_value
-            return Effects(self._is_project, instance, inputs.directory, given, by_value)
 
     def _complete(
         self,
@@ -377,28 +345,21 @@ class FixtureHooks:
                 return self._engine.refuse(opened, effect.kind, text)
 
         def pinned(observed: Observed) -> tuple[Part, ...]:
-            for path in observed.written:
-                inputs.note_written(path)
-            upstream = self.shortcuts.evidence(self._session.running_item, fixturedef)
-            return (*inputs.pinned(), *upstream)
+            written = (path for path in observed.written if not path.startswith("<tmp>"))
+            there = (Part(OF_WRITTEN + path, PRESENT) for path in written)
+            upstream = self.shortcuts.evidence(closure_of(self._session.running_item), fixturedef)
+            return (*inputs.pinned(), *there, *upstream)
 
         return self._engine.complete(opened, value, pinned=pinned)
 
     def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
+        """What it asks for counts; and what was set up before without being asked for (autouse,
+        ``setup_module``, marks), of the same scope or a wider one: it may rest on its effects."""
         for name in fixturedef.argnames:
             instance = self.live.get(active_definition(request, name))
             if instance is not None:
                 frame.absorb(instance.basis)
-        for instance in self._around(fixturedef, request):
-            frame.absorb(Basis(instance.basis.trace))
-
-    def _around(self, fixturedef: Any, request: Any) -> Iterator[Instance]:
-        """What was set up before without being asked for (autouse, ``setup_module``, marks), of
-        the same scope or a wider one: the fixture may rest on its effects."""
-        closure = closure_of(self._session.running_item)
-        if closure is None:
-            return
-        least = _SCOPES.index(request.scope)
+        closure, least = closure_of(self._session.running_item), _SCOPES.index(request.scope)
         for name in closure.ambient:
             for definition in closure.definitions.get(name, ())[-1:]:
                 instance = self.live.get(definition)
@@ -408,18 +369,18 @@ class FixtureHooks:
                     and definition is not fixturedef
                     and _SCOPES.index(definition.scope) >= least
                 ):
-                    yield instance
+                    frame.absorb(Basis(instance.basis.trace))
 
     def _requested(self, request: Any, name: str, caller: Any) -> None:
         """After a request by name: whoever asked inherits what the fixture rests on."""
         definition = active_definition(request, name)
-        if definition is None or is_handle(definition):
+        if definition is None:
             return
         asking = asking_definition(request)
         instance = self.live.get(definition)
         if instance is not None:
             self._session.items.uses(instance)
-            instance.handed_to.add(asking or self._session.items.reader_now)
+            instance.handed_to.add(asking or self._session.items.reader or "a test's body")
         if asking is None or is_machinery(caller) or name in asking.argnames:
             return
         for definition, frame, inputs in self._setting_up:
@@ -427,18 +388,7 @@ class FixtureHooks:
                 if instance is not None:
                     frame.absorb(instance.basis)
                 if inputs is not None and inputs.sees_request:
-                    inputs.look_at_fixture(name)
-
-    def _warn_of_effects(self, fixturedef: Any, completed: Completed) -> None:
-        deeds = [str(deed) for deed in completed.observed.opaque]
-        deeds += [f"wrote {path}" for path in completed.observed.written]
-        if deeds and completed.variant is not None:
-            self._engine.notify(
-                Noted(
-                    f"cached fixture {fixturedef.argname!r} returned None but had effects "
-                    f"({deeds[0]}): on a hit they are lost; return what it made"
-                )
-            )
+                    inputs.look(OF_FIXTURE + name)
 
 
 class Shortcuts:
@@ -457,30 +407,24 @@ class Shortcuts:
     it is set up as ever.
     """
 
-    def __init__(self, session: Session, fixtures: FixtureHooks, engine: Engine) -> None:
-        self._session = session
+    def __init__(self, fixtures: FixtureHooks, engine: Engine) -> None:
         self._engine = engine
         self._fixtures = fixtures
-        self._ready: dict[Any, Computation] = {}
-        self._arguments: dict[Any, tuple[str, ...]] = {}
-        """Those of definitions that go without them while their instance lives."""
+        self._served: dict[Any, tuple[tuple[str, ...], Computation | None]] = {}
+        """Definitions that go without their arguments while their instance lives; and the hit that
+        each is planned to be, until it is set up."""
 
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it what nobody will need."""
         closure = closure_of(item)
-        if closure is None or self._engine.parts.refresh.asked:
-            return
-        if not any(map(self.arguments_of, self._fixtures.cached_in(closure))):
+        cached = self._fixtures.cached_in(closure)
+        if self._engine.parts.refresh.asked or not any(map(self.arguments_of, cached)):
             return
         refused: set[Any] = set()
         while True:
-            needed, served = self._needed(item, closure, refused)
+            needed, served = self._needed(closure, refused)
             # What somebody asks for is there: its value tells.
-            more = {
-                each
-                for each in served
-                if needed & (self._upstream(item, closure, each) or {}).keys()
-            }
+            more = {each for each in served if needed & self._upstream(closure, each).keys()}
             if not more:
                 break
             for each in more:
@@ -490,16 +434,18 @@ class Shortcuts:
 
     def settle(self) -> None:
         """After the set-up: what was looked up and not used is forgotten."""
-        for definition in list(self._ready):
-            self.end(definition)
+        for definition, (_, planned) in list(self._served.items()):
+            if planned is not None:
+                self.end(definition)
 
     def take(self, definition: Any) -> Found | None:
         """The hit of a fixture that is being set up and was planned to go without its upstream.
         What was set up before it may have made it a miss, which goes the long way, with all its
         arguments."""
-        computation = self._ready.pop(definition, None)
+        arguments, computation = self._served.get(definition, ((), None))
         if computation is None:
             return None
+        self._served[definition] = arguments, None
         found = self._engine.peek(computation)
         if found is None:
             self.end(definition)
@@ -508,36 +454,30 @@ class Shortcuts:
 
     def end(self, definition: Any) -> None:
         """The instance has ended: the definition has its arguments again."""
-        self._ready.pop(definition, None)
-        arguments = self._arguments.pop(definition, None)
-        if arguments is not None:
-            set_arguments(definition, arguments)
+        if definition in self._served:
+            set_arguments(definition, self._served.pop(definition)[0])
 
     def stop(self) -> None:
         """Leaves everything as it was."""
-        for definition in list(self._arguments):
+        for definition in list(self._served):
             self.end(definition)
 
     def arguments_of(self, definition: Any) -> tuple[str, ...]:
         """What a definition asks for, or would if it did not go without."""
-        found: tuple[str, ...] = self._arguments.get(definition, definition.argnames)
+        served = self._served.get(definition)
+        found: tuple[str, ...] = definition.argnames if served is None else served[0]
         return found
 
-    def evidence(self, item: pytest.Item | None, definition: Any) -> tuple[Part, ...]:
+    def evidence(self, closure: Closure, definition: Any) -> tuple[Part, ...]:
         """The part that lets a record be found without its upstream; none where it may not."""
-        closure = closure_of(item)
-        upstream = self._upstream(item, closure, definition) if item and closure else None
-        if not upstream or not self._is_followed(definition):
-            return ()
+        upstream = self._upstream(closure, definition)
         for each in upstream.values():
             instance = self._fixtures.live.get(each)
             if instance is None or instance.variant is None or instance.basis.taints:
                 return ()
-        return (self._part(upstream),)
+        return (self._part(upstream),) if upstream else ()
 
-    def _needed(
-        self, item: pytest.Item, closure: Closure, refused: set[Any]
-    ) -> tuple[set[str], list[Any]]:
+    def _needed(self, closure: Closure, refused: set[Any]) -> tuple[set[str], list[Any]]:
         """The names that a test needs, and the definitions that do without their upstream."""
         needed: set[str] = set()
         served: list[Any] = []
@@ -548,57 +488,49 @@ class Shortcuts:
                 continue
             needed.add(name)
             for each in closure.definitions.get(name, ()):
-                if each not in refused and self._is_served(item, closure, each):
+                if each not in refused and self._is_served(closure, each):
                     served.append(each)
                 else:
                     waiting += self.arguments_of(each)
         return needed, served
 
-    def _is_served(self, item: pytest.Item, closure: Closure, definition: Any) -> bool:
+    def _is_served(self, closure: Closure, definition: Any) -> bool:
         """Whether a fixture needs no upstream: it lives without, or is a hit without."""
-        spec = self._fixtures.spec_of(definition)
-        if spec is None or not self.arguments_of(definition):
-            return False
-        if definition in self._arguments:
+        if definition in self._served:
             return True
-        if definition.cached_result is not None or definition.params is not None:
+        spec = self._fixtures.spec_of(definition)
+        if spec is None or not definition.argnames or definition.params is not None:
             return False
-        if not self._is_followed(definition):
+        if definition.cached_result is not None:
             return False
-        upstream = self._upstream(item, closure, definition)
+        upstream = self._upstream(closure, definition)
         if not upstream or any(each.cached_result is not None for each in upstream.values()):
             return False  # a test may have changed one that is there; its value tells
-        computation = self._hit(item, definition, spec, self._part(upstream))
+        computation = self._hit(definition, spec, self._part(upstream))
         if computation is None:
             return False
-        self._ready[definition] = computation
-        self._arguments[definition] = definition.argnames
+        self._served[definition] = definition.argnames, computation
         set_arguments(definition, ())
         return True
 
-    def _upstream(
-        self, item: pytest.Item, closure: Closure, definition: Any
-    ) -> dict[str, Any] | None:
-        """All fixtures that a cached one is made of, by name; None if one of them is not cached,
+    def _upstream(self, closure: Closure, definition: Any) -> dict[str, Any]:
+        """All fixtures that a cached one is made of, by name; none if one of them is not cached,
         or may give something else to each who asks."""
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if inspect.ismethod(definition.func) or is_async(definition.func):
-            return None
         found: dict[str, Any] = {}
-        waiting = list(self.arguments_of(definition))
-        while waiting:
-            name = waiting.pop()
-            if name in found or name in _STEADY_HANDLES:
-                continue
-            last = next(reversed(closure.definitions.get(name, ())), None)
-            if last is None or name in parameters or last.params is not None or is_handle(last):
-                return None
-            if is_async(last.func) or not self._is_followed(last):
-                return None
-            if name in self.arguments_of(last):
-                return None  # it extends another one of its own name
-            found[name] = last
-            waiting += self.arguments_of(last)
+        made_of = [] if inspect.ismethod(definition.func) else [definition]
+        for each in made_of:
+            if is_async(each.func) or not self._is_followed(each):
+                return {}
+            for name in self.arguments_of(each):
+                if name in found or name in _STEADY_HANDLES:
+                    continue
+                last = next(reversed(closure.definitions.get(name, ())), None)
+                if last is None or name in closure.given or last.params is not None:
+                    return {}
+                if is_handle(last) or name in self.arguments_of(last):
+                    return {}  # it extends another one of its own name
+                found[name] = last
+                made_of.append(last)
         return found
 
     def _is_followed(self, definition: Any) -> bool:
@@ -612,16 +544,11 @@ class Shortcuts:
         return kept and options.plain and options.policy.has("OBSERVED")
 
     def _part(self, upstream: Mapping[str, Any]) -> Part:
-        def place(function: Any) -> str:
-            code = inspect.unwrap(function).__code__
-            return f"{self._session.fingerprints.name_of(code.co_filename)}::{code.co_qualname}"
-
-        named = (f"{name} {place(each.func)}" for name, each in sorted(upstream.items()))
+        specs = ((name, self._fixtures.spec_of(each)) for name, each in sorted(upstream.items()))
+        named = (f"{name} {spec.identity(self._engine)}" for name, spec in specs if spec)
         return Part(UPSTREAM, checksum(named))
 
-    def _hit(
-        self, item: pytest.Item, definition: Any, spec: Spec, part: Part
-    ) -> Computation | None:
+    def _hit(self, definition: Any, spec: Spec, part: Part) -> Computation | None:
         identity = spec.identity(self._engine)
         try:
             records = self._engine.routes.of(spec.options).records
@@ -629,12 +556,8 @@ class Shortcuts:
             if newest is None or part not in newest.parts:
                 return None
             # The set-up as if its upstream had given what it gave for that record.
-            start = "inputs."
-            digests = {
-                name.removeprefix(start): digest
-                for name, digest in newest.parts
-                if name.startswith(start)
-            }
+            parts = (part for part in newest.parts if part.name.startswith("inputs."))
+            digests = {part.name.removeprefix("inputs."): part.digest for part in parts}
             arguments = dict.fromkeys(self.arguments_of(definition))
             pinned = functools.partial(digest_of_written, self._engine.fingerprints)
             computation = computation_of(
@@ -654,6 +577,7 @@ def _undecorated(function: Any) -> Any:
         return function
     inner = spec.function
     for name, value in vars(plain).items():
-        inner.__dict__.setdefault(name, value)  # by which plugins know their own
+        if name != "__wrapped__":  # which would lead from it to itself
+            inner.__dict__.setdefault(name, value)  # by which plugins know their own
     bound = getattr(function, "__self__", None)
     return types.MethodType(inner, bound) if bound is not None else inner

@@ -44,12 +44,6 @@ def pytest_taskcache_observer(config: pytest.Config) -> Observer | None:
     of this process (see `pytest_taskcache.model.event`). One that raises is told no more."""
 
 
-def observers(config: pytest.Config) -> list[Observer]:
-    """The observers that plugins give."""
-    hooks: Any = config.hook
-    return [each for each in hooks.pytest_taskcache_observer(config=config) if each]
-
-
 def plugged_storage(config: pytest.Config, url: str) -> Storage | None:
     """The storage of a plugin for a URL. Raises pytest.UsageError for what is none."""
     hooks: Any = config.hook

@@ -4,7 +4,7 @@ committed only by a plain pass."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,12 @@ from pytest_taskcache.engine.computation import Basis, OpenComputation, Place
 from pytest_taskcache.model.decision import Hit
 from pytest_taskcache.model.event import Decided
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.plugin.pytest_private import definitions, parameters_of, run_unseen
+from pytest_taskcache.plugin.pytest_private import closure_of, parameters_of, run_unseen
 from pytest_taskcache.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.outcomes.units import Candidate
     from pytest_taskcache.plugin.session import Session
-
-_IN_BODY = " in its body"
 
 
 @dataclass(eq=False)
@@ -37,8 +35,7 @@ class Instance:
     set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
     """
 
-    name: str
-    basis: Basis
+    basis: Basis = field(default_factory=Basis)
     transaction: Transaction | None = None
     variant: Variant | None = None
     handed_to: set[object] = field(default_factory=set)
@@ -82,29 +79,9 @@ class Running:
 
     item: pytest.Item
     nodeid: str
-    worker: str
     candidate: Candidate | None = None
     attempt: ItemAttempt | None = None
     attempts: int = 0
-
-    def next_attempt(self) -> ItemAttempt:
-        """Begins another attempt, the first included."""
-        self.attempts += 1
-        claimant = f"{self.worker}/{self.nodeid}#{self.attempts}.{next(_serial)}"
-        self.attempt = ItemAttempt(Transaction(claimant, self.nodeid))
-        return self.attempt
-
-
-def reused_values(decisions: Iterable[Decided], attempt: ItemAttempt | None) -> list[Decided]:
-    """The cached values that a test used: those that were found while it ran, and those that its
-    fixtures were made of, whenever that was; each once."""
-    instances = attempt.instances if attempt is not None else ()
-    events = itertools.chain(decisions, *(instance.reused for instance in instances))
-    found: dict[str, Decided] = {}
-    for event in events:
-        if isinstance(event.decision, Hit) and event.decision.variant is not None:
-            found.setdefault(event.decision.variant.id, event)
-    return list(found.values())
 
 
 _serial = itertools.count(1)
@@ -140,9 +117,10 @@ class ItemHooks:
             result = yield
         attempt, session = running.attempt, self._session
         if attempt is not None:
-            used = reused_values(session.decisions, attempt)
+            rechecks = session.settings.recheck and any(each.failed for each in attempt.reports)
+            used = self.reused_values() if rechecks else ()
             self._end(running, passed=attempt.passed)
-            if session.settings.recheck and any(each.failed for each in attempt.reports):
+            if rechecks:
                 session.verification.recheck(item, used)
         session.outcomes.after(running, nextitem)
         return result
@@ -160,7 +138,7 @@ class ItemHooks:
     @contextmanager
     def _entered(self, item: pytest.Item) -> Iterator[Running]:
         """The item is the one that is running, until its protocol ends."""
-        running = self.running = Running(item, node_id(item), self._engine.worker)
+        running = self.running = Running(item, node_id(item))
         self._session.decisions.clear()
         try:
             yield running
@@ -187,7 +165,7 @@ class ItemHooks:
         finally:
             fixtures.shortcuts.settle()
         attempt.is_set_up = True
-        for definition in itertools.chain.from_iterable(definitions(item).values()):
+        for definition in itertools.chain.from_iterable(closure_of(item).definitions.values()):
             instance = fixtures.live.get(definition)
             if instance is not None:
                 self.uses(instance)
@@ -207,23 +185,31 @@ class ItemHooks:
             attempt.instances.append(instance)
             self._claim(attempt, instance)
 
+    def reused_values(self) -> Sequence[Decided]:
+        """The cached values that the running test used: those that were found while it ran, and
+        those that its fixtures were made of, whenever that was; each once."""
+        attempt = self.running.attempt if self.running is not None else None
+        instances = attempt.instances if attempt is not None else ()
+        found: dict[str, Decided] = {}
+        for event in itertools.chain(self._session.decisions, *(one.reused for one in instances)):
+            if isinstance(event.decision, Hit) and event.decision.variant is not None:
+                found.setdefault(event.decision.variant.id, event)
+        return list(found.values())
+
     @property
     def reader(self) -> str:
         """The name of the running attempt as long as its test's body has not begun, which could
         change what it was given; else ""."""
-        return "" if self.reader_now.endswith(_IN_BODY) else self.reader_now
-
-    @property
-    def reader_now(self) -> str:
-        """Who is given a fixture's value now that no other fixture asks."""
         attempt = self.running.attempt if self.running is not None else None
-        if attempt is None:
-            return _IN_BODY
-        name = attempt.transaction.claimant
-        return f"{name}{_IN_BODY}" if attempt.is_set_up or attempt.reports else name
+        if attempt is None or attempt.is_set_up or attempt.reports:
+            return ""
+        return attempt.transaction.claimant
 
     def _begin(self, running: Running) -> ItemAttempt:
-        attempt, item, engine = running.next_attempt(), running.item, self._engine
+        item, engine = running.item, self._engine
+        running.attempts += 1
+        claimant = f"{engine.worker}/{running.nodeid}#{running.attempts}.{next(_serial)}"
+        attempt = running.attempt = ItemAttempt(Transaction(claimant, running.nodeid))
         module: Any = getattr(item, "module", None)
         engine.place = Place(
             running.nodeid,

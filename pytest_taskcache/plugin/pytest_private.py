@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -47,21 +47,16 @@ def written_ini(config: pytest.Config) -> Mapping[str, object]:
 
 
 def active_definition(request: FixtureRequest, name: str) -> FixtureDef[Any] | None:
-    """The definition that a request's fixture of this name resolves to; None for ``request``."""
+    """The definition that a request's fixture of this name resolves to; None for handles of
+    pytest's own, ``request`` among them."""
     found = request._get_active_fixturedef(name)
-    return found if isinstance(found, FixtureDef) else None
+    return found if isinstance(found, FixtureDef) and not is_handle(found) else None
 
 
 def is_watched(config: pytest.Config) -> bool:
     """Whether a run is about the running of tests, so that none is to be replayed."""
     options = ("usepdb", "trace", "setupplan", "setuponly", "setupshow")
     return any(getattr(config.option, name, False) for name in options)
-
-
-def definitions(item: pytest.Item) -> dict[str, Sequence[FixtureDef[Any]]]:
-    """The fixture definitions in an item's closure by name, overridden ones included."""
-    info = getattr(item, "_fixtureinfo", None)
-    return dict(info.name2fixturedefs) if info is not None else {}
 
 
 def keywords_of(item: pytest.Item) -> dict[str, Any]:
@@ -153,25 +148,28 @@ def asking_definition(request: FixtureRequest) -> FixtureDef[Any] | None:
     return getattr(request, "_fixturedef", None)
 
 
-def closure_of(item: pytest.Item | None) -> Closure | None:
-    """The fixtures that an item needs, as found at collection; None if it needs none."""
-    info = getattr(item, "_fixtureinfo", None)
-    if info is None:
-        return None
-    named = frozenset(info.argnames)
-    ambient = [name for name in info.initialnames if name not in named]
-    return Closure(info, info.name2fixturedefs, tuple(ambient), tuple(info.initialnames))
-
-
 class Closure(NamedTuple):
-    """``token`` is the same object for items that share a closure; ``definitions`` by name,
-    furthest first; ``ambient`` are the names that the item gets without naming them: autouse
-    and used by mark; ``initial`` those, and the ones that it names."""
+    """The fixtures that an item needs, as found at collection.
 
-    token: object
-    definitions: Mapping[str, Sequence[FixtureDef[Any]]]
-    ambient: tuple[str, ...]
-    initial: tuple[str, ...]
+    ``token`` is the same object for items that share a closure; ``definitions`` by name, furthest
+    first; ``ambient`` are the names that the item gets without naming them: autouse and used by
+    mark; ``initial`` those, and the ones that it names; ``given`` its parameters by name."""
+
+    token: object = None
+    definitions: Mapping[str, Sequence[FixtureDef[Any]]] = MappingProxyType({})
+    ambient: tuple[str, ...] = ()
+    initial: tuple[str, ...] = ()
+    given: Mapping[str, Any] = MappingProxyType({})
+
+
+def closure_of(item: pytest.Item | None) -> Closure:
+    """An item's closure; an empty one where it needs no fixtures."""
+    info = getattr(item, "_fixtureinfo", None)
+    if item is None or info is None:
+        return Closure()
+    ambient = tuple(name for name in info.initialnames if name not in info.argnames)
+    initial = tuple(info.initialnames)
+    return Closure(info, info.name2fixturedefs, ambient, initial, parameters_of(item))
 
 
 def leave_out(item: pytest.Item, names: AbstractSet[str]) -> None:

@@ -147,16 +147,20 @@ class Session:
     def configure(self) -> None:
         """After all conftests: registers what shows and distributes, and clears if asked to."""
         manager = self.config.pluginmanager
-        from pytest_taskcache.plugin.summary import Summary
+        from pytest_taskcache.plugin.summary import DryRun, Summary
 
         manager.register(Summary(self), "taskcache-summary")
         if not self.enabled:
             return
+        clears = getattr(self.config.option, "cacheclear", False)
         if self.settings.dry_run:
-            from pytest_taskcache.plugin.dry_run import register as register_dry_run
-
-            register_dry_run(self)
-        elif getattr(self.config.option, "cacheclear", False) and not self.is_worker:
+            if clears:
+                raise pytest.UsageError("--cache-dry-run clears nothing; leave out --cache-clear")
+            if self.distributes:  # starts no workers
+                option = self.config.option
+                option.numprocesses, option.dist, option.tx = 0, "no", []
+            manager.register(DryRun(self), "taskcache-dry-run")
+        elif clears and not self.is_worker:
             local = self.local if self.directory.is_dir() and self.engine is not None else None
             if local is not None:
                 local.clear()
@@ -208,10 +212,8 @@ class Session:
 
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """At the end of the tests: awaits uploads, telling of progress, remembers, evicts."""
-        composed = self._composed
-        if composed is not None and self._hooked:
-            self.outcomes.finish()
-        self._composed, self._broken = None, True
+        self.flush()
+        composed, self._composed, self._broken = self._composed, None, True
         if composed is not None:
             composed.finish(on_progress)
 
@@ -268,6 +270,12 @@ class Session:
             self._run = new_run()
         return self._run
 
+    @property
+    def verify_seed(self) -> str:
+        """What the choice of hits to verify hangs on: as given, else the run's id, which all
+        workers share."""
+        return self.settings.verify.seed or self.run().id
+
     @functools.cached_property
     def options_digest(self) -> str:
         """One digest of all options and ini settings that are not neutral."""
@@ -315,7 +323,7 @@ class Session:
 
     def _compose(self) -> None:
         from pytest_taskcache.config.factory import Surroundings, compose
-        from pytest_taskcache.plugin.hookspecs import observers, plugged_storage
+        from pytest_taskcache.plugin.hookspecs import plugged_storage
         from pytest_taskcache.plugin.summary import WaitingLine
 
         make_cache_directory(self.config, self.directory)
@@ -331,7 +339,9 @@ class Session:
             controller=not self.is_worker,
             make_storage=functools.partial(plugged_storage, self.config),
         )
-        told: list[Observer] = [self, WaitingLine(self.config), *observers(self.config)]
+        hook: Any = self.config.hook
+        plugged = filter(None, hook.pytest_taskcache_observer(config=self.config))
+        told: list[Observer] = [self, WaitingLine(self.config), *plugged]
         try:
             self._composed = compose(self.settings, surroundings, told)
             if self.coverage is not None:

@@ -1,4 +1,5 @@
-"""What the terminal shows: a header line, ``CACHED`` for a replayed test, a summary line."""
+"""What the terminal shows: a header line, ``CACHED`` for a replayed test, a summary line; for a dry
+run, what would become of each test."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ import pytest
 
 from pytest_taskcache.config.settings import Explain
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.model.decision import Hit
+from pytest_taskcache.model.decision import Hit, Miss, Why
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.model.event import Decided, Event, Faulted, Waited
-from pytest_taskcache.plugin.items import reused_values
+from pytest_taskcache.model.event import Event, Faulted, Waited
+from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
 from pytest_taskcache.plugin.outcomes.replays import is_replayed
 from pytest_taskcache.plugin.pytest_private import width_of
+from pytest_taskcache.report.tally import reason_of, shortened
 from pytest_taskcache.report.terminal import (
     job_summary,
     miss_lines,
@@ -30,7 +32,7 @@ from pytest_taskcache.report.terminal import (
     summary_line,
     trouble_lines,
 )
-from pytest_taskcache.report.wording import age, duration, harmless, wrapped
+from pytest_taskcache.report.wording import age, counted, duration, harmless, wrapped
 
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
@@ -57,7 +59,7 @@ _REPLAYED = ("taskcache", "replayed")
 
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _PAUSE = 5.0
-"""Seconds between two lines of progress in a log."""
+"""Seconds between two lines about uploads in a log."""
 
 
 class Summary:
@@ -66,6 +68,7 @@ class Summary:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._started = time.time()
+        self._next_line = 0.0
         self._explained: list[Explanation] = []
 
     def pytest_report_header(self, config: pytest.Config) -> str:
@@ -84,11 +87,15 @@ class Summary:
     def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
         """Names the cached values that a failing test used: they may be the cause."""
         report = yield
-        if report.failed and report.when == "call":
-            running = self._session.running
-            attempt = running.attempt if running is not None else None
-            used = reused_values(self._session.decisions, attempt)
-            lines = list(_used(used, time.time()))
+        if report.failed and report.when == "call" and self._session.running is not None:
+            now, lines = time.time(), []
+            for event in self._session.items.reused_values():
+                assert isinstance(event.decision, Hit)
+                assert event.decision.variant is not None
+                old = age(now - event.decision.variant.created)
+                name = harmless(str(event.identity))
+                again = f"--cache-refresh-only={name!r}"
+                lines.append(f"{event.subject} {name}, computed {old} ({again})")
             if lines:
                 report.sections.append(("taskcache: cached values it used", "\n".join(lines)))
         return report
@@ -109,8 +116,7 @@ class Summary:
             self._session.notify(Faulted("run not remembered", f"{type(error).__name__}: {error}"))
         if self._session.is_worker:
             return
-        config = self._session.config
-        self._session.finish(UploadLine(config.pluginmanager.get_plugin("terminalreporter")))
+        self._session.finish(self._show_upload)
         if self._session.tally.differences and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -119,33 +125,46 @@ class Summary:
         """One line of counts, with what is slow or wrong; with ``-v`` why each miss was one;
         differences always; with ``-q`` nothing else."""
         tally = self._session.tally
-        self._write_job_summary()
         if tally.is_empty:
             return
-        if tally.differences:
-            terminalreporter.section("cache verification failed", red=True, sep="=")
-            for line in tally.differences:
-                terminalreporter.line(harmless(line))
-        if tally.rechecked:
-            terminalreporter.section("cache recheck", sep="=")
-            for line in tally.rechecked:
-                terminalreporter.line(harmless(line))
+        self._write_job_summary()
+        for title, lines, red in (
+            ("cache verification failed", tally.differences, True),
+            ("cache recheck", tally.rechecked, False),
+        ):
+            if lines:
+                terminalreporter.section(title, red=red, sep="=")
+                for line in lines:
+                    terminalreporter.line(harmless(line))
         verbosity = terminalreporter.verbosity
         if verbosity < 0 and not self._explained:
             return
-        width = width_of(terminalreporter)
-        everything = verbosity > 1
-        plain = list(miss_lines(tally, everyone=everything)) if verbosity >= 1 else []
+        told: list[tuple[str, bool]] = []
+        if verbosity >= 1:
+            told += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
         for explanation in self._explained:
-            plain += explanation.lines(everything=everything)
-        troubles: list[str] = []
+            told += [(line, False) for line in explanation.lines(everything=verbosity > 1)]
         if verbosity >= 0:
-            plain += slow_lines(tally, asked=verbosity > 0, whole=everything)
-            troubles += trouble_lines(tally)
-        counts = [summary_line(tally) + self._seed()] if verbosity >= 0 else []
-        for lines, yellow in ((plain, False), (troubles, True), (counts, False)):
-            for piece in (piece for line in lines for piece in wrapped(line, width)):
+            slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
+            told += [(line, False) for line in slow]
+            told += [(line, True) for line in trouble_lines(tally)]
+            told.append((summary_line(tally) + self._seed(), False))
+        for line, yellow in told:
+            for piece in wrapped(line, width_of(terminalreporter)):
                 terminalreporter.line(piece, yellow=yellow)
+
+    def _show_upload(self, done: int, total: int) -> None:
+        """One line about the uploads, written over where possible, else a line now and then."""
+        reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or reporter.verbosity < 0:
+            return
+        text = f"taskcache: uploading {done}/{total}"
+        if reporter.isatty:
+            reporter.rewrite(text, erase=True)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _PAUSE
+            reporter.ensure_newline()
+            reporter.write_line(text)
 
     def _remember(self) -> None:
         """Keeps what explains this run, and explains what is to be explained: before the cache
@@ -210,7 +229,7 @@ class Summary:
     def _write_job_summary(self) -> None:
         """Adds the run to the page of a GitHub job."""
         path = os.environ.get("GITHUB_STEP_SUMMARY")
-        if not path or self._session.tally.is_empty:
+        if not path:
             return
         try:
             with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
@@ -220,12 +239,66 @@ class Summary:
 
     def _seed(self) -> str:
         """How to verify the same share again."""
-        sample = self._session.settings.verify
-        if not sample.percent or sample.percent == 100:
+        percent = self._session.settings.verify.percent
+        if not 0 < percent < 100:
             return ""
-        from pytest_taskcache.plugin.verification import seed_of
+        return f" (again: --cache-verify={percent:g}@{self._session.verify_seed})"
 
-        return f" (again: --cache-verify={sample.percent:g}@{seed_of(self._session)})"
+
+class DryRun:
+    """``--cache-dry-run``: stands for the running of the tests. The cache is only read.
+
+    RUN     tests/test_prices.py::test_sum: function changed: prices.py::total
+    CACHED  tests/test_prices.py::test_tax                                        (-v)
+    taskcache: dry run: 1 test would run, 1 would be replayed
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Tells of each test. What keeps pytest from running any is left to pytest."""
+        option = session.config.option
+        if option.collectonly or (session.testsfailed and not option.continue_on_collection_errors):
+            return None
+        reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+        verbosity = reporter.verbosity if reporter is not None else 0
+        lines, counts = [], Counter[str]()
+        for item in session.items:
+            word, reason = self._foreseen(item, whole=verbosity > 1)
+            counts[word] += 1
+            if word == "RUN" or verbosity > 0:
+                lines.append(f"{word:7} {node_id(item)}{reason}")
+        if verbosity >= 0:
+            skipped = f", {counts['SKIPPED']} would be skipped" if counts["SKIPPED"] else ""
+            told = f"{counted(counts['RUN'], 'test')} would run"
+            told = f"{told}, {counts['CACHED']} would be replayed{skipped}"
+            lines.append(f"taskcache: dry run: {told}")
+        if reporter is not None:
+            reporter.ensure_newline()
+            for piece in (p for line in lines for p in wrapped(harmless(line), width_of(reporter))):
+                reporter.line(piece)
+        return True
+
+    def _foreseen(self, item: pytest.Item, *, whole: bool) -> tuple[str, str]:
+        from pytest_taskcache.plugin.collection.pytest_nodes import is_skipped_by_mark
+        from pytest_taskcache.plugin.outcomes.bundles import Replayable
+
+        if is_skipped_by_mark(item):
+            return "SKIPPED", ""
+        found = self._session.outcomes.foreseen(item) if self._session.engine is not None else None
+        if isinstance(found, Replayable):
+            return "CACHED", ""
+        if found is None:
+            why = "its outcome is not cached (no mark, see --cache-tests)"
+        elif not isinstance(found, Miss):
+            why = str(found)
+        elif found.why is Why.ABSENT:
+            why = "first computation"
+        else:
+            why = reason_of(found) if whole else shortened(reason_of(found))
+        return "RUN", f": {why}"
 
 
 class ReplayedReports:
@@ -258,27 +331,6 @@ class ReplayedReports:
             report.sections.append(("taskcache", f"{count} {were} replayed, not run"))
 
 
-class UploadLine:
-    """Says how uploads go: one line, written over where possible, else a line now and then."""
-
-    def __init__(self, reporter: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        self._reporter = reporter
-        self._clock = clock
-        self._next = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        """Writes ``taskcache: uploading 3/10``."""
-        if self._reporter is None or self._reporter.verbosity < 0:
-            return
-        text = f"taskcache: uploading {done}/{total}"
-        if self._reporter.isatty:
-            self._reporter.rewrite(text, erase=True)
-        elif self._clock() >= self._next:
-            self._next = self._clock() + _PAUSE
-            self._reporter.ensure_newline()
-            self._reporter.write_line(text)
-
-
 class WaitingLine:
     """Says for whom a worker waits, at once and past pytest's capturing: a run that seems to
     hang would otherwise not be told from one that does."""
@@ -306,13 +358,3 @@ class WaitingLine:
                 reporter.write_line(text)
             elif sys.stderr is not None:
                 print(text, file=sys.stderr, flush=True)
-
-
-def _used(reused: Sequence[Decided], now: float) -> Iterator[str]:
-    """A line for each cached value, with its age and how to have it computed anew."""
-    for event in reused:
-        assert isinstance(event.decision, Hit)
-        assert event.decision.variant is not None
-        old = age(now - event.decision.variant.created)
-        name = harmless(str(event.identity))
-        yield f"{event.subject} {name}, computed {old} (--cache-refresh-only={name!r})"

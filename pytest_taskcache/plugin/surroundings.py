@@ -7,7 +7,7 @@ run again for it. There are lists of such options, and two ways to add to them.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,124 +18,106 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.pytest_private import written_ini
 
-NEUTRAL_OPTIONS = frozenset(
+_NEUTRAL_OPTIONS = frozenset(
     {
         # which tests run, and in which order, not what they do
         "file_or_dir", "keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf",
         "last_failed_no_failures", "failedfirst", "newfirst", "stepwise", "stepwise_skip",
         "stepwise_reset", "collectonly", "maxfail", "pyargs", "keepduplicates",
         "collect_in_virtualenv", "continue_on_collection_errors", "randomly_seed",
-        "randomly_reorganize", "randomly_reset_seed",
-        "numprocesses", "maxprocesses", "dist", "distload", "tx", "px",
-        "looponfail", "rsyncdir", "rsyncignore", "maxworkerrestart", "testrunuid",
-        "loadscopereorder", "loadgroup", "doctestmodules", "doctestglob", "doctestreport",
-        "distribution", "boxed", "exitfirst", "onlyrerun", "rerun_except", "reruns", "reruns_delay",
-        "fail_on_flaky", "reruns_mode", "rerun_show_tracebacks",
+        "randomly_reorganize", "randomly_reset_seed", "numprocesses", "maxprocesses", "dist",
+        "distload", "tx", "px", "looponfail", "rsyncdir", "rsyncignore", "maxworkerrestart",
+        "testrunuid", "loadscopereorder", "loadgroup", "doctestmodules", "doctestglob",
+        "doctestreport", "distribution", "boxed", "exitfirst", "onlyrerun", "rerun_except",
+        "reruns", "reruns_delay", "fail_on_flaky", "reruns_mode", "rerun_show_tracebacks",
         # how results are shown or written
         "verbose", "quiet", "no_header", "no_summary", "fold_skipped", "no_fold_skipped",
-        "force_short_summary",
-        "reportchars", "disable_warnings", "showlocals", "tbstyle", "xfail_tb", "showcapture",
-        "fulltrace", "color", "code_highlight", "durations", "durations_min", "xmlpath",
-        "junitprefix", "pastebin", "htmlpath", "self_contained_html", "css", "tracestyle",
-        "metadata", "metadata_from_json", "metadata_from_json_file",
-        "show_fixtures_per_test", "showfixtures", "markers", "cacheshow", "cacheclear",
-        "setuponly", "setupshow", "setupplan", "debug", "traceconfig", "version", "help",
+        "force_short_summary", "reportchars", "disable_warnings", "showlocals", "tbstyle",
+        "xfail_tb", "showcapture", "fulltrace", "color", "code_highlight", "durations",
+        "durations_min", "xmlpath", "junitprefix", "pastebin", "htmlpath", "self_contained_html",
+        "css", "tracestyle", "metadata", "metadata_from_json", "metadata_from_json_file",
+        "show_fixtures_per_test", "showfixtures", "markers", "cacheshow", "cacheclear", "setuponly",
+        "setupshow", "setupplan", "debug", "traceconfig", "version", "help",
         # where things are
         "basetemp", "rootdir", "inifilename", "confcutdir", "cov_source", "cov_report",
         "cov_config", "cov_append", "cov_branch", "cov_fail_under", "no_cov", "cov_context",
-        "cov_precision", "no_cov_should_warn", "cov_reset", "cov_no_collect",
-        "usepdb", "usepdb_cls", "trace", "noconftest_", "plugins", "override_ini",
-        "strict_config", "known_args_namespace", "dist_", "worker_restart", "benchmark_storage",
+        "cov_precision", "no_cov_should_warn", "cov_reset", "cov_no_collect", "usepdb",
+        "usepdb_cls", "trace", "noconftest_", "plugins", "override_ini", "strict_config",
+        "known_args_namespace", "dist_", "worker_restart", "benchmark_storage",
     }
 )  # fmt: skip
-"""Options that do not change what a test does. All others are part of every outcome's key."""
+"""Options, by ``dest``, that do not change what a test does. All others are part of every
+outcome's key."""
 
-NEUTRAL_PLUGINS = frozenset(
+_NEUTRAL_INI = frozenset(
+    {
+        "addopts", "cache_dir", "testpaths", "norecursedirs", "markers", "junit_suite_name",
+        "junit_logging", "junit_log_passing_tests", "junit_duration_report", "junit_family",
+        "console_output_style", "required_plugins", "minversion", "strict_config",
+        "python_classes", "python_functions", "verbosity_test_cases", "verbosity_subtests",
+        "verbosity_assertions",
+    }
+)  # fmt: skip
+"""The same of ini settings (``addopts`` acts through the options)."""
+
+_NEUTRAL_EITHER = frozenset(
+    {
+        # pytest 9.2
+        "capture", "log_cli", "log_cli_level", "log_cli_format", "log_cli_date_format", "log_file",
+        "log_file_mode", "log_file_level", "log_file_format", "log_file_date_format",
+        "truncation_limit_lines", "truncation_limit_chars", "faulthandler_timeout",
+        "faulthandler_exit_on_timeout",
+        # pytest-timeout 2.4
+        "timeout", "timeout_method", "timeout_func_only", "session_timeout",
+        "timeout_disable_debugger_detection",
+        # pytest-json-report 1.5
+        "json_report", "json_report_file", "json_report_omit", "json_report_summary",
+        "json_report_indent", "json_report_verbosity",
+        # pytest-split 0.10
+        "splits", "group", "store_durations", "durations_path", "clean_durations",
+        "splitting_algorithm",
+        # pytest-retry 1.7
+        "retries", "retry_delay", "cumulative_timing", "retry_outcome",
+        # teamcity-messages 1.33
+        "teamcity", "no_teamcity", "skippassedoutput", "swapdiff",
+        # pytest-reportlog 0.4, pytest-sugar 1.1, pytest-instafail, pytest-picked, pytest-clarity,
+        # pytest-progress, pytest-github-actions-annotate-failures
+        "report_log", "report_log_exclude_logs_on_passed_tests", "force_sugar", "old_summary",
+        "sugar_verbose", "instafail", "picked", "picked_mode", "parent_branch", "diff_width",
+        "diff_type", "diff_symbols", "progress", "show_progress", "exclude_warning_annotations",
+    }
+)  # fmt: skip
+"""Names that are neutral as either."""
+
+_NEUTRAL_PLUGINS = frozenset(
     {
         "pytest-xdist", "pytest-html", "pytest-metadata", "pytest-randomly", "pytest-cov",
         "pytest-rerunfailures", "pytest-retry", "pytest-json-report", "pytest-sugar",
-        "pytest-instafail",
-        "pytest-random-order", "pytest-reverse", "pytest-split", "pytest-picked",
-        "pytest-taskcache",
+        "pytest-instafail", "pytest-random-order", "pytest-reverse", "pytest-split",
+        "pytest-picked", "pytest-taskcache",
     }
 )  # fmt: skip
 """Distributions of plugins that select, order, distribute, repeat, measure or show tests. What
 they seed is followed otherwise (the seed, where a test drew from it)."""
 
 _NEUTRAL_DISABLED = frozenset(
-    f"no:{name}"
-    for name in (
+    {
         "cacheprovider", "terminal", "terminalreporter", "randomly", "xdist", "junitxml",
         "pastebin", "html", "metadata", "pytest_cov", "cov", "rerunfailures", "stepwise",
         "pytest-retry", "helpconfig", "setupplan", "setuponly", "xdist.looponfail",
-    )
-)  # fmt: skip
-
-NEUTRAL_INI = frozenset(
-    {
-        "addopts", "cache_dir", "testpaths", "norecursedirs", "markers", "junit_suite_name",
-        "junit_logging", "junit_log_passing_tests", "junit_duration_report", "junit_family",
-        "console_output_style", "required_plugins", "minversion", "log_cli_level", "log_cli",
-        "strict_config",
-        "log_cli_format", "log_cli_date_format", "python_classes", "python_functions",
-        "verbosity_test_cases", "verbosity_subtests", "verbosity_assertions",
     }
 )  # fmt: skip
-"""Ini settings that do not change what a test does (``addopts`` acts through the options)."""
-
-
-_BY_PLUGIN: Mapping[str, frozenset[str]] = {
-    "pytest": frozenset(
-        {
-            "capture", "log_cli", "log_cli_level", "log_cli_format", "log_cli_date_format",
-            "log_file", "log_file_mode", "log_file_level", "log_file_format",
-            "log_file_date_format", "truncation_limit_lines", "truncation_limit_chars",
-            "faulthandler_timeout", "faulthandler_exit_on_timeout",
-        }
-    ),
-    "pytest-timeout": frozenset(
-        {
-            "timeout", "timeout_method", "timeout_func_only", "session_timeout",
-            "timeout_disable_debugger_detection",
-        }
-    ),
-    "pytest-json-report": frozenset(
-        {
-            "json_report", "json_report_file", "json_report_omit", "json_report_summary",
-            "json_report_indent", "json_report_verbosity",
-        }
-    ),
-    "pytest-reportlog": frozenset({"report_log", "report_log_exclude_logs_on_passed_tests"}),
-    "pytest-split": frozenset(
-        {
-            "splits", "group", "store_durations", "durations_path", "clean_durations",
-            "splitting_algorithm",
-        }
-    ),
-    "pytest-retry": frozenset({"retries", "retry_delay", "cumulative_timing", "retry_outcome"}),
-    "pytest-sugar": frozenset({"force_sugar", "old_summary", "sugar_verbose"}),
-    "pytest-instafail": frozenset({"instafail"}),
-    "pytest-picked": frozenset({"picked", "picked_mode", "parent_branch"}),
-    "pytest-clarity": frozenset({"diff_width", "diff_type", "diff_symbols"}),
-    "pytest-progress": frozenset({"progress", "show_progress"}),
-    "pytest-github-actions-annotate-failures": frozenset({"exclude_warning_annotations"}),
-    "teamcity-messages": frozenset({"teamcity", "no_teamcity", "skippassedoutput", "swapdiff"}),
-}  # fmt: skip
-"""By distribution, as of pytest 9.2, pytest-timeout 2.4, pytest-json-report 1.5,
-pytest-reportlog 0.4, pytest-retry 1.7, pytest-split 0.10,
-pytest-sugar 1.1, teamcity-messages 1.33."""
-
-_KNOWN = frozenset[str]().union(*_BY_PLUGIN.values())
+"""Plugins that may be missing (``-p no:NAME``)."""
 
 
 def _neutral_names(config: pytest.Config) -> frozenset[str]:
-    """All names (``dest`` of an option, or an ini setting) that are neutral in this run: the lists,
-    what plugins answer to ``pytest_taskcache_neutral_options(config)``, which they declare as an
-    optional hook, and the project's own, separated by blanks or commas."""
+    """What is neutral in this run, be it an option or a setting: those of the list, what plugins
+    answer to ``pytest_taskcache_neutral_options(config)``, which they declare as an optional hook,
+    and the project's own, separated by blanks or commas."""
     caller = getattr(config.hook, "pytest_taskcache_neutral_options", None)
     answers: Iterable[Iterable[str]] = caller(config=config) if caller is not None else ()
     own = str(config.getini("taskcache_neutral_options") or "").replace(",", " ").split()
-    return _KNOWN.union(own, *answers)
+    return _NEUTRAL_EITHER.union(own, *answers)
 
 
 def option_parts(config: pytest.Config) -> tuple[Part, ...]:
@@ -147,31 +129,24 @@ def given_options(config: pytest.Config) -> dict[str, object]:
     """Each option and ini setting that is given, but for the neutral ones. An option that a plugin
     has but nobody gave changes nothing."""
     neutral = _neutral_names(config)
-    found: dict[str, object] = {
-        f"option {name}": value
-        for name, value in vars(config.option).items()
-        if name not in NEUTRAL_OPTIONS and name not in neutral and not name.startswith("taskcache_")
-    }
-    disabled = {name for name in config.known_args_namespace.plugins if name.startswith("no:")}
-    for name in disabled - _NEUTRAL_DISABLED:
-        found[f"option -p {name}"] = True
+    options = {n: v for n, v in vars(config.option).items() if n not in _NEUTRAL_OPTIONS}
+    settings: dict[str, object] = {}
     for text in getattr(config.option, "override_ini", None) or ():
-        name, _, value = text.partition("=")
-        found[f"ini {name}"] = value
+        name, _, settings[name] = text.partition("=")
     for name, raw in written_ini(config).items():
-        found.setdefault(f"ini {name}", str(getattr(raw, "value", raw)))
-    return {
-        name: value
-        for name, value in sorted(found.items())
-        if value not in (None, False, [], ()) and not _is_neutral_ini(name, neutral)
+        settings.setdefault(name, str(getattr(raw, "value", raw)))
+    settings = {n: v for n, v in settings.items() if n not in _NEUTRAL_INI}
+    found: dict[str, object] = {
+        f"{kind} {name}": value
+        for kind, named in (("option", options), ("ini", settings))
+        for name, value in named.items()
+        if name not in neutral and not name.startswith("taskcache_")
     }
-
-
-def _is_neutral_ini(name: str, neutral: frozenset[str]) -> bool:
-    kind, _, setting = name.partition(" ")
-    if kind != "ini":
-        return False
-    return setting in NEUTRAL_INI or setting in neutral or setting.startswith("taskcache_")
+    for name in config.known_args_namespace.plugins:
+        kind, _, plugin = name.partition(":")
+        if kind == "no" and plugin not in _NEUTRAL_DISABLED:
+            found[f"option -p {name}"] = True
+    return {n: value for n, value in sorted(found.items()) if value not in (None, False, [], ())}
 
 
 def _digest_of(value: object) -> str:
@@ -202,7 +177,7 @@ def plugin_parts(config: pytest.Config) -> tuple[Part, ...]:
     found = {
         f"plugin {name}": version
         for name, version in plugin_distributions(config)
-        if name not in NEUTRAL_PLUGINS
+        if name not in _NEUTRAL_PLUGINS
     }
     known = [plugin for plugin, _ in manager.list_plugin_distinfo()]
     for plugin in manager.get_plugins():

@@ -33,7 +33,7 @@ class HitVerification:
         self._session = session
         self._engine = engine
         self._percent = session.settings.verify.percent
-        self._seed = seed_of(session)
+        self._seed = session.verify_seed
         if self._percent:
             run = engine.run.id  # what it computed itself needs no proof
             engine.verifies = lambda found: run not in found.id and self.picks(found.key)
@@ -94,8 +94,3 @@ class HitVerification:
         if compared < len(asked):
             return f"{passes}, which cannot be compared: the cache may be the cause"
         return f"{passes}, equal to the cached ones: it is flaky, or tells copies apart"
-
-
-def seed_of(session: Session) -> str:
-    """What the choice of hits hangs on: as given, else the run's id, which all workers share."""
-    return session.settings.verify.seed or session.run().id

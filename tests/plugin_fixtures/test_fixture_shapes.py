@@ -188,6 +188,39 @@ def test_a_decorator_above_cached_still_runs(project: Project) -> None:
     cold_then_warm(project, computed=1, passed=1)
 
 
+def test_cached_below_the_fixture_with_another_upstream(project: Project) -> None:
+    """Each of several tests gets its values; another run finds what the first one kept."""
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+        from pytest_taskcache import cached
+
+        @pytest.fixture
+        @cached
+        def rows():
+            count("rows")
+            return [1]
+
+        @pytest.fixture
+        @cached
+        def data(rows):
+            count("data")
+            return [*rows]
+
+        def test_a(data):
+            assert data == [1]
+
+        def test_b(data, rows):
+            assert data == rows == [1]
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=2)
+    assert project.counted("rows") == project.counted("data") == 1
+
+
 def test_params_are_cached_apart(project: Project) -> None:
     """Each parameter has a value of its own; a new one is the only one computed; ids do not
     matter."""

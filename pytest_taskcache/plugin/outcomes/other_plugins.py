@@ -17,7 +17,7 @@ import pytest
 
 from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_marked_itself
-from pytest_taskcache.plugin.pytest_private import definitions
+from pytest_taskcache.plugin.pytest_private import closure_of
 
 _EFFECT_ELSEWHERE = {
     "record_xml_attribute": "its effect is not part of a report",
@@ -183,7 +183,9 @@ class Randomness:
         if not self._reseeds:
             self._drawn |= _state() != self._before
         return self._drawn or any(
-            not self._drawing.isdisjoint(named) for named in definitions(item).values()
+            definition in self._drawing
+            for those_of_name in closure_of(item).definitions.values()
+            for definition in those_of_name
         )
 
     @pytest.hookimpl(wrapper=True, trylast=True)

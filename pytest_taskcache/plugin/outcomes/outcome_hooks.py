@@ -279,7 +279,7 @@ class Outcomes:
             run_in_name_only(str(item.path))  # inherited from elsewhere
         run_conditions(item)
         if self._session.coverage is not None:
-            candidate.region = self._session.coverage.begin_test(attempt.instances)
+            candidate.region = self._session.coverage.open("test", attempt.instances)
         if self._randomness is not None:
             self._randomness.begin()
         self._snapshots.begin()
