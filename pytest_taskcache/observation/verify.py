@@ -253,31 +253,34 @@ def _slot(log: str) -> str:
 
 
 class CodeVerdicts:
-    """Verdicts by log. ``digest`` is the present one of a dependency."""
+    """Verdicts by log. ``digest`` is the present one of a dependency; ``read`` gives segments,
+    None for those that are lost."""
 
     def __init__(self, digest: Digest, archive: SourceArchive) -> None:
+        self.read: Callable[[Blob], bytes | None] = lambda blob: None
+        self.shelf: Shelf | None = None
         self._digest = digest
         self._archive = archive
-        self._read: Callable[[Blob], bytes | None] = lambda blob: None
-        self._shelf: Shelf | None = None
         self._logs: dict[str, _Verdict] = {}
-        self._wanted: dict[str, tuple[CodePart, Iterable[Blob]]] = {}
-
-    def keep_on(self, shelf: Shelf) -> None:
-        """Keeps heads on this shelf from now on, and finds those that are there."""
-        self._shelf = shelf
+        self._expected: dict[str, tuple[int, list[Blob]]] = {}
 
     def keep_head(self, log: CodeLog) -> None:
         """Keeps where all of a log is: who checks the first of its records would else know only
         as far as that came, and judge the log anew with each record that came further."""
-        if self._shelf is not None and log.segments:
+        if self.shelf is not None and log.segments:
             blobs = [[blob.digest, blob.size] for blob in log.segments]
             head = json.dumps([log.name, blobs]).encode()
-            self._shelf.write(_HEADS, {_slot(log.name): head})
+            self.shelf.write(_HEADS, {_slot(log.name): head})
 
-    def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
-        """Says how segments are read; None for those that are lost."""
-        self._read = read
+    def _head(self, name: str) -> list[Blob]:
+        """All of a log, if it is known where that is; the slot may be another log's."""
+        if self.shelf is None:
+            return []
+        try:
+            log, blobs = json.loads(self.shelf.read(_HEADS).get(_slot(name), b"[0, 0]"))
+            return [Blob(digest, size) for digest, size in blobs] if log == name else []
+        except (ValueError, TypeError):
+            return []
 
     def reconsider(self) -> None:
         """Something that was asked for differs from what it was."""
@@ -291,9 +294,8 @@ class CodeVerdicts:
             part = decode_code(dependency)
         except ValueError:
             return  # told when it is checked
-        known = self._wanted.get(part.log)
-        if known is None or known[0].position < part.position:
-            self._wanted[part.log] = part, uses
+        if self._expected.get(part.log, (-1, []))[0] < part.position:
+            self._expected[part.log] = part.position, _segments(part, uses)
 
     def check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
         """What changed of the code that a record rests on; empty if nothing did."""
@@ -303,43 +305,32 @@ class CodeVerdicts:
             return [Change("code log", "unreadable", dependency.digest, "")]
         verdict = self._logs.get(part.log)
         if verdict is None or verdict.length < part.position:
-            longest = self._wanted.pop(part.log, None)
-            if verdict is None:
-                verdict = self._load_head(part.log)
-            if longest is not None and (verdict is None or verdict.length < longest[0].position):
-                verdict = self._load(longest[0].segments, longest[1])
-            if verdict is None or verdict.length < part.position:
-                verdict = self._load(part.segments, uses)
+            _, longest = self._expected.pop(part.log, (0, []))
+            heads = [] if verdict is not None else [self._head(part.log)]
+            verdict = self._load([*heads, longest, _segments(part, uses)], part.position)
             if verdict is None:
                 return [Change("code log", "lost", dependency.digest, "")]
             self._logs[part.log] = verdict
         return verdict.of(part)
 
-    def _load_head(self, name: str) -> _Verdict | None:
-        """All of a log, if it is known where that is, and it is still there."""
-        if self._shelf is None:
-            return None
-        try:
-            log, blobs = json.loads(self._shelf.read(_HEADS).get(_slot(name), b"[0, 0]"))
-            if log != name:
-                return None  # the slot is another log's, or nobody's
-            uses = [Blob(digest, size) for digest, size in blobs]
-        except (ValueError, TypeError):
-            return None
-        return self._load(tuple(blob.digest for blob in uses), uses)
+    def _load(self, heads: Iterable[list[Blob]], length: int) -> _Verdict | None:
+        """The first of these that is there, and holds as many nodes."""
+        for blobs in heads:
+            found = [data for blob in blobs if (data := self.read(blob)) is not None]
+            if len(found) < len(blobs):
+                continue
+            try:
+                verdict = _Verdict(decode_log(found), self._archive, self._digest)
+            except ValueError:
+                continue
+            if verdict.length >= length:
+                return verdict
+        return None
 
-    def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Verdict | None:
-        blobs = {blob.digest: blob for blob in uses}
-        found = []
-        for name in segments:
-            data = self._read(blobs.get(name, Blob(name, -1)))
-            if data is None:
-                return None
-            found.append(data)
-        try:
-            return _Verdict(decode_log(found), self._archive, self._digest)
-        except ValueError:
-            return None
+
+def _segments(part: CodePart, uses: Iterable[Blob]) -> list[Blob]:
+    blobs = {blob.digest: blob for blob in uses}
+    return [blobs.get(name, Blob(name, -1)) for name in part.segments]
 
 
 class _Verdict:
