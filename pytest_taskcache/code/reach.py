@@ -150,16 +150,9 @@ class _Walk:
         self._add_log()
         for file, found in changes.items():
             self._add_all(file, (each for item in found.definitions for each in item if each), 0)
-        # Names of classes only, whose call makes a new object.
-        self._makers: set[str] = set()
-        others: set[str] = set()
         for vertex in self._vertices.values():
-            for item in vertex.definitions:
-                is_class = item.kind is DefinitionKind.CLASS
-                (self._makers if is_class else others).update(item.binds[:1])
             if vertex.position < NEVER:
                 self._index(vertex)
-        self._makers -= others
 
     def _add_log(self) -> None:
         first: dict[str, int] = {}
@@ -207,7 +200,7 @@ class _Walk:
                 self._taking.setdefault(name, []).append(vertex)
             for name in item.binds if item.hands else ():
                 self._handing.setdefault(name, []).append(vertex)
-            rebound = {name.partition("<")[0].removeprefix(".") for name in item.stores}
+            rebound = {name.removeprefix(".") for name in item.stores}
             mutable = set(rebound)
             if item.kind is DefinitionKind.STATEMENT or item.wrapped:
                 rebound.update(item.binds)
@@ -310,11 +303,9 @@ class _Walk:
             elif name.startswith("."):
                 yield name[1:], 0
             else:
-                name, _, maker = name.partition("<")
-                if not maker or maker not in self._makers:
-                    # On what binds the name, or, where nothing known here does, on any of all that.
-                    known = self._closures[vertex.closure] & ~own
-                    yield name, (self._rebound.get(name, 0) & known or known) | own
+                # On what binds the name, or, where nothing known here does, on any of all that.
+                known = self._closures[vertex.closure] & ~own
+                yield name, (self._rebound.get(name, 0) & known or known) | own
         for name in item.changes:
             if bound := self._mutable.get(name, 0):
                 yield name.removeprefix("~"), bound

@@ -34,9 +34,7 @@ What code gets at without naming it, and how that is covered:
 * parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
   bind;
 * dunder methods, xunit set-ups, wrapped methods and those called like methods of builtin types
-  come with their class, as do all statements of its body: they bind its name too. Classes that
-  something is only compared with (``isinstance``, ``except``) are mentioned without their methods
-  (``?name``);
+  come with their class, as do all statements of its body: they bind its name too;
 * module-level ``__getattr__`` and ``__dir__``, hooks, automatic fixtures and ``pytestmark`` act
   on code that names none of them: ``implicit``, or ``effect`` for all who import the module;
 * a statement that binds nothing may act on all others in the process, and does ``act``; so may
@@ -344,8 +342,7 @@ class _Walker:
         asked = self._open(prefix + EFFECTS, DefinitionKind.STATEMENT)
         if isinstance(node, ast.If):
             self.visit(node.test)
-        for handler in handlers:
-            self._check(handler.type)
+        self._all(handler.type for handler in handlers)
         self._close(asked)
         for body in (node.body, node.orelse, getattr(node, "finalbody", ())):
             self._statements(body, prefix)
@@ -370,7 +367,7 @@ class _Walker:
         """Ends a statement or class outside of functions."""
         if self._owner:
             cls = self._owner.rpartition(".")[2]
-            unit.binds[cls] = unit.binds["?" + cls] = None
+            unit.binds[cls] = None
         unit.attributes |= unit.names
         self._settle(unit, frozenset())
 
@@ -408,7 +405,7 @@ class _Walker:
         bare = copy.copy(node)
         bare.body = []
         unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS, bare)
-        unit.binds[node.name] = unit.binds["?" + node.name] = None
+        unit.binds[node.name] = None
         self._head(node)
         for decorator in node.decorator_list:
             self._note_call(decorator)
@@ -452,7 +449,7 @@ class _Walker:
         if not prefix and node.name in _OF_MODULES:
             unit.flags.update(("effect", "acts"))
         if node.decorator_list:
-            unit.attributes |= {name for name in made.attributes if name[0] != "?"}
+            unit.attributes |= made.attributes
             for each in (made, unit):
                 each.binds["@" + node.name] = None
                 if fixture:
@@ -494,11 +491,12 @@ class _Walker:
         self._all(getattr(node, "type_params", ()))
         self._all(node.args.defaults)
         self._all(node.args.kw_defaults)
-        hints = [*(item.annotation for item in _parameters(node.args)), node.returns]
-        if node.decorator_list:
-            self._all(hints)
-        else:
-            self._apart(hints)  # nobody makes objects of the types that they name
+        unit = self._unit
+        kept = unit.attributes, unit.names
+        if not node.decorator_list:  # nobody makes objects of the types that they name
+            unit.attributes, unit.names = set(), set()
+        self._all([*(item.annotation for item in _parameters(node.args)), node.returns])
+        unit.attributes, unit.names = kept
 
     def _inside(self, node: FunctionNode, qualname: str) -> _Unit:
         """Walks a function's statements into a definition of their own."""
@@ -637,21 +635,6 @@ class _Walker:
             elif isinstance(value, ast.AST):
                 self.visit(value)
 
-    def _apart(self, nodes: Iterable[ast.AST | None]) -> set[str]:
-        """What nodes mention, which is noted nowhere."""
-        unit = self._unit
-        before = unit.attributes, unit.names
-        unit.attributes, unit.names = set(), set()
-        self._all(nodes)
-        found = unit.attributes | unit.names
-        unit.attributes, unit.names = before
-        return found
-
-    def _check(self, node: ast.expr | None) -> None:
-        """Classes that something is only compared with."""
-        found = self._apart([node])
-        self._unit.attributes.update("?" + name for name in found)
-
     def visit_keyword(self, node: ast.keyword) -> None:
         if node.arg:
             self._unit.attributes.add(node.arg)
@@ -692,16 +675,9 @@ class _Walker:
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
-        if node.attr in _OF_FUNCTIONS and _chain(node.value)[0] not in self._aliases:
+        root = _chain(node.value)[0]
+        if node.attr in _OF_FUNCTIONS and root not in self._aliases:
             return  # of a wrapper that was just made, which whoever reads it reaches anyhow
-        root, called, _ = _chain(node.value)
-        origins = {name for name, made in unit.origins.get(root, ()) if made}
-        if called and root not in unit.bound and isinstance(node.value, ast.Call):
-            origins = {root}
-        if origins and root not in unit.parameters:
-            # An object that was just made is shared with nobody, if it is a class that made it.
-            unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
-            return
         # Whoever reads it of an object of this class knows the class, or has it from who does.
         given = root in unit.parameters
         unit.stores.add("." + node.attr if given else node.attr)
@@ -738,11 +714,6 @@ class _Walker:
         function = node.func
         unit = self._unit
         name = function.id if isinstance(function, ast.Name) else ""
-        if name in ("isinstance", "issubclass") and len(node.args) == 2:
-            self.visit(function)
-            self.visit(node.args[0])
-            self._check(node.args[1])
-            return
         if name in ("setattr", "delattr") and len(node.args) > 1:
             self._set_attribute(node.args[0], node.args[1])
         self.visit(function)
@@ -777,10 +748,9 @@ class _Walker:
         self._change(target)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        self._check(node.type)
         if node.name:
             self._unit.bound.add(node.name)
-        self._all(node.body)
+        self._generic(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         if node.ctx.__class__ is not ast.Load:
