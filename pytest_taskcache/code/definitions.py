@@ -113,7 +113,7 @@ _KINDS = tuple(DefinitionKind)
 class Analysis:
     """What one source file defines. ``whole``: it could not be parsed, and is one definition.
     ``order``: which definition each part of the file belongs to whose place may matter, by index:
-    none of plain functions and imports."""
+    none of plain functions, and of imports that act on nothing."""
 
     definitions: tuple[Definition, ...] = ()
     imports: tuple[Import, ...] = ()
@@ -207,14 +207,14 @@ class Changed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How two versions of a file differ. ``reordered``: statements that may act on each other
-    come in another order."""
+    """How two versions of a file differ. ``unknown``: one of them is not known by its parts, so
+    that anything may differ."""
 
     definitions: tuple[Changed, ...] = ()
-    reordered: bool = False
+    unknown: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.definitions) or self.reordered
+        return bool(self.definitions) or self.unknown
 
 
 def diff(old: Analysis, new: Analysis) -> Changes:
@@ -225,7 +225,7 @@ def diff(old: Analysis, new: Analysis) -> Changes:
             return Changes()
         gone = (Changed(item, None) for item in old.definitions)
         come = (Changed(None, item) for item in new.definitions if item.name not in before)
-        return Changes((*gone, *come), reordered=True)
+        return Changes((*gone, *come), unknown=True)
     found = [
         Changed(item, after.get(name))
         for name, item in before.items()
@@ -233,7 +233,7 @@ def diff(old: Analysis, new: Analysis) -> Changes:
     ]
     found += (Changed(None, item) for name, item in after.items() if name not in before)
     found += (Changed(before[name], after[name]) for name in _moved(old, new))
-    return Changes(tuple(found), _acting(old, after) != _acting(new, before))
+    return Changes(tuple(found))
 
 
 def _same(one: Definition, two: Definition) -> bool:
@@ -252,14 +252,3 @@ def _moved(old: Analysis, new: Analysis) -> Iterable[str]:
     if not differing:
         return ()
     return dict.fromkeys(before[differing[0] : differing[-1] + 1])
-
-
-def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
-    """What may act on others as the module is imported, in its order."""
-    return [
-        item.name
-        for item in analysis.definitions
-        if (item.effect or item.acts)
-        and item.kind is not DefinitionKind.FUNCTION
-        and item.name in among
-    ]

@@ -225,9 +225,9 @@ class _Walk:
                 vertex = self._vertices[file, item.name]
                 self._seed(vertex, vertex.position, f"{file}::{item}")
                 vertex.new |= item.before is None or item.after is None
-            if found.reordered:
+            if found.unknown:
                 module = self._vertices[file, MODULE]
-                _note(self._effects, module, module.position, f"{file} reordered")
+                _note(self._effects, module, module.position, f"{file} changed")
 
     def touch(self, node: int, position: int, cause: str) -> None:
         """What a node touched has changed: that of a module's body counts for all who import it,

@@ -54,7 +54,6 @@ import builtins
 import copy
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -152,6 +151,7 @@ _CONSTANTS: tuple[type[ast.AST], ...] = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
+_ACTING = frozenset({"effect", "acts"})
 _SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores", "type_params"})
 _NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
 _SPLIT = re.compile(r"[.:,\s]+")
@@ -164,10 +164,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
     which has all effects. ``is_test`` tells that pytest collects its functions."""
     try:
-        walker = _Walker(ast.parse(content), is_test=is_test)
-        definitions = walker.definitions()
-        order = walker.order([item.name for item in definitions])
-        return Analysis(definitions, _grouped(walker.imports), order=order)
+        return _Walker(ast.parse(content), is_test=is_test).analysis()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         whole = Definition(
             EVERYTHING,
@@ -180,14 +177,6 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
             acts=True,
         )
         return Analysis((whole,), (), whole=True)
-
-
-def _grouped(imports: Iterable[Import]) -> tuple[Import, ...]:
-    """The imports, those of one module and place as one."""
-    found: dict[Import, dict[str, None]] = {}
-    for item in imports:
-        found.setdefault(item._replace(names=()), {}).update(dict.fromkeys(item.names))
-    return tuple(item._replace(names=tuple(names)) for item, names in found.items())
 
 
 def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> str:
@@ -238,9 +227,8 @@ class _Unit:
     ``text`` is its normalised text; ``names`` are free or local names that are loaded,
     ``attributes`` all other mentions; ``bound`` are names that it binds, ``declared`` those that
     are another scope's, ``hidden`` those of lambdas and comprehensions; ``roots`` are chains that
-    are changed: root name, whether it was called, attributes; ``returned`` those that are returned;
-    ``origins`` tells what a local name may be another name of. ``children`` are the functions
-    inside of it.
+    are changed: root name, whether it was called, attributes; ``origins`` tells what a local name
+    may be another name of. ``children`` are the functions inside of it.
     """
 
     name: str
@@ -256,7 +244,6 @@ class _Unit:
     stores: set[str] = field(default_factory=set)
     changes: set[str] = field(default_factory=set)
     roots: list[tuple[str, bool, tuple[str, ...]]] = field(default_factory=list)
-    returned: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     origins: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
     binds: dict[str, None] = field(default_factory=dict)
@@ -272,7 +259,7 @@ class _Walker:
     """Walks a module's tree once."""
 
     def __init__(self, tree: ast.Module, *, is_test: bool) -> None:
-        self.imports: list[Import] = []
+        self._imports: dict[tuple[int, str], dict[str, None]] = {}
         self._is_test = is_test
         self._units: list[_Unit] = []
         self._unit = _Unit("", DefinitionKind.STATEMENT)
@@ -570,23 +557,6 @@ class _Walker:
         for root, called, attributes in unit.roots:
             if self._settle_root(unit, root, called, local, 2):
                 unit.changes.update(attributes)
-        for root, attributes in unit.returned:
-            self._settle_returned(unit, root, attributes, local)
-
-    def _settle_returned(
-        self, unit: _Unit, root: str, attributes: tuple[str, ...], local: Collection[str]
-    ) -> None:
-        """What outlives a function and is returned may be changed by who called it."""
-        found = {root, *attributes}
-        if root in local:
-            found = {name for name, made in unit.origins.get(root, ()) if not made}
-            found.update(attributes)
-        elif root not in self._bound:
-            found.discard(root)
-        kept = {name for name in found if name not in local and name not in _BUILTINS}
-        if kept:
-            unit.changes |= kept
-            unit.flags.add("hands")
 
     def _settle_root(
         self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
@@ -810,9 +780,10 @@ class _Walker:
 
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
-            root, called, attributes = _chain(node.value)
-            if not called and (root or attributes):
-                self._unit.returned.append((root, attributes))
+            _, called, attributes = _chain(node.value)
+            if not called:  # it may be changed by whoever called this, of an own object too
+                self._change(node.value)
+                self._unit.roots.append(("", False, attributes))
         self._generic(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
@@ -897,7 +868,7 @@ class _Walker:
 
     def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
         unit = self._unit
-        self.imports.append(Import(level, module, names))
+        self._imports.setdefault((level, module), {}).update(dict.fromkeys(names))
         unit.attributes.update(filter(None, module.split(".")))
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
         if foreign and not unit.is_function:
@@ -943,23 +914,24 @@ class _Walker:
         root, dot, rest = ast.unparse(function).partition(".")
         return self._aliases.get(root, "" if root in self._bound else root) + dot + rest
 
-    def definitions(self) -> tuple[Definition, ...]:
+    def analysis(self) -> Analysis:
         """All that was found; what has one name is one definition."""
         merged: dict[str, list[_Unit]] = {}
         for unit in self._units:
             merged.setdefault(unit.name, []).append(unit)
-        return tuple(_definition_of(name, units) for name, units in merged.items())
-
-    def order(self, names: Sequence[str]) -> tuple[int, ...]:
-        """The places among these names of all that is run at import, in its order, but for what
-        only makes a function, or names what another module has."""
-        counts = Counter(unit.name for unit in self._units)
-        numbers = {name: number for number, name in enumerate(names)}
-        return tuple(
-            numbers[unit.name]
-            for unit in self._units
-            if unit.kind is not DefinitionKind.FUNCTION
-            and not ("plain" in unit.flags and counts[unit.name] == 1)
+        numbers = {name: number for number, name in enumerate(merged)}
+        # Where a function is made, or a name is taken from another module, does not matter, unless
+        # something else has the same name.
+        placed = (
+            each
+            for each in self._units
+            if not each.is_function
+            and ("plain" not in each.flags or each.flags & _ACTING or len(merged[each.name]) > 1)
+        )
+        return Analysis(
+            tuple(_definition_of(name, units) for name, units in merged.items()),
+            tuple(Import(*place, tuple(names)) for place, names in self._imports.items()),
+            order=tuple(numbers[each.name] for each in placed),
         )
 
 
@@ -983,7 +955,7 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         constant=all("constant" in unit.flags for unit in units),
         wrapped="wrapped" in flags,
         takes=is_function and {"global", "given"} <= flags,
-        hands=is_function and bool(changes) and "hands" in flags,
+        hands=is_function and bool(changes),
     )
 
 

@@ -409,7 +409,7 @@ class _Verdict:
                 if importing:
                     known = changes.get(file, Changes())
                     found = (*known.definitions, *importing)
-                    changes[file] = Changes(found, reordered=known.reordered)
+                    changes[file] = Changes(found, unknown=known.unknown)
                     self._told.update((f"{file}::{each}", told) for each in importing)
                     self._by_file.setdefault(file, told)
         touched: dict[int, tuple[int, str]] = {}
@@ -483,7 +483,7 @@ def log_of(
 def _all_of(analysis: Analysis | None) -> Changes:
     """As if all that a file defines had changed."""
     items = analysis.definitions if analysis is not None else ()
-    return Changes(tuple(Changed(item, None) for item in items), reordered=True)
+    return Changes(tuple(Changed(item, None) for item in items), unknown=True)
 
 
 def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> Change:
