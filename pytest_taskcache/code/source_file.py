@@ -393,7 +393,7 @@ class _Walker:
         bare.body = []
         unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS, bare)
         unit.binds[node.name] = None
-        self._head(node)
+        self._all(_making(node))
         for decorator in node.decorator_list:
             self._note_call(decorator)
         for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
@@ -407,12 +407,6 @@ class _Walker:
         self._body(node, f"{prefix}{node.name}.")
         self._owner = before
 
-    def _head(self, node: ast.ClassDef) -> None:
-        """What making a class takes."""
-        parts = (getattr(node, "type_params", ()), node.decorator_list, node.bases, node.keywords)
-        for part in parts:
-            self._all(part)
-
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
         made = self._open(f"{prefix}{node.name}()", DefinitionKind.STATEMENT, node)
@@ -422,7 +416,7 @@ class _Walker:
         if not node.decorator_list and not node.args.defaults and not any(node.args.kw_defaults):
             made.flags.add("plain")
         self._signature(node)
-        fixture = self._decorate(node, made)
+        self._decorate(node, made)
         implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
         if implicit:
             made.flags.add("implicit")
@@ -439,7 +433,7 @@ class _Walker:
             unit.attributes |= made.attributes
             for each in (made, unit):
                 each.binds["@" + node.name] = None
-                if fixture:
+                if "wrapped" in made.flags:  # its value outlives a test
                     each.binds[f"~@{node.name}"] = None
         if self._owner:
             cls = self._owner.rpartition(".")[2]
@@ -448,29 +442,23 @@ class _Walker:
                 unit.binds[cls] = None
         self._resolve(unit, frozenset())
 
-    def _decorate(self, node: FunctionNode, unit: _Unit) -> bool:
-        """Notes what decorators do; true for a fixture whose value outlives a test."""
-        lasting = False
+    def _decorate(self, node: FunctionNode, unit: _Unit) -> None:
+        """Notes what decorators do."""
         for decorator in node.decorator_list:
             name = self._resolved(decorator)
+            if name.endswith((".setter", ".getter", ".deleter")):
+                continue
             if name in _FIXTURES:
                 keywords = decorator.keywords if isinstance(decorator, ast.Call) else ()
                 for keyword in keywords:
                     if keyword.arg in (None, "autouse"):
                         unit.flags.add("implicit")
                     if keyword.arg in (None, "scope"):
-                        lasting = True
                         unit.flags.add("wrapped")
-                continue
-            if name.startswith("pytest.mark.") or name in _PLAIN_WRAPPERS:
-                continue
-            if name.endswith((".setter", ".getter", ".deleter")):
-                continue
-            unit.flags.add("wrapped")
-            self._note_call(decorator)
-            self._change(decorator)
-            lasting = True
-        return lasting
+            elif not name.startswith("pytest.mark.") and name not in _PLAIN_WRAPPERS:
+                unit.flags.add("wrapped")
+                self._note_call(decorator)
+                self._change(decorator)
 
     def _signature(self, node: FunctionNode) -> None:
         """What executing a ``def`` takes."""
@@ -495,9 +483,6 @@ class _Walker:
         self._unit, self._prefix = unit, qualname + INSIDE
         unit.parameters = tuple(item.arg for item in _parameters(node.args))
         unit.bound.update(unit.parameters)
-        is_method = unit.owner and not qualname.endswith("__")
-        if unit.parameters[1:] if is_method else unit.parameters:
-            unit.flags.add("given")
         if (
             self._is_test
             or node.decorator_list
@@ -532,7 +517,7 @@ class _Walker:
         """A class that is defined as some other statement or function runs: part of it."""
         unit = self._unit
         unit.bound.add(node.name)
-        self._head(node)
+        self._all(_making(node))
         for base in node.bases:
             self._change(base)
         prefix, bound = self._prefix, unit.bound
@@ -651,8 +636,8 @@ class _Walker:
         # Whoever reads it of an object of this class knows the class, or has it from who does.
         given = root in unit.parameters
         unit.stores.add("." + node.attr if given else node.attr)
-        if root and root not in unit.bound and root in self._aliases:
-            self._note_root(root)
+        if root in self._aliases and root not in unit.bound:
+            self._note_call(node.value)
 
     def visit_Constant(self, node: ast.Constant) -> None:
         text = node.value
@@ -730,7 +715,7 @@ class _Walker:
                 self._unit.stores.add(OWN_NAMES)
             self._change(value)
             if root in self._aliases and root not in self._unit.bound:
-                self._note_root(root)
+                self._note_call(value)
         self._generic(node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
@@ -896,11 +881,8 @@ class _Walker:
         return bool(full) and ("." not in full or full.partition(".")[0] in sys.stdlib_module_names)
 
     def _note_call(self, function: ast.expr) -> None:
-        """Notes that something is called, inherited from or decorated by at import."""
-        root, _, _ = _chain(function)
-        self._note_root(root)
-
-    def _note_root(self, root: str) -> None:
+        """Notes that something is called, inherited from, decorated by or set on at import."""
+        root = _chain(function)[0]
         full = self._aliases.get(root)
         if full is None:
             if root and (root in self._bound or root not in _BUILTINS):
@@ -954,7 +936,7 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         implicit="implicit" in flags,
         constant=all("constant" in unit.flags for unit in units),
         wrapped="wrapped" in flags,
-        takes=is_function and {"global", "given"} <= flags,
+        takes=is_function and "global" in flags,
         hands=is_function and bool(changes),
     )
 
@@ -965,6 +947,12 @@ def _executed(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             yield from _executed(ast.iter_child_nodes(node))
+
+
+def _making(node: ast.ClassDef) -> list[ast.AST]:
+    """What making a class takes."""
+    parameters = getattr(node, "type_params", ())
+    return [*parameters, *node.decorator_list, *node.bases, *node.keywords]
 
 
 def _is_text(node: ast.stmt) -> bool:

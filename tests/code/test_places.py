@@ -32,7 +32,7 @@ class World:
         self.site.mkdir(parents=True)
         self.path = [str(self.root), str(self.site)]
         self.distributions = Distributions(lambda: self.path, libraries=[str(self.site)])
-        self.finder = Finder(lambda: self.path, lambda: time.time_ns() + 3600 * 10**9)
+        self.finder = Finder(lambda: self.path)
         self.sources = SourceFiles(
             self.root,
             self.distributions,
