@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -105,8 +105,6 @@ class Import(NamedTuple):
 
 
 _FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands")
-_SETS = ("binds", "mentions", "stores", "changes")
-_KINDS = tuple(DefinitionKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,54 +130,47 @@ class Analysis:
         return checksum([*parts, *map(str, self.order)])
 
     def to_text(self) -> str:
-        """JSON, about as long as the source at most; each identifier is written once."""
-        numbers: dict[str, int] = {}
-
-        def number(name: str) -> int:
-            return numbers.setdefault(name, len(numbers))
-
-        rows: list[Any] = []
-        for item in self.definitions:
-            flags = sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS))
-            row: list[Any] = [number(item.name), _KINDS.index(item.kind), flags, item.digest]
-            row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
-            row.append(list(map(number, item.binds)))
-            rows.append(row)
-        imports = [[one.level, one.module, list(one.names)] for one in self.imports]
-        found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
-        found["o"] = list(self.order)
-        return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
+        """JSON, about as long as the source. Identifiers hold no blanks."""
+        rows = [
+            [
+                *(item.name, item.kind, item.digest, " ".join(item.binds)),
+                *(" ".join(sorted(each)) for each in (item.mentions, item.stores, item.changes)),
+                sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS)),
+            ]
+            for item in self.definitions
+        ]
+        found = [FORMAT, rows, self.imports, self.whole, self.order]
+        return json.dumps(found, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Analysis:
         """The inverse of `to_text`. Raises ValueError for anything else."""
         try:
-            found = json.loads(text)
-            if found["f"] != FORMAT:
+            version, *rest = json.loads(text)
+            if version != FORMAT:
                 raise ValueError("analysis of another version")
-            names = [sys.intern(name) for name in found["n"]]
+            rows, imports, whole, order = rest
             return cls(
-                tuple(_definition(row, names) for row in found["d"]),
-                tuple(Import(level, module, tuple(names)) for level, module, names in found["i"]),
-                bool(found["w"]),
-                tuple(map(int, found["o"])),
+                tuple(_definition(*row) for row in rows),
+                tuple(Import(level, module, tuple(names)) for level, module, names in imports),
+                bool(whole),
+                tuple(map(int, order)),
             )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"no analysis: {error!r}") from error
 
 
-def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
-    name, kind, flags, digest, *sets, binds = row
-    mentions, stores, changes = (frozenset(names[number] for number in numbers) for numbers in sets)
+def _definition(name: str, kind: str, digest: str, *found: Any) -> Definition:
+    binds, mentions, stores, changes = (map(sys.intern, each.split()) for each in found[:-1])
     return Definition(
-        names[name],
-        _KINDS[kind],
+        name,
+        DefinitionKind(kind),
         digest,
-        tuple(names[number] for number in binds),
-        mentions,
-        stores,
-        changes,
-        *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
+        tuple(binds),
+        frozenset(mentions),
+        frozenset(stores),
+        frozenset(changes),
+        *(bool(found[-1] >> bit & 1) for bit in range(len(_FLAGS))),
     )
 
 

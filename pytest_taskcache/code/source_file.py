@@ -147,7 +147,7 @@ _FIXTURES = frozenset(
 )
 _HARMLESS_MODULES = frozenset({"pytest", "pytest_taskcache", *sys.stdlib_module_names})
 """Modules that are called to get a value, or whose marks and fixtures act on what they are on."""
-_CONSTANTS: tuple[type[ast.AST], ...] = (
+_CONSTANTS = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
@@ -365,7 +365,8 @@ class _Walker:
             unit.kind = DefinitionKind.IMPORT
             if node.names[0].name != "*":
                 unit.flags.add("plain")
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_constant(node.value):
+        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+        if value is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(value)):
             unit.flags.add("constant")
         self.visit(node)
         names = sorted(unit.bound)
@@ -428,7 +429,7 @@ class _Walker:
             unit.binds[node.name] = None
         unit.flags |= made.flags & {"implicit", "wrapped"}
         if not prefix and node.name in _OF_MODULES:
-            unit.flags.update(("effect", "acts"))
+            unit.flags |= _ACTING
         if node.decorator_list:
             unit.attributes |= made.attributes
             for each in (made, unit):
@@ -774,17 +775,12 @@ class _Walker:
     def visit_Expr(self, node: ast.Expr) -> None:
         unit = self._unit
         if not unit.is_function and not isinstance(node.value, ast.Constant):
-            unit.flags.add("effect")
-            root, _, attributes = _chain(node.value)
-            method = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
-            # What a method does to an object that is named here is found by that name.
-            if not method or attributes or root not in self._bound:
-                unit.flags.add("acts")
+            unit.flags |= _ACTING
         self._generic(node)
 
     def visit_Raise(self, node: ast.stmt) -> None:
         if not self._unit.is_function:
-            self._unit.flags.update(("effect", "acts"))
+            self._unit.flags |= _ACTING
         self._generic(node)
 
     visit_Assert = visit_Raise
@@ -961,10 +957,6 @@ def _is_text(node: ast.stmt) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
-
-
-def _is_constant(node: ast.expr | None) -> bool:
-    return node is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(node))
 
 
 def _comes_with_class(name: str) -> bool:
