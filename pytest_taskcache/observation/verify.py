@@ -396,10 +396,11 @@ class _Verdict:
         touches: list[tuple[Dependency, int, int]],
         distributions: list[tuple[str, str, list[str]]],
     ) -> None:
-        self._contents, self._told, self._by_file = files, {}, {}
         analyses, changes = self._changed_definitions(files)
+        told: dict[str, Change] = {}
+        by_file = {name: Change("file", name, "", "") for name in changes}
         for distribution, before, modules in distributions:
-            told = self._change_of(Dependency(Kind.DISTRIBUTION, distribution, before))
+            change = self._change_of(Dependency(Kind.DISTRIBUTION, distribution, before))
             for file, analysis in analyses.items():
                 importing = [
                     Changed(item, item)
@@ -408,22 +409,19 @@ class _Verdict:
                 ]
                 if importing:
                     known = changes.get(file, Changes())
-                    found = (*known.definitions, *importing)
-                    changes[file] = Changes(found, unknown=known.unknown)
-                    self._told.update((f"{file}::{each}", told) for each in importing)
-                    self._by_file.setdefault(file, told)
+                    changes[file] = Changes((*known.definitions, *importing), known.unknown)
+                    told.update((f"{file}::{each}", change) for each in importing)
+                    by_file[file] = change
         touched: dict[int, tuple[int, str]] = {}
         for dependency, owner, position in touches:
-            told = self._change_of(dependency)
-            self._by_file[self._file_of(owner)] = told
+            change = by_file[self._file_of(owner)] = self._change_of(dependency)
             if owner not in touched or position < touched[owner][0]:
                 touched[owner] = position, str(dependency)
-                self._told[str(dependency)] = told
-        for name in changes:
-            if name in files:
-                self._by_file[name] = Change("file", name, *files[name])
-            else:
-                self._by_file.setdefault(name, Change("file", name, "", ""))
+                told[str(dependency)] = change
+        by_file.update(
+            (name, Change("file", name, *files[name])) for name in files.keys() & changes
+        )
+        self._contents, self._told, self._by_file = files, told, by_file
         names = [name for name, _ in self._log.files]
         nodes = [(names[file], name) for file, name in self._log.nodes]
         self._imports = import_graph(names, self._log.imports, analyses)
