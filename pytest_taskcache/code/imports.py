@@ -297,14 +297,6 @@ class SourceFiles:
         # Where environments keep their packages differs; what is in them counts by distribution.
         return checksum(("import", "installed"))
 
-    def find(self, module: str) -> str:
-        """The name of the project's source file that an import of a module would run; empty where
-        it is none."""
-        found = self._finder.find(module)
-        if found is None or not found.file.endswith(".py") or not self.is_project(found.file):
-            return ""
-        return self.name_of(found.file)
-
 
 def _is_beside_library(path: str) -> bool:
     """Whether a path below the standard library's is that of an installed package."""
