@@ -77,20 +77,16 @@ from pytest_taskcache.dataclass import dataclass, field
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 _BUILTINS = frozenset(dir(builtins))
-_METHODS = frozenset(
-    name
-    for kind in (str, bytes, list, dict, set, frozenset, tuple, int, float)
-    for name in dir(kind)
-    if not name.startswith("_")
-)
-_CHANGING = frozenset(
-    name
-    for kind in (list, dict, set, bytearray)
-    for name in dir(kind)
-    if name not in dir(tuple) and name not in dir(frozenset) and name not in dir(bytes)
-) - {"get", "items", "keys", "values", "copy"}
+
+
+def _methods_of(*kinds: type) -> frozenset[str]:
+    return frozenset(name for kind in kinds for name in dir(kind) if not name.startswith("_"))
+
+
+_METHODS = _methods_of(str, bytes, list, dict, set, frozenset, tuple, int, float)
 _HARMLESS_METHODS = (
-    _METHODS - _CHANGING
+    _methods_of(str, bytes, frozenset, tuple, int, float)
+    | {"get", "items", "keys", "values", "copy"}
     | {"match", "search", "fullmatch", "findall", "finditer", "exists", "is_file", "is_dir"}
     | {"read_text", "read_bytes", "resolve", "joinpath", "with_suffix", "with_name"}
 )
