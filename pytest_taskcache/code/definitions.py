@@ -109,13 +109,12 @@ _FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands")
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What one source file defines. ``whole``: it could not be parsed, and is one definition.
+    """What one source file defines. One that cannot be parsed is a single definition.
     ``order``: which definition each part of the file belongs to whose place may matter, by index:
     none of plain functions, and of imports that act on nothing."""
 
     definitions: tuple[Definition, ...] = ()
     imports: tuple[Import, ...] = ()
-    whole: bool = False
     order: tuple[int, ...] = ()
 
     @property
@@ -139,7 +138,7 @@ class Analysis:
             ]
             for item in self.definitions
         ]
-        found = [FORMAT, rows, self.imports, self.whole, self.order]
+        found = [FORMAT, rows, self.imports, self.order]
         return json.dumps(found, separators=(",", ":"))
 
     @classmethod
@@ -149,11 +148,10 @@ class Analysis:
             version, *rest = json.loads(text)
             if version != FORMAT:
                 raise ValueError("analysis of another version")
-            rows, imports, whole, order = rest
+            rows, imports, order = rest
             return cls(
                 tuple(_definition(*row) for row in rows),
                 tuple(Import(level, module, tuple(names)) for level, module, names in imports),
-                bool(whole),
                 tuple(map(int, order)),
             )
         except (TypeError, AttributeError) as error:
@@ -211,12 +209,6 @@ class Changes:
 def diff(old: Analysis, new: Analysis) -> Changes:
     """The definitions that differ."""
     before, after = old.by_name, new.by_name
-    if old.whole or new.whole:
-        if old.whole and new.whole and old.digest == new.digest:
-            return Changes()
-        gone = (Changed(item, None) for item in old.definitions)
-        come = (Changed(None, item) for item in new.definitions if item.name not in before)
-        return Changes((*gone, *come), unknown=True)
     found = [
         Changed(item, after.get(name))
         for name, item in before.items()

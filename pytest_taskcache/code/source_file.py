@@ -172,7 +172,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
             effect=True,
             acts=True,
         )
-        return Analysis((whole,), (), whole=True)
+        return Analysis((whole,))
 
 
 def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> str:

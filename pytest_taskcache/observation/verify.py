@@ -440,7 +440,7 @@ class _Verdict:
             present = self._archive.present(name, files[name][1] if differs else recorded)
             before = present if present and not differs else self._archive.recorded(name, recorded)
             if before is None:
-                analyses[name] = present or Analysis(whole=True)
+                analyses[name] = present or Analysis()
                 changes[name] = _all_of(present)
                 continue
             analyses[name] = before
@@ -474,7 +474,7 @@ def log_of(
     """What ran, as `reach` wants it: of a file without an analysis, or of one whose functions may
     have run unseen, everything."""
     whole = {file for file, name in nodes if name == LOADED}
-    files = {name: Analysis(whole=True) if one is None else one for name, one in analyses.items()}
+    files = {name: Analysis() if one is None else one for name, one in analyses.items()}
     return Log(nodes, files, imports, whole=whole if complete else [*files])
 
 

@@ -114,7 +114,7 @@ def test_text_gives_the_analysis_back_and_takes_half_as_much_as_the_source() -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "null", '["0"]', f'["{FORMAT}"]', f'["{FORMAT}", [[]], [], 0, []]']
+    "text", ["", "[]", "{}", "null", '["0"]', f'["{FORMAT}"]', f'["{FORMAT}", [[]], [], []]']
 )
 def test_a_text_that_is_no_analysis_is_refused(text) -> None:
     """Damage is an error of one kind, whatever it is."""
@@ -143,7 +143,7 @@ def test_no_content_breaks_the_analysis(content) -> None:
     found = analyse(content)
     assert Analysis.from_text(found.to_text()) == found
     assert not diff(found, analyse(content))
-    assert diff(found, analyse(content + b"\nnew_name = 1\n")) or found.whole
+    assert diff(found, analyse(content + b"\nnew_name = 1\n"))
 
 
 @pytest.mark.parametrize(
