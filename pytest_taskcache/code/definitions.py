@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
@@ -194,16 +194,23 @@ class Changed(NamedTuple):
         return f"{found.label} {verb}"
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How two versions of a file differ. ``unknown``: one of them is not known by its parts, so
-    that anything may differ."""
+Changes: TypeAlias = Sequence[Changed]
+"""How two versions of a file differ."""
 
-    definitions: tuple[Changed, ...] = ()
-    unknown: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self.definitions) or self.unknown
+def everything(digest: str) -> Definition:
+    """All of a file that is not known by its parts."""
+    every = frozenset({ALL_NAMES})
+    return Definition(
+        EVERYTHING,
+        DefinitionKind.STATEMENT,
+        digest,
+        binds=(ALL_NAMES,),
+        mentions=every,
+        stores=every,
+        effect=True,
+        acts=True,
+    )
 
 
 def diff(old: Analysis, new: Analysis) -> Changes:
@@ -216,7 +223,7 @@ def diff(old: Analysis, new: Analysis) -> Changes:
     ]
     found += (Changed(None, item) for name, item in after.items() if name not in before)
     found += (Changed(before[name], after[name]) for name in _moved(old, new))
-    return Changes(tuple(found))
+    return found
 
 
 def _same(one: Definition, two: Definition) -> bool:

@@ -149,7 +149,7 @@ class _Walk:
         self._heap: list[tuple[int, int, _Vertex]] = []
         self._add_log()
         for file, found in changes.items():
-            self._add_all(file, (each for item in found.definitions for each in item if each), 0)
+            self._add_all(file, (each for item in found for each in item if each), 0)
         for vertex in self._vertices.values():
             if vertex.position < NEVER:
                 self._index(vertex)
@@ -221,13 +221,10 @@ class _Walk:
     def start(self, changes: Mapping[str, Changes]) -> None:
         """What changed costs what it took to run it."""
         for file, found in changes.items():
-            for item in found.definitions:
+            for item in found:
                 vertex = self._vertices[file, item.name]
                 self._seed(vertex, vertex.position, f"{file}::{item}")
                 vertex.new |= item.before is None or item.after is None
-            if found.unknown:
-                module = self._vertices[file, MODULE]
-                _note(self._effects, module, module.position, f"{file} changed")
 
     def touch(self, node: int, position: int, cause: str) -> None:
         """What a node touched has changed: that of a module's body counts for all who import it,

@@ -62,7 +62,6 @@ from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     EFFECTS,
-    EVERYTHING,
     INSIDE,
     NEW_NAMES,
     OWN_NAMES,
@@ -71,6 +70,7 @@ from pytest_taskcache.code.definitions import (
     Definition,
     DefinitionKind,
     Import,
+    everything,
 )
 from pytest_taskcache.dataclass import dataclass, field
 
@@ -162,17 +162,7 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     try:
         return _Walker(ast.parse(content), is_test=is_test).analysis()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        whole = Definition(
-            EVERYTHING,
-            DefinitionKind.STATEMENT,
-            checksum_bytes(content),
-            binds=(ALL_NAMES,),
-            mentions=frozenset({ALL_NAMES}),
-            stores=frozenset({ALL_NAMES}),
-            effect=True,
-            acts=True,
-        )
-        return Analysis((whole,))
+        return Analysis((everything(checksum_bytes(content)),))
 
 
 def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> str:

@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
+from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
@@ -408,8 +408,7 @@ class _Verdict:
                     if item.kind == "import" and not item.mentions.isdisjoint(modules)
                 ]
                 if importing:
-                    known = changes.get(file, Changes())
-                    changes[file] = Changes((*known.definitions, *importing), known.unknown)
+                    changes[file] = [*changes.get(file, ()), *importing]
                     told.update((f"{file}::{each}", change) for each in importing)
                     by_file[file] = change
         touched: dict[int, tuple[int, str]] = {}
@@ -481,7 +480,7 @@ def log_of(
 def _all_of(analysis: Analysis | None) -> Changes:
     """As if all that a file defines had changed."""
     items = analysis.definitions if analysis is not None else ()
-    return Changes(tuple(Changed(item, None) for item in items), unknown=True)
+    return [Changed(None, everything("")), *(Changed(item, None) for item in items)]
 
 
 def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> Change:

@@ -29,7 +29,7 @@ _OURS = sorted(Path(pytest_taskcache.__file__).parent.rglob("*.py"))
 def changed(before: str, after: str) -> set[str]:
     """The labels of the definitions that differ."""
     found = diff(analysed("m.py", before), analysed("m.py", after))
-    return {str(item) for item in found.definitions}
+    return {str(item) for item in found}
 
 
 def test_worked_example() -> None:
