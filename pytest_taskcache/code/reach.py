@@ -164,7 +164,8 @@ class _Walk:
         for file, name in self._log.nodes:
             if name.startswith(EXAMPLES):
                 mentions = frozenset({ALL_MODULES, *name.split()})
-                self._add(file, Definition(name, _FUNCTION, "", mentions=mentions), NEVER)
+                item = Definition(name, _FUNCTION, "", mentions=mentions)
+                self._add(file, item, self._ran[file, name])
 
     def _add_all(self, file: str, definitions: Iterable[Definition], loaded: int) -> None:
         """Adds a module's body, which ran at its own position or else at this one, and these."""
