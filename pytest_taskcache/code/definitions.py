@@ -10,12 +10,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"3 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"4 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -105,19 +105,16 @@ class Import(NamedTuple):
 
 
 _FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands")
-_SETS = ("binds", "mentions", "stores", "changes")
-_KINDS = tuple(DefinitionKind)
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What one source file defines. ``whole``: it could not be parsed, and is one definition.
+    """What one source file defines. One that cannot be parsed is a single definition.
     ``order``: which definition each part of the file belongs to whose place may matter, by index:
-    none of plain functions and imports."""
+    none of plain functions, and of imports that act on nothing."""
 
     definitions: tuple[Definition, ...] = ()
     imports: tuple[Import, ...] = ()
-    whole: bool = False
     order: tuple[int, ...] = ()
 
     @property
@@ -132,54 +129,46 @@ class Analysis:
         return checksum([*parts, *map(str, self.order)])
 
     def to_text(self) -> str:
-        """JSON, about as long as the source at most; each identifier is written once."""
-        numbers: dict[str, int] = {}
-
-        def number(name: str) -> int:
-            return numbers.setdefault(name, len(numbers))
-
-        rows: list[Any] = []
-        for item in self.definitions:
-            flags = sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS))
-            row: list[Any] = [number(item.name), _KINDS.index(item.kind), flags, item.digest]
-            row += (sorted(map(number, getattr(item, name))) for name in _SETS[1:])
-            row.append(list(map(number, item.binds)))
-            rows.append(row)
-        imports = [[one.level, one.module, list(one.names)] for one in self.imports]
-        found = {"f": FORMAT, "w": self.whole, "n": list(numbers), "d": rows, "i": imports}
-        found["o"] = list(self.order)
-        return json.dumps(found, separators=(",", ":"), ensure_ascii=True)
+        """JSON, about as long as the source. Identifiers hold no blanks."""
+        rows = [
+            [
+                *(item.name, item.kind, item.digest, " ".join(item.binds)),
+                *(" ".join(sorted(each)) for each in (item.mentions, item.stores, item.changes)),
+                sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS)),
+            ]
+            for item in self.definitions
+        ]
+        found = [FORMAT, rows, self.imports, self.order]
+        return json.dumps(found, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Analysis:
         """The inverse of `to_text`. Raises ValueError for anything else."""
         try:
-            found = json.loads(text)
-            if found["f"] != FORMAT:
+            version, *rest = json.loads(text)
+            if version != FORMAT:
                 raise ValueError("analysis of another version")
-            names = [sys.intern(name) for name in found["n"]]
+            rows, imports, order = rest
             return cls(
-                tuple(_definition(row, names) for row in found["d"]),
-                tuple(Import(level, module, tuple(names)) for level, module, names in found["i"]),
-                bool(found["w"]),
-                tuple(map(int, found["o"])),
+                tuple(_definition(*row) for row in rows),
+                tuple(Import(level, module, tuple(names)) for level, module, names in imports),
+                tuple(map(int, order)),
             )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"no analysis: {error!r}") from error
 
 
-def _definition(row: Sequence[Any], names: Sequence[str]) -> Definition:
-    name, kind, flags, digest, *sets, binds = row
-    mentions, stores, changes = (frozenset(names[number] for number in numbers) for numbers in sets)
+def _definition(name: str, kind: str, digest: str, *found: Any) -> Definition:
+    binds, mentions, stores, changes = (map(sys.intern, each.split()) for each in found[:-1])
     return Definition(
-        names[name],
-        _KINDS[kind],
+        name,
+        DefinitionKind(kind),
         digest,
-        tuple(names[number] for number in binds),
-        mentions,
-        stores,
-        changes,
-        *(bool(flags >> bit & 1) for bit in range(len(_FLAGS))),
+        tuple(binds),
+        frozenset(mentions),
+        frozenset(stores),
+        frozenset(changes),
+        *(bool(found[-1] >> bit & 1) for bit in range(len(_FLAGS))),
     )
 
 
@@ -205,27 +194,28 @@ class Changed(NamedTuple):
         return f"{found.label} {verb}"
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How two versions of a file differ. ``reordered``: statements that may act on each other
-    come in another order."""
+Changes: TypeAlias = Sequence[Changed]
+"""How two versions of a file differ."""
 
-    definitions: tuple[Changed, ...] = ()
-    reordered: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self.definitions) or self.reordered
+def everything(digest: str) -> Definition:
+    """All of a file that is not known by its parts."""
+    every = frozenset({ALL_NAMES})
+    return Definition(
+        EVERYTHING,
+        DefinitionKind.STATEMENT,
+        digest,
+        binds=(ALL_NAMES,),
+        mentions=every,
+        stores=every,
+        effect=True,
+        acts=True,
+    )
 
 
 def diff(old: Analysis, new: Analysis) -> Changes:
     """The definitions that differ."""
     before, after = old.by_name, new.by_name
-    if old.whole or new.whole:
-        if old.whole and new.whole and old.digest == new.digest:
-            return Changes()
-        gone = (Changed(item, None) for item in old.definitions)
-        come = (Changed(None, item) for item in new.definitions if item.name not in before)
-        return Changes((*gone, *come), reordered=True)
     found = [
         Changed(item, after.get(name))
         for name, item in before.items()
@@ -233,7 +223,7 @@ def diff(old: Analysis, new: Analysis) -> Changes:
     ]
     found += (Changed(None, item) for name, item in after.items() if name not in before)
     found += (Changed(before[name], after[name]) for name in _moved(old, new))
-    return Changes(tuple(found), _acting(old, after) != _acting(new, before))
+    return found
 
 
 def _same(one: Definition, two: Definition) -> bool:
@@ -252,14 +242,3 @@ def _moved(old: Analysis, new: Analysis) -> Iterable[str]:
     if not differing:
         return ()
     return dict.fromkeys(before[differing[0] : differing[-1] + 1])
-
-
-def _acting(analysis: Analysis, among: Mapping[str, Definition]) -> list[str]:
-    """What may act on others as the module is imported, in its order."""
-    return [
-        item.name
-        for item in analysis.definitions
-        if (item.effect or item.acts)
-        and item.kind is not DefinitionKind.FUNCTION
-        and item.name in among
-    ]

@@ -110,10 +110,6 @@ class Distributions:
         everything = (item for items in self._all().values() for item in items)
         return checksum(sorted(f"{item.name} {item.version}" for item in everything))
 
-    def names(self) -> tuple[str, ...]:
-        """The normalised names of all that are installed, sorted."""
-        return tuple(sorted(self._all()))
-
     def requirements(self, name: str) -> frozenset[str]:
         """The distribution and all installed ones that it requires, directly or not, extras
         included: a new numpy changes what pandas does."""

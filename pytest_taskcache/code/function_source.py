@@ -126,46 +126,30 @@ def _constant_parts(constant: object) -> Iterator[str]:
         yield f"{type(constant).__name__} {constant!r}"
 
 
-class _SourceFile:
-    """A parsed file, with its functions by qualified name."""
+_Functions: TypeAlias = dict[int, list[_Node]]
+"""The functions of a file, by the line they begin in."""
 
-    def __init__(self, source: bytes) -> None:
-        self._nodes: dict[str, list[_Node]] = {}
-        self._collect(ast.parse(source))
 
-    def _collect(self, tree: ast.AST) -> None:
-        pending = [(tree, "")]
-        while pending:
-            parent, where = pending.pop()
-            for child in ast.iter_child_nodes(parent):
-                inner = where
-                match child:
-                    case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                        self._nodes.setdefault(where + name, []).append(child)
-                        inner = f"{where}{name}.<locals>."
-                    case ast.Lambda():
-                        self._nodes.setdefault(where + "<lambda>", []).append(child)
-                        inner = f"{where}<lambda>.<locals>."
-                    case ast.ClassDef(name=name):
-                        inner = f"{where}{name}."
-                pending.append((child, inner))
+def _functions_in(tree: ast.Module) -> _Functions:
+    found: _Functions = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            found.setdefault(_first_line(node), []).append(node)
+    return found
 
-    def nodes_of(self, code: CodeType) -> list[_Node]:
-        """The definitions that a code object may have been compiled from: one, unless several
-        of one name share a line and look the same from outside."""
-        named = self._nodes.get(code.co_qualname) or self._by_line(code)
-        here = [node for node in named if _first_line(node) == code.co_firstlineno]
-        if len(here) > 1:
-            end = _end_of(code)
-            return [node for node in here if _end_of_body(node) == end] or here
-        return here
 
-    def _by_line(self, code: CodeType) -> list[_Node]:
-        """Definitions of this name anywhere: code in a comprehension, or below a ``global``
-        statement, has another qualified name than its place suggests."""
-        last = code.co_qualname.rpartition(".")[2]
-        found = (nodes for name, nodes in self._nodes.items() if name.rpartition(".")[2] == last)
-        return [node for nodes in found for node in nodes]
+def _nodes_of(code: CodeType, functions: _Functions) -> list[_Node]:
+    """The definitions that a code object may have been compiled from: one, unless several of one
+    name share a line and look the same from outside."""
+    here = [
+        node
+        for node in functions.get(code.co_firstlineno, ())
+        if getattr(node, "name", "<lambda>") == code.co_name
+    ]
+    if len(here) > 1:
+        end = _end_of(code)
+        return [node for node in here if _end_of_body(node) == end] or here
+    return here
 
 
 def _first_line(node: _Node) -> int:
@@ -188,42 +172,39 @@ def _end_of_body(node: _Node) -> tuple[int | None, int | None]:
     return (body.end_lineno, body.end_col_offset)
 
 
-_files: dict[str, tuple[tuple[int, ...], _SourceFile | None]] = {}
+_files: dict[str, tuple[tuple[int, ...], _Functions]] = {}
 _bodies: dict[int, tuple[CodeType, str]] = {}
 """Digests by code object's id, with the code kept alive."""
 
 
-def _source_file(filename: str) -> _SourceFile | None:
-    """A file as it is now, parsed; None where it is no readable Python source."""
-    stamp: tuple[int, ...]
+def _functions_of(filename: str) -> _Functions:
+    """Those of a file as it is now; none where it is no readable Python source."""
+    source: bytes | None = None
     try:
         found = originals.stat(filename)
         stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        kept = _files.get(filename)
-        if kept is not None and kept[0] == stamp:
-            return kept[1]
-        with open(filename, "rb") as stream:
-            source = stream.read()
     except (OSError, ValueError):
         # In a zip file, or made at run time: loaders, and the interactive shell, keep its lines.
         source = "".join(linecache.getlines(filename)).encode("utf-8", "surrogatepass")
-        stamp = (len(source), hash(source))
-        kept = _files.get(filename)
-        if not source or (kept is not None and kept[0] == stamp):
-            return None if kept is None else kept[1]
+        stamp = (len(source), hash(source), 0, 0, 0)
+    kept = _files.get(filename)
+    if kept is not None and (kept[0] == stamp or source == b""):
+        return kept[1]
     try:
-        parsed: _SourceFile | None = _SourceFile(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        parsed = None
-    _files[filename] = (stamp, parsed)
-    return parsed
+        if source is None:
+            with open(filename, "rb") as stream:
+                source = stream.read()
+        functions = _functions_in(ast.parse(source))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        functions = {}
+    _files[filename] = (stamp, functions)
+    return functions
 
 
 def _body_digest(code: CodeType) -> str:
     known = _bodies.get(id(code))
     if known is None:
-        found = _source_file(code.co_filename)
-        nodes = [] if found is None else found.nodes_of(code)
+        nodes = _nodes_of(code, _functions_of(code.co_filename))
         from pytest_taskcache.code.source_file import normalised_text
 
         digest = checksum(map(normalised_text, nodes)) if nodes else code_digest(code)

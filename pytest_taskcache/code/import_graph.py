@@ -30,11 +30,11 @@ def import_graph(
     for importer, imported in seen:
         leads = graph[files[importer]] if importer >= 0 else everyone
         leads.add(files[imported])
-    places = _Places(files)
+    places = _by_suffix(files)
     for name, leads in graph.items():
         analysis = analyses.get(name)
         for each in analysis.imports if analysis is not None else ():
-            leads.update(places.imported(name, each))
+            leads.update(*(places.get(module, ()) for module in _imported(name, each)))
         leads.update(_packages_around(name, graph))
         leads |= everyone
         leads.discard(name)
@@ -106,30 +106,30 @@ def _module(name: str) -> str:
     return (directory + slash + last.partition(".")[0]).removesuffix("/__init__")
 
 
-class _Places:
+def _by_suffix(names: Iterable[str]) -> dict[str, set[str]]:
     """Files by the modules that they may be."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        parts = _module(name)
+        while parts:
+            found.setdefault(parts, set()).add(name)
+            parts = parts.partition("/")[2]
+    return found
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._by_suffix: dict[str, set[str]] = {}
-        for name in names:
-            parts = _module(name)
-            while parts:
-                self._by_suffix.setdefault(parts, set()).add(name)
-                parts = parts.partition("/")[2]
 
-    def imported(self, name: str, one: Import) -> Iterator[str]:
-        """The files that an import of this file may lead to."""
-        inside = name.split("/")[:-1]
-        base = one.module.replace(".", "/")
-        if one.level:
-            around = inside[: len(inside) + 1 - one.level] if one.level > 1 else inside
-            base = "/".join([*around, *([base] if base else [])])
-        yield from self._by_suffix.get(base, ())
-        for each in one.names:
-            yield from self._by_suffix.get(f"{base}/{each}" if base else each, ())
-        while not one.level and "/" in base:  # importing a.b.c runs a and a.b, too
-            base = base.rpartition("/")[0]
-            yield from self._by_suffix.get(base, ())
+def _imported(name: str, one: Import) -> Iterator[str]:
+    """The modules that an import of this file may run."""
+    inside = name.split("/")[:-1]
+    base = one.module.replace(".", "/")
+    if one.level:
+        around = inside[: len(inside) + 1 - one.level] if one.level > 1 else inside
+        base = "/".join([*around, *([base] if base else [])])
+    yield base
+    for each in one.names:
+        yield f"{base}/{each}" if base else each
+    while not one.level and "/" in base:  # importing a.b.c runs a and a.b, too
+        base = base.rpartition("/")[0]
+        yield base
 
 
 def closure_masks(imports: Sequence[Sequence[int]]) -> list[int]:

@@ -16,7 +16,6 @@ import os
 import stat as stats
 import sys
 import sysconfig
-import time
 import zipfile
 import zipimport
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -43,7 +42,6 @@ _LOADERS: tuple[tuple[Any, list[str]], ...] = (
 )
 _PASSIVE_FINDERS = ("_pytest", "pytest_taskcache", "importlib", "_frozen_importlib", "zipimport")
 _REPOSITORIES = (".git", ".hg", ".jj", ".svn")
-_RACY = 2_000_000_000
 
 
 class ModuleLocation(NamedTuple):
@@ -58,26 +56,20 @@ class ModuleLocation(NamedTuple):
 class Finder:
     """Finds modules as the import system does, importing nothing.
 
-    ``path`` returns the present ``sys.path``; ``clock`` nanoseconds since the epoch. The
-    interpreter's own finders of directories and archives are asked, one of ours for each: those of
-    the process keep what they listed until it calls `importlib.invalidate_caches`. What was found
-    is kept until ``forget``.
+    ``path`` returns the present ``sys.path``. The interpreter's own finders of directories and
+    archives are asked, one of ours for each: those of the process keep what they listed until it
+    calls `importlib.invalidate_caches`. What was found is kept until ``forget``.
     """
 
-    def __init__(
-        self, path: Callable[[], Sequence[str]], clock: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, path: Callable[[], Sequence[str]]) -> None:
         self._path = path
-        self._clock = clock
         self._finders: dict[str, _EntryFinder | None] = {}
-        self._stamps: dict[str, tuple[int, ...] | None] = {}
-        self._current: set[str] = set()
         self._found: dict[str, ModuleLocation | None] = {}
         self._search: tuple[str, ...] = ()
 
     def forget(self) -> None:
         """Directories, or the path, may have changed."""
-        self._current.clear()
+        self._finders.clear()
         self._found.clear()
 
     def places(self) -> set[str]:
@@ -120,33 +112,15 @@ class Finder:
         """The location of a module by its last name, in the first directory that has it."""
         portions: list[str] = []
         for directory in directories:
-            finder = self._finder_of(directory)
+            if directory not in self._finders:
+                self._finders[directory] = _new_finder(directory)
+            finder = self._finders[directory]
             spec = finder.find_spec(leaf) if finder is not None else None
             if spec is not None and spec.loader is not None:
                 return _location_of(spec)
             if spec is not None:
                 portions += spec.submodule_search_locations or ()
         return ModuleLocation("", tuple(portions)) if portions else None
-
-    def _finder_of(self, directory: str) -> _EntryFinder | None:
-        """The finder of an entry of the path, which knows what is there now; None for none."""
-        if directory in self._current:
-            return self._finders[directory]
-        self._current.add(directory)
-        finder = self._finders.get(directory) or _new_finder(directory)
-        self._finders[directory] = finder
-        try:
-            found = originals.stat(directory)
-        except (OSError, ValueError):
-            stamp, changed = None, 0
-        else:
-            stamp = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            changed = max(found.st_mtime_ns, found.st_ctime_ns)
-        if finder is not None and (stamp is None or stamp != self._stamps.get(directory)):
-            finder.invalidate_caches()
-        # What is listed soon after a change may miss another one of the same moment.
-        self._stamps[directory] = stamp if self._clock() - changed > _RACY else None
-        return finder
 
 
 def _new_finder(directory: str) -> _EntryFinder | None:
@@ -360,14 +334,6 @@ class SourceFiles:
             return checksum(("import", self.name_of(found.file)))
         # Where environments keep their packages differs; what is in them counts by distribution.
         return checksum(("import", "installed"))
-
-    def find(self, module: str) -> str:
-        """The name of the project's source file that an import of a module would run; empty where
-        it is none."""
-        found = self._finder.find(module)
-        if found is None or not found.file.endswith(".py") or not self.is_project(found.file):
-            return ""
-        return self.name_of(found.file)
 
 
 def _is_beside_library(path: str) -> bool:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
+from typing import TypeAlias
 
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
@@ -60,18 +61,13 @@ class Log:
 
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
-    ``imports``: the files that a file imported, at import or later. ``plugins``: files whose
-    hooks apply to all, conftests excepted, which are known by name. ``loaded``: the position at
-    which a module's body was done, where that is known: its statements called nothing that ran
-    for the first time later. ``whole``: files any function of which may have run, unseen, as soon
-    as they were imported.
+    ``imports``: the files that a file imported, at import or later. ``whole``: files any function
+    of which may have run, unseen, as soon as they were imported.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
-    plugins: Collection[str] = ()
-    loaded: Mapping[str, int] = field(default_factory=dict)
     whole: Collection[str] = ()
 
 
@@ -107,55 +103,56 @@ def affected(
     return walk.answer()
 
 
-class _Walk:
-    """The graph, backwards, and the costs found so far.
+_Cause: TypeAlias = tuple[int, str]
+_NONE: _Cause = (NEVER, "")
 
-    Vertices are definitions and module bodies, by number.
+
+@dataclass(slots=True, eq=False)
+class _Vertex:
+    """A definition, as it was and as it is, or a module's body.
+
+    ``position`` is that of its first run, ``closure`` that of its file among all closures, or the
+    last of them, which is everything. ``cost`` is the cheapest that was found; ``seed``: it
+    changed itself, ``new``: it came or went.
     """
+
+    number: int
+    file: int
+    position: int
+    closure: int
+    definitions: list[Definition] = field(default_factory=list)
+    cost: int = NEVER
+    cause: str = ""
+    settled: bool = False
+    seed: bool = False
+    new: bool = False
+
+
+class _Walk:
+    """The graph, backwards, and the costs found so far."""
 
     def __init__(self, log: Log, changes: Mapping[str, Changes]) -> None:
         self._log = log
-        self._files: dict[str, int] = {}
-        for name in (*log.files, *changes):
-            self._files.setdefault(name, len(self._files))
+        self._files = {name: number for number, name in enumerate({**log.files, **changes})}
         self._names = list(self._files)
-        self._starred = {
-            self._files[name]: {
-                self._files[one] for one in log.imports.get(name, ()) if one in self._files
-            }
-            for name, analysis in log.files.items()
-            if any("*" in each.names for each in analysis.imports)
-        }
-        self._closures = [*closure_masks(_imports(log, self._files)), (1 << len(self._files)) - 1]
-        self._ids: dict[tuple[str, str], int] = {}
-        self._definitions: list[list[Definition]] = []
-        self._file_of: list[int] = []
-        self._scope: list[int] = []
-        self._position: list[int] = []
-        self._done: list[int] = []
-        self._mentioning: dict[str, list[int]] = {}
-        self._taking: dict[str, list[int]] = {}
-        self._handing: dict[str, list[int]] = {}
+        self._imports = _imports(log, self._files)
+        self._closures = [*closure_masks(self._imports), (1 << len(self._files)) - 1]
+        self._vertices: dict[tuple[str, str], _Vertex] = {}
+        self._mentioning: dict[str, list[_Vertex]] = {}
+        self._taking: dict[str, list[_Vertex]] = {}
+        self._handing: dict[str, list[_Vertex]] = {}
         self._rebound: dict[str, int] = {}
         self._mutable: dict[str, int] = {}
         self._ran: dict[tuple[str, str], int] = {}
+        self._effects: dict[int, _Cause] = {}
+        self._implicit: dict[int, _Cause] = {}
+        self._heap: list[tuple[int, int, _Vertex]] = []
         self._add_log()
-        self._add_changed(changes)
-        for vertex in range(len(self._definitions)):
-            self._index(vertex)
-        count = len(self._definitions)
-        self._cost = [NEVER] * count
-        self._cause = [""] * count
-        self._settled = bytearray(count)
-        self._seeds: set[int] = set()
-        self._new: set[int] = set()
-        self._effects: dict[int, tuple[int, str]] = {}
-        self._implicit: dict[int, tuple[int, str]] = {}
-        self._heap: list[tuple[int, int]] = []
-        # Names of classes only, whose call makes a new object.
-        every = [item for items in self._definitions for item in items if item.binds]
-        self._makers = {item.binds[0] for item in every if item.kind is DefinitionKind.CLASS}
-        self._makers -= {item.binds[0] for item in every if item.kind is not DefinitionKind.CLASS}
+        for file, found in changes.items():
+            self._add_all(file, (each for item in found for each in item if each), 0)
+        for vertex in self._vertices.values():
+            if vertex.position < NEVER:
+                self._index(vertex)
 
     def _add_log(self) -> None:
         first: dict[str, int] = {}
@@ -163,271 +160,234 @@ class _Walk:
             self._ran.setdefault((file, definition_name(qualname)), index)
             first.setdefault(file, index)
         for file, analysis in self._log.files.items():
-            loaded = self._ran.get((file, MODULE), first.get(file, NEVER))
-            self._vertex(file, MODULE, loaded)
-            for item in analysis.definitions:
-                self._add(file, item, loaded)
-        for file, name in filter(_is_of_examples, self._log.nodes):
-            mentions = frozenset({ALL_MODULES, *name.split()})
-            item = Definition(name, DefinitionKind.FUNCTION, "", mentions=mentions)
-            self._add(file, item, self._ran[file, name])
+            self._add_all(file, analysis.definitions, first.get(file, NEVER))
+        for file, name in self._log.nodes:
+            if name.startswith(EXAMPLES):
+                mentions = frozenset({ALL_MODULES, *name.split()})
+                item = Definition(name, _FUNCTION, "", mentions=mentions)
+                self._add(file, item, self._ran[file, name])
 
-    def _add_changed(self, changes: Mapping[str, Changes]) -> None:
-        for file, found in changes.items():
-            known = self._ids.get((file, MODULE))
-            loaded = 0 if known is None else self._position[known]
-            self._vertex(file, MODULE, loaded)
-            for item in found.definitions:
-                for definition in (item.before, item.after):
-                    if definition is not None:
-                        self._add(file, definition, loaded)
+    def _add_all(self, file: str, definitions: Iterable[Definition], loaded: int) -> None:
+        """Adds a module's body, which ran at its own position or else at this one, and these."""
+        loaded = self._ran.get((file, MODULE), loaded)
+        loaded = self._vertex(file, MODULE, loaded).position
+        for item in definitions:
+            self._add(file, item, loaded)
 
-    def _vertex(self, file: str, name: str, position: int) -> int:
-        known = self._ids.get((file, name))
+    def _vertex(self, file: str, name: str, position: int) -> _Vertex:
+        known = self._vertices.get((file, name))
         if known is None:
-            known = self._ids[file, name] = len(self._definitions)
-            self._definitions.append([])
-            self._file_of.append(self._files[file])
-            self._scope.append(self._files[file])
-            self._position.append(position)
-            self._done.append(NEVER)
+            where, number = self._files[file], len(self._vertices)
+            known = self._vertices[file, name] = _Vertex(number, where, position, where)
         return known
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
-        if item.kind is DefinitionKind.FUNCTION and file not in self._log.whole:
+        if item.kind is _FUNCTION and file not in self._log.whole:
             loaded = self._ran.get((file, item.name), NEVER)
         vertex = self._vertex(file, item.name, loaded)
-        if item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
-            self._done[vertex] = self._log.loaded.get(file, NEVER)
-        if item not in self._definitions[vertex]:
-            self._definitions[vertex].append(item)
+        if item not in vertex.definitions:
+            vertex.definitions.append(item)
         if ALL_MODULES in item.mentions:
-            self._scope[vertex] = len(self._files)
+            vertex.closure = len(self._files)
 
-    def _index(self, vertex: int) -> None:
-        if self._position[vertex] >= NEVER:
-            return
-        bit = 1 << self._file_of[vertex]
-        for item in self._definitions[vertex]:
+    def _index(self, vertex: _Vertex) -> None:
+        bit = 1 << vertex.file
+        for item in vertex.definitions:
             for name in item.mentions:
                 if name == OWN_NAMES:
-                    name = f"{OWN_NAMES} {self._file_of[vertex]}"
+                    name = f"{OWN_NAMES} {vertex.file}"
                 self._mentioning.setdefault(name, []).append(vertex)
-            if item.takes:
-                for name in item.binds:
-                    self._taking.setdefault(name, []).append(vertex)
-            if item.hands:
-                for name in item.binds:
-                    self._handing.setdefault(name, []).append(vertex)
-            for name in item.stores:
-                name = name.partition("<")[0].removeprefix(".")
-                self._rebound[name] = self._rebound.get(name, 0) | bit
-                self._mutable[name] = self._mutable.get(name, 0) | bit
+            for name in item.binds if item.takes else ():
+                self._taking.setdefault(name, []).append(vertex)
+            for name in item.binds if item.hands else ():
+                self._handing.setdefault(name, []).append(vertex)
+            rebound = {name.removeprefix(".") for name in item.stores}
+            mutable = set(rebound)
             if item.kind is DefinitionKind.STATEMENT or item.wrapped:
-                for name in item.binds:
-                    self._rebound[name] = self._rebound.get(name, 0) | bit
-                    if not item.constant and not item.name.endswith("()"):
-                        self._mutable[name] = self._mutable.get(name, 0) | bit
+                rebound.update(item.binds)
+                if not item.constant and not item.name.endswith("()"):
+                    mutable.update(item.binds)
+            for found, names in ((self._rebound, rebound), (self._mutable, mutable)):
+                for name in names:
+                    found[name] = found.get(name, 0) | bit
 
-    def vertex_of(self, node: int) -> int:
+    def vertex_of(self, node: int) -> _Vertex | None:
         """The vertex of a node of the log; its module's where no definition is known by that
         name."""
         file, qualname = self._log.nodes[node]
-        for name in (definition_name(qualname), EVERYTHING, MODULE):
-            found = self._ids.get((file, name))
-            if found is not None:
-                return found
-        return -1
+        names = (definition_name(qualname), EVERYTHING, MODULE)
+        found = (self._vertices.get((file, name)) for name in names)
+        return next((each for each in found if each is not None), None)
 
     def start(self, changes: Mapping[str, Changes]) -> None:
         """What changed costs what it took to run it."""
         for file, found in changes.items():
-            for item in found.definitions:
-                vertex = self._ids[file, item.name]
-                self.seed(vertex, self._position[vertex], f"{file}::{item}")
-                if item.before is None or item.after is None:
-                    self._new.add(vertex)
-            if found.reordered:
-                module = self._ids[file, MODULE]
-                self._note(self._effects, module, self._position[module], f"{file} reordered")
+            for item in found:
+                vertex = self._vertices[file, item.name]
+                self._seed(vertex, vertex.position, f"{file}::{item}")
+                vertex.new |= item.before is None or item.after is None
 
     def touch(self, node: int, position: int, cause: str) -> None:
         """What a node touched has changed: that of a module's body counts for all who import it,
         and for all who get at what its statements bind or set elsewhere, since nothing tells which
         of them did."""
         vertex = self.vertex_of(node)
+        if vertex is None:
+            return
         file, qualname = self._log.nodes[node]
-        if vertex >= 0 and qualname in IN_NO_FUNCTION:
-            self._note(self._effects, vertex, position, cause)
+        if qualname in IN_NO_FUNCTION:
+            _note(self._effects, vertex, position, cause)
             for item in self._log.files[file].definitions:
                 if item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
-                    self.seed(self._ids[file, item.name], position, cause)
-        self.seed(vertex, position, cause)
+                    self._seed(self._vertices[file, item.name], position, cause)
+        self._seed(vertex, position, cause)
 
-    def seed(self, vertex: int, position: int, cause: str) -> None:
+    def _seed(self, vertex: _Vertex, position: int, cause: str) -> None:
         """Something about a vertex changed, which mattered from a position on."""
-        if vertex < 0 or position >= NEVER:
-            return
-        self._seeds.add(vertex)
-        self._relax(vertex, position, cause)
+        if position < NEVER:
+            vertex.seed = True
+            self._relax(vertex, position, cause)
 
-    def _relax(self, vertex: int, cost: int, cause: str) -> None:
-        if cost < self._cost[vertex]:
-            self._cost[vertex] = cost
-            self._cause[vertex] = cause
+    def _relax(self, vertex: _Vertex, cost: int, cause: str) -> None:
+        if cost < vertex.cost:
+            vertex.cost, vertex.cause = cost, cause
             # What leads on through a vertex leads through its own first run.
-            heappush(self._heap, (max(cost, self._position[vertex]), vertex))
+            heappush(self._heap, (max(cost, vertex.position), vertex.number, vertex))
 
     def run(self) -> None:
         """Finds all costs, cheapest first."""
         while self._heap:
-            cost, vertex = heappop(self._heap)
-            if not self._settled[vertex] and cost < NEVER:
-                self._settled[vertex] = True
+            cost, _, vertex = heappop(self._heap)
+            if not vertex.settled and cost < NEVER:
+                vertex.settled = True
                 self._leave(vertex, cost)
 
-    def _leave(self, vertex: int, cost: int) -> None:
-        cause = self._cause[vertex]
-        for item in self._definitions[vertex]:
+    def _leave(self, vertex: _Vertex, cost: int) -> None:
+        cause = vertex.cause
+        for item in vertex.definitions:
             # What applies to all of a file, or to all who import it.
-            if item.acts or (item.effect and vertex in self._seeds):
-                self._note(self._effects, vertex, cost, cause)
+            if item.acts or (item.effect and vertex.seed):
+                _note(self._effects, vertex, cost, cause)
             if item.implicit:
-                self._note(self._implicit, vertex, cost, cause)
-            for name, ran, shared in self._names_of(vertex, item):
+                _note(self._implicit, vertex, cost, cause)
+            for name, shared in self._names_of(vertex, item):
                 if name in self._mentioning:
-                    for user in self._users(name, vertex, ran, shared):
+                    for user in self._users(name, vertex, shared):
                         self._relax(user, cost, cause)
             for other in self._partners(vertex, item):
                 self._relax(other, cost, cause)
 
-    def _names_of(self, vertex: int, item: Definition) -> Iterator[tuple[str, int, int]]:
+    def _names_of(self, vertex: _Vertex, item: Definition) -> Iterator[tuple[str, int]]:
         """The names by which others get at what a definition does, and, as `_users` takes them,
-        from when on and in which files."""
-        file = self._file_of[vertex]
-        # A statement called no plain function that ran first after its module was loaded.
-        plain = item.kind is DefinitionKind.FUNCTION and not item.wrapped
-        ran = self._position[vertex] if plain else -1
+        in which files."""
         for name in item.binds:
-            yield name, ran, 0
+            yield name, 0
             for end in range(2, len(name) + 1):
-                yield name[:end] + "*", ran, 0
-                yield "*" + name[-end:], ran, 0
-        if vertex in self._seeds or item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
-            yield ALL_NAMES, -1, 0
-            yield f"{OWN_NAMES} {file}", -1, 0
-        if vertex in self._new:
-            yield NEW_NAMES, -1, 0
-        if item.kind is not DefinitionKind.FUNCTION and not item.name.endswith("()"):
-            yield f"={_leaf(self._names[file])}", -1, 0
-        if item.kind is DefinitionKind.IMPORT and vertex in self._seeds:
-            yield ALL_MODULES, -1, -1
+                yield name[:end] + "*", 0
+                yield "*" + name[-end:], 0
+        if vertex.seed or item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
+            yield ALL_NAMES, 0
+            yield f"{OWN_NAMES} {vertex.file}", 0
+        if vertex.new:
+            yield NEW_NAMES, 0
+        if item.kind is not _FUNCTION and not item.name.endswith("()"):
+            yield f"={_leaf(self._names[vertex.file])}", 0
+        if item.kind is DefinitionKind.IMPORT and vertex.seed:
+            yield ALL_MODULES, -1
+        own = 1 << vertex.file
         for name in item.stores:
             if name in (ALL_NAMES, OWN_NAMES):
-                yield from ((each, -1, 0) for each in list(self._mentioning))
+                yield from ((each, 0) for each in list(self._mentioning))
             elif name.startswith("."):
-                yield name[1:], -1, 0
+                yield name[1:], 0
             else:
-                name, _, maker = name.partition("<")
-                if not maker or maker not in self._makers:
-                    # On what binds the name, or, where nothing known here does, on any of all that.
-                    own = 1 << file
-                    known = self._closures[self._scope[vertex]] & ~own
-                    shared = self._rebound.get(name, 0) & known or known
-                    yield name, -1, shared | own
+                # On what binds the name, or, where nothing known here does, on any of all that.
+                known = self._closures[vertex.closure] & ~own
+                yield name, (self._rebound.get(name, 0) & known or known) | own
         for name in item.changes:
             if bound := self._mutable.get(name, 0):
-                yield name.removeprefix("~"), -1, bound
+                yield name.removeprefix("~"), bound
 
-    def _users(self, name: str, vertex: int, ran: int, shared: int) -> Iterator[int]:
-        """All that mention a name, statements only of modules that were not done yet at position
-        ``ran``: where the closure holds this file, or, if ``shared`` tells in which files the name
-        is bound, one of these that this file imports too (all for -1)."""
-        mask = 1 << self._file_of[vertex]
+    def _users(self, name: str, vertex: _Vertex, shared: int) -> Iterator[_Vertex]:
+        """All that mention a name where the closure holds this file, or, if ``shared`` tells in
+        which files the name is bound, one of these that this file imports too (all for -1)."""
+        mask = 1 << vertex.file
         if shared:
-            mask = shared if shared < 0 else shared & self._closures[self._scope[vertex]]
+            mask = shared if shared < 0 else shared & self._closures[vertex.closure]
         seen: dict[int, bool] = {}
-        left: list[int] = []
+        left: list[_Vertex] = []
         for user in self._mentioning[name]:
-            scope = self._scope[user]
-            inside = seen.get(scope)
+            inside = seen.get(user.closure)
             if inside is None:
-                inside = seen[scope] = bool(self._closures[scope] & mask)
-            if inside and self._done[user] >= ran:
+                inside = seen[user.closure] = bool(self._closures[user.closure] & mask)
+            if inside:
                 yield user
             else:
                 left.append(user)
         # Costs only grow from here on: who was found once need not be found again.
         self._mentioning[name] = left
 
-    def _partners(self, vertex: int, item: Definition) -> Iterator[int]:
+    def _partners(self, vertex: _Vertex, item: Definition) -> Iterator[_Vertex]:
         """What a definition leads to without a name: what a function keeps depends on who calls it,
         and what it returns on who changes that; a module's body runs all its statements; who makes
         a class is given what is in it; a ``def`` makes its function."""
-        known = self._closures[self._scope[vertex]]
+        known = self._closures[vertex.closure]
         users = [each for name in item.mentions for each in self._taking.get(name, ())]
         for name in item.changes:
             users += self._handing.get(name.removesuffix("()"), ())
-        yield from (each for each in users if known >> self._file_of[each] & 1)
-        file = self._names[self._file_of[vertex]]
+        yield from (each for each in users if known >> each.file & 1)
         names = []
-        if item.kind is not DefinitionKind.FUNCTION:
+        if item.kind is not _FUNCTION:
             names = [MODULE, item.name.rpartition(".")[0] + ":"]
         if item.name.endswith("()"):
             names = [MODULE, item.name[:-2]]
         for name in names:
-            if (file, name) in self._ids:
-                yield self._ids[file, name]
-
-    def _note(self, found: dict[int, tuple[int, str]], vertex: int, cost: int, cause: str) -> None:
-        file = self._file_of[vertex]
-        if file not in found or cost < found[file][0]:
-            found[file] = (cost, cause)
+            if found := self._vertices.get((self._names[vertex.file], name)):
+                yield found
 
     def answer(self) -> Reached:
         """The positions and causes of the nodes of the log."""
         around = self._by_file()
-        positions: list[int] = []
-        causes: list[str] = []
+        found: list[_Cause] = []
         for node, (file, name) in enumerate(self._log.nodes):
             vertex = self.vertex_of(node)
-            found = (NEVER, "")
             if name == FILE:
-                found = around[self._files[file]] if file in self._files else found
-            elif vertex >= 0:
-                own = (self._cost[vertex], self._cause[vertex])
-                found = min(own, around[self._file_of[vertex]])
-            positions.append(found[0])
-            causes.append(found[1] if found[0] < NEVER else "")
-        return Reached(positions, causes)
+                found.append(around[self._files[file]] if file in self._files else _NONE)
+            elif vertex is None:
+                found.append(_NONE)
+            else:
+                found.append(min((vertex.cost, vertex.cause), around[vertex.file]))
+        return Reached([position for position, _ in found], [cause for _, cause in found])
 
-    def _by_file(self) -> list[tuple[int, str]]:
+    def _by_file(self) -> list[_Cause]:
         """For each file, what applies to all that is in it."""
-        found: list[tuple[int, str]] = []
-        applying = {self._files[name] for name in self._log.plugins if name in self._files}
+        starred = {
+            self._files[name]: set(self._imports[self._files[name]])
+            for name, analysis in self._log.files.items()
+            if any("*" in each.names for each in analysis.imports)
+        }
+        found = []
         for name, file in self._files.items():
             closure = self._closures[file]
-            best = min(
-                (each for one, each in self._effects.items() if closure >> one & 1),
-                default=(NEVER, ""),
-            )
-            for one in self._with_stars({file, *applying, *_conftests(name, self._files)}):
-                best = min(best, self._implicit.get(one, best))
-            found.append(best)
+            causes = [each for one, each in self._effects.items() if closure >> one & 1]
+            # Hooks and fixtures are also those of files whose names these have by star imports.
+            applying = {file, *_conftests(name, self._files)}
+            todo = applying & starred.keys()
+            while todo:
+                more = set().union(*(starred[each] for each in todo)) - applying
+                applying |= more
+                todo = more & starred.keys()
+            causes += (self._implicit[one] for one in applying if one in self._implicit)
+            found.append(min(causes, default=_NONE))
         return found
 
-    def _with_stars(self, files: set[int]) -> set[int]:
-        """The files, and all whose names they have by star imports, hooks and fixtures too."""
-        todo = files & self._starred.keys()
-        while todo:
-            more = set().union(*(self._starred[file] for file in todo)) - files
-            files |= more
-            todo = more & self._starred.keys()
-        return files
+
+_FUNCTION = DefinitionKind.FUNCTION
 
 
-def _is_of_examples(node: tuple[str, str]) -> bool:
-    return node[1].startswith(EXAMPLES)
+def _note(found: dict[int, _Cause], vertex: _Vertex, cost: int, cause: str) -> None:
+    if cost < found.get(vertex.file, _NONE)[0]:
+        found[vertex.file] = cost, cause
 
 
 def _leaf(name: str) -> str:

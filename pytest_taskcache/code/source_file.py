@@ -34,9 +34,7 @@ What code gets at without naming it, and how that is covered:
 * parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
   bind;
 * dunder methods, xunit set-ups, wrapped methods and those called like methods of builtin types
-  come with their class, as do all statements of its body: they bind its name too. Classes that
-  something is only compared with (``isinstance``, ``except``) are mentioned without their methods
-  (``?name``);
+  come with their class, as do all statements of its body: they bind its name too;
 * module-level ``__getattr__`` and ``__dir__``, hooks, automatic fixtures and ``pytestmark`` act
   on code that names none of them: ``implicit``, or ``effect`` for all who import the module;
 * a statement that binds nothing may act on all others in the process, and does ``act``; so may
@@ -56,7 +54,6 @@ import builtins
 import copy
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -65,7 +62,6 @@ from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     EFFECTS,
-    EVERYTHING,
     INSIDE,
     NEW_NAMES,
     OWN_NAMES,
@@ -74,26 +70,23 @@ from pytest_taskcache.code.definitions import (
     Definition,
     DefinitionKind,
     Import,
+    everything,
 )
 from pytest_taskcache.dataclass import dataclass, field
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 _BUILTINS = frozenset(dir(builtins))
-_METHODS = frozenset(
-    name
-    for kind in (str, bytes, list, dict, set, frozenset, tuple, int, float)
-    for name in dir(kind)
-    if not name.startswith("_")
-)
-_CHANGING = frozenset(
-    name
-    for kind in (list, dict, set, bytearray)
-    for name in dir(kind)
-    if name not in dir(tuple) and name not in dir(frozenset) and name not in dir(bytes)
-) - {"get", "items", "keys", "values", "copy"}
+
+
+def _methods_of(*kinds: type) -> frozenset[str]:
+    return frozenset(name for kind in kinds for name in dir(kind) if not name.startswith("_"))
+
+
+_METHODS = _methods_of(str, bytes, list, dict, set, frozenset, tuple, int, float)
 _HARMLESS_METHODS = (
-    _METHODS - _CHANGING
+    _methods_of(str, bytes, frozenset, tuple, int, float)
+    | {"get", "items", "keys", "values", "copy"}
     | {"match", "search", "fullmatch", "findall", "finditer", "exists", "is_file", "is_dir"}
     | {"read_text", "read_bytes", "resolve", "joinpath", "with_suffix", "with_name"}
 )
@@ -137,12 +130,8 @@ _READING = {
 """What functions of these names get at without naming it."""
 _PLAIN_WRAPPERS = frozenset(
     {
-        *("property", "staticmethod", "classmethod", "abc.abstractmethod", "typing.final"),
-        *("typing.overload", "typing.override", "typing.no_type_check", "enum.property"),
-        *("contextlib.contextmanager", "contextlib.asynccontextmanager"),
-        *("typing_extensions.final", "typing_extensions.overload", "typing_extensions.override"),
-        *("pytest.fixture", "pytest_taskcache.cached_fixture", "pytest_taskcache.cached"),
-        *("unittest.skip", "unittest.skipIf", "unittest.skipUnless", "unittest.expectedFailure"),
+        *("property", "staticmethod", "classmethod", "abc.abstractmethod", "typing.overload"),
+        *("contextlib.contextmanager", "pytest_taskcache.cached"),
     }
 )
 _FIXTURES = frozenset(
@@ -150,10 +139,11 @@ _FIXTURES = frozenset(
 )
 _HARMLESS_MODULES = frozenset({"pytest", "pytest_taskcache", *sys.stdlib_module_names})
 """Modules that are called to get a value, or whose marks and fixtures act on what they are on."""
-_CONSTANTS: tuple[type[ast.AST], ...] = (
+_CONSTANTS = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
+_ACTING = frozenset({"effect", "acts"})
 _SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores", "type_params"})
 _NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
 _SPLIT = re.compile(r"[.:,\s]+")
@@ -166,30 +156,9 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
     which has all effects. ``is_test`` tells that pytest collects its functions."""
     try:
-        walker = _Walker(ast.parse(content), is_test=is_test)
-        definitions = walker.definitions()
-        order = walker.order([item.name for item in definitions])
-        return Analysis(definitions, _grouped(walker.imports), order=order)
+        return _Walker(ast.parse(content), is_test=is_test).analysis()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        whole = Definition(
-            EVERYTHING,
-            DefinitionKind.STATEMENT,
-            checksum_bytes(content),
-            binds=(ALL_NAMES,),
-            mentions=frozenset({ALL_NAMES}),
-            stores=frozenset({ALL_NAMES}),
-            effect=True,
-            acts=True,
-        )
-        return Analysis((whole,), (), whole=True)
-
-
-def _grouped(imports: Iterable[Import]) -> tuple[Import, ...]:
-    """The imports, those of one module and place as one."""
-    found: dict[Import, dict[str, None]] = {}
-    for item in imports:
-        found.setdefault(item._replace(names=()), {}).update(dict.fromkeys(item.names))
-    return tuple(item._replace(names=tuple(names)) for item, names in found.items())
+        return Analysis((everything(checksum_bytes(content)),))
 
 
 def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> str:
@@ -239,10 +208,9 @@ class _Unit:
 
     ``text`` is its normalised text; ``names`` are free or local names that are loaded,
     ``attributes`` all other mentions; ``bound`` are names that it binds, ``declared`` those that
-    are another scope's, ``hidden`` those of lambdas and comprehensions; ``roots`` are chains that
-    are changed: root name, whether it was called, attributes; ``returned`` those that are returned;
-    ``origins`` tells what a local name may be another name of. ``children`` are the functions
-    inside of it.
+    are another scope's; ``roots`` are chains that are changed: root name, whether it was called,
+    attributes; ``origins`` tells what a local name may be another name of. ``children`` are the
+    functions inside of it.
     """
 
     name: str
@@ -252,13 +220,11 @@ class _Unit:
     names: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     bound: set[str] = field(default_factory=set)
-    hidden: set[str] = field(default_factory=set)
     declared: set[str] = field(default_factory=set)
     parameters: tuple[str, ...] = ()
     stores: set[str] = field(default_factory=set)
     changes: set[str] = field(default_factory=set)
     roots: list[tuple[str, bool, tuple[str, ...]]] = field(default_factory=list)
-    returned: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     origins: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
     binds: dict[str, None] = field(default_factory=dict)
@@ -274,7 +240,7 @@ class _Walker:
     """Walks a module's tree once."""
 
     def __init__(self, tree: ast.Module, *, is_test: bool) -> None:
-        self.imports: list[Import] = []
+        self._imports: dict[tuple[int, str], dict[str, None]] = {}
         self._is_test = is_test
         self._units: list[_Unit] = []
         self._unit = _Unit("", DefinitionKind.STATEMENT)
@@ -344,8 +310,7 @@ class _Walker:
         asked = self._open(prefix + EFFECTS, DefinitionKind.STATEMENT)
         if isinstance(node, ast.If):
             self.visit(node.test)
-        for handler in handlers:
-            self._check(handler.type)
+        self._all(handler.type for handler in handlers)
         self._close(asked)
         for body in (node.body, node.orelse, getattr(node, "finalbody", ())):
             self._statements(body, prefix)
@@ -370,7 +335,7 @@ class _Walker:
         """Ends a statement or class outside of functions."""
         if self._owner:
             cls = self._owner.rpartition(".")[2]
-            unit.binds[cls] = unit.binds["?" + cls] = None
+            unit.binds[cls] = None
         unit.attributes |= unit.names
         self._settle(unit, frozenset())
 
@@ -381,7 +346,8 @@ class _Walker:
             unit.kind = DefinitionKind.IMPORT
             if node.names[0].name != "*":
                 unit.flags.add("plain")
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_constant(node.value):
+        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+        if value is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(value)):
             unit.flags.add("constant")
         self.visit(node)
         names = sorted(unit.bound)
@@ -408,8 +374,8 @@ class _Walker:
         bare = copy.copy(node)
         bare.body = []
         unit = self._open(f"{prefix}{node.name}:", DefinitionKind.CLASS, bare)
-        unit.binds[node.name] = unit.binds["?" + node.name] = None
-        self._head(node)
+        unit.binds[node.name] = None
+        self._all(_making(node))
         for decorator in node.decorator_list:
             self._note_call(decorator)
         for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
@@ -423,12 +389,6 @@ class _Walker:
         self._body(node, f"{prefix}{node.name}.")
         self._owner = before
 
-    def _head(self, node: ast.ClassDef) -> None:
-        """What making a class takes."""
-        parts = (getattr(node, "type_params", ()), node.decorator_list, node.bases, node.keywords)
-        for part in parts:
-            self._all(part)
-
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
         made = self._open(f"{prefix}{node.name}()", DefinitionKind.STATEMENT, node)
@@ -438,7 +398,7 @@ class _Walker:
         if not node.decorator_list and not node.args.defaults and not any(node.args.kw_defaults):
             made.flags.add("plain")
         self._signature(node)
-        fixture = self._decorate(node, made)
+        self._decorate(node, made)
         implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
         if implicit:
             made.flags.add("implicit")
@@ -450,12 +410,12 @@ class _Walker:
             unit.binds[node.name] = None
         unit.flags |= made.flags & {"implicit", "wrapped"}
         if not prefix and node.name in _OF_MODULES:
-            unit.flags.update(("effect", "acts"))
+            unit.flags |= _ACTING
         if node.decorator_list:
-            unit.attributes |= {name for name in made.attributes if name[0] != "?"}
+            unit.attributes |= made.attributes
             for each in (made, unit):
                 each.binds["@" + node.name] = None
-                if fixture:
+                if "wrapped" in made.flags:  # its value outlives a test
                     each.binds[f"~@{node.name}"] = None
         if self._owner:
             cls = self._owner.rpartition(".")[2]
@@ -464,29 +424,23 @@ class _Walker:
                 unit.binds[cls] = None
         self._resolve(unit, frozenset())
 
-    def _decorate(self, node: FunctionNode, unit: _Unit) -> bool:
-        """Notes what decorators do; true for a fixture whose value outlives a test."""
-        lasting = False
+    def _decorate(self, node: FunctionNode, unit: _Unit) -> None:
+        """Notes what decorators do."""
         for decorator in node.decorator_list:
             name = self._resolved(decorator)
+            if name.endswith((".setter", ".getter", ".deleter")):
+                continue
             if name in _FIXTURES:
                 keywords = decorator.keywords if isinstance(decorator, ast.Call) else ()
                 for keyword in keywords:
                     if keyword.arg in (None, "autouse"):
                         unit.flags.add("implicit")
                     if keyword.arg in (None, "scope"):
-                        lasting = True
                         unit.flags.add("wrapped")
-                continue
-            if name.startswith("pytest.mark.") or name in _PLAIN_WRAPPERS:
-                continue
-            if name.endswith((".setter", ".getter", ".deleter")):
-                continue
-            unit.flags.add("wrapped")
-            self._note_call(decorator)
-            self._change(decorator)
-            lasting = True
-        return lasting
+            elif not name.startswith("pytest.mark.") and name not in _PLAIN_WRAPPERS:
+                unit.flags.add("wrapped")
+                self._note_call(decorator)
+                self._change(decorator)
 
     def _signature(self, node: FunctionNode) -> None:
         """What executing a ``def`` takes."""
@@ -494,11 +448,12 @@ class _Walker:
         self._all(getattr(node, "type_params", ()))
         self._all(node.args.defaults)
         self._all(node.args.kw_defaults)
-        hints = [*(item.annotation for item in _parameters(node.args)), node.returns]
-        if node.decorator_list:
-            self._all(hints)
-        else:
-            self._apart(hints)  # nobody makes objects of the types that they name
+        unit = self._unit
+        kept = unit.attributes, unit.names
+        if not node.decorator_list:  # nobody makes objects of the types that they name
+            unit.attributes, unit.names = set(), set()
+        self._all([*(item.annotation for item in _parameters(node.args)), node.returns])
+        unit.attributes, unit.names = kept
 
     def _inside(self, node: FunctionNode, qualname: str) -> _Unit:
         """Walks a function's statements into a definition of their own."""
@@ -510,9 +465,6 @@ class _Walker:
         self._unit, self._prefix = unit, qualname + INSIDE
         unit.parameters = tuple(item.arg for item in _parameters(node.args))
         unit.bound.update(unit.parameters)
-        is_method = unit.owner and not qualname.endswith("__")
-        if unit.parameters[1:] if is_method else unit.parameters:
-            unit.flags.add("given")
         if (
             self._is_test
             or node.decorator_list
@@ -547,7 +499,7 @@ class _Walker:
         """A class that is defined as some other statement or function runs: part of it."""
         unit = self._unit
         unit.bound.add(node.name)
-        self._head(node)
+        self._all(_making(node))
         for base in node.bases:
             self._change(base)
         prefix, bound = self._prefix, unit.bound
@@ -572,23 +524,6 @@ class _Walker:
         for root, called, attributes in unit.roots:
             if self._settle_root(unit, root, called, local, 2):
                 unit.changes.update(attributes)
-        for root, attributes in unit.returned:
-            self._settle_returned(unit, root, attributes, local)
-
-    def _settle_returned(
-        self, unit: _Unit, root: str, attributes: tuple[str, ...], local: Collection[str]
-    ) -> None:
-        """What outlives a function and is returned may be changed by who called it."""
-        found = {root, *attributes}
-        if root in local:
-            found = {name for name, made in unit.origins.get(root, ()) if not made}
-            found.update(attributes)
-        elif root not in self._bound:
-            found.discard(root)
-        kept = {name for name in found if name not in local and name not in _BUILTINS}
-        if kept:
-            unit.changes |= kept
-            unit.flags.add("hands")
 
     def _settle_root(
         self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
@@ -596,8 +531,8 @@ class _Walker:
         """Notes what a chain starts at; true where its attributes count too. What a function was
         given, its own object included, is for those to tell who gave it, and so on up to who has
         it from a variable, or from a fixture: from there, this function is reached."""
-        if not root or root in unit.hidden:
-            return not root
+        if not root:
+            return True
         if root not in local:
             unit.changes.add(root + "()" if called else root)
             if not called and root not in self._aliases and root in self._bound:
@@ -636,21 +571,6 @@ class _Walker:
                         self.visit(item)
             elif isinstance(value, ast.AST):
                 self.visit(value)
-
-    def _apart(self, nodes: Iterable[ast.AST | None]) -> set[str]:
-        """What nodes mention, which is noted nowhere."""
-        unit = self._unit
-        before = unit.attributes, unit.names
-        unit.attributes, unit.names = set(), set()
-        self._all(nodes)
-        found = unit.attributes | unit.names
-        unit.attributes, unit.names = before
-        return found
-
-    def _check(self, node: ast.expr | None) -> None:
-        """Classes that something is only compared with."""
-        found = self._apart([node])
-        self._unit.attributes.update("?" + name for name in found)
 
     def visit_keyword(self, node: ast.keyword) -> None:
         if node.arg:
@@ -692,21 +612,14 @@ class _Walker:
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
-        if node.attr in _OF_FUNCTIONS and _chain(node.value)[0] not in self._aliases:
+        root = _chain(node.value)[0]
+        if node.attr in _OF_FUNCTIONS and root not in self._aliases:
             return  # of a wrapper that was just made, which whoever reads it reaches anyhow
-        root, called, _ = _chain(node.value)
-        origins = {name for name, made in unit.origins.get(root, ()) if made}
-        if called and root not in unit.bound and isinstance(node.value, ast.Call):
-            origins = {root}
-        if origins and root not in unit.parameters:
-            # An object that was just made is shared with nobody, if it is a class that made it.
-            unit.stores.update(f"{node.attr}<{origin}" for origin in origins)
-            return
         # Whoever reads it of an object of this class knows the class, or has it from who does.
         given = root in unit.parameters
         unit.stores.add("." + node.attr if given else node.attr)
-        if root and root not in unit.bound and root in self._aliases:
-            self._note_root(root)
+        if root in self._aliases and root not in unit.bound:
+            self._note_call(node.value)
 
     def visit_Constant(self, node: ast.Constant) -> None:
         text = node.value
@@ -738,11 +651,6 @@ class _Walker:
         function = node.func
         unit = self._unit
         name = function.id if isinstance(function, ast.Name) else ""
-        if name in ("isinstance", "issubclass") and len(node.args) == 2:
-            self.visit(function)
-            self.visit(node.args[0])
-            self._check(node.args[1])
-            return
         if name in ("setattr", "delattr") and len(node.args) > 1:
             self._set_attribute(node.args[0], node.args[1])
         self.visit(function)
@@ -752,7 +660,7 @@ class _Walker:
         ):
             unit.attributes.add(ALL_NAMES)  # by a name that is put together as it runs
         if method not in _HARMLESS_METHODS and name not in _HARMLESS_BUILTINS:
-            if isinstance(function, ast.Attribute) and not self._is_module(function.value):
+            if isinstance(function, ast.Attribute):
                 self._change(function.value)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
@@ -777,10 +685,9 @@ class _Walker:
         self._change(target)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        self._check(node.type)
         if node.name:
             self._unit.bound.add(node.name)
-        self._all(node.body)
+        self._generic(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         if node.ctx.__class__ is not ast.Load:
@@ -790,7 +697,7 @@ class _Walker:
                 self._unit.stores.add(OWN_NAMES)
             self._change(value)
             if root in self._aliases and root not in self._unit.bound:
-                self._note_root(root)
+                self._note_call(value)
         self._generic(node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
@@ -840,25 +747,21 @@ class _Walker:
 
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
-            root, called, attributes = _chain(node.value)
-            if not called and (root or attributes):
-                self._unit.returned.append((root, attributes))
+            _, called, attributes = _chain(node.value)
+            if not called:  # it may be changed by whoever called this, of an own object too
+                self._change(node.value)
+                self._unit.roots.append(("", False, attributes))
         self._generic(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
         unit = self._unit
         if not unit.is_function and not isinstance(node.value, ast.Constant):
-            unit.flags.add("effect")
-            root, _, attributes = _chain(node.value)
-            method = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
-            # What a method does to an object that is named here is found by that name.
-            if not method or attributes or root not in self._bound:
-                unit.flags.add("acts")
+            unit.flags |= _ACTING
         self._generic(node)
 
     def visit_Raise(self, node: ast.stmt) -> None:
         if not self._unit.is_function:
-            self._unit.flags.update(("effect", "acts"))
+            self._unit.flags |= _ACTING
         self._generic(node)
 
     visit_Assert = visit_Raise
@@ -879,36 +782,17 @@ class _Walker:
 
     visit_Nonlocal = visit_Global
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:
+    def visit_Lambda(self, node: ast.Lambda | ast.GeneratorExp) -> None:
         self._unit.flags.add("lambda")
-        self.visit(node.args)
-        self._scoped([node.body], {item.arg for item in _parameters(node.args)})
+        self._generic(node)
 
-    def visit_ListComp(
-        self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-    ) -> None:
-        unit = self._unit
-        if isinstance(node, ast.GeneratorExp):
-            unit.flags.add("lambda")
-        first = node.generators[0]
-        self.visit(first.iter)
-        bound, unit.bound = unit.bound, set()
-        for generator in node.generators:
-            self.visit(generator.target)
-        targets, unit.bound = unit.bound, bound
-        elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        self._scoped([*first.ifs, *node.generators[1:], *elements], targets)
+    visit_GeneratorExp = visit_Lambda
 
-    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
-
-    def _scoped(self, nodes: Iterable[ast.AST], hidden: set[str]) -> None:
-        unit = self._unit
-        before, bound = unit.names, set(unit.bound)
-        unit.names = set()
-        self._all(nodes)
-        unit.names = before | (unit.names - hidden)
-        unit.bound = bound | (unit.bound - hidden)
-        unit.hidden |= hidden - unit.names
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        bound = self._unit.bound.copy()
+        self.visit(node.target)
+        self._unit.bound = bound  # in it alone: elsewhere the name may be a global
+        self._all([node.iter, *node.ifs])
 
     def visit_Import(self, node: ast.Import) -> None:
         unit = self._unit
@@ -927,7 +811,7 @@ class _Walker:
 
     def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
         unit = self._unit
-        self.imports.append(Import(level, module, names))
+        self._imports.setdefault((level, module), {}).update(dict.fromkeys(names))
         unit.attributes.update(filter(None, module.split(".")))
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
         if foreign and not unit.is_function:
@@ -942,24 +826,12 @@ class _Walker:
                 self._change(item)
             return
         root, called, attributes = _chain(node)
-        if root in self._aliases and not attributes and self._is_module(node):
-            return
         if root or attributes:
             self._unit.roots.append((root, called, attributes))
 
-    def _is_module(self, node: ast.expr) -> bool:
-        """Whether an expression is a module for certain."""
-        if not isinstance(node, ast.Name) or node.id in self._unit.bound:
-            return False
-        full = self._aliases.get(node.id, "")
-        return bool(full) and ("." not in full or full.partition(".")[0] in sys.stdlib_module_names)
-
     def _note_call(self, function: ast.expr) -> None:
-        """Notes that something is called, inherited from or decorated by at import."""
-        root, _, _ = _chain(function)
-        self._note_root(root)
-
-    def _note_root(self, root: str) -> None:
+        """Notes that something is called, inherited from, decorated by or set on at import."""
+        root = _chain(function)[0]
         full = self._aliases.get(root)
         if full is None:
             if root and (root in self._bound or root not in _BUILTINS):
@@ -973,23 +845,24 @@ class _Walker:
         root, dot, rest = ast.unparse(function).partition(".")
         return self._aliases.get(root, "" if root in self._bound else root) + dot + rest
 
-    def definitions(self) -> tuple[Definition, ...]:
+    def analysis(self) -> Analysis:
         """All that was found; what has one name is one definition."""
         merged: dict[str, list[_Unit]] = {}
         for unit in self._units:
             merged.setdefault(unit.name, []).append(unit)
-        return tuple(_definition_of(name, units) for name, units in merged.items())
-
-    def order(self, names: Sequence[str]) -> tuple[int, ...]:
-        """The places among these names of all that is run at import, in its order, but for what
-        only makes a function, or names what another module has."""
-        counts = Counter(unit.name for unit in self._units)
-        numbers = {name: number for number, name in enumerate(names)}
-        return tuple(
-            numbers[unit.name]
-            for unit in self._units
-            if unit.kind is not DefinitionKind.FUNCTION
-            and not ("plain" in unit.flags and counts[unit.name] == 1)
+        numbers = {name: number for number, name in enumerate(merged)}
+        # Where a function is made, or a name is taken from another module, does not matter, unless
+        # something else has the same name.
+        placed = (
+            each
+            for each in self._units
+            if not each.is_function
+            and ("plain" not in each.flags or each.flags & _ACTING or len(merged[each.name]) > 1)
+        )
+        return Analysis(
+            tuple(_definition_of(name, units) for name, units in merged.items()),
+            tuple(Import(*place, tuple(names)) for place, names in self._imports.items()),
+            order=tuple(numbers[each.name] for each in placed),
         )
 
 
@@ -1012,8 +885,8 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         implicit="implicit" in flags,
         constant=all("constant" in unit.flags for unit in units),
         wrapped="wrapped" in flags,
-        takes=is_function and {"global", "given"} <= flags,
-        hands=is_function and bool(changes) and "hands" in flags,
+        takes=is_function and "global" in flags,
+        hands=is_function and bool(changes),
     )
 
 
@@ -1025,16 +898,18 @@ def _executed(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
             yield from _executed(ast.iter_child_nodes(node))
 
 
+def _making(node: ast.ClassDef) -> list[ast.AST]:
+    """What making a class takes."""
+    parameters = getattr(node, "type_params", ())
+    return [*parameters, *node.decorator_list, *node.bases, *node.keywords]
+
+
 def _is_text(node: ast.stmt) -> bool:
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
-
-
-def _is_constant(node: ast.expr | None) -> bool:
-    return node is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(node))
 
 
 def _comes_with_class(name: str) -> bool:

@@ -45,7 +45,7 @@ class Present:
         self._settings = settings
         self._distributions = Distributions(path, lambda file: self.contents.digest(Path(file)))
         self._sources = SourceFiles(
-            root, self._distributions, Finder(path, clock), ignore=ignore, path=path
+            root, self._distributions, Finder(path), ignore=ignore, path=path
         )
         self._libraries = {
             os.path.join(directory, ""): _time_of_change(directory)

@@ -266,13 +266,13 @@ class Observatory:
             own = self.part(blob.digest)
             return read(blob) if own is None else own
 
-        self._verification.code.read_parts_by(find)
+        self._verification.code.read = find
 
     def keep_on(self, shelf: Shelf) -> None:
         """Keeps sources on this shelf, so that a later session can tell what changed in them, and
         where to find all of a log at once."""
         self._verification.archive.keep_on(shelf)
-        self._verification.code.keep_on(shelf)
+        self._verification.code.shelf = shelf
 
     def save(self) -> None:
         """Keeps the sources of what ran, and how far its log came. Never raises."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from pytest_taskcache.changed_paths import ChangedPaths, is_racy
-from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff
+from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
@@ -325,27 +325,24 @@ def _slot(log: str) -> str:
 
 
 class CodeVerdicts:
-    """Verdicts by log. ``digest`` is the present one of a dependency."""
+    """Verdicts by log. ``digest`` is the present one of a dependency; ``read`` gives segments,
+    None for those that are lost."""
 
     def __init__(self, digest: Digest, archive: SourceArchive) -> None:
+        self.read: Callable[[Blob], bytes | None] = lambda blob: None
+        self.shelf: Shelf | None = None
         self._digest = digest
         self._archive = archive
-        self._read: Callable[[Blob], bytes | None] = lambda blob: None
-        self._shelf: Shelf | None = None
         self._logs: dict[str, _Verdict] = {}
-        self._wanted: dict[str, tuple[CodePart, Iterable[Blob]]] = {}
-
-    def keep_on(self, shelf: Shelf) -> None:
-        """Keeps heads on this shelf from now on, and finds those that are there."""
-        self._shelf = shelf
+        self._expected: dict[str, tuple[int, list[Blob]]] = {}
 
     def keep_head(self, log: CodeLog) -> None:
         """Keeps where all of a log is: who checks the first of its records would else know only
         as far as that came, and judge the log anew with each record that came further."""
-        if self._shelf is not None and log.segments:
+        if self.shelf is not None and log.segments:
             blobs = [[blob.digest, blob.size] for blob in log.segments]
             head = json.dumps([log.name, blobs]).encode()
-            self._shelf.write(_HEADS, {_slot(log.name): head})
+            self.shelf.write(_HEADS, {_slot(log.name): head})
 
     def nodes(self, log: str) -> list[tuple[str, str]]:
         """The files and definitions of a log's nodes, in order; of one that was never checked,
@@ -353,9 +350,15 @@ class CodeVerdicts:
         verdict = self._logs.get(log)
         return verdict.nodes if verdict is not None else []
 
-    def read_parts_by(self, read: Callable[[Blob], bytes | None]) -> None:
-        """Says how segments are read; None for those that are lost."""
-        self._read = read
+    def _head(self, name: str) -> list[Blob]:
+        """All of a log, if it is known where that is; the slot may be another log's."""
+        if self.shelf is None:
+            return []
+        try:
+            log, blobs = json.loads(self.shelf.read(_HEADS).get(_slot(name), b"[0, 0]"))
+            return [Blob(digest, size) for digest, size in blobs] if log == name else []
+        except (ValueError, TypeError):
+            return []
 
     def reconsider(self) -> None:
         """Something that was asked for differs from what it was."""
@@ -369,9 +372,8 @@ class CodeVerdicts:
             part = decode_code(dependency)
         except ValueError:
             return  # told when it is checked
-        known = self._wanted.get(part.log)
-        if known is None or known[0].position < part.position:
-            self._wanted[part.log] = part, uses
+        if self._expected.get(part.log, (-1, []))[0] < part.position:
+            self._expected[part.log] = part.position, _segments(part, uses)
 
     def check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
         """What changed of the code that a record rests on; empty if nothing did."""
@@ -381,43 +383,32 @@ class CodeVerdicts:
             return [Change("code log", "unreadable", dependency.digest, "")]
         verdict = self._logs.get(part.log)
         if verdict is None or verdict.length < part.position:
-            longest = self._wanted.pop(part.log, None)
-            if verdict is None:
-                verdict = self._load_head(part.log)
-            if longest is not None and (verdict is None or verdict.length < longest[0].position):
-                verdict = self._load(longest[0].segments, longest[1])
-            if verdict is None or verdict.length < part.position:
-                verdict = self._load(part.segments, uses)
+            _, longest = self._expected.pop(part.log, (0, []))
+            heads = [] if verdict is not None else [self._head(part.log)]
+            verdict = self._load([*heads, longest, _segments(part, uses)], part.position)
             if verdict is None:
                 return [Change("code log", "lost", dependency.digest, "")]
             self._logs[part.log] = verdict
         return verdict.of(part)
 
-    def _load_head(self, name: str) -> _Verdict | None:
-        """All of a log, if it is known where that is, and it is still there."""
-        if self._shelf is None:
-            return None
-        try:
-            log, blobs = json.loads(self._shelf.read(_HEADS).get(_slot(name), b"[0, 0]"))
-            if log != name:
-                return None  # the slot is another log's, or nobody's
-            uses = [Blob(digest, size) for digest, size in blobs]
-        except (ValueError, TypeError):
-            return None
-        return self._load(tuple(blob.digest for blob in uses), uses)
+    def _load(self, heads: Iterable[list[Blob]], length: int) -> _Verdict | None:
+        """The first of these that is there, and holds as many nodes."""
+        for blobs in heads:
+            found = [data for blob in blobs if (data := self.read(blob)) is not None]
+            if len(found) < len(blobs):
+                continue
+            try:
+                verdict = _Verdict(decode_log(found), self._archive, self._digest)
+            except ValueError:
+                continue
+            if verdict.length >= length:
+                return verdict
+        return None
 
-    def _load(self, segments: tuple[str, ...], uses: Iterable[Blob]) -> _Verdict | None:
-        blobs = {blob.digest: blob for blob in uses}
-        found = []
-        for name in segments:
-            data = self._read(blobs.get(name, Blob(name, -1)))
-            if data is None:
-                return None
-            found.append(data)
-        try:
-            return _Verdict(decode_log(found), self._archive, self._digest)
-        except ValueError:
-            return None
+
+def _segments(part: CodePart, uses: Iterable[Blob]) -> list[Blob]:
+    blobs = {blob.digest: blob for blob in uses}
+    return [blobs.get(name, Blob(name, -1)) for name in part.segments]
 
 
 class _Verdict:
@@ -484,10 +475,11 @@ class _Verdict:
         touches: list[tuple[Dependency, int, int]],
         distributions: list[tuple[str, str, list[str]]],
     ) -> None:
-        self._contents, self._told, self._by_file = files, {}, {}
         analyses, changes = self._changed_definitions(files)
+        told: dict[str, Change] = {}
+        by_file = {name: Change("file", name, "", "") for name in changes}
         for distribution, before, modules in distributions:
-            told = self._change_of(Dependency(Kind.DISTRIBUTION, distribution, before))
+            change = self._change_of(Dependency(Kind.DISTRIBUTION, distribution, before))
             for file, analysis in analyses.items():
                 importing = [
                     Changed(item, item)
@@ -495,23 +487,19 @@ class _Verdict:
                     if item.kind == "import" and not item.mentions.isdisjoint(modules)
                 ]
                 if importing:
-                    known = changes.get(file, Changes())
-                    found = (*known.definitions, *importing)
-                    changes[file] = Changes(found, reordered=known.reordered)
-                    self._told.update((f"{file}::{each}", told) for each in importing)
-                    self._by_file.setdefault(file, told)
+                    changes[file] = [*changes.get(file, ()), *importing]
+                    told.update((f"{file}::{each}", change) for each in importing)
+                    by_file[file] = change
         touched: dict[int, tuple[int, str]] = {}
         for dependency, owner, position in touches:
-            told = self._change_of(dependency)
-            self._by_file[self._file_of(owner)] = told
+            change = by_file[self._file_of(owner)] = self._change_of(dependency)
             if owner not in touched or position < touched[owner][0]:
                 touched[owner] = position, str(dependency)
-                self._told[str(dependency)] = told
-        for name in changes:
-            if name in files:
-                self._by_file[name] = Change("file", name, *files[name])
-            else:
-                self._by_file.setdefault(name, Change("file", name, "", ""))
+                told[str(dependency)] = change
+        by_file.update(
+            (name, Change("file", name, *files[name])) for name in files.keys() & changes
+        )
+        self._contents, self._told, self._by_file = files, told, by_file
         names = [name for name, _ in self._log.files]
         nodes = [(names[file], name) for file, name in self._log.nodes]
         self._imports = import_graph(names, self._log.imports, analyses)
@@ -530,7 +518,7 @@ class _Verdict:
             present = self._archive.present(name, files[name][1] if differs else recorded)
             before = present if present and not differs else self._archive.recorded(name, recorded)
             if before is None:
-                analyses[name] = present or Analysis(whole=True)
+                analyses[name] = present or Analysis()
                 changes[name] = _all_of(present)
                 continue
             analyses[name] = before
@@ -564,14 +552,14 @@ def log_of(
     """What ran, as `reach` wants it: of a file without an analysis, or of one whose functions may
     have run unseen, everything."""
     whole = {file for file, name in nodes if name == LOADED}
-    files = {name: Analysis(whole=True) if one is None else one for name, one in analyses.items()}
+    files = {name: Analysis() if one is None else one for name, one in analyses.items()}
     return Log(nodes, files, imports, whole=whole if complete else [*files])
 
 
 def _all_of(analysis: Analysis | None) -> Changes:
     """As if all that a file defines had changed."""
     items = analysis.definitions if analysis is not None else ()
-    return Changes(tuple(Changed(item, None) for item in items), reordered=True)
+    return [Changed(None, everything("")), *(Changed(item, None) for item in items)]
 
 
 def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> Change:

@@ -402,3 +402,14 @@ def test_five_thousand_modules() -> None:
     found = project.reached(changes)
     assert found.positions[project.position("m0.py::f0")] < NEVER
     assert project.why(project.edit("m0.py", "return", "return 1 +"), "m1.py::f1") == ""
+
+
+def test_examples_are_reached_where_functions_ran_unseen() -> None:
+    """Code that stands in no source file, such as a condition that is a text, ran when it did."""
+    files = {"rules.py": "OLD = 1\n", "test_a.py": "from rules import OLD\n"}
+    project = Project(files, ["test_a.py::<doctest> OLD"])
+    log = Log(project.nodes, project.log.files, project.log.imports, whole=[*files])
+    changes = project.edit("rules.py", "1", "2")
+    for each in (project.log, log):
+        position = project.position("test_a.py::<doctest> OLD")
+        assert affected(each, changes).invalid([position], 9)
