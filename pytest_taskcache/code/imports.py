@@ -236,11 +236,16 @@ class SourceFiles:
             known = self._own[file] = self._belongs(file)
         return known
 
+    def is_left_out(self, path: str) -> bool:
+        """Whether a path is, or lies in, a directory of the cache's own, or one of byte code."""
+        inside = path + os.sep
+        return inside.startswith(self._ignored) or f"{os.sep}__pycache__{os.sep}" in inside
+
     def _belongs(self, file: str) -> bool:
         if not file or file.startswith("<"):
             return False
         absolute = os.path.abspath(file)
-        if absolute.startswith(self._ignored) or f"{os.sep}__pycache__{os.sep}" in absolute:
+        if self.is_left_out(absolute):
             return False
         if absolute.startswith(self._standard) and not _is_beside_library(absolute):
             return False

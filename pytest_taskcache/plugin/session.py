@@ -97,17 +97,18 @@ class Session:
         self.tally = Tally(worker=self.worker)
         self.tally.whole = settings.explain in WHOLE or bool(settings.report)
         self._temporary: Path | None = None
+        notes = cache_directory(config)
+        # Hypothesis reads and rewrites what it keeps as it draws.
+        own = [self.directory, config.rootpath / ".hypothesis"]
         self.fingerprints = Present(
             config.rootpath,
             temporary=self.temporary,
-            ignore=[self.directory],
+            ignore=own if notes is None else [*own, notes],
             settings=functools.partial(setting_digest, config),
         )
-        notes = cache_directory(config)
         self.observatory = Observatory(
             self.fingerprints,
-            # Hypothesis reads and rewrites what it keeps as it draws.
-            own=[self.directory, config.rootpath / ".hypothesis"],
+            own=own,
             notes=[notes, notes / "v", notes / "v/cache"] if notes is not None else (),
         )
         self._run: Run | None = None

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_taskcache.changed_paths import is_racy
 from pytest_taskcache.digests import files
+from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import ABSENT, Kind
 
 
@@ -252,6 +253,22 @@ def test_declared_files_count_by_name_and_content(project) -> None:
     (project.root / "data/b.csv").rename(project.root / "data/d.csv")
     renamed = project.session().digest(Kind.FILES, "data/**/*.csv")
     assert len({before, edited, renamed}) == 3
+
+
+def test_what_a_run_writes_itself_is_left_out_of_declared_files(project, tmp_path) -> None:
+    """``FILES("**/*")`` in the project's root: byte code and what the cache keeps there differ
+    from run to run."""
+    project.write({"a.py": "A = 1", "data.txt": "1"})
+    own = project.root / ".pytest_cache"
+
+    def digest() -> str:
+        return Present(project.root, ignore=[own]).digest(Kind.FILES, "**/*")
+
+    before = digest()
+    project.write({".pytest_cache/v/lastfailed": "{}", "__pycache__/a.cpython-312.pyc": "x"})
+    assert digest() == before
+    project.write({"data.txt": "2"})
+    assert digest() != before
 
 
 def test_glob_ends_where_links_lead_back(project) -> None:
