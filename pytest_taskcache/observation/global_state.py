@@ -70,39 +70,45 @@ class _Held:
         self.parts = parts
         self.inner: dict[int, _Held] = {}
 
-    def is_in(self, value: Any, but_for: frozenset[str]) -> bool:
-        """Whether a value is this one still, or equal to it; attributes of these names aside."""
+    def differing(self, value: Any, but_for: frozenset[str]) -> str | None:
+        """What differs in a value from this one: the name of an attribute, or nothing for the value
+        itself; None if nothing does. Attributes of these names aside."""
         kind = type(value)
         if value is self.value and kind in _PLAIN:
-            return True
+            return None
         if value is not self.value and (kind is not type(self.value) or not self.parts):
-            return kind is type(self.value) and kind in _PLAIN and bool(value == self.value)
+            same = kind is type(self.value) and kind in _PLAIN and value == self.value
+            return None if same else ""
         names, parts = _parts(value)
         if len(parts) == len(self.parts) and all(map(is_, parts, self.parts)):
-            return all(
-                each.is_in(each.value, but_for)
-                for place, each in self.inner.items()
-                if not (self.names and self.names[place] in but_for)
-            )
-        if self.names or names:
-            before = dict(zip(self.names, range(len(self.names)), strict=True))
-            after = dict(zip(names, parts, strict=True))
-            return all(
-                name in before and name in after and self._has(before[name], after[name], but_for)
-                for name in (before.keys() | after.keys()) - but_for
-            )
-        if len(parts) != len(self.parts):
-            return False
-        return all(self._has(place, part, but_for) for place, part in enumerate(parts))
+            for place, each in self.inner.items():
+                name = self.names[place] if self.names else ""
+                found = None if name in but_for else each.differing(each.value, but_for)
+                if found is not None:
+                    return found or name
+            return None
+        if not (self.names or names):
+            if len(parts) != len(self.parts):
+                return ""
+            found_in = (self._differing_at(at, part, but_for) for at, part in enumerate(parts))
+            return next((found for found in found_in if found is not None), None)
+        before = {name: place for place, name in enumerate(self.names)}
+        after = dict(zip(names, parts, strict=True))
+        for name in (before.keys() | after.keys()) - but_for:
+            if name not in before or name not in after:
+                return name
+            found = self._differing_at(before[name], after[name], but_for)
+            if found is not None:
+                return found or name
+        return None
 
-    def _has(self, place: int, part: Any, but_for: frozenset[str]) -> bool:
+    def _differing_at(self, place: int, part: Any, but_for: frozenset[str]) -> str | None:
         inner = self.inner.get(place)
         if inner is not None:
-            return inner.is_in(part, but_for)
+            return inner.differing(part, but_for)
         before = self.parts[place]
-        return part is before or (
-            type(part) is type(before) and type(part) in _PLAIN and bool(part == before)
-        )
+        same = type(part) is type(before) and type(part) in _PLAIN and part == before
+        return None if part is before or same else ""
 
 
 def _parts(value: Any) -> tuple[tuple[str, ...], list[Any]]:
@@ -126,6 +132,28 @@ class _Check(NamedTuple):
     label: str
 
 
+class _Checks(NamedTuple):
+    """What to look at for a trace, but for the names that its own code sets, and that code."""
+
+    checks: list[_Check]
+    but_for: frozenset[str]
+    codes: frozenset[CodeType]
+
+    def first_changed(self) -> tuple[str, str] | None:
+        """The label of the first that has changed, and the name of what did."""
+        for owner, name, held, label in self.checks:
+            space = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
+            found = held.differing(space[name], self.but_for) if name in space else ""
+            if found is not None:
+                return f"{label}.{name}", found or name
+        return None
+
+    def without(self, name: str) -> _Checks:
+        """The same, where this name is set by code that belongs to it."""
+        checks = [each for each in self.checks if each.name != name]
+        return _Checks(checks, self.but_for | {name}, self.codes)
+
+
 class GlobalState:
     """What globals of one project held; ``patched`` tells its modules, ``name_of`` how a file is
     called in traces."""
@@ -140,7 +168,9 @@ class GlobalState:
         self._imported: dict[str, list[dict[str, Any]]] = {}
         self._codes: dict[str, dict[str, list[CodeType]]] = {}
         self._kinds: dict[type, bool] = {}
-        self._checks: dict[str, tuple[list[_Check], frozenset[str]]] = {}
+        self._by_name: dict[str, list[CodeType]] = {}
+        self._checks: dict[str, _Checks] = {}
+        self._setters: dict[tuple[frozenset[CodeType], str], bool] = {}
         self._looked = False
 
     def keep(self) -> None:
@@ -156,8 +186,8 @@ class GlobalState:
         """Whether `changed` is sure to find nothing: the shortest way to know."""
         if trace not in self._checks or not self._looked:
             return False
-        checks, but_for = self._checks[trace]
-        return not checks or not _first_changed(checks, but_for)
+        known = self._checks[trace]
+        return not known.checks or known.first_changed() is None
 
     def changed(self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]]) -> str:
         """The first global that code of a trace reads, and others have changed; empty if there is
@@ -166,15 +196,50 @@ class GlobalState:
             self._look()
         if trace not in self._checks:
             self._checks[trace] = self._checks_of(ran())
-        return _first_changed(*self._checks[trace])
+        while found := self._checks[trace].first_changed():
+            label, name = found
+            if not self._lead_to_setter(self._checks[trace].codes, name):
+                return label
+            self._checks[trace] = self._checks[trace].without(name)
+        return ""
+
+    def _lead_to_setter(self, codes: frozenset[CodeType], name: str) -> bool:
+        """Whether code mentions, through whatever else, code that sets this name: one that fills
+        a lazy global when it is first asked for, and did so at another time."""
+        known = self._setters.get((codes, name))
+        if known is not None:
+            return known
+        if not self._by_name:
+            for file in self._files:
+                for definition, those in self._codes_of(file).items():
+                    for part in definition.split(".")[-2:]:
+                        self._by_name.setdefault(part, []).extend(those)
+        waiting, seen = list(codes), set(codes)
+        for code in waiting:  # it grows: the nearest first
+            use = _use(code)
+            if name in use.sets:
+                break
+            for each in use.mentions():
+                fresh = [one for one in self._by_name.get(each, ()) if one not in seen]
+                seen.update(fresh)
+                waiting += fresh
+        else:
+            self._setters[codes, name] = False
+            return False
+        self._setters[codes, name] = True
+        return True
 
     def _look(self) -> None:
         """Holds what is new."""
         self._looked = True
-        for known in (self._checks, self._labels, self._files, self._codes):
-            known.clear()
+        self._checks.clear()
+        self._labels.clear()
+        self._files.clear()
+        self._codes.clear()
         self._classes.clear()
         self._imported.clear()
+        self._by_name.clear()
+        self._setters.clear()
         for module in self._patched.modules():
             space = namespace_of(module)
             self._labels[id(space)] = module.__name__
@@ -226,14 +291,15 @@ class GlobalState:
         kind = type(value)
         return kind in _PLAIN or (not issubclass(kind, type) and self._has_parts(kind))
 
-    def _checks_of(self, ran: Iterable[tuple[str, str]]) -> tuple[list[_Check], frozenset[str]]:
-        """What to look at for code that ran, and the names that it sets itself."""
+    def _checks_of(self, ran: Iterable[tuple[str, str]]) -> _Checks:
         owners: dict[tuple[int, str], _Owner] = {}
         sets: set[str] = set()
+        codes: set[CodeType] = set()
         for file, definition in ran:
             for code in self._codes_of(file).get(definition, ()):
                 use = _use(code)
                 sets |= use.sets
+                codes.add(code)
                 for space in self._files[file]:
                     for owner, name in self._owners(space, use):
                         owners[id(owner), name] = owner
@@ -242,7 +308,7 @@ class GlobalState:
             for key, owner in owners.items()
             if key in self._held and key[0] in self._labels and key[1] not in sets
         ]
-        return checks, frozenset(sets)
+        return _Checks(checks, frozenset(sets), frozenset(codes))
 
     def _codes_of(self, file: str) -> dict[str, list[CodeType]]:
         """The code of the loaded modules of a file, by definition."""
@@ -268,14 +334,6 @@ class GlobalState:
                 yield from ((each, name) for each in self._classes.get(name, ()))
         for name in use.imported:
             yield from ((each, name) for each in self._imported.get(name, ()))
-
-
-def _first_changed(checks: Iterable[_Check], but_for: frozenset[str]) -> str:
-    for owner, name, held, label in checks:
-        found = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
-        if name not in found or not held.is_in(found[name], but_for):
-            return f"{label}.{name}"
-    return ""
 
 
 def _functions_in(space: dict[str, Any]) -> Iterator[FunctionType]:
@@ -305,6 +363,12 @@ class _Use(NamedTuple):
     attributes: frozenset[tuple[str, str]]
     imported: frozenset[str]
     sets: frozenset[str]
+
+    def mentions(self) -> Iterator[str]:
+        """All names that it reads."""
+        yield from self.globals
+        yield from (name for _, name in self.attributes)
+        yield from self.imported
 
 
 @cache

@@ -41,6 +41,29 @@ LIBRARY = """
             _rows = [4]
         return _rows[0]
 
+    _settings = None
+
+    def load():
+        global _settings
+        _settings = {"scale": 10}
+
+    def settings():
+        if _settings is None:
+            load()
+        return _settings
+
+    class Connection:
+        def __init__(self):
+            self.handle = None
+        def open(self):
+            self.handle = 3
+        def ask(self):
+            if self.handle is None:
+                self.open()
+            return self.handle
+
+    connection = Connection()
+
     def remembered(key):
         if key not in PRICES:
             PRICES[key] = len(key)
@@ -111,6 +134,11 @@ CALLS = """
     def lazy():
         ran("lazy")
         return lib.rows() + lib.remembered("abc")
+
+    @cached
+    def configured(number):
+        ran("configured")
+        return lib.settings()["scale"] * number + lib.connection.ask()
 
     @cached
     def apart():
@@ -251,6 +279,16 @@ def test_what_a_function_remembers_itself_changes_nothing(cache, lib, calls):
     lib.remembered("abcd")
     assert calls.lazy() == 7
     assert times("lazy") == 1
+
+
+def test_what_was_loaded_by_an_earlier_call_is_no_change(cache, lib, calls):
+    """The first call loads the settings and opens the connection; later ones find both."""
+    for _ in range(2):
+        assert [calls.configured(number) for number in (1, 2, 3)] == [13, 23, 33]
+    assert times("configured") == 3
+    lib.connection.handle = 4
+    lib._settings = {"scale": 100}
+    assert calls.configured(1) == 13, "its own code sets both: known by name alone"
 
 
 def test_what_it_cannot_reach_does_not_matter(cache, lib, calls, monkeypatch):
