@@ -130,12 +130,8 @@ _READING = {
 """What functions of these names get at without naming it."""
 _PLAIN_WRAPPERS = frozenset(
     {
-        *("property", "staticmethod", "classmethod", "abc.abstractmethod", "typing.final"),
-        *("typing.overload", "typing.override", "typing.no_type_check", "enum.property"),
-        *("contextlib.contextmanager", "contextlib.asynccontextmanager"),
-        *("typing_extensions.final", "typing_extensions.overload", "typing_extensions.override"),
-        *("pytest.fixture", "pytest_taskcache.cached_fixture", "pytest_taskcache.cached"),
-        *("unittest.skip", "unittest.skipIf", "unittest.skipUnless", "unittest.expectedFailure"),
+        *("property", "staticmethod", "classmethod", "abc.abstractmethod", "typing.overload"),
+        *("contextlib.contextmanager", "pytest_taskcache.cached"),
     }
 )
 _FIXTURES = frozenset(
@@ -212,9 +208,9 @@ class _Unit:
 
     ``text`` is its normalised text; ``names`` are free or local names that are loaded,
     ``attributes`` all other mentions; ``bound`` are names that it binds, ``declared`` those that
-    are another scope's, ``hidden`` those of lambdas and comprehensions; ``roots`` are chains that
-    are changed: root name, whether it was called, attributes; ``origins`` tells what a local name
-    may be another name of. ``children`` are the functions inside of it.
+    are another scope's; ``roots`` are chains that are changed: root name, whether it was called,
+    attributes; ``origins`` tells what a local name may be another name of. ``children`` are the
+    functions inside of it.
     """
 
     name: str
@@ -224,7 +220,6 @@ class _Unit:
     names: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     bound: set[str] = field(default_factory=set)
-    hidden: set[str] = field(default_factory=set)
     declared: set[str] = field(default_factory=set)
     parameters: tuple[str, ...] = ()
     stores: set[str] = field(default_factory=set)
@@ -536,8 +531,8 @@ class _Walker:
         """Notes what a chain starts at; true where its attributes count too. What a function was
         given, its own object included, is for those to tell who gave it, and so on up to who has
         it from a variable, or from a fixture: from there, this function is reached."""
-        if not root or root in unit.hidden:
-            return not root
+        if not root:
+            return True
         if root not in local:
             unit.changes.add(root + "()" if called else root)
             if not called and root not in self._aliases and root in self._bound:
@@ -665,7 +660,7 @@ class _Walker:
         ):
             unit.attributes.add(ALL_NAMES)  # by a name that is put together as it runs
         if method not in _HARMLESS_METHODS and name not in _HARMLESS_BUILTINS:
-            if isinstance(function, ast.Attribute) and not self._is_module(function.value):
+            if isinstance(function, ast.Attribute):
                 self._change(function.value)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
@@ -787,36 +782,17 @@ class _Walker:
 
     visit_Nonlocal = visit_Global
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:
+    def visit_Lambda(self, node: ast.Lambda | ast.GeneratorExp) -> None:
         self._unit.flags.add("lambda")
-        self.visit(node.args)
-        self._scoped([node.body], {item.arg for item in _parameters(node.args)})
+        self._generic(node)
 
-    def visit_ListComp(
-        self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-    ) -> None:
-        unit = self._unit
-        if isinstance(node, ast.GeneratorExp):
-            unit.flags.add("lambda")
-        first = node.generators[0]
-        self.visit(first.iter)
-        bound, unit.bound = unit.bound, set()
-        for generator in node.generators:
-            self.visit(generator.target)
-        targets, unit.bound = unit.bound, bound
-        elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        self._scoped([*first.ifs, *node.generators[1:], *elements], targets)
+    visit_GeneratorExp = visit_Lambda
 
-    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
-
-    def _scoped(self, nodes: Iterable[ast.AST], hidden: set[str]) -> None:
-        unit = self._unit
-        before, bound = unit.names, set(unit.bound)
-        unit.names = set()
-        self._all(nodes)
-        unit.names = before | (unit.names - hidden)
-        unit.bound = bound | (unit.bound - hidden)
-        unit.hidden |= hidden - unit.names
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        bound = self._unit.bound.copy()
+        self.visit(node.target)
+        self._unit.bound = bound  # in it alone: elsewhere the name may be a global
+        self._all([node.iter, *node.ifs])
 
     def visit_Import(self, node: ast.Import) -> None:
         unit = self._unit
@@ -850,17 +826,8 @@ class _Walker:
                 self._change(item)
             return
         root, called, attributes = _chain(node)
-        if root in self._aliases and not attributes and self._is_module(node):
-            return
         if root or attributes:
             self._unit.roots.append((root, called, attributes))
-
-    def _is_module(self, node: ast.expr) -> bool:
-        """Whether an expression is a module for certain."""
-        if not isinstance(node, ast.Name) or node.id in self._unit.bound:
-            return False
-        full = self._aliases.get(node.id, "")
-        return bool(full) and ("." not in full or full.partition(".")[0] in sys.stdlib_module_names)
 
     def _note_call(self, function: ast.expr) -> None:
         """Notes that something is called, inherited from, decorated by or set on at import."""
