@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from pytest_taskcache.code.definitions import EVERYTHING as WHOLE_FILE
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
@@ -480,7 +481,7 @@ def log_of(
 def _all_of(analysis: Analysis | None) -> Changes:
     """As if all that a file defines had changed."""
     items = analysis.definitions if analysis is not None else ()
-    return [Changed(None, everything("")), *(Changed(item, None) for item in items)]
+    return [Changed(everything(""), everything("")), *(Changed(item, None) for item in items)]
 
 
 def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> Change:
@@ -492,4 +493,4 @@ def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> C
         before = ABSENT
     elif verb == "vanished":
         after = ABSENT
-    return Change("function", name, before, after)
+    return Change("function", name.removesuffix("::" + WHOLE_FILE), before, after)
