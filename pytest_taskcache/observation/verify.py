@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from pytest_taskcache.changed_paths import ChangedPaths, is_racy
+from pytest_taskcache.code.definitions import EVERYTHING as WHOLE_FILE
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
@@ -559,7 +560,7 @@ def log_of(
 def _all_of(analysis: Analysis | None) -> Changes:
     """As if all that a file defines had changed."""
     items = analysis.definitions if analysis is not None else ()
-    return [Changed(None, everything("")), *(Changed(item, None) for item in items)]
+    return [Changed(everything(""), everything("")), *(Changed(item, None) for item in items)]
 
 
 def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> Change:
@@ -571,4 +572,4 @@ def _definition_change(cause: str, contents: Mapping[str, tuple[str, str]]) -> C
         before = ABSENT
     elif verb == "vanished":
         after = ABSENT
-    return Change("function", name, before, after)
+    return Change("function", name.removesuffix("::" + WHOLE_FILE), before, after)
