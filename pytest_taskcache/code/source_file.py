@@ -209,7 +209,7 @@ class _Unit:
     ``text`` is its normalised text; ``names`` are free or local names that are loaded,
     ``attributes`` all other mentions; ``bound`` are names that it binds, ``declared`` those that
     are another scope's; ``roots`` are chains that are changed: root name, whether it was called,
-    attributes; ``origins`` tells what a local name may be another name of. ``children`` are the
+    attributes; ``returned`` those that are returned; ``origins`` tells what a local name may be another name of. ``children`` are the
     functions inside of it.
     """
 
@@ -225,6 +225,7 @@ class _Unit:
     stores: set[str] = field(default_factory=set)
     changes: set[str] = field(default_factory=set)
     roots: list[tuple[str, bool, tuple[str, ...]]] = field(default_factory=list)
+    returned: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     origins: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
     binds: dict[str, None] = field(default_factory=dict)
@@ -524,6 +525,18 @@ class _Walker:
         for root, called, attributes in unit.roots:
             if self._settle_root(unit, root, called, local, 2):
                 unit.changes.update(attributes)
+        for root, attributes in unit.returned:
+            # What outlives a function and is returned may be changed by who called it.
+            found = {root, *attributes}
+            if root in local:
+                found = {name for name, made in unit.origins.get(root, ()) if not made}
+                found.update(attributes)
+            elif root not in self._bound:
+                found.discard(root)
+            kept = {name for name in found if name not in local and name not in _BUILTINS}
+            if kept:
+                unit.changes |= kept
+                unit.flags.add("hands")
 
     def _settle_root(
         self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
@@ -747,10 +760,9 @@ class _Walker:
 
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
-            _, called, attributes = _chain(node.value)
-            if not called:  # it may be changed by whoever called this, of an own object too
-                self._change(node.value)
-                self._unit.roots.append(("", False, attributes))
+            root, called, attributes = _chain(node.value)
+            if not called and (root or attributes):
+                self._unit.returned.append((root, attributes))
         self._generic(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
@@ -886,7 +898,7 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         constant=all("constant" in unit.flags for unit in units),
         wrapped="wrapped" in flags,
         takes=is_function and "global" in flags,
-        hands=is_function and bool(changes),
+        hands=is_function and bool(changes) and "hands" in flags,
     )
 
 
