@@ -209,8 +209,8 @@ class _Unit:
     ``text`` is its normalised text; ``names`` are free or local names that are loaded,
     ``attributes`` all other mentions; ``bound`` are names that it binds, ``declared`` those that
     are another scope's; ``roots`` are chains that are changed: root name, whether it was called,
-    attributes; ``returned`` those that are returned; ``origins`` tells what a local name may be another name of. ``children`` are the
-    functions inside of it.
+    attributes; ``returned`` those that are returned; ``origins`` tells what a local name may be
+    another name of. ``children`` are the functions inside of it.
     """
 
     name: str
