@@ -369,15 +369,15 @@ def test_a_temporary_file_that_a_hook_made_stands_for_the_hook(
     project.write(
         "test_suite.py",
         """
-        import os
+        import argparse, os
         from counter import count
         from pytest_taskcache import cached
-        MADE = {}
+        MADE = argparse.Namespace()  # not looked into, as a dictionary would be
 
         @cached
         def price():
             count("function")
-            with open(os.path.join(MADE["here"], "price")) as file:
+            with open(os.path.join(MADE.here, "price")) as file:
                 return file.read()
 
         def test_read(pytestconfig):
@@ -386,7 +386,7 @@ def test_a_temporary_file_that_a_hook_made_stands_for_the_hook(
                 assert file.read() == "1"
 
         def test_call(pytestconfig):
-            MADE["here"] = pytestconfig.made
+            MADE.here = pytestconfig.made
             assert price() == "1"
         """,
     )
