@@ -60,11 +60,14 @@ _Owner: TypeAlias = "dict[str, Any] | type"
 
 
 class _Held:
-    """One value as it was: its elements, or attributes, and those of these that may change."""
+    """One value as it was: its elements, or attributes, and those of these that may change. What
+    is not looked into has no ``parts``, not even an empty list of them."""
 
     __slots__ = ("inner", "names", "parts", "value")
 
-    def __init__(self, value: object, names: tuple[str, ...], parts: list[Any]) -> None:
+    def __init__(
+        self, value: object, names: tuple[str, ...] = (), parts: list[Any] | None = None
+    ) -> None:
         self.value = value
         self.names = names
         self.parts = parts
@@ -74,10 +77,10 @@ class _Held:
         """What differs in a value from this one: the name of an attribute, or nothing for the value
         itself; None if nothing does. Attributes of these names aside."""
         kind = type(value)
-        if value is self.value and kind in _PLAIN:
-            return None
-        if value is not self.value and (kind is not type(self.value) or not self.parts):
-            same = kind is type(self.value) and kind in _PLAIN and value == self.value
+        if kind is not type(self.value):
+            return ""
+        if self.parts is None:
+            same = value is self.value or (kind in _PLAIN and value == self.value)
             return None if same else ""
         names, parts = _parts(value)
         if len(parts) == len(self.parts) and all(map(is_, parts, self.parts)):
@@ -106,7 +109,7 @@ class _Held:
         inner = self.inner.get(place)
         if inner is not None:
             return inner.differing(part, but_for)
-        before = self.parts[place]
+        before = self.parts[place] if self.parts else None
         same = type(part) is type(before) and type(part) in _PLAIN and part == before
         return None if part is before or same else ""
 
@@ -267,11 +270,12 @@ class GlobalState:
     def _held_of(self, value: Any, budget: list[int], seen: set[int]) -> _Held:
         kind = type(value)
         if kind in _PLAIN or not self._has_parts(kind) or id(value) in seen:
-            return _Held(value, (), [])
+            return _Held(value)
         seen.add(id(value))
-        held = _Held(value, *_parts(value))
-        budget[0] -= len(held.parts)
-        for place, part in enumerate(held.parts if budget[0] > 0 else ()):
+        names, parts = _parts(value)
+        held = _Held(value, names, parts)
+        budget[0] -= len(parts)
+        for place, part in enumerate(parts if budget[0] > 0 else ()):
             if type(part) not in _PLAIN and self._has_parts(type(part)):
                 held.inner[place] = self._held_of(part, budget, seen)
         return held

@@ -64,6 +64,8 @@ LIBRARY = """
 
     connection = Connection()
 
+    SEEN = []
+
     def remembered(key):
         if key not in PRICES:
             PRICES[key] = len(key)
@@ -139,6 +141,11 @@ CALLS = """
     def configured(number):
         ran("configured")
         return lib.settings()["scale"] * number + lib.connection.ask()
+
+    @cached
+    def seen():
+        ran("seen")
+        return len(lib.SEEN)
 
     @cached
     def apart():
@@ -246,6 +253,7 @@ CHANGES = {
         lambda lib: assign(lib.Config, "debug", False),
         True,
     ),
+    "seen": (lambda lib: lib.SEEN.append(1), lambda lib: assign(lib, "SEEN", []), 1),
     "method": (
         lambda lib: assign(lib.config, "debug", True),
         lambda lib: delattr(lib.config, "debug"),
