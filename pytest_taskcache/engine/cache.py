@@ -22,7 +22,7 @@ from pytest_taskcache.engine.computation import (
     Place,
     defaults_around,
 )
-from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, shown
+from pytest_taskcache.engine.keys import Keyed, changed_input, key_of, parts_of_globals, shown
 from pytest_taskcache.engine.lookup import Attempt as Attempt
 from pytest_taskcache.engine.lookup import Found, Looked, Lookup, Repeat, repeat_of, with_declared
 from pytest_taskcache.engine.recorder import Finished, Recorder
@@ -283,6 +283,9 @@ class Engine:
         """
         duration, observed, basis = self._closed(attempt)
         refusal = self._refusal(attempt, observed)
+        state, problem = self._state(attempt, observed) if refusal is None else ((), "")
+        if problem:
+            refusal = Refusal("patched state", problem)
         variant: Variant | None = None
         if refusal is None and attempt.keyed is not None:
             with self.quiet():
@@ -294,7 +297,7 @@ class Engine:
                     duration,
                     transaction or self.current(),
                     attempt.lease,
-                    tuple(pinned(observed) if callable(pinned) else pinned),
+                    (*(pinned(observed) if callable(pinned) else pinned), *state),
                 )
                 if self.attachment is not None:
                     self.attachment.keep(attempt.opened, finished)
@@ -527,6 +530,15 @@ class Engine:
         made_of = frozenset(opened.derives_from)
         return duration, observed, Basis(trace, observed.opaque, opened.expires, made_of, taints)
 
+    def _state(self, attempt: Attempt, observed: Observed) -> tuple[tuple[Part, ...], str]:
+        """What globals hold that are not as a later process has them, or why that cannot be told.
+        A test undoes what it does."""
+        is_test = attempt.computation.context.subject is Subject.TEST
+        if is_test or attempt.keyed is None or attempt.keyed.key.vouched:
+            return (), ""
+        state = self.parts.observation.disturbed(observed.trace)
+        return parts_of_globals(state, self.parts.fingerprints.name_of) if state else ((), "")
+
     def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:
         keyed, decision = attempt.keyed, attempt.decision
         if keyed is None:
@@ -538,9 +550,6 @@ class Engine:
         found = objection(observed, taints, vouched=vouched, forked=self.is_forked())
         if found is not None:
             return found
-        verified = attempt.computation.context.subject is not Subject.TEST and not vouched
-        if verified and (state := self.parts.observation.disturbed(observed.trace)):
-            return Refusal("patched state", f"{state} has changed since collection ended")
         changed = changed_input(attempt.computation, keyed.key)
         if not changed:
             return None

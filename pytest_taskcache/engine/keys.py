@@ -8,10 +8,10 @@ import string
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.digests.values.digest import changed_arguments
+from pytest_taskcache.digests.values.digest import changed_arguments, digest_value
 from pytest_taskcache.engine.computation import Computation, Target
 from pytest_taskcache.engine.routes import Payloads
 from pytest_taskcache.engine.validity import Circumstances
@@ -30,6 +30,24 @@ class Keyed:
     key: Key
     present: Circumstances | None = None
     target: str = ""
+
+
+GLOBAL = "global "
+"""First word of the name of a part that says what a global held: of a record, not of a key."""
+
+
+def parts_of_globals(
+    state: Mapping[str, object], anchors: Callable[[Path], str]
+) -> tuple[tuple[Part, ...], str]:
+    """A part for each global, by name, and why one has none; empty where all have."""
+    parts, problem = [], ""
+    for label, value in state.items():
+        try:
+            digest = digest_value(value, anchors=anchors)
+        except UndigestableError as error:
+            digest, problem = "", f"{label} has changed since collection ended, and {error}"
+        parts.append(Part(GLOBAL + label, digest))
+    return tuple(parts), problem
 
 
 def key_of(

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.digests.values.digest import digest_function
 from pytest_taskcache.engine.computation import Basis, Computation, OpenComputation
-from pytest_taskcache.engine.keys import Keyed
+from pytest_taskcache.engine.keys import GLOBAL, Keyed, parts_of_globals
 from pytest_taskcache.engine.routes import LostResultError, Parts, Route, bytes_of
 from pytest_taskcache.engine.validity import Access, difference, nearer
 from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError, fault_of
@@ -244,12 +244,27 @@ class Lookup:
             raise ValidatorFailedError(f"{where}: {type(error).__name__}: {error}") from error
         return None if accepted else Miss(Why.INVALID, nearest=variant)
 
+    def _changed_global(self, variant: Variant) -> Change | None:
+        """A global that is not as the value was computed with."""
+        state = self.observation.disturbed(variant.trace)
+        before = {one.name: one.digest for one in variant.parts if one.name.startswith(GLOBAL)}
+        if not state and not before:
+            return None
+        parts, _ = parts_of_globals(state, self.parts.fingerprints.name_of)
+        now = dict(parts)
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                as_collected = "as it was when collection ended"
+                told = (before.get(name, as_collected), now.get(name, as_collected))
+                return Change("global", name.removeprefix(GLOBAL), *told)
+        return None
+
     def _changes(self, computation: Computation, variant: Variant) -> tuple[Change, ...]:
         changes = self.observation.verify(variant.trace)
         if changes:
             return changes
-        if state := self.observation.disturbed(variant.trace):
-            return (Change("global", state, "as it was when collection ended", "as it is"),)
+        if change := self._changed_global(variant):
+            return (change,)
         if computation.pinned is None:
             return ()
         # Last, since asking may set up a fixture: one that this very code would ask for.
@@ -412,6 +427,8 @@ def repeat_of(found: Found, lookup: Lookup) -> Repeat | None:
     computation, variant, records = found.computation, found.decision.variant, found.route.records
     context, options = computation.context, computation.options
     if variant is None or found.decision.origin is not Origin.COMMITTED or not options.plain:
+        return None
+    if any(part.name.startswith(GLOBAL) for part in variant.parts):
         return None
     # A text may be a path, which counts by where it lies.
     if any(isinstance(value, str) and "/" in value for value in computation.arguments.values()):

@@ -9,10 +9,11 @@
                    return _rows
 
 What a function computes while something that it reads is not as it was says nothing about another
-process, in which it is. Held are the data among the globals of modules and the attributes of
-classes: numbers and texts, containers, objects of the project's classes with their public
-attributes, nested, as far as a budget goes. Not seen: what lies in objects of others' classes,
-and what a module held when it is first looked at, where it was imported after collection.
+process, in which it is: what that holds counts then, like an input. Held are the data among the
+globals of modules and the attributes of classes: numbers and texts, containers, objects of the
+project's classes with their public attributes, nested, as far as a budget goes. Not seen: what
+lies in objects of others' classes, and what a module held when it is first looked at, where it was
+imported after collection.
 """
 
 from __future__ import annotations
@@ -142,14 +143,14 @@ class _Checks(NamedTuple):
     but_for: frozenset[str]
     codes: frozenset[CodeType]
 
-    def first_changed(self) -> tuple[str, str] | None:
-        """The label of the first that has changed, and the name of what did."""
+    def changed(self) -> Iterator[tuple[str, str, object]]:
+        """The labels of those that have changed, the names of what did in them, and what they
+        hold now; None for what is gone."""
         for owner, name, held, label in self.checks:
             space = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
             found = held.differing(space[name], self.but_for) if name in space else ""
             if found is not None:
-                return f"{label}.{name}", found or name
-        return None
+                yield f"{label}.{name}", found or name, space.get(name)
 
     def without(self, name: str) -> _Checks:
         """The same, where this name is set by code that belongs to it."""
@@ -190,21 +191,22 @@ class GlobalState:
         if trace not in self._checks or not self._looked:
             return False
         known = self._checks[trace]
-        return not known.checks or known.first_changed() is None
+        return not known.checks or not any(known.changed())
 
-    def changed(self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]]) -> str:
-        """The first global that code of a trace reads, and others have changed; empty if there is
-        none. ``ran`` gives the code: files and definitions."""
+    def changed(
+        self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]]
+    ) -> dict[str, object]:
+        """The globals that code of a trace reads, and others have changed, with what they hold.
+        ``ran`` gives the code: files and definitions."""
         if not self._looked:
             self._look()
         if trace not in self._checks:
             self._checks[trace] = self._checks_of(ran())
-        while found := self._checks[trace].first_changed():
-            label, name = found
-            if not self._lead_to_setter(self._checks[trace].codes, name):
-                return label
-            self._checks[trace] = self._checks[trace].without(name)
-        return ""
+        known = self._checks[trace]
+        for _, name, _ in known.changed():
+            if self._lead_to_setter(known.codes, name):
+                self._checks[trace] = self._checks[trace].without(name)
+        return {label: value for label, _, value in self._checks[trace].changed()}
 
     def _lead_to_setter(self, codes: frozenset[CodeType], name: str) -> bool:
         """Whether code mentions, through whatever else, code that sets this name: one that fills

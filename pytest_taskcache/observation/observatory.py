@@ -228,11 +228,11 @@ class Observatory:
         with muted(), running_code.unseen():
             return self._patched.of(function, values)
 
-    def disturbed(self, trace: Trace) -> str:
-        """A global of the project that code of a trace reads, and that other code has changed
-        since collection ended, e.g. ``lib.K``; empty where there is none."""
+    def disturbed(self, trace: Trace) -> dict[str, object]:
+        """The globals of the project that code of a trace reads, and that other code has changed
+        since collection ended, by name, e.g. ``lib.K``, with what they hold now."""
         if self._globals.stands(trace.digest):
-            return ""
+            return {}
         with muted(), running_code.unseen():
             return self._globals.changed(trace.digest, lambda: self._ran(trace))
 

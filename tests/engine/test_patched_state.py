@@ -6,6 +6,7 @@ import decimal
 import io
 import locale
 import sys
+import threading
 import time
 from unittest import mock
 
@@ -264,21 +265,35 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_while_a_global_is_changed_by_hand_a_call_runs_and_is_not_kept(cache, lib, calls, name):
+def test_a_global_that_is_changed_by_hand_counts_by_what_it_holds(cache, lib, calls, name):
     """`lib.K = 2`, a setter, an entry, an attribute of a class or an object: nobody patches, and
-    no event tells. What was kept before is a hit again once all is as it was."""
+    no event tells. Each state has a record of its own, the one at the end of collection too."""
     function, (change, undo, changed) = getattr(calls, name), CHANGES[name]
     before = function()
     assert function() == before
     change(lib)
-    assert (function(), function()) == (changed, changed)
-    assert times(name) == 3
-    change_told = function.call().decision
-    assert isinstance(change_told, Miss)
-    assert [each.kind for each in change_told.changes] == ["global"]
+    told = function.call()
+    assert told.result() == changed
+    assert isinstance(told.decision, Miss)
+    assert [each.kind for each in told.decision.changes] == ["global"]
+    assert (function(), times(name)) == (changed, 2)
     undo(lib)
-    assert function() == before
-    assert times(name) == 4
+    assert (function(), times(name)) == (before, 2)
+    change(lib)
+    assert (function(), times(name)) == (changed, 2)
+
+
+def test_a_changed_global_without_a_digest_is_not_kept(cache, lib, calls):
+    """What it holds cannot be told from anything else."""
+    assert calls.entry() == 1
+    lib.TABLE["lock"] = threading.Lock()
+    told = calls.entry.call()
+    assert calls.entry() == 1
+    assert times("entry") == 3
+    assert "TABLE" in str(told.decision)
+    del lib.TABLE["lock"]
+    assert calls.entry() == 1
+    assert times("entry") == 3
 
 
 def test_what_a_function_remembers_itself_changes_nothing(cache, lib, calls):
