@@ -86,6 +86,12 @@ class Reached:
         first = min(ran, key=positions.__getitem__, default=-1)
         return self.causes[first] if first >= 0 and positions[first] <= position else ""
 
+    def reasons(self, ran: Iterable[int], position: int) -> list[str]:
+        """All that `invalid` might have told, the earliest first."""
+        earliest = sorted(ran, key=self.positions.__getitem__)
+        late = (self.causes[node] for node in earliest if self.positions[node] <= position)
+        return list(dict.fromkeys(late))
+
 
 def affected(
     log: Log, changes: Mapping[str, Changes], touched: Mapping[int, tuple[int, str]] | None = None

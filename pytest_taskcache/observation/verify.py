@@ -444,10 +444,10 @@ class _Verdict:
             change = self._changed_in_closure(nodes)
             if change is not None:
                 return [change]
-        cause = self._reached.invalid(nodes, part.position)
-        if not cause:
+        if not self._reached.invalid(nodes, part.position):
             return []
-        return [self._told.get(cause) or _definition_change(cause, self._contents)]
+        reasons = self._reached.reasons(nodes, part.position)[:CHANGES]
+        return [self._told.get(one) or _definition_change(one, self._contents) for one in reasons]
 
     def _compare(self) -> None:
         """Finds what differs; walks only if that is not what it was."""
