@@ -594,7 +594,7 @@ def _iterate(steps: Steps) -> Generator[Any, Any, Any]:
             return _unwrapped(end.value)
         try:
             outcome = Outcome(step.run() if step.run is not None else (yield step.item))
-        except BaseException as error:
+        except BaseException as error:  # the steps raise it where the generator stands
             outcome = Outcome(None, error)
 
 
@@ -614,7 +614,7 @@ def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any
                 return
             try:
                 outcome = Outcome(await step.run() if step.run is not None else (yield step.item))
-            except BaseException as error:
+            except BaseException as error:  # the steps raise it where the generator stands
                 outcome = Outcome(None, error)
 
     return iterate

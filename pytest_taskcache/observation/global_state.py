@@ -44,8 +44,11 @@ _MUTATORS = frozenset(
     for kind in (dict, list, set, bytearray, deque)
     for name in vars(kind).keys() - {*dir(tuple), *dir(frozenset), *dir(bytes), *dir(range)}
     if name not in ("get", "items", "keys", "values", "fromkeys", "maxlen")
-) | {"setattr", "delattr", "globals", "vars", "__dict__", "__setattr__", "__delattr__"}
+) | {"setattr", "delattr", "__setattr__", "__delattr__"}
 """Names by which code changes an object in place."""
+
+_BY_TEXT = frozenset({"getattr", "globals", "vars", "__dict__"})
+"""Names by which code gets at what a text names."""
 
 _LOAD = dis.opmap["LOAD_GLOBAL"]
 _FROM = dis.opmap["IMPORT_FROM"]
@@ -336,8 +339,9 @@ class GlobalState:
                 yield namespace_of(holder), name
             elif is_a(holder, type):
                 yield from ((each, name) for each in type.mro(holder))
-            else:
+            else:  # of what is found out only by running: an object, or a module after a dot
                 yield from ((each, name) for each in self._classes.get(name, ()))
+                yield from ((each, name) for each in self._imported.get(name, ()))
         for name in use.imported:
             yield from ((each, name) for each in self._imported.get(name, ()))
 
@@ -386,7 +390,7 @@ def _use(code: CodeType) -> _Use:
     names = code.co_names
     texts = [part for each in code.co_consts if type(each) is str for part in each.split(".")]
     changes = not _MUTATORS.isdisjoint(names)
-    if "getattr" in names:
+    if not _BY_TEXT.isdisjoint(names):
         imported.update(texts)
     base, extended = "", 0
     text = code.co_code

@@ -144,6 +144,17 @@ CALLS = """
         return lib.settings()["scale"] * number + lib.connection.ask()
 
     @cached
+    def inner():
+        import lib as imported
+        ran("inner")
+        return imported.K
+
+    @cached
+    def mapped():
+        ran("mapped")
+        return vars(lib)["K"]
+
+    @cached
     def seen():
         ran("seen")
         return len(lib.SEEN)
@@ -243,6 +254,8 @@ CHANGES = {
     "through": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
     "named": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
     "built": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
+    "inner": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
+    "mapped": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
     "entry": (lambda lib: lib.TABLE.update(a=2), lambda lib: assign(lib, "TABLE", {"a": 1}), 2),
     "nested": (
         lambda lib: lib.NESTED["a"][1].update(b=2),

@@ -265,7 +265,7 @@ class Replays:
             made: pytest.TestReport = hook.pytest_runtest_makereport(item=item, call=call)
         except _PASSING_THROUGH:
             raise
-        except BaseException as error:
+        except BaseException as error:  # pytest's own outcomes are no Exceptions
             raise NotReplayableError(f"{type(error).__name__}: {error}") from error
         finally:
             self._call = self._report = None
