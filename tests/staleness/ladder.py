@@ -137,39 +137,44 @@ class Rung:
     passed: bool
 
 
-class Ladder:
-    """One project with these scenarios, run four times."""
+@dataclass(frozen=True)
+class Climb:
+    """The four runs of one project."""
 
-    def __init__(self, directory: Path, scenarios: Sequence[Scenario]) -> None:
-        self.root = directory / "project"
-        self.root.mkdir()
-        self._counts = directory / "counts"
-        self._counts.touch()
-        self._scenarios = scenarios
-        (self.root / "pytest.ini").write_text("[pytest]\naddopts = --cache-tests=all\n")
-        (self.root / "counter.py").write_text(counter_source(self._counts))
-        for scenario in scenarios:
-            scenario.write(self.root)
-        self.first = self._run(0)
-        self.again = self._run(0)
-        for scenario in scenarios:
-            scenario.apply(self.root)
-        self.changed = self._run(1)
-        self.settled = self._run(1)
+    first: Rung
+    again: Rung
+    changed: Rung
+    settled: Rung
 
-    def _run(self, moment: int) -> Rung:
+
+def climb(directory: Path, scenarios: Sequence[Scenario]) -> Climb:
+    """Makes one project with these scenarios, and runs it four times."""
+    root, counts = directory / "project", directory / "counts"
+    root.mkdir()
+    counts.touch()
+    (root / "pytest.ini").write_text("[pytest]\naddopts = --cache-tests=all\n")
+    (root / "counter.py").write_text(counter_source(counts))
+    for scenario in scenarios:
+        scenario.write(root)
+
+    def run(moment: int) -> Rung:
         variables = {
             name: values[moment]
-            for scenario in self._scenarios
+            for scenario in scenarios
             for name, values in scenario.environ.items()
         }
-        before = self._counts.stat().st_size
-        completed = run_pytest(self.root, "-vv", variables=variables)
-        with self._counts.open() as lines:
+        before = counts.stat().st_size
+        completed = run_pytest(root, "-vv", variables=variables)
+        with counts.open() as lines:
             lines.seek(before)
-            counts = Counter(lines.read().split())
+            counted = Counter(lines.read().split())
         output = completed.stdout + completed.stderr
-        return Rung(counts, output, completed.returncode == 0)
+        return Rung(counted, output, completed.returncode == 0)
+
+    first, again = run(0), run(0)
+    for scenario in scenarios:
+        scenario.apply(root)
+    return Climb(first, again, run(1), run(1))
 
 
 def counter_source(path: Path) -> str:
