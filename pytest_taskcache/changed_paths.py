@@ -27,6 +27,20 @@ def is_racy(found: os.stat_result, now_ns: int) -> bool:
     return now_ns - latest < (_FINE if fine else _COARSE)
 
 
+def stamp_of(path: str) -> object:
+    """Equal to an earlier one while a path certainly leads to what it did, or still to nothing;
+    never equal where its times are racy, or where it leads into an archive."""
+    try:
+        found = originals.stat(path)
+    except NotADirectoryError:
+        return object()
+    except (OSError, ValueError):
+        return None
+    if is_racy(found, originals.now()):
+        return object()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 class ChangedPaths:
     """The paths that changed since they were last taken; may be used from several threads."""
 

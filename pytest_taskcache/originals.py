@@ -11,18 +11,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import IO
 
 
 class Originals:
     """Functions as they were when this module was imported."""
 
-    __slots__ = ("_begin", "_epoch", "getcwd", "listdir", "lstat", "perf", "readlink", "stat")
+    __slots__ = (
+        "_begin",
+        "_epoch",
+        "getcwd",
+        "listdir",
+        "lstat",
+        "open",
+        "perf",
+        "readlink",
+        "stat",
+    )
 
     def __init__(self) -> None:
         self.perf: Callable[[], int] = time.perf_counter_ns
         self.stat: Callable[..., os.stat_result] = os.stat
         self.lstat: Callable[..., os.stat_result] = os.lstat
         self.listdir: Callable[[str | os.PathLike[str]], list[str]] = os.listdir
+        self.open: Callable[[str], IO[str]] = open
         self.readlink: Callable[[str], str] = os.readlink
         self.getcwd: Callable[[], str] = os.getcwd
         self._begin = self.perf()

@@ -8,6 +8,7 @@ from several processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -289,6 +290,9 @@ class Fingerprints(Protocol):
     def doubt(self, lasts: Callable[[], bool]) -> None:
         """Files may change without a sign for as long as this holds: until it was asked once more
         after that, nothing of them is remembered."""
+
+    def one_look(self) -> AbstractContextManager[None]:
+        """What this thread asks inside is answered as of its beginning, for all that is doubted."""
 
 
 class Shelf(Protocol):

@@ -23,6 +23,7 @@ from importlib import machinery
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from pytest_taskcache.changed_paths import stamp_of
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.code.distributions import Distributions
 from pytest_taskcache.model.dependency import ABSENT
@@ -66,11 +67,19 @@ class Finder:
         self._finders: dict[str, _EntryFinder | None] = {}
         self._found: dict[str, ModuleLocation | None] = {}
         self._search: tuple[str, ...] = ()
+        self._stamps: dict[str, object] = {}
 
     def forget(self) -> None:
         """Directories, or the path, may have changed."""
         self._finders.clear()
         self._found.clear()
+        self._stamps.clear()
+
+    def doubt(self) -> None:
+        """Directories may have changed; what was found stands where the times of none of those
+        that it rests on tell of that."""
+        if any(stamp_of(place) != stamp for place, stamp in self._stamps.items()):
+            self.forget()
 
     def places(self) -> set[str]:
         """The directories, and archives, in which anything was looked for."""
@@ -113,14 +122,26 @@ class Finder:
         portions: list[str] = []
         for directory in directories:
             if directory not in self._finders:
+                self._stamp(directory)
                 self._finders[directory] = _new_finder(directory)
             finder = self._finders[directory]
             spec = finder.find_spec(leaf) if finder is not None else None
-            if spec is not None and spec.loader is not None:
-                return _location_of(spec)
-            if spec is not None:
-                portions += spec.submodule_search_locations or ()
+            if spec is None:
+                continue
+            inside = os.path.join(directory, leaf)
+            if os.path.isdir(inside):  # which becomes a package once it has an __init__.py
+                self._stamp(inside)
+            if spec.loader is not None:
+                found = _location_of(spec)
+                if os.path.islink(found.file):
+                    self._stamp(found.file)
+                return found
+            portions += spec.submodule_search_locations or ()
         return ModuleLocation("", tuple(portions)) if portions else None
+
+    def _stamp(self, place: str) -> None:
+        if place not in self._stamps:
+            self._stamps[place] = stamp_of(place)
 
 
 def _new_finder(directory: str) -> _EntryFinder | None:
@@ -212,7 +233,7 @@ class SourceFiles:
     def forget_places(self) -> None:
         """Files may have come or gone, but for what is installed."""
         self._names.clear()
-        self._finder.forget()
+        self._finder.doubt()
 
     def may_rest_on(self, paths: Iterable[str]) -> bool:
         """Whether a change at one of these paths, or below it, may make a difference to what was

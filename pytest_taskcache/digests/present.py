@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import assert_never
 
 from pytest_taskcache.changed_paths import ChangedPaths
@@ -55,6 +56,7 @@ class Present:
         self._matches: dict[str, str] = {}
         self._changed = ChangedPaths()
         self._doubted: Callable[[], bool] | None = None
+        self._looking: int | None = None
         self._lock = RLock()
 
     def name_of(self, path: str | Path) -> str:
@@ -109,7 +111,7 @@ class Present:
         if kind is Kind.ENVIRONMENT:
             return environment.environment_digest(name)  # changes too often to be remembered
         self._catch_up()
-        if self._doubted is not None:
+        if self._doubted is not None and self._looking != get_ident():
             self._drift(self._doubted)
         found = self._memo.get(key)
         if found is None:
@@ -202,6 +204,17 @@ class Present:
     def doubt(self, lasts: Callable[[], bool]) -> None:
         """As ``ports.Fingerprints.doubt``."""
         self._doubted = lasts
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """As ``ports.Fingerprints.one_look``."""
+        if self._doubted is not None:
+            self._drift(self._doubted)
+        before, self._looking = self._looking, get_ident()
+        try:
+            yield
+        finally:
+            self._looking = before
 
     def _drift(self, lasts: Callable[[], bool]) -> None:
         with self._lock:

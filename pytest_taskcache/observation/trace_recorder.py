@@ -75,6 +75,10 @@ class TraceRecorder:
 
     def record(self, window: OpenWindow) -> Observed:
         """What a window saw, whose collecting has ended."""
+        with self._fingerprints.one_look():
+            return self._record(window)
+
+    def _record(self, window: OpenWindow) -> Observed:
         ran, templates = self._ran(window)
         for path in templates:
             window.reads.setdefault((Kind.FILE, path))

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from pytest_taskcache.changed_paths import ChangedPaths, is_racy
+from pytest_taskcache.changed_paths import ChangedPaths, stamp_of
 from pytest_taskcache.code.definitions import EVERYTHING as WHOLE_FILE
 from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
@@ -54,6 +54,7 @@ _MANY = 1_000
 
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
 _LOOKED = frozenset({Kind.FILE, Kind.STAT, Kind.LISTING})
+_STAMPED = _LOOKED | {Kind.SOURCE}
 _WIDE = (Kind.FILES, Kind.IMPORT)
 _PLACES = frozenset({*_OF_PATH, *_WIDE, Kind.LISTING})
 
@@ -145,7 +146,7 @@ class Verification:
             self._catch_up()
         if self._children:
             self._children = has_children()
-            self._dirty.update(key for key in self._asked if key[0] in _PLACES)
+            self._dirty.update(filter(self._may_differ, self._asked))
         if not self._dirty:
             return
         dirty, self._dirty = self._dirty, set()
@@ -180,7 +181,7 @@ class Verification:
             return self._ask(kind, name)  # what others rest on is settled once one of them asks
         found = self._asked.get(key)
         if found is None or (self._children and kind in _PLACES):
-            if kind in _LOOKED:
+            if kind in _STAMPED:
                 self._stamps[key] = self._stamp(name)
             found = self._ask(kind, name)
             self._asked.setdefault(key, found)
@@ -189,15 +190,13 @@ class Verification:
         return found
 
     def _stamp(self, name: str) -> object:
-        """Equal to an earlier one while a file is certainly as it was, or still absent."""
-        path = self._paths.get(name) or self._path_of(name)
-        try:
-            found = originals.stat(path)
-        except (OSError, ValueError):
-            return None
-        if is_racy(found, originals.now()):
-            return object()
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return stamp_of(self._paths.get(name) or self._path_of(name))
+
+    def _may_differ(self, key: _Key) -> bool:
+        """Whether this may not be what it was, for all that its file's times tell."""
+        if key in self._stamps:
+            return self._stamp(key[1]) != self._stamps[key]
+        return key[0] in _PLACES
 
     def _path_of(self, name: str) -> str:
         path = str(self._fingerprints.path_of(name))
@@ -251,6 +250,12 @@ class Verification:
 
     def verify(self, trace: Trace) -> tuple[Change, ...]:
         """The dependencies that differ, CHANGES at most; empty when the trace is valid."""
+        if not self._children:
+            return self._verify(trace)
+        with self._fingerprints.one_look():
+            return self._verify(trace)
+
+    def _verify(self, trace: Trace) -> tuple[Change, ...]:
         self._notice_path()
         looked = tuple((one.kind, one.name) for one in trace.dependencies if one.kind in _LOOKED)
         self._stands(key for key in looked if key in self._asked)

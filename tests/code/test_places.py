@@ -320,3 +320,33 @@ def test_the_real_environment(world) -> None:
     assert "pytest" in found.owners("pytest")
     assert {"pytest", "pluggy"} <= found.requirements("pytest")
     assert found.digest("pytest") != ABSENT
+
+
+LATER = {
+    "a module appears": ("new", lambda world: world.write("new.py")),
+    "a module vanishes": ("old", lambda world: (world.root / "old.py").unlink()),
+    "another shadows it": ("tool", lambda world: world.write("tool/__init__.py")),
+    "a portion becomes a package": ("space", lambda world: world.write("space/__init__.py")),
+    "a directory beside it does": ("old", lambda world: world.write("old/__init__.py")),
+    "in a package": ("space.part", lambda world: world.write("space/part.py")),
+    "a link leads nowhere": ("linked", lambda world: (world.directory / "far.py").unlink()),
+}
+
+
+@pytest.mark.parametrize("change", LATER)
+def test_what_was_found_stands_until_a_directory_changed(world, change) -> None:
+    """For who doubts all there is, as a child process lives: to look again is to look at times."""
+    module, change_it = LATER[change]
+    world.write("old.py")
+    world.write("old/data.txt")
+    world.write("space/data.txt")
+    world.install("tool", "1", "tool")
+    (world.directory / "far.py").write_text("")
+    (world.root / "linked.py").symlink_to(world.directory / "far.py")
+    time.sleep(0.06)  # times of change cannot be set back, and those of the last 50 ms are racy
+    before = world.finder.find(module)
+    world.finder.doubt()
+    assert world.finder.find(module) is before
+    change_it(world)
+    world.finder.doubt()
+    assert world.finder.find(module) != before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +213,42 @@ def test_while_a_child_lives_every_look_is_a_new_one(project: Project, counted: 
         assert project.observatory.verify(trace) == ()
         child.communicate(b"go\n")
     assert [change.name for change in project.observatory.verify(trace)] == ["data"]
+
+
+def test_a_look_while_a_child_lives_digests_only_what_may_differ(
+    project: Project, counted: Counting
+) -> None:
+    """A server that a session keeps running must not make every hit read the project again."""
+    project.write("data", "1")
+    trace = trace_of(counted, "data")
+    project.settle()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        time.sleep(0.06)  # times that are younger tell nothing
+        assert project.observatory.verify(trace) == ()
+        counted.asked.clear()
+        assert project.observatory.verify(trace) == ()
+        assert not counted.asked
+        unseen("data", "2")
+        assert [change.name for change in project.observatory.verify(trace)] == ["data"]
+        child.communicate()
+
+
+def test_what_cleans_up_after_multiprocessing_is_no_child_that_writes() -> None:
+    """It lives until the run ends, in each run that used a lock of multiprocessing once."""
+    code = """if True:
+        import subprocess
+        from multiprocessing import resource_tracker
+        from pytest_taskcache.observation.hooks.opaque import has_children
+
+        assert not has_children()
+        resource_tracker.ensure_running()
+        assert not has_children()
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+            assert has_children()
+            child.communicate()
+        assert not has_children()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", ["log", "<tmp>/log"])

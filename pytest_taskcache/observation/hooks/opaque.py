@@ -16,6 +16,7 @@ from typing import Any
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.file_hooks import absolute, is_file_of_interest
 from pytest_taskcache.observation.hooks.replacing import Replacement
+from pytest_taskcache.originals import originals
 
 SUBPROCESS = "subprocess"
 FORK = "fork"
@@ -46,15 +47,31 @@ def tell(kind: str, detail: str, frame: FrameType | None) -> None:
 
 
 def has_children() -> bool:
-    """Whether a process that this one started, and has not waited for, may be alive; where the
-    platform does not tell, always. One that outlives its parent is nobody's child."""
+    """Whether a process that this one started may be alive; where the platform does not tell,
+    always. One that outlives its parent is nobody's child, and what multiprocessing starts to
+    clean up after it (`multiprocessing.resource_tracker`), and never ends, writes no files."""
     if _wait is None:
         return True
     try:
         _wait(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return False
-    return True
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    tracker = getattr(getattr(module, "_resource_tracker", None), "_pid", None)
+    return tracker is None or _children() != {str(tracker)}
+
+
+def _children() -> set[str]:
+    """The ids of the processes that this one started and has not waited for; none where the
+    platform does not tell (Linux does, if it was built so)."""
+    found: set[str] = set()
+    try:
+        for thread in originals.listdir("/proc/self/task"):
+            with originals.open(f"/proc/self/task/{thread}/children") as stream:
+                found.update(stream.read().split())
+    except OSError:
+        return set()
+    return found
 
 
 @handles("subprocess.Popen", even_muted=True)
