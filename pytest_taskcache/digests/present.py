@@ -121,7 +121,7 @@ class Present:
                 except Exception as error:  # the port never raises, whatever the world does
                     found = checksum(("undigestable", type(error).__name__, str(error)))
                 # An import hangs on sys.path, and is remembered by it.
-                if kind not in (Kind.IMPORT, Kind.WORKING_DIRECTORY, Kind.FILES):
+                if kind not in (Kind.IMPORT, Kind.WORKING_DIRECTORY, Kind.FILES, Kind.LEFT):
                     self._memo[key] = found
         return found
 
@@ -138,6 +138,9 @@ class Present:
                 return files.stat_digest(self.path_of(name))
             case Kind.LISTING:
                 return files.listing_digest(self.path_of(name))
+            case Kind.LEFT:
+                looked, _, path = name.partition(" ")
+                return self._digest(Kind(looked), path)
             case Kind.WORKING_DIRECTORY:
                 return self.name_of(os.getcwd())
             case Kind.FILES:

@@ -31,6 +31,9 @@ class Kind(StrEnum):
     """Path; digest of existence, type, mode and size."""
     LISTING = "listing"
     """Directory path; digest of the sorted names in it."""
+    LEFT = "left"
+    """``file``, ``stat`` or ``listing``, a space and a path which the computation itself put there,
+    and then looked at; that digest as it left the path. Fits as well where nothing is there."""
     WORKING_DIRECTORY = "working directory"
     """``.``; digest: the name of the directory, as paths are named."""
     FILES = "files"

@@ -265,6 +265,10 @@ class TraceRecorder:
                 moment += SLACK  # its youth is our own doing, unless it is younger than the window
             if not window.changed_here(path) and _changed_since(kind, path, moment):
                 doubts[changed(name)] = None
+        for kind, path in list(window.left):
+            if not self._scratch.holds(path):
+                name = f"{kind} {self._fingerprints.name_of(path)}"
+                found[Kind.LEFT, name] = self._verification.digest(Kind.LEFT, name)
         return makers
 
     def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:

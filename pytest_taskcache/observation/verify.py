@@ -55,7 +55,7 @@ _MANY = 1_000
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
 _LOOKED = frozenset({Kind.FILE, Kind.STAT, Kind.LISTING})
 _STAMPED = _LOOKED | {Kind.SOURCE}
-_WIDE = (Kind.FILES, Kind.IMPORT)
+_WIDE = (Kind.FILES, Kind.IMPORT, Kind.LEFT)
 _PLACES = frozenset({*_OF_PATH, *_WIDE, Kind.LISTING})
 
 
@@ -289,6 +289,9 @@ class Verification:
         if kind is Kind.CODE:
             return self.code.check(dependency, uses)
         after = self.digest(kind, name)
+        if kind is Kind.LEFT:
+            looked, _, name = name.partition(" ")
+            return [] if after in (before, ABSENT) else [Change(looked, name, before, after)]
         if after != before:
             return [Change(str(kind), without_mark(name), before, after)]
         if name not in self._unsettled:

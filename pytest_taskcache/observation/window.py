@@ -62,7 +62,8 @@ class OpenWindow:
     ``modules``: files of modules imported or asked for. ``distributions``: those whose metadata
     was looked up. ``opaque``: acts as in `Observed`, with how often each was done. ``moved``: the
     working directory was changed here. ``written``, ``made``: paths, and directories with all
-    below, that were put there here. ``changed``: paths that were changed in any way.
+    below, that were put there here; ``left``: what was read of those that it did not write anew
+    each time. ``changed``: paths that were changed in any way.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class OpenWindow:
         self.changed: dict[str, None] = {}
         self.written: set[str] = set()
         self.made: set[str] = set()
+        self.left: dict[tuple[Kind, str], None] = {}
         self.absorbed: dict[str, Sequence[Dependency]] = {}
         self.uses: dict[Blob, None] = {}
         self._digest = digest
@@ -199,14 +201,16 @@ class OpenWindow:
     def read(self, kind: Kind, path: str) -> None:
         """Something was read that this computation did not put there itself."""
         path = self._resolve(path)
-        if (kind, path) not in self.reads and not self.covers(path):
-            self.reads[kind, path] = None
+        if (kind, path) not in self.reads and path not in self.written:
+            (self.left if self.covers(path) else self.reads)[kind, path] = None
 
     def change(self, path: str, write: Write, exists: bool, listed: bool) -> None:
         """A path is about to change. ``listed``: its directory's listing may matter later."""
         path = self._resolve(path)
         self.changed[path] = None
         if self.covers(path):
+            if write is Write.REPLACE and (Kind.FILE, path) not in self.left:
+                self.written.add(path)
             return
         self._keep_read(path)
         parent = os.path.dirname(path)
@@ -219,9 +223,9 @@ class OpenWindow:
         if write is Write.ALTER:
             self._keep(Kind.FILE, path)
             self._keep(Kind.STAT, path)
-        elif write is Write.MAKE and not exists:
+        elif write in (Write.MAKE, Write.CREATE) and not exists:
             self.made.add(path)
-        elif write is Write.REMOVE or (exists and write in (Write.MAKE, Write.CREATE)):
+        elif write is not Write.REPLACE:
             # It works, or fails, by what was there.
             self.reads[Kind.STAT, path] = None
             self._keep(Kind.STAT, path)
@@ -258,6 +262,7 @@ class OpenWindow:
         """``target`` is about to become a link: what is read through it is the source's."""
         self.change(target, Write.CREATE, os.path.lexists(target), listed)
         self.written.discard(target)
+        self.made.discard(target)
         self._links[target] = self._resolve(source)
 
     def database(self, path: str) -> None:

@@ -183,7 +183,7 @@ def test_in_memory_databases_do_not_count(project: Project) -> None:
 
 
 def test_what_the_computation_wrote_first_does_not_count(project: Project) -> None:
-    """A test that writes its own file and reads it back depends on nothing."""
+    """A test that writes its own file and reads it back depends on nothing that was there."""
 
     def build() -> None:
         (project.root / "out").mkdir()
@@ -200,7 +200,35 @@ def test_what_the_computation_wrote_first_does_not_count(project: Project) -> No
 
     assert named(observed, Kind.FILE) | named(observed, Kind.STAT) == set()
     assert named(observed, Kind.LISTING) == set()
+    assert project.changes(observed) == []
     assert observed.untrusted == ()
+    shutil.rmtree(project.root / "out")
+    assert project.changes(observed) == []
+
+
+def test_what_the_computation_left_counts_while_it_is_there(project: Project) -> None:
+    """Others may put something beside it, or change it, and it would be found there; where all of
+    it is gone, it is made anew."""
+
+    def build() -> None:
+        out = project.root / "out"
+        out.mkdir(exist_ok=True)
+        os.close(os.open(out / "once", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        (out / "each").write_text("1")
+        os.listdir(out)
+        (out / "once").read_text()
+        (out / "each").read_text()
+
+    observed = project.observe(build)
+
+    assert named(observed, Kind.LEFT) == {"listing out", "file out/once"}
+    assert project.changes(observed) == []
+    project.write("out/each", "2")
+    assert project.changes(observed) == []
+    project.write("out/once", "2")
+    assert [str(change) for change in project.changes(observed)] == ["file changed: out/once"]
+    project.write("out/other", "")
+    assert "listing changed: out" in map(str, project.changes(observed))
     shutil.rmtree(project.root / "out")
     assert project.changes(observed) == []
 

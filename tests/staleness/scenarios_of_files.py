@@ -62,6 +62,31 @@ def _rename(path: Path) -> None:
 
 FILES = [
     Scenario(
+        "directory_that_the_body_makes_and_others_fill",
+        head="import os",
+        body="""
+        os.makedirs(HERE / "out", exist_ok=True)
+        (HERE / "out" / "mine.txt").write_text("1")
+        result = sorted(os.listdir(HERE / "out")), (HERE / "out" / "flag").exists()
+        """,
+        change={"out/flag": ""},
+        named=["listing changed: SELF/out", "stat appeared: SELF/out/flag"],
+    ),
+    Scenario(
+        "file_that_the_body_makes_where_there_is_none",
+        body="""
+        try:
+            with (HERE / "settings.txt").open("x") as stream:
+                stream.write("1")
+        except FileExistsError:
+            pass
+        result = (HERE / "settings.txt").read_text()
+        """,
+        change={"settings.txt": "2"},
+        named=["file changed: SELF/settings.txt"],
+        forms=EVERY[1:2],
+    ),
+    Scenario(
         "data_file_of_the_body",
         body=f"result = {_READ}",
         files={"data.txt": "1"},
