@@ -133,6 +133,14 @@ def test_live_objects_are_refused_by_the_name_of_their_type(connection: sqlite3.
     waiting.close()
 
 
+def test_what_reads_files_only_when_it_is_collected_is_refused() -> None:
+    """Its content says where they are, not what is in them."""
+    lazy = type("LazyFrame", (), {"__module__": "polars.lazyframe.frame"})()
+    error = refused([lazy])
+    assert error.type_name == "polars.lazyframe.frame.LazyFrame"
+    assert "pass what that gives" in error.reason
+
+
 class Holder:
     def __init__(self, conn: object) -> None:
         self.conn = conn

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,20 @@ def test_two_processes_cannot_be_the_same_run(directory: Path) -> None:
     first.storage.close()
     second.put("a", "t#1")
     second.storage.close()
+
+
+def test_threads_that_start_a_run_at_once_are_the_same_run(directory: Path) -> None:
+    """The first takes the lock, and the others find it taken by their own process."""
+    area, together = area_at(directory, leads=True), threading.Barrier(8)
+
+    def start() -> None:
+        together.wait()
+        area.staging.hold()
+
+    with ThreadPoolExecutor(8) as threads:
+        for one in [threads.submit(start) for _ in range(8)]:
+            one.result()
+    area.storage.close()
 
 
 def test_a_run_id_that_is_no_file_name_is_refused(directory: Path) -> None:

@@ -256,6 +256,8 @@ _STATEFUL = frozenset(
 
 _RECORDS = frozenset({"subprocess.CompletedProcess"})
 
+_LAZY = frozenset({"polars.lazyframe.frame.LazyFrame", "pyarrow._dataset.FileSystemDataset"})
+
 
 def _refuse_live(cls: type) -> None:
     """Raises RefusedError for types whose values live outside their content. Iterators and open
@@ -265,6 +267,8 @@ def _refuse_live(cls: type) -> None:
         raise RefusedError(name, "reading an iterator or open file would change it")
     if name in _RECORDS:
         return
+    if name in _LAZY:
+        raise RefusedError(name, "it reads its files when it is collected: pass what that gives")
     for base in cls.__mro__:
         root = (base.__module__ or "").partition(".")[0]
         if root in _STATEFUL and not issubclass(cls, BaseException):

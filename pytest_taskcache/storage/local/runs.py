@@ -59,9 +59,7 @@ class RunLock(ForkAware):
             if self._pid != os.getpid() or path.exists():
                 return
             self._let_go()
-        before = Descriptors([path]).numbers()
         self._index.write("start a run", lambda connection: self._take(path))
-        self._descriptors = Descriptors([path], before)
 
     def release(self) -> None:
         """Ends the run: its lock goes, with its file. Never raises."""
@@ -79,13 +77,17 @@ class RunLock(ForkAware):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._lock))
 
     def _take(self, path: Path) -> None:
+        if self._lock is not None:
+            return  # another thread was here first
         if path.parent.is_file():
             path.parent.rename(f"{path.parent}.aside")
         path.parent.mkdir(mode=0o777 if self._index.shared else 0o700, exist_ok=True)
+        before = Descriptors([path]).numbers()
         lock = lock_file(path)
         if lock is None:
             raise StorageError(str(self._index), "start a run", "another process is the same run")
         self._lock, self._pid = lock, os.getpid()
+        self._descriptors = Descriptors([path], before)
 
     def _let_go(self) -> None:
         lock, self._lock = self._lock, None
