@@ -69,7 +69,7 @@ class Unit:
 def duration_of(outcome: Outcome) -> float:
     """Seconds that the test took, all phases together."""
     if isinstance(outcome, str):
-        return sum(map(float, outcome.split(" ")[:3]))
+        return sum(map(float, outcome.split()[:3]))
     return float(sum(entry.get("duration", 0.0) for entry in outcome.get("reports", ())))
 
 

@@ -120,6 +120,18 @@ FILES = {
                 def test_deep(self, colour):
                     pass
 
+        @pytest.mark.slow
+        class TestSlow:
+            @pytest.mark.withargs(1)
+            class TestInside:
+                def test_slow(self):
+                    pass
+
+        @pytest.mark.skip(reason="all of it")
+        class TestNever:
+            def test_never(self):
+                raise RuntimeError
+
         class Base:
             def test_inherited(self):
                 pass

@@ -13,6 +13,8 @@ SELECTIONS = [
     (),
     ("-rA", "-k", "purpose or (sizes and not again)"),
     ("-m", "modmark or slow"),
+    ("-m", "slow or withargs"),
+    ("-k", "never"),
     ("test_odd_functions.py::test_objects[a]", "test_odd_classes.py::TestOuter", "sub"),
     ("--deselect", "test_odd_functions.py::test_objects", "--ff"),
     ("--lf", "--sw"),

@@ -142,6 +142,40 @@ def test_one_test_that_misses_runs_among_stand_ins(project: Project) -> None:
     }  # fmt: skip
 
 
+def test_marks_of_a_class_act_on_a_test_that_has_to_run(project: Project) -> None:
+    """They are the node's above it, and count whether its stand-in or the real one was there."""
+    project.write("data.txt", "1")
+    project.write(
+        "test_odd_marks.py",
+        """
+        import pathlib
+        import warnings
+        import pytest
+
+        @pytest.mark.filterwarnings("error")
+        class TestStrict:
+            def test_reads(self):
+                assert pathlib.Path("data.txt").read_text()
+                assert warnings.filters[0][0] == "error"
+
+        @pytest.mark.xfail(strict=True)
+        class TestFails:
+            def test_fails(self):
+                assert False
+
+        def test_other():
+            pass
+        """,
+    )
+    see(project, *WARM)
+    for text, selection in (("1", "fails"), ("2", "reads"), ("3", "other"), ("4", "not other")):
+        project.write("data.txt", text)
+        warm = see(project, *WARM, "-k", selection)
+        assert warm.cases == see(project, *PLAIN, "-k", selection).cases
+        assert not warm.outcomes.get("failed")
+    assert see(project, *WARM).outcomes == see(project, *PLAIN).outcomes
+
+
 def test_shuffled_runs_import_nothing(project: Project) -> None:
     """pytest-randomly asks every test for its module's name: it gets the name."""
     project.write("test_odd_suite.py", SUITE)

@@ -224,3 +224,16 @@ def test_time_saved_is_the_recorded_duration(project: Project) -> None:
     saved = line_of(run(project)).rpartition(", ")[2]
     assert 0.2 <= float(saved.split()[0]) < 5
     assert saved.endswith(" s saved")
+
+
+def test_a_run_after_a_failure_is_remembered(project: Project) -> None:
+    """What is kept of a test that failed has no times, and the history does without them."""
+    project.write("test_suite.py", "def test_one(): assert 1\ndef test_two(): assert 1\n")
+    run(project, "--cache-tests=all")
+    project.write("test_suite.py", "def test_one(): assert 0\ndef test_two(): assert 1\n")
+    for _ in range(2):
+        run(project, "--cache-tests=all")
+    project.write("test_suite.py", "def test_one(): assert 0\ndef test_two(): assert 2\n")
+    result = run(project, "--cache-tests=all")
+    assert "not remembered" not in result.stdout.str() + result.stderr.str()
+    assert line_of(result)

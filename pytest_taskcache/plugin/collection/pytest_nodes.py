@@ -3,7 +3,7 @@ real ones, in place, when they are needed.
 
 A record of a file with one class and one parametrized test::
 
-    {"format": 4, "module": "tests.test_rates",
+    {"format": 5, "module": "tests.test_rates",
      "marks": ["slow"],
      "children": [{"n": "TestRates", "c": [...]},
                   {"n": "test_rate[1]", "g": {"fixtures": ["x"], ...}, "s": [...]},
@@ -40,7 +40,7 @@ from _pytest.scope import Scope
 
 from pytest_taskcache.dataclass import dataclass, field
 
-FORMAT = 4
+FORMAT = 5
 """Version of this encoding; part of the key of every record."""
 
 Json = dict[str, Any]
@@ -161,13 +161,14 @@ class Description:
         kind = type(node)
         if kind.__module__ not in _KINDS or not isinstance(node, Class | Function):
             raise UnrecordableError(f"{kind.__name__} is not known to be a plain item")
+        known = node.obj  # a class has its marks once this is read
         entry: Json = {"n": node.name, "m": describe_marks(node.own_markers)}
         if kind not in (Function, Class):
             entry["T"] = f"{kind.__module__}:{kind.__qualname__}"
         if node.extra_keyword_matches:
             entry["e"] = sorted(node.extra_keyword_matches)
         if isinstance(node, Class):
-            return entry | {"q": [node.obj.__module__, node.obj.__qualname__], "c": []}
+            return entry | {"q": [known.__module__, known.__qualname__], "c": []}
         if hasattr(node, "callspec"):
             entry["s"] = _describe_callspec(node.callspec)
         known_as = (node.parent, node.function, node.originalname, kind)
@@ -666,7 +667,7 @@ def _become(item: Any, real: Any) -> None:
     for key, value in real.stash._storage.items():
         old["stash"]._storage.setdefault(key, value)
     item.__dict__.clear()
-    item.__class__ = real.__class__
+    item.__class__, item.parent = real.__class__, real.parent
     item.__dict__.update(real.__dict__)
     replaced = _PLAIN - _HELD | _OURS  # anything else was put on it by a hook
     item.__dict__.update({name: value for name, value in old.items() if name not in replaced})
