@@ -24,6 +24,7 @@ from pytest_taskcache.report.wording import age, counted, duration, harmless, si
 _TITLES = {
     "input": "argument",
     "env": "variable",
+    "env *": "environment, read as a whole,",
     "interpreter": "Python",
     "setting": "option",
     "distribution": "package",
@@ -51,7 +52,7 @@ class Point:
     lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        title = _TITLES.get(self.kind, self.kind)
+        title = _TITLES.get(f"{self.kind} {self.name}", _TITLES.get(self.kind, self.kind))
         named = title if self.name in ("", "*", title.lower()) else f"{title} {self.name}"
         if self.before or self.after:
             return f"{named}: {self.before or 'absent'} -> {self.after or 'absent'}"

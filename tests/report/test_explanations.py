@@ -79,6 +79,7 @@ def _missed(
         (Change("input", "n_rows", "1", "2"), "argument n_rows: 10 -> 20"),
         (Change("input", "secret", "1", "2"), "argument secret changed"),
         (Change("env", "TZ", ABSENT, "2"), "variable TZ appeared"),
+        (Change("env", "*", "1", "2"), "environment, read as a whole, changed"),
         (Change("interpreter", "python", "1", "2"), "Python: 3.10.1 -> 3.11.7"),
         (Change("distribution", "numpy", "1", "2"), "package numpy: 2.4.5 -> 2.4.6"),
         (Change("setting", "capture", "1", "2"), "option capture changed"),
