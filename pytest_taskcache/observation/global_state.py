@@ -9,22 +9,38 @@
                    return _rows
 
 What a function computes while something that it reads is not as it was says nothing about another
-process, in which it is: what that holds counts then, like an input. Held are the data among the
-globals of modules and the attributes of classes: numbers and texts, containers, objects of the
-project's classes with their public attributes, nested, as far as a budget goes. Not seen: what
-lies in objects of others' classes, and what a module held when it is first looked at, where it was
-imported after collection.
+process, in which it is: what that holds counts then, like an input. Held are the globals of
+modules and the attributes of classes that are no code, and that they are not there: containers and
+objects of the project's classes with what is in them, public attributes, nested, as far as a budget
+goes; anything else by its identity. Not seen: what lies in objects of others' classes, a value that
+the same code puts in place and takes back, and what a module held when it is first looked at, where
+it was imported after collection.
 """
 
 from __future__ import annotations
 
+import builtins
 import dis
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
+from inspect import CO_OPTIMIZED
 from operator import is_
-from types import CodeType, FunctionType, ModuleType, SimpleNamespace
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GenericAlias,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+    UnionType,
+)
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
@@ -44,21 +60,53 @@ _MUTATORS = frozenset(
     for kind in (dict, list, set, bytearray, deque)
     for name in vars(kind).keys() - {*dir(tuple), *dir(frozenset), *dir(bytes), *dir(range)}
     if name not in ("get", "items", "keys", "values", "fromkeys", "maxlen")
-) | {"setattr", "delattr", "__setattr__", "__delattr__"}
+)
 """Names by which code changes an object in place."""
 
-_BY_TEXT = frozenset({"getattr", "globals", "vars", "__dict__"})
+_BY_TEXT = frozenset(
+    {"getattr", "globals", "vars", "__dict__", "attrgetter", "methodcaller", "eval", "exec"}
+)
 """Names by which code gets at what a text names."""
+
+_SETTERS = frozenset({"setattr", "delattr", "__setattr__", "__delattr__"})
+"""Names by which it sets that."""
+
+_words = re.compile(r"\w+").findall
 
 _LOAD = dis.opmap["LOAD_GLOBAL"]
 _FROM = dis.opmap["IMPORT_FROM"]
 _GET = {dis.opmap["LOAD_ATTR"]: 0 if sys.version_info < (3, 12) else 1}
 if "LOAD_METHOD" in dis.opmap and sys.version_info < (3, 12):
     _GET[dis.opmap["LOAD_METHOD"]] = 0
-_SETS = frozenset(
-    dis.opmap[f"{verb}_{what}"] for verb in ("STORE", "DELETE") for what in ("GLOBAL", "ATTR")
+_NAMES = frozenset({dis.opmap["LOAD_NAME"], dis.opmap.get("LOAD_FROM_DICT_OR_GLOBALS", -1)})
+_SETS = {
+    dis.opmap[name]: below
+    for name, below in {
+        "STORE_GLOBAL": 0,
+        "DELETE_GLOBAL": 0,
+        "STORE_ATTR": 1,
+        "DELETE_ATTR": 1,
+        "STORE_SUBSCR": 2,
+        "DELETE_SUBSCR": 2,
+        "STORE_SLICE": 3,
+    }.items()
+    if name in dis.opmap
+}
+"""Operations that change what a name or an attribute holds, or something in it, and how far down
+the stack that lies which it is changed in."""
+
+_ENDS = frozenset(
+    code
+    for name, code in dis.opmap.items()
+    if name.startswith(("RETURN", "RAISE", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD"))
 )
-_SETS_ITEM = frozenset({dis.opmap["STORE_SUBSCR"], dis.opmap["DELETE_SUBSCR"]})
+"""Operations after which the next one has another stack."""
+
+_CONTAINERS = (dict, list, tuple, set, frozenset, bytearray, deque, MappingProxyType)
+_CODE = (
+    *(FunctionType, BuiltinFunctionType, MethodType, ModuleType, GenericAlias, UnionType),
+    *(classmethod, staticmethod, property, partial, MemberDescriptorType),
+)
 
 _Owner: TypeAlias = "dict[str, Any] | type"
 
@@ -84,9 +132,10 @@ class _Held:
         if kind is not type(self.value):
             return ""
         if self.parts is None:
-            same = value is self.value or (kind in _PLAIN and value == self.value)
-            return None if same else ""
+            return None if _is_same(value, self.value) else ""
         names, parts = _parts(value)
+        if not parts and value is not self.value and not issubclass(kind, _CONTAINERS):
+            return ""  # what makes it another one is not shown
         if len(parts) == len(self.parts) and all(map(is_, parts, self.parts)):
             for place, each in self.inner.items():
                 name = self.names[place] if self.names else ""
@@ -103,6 +152,8 @@ class _Held:
         after = dict(zip(names, parts, strict=True))
         for name in (before.keys() | after.keys()) - but_for:
             if name not in before or name not in after:
+                if _is_memo(kind, name):
+                    continue
                 return name
             found = self._differing_at(before[name], after[name], but_for)
             if found is not None:
@@ -113,23 +164,50 @@ class _Held:
         inner = self.inner.get(place)
         if inner is not None:
             return inner.differing(part, but_for)
-        before = self.parts[place] if self.parts else None
-        same = type(part) is type(before) and type(part) in _PLAIN and part == before
-        return None if part is before or same else ""
+        return None if self.parts and _is_same(part, self.parts[place]) else ""
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    plain = type(one) is type(other) and type(one) in _PLAIN and one == other
+    return plain and (bool(one) or repr(one) == repr(other))  # as 0.0 and -0.0 are not
+
+
+def _is_memo(kind: type, name: str) -> bool:
+    """Whether an attribute comes and goes as its class computes it: a `functools.cached_property`,
+    or another's like it."""
+    inside = (vars(cls)[name] for cls in kind.__mro__ if name in vars(cls))
+    found = next(inside, None)
+    return hasattr(type(found), "__get__") and not isinstance(
+        found, FunctionType | MemberDescriptorType
+    )
 
 
 def _parts(value: Any) -> tuple[tuple[str, ...], list[Any]]:
     """The elements of a container, or the public attributes of an object with their names."""
     kind = type(value)
+    if kind is MappingProxyType:
+        return (), [*value.keys(), *value.values()]
     if issubclass(kind, dict):
         return (), [*dict.keys(value), *dict.values(value)]
-    for container in (list, tuple, set, frozenset):
+    for container in (list, tuple, set, frozenset, deque):
         if issubclass(kind, container):
             return (), [*container.__iter__(value)]
     if issubclass(kind, bytearray):
         return (), [bytes(value)]
-    named = [each for each in list(namespace_of(value).items()) if not each[0].startswith("_")]
+    space = list(namespace_of(value).items())
+    for cls in kind.__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if type(slots) is str else slots:
+            with suppress(AttributeError):
+                space.append((name, object.__getattribute__(value, name)))
+    named = [each for each in space if not each[0].startswith("_")]
     return tuple(name for name, _ in named), [part for _, part in named]
+
+
+_NOTHING = _Held(object())
+"""Stands for what was not there: nothing that is there equals it."""
 
 
 class _Check(NamedTuple):
@@ -146,14 +224,18 @@ class _Checks(NamedTuple):
     but_for: frozenset[str]
     codes: frozenset[CodeType]
 
-    def changed(self) -> Iterator[tuple[str, str, object]]:
-        """The labels of those that have changed, the names of what did in them, and what they
-        hold now; None for what is gone."""
+    def changed(self) -> Iterator[tuple[str, str, bool, object]]:
+        """The labels of those that have changed, the names of what did in them, whether these are
+        of attributes, and what they hold now; None for what is gone."""
         for owner, name, held, label in self.checks:
             space = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
-            found = held.differing(space[name], self.but_for) if name in space else ""
+            if name in space:
+                found = held.differing(space[name], self.but_for)
+            else:
+                found = None if held is _NOTHING else ""
             if found is not None:
-                yield f"{label}.{name}", found or name, space.get(name)
+                inside = bool(found) or type(owner) is not dict
+                yield f"{label}.{name}", found or name, inside, space.get(name)
 
     def without(self, name: str) -> _Checks:
         """The same, where this name is set by code that belongs to it."""
@@ -169,6 +251,7 @@ class GlobalState:
         self._patched = patched
         self._name_of = name_of
         self._held: dict[tuple[int, str], tuple[_Owner, _Held]] = {}
+        self._seen: dict[int, dict[str, Any]] = {}
         self._labels: dict[int, str] = {}
         self._files: dict[str, list[dict[str, Any]]] = {}
         self._classes: dict[str, list[type]] = {}
@@ -177,12 +260,13 @@ class GlobalState:
         self._kinds: dict[type, bool] = {}
         self._by_name: dict[str, list[CodeType]] = {}
         self._checks: dict[str, _Checks] = {}
-        self._setters: dict[tuple[frozenset[CodeType], str], bool] = {}
+        self._setters: dict[tuple[frozenset[CodeType], str, bool], bool] = {}
         self._looked = False
 
     def keep(self) -> None:
         """From now on what is now is how it should be."""
         self._held.clear()
+        self._seen.clear()
         self._look()
 
     def note_module(self) -> None:
@@ -206,15 +290,15 @@ class GlobalState:
         if trace not in self._checks:
             self._checks[trace] = self._checks_of(ran())
         known = self._checks[trace]
-        for _, name, _ in known.changed():
-            if self._lead_to_setter(known.codes, name):
+        for _, name, inside, _ in known.changed():
+            if self._lead_to_setter(known.codes, name, inside):
                 self._checks[trace] = self._checks[trace].without(name)
-        return {label: value for label, _, value in self._checks[trace].changed()}
+        return {label: value for label, *_, value in self._checks[trace].changed()}
 
-    def _lead_to_setter(self, codes: frozenset[CodeType], name: str) -> bool:
-        """Whether code mentions, through whatever else, code that sets this name: one that fills
-        a lazy global when it is first asked for, and did so at another time."""
-        known = self._setters.get((codes, name))
+    def _lead_to_setter(self, codes: frozenset[CodeType], name: str, inside: bool) -> bool:
+        """Whether code mentions, through whatever else, code that sets a global, or an attribute,
+        of this name: one that fills it when it is first asked for, and did so at another time."""
+        known = self._setters.get((codes, name, inside))
         if known is not None:
             return known
         if not self._by_name:
@@ -225,16 +309,16 @@ class GlobalState:
         waiting, seen = list(codes), set(codes)
         for code in waiting:  # it grows: the nearest first
             use = _use(code)
-            if name in use.sets:
+            if name in (use.alters if inside else use.sets):
                 break
             for each in use.mentions():
                 fresh = [one for one in self._by_name.get(each, ()) if one not in seen]
                 seen.update(fresh)
                 waiting += fresh
         else:
-            self._setters[codes, name] = False
+            self._setters[codes, name, inside] = False
             return False
-        self._setters[codes, name] = True
+        self._setters[codes, name, inside] = True
         return True
 
     def _look(self) -> None:
@@ -250,22 +334,29 @@ class GlobalState:
         self._setters.clear()
         for module in self._patched.modules():
             space = namespace_of(module)
+            is_new = id(space) not in self._seen
+            self._seen[id(space)] = space
             self._labels[id(space)] = module.__name__
             self._files.setdefault(self._name_of(source_of(module) or ""), []).append(space)
             for name, value in list(space.items()):
                 if is_a(value, type):
                     if value.__module__ == module.__name__:
-                        self._look_into(value)
+                        self._look_into(value, is_new)
                 elif self._is_data(value) and not name.startswith("__"):
                     self._imported.setdefault(name, []).append(space)
-                    self._hold(space, name, value)
+                    if is_new:
+                        self._hold(space, name, value)
 
-    def _look_into(self, cls: type) -> None:
+    def _look_into(self, cls: type, is_new: bool) -> None:
         self._labels[id(cls)] = cls.__qualname__
         for name, value in list(type.__getattribute__(cls, "__dict__").items()):
-            if not name.startswith("__") and self._is_data(value):
+            if is_a(value, type):
+                if value.__qualname__ == f"{cls.__qualname__}.{name}":
+                    self._look_into(value, is_new)
+            elif not name.startswith("__") and self._is_data(value):
                 self._classes.setdefault(name, []).append(cls)
-                self._hold(cls, name, value)
+                if is_new:
+                    self._hold(cls, name, value)
 
     def _hold(self, owner: _Owner, name: str, value: object) -> None:
         key = id(owner), name
@@ -290,34 +381,47 @@ class GlobalState:
         known = self._kinds.get(kind)
         if known is None:
             known = self._kinds[kind] = (
-                issubclass(kind, dict | list | tuple | set | frozenset | bytearray)
+                issubclass(kind, _CONTAINERS)
                 or kind is SimpleNamespace
                 or self._patched.is_own(sys.modules.get(kind.__module__))
             )
         return known
 
     def _is_data(self, value: object) -> bool:
-        kind = type(value)
-        return kind in _PLAIN or (not issubclass(kind, type) and self._has_parts(kind))
+        """Whether a value is held: not code, which a record rests on as such, and whose
+        replacements `PatchedState` sees."""
+        return not issubclass(type(value), (type, *_CODE))
 
     def _checks_of(self, ran: Iterable[tuple[str, str]]) -> _Checks:
         owners: dict[tuple[int, str], _Owner] = {}
         sets: set[str] = set()
+        alters: set[str] = set()
         codes: set[CodeType] = set()
         for file, definition in ran:
             for code in self._codes_of(file).get(definition, ()):
                 use = _use(code)
                 sets |= use.sets
+                alters |= use.alters
                 codes.add(code)
                 for space in self._files[file]:
                     for owner, name in self._owners(space, use):
                         owners[id(owner), name] = owner
         checks = [
-            _Check(owner, key[1], self._held[key][1], self._labels[key[0]])
+            _Check(owner, key[1], held, self._labels[key[0]])
             for key, owner in owners.items()
-            if key in self._held and key[0] in self._labels and key[1] not in sets
+            if key[0] in self._labels and key[1] not in (sets if type(owner) is dict else alters)
+            if (held := self._held_there(owner, key[1])) is not None
         ]
-        return _Checks(checks, frozenset(sets), frozenset(codes))
+        return _Checks(checks, frozenset(alters), frozenset(codes))
+
+    def _held_there(self, owner: _Owner, name: str) -> _Held | None:
+        """What a global or an attribute held, `_NOTHING` where there was none; None for code."""
+        known = self._held.get((id(owner), name))
+        if known is not None:
+            return known[1]
+        there = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
+        is_code = name in there and not self._is_data(there[name])
+        return None if is_code or name.startswith("__") or hasattr(builtins, name) else _NOTHING
 
     def _codes_of(self, file: str) -> dict[str, list[CodeType]]:
         """The code of the loaded modules of a file, by definition."""
@@ -327,7 +431,10 @@ class GlobalState:
             for space in self._files.get(file, ()):
                 for function in _functions_in(space):
                     for code in _nested(function.__code__):
-                        known.setdefault(definition_name(code.co_qualname), []).append(code)
+                        name = code.co_qualname
+                        if not code.co_flags & CO_OPTIMIZED:  # the body of a class is its owner's
+                            name = name.rpartition(".<locals>.")[0] or name
+                        known.setdefault(definition_name(name), []).append(code)
         return known
 
     def _owners(self, space: dict[str, Any], use: _Use) -> Iterator[tuple[_Owner, str]]:
@@ -340,7 +447,10 @@ class GlobalState:
             elif is_a(holder, type):
                 yield from ((each, name) for each in type.mro(holder))
             else:  # of what is found out only by running: an object, or a module after a dot
-                yield from ((each, name) for each in self._classes.get(name, ()))
+                for each in self._classes.get(name, ()):
+                    yield each, name
+                    below: list[type] = type.__subclasses__(each)
+                    yield from ((one, name) for one in below)
                 yield from ((each, name) for each in self._imported.get(name, ()))
         for name in use.imported:
             yield from ((each, name) for each in self._imported.get(name, ()))
@@ -365,14 +475,27 @@ def _functions_in(space: dict[str, Any]) -> Iterator[FunctionType]:
                 yield one
 
 
+class _Origin(NamedTuple):
+    """Where a value on the stack is had from."""
+
+    name: str
+    is_global: bool
+
+
+_ELSEWHERE = _Origin("", False)
+_KEEPS = frozenset({"STORE_FAST", "POP_TOP", "NOP", "RESUME", "PRECALL"})
+"""Operations that give nothing in place of what they take."""
+
+
 class _Use(NamedTuple):
     """What one code object reads by name, attributes with the global they are asked of, and the
-    names of what it sets, or may change in place."""
+    names of the globals, and of the attributes, that it sets, or changes in place."""
 
-    globals: frozenset[str]
     attributes: frozenset[tuple[str, str]]
+    globals: frozenset[str]
     imported: frozenset[str]
     sets: frozenset[str]
+    alters: frozenset[str]
 
     def mentions(self) -> Iterator[str]:
         """All names that it reads."""
@@ -386,38 +509,131 @@ def _use(code: CodeType) -> _Use:
     read: set[str] = set()
     attributes: set[tuple[str, str]] = set()
     imported: set[str] = set()
-    sets: set[str] = set()
     names = code.co_names
-    texts = [part for each in code.co_consts if type(each) is str for part in each.split(".")]
     changes = not _MUTATORS.isdisjoint(names)
+    texts: list[str] = []
+    if not (_BY_TEXT | _SETTERS).isdisjoint(names):
+        texts = [each for text in code.co_consts if type(text) is str for each in _words(text)]
     if not _BY_TEXT.isdisjoint(names):
         imported.update(texts)
-    base, extended = "", 0
-    text = code.co_code
-    for place in range(0, len(text), 2):
-        operation, argument = text[place], text[place + 1] | extended
-        if not operation:
-            continue  # an inline cache
-        extended = argument << 8 if operation == dis.EXTENDED_ARG else 0
-        if operation == _LOAD:
-            base = names[argument >> 1]
+    base = ""
+    for operation, argument in _operations(code):
+        if operation == _LOAD or operation in _NAMES:
+            base = names[argument >> 1 if operation == _LOAD else argument]
             read.add(base)
         elif operation in _GET:
             attributes.add((base, names[argument >> _GET[operation]]))
             base = ""
-        elif not extended:
+        elif operation != dis.EXTENDED_ARG:
             base = ""
             if operation == _FROM:
                 imported.add(names[argument])
-            elif operation in _SETS:
-                if code.co_name not in _MAKERS:
-                    sets.add(names[argument])
-            elif operation in _SETS_ITEM:
-                changes = True
-    if changes:
-        sets.update(read, (name for _, name in attributes))
+            changes = changes or operation in _SETS
+    sets, alters = _changed_by(code) if changes else (set(), set())
+    if not _SETTERS.isdisjoint(names):
         sets.update(texts)
-    return _Use(frozenset(read), frozenset(attributes), frozenset(imported), frozenset(sets))
+        alters.update(texts)
+    found = [frozenset(each) for each in (read, imported, sets, alters)]
+    return _Use(frozenset(attributes), *found)
+
+
+def _operations(code: CodeType) -> Iterator[tuple[int, int]]:
+    extended = 0
+    text = code.co_code
+    for place in range(0, len(text), 2):
+        if text[place]:  # no inline cache
+            argument = text[place + 1] | extended
+            extended = argument << 8 if text[place] == dis.EXTENDED_ARG else 0
+            yield text[place], argument
+
+
+def _changed_by(code: CodeType) -> tuple[set[str], set[str]]:
+    """The names of the globals, and of all attributes, that code sets or changes in place.
+
+        lib.ROWS[key] = 1            ROWS, a global or one's attribute
+        rows = lib.ROWS; rows.sort() ROWS as well
+        self.rows.append(1)          rows, an attribute
+        out = []; out.append(RATE)   nothing that others know
+
+    What is on the stack is followed in the order of the text: its last name, and whether it is
+    had from a global. What is had otherwise, by a call or from an argument, counts for nothing: to
+    take too little for a function's own memory costs a miss.
+    """
+    sets: set[str] = set()
+    alters: set[str] = set()
+    names = code.co_names
+    known: dict[int, _Origin] = {}
+    stack: list[_Origin] = []
+
+    def at(place: int) -> _Origin:
+        return stack[-place] if len(stack) >= place else _ELSEWHERE
+
+    def change(what: _Origin, name: str = "") -> None:
+        name = name or what.name
+        if name:
+            alters.add(name)
+            if what.is_global:
+                sets.add(name)
+
+    for operation, argument in _operations(code):
+        called = dis.opname[operation]
+        below = _SETS.get(operation)
+        found = _ELSEWHERE
+        if below is not None:
+            if below == 0:
+                sets.add(names[argument])
+            elif below > 1:
+                change(at(below))
+            elif code.co_name not in _MAKERS:
+                change(at(1), names[argument])
+        elif operation == _LOAD or operation in _NAMES:
+            found = _Origin(names[argument >> 1 if operation == _LOAD else argument], True)
+        elif operation in _GET:
+            name = names[argument >> _GET[operation]]
+            if name in _MUTATORS:
+                change(at(1))
+            found = _Origin(name, at(1).is_global)
+        elif called == "BINARY_SUBSCR":
+            found = at(2)
+        elif called in ("IMPORT_NAME", "IMPORT_FROM"):
+            found = _Origin(names[argument], True)
+        elif called == "COPY":
+            found = at(argument)
+        elif called == "SWAP" and len(stack) >= argument:
+            stack[-1], stack[-argument] = stack[-argument], stack[-1]
+            continue
+        elif called == "STORE_FAST":
+            known[argument] = at(1)
+        elif called in ("LOAD_FAST", "LOAD_FAST_CHECK"):
+            found = known.get(argument, _ELSEWHERE)
+        elif called == "STORE_FAST_STORE_FAST":
+            known[argument >> 4], known[argument & 15] = at(1), at(2)
+        elif called == "STORE_FAST_LOAD_FAST":
+            known[argument >> 4] = at(1)
+            found = known.get(argument & 15, _ELSEWHERE)
+        elif called == "LOAD_FAST_LOAD_FAST":
+            stack += [known.get(each, _ELSEWHERE) for each in (argument >> 4, argument & 15)]
+            continue
+        if operation in _ENDS:
+            stack.clear()
+            continue
+        try:
+            effect = dis.stack_effect(
+                operation, argument if operation >= dis.HAVE_ARGUMENT else None, jump=False
+            )
+        except ValueError:
+            stack.clear()
+            continue
+        if effect <= 0:
+            del stack[len(stack) + effect :]
+            if stack and below is None and called not in _KEEPS:
+                stack[-1] = found
+        else:
+            if operation in _GET and stack:
+                stack.pop()
+                effect += 1
+            stack += [found] * effect
+    return sets, alters
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

@@ -79,7 +79,60 @@ LIBRARY = """
 
     HANDLERS = {"rate": rate}
     config = Config()
+
+    import collections, dataclasses, decimal, enum, types
+
+    class Colour(enum.Enum):
+        RED, BLUE = "red", "blue"
+
+    class Below(Config):
+        class Meta:
+            scale = 1
+
+    @dataclasses.dataclass(slots=True)
+    class Options:
+        width: int = 1
+
+    PRICE, COLOUR, OPTIONS, ZERO = decimal.Decimal(1), Colour.RED, Options(), 0.0
+    QUEUE = collections.deque()
+    _INSIDE = {}
+    SHOWN = types.MappingProxyType(_INSIDE)
+
+    def late():
+        try:
+            return LATE
+        except NameError:
+            return 0
+
+    class Job:
+        def start(self):
+            self.OTHER = OTHER
+            return self
+
+    def collected():
+        found, named = [], {}
+        found.append(OTHER)
+        named["other"] = found[0]
+        return sum(named.values())
 """
+
+KINDS = {
+    "PRICE": ("lib.PRICE", lambda lib: assign(lib, "PRICE", decimal.Decimal(2))),
+    "COLOUR": ("lib.COLOUR", lambda lib: assign(lib, "COLOUR", lib.Colour.BLUE)),
+    "OPTIONS": ("lib.OPTIONS.width", lambda lib: assign(lib.OPTIONS, "width", 2)),
+    "ZERO": ("str(lib.ZERO)", lambda lib: assign(lib, "ZERO", -0.0)),
+    "QUEUE": ("len(lib.QUEUE)", lambda lib: lib.QUEUE.append(1)),
+    "SHOWN": ("len(lib.SHOWN)", lambda lib: lib._INSIDE.update(a=1)),
+    "debug": ("lib.Below.debug", lambda lib: assign(lib.Below, "debug", True)),
+    "scale": ("lib.Below.Meta.scale", lambda lib: assign(lib.Below.Meta, "scale", 2)),
+    "LATE": ("lib.late()", lambda lib: assign(lib, "LATE", 1)),
+    "same name": ("lib.Job().start().OTHER", lambda lib: assign(lib, "OTHER", 2)),
+    "local containers": ("lib.collected()", lambda lib: assign(lib, "OTHER", 2)),
+    "evaluated": ("eval('lib.OTHER + 1')", lambda lib: assign(lib, "OTHER", 2)),
+    "asked for": ("operator.attrgetter('OTHER')(lib)", lambda lib: assign(lib, "OTHER", 2)),
+    "body of a class": ("", lambda lib: assign(lib, "OTHER", 2)),
+}
+"""What a function reads of the library, and what changes that by hand."""
 
 CALLS = """
     import functools, locale
@@ -249,6 +302,16 @@ def assign(owner, name, value):
     setattr(owner, name, value)
 
 
+CALL = """
+    import operator
+    from pytest_taskcache import *
+    import lib
+
+    @cached
+    def function():
+        BODY
+"""
+
 CHANGES = {
     "constant": (lambda lib: assign(lib, "K", 2), lambda lib: assign(lib, "K", 1), 2),
     "through": (lambda lib: lib.set_rate(2), lambda lib: lib.set_rate(1), 2),
@@ -294,6 +357,23 @@ def test_a_global_that_is_changed_by_hand_counts_by_what_it_holds(cache, lib, ca
     assert (function(), times(name)) == (before, 2)
     change(lib)
     assert (function(), times(name)) == (changed, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_global_is_its_change_is_seen(cache, lib, load, kind):
+    """Rebound or changed in place, at module level or in a class, there before or not; also where
+    a function works on containers and attributes of its own."""
+    read, change = KINDS[kind]
+    body = f"return {read}"
+    if kind == "body of a class":
+        body = "class Inside:\n            x = lib.OTHER\n        return Inside.x"
+    function = load("reads", CALL.replace("BODY", body)).function
+    before = function()
+    assert function() == before
+    change(lib)
+    told = function.call()
+    assert told.result() != before
+    assert [each.kind for each in told.decision.changes] == ["global"]
 
 
 def test_a_changed_global_without_a_digest_is_not_kept(cache, lib, calls):
