@@ -90,6 +90,19 @@ def owner_of(function: Any) -> type | None:
     return found if isinstance(found, type) else None
 
 
+def is_of_a_module(function: Any) -> bool:
+    """Whether the globals of a function, and of what it wraps, are those of a loaded module: what
+    other namespaces hold, such as a copy of a module that nobody can import, is not looked at.
+    (pytest drops a ``conftest`` from ``sys.modules`` where it loads another.)"""
+    for one in (function, inspect.unwrap(function)):
+        space = getattr(one, "__globals__", None)
+        name = (space or {}).get("__name__", "")
+        loaded = getattr(sys.modules.get(name), "__dict__", None)
+        if space is not None and space is not loaded and name != "conftest":
+            return False
+    return True
+
+
 def code_digest(code: CodeType) -> str:
     """The digest of a code object: instructions, constants and names, those of nested code
     included; neither file name nor line numbers."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
+from pytest_taskcache.code.function_source import is_of_a_module
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import changed_arguments, digest_value
 from pytest_taskcache.engine.computation import Computation, Target
@@ -31,6 +32,11 @@ class Keyed:
     present: Circumstances | None = None
     target: str = ""
 
+
+_NO_MODULE = (
+    "its globals are not those of a module in sys.modules, so that nothing tells what it reads "
+    "there; import the module, or enter it there before it is executed"
+)
 
 GLOBAL = "global "
 """First word of the name of a part that says what a global held: of a record, not of a key."""
@@ -74,6 +80,8 @@ def key_of(
             policy = policy if key_fn is None else CacheKeyFnPolicy(key_fn)
             extra = (*computation.extra, *form)
             key = derive(policy, context, arguments, serializer=name, extra=extra)
+        if not (key.vouched or is_of_a_module(context.function)):
+            return Uncacheable("globals of no module", _NO_MODULE)
         present = _present(computation) if options.validator is not None else None
         return Keyed(key, present, target)
     except Declined as declined:

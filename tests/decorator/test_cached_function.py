@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import inspect
 import pickle
+import runpy
 import time
 from collections.abc import Iterator
 from unittest import mock
@@ -38,6 +40,51 @@ def test_the_body_runs_once(closed):
     with closed:
         assert at_module_level(1) == {"x": 1, "y": 2}
     assert times("module") == 1
+
+
+TWICE = "from pytest_taskcache import cached\n@cached\ndef f(): return BASE\n"
+
+
+def by_spec(path, base):
+    spec = importlib.util.spec_from_file_location("twice", path)
+    module = importlib.util.module_from_spec(spec)
+    module.BASE = base
+    spec.loader.exec_module(module)
+    return module.f
+
+
+def by_runpy(path, base):
+    return runpy.run_path(str(path), init_globals={"BASE": base})["f"]
+
+
+def by_text(path, base):
+    space = {"BASE": base, "__name__": __name__}
+    exec(path.read_text(), space)
+    return space["f"]
+
+
+@pytest.mark.parametrize("load", [by_spec, by_runpy, by_text])
+def test_globals_of_no_module_have_no_key(cache, root, load):
+    """One file, or text, that is executed twice: who says what it finds in its namespace?"""
+    (root / "twice.py").write_text(TWICE)
+    one, two = load(root / "twice.py", 1), load(root / "twice.py", 2)
+    assert (one(), two()) == (1, 2)
+    one.__wrapped__.__globals__["BASE"] = 3
+    told = one.call()
+    assert told.value == 3
+    assert told.decision.reason == "globals of no module"
+
+
+def test_a_conftest_that_gave_way_to_another_is_a_module(cache, load):
+    """pytest drops it from `sys.modules`; and who vouches for a value needs no globals."""
+    source = "BASE = 1\n" + TWICE
+    first, other = load("conftest", source).f, load("other", source).f
+    for name in ("conftest", "other"):
+        load(name, source)
+    assert (first.call().name, first.call().name) == ("Completed", "Cached")
+    assert (other.call().name, other.call().name) == ("Completed", "Completed")
+    assert other.with_options(policy=INPUTS)() == 1
+    assert other.with_options(policy=INPUTS).call().name == "Cached"
 
 
 def test_outside_an_active_cache_it_just_runs(nothing_active):
