@@ -423,6 +423,7 @@ def _plain_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
             if name is not None:
                 engine.remember(name, opened)
             return State(opened.value, opened.decision)
+        engine.resume(opened)
         try:
             value = function(*args, **kwargs)
         except BaseException:
@@ -444,7 +445,7 @@ def _async_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
         if isinstance(opened, Found):
             return State(opened.value, opened.decision)
         try:
-            value = await spec.function(*args, **kwargs)
+            value = await _Driven(Turns(engine, opened), spec.function(*args, **kwargs))
         except BaseException:
             engine.abandon(opened)
             raise
@@ -555,7 +556,7 @@ def _streaming(
 def _live(
     prefix: str,
     generator: Any,
-    recording: RecordedItems | None = None,
+    recording: Turns | None = None,
     answer: Outcome = Outcome(),  # noqa: B008 # frozen
 ) -> Steps:
     """A generator at work, and its items noted on the way; ``answer`` is the first it gets."""
@@ -569,8 +570,11 @@ def _live(
             break
         if recording is not None:
             recording.steered |= answer.steers
+            recording.resume()
         run, given = (send, sent) if thrown is None else (throw, thrown)
         item, error = yield Step(functools.partial(run, given))
+        if recording is not None:
+            recording.suspend()
         if error is not None:
             ended = isinstance(error, StopIteration | StopAsyncIteration)
             outcome = Outcome(getattr(error, "value", None)) if ended else Outcome(None, error)
@@ -632,17 +636,44 @@ def _unwrapped(outcome: Outcome) -> Any:
         del outcome
 
 
-class RecordedItems:
-    """Notes what a generator yields while it is computed: each item is copied when it is produced,
-    before its consumer can change it, and all are kept once the generator is exhausted."""
+class Turns:
+    """Tells when a computation that is suspended at times is at work."""
+
+    steered = False
+    """Whether values were sent, or errors thrown, into it: then it depends on its consumer."""
 
     def __init__(self, engine: Engine, attempt: Attempt) -> None:
         self._engine = engine
         self._attempt = attempt
+        self.resume = functools.partial(engine.resume, attempt)
+        self.suspend = functools.partial(engine.suspend, attempt)
+
+    def add(self, item: object) -> None:
+        """It handed this on."""
+
+    def end(self, outcome: Outcome) -> None:
+        """It ended."""
+
+
+class _Driven(NamedTuple):
+    """A coroutine that is awaited, and tells when it is suspended."""
+
+    turns: Turns
+    coroutine: Any
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        __tracebackhide__ = True
+        return _iterate(_live("", self.coroutine.__await__(), self.turns))
+
+
+class RecordedItems(Turns):
+    """Notes what a generator yields while it is computed: each item is copied when it is produced,
+    before its consumer can change it, and all are kept once the generator is exhausted."""
+
+    def __init__(self, engine: Engine, attempt: Attempt) -> None:
+        super().__init__(engine, attempt)
         self._items: list[object] = []
         self._problem = ""
-        self.steered = False
-        """Whether values were sent, or errors thrown, into it: then it depends on its consumer."""
 
     def add(self, item: object) -> None:
         """Notes an item, or last of all what the generator returned."""

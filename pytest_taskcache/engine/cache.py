@@ -267,6 +267,29 @@ class Engine:
     def _taint(self) -> None:
         self.open_computations.absorb(Basis(taints=("the state of the cache",)))
 
+    def resume(self, attempt: Attempt) -> None:
+        """The computation of an attempt runs from now on, in this thread or task. What others
+        patched, or set, while it was suspended is none of its own doing."""
+        window = attempt.opened.window
+        window.enter()
+        before = attempt.state
+        if before is not None and (changes := before ^ self._surroundings(attempt)):
+            name = min(changes).name
+            window.doubt(name)
+
+    def suspend(self, attempt: Attempt) -> None:
+        """The computation waits: others run."""
+        attempt.opened.window.leave()
+        if attempt.keyed is not None:
+            attempt.state = self._surroundings(attempt)
+
+    def _surroundings(self, attempt: Attempt) -> frozenset[Part]:
+        computation = attempt.computation
+        given = computation.arguments.values()
+        patch, state = self.parts.observation.reached(computation.context.function, given)
+        parts, _ = parts_of_globals(state, self.parts.fingerprints.name_of)
+        return frozenset((*parts, Part(patch, "patched")) if patch else parts)
+
     def complete(
         self,
         attempt: Attempt,
@@ -519,6 +542,7 @@ class Engine:
         """How many seconds an attempt took, what its window saw, and what its value rests on."""
         duration, options = originals.monotonic() - attempt.started, attempt.computation.options
         opened, keyed = attempt.opened, attempt.keyed
+        opened.window.leave()
         if self.attachment is not None:
             self.attachment.end(opened)
         observed = self.open_computations.close(opened)

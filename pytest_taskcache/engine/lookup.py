@@ -30,7 +30,7 @@ from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheE
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Decided
-from pytest_taskcache.model.key import Key
+from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.policies.algebra import CachePolicy
@@ -58,7 +58,8 @@ class Attempt:
     then `Engine.complete`, `Engine.refuse` or `Engine.abandon`.
 
     Without a ``keyed`` it cannot be looked up; the decision says why. ``transaction`` is the one
-    it was asked for in. ``fresh_only``: only what this very run computed counts.
+    it was asked for in. ``fresh_only``: only what this very run computed counts. ``state``: what
+    was patched, and which globals were changed, when the computation was suspended.
     """
 
     computation: Computation
@@ -69,6 +70,7 @@ class Attempt:
     fresh_only: bool = False
     decision: Decision = Miss(Why.ABSENT)  # frozen
     lease: Lease | None = None
+    state: frozenset[Part] | None = None
     opened: OpenComputation = field(init=False)
     started: float = field(init=False)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dis
 import gc
+import inspect
 import os
 import stat as stats
 import sys
@@ -44,7 +45,7 @@ from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
 from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.verify import Verification
-from pytest_taskcache.observation.window import OpenWindow
+from pytest_taskcache.observation.window import OpenWindow, note_thread
 from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Fingerprints, Shelf
 
@@ -228,6 +229,24 @@ class Observatory:
         with muted(), running_code.unseen():
             return self._patched.of(function, values)
 
+    def reached(
+        self, function: Callable[..., object], values: Iterable[object]
+    ) -> tuple[str, dict[str, object]]:
+        """As `patched`, and as `disturbed` for all code that this function may reach: what a
+        computation is about to meet, when others have had their turn."""
+        patch = self.patched(function, values)
+        with muted(), running_code.unseen():
+            code = inspect.unwrap(function).__code__
+            name = f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"
+            if self._globals.stands(name):
+                return patch, {}
+            return patch, self._globals.changed(name, lambda: self._reach(function))
+
+    def _reach(self, function: Callable[..., object]) -> Iterator[tuple[str, str]]:
+        for each in self._patched.reach(function):
+            code = each.__code__
+            yield self._fingerprints.name_of(code.co_filename), definition_name(code.co_qualname)
+
     def disturbed(self, trace: Trace) -> dict[str, object]:
         """The globals of the project that code of a trace reads, and that other code has changed
         since collection ended, by name, e.g. ``lib.K``, with what they hold now."""
@@ -399,6 +418,8 @@ class Observatory:
 
     def on_working_directory(self, frame: FrameType | None) -> None:
         """A relative path is about to be used, or the working directory asked for."""
+        for window in self._credited():
+            window.use(Kind.WORKING_DIRECTORY, "the working directory")
         fresh = [one for one in self._credited() if not one.moved and one.working_directory is None]
         if fresh:
             digest = self._verification.digest(Kind.WORKING_DIRECTORY, _HERE)
@@ -410,7 +431,7 @@ class Observatory:
     def on_directory_change(self) -> None:
         """The working directory is about to change."""
         for window in self._credited():
-            window.moved = True
+            window.leave_directory()
         self._log.before_change(_HERE)
         self._verification.change_directory()
 
@@ -619,7 +640,7 @@ class Observatory:
         opaque = Opaque(kind, self._fingerprints.name_of(path))
         for window in self._credited() if not asked_by_machinery(frame) else ():
             window.act(opaque)
-            window.reads[Kind.FILE, path] = None
+            window.reads[Kind.FILE, path] = True
         if kind == "native":
             self._recorder.natives[opaque.detail] = opaque, path
 
@@ -638,6 +659,10 @@ class Observatory:
             for window in foreign:
                 window.act(opaque)
             self._hand_on(opaque, frame, watched=True)
+
+    def on_thread(self, thread: threading.Thread) -> None:
+        """A thread is about to be started."""
+        note_thread(thread)
 
     def on_code(self, code: CodeType) -> None:
         """Code is about to be executed or made into a function."""

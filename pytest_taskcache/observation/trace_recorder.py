@@ -81,12 +81,12 @@ class TraceRecorder:
     def _record(self, window: OpenWindow) -> Observed:
         ran, templates = self._ran(window)
         for path in templates:
-            window.reads.setdefault((Kind.FILE, path))
+            window.reads.setdefault((Kind.FILE, path), True)
         opaque: dict[Opaque, None] = dict.fromkeys(window.opaque)
         for act, path in self._acts_of_imports(ran, window):
             opaque[act] = None
             if path:
-                window.reads.setdefault((Kind.FILE, path))
+                window.reads.setdefault((Kind.FILE, path), True)
         found: Digests = {}
         doubts: dict[str, None] = dict(window.untrusted)
         ran |= self._add_paths(window, found, doubts)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
 from types import CodeType
+from weakref import WeakKeyDictionary
 
 from pytest_taskcache.changed_paths import is_inside
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Observed, Opaque, Trace
@@ -23,8 +25,29 @@ from pytest_taskcache.originals import originals
 SLACK = 10_000_000
 """Nanoseconds by which a file system's coarse clock may lag behind the system's."""
 
+_at_work: ContextVar[frozenset[OpenWindow]] = ContextVar(
+    "pytest_taskcache_at_work", default=frozenset()
+)
+"""The windows whose computations are what runs in this thread or task."""
+
+_started_in: WeakKeyDictionary[threading.Thread, frozenset[OpenWindow]] = WeakKeyDictionary()
+"""By threads that they started, the same."""
+
 PATHS = (Kind.FILE, Kind.STAT, Kind.LISTING)
 """The kinds whose names are paths."""
+
+
+def _at_work_here() -> frozenset[OpenWindow]:
+    found = _at_work.get()
+    if _started_in and not found:  # a pool's thread may do now what another task asked for
+        found = _started_in.get(threading.current_thread(), found)
+    return found
+
+
+def note_thread(thread: threading.Thread) -> None:
+    """A thread is about to be started by whoever is at work here."""
+    if windows := _at_work_here():
+        _started_in[thread] = windows
 
 
 def is_newer(path: str, moment: int) -> bool:
@@ -64,6 +87,11 @@ class OpenWindow:
     working directory was changed here. ``written``, ``made``: paths, and directories with all
     below, that were put there here; ``left``: what was read of those that it did not write anew
     each time. ``changed``: paths that were changed in any way.
+
+    Where it was told who is at work (`enter`), ``others`` is what somebody else changed: a task or
+    thread that the computation did not start, a generator's consumer. What the computation then
+    reads of that, nothing says what it will be when the value is asked for, so the trace is not
+    trusted. ``reads`` tells whether it was the computation that read.
     """
 
     def __init__(
@@ -80,7 +108,7 @@ class OpenWindow:
         self.complete = False
         self.pieces: list[Piece] = []
         self.running: list[CodeType] = []
-        self.reads: dict[tuple[Kind, str], None] = {}
+        self.reads: dict[tuple[Kind, str], bool] = {}
         self.early: dict[tuple[Kind, str], str] = {}
         self.environment = environ.snapshot()
         self.variables: dict[str, bytes | None] = {}
@@ -99,6 +127,7 @@ class OpenWindow:
         self.written: set[str] = set()
         self.made: set[str] = set()
         self.left: dict[tuple[Kind, str], None] = {}
+        self.others: dict[tuple[Kind, str], None] = {}
         self.absorbed: dict[str, Sequence[Dependency]] = {}
         self.uses: dict[Blob, None] = {}
         self._digest = digest
@@ -107,6 +136,8 @@ class OpenWindow:
         self._record = record
         self._observed: Observed | None = None
         self._thread = threading.get_ident()
+        self._entered = False
+        self._moved_by_others: set[str] = set()
         self._own_acts: dict[Opaque, int] = {}
         self._touched: set[str] = set()
         self._links: dict[str, str] = {}
@@ -129,6 +160,42 @@ class OpenWindow:
         if self._observed is None:
             self._observed = Observed(untrusted=("nobody asked what it saw",))
             self._end(self)
+
+    def enter(self) -> None:
+        """What this thread, or task, does until `leave` is the computation's doing, as is what
+        tasks and threads do that it starts; what is done elsewhere, or after that, is not."""
+        self._entered = True
+        self._thread = threading.get_ident()
+        _at_work.set(_at_work_here() | {self})
+
+    def leave(self) -> None:
+        """Others have their turn."""
+        _at_work.set(_at_work.get() - {self})
+
+    def is_at_work(self) -> bool:
+        """Whether what is done here and now is the computation's doing; where nobody told, all
+        is."""
+        return not self._entered or self in _at_work_here()
+
+    def _change_by_others(self, kind: Kind, name: str) -> None:
+        self.others[kind, name] = None
+        if kind in (Kind.FILE, Kind.LISTING) and self.reads.get((kind, name)):
+            self.doubt(name)  # it may be reading still
+
+    def use(self, kind: Kind, name: str) -> None:
+        """Something is used; what others changed, by the computation or, for all we know, on its
+        behalf: by a thread that works for it."""
+        if not self.others:
+            return
+        if (kind, name) in self.others or is_inside(name, self._moved_by_others):
+            elsewhere = threading.get_ident() != self._thread and not _at_work_here()
+            if elsewhere or self.is_at_work():
+                self.doubt(name)
+
+    def doubt(self, name: str) -> None:
+        """Others changed this, and the computation may have met it."""
+        remedy = "have that done before the call, or by the function itself"
+        self.untrusted[f"{name} was changed by others while it was computed: {remedy}"] = None
 
     def act(self, opaque: Opaque) -> None:
         """Something that cannot be observed was done."""
@@ -173,14 +240,19 @@ class OpenWindow:
     def _owes_to_itself(self, dependency: Dependency) -> bool:
         kind, name, _ = dependency
         if kind is Kind.ENVIRONMENT:
-            return name in self.set_here and not self.is_outer(name, environ.present(name))
+            present = environ.present(name)
+            if self.is_outer(name, present):
+                return False
+            self.use(kind, name)
+            return name in self.set_here
         if kind not in PATHS:
             return False
         path = self._resolve(str(self._path_of(name)))
+        self.use(kind, path)
         if self.covers(path):
             return True
         if (kind, path) in self.early:
-            self.reads[kind, path] = None  # counts as it was before it was changed here
+            self.reads[kind, path] = True  # counts as it was before it was changed here
             return True
         return False
 
@@ -200,21 +272,37 @@ class OpenWindow:
 
     def read(self, kind: Kind, path: str) -> None:
         """Something was read that this computation did not put there itself."""
-        path = self._resolve(path)
-        if (kind, path) not in self.reads and path not in self.written:
-            (self.left if self.covers(path) else self.reads)[kind, path] = None
+        self.use(kind, path)
+        if self._links:
+            path = self._resolve(path)
+            self.use(kind, path)
+        self._note_read(kind, path)
+
+    def _note_read(self, kind: Kind, path: str) -> None:
+        if not self.reads.get((kind, path)) and path not in self.written:
+            if self.covers(path):
+                self.left[kind, path] = None
+            else:
+                self.reads[kind, path] = self.is_at_work()
 
     def change(self, path: str, write: Write, exists: bool, listed: bool) -> None:
         """A path is about to change. ``listed``: its directory's listing may matter later."""
         path = self._resolve(path)
         self.changed[path] = None
+        parent = os.path.dirname(path)
+        comes_or_goes = write is not Write.ALTER and (write is Write.REMOVE) == exists
+        if not self.is_at_work():
+            for kind in PATHS:
+                self._change_by_others(kind, path)
+            if comes_or_goes:
+                self._change_by_others(Kind.LISTING, parent)
+        elif write is Write.MAKE:
+            self.others.pop((Kind.STAT, path), None)  # it is there now, whoever made it
         if self.covers(path):
             if write is Write.REPLACE and (Kind.FILE, path) not in self.left:
                 self.written.add(path)
             return
         self._keep_read(path)
-        parent = os.path.dirname(path)
-        comes_or_goes = write is not Write.ALTER and (write is Write.REMOVE) == exists
         if comes_or_goes and not self.covers(parent):
             self._keep_read(parent)
             if listed:
@@ -227,7 +315,7 @@ class OpenWindow:
             self.made.add(path)
         elif write is not Write.REPLACE:
             # It works, or fails, by what was there.
-            self.reads[Kind.STAT, path] = None
+            self.reads[Kind.STAT, path] = True
             self._keep(Kind.STAT, path)
             if write is Write.REMOVE:
                 self.written.add(path)
@@ -245,13 +333,15 @@ class OpenWindow:
         """A path is about to be renamed to another."""
         source, target = self._resolve(source), self._resolve(target)
         tree = source in self.made
+        if directory and not self.is_at_work():
+            self._moved_by_others.update((source, target))
         if self.covers(source):
             tree = tree or directory
         else:
             if directory:
                 self.untrusted[f"{source} was moved while the computation ran"] = None
             else:
-                self.reads[Kind.FILE, source] = None
+                self._note_read(Kind.FILE, source)
             self._keep(Kind.FILE, source)
         self.change(source, Write.REMOVE, True, listed)
         self.change(target, Write.REPLACE, os.path.lexists(target), listed)
@@ -263,13 +353,19 @@ class OpenWindow:
         self.change(target, Write.CREATE, os.path.lexists(target), listed)
         self.written.discard(target)
         self.made.discard(target)
+        if not self.is_at_work():
+            self._moved_by_others.add(target)
         self._links[target] = self._resolve(source)
 
     def database(self, path: str) -> None:
         """A database file is read, and perhaps written, from now on."""
         path = self._resolve(path)
+        if self.is_at_work():
+            self.use(Kind.FILE, path)
+        else:
+            self._change_by_others(Kind.FILE, path)
         if not self.covers(path):
-            self.reads[Kind.FILE, path] = None
+            self._note_read(Kind.FILE, path)
             self._keep(Kind.FILE, path)
             self._touched.update((path, os.path.dirname(path)))
 
@@ -303,13 +399,16 @@ class OpenWindow:
 
     def variable(self, name: str, present: bytes | None) -> None:
         """A variable was read; one that was set since the window opened is our own."""
-        if name not in self.variables and self.is_outer(name, present):
+        if not self.is_outer(name, present):
+            self.use(Kind.ENVIRONMENT, name)
+        elif name not in self.variables:
             self.variables[name] = present
 
     def whole_environment(self, present: dict[bytes, bytes]) -> None:
         """All variables were read at once."""
         if not environ.same(self.environment, present):
             self.late = True
+            self.use(Kind.ENVIRONMENT, EVERYTHING)
         self.variables.setdefault(EVERYTHING)
 
     def is_outer(self, name: str, present: bytes | None) -> bool:
@@ -320,5 +419,13 @@ class OpenWindow:
         """A variable is about to change."""
         self.set_here[name] = None
         for each in (name, EVERYTHING):
+            if not self.is_at_work():
+                self._change_by_others(Kind.ENVIRONMENT, each)
             if each in self.variables:
                 self._keep(Kind.ENVIRONMENT, each)
+
+    def leave_directory(self) -> None:
+        """The working directory is about to change."""
+        self.moved = True
+        if not self.is_at_work():
+            self._change_by_others(Kind.WORKING_DIRECTORY, "the working directory")

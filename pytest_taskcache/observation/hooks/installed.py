@@ -12,11 +12,11 @@ from typing import Any
 from pytest_taskcache.observation.hooks import environ, import_hooks, native_readers
 from pytest_taskcache.observation.hooks.dispatcher import Listener, dispatcher, listen, silence
 from pytest_taskcache.observation.hooks.file_hooks import REPLACED
-from pytest_taskcache.observation.hooks.opaque import spawning
+from pytest_taskcache.observation.hooks.opaque import spawning, starting
 from pytest_taskcache.observation.hooks.patches import patches
 from pytest_taskcache.observation.running_code import running_code
 
-_HOOKS: tuple[Any, ...] = (*REPLACED, environ, spawning, import_hooks, running_code)
+_HOOKS: tuple[Any, ...] = (*REPLACED, environ, spawning, starting, import_hooks, running_code)
 _lock = threading.Lock()
 _fork_noted = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
@@ -118,6 +119,19 @@ class _Spawning(Replacement):
 
 
 spawning = _Spawning("_posixsubprocess", "fork_exec", _fork_exec)
+
+
+def _start_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    thread = getattr(args[0], "__self__", None)  # of its `_bootstrap`
+    if isinstance(thread, threading.Thread):
+        dispatcher.tell(lambda listener: listener.on_thread(thread))
+
+
+# No audit event tells of it on 3.11.
+_START = ("_start_joinable_thread", "_start_new_thread")
+starting = Replacement(
+    "threading", next(each for each in _START if hasattr(threading, each)), _start_thread
+)
 
 
 def _is_in_multiprocessing(frame: FrameType | None, depth: int = 8) -> bool:

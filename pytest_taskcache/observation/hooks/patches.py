@@ -179,7 +179,7 @@ class PatchedState:
         self._project: list[ModuleType] = []
         self._size = -1
         self._named: dict[str, list[_Code]] = {}
-        self._reached: dict[object, frozenset[str]] = {}
+        self._reached: dict[object, tuple[frozenset[str], list[FunctionType]]] = {}
 
     def of(self, function: Callable[..., Any], values: Iterable[object] = ()) -> str:
         """The first patch in force that this function may notice, as ``lib.K``; empty if there
@@ -225,18 +225,24 @@ class PatchedState:
         self, function: Callable[..., Any], values: Iterable[object]
     ) -> frozenset[str]:
         self._renew()
-        found: frozenset[str] = frozenset()
-        for start in (function, *filter(callable, values)):
-            if not is_function(start):
-                found |= self._walk(start)
-                continue
-            if start not in self._reached:
-                self._reached[start] = self._walk(start)
-            found |= self._reached[start]
-        return found
+        starts = (function, *filter(callable, values))
+        return frozenset().union(*(self._walk(start)[0] for start in starts))
 
-    def _walk(self, start: object) -> frozenset[str]:
+    def reach(self, function: Callable[..., Any]) -> list[FunctionType]:
+        """The functions of the project that this one may reach, itself included."""
+        self._renew()
+        return self._walk(function)[1]
+
+    def _walk(self, start: object) -> tuple[frozenset[str], list[FunctionType]]:
+        if not is_function(start):
+            return self._walked(start)
+        if start not in self._reached:
+            self._reached[start] = self._walked(start)
+        return self._reached[start]
+
+    def _walked(self, start: object) -> tuple[frozenset[str], list[FunctionType]]:
         found: set[str] = set()
+        functions: list[FunctionType] = []
         seen: dict[int, object] = {}  # with the objects, so that no id is given away meanwhile
         waiting = [start]
         while waiting:
@@ -246,11 +252,12 @@ class PatchedState:
             seen[id(one)] = one
             waiting.extend(self._inner(one))
             if is_function(one) and self._is_ours(one.__code__.co_filename):
+                functions.append(one)
                 for name in _mentioned(one.__code__):
                     if name not in found:
                         found.add(name)
                         waiting.extend(self._named.get(name, ()))
-        return frozenset(found)
+        return frozenset(found), functions
 
     def _inner(self, one: Any) -> Iterator[object]:
         """What runs when this does without being named: what it wraps, holds or inherits."""
