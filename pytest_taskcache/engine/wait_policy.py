@@ -22,9 +22,9 @@ from contextvars import ContextVar
 from pytest_taskcache.engine.keys import Keyed
 from pytest_taskcache.engine.lookup import Attempt, Found, Looked, Lookup
 from pytest_taskcache.errors import StorageError, fault_of
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.event import Event, Faulted, Waited
 from pytest_taskcache.ports import Holder, Lease, LockManager
-from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.transactions.staging import Run
 
 LONGEST_WAIT = 600.0

@@ -10,8 +10,8 @@ from typing import Any
 
 from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import LockError, MissingExtraError
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.ports import Holder, Lease, LockManager
-from pytest_taskcache.storage.forking import ForkAware
 
 TIMEOUT = 2.0
 """Seconds to connect to a server, and seconds for each operation."""

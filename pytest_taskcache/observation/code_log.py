@@ -33,6 +33,7 @@ from pytest_taskcache.code.definitions import INSIDE, definition_name
 from pytest_taskcache.code.function_source import unwrapped
 from pytest_taskcache.code.reach import FILE, MODULE
 from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
 from pytest_taskcache.observation.running_code import MONITORING, identity, running_code
 from pytest_taskcache.observation.window import is_newer
@@ -67,8 +68,8 @@ class Touch:
     owners: set[int] = field(default_factory=set)
 
 
-class CodeLog:
-    """The log of one process, for one project.
+class CodeLog(ForkAware):
+    """The log of one process, for one project. Threads may add to it at the same moment.
 
     ``find`` gives the project's file of a code object's file name, or None; ``digest`` the present
     digest of a kind and a name, empty for what need not be verified. Where code outside of windows
@@ -79,6 +80,7 @@ class CodeLog:
     def __init__(
         self, find: Callable[[str], SourceFile | None], digest: Callable[[Kind, str], str]
     ) -> None:
+        super().__init__()
         self.name = uuid.uuid4().hex[:16]
         self.nodes: list[tuple[int, str]] = []
         self.files: list[SourceFile] = []
@@ -126,19 +128,26 @@ class CodeLog:
     def _node(self, file: int, name: str) -> int:
         position = self._nodes.get((file, name))
         if position is None:
-            position = self._nodes[file, name] = len(self.nodes)
-            self.nodes.append((file, name))
-            self._fresh["nodes"].append([file, name])
+            with self.lock:
+                position = self._nodes.get((file, name), len(self.nodes))
+                if position == len(self.nodes):
+                    self.nodes.append((file, name))
+                    self._fresh["nodes"].append([file, name])
+                    self._nodes[file, name] = position
         return position
 
     def file(self, source: SourceFile) -> int:
         """The index of a source file, which enters the log with the content that it has now."""
         index = self._indices.get(source.name)
         if index is None:
-            index = self._indices[source.name] = len(self.files)
-            self.files.append(source)
-            digest = self.digests[source.name] = self._digest(Kind.FILE, source.name)
-            self._fresh["files"].append([source.name, digest])
+            digest = self._digest(Kind.FILE, source.name)
+            with self.lock:
+                index = self._indices.get(source.name, len(self.files))
+                if index == len(self.files):
+                    self.files.append(source)
+                    self.digests[source.name] = digest
+                    self._fresh["files"].append([source.name, digest])
+                    self._indices[source.name] = index
         return index
 
     def add_import(self, importer: SourceFile | None, source: SourceFile) -> None:
@@ -146,8 +155,9 @@ class CodeLog:
         everyone depends on it: no file of the project says where it comes from."""
         edge = (-1 if importer is None else self.file(importer), self.file(source))
         if edge not in self.imports:
-            self.imports.add(edge)
-            self._fresh["imports"].append([*edge])
+            with self.lock:
+                self.imports.add(edge)
+                self._fresh["imports"].append([*edge])
 
     def add_loaded(self, source: SourceFile) -> None:
         """A module was loaded before anyone looked: any function of it may have run."""
@@ -156,7 +166,8 @@ class CodeLog:
 
     def add_distribution(self, name: str, digest: str, modules: Iterable[str]) -> None:
         """A distribution was loaded from; ``modules`` are its top-level modules."""
-        self._fresh["distributions"].append([name, digest, sorted(modules)])
+        with self.lock:
+            self._fresh["distributions"].append([name, digest, sorted(modules)])
 
     def touch(self, owner: int, kind: Kind, where: str, name: str) -> None:
         """A node touched something: ``where`` is an absolute path or a variable's name."""
@@ -166,7 +177,8 @@ class CodeLog:
         elif owner in touch.owners:
             return
         touch.owners.add(owner)
-        self._fresh["touches"].append((touch, owner, len(self.nodes)))
+        with self.lock:
+            self._fresh["touches"].append((touch, owner, len(self.nodes)))
 
     def before_change(self, path: str) -> None:
         """A path is about to change: what was touched there is digested as it is."""
@@ -196,6 +208,10 @@ class CodeLog:
     def flush(self) -> tuple[Blob, ...]:
         """The segments that hold all of the log so far, oldest first; their bytes are in
         ``parts``."""
+        with self.lock:
+            return self._flush()
+
+    def _flush(self) -> tuple[Blob, ...]:
         facts, self._fresh = self._fresh, _no_facts()
         weight = sum(map(len, facts.values()))
         if weight:

@@ -98,9 +98,10 @@ class TraceRecorder:
         code = self._absorb(window, found, doubts)
         self._add_distributions()
         log = self._log
+        position = len(log.nodes)  # before another thread comes further
         segments = log.flush()
         uses.update(dict.fromkeys(segments))
-        own = code_dependency(log.name, segments, len(log.nodes), ran, whole=not window.complete)
+        own = code_dependency(log.name, segments, position, ran, whole=not window.complete)
         ordered = tuple(
             sorted({own, *code, *(Dependency(*key, digest) for key, digest in found.items())})
         )

@@ -20,7 +20,7 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_taskcache.errors import SchemaVersionError, StorageError
-from pytest_taskcache.storage.forking import ForkAware
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.storage.local import faults, ownership, schema
 from pytest_taskcache.storage.local.descriptors import Descriptors
 

@@ -16,7 +16,7 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.storage.forking import ForkAware
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.storage.local.descriptors import Descriptors
 from pytest_taskcache.storage.local.index import Index, lock_file, silence
 from pytest_taskcache.storage.local.variants import delete_variants

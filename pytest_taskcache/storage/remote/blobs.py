@@ -13,8 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.ports import Buffer
-from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.remote.threads import Bulkhead
 
 T = TypeVar("T")

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 from pytest_taskcache.breaker import Breaker
 from pytest_taskcache.errors import StorageError
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
-from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.local.faults import told
 from pytest_taskcache.storage.remote.blobs import batches
 from pytest_taskcache.storage.remote.threads import Bulkhead, Unobserved

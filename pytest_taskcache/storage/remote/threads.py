@@ -10,7 +10,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
-from pytest_taskcache.storage.forking import ForkAware
+from pytest_taskcache.forking import ForkAware
 
 T = TypeVar("T")
 U = TypeVar("U")

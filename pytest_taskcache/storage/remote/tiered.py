@@ -18,9 +18,9 @@ from typing import TypeAlias, TypeVar
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, StorageError
+from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
-from pytest_taskcache.storage.forking import ForkAware
 from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.storage.remote.signed import FaultCounts, is_inert, newest
 from pytest_taskcache.storage.remote.threads import Unobserved
