@@ -591,15 +591,18 @@ def _iterate(steps: Steps) -> Generator[Any, Any, Any]:
     """A generator of what the steps give the consumer."""
     __tracebackhide__ = True
     outcome: Outcome | None = None
-    while True:
+    ended: list[Outcome] = []  # told outside of the handler, which would be an error's context
+    while not ended:
         try:
             step = steps.send(outcome)
         except StopIteration as end:
-            return _unwrapped(end.value)
+            ended.append(end.value)
+            continue
         try:
             outcome = Outcome(step.run() if step.run is not None else (yield step.item))
         except BaseException as error:  # the steps raise it where the generator stands
             outcome = Outcome(None, error)
+    return _unwrapped(ended.pop())
 
 
 def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any]:
@@ -610,16 +613,18 @@ def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any
         __tracebackhide__ = True
         steps = _streaming("a", spec, decisions, args, kwargs)
         outcome: Outcome | None = None
-        while True:
+        ended: list[Outcome] = []
+        while not ended:
             try:
                 step = steps.send(outcome)
             except StopIteration as end:
-                _unwrapped(end.value)
-                return
+                ended.append(end.value)
+                continue
             try:
                 outcome = Outcome(await step.run() if step.run is not None else (yield step.item))
             except BaseException as error:  # the steps raise it where the generator stands
                 outcome = Outcome(None, error)
+        _unwrapped(ended.pop())
 
     return iterate
 
