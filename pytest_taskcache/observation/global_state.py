@@ -335,7 +335,10 @@ class GlobalState:
         for module in self._patched.modules():
             space = namespace_of(module)
             is_new = id(space) not in self._seen
-            self._seen[id(space)] = space
+            if getattr(space.get("__spec__"), "_initializing", False):
+                self._looked = False  # not all of it is there: to be looked at once more
+            else:
+                self._seen[id(space)] = space
             self._labels[id(space)] = module.__name__
             self._files.setdefault(self._name_of(source_of(module) or ""), []).append(space)
             for name, value in list(space.items()):
@@ -388,8 +391,8 @@ class GlobalState:
         return known
 
     def _is_data(self, value: object) -> bool:
-        """Whether a value is held: not code, which a record rests on as such, and whose
-        replacements `PatchedState` sees."""
+        """Whether a value is held: not code, which a record rests on as such (a patch of it
+        `PatchedState` sees; what is put in its place by hand, nothing does)."""
         return not issubclass(type(value), (type, *_CODE))
 
     def _checks_of(self, ran: Iterable[tuple[str, str]]) -> _Checks:
@@ -420,8 +423,11 @@ class GlobalState:
         if known is not None:
             return known[1]
         there = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
-        is_code = name in there and not self._is_data(there[name])
-        return None if is_code or name.startswith("__") or hasattr(builtins, name) else _NOTHING
+        if name in there:
+            is_code = not self._is_data(there[name])
+        else:
+            is_code = type(owner) is dict and hasattr(builtins, name)
+        return None if is_code or name.startswith("__") else _NOTHING
 
     def _codes_of(self, file: str) -> dict[str, list[CodeType]]:
         """The code of the loaded modules of a file, by definition."""
@@ -448,12 +454,17 @@ class GlobalState:
                 yield from ((each, name) for each in type.mro(holder))
             else:  # of what is found out only by running: an object, or a module after a dot
                 for each in self._classes.get(name, ()):
-                    yield each, name
-                    below: list[type] = type.__subclasses__(each)
-                    yield from ((one, name) for one in below)
+                    yield from ((one, name) for one in _with_subclasses(each))
                 yield from ((each, name) for each in self._imported.get(name, ()))
         for name in use.imported:
             yield from ((each, name) for each in self._imported.get(name, ()))
+
+
+def _with_subclasses(cls: type) -> Iterator[type]:
+    yield cls
+    below: list[type] = type.__subclasses__(cls)
+    for each in below:
+        yield from _with_subclasses(each)
 
 
 def _functions_in(space: dict[str, Any]) -> Iterator[FunctionType]:

@@ -85,7 +85,10 @@ LIBRARY = """
     class Colour(enum.Enum):
         RED, BLUE = "red", "blue"
 
-    class Below(Config):
+    class Between(Config):
+        pass
+
+    class Below(Between):
         class Meta:
             scale = 1
 
@@ -97,6 +100,9 @@ LIBRARY = """
     QUEUE = collections.deque()
     _INSIDE = {}
     SHOWN = types.MappingProxyType(_INSIDE)
+
+    def newest():
+        return Below
 
     def late():
         try:
@@ -125,6 +131,7 @@ KINDS = {
     "SHOWN": ("len(lib.SHOWN)", lambda lib: lib._INSIDE.update(a=1)),
     "debug": ("lib.Below.debug", lambda lib: assign(lib.Below, "debug", True)),
     "scale": ("lib.Below.Meta.scale", lambda lib: assign(lib.Below.Meta, "scale", 2)),
+    "further below": ("lib.newest().debug", lambda lib: assign(lib.Below, "debug", True)),
     "LATE": ("lib.late()", lambda lib: assign(lib, "LATE", 1)),
     "same name": ("lib.Job().start().OTHER", lambda lib: assign(lib, "OTHER", 2)),
     "local containers": ("lib.collected()", lambda lib: assign(lib, "OTHER", 2)),

@@ -82,3 +82,51 @@ def test_nothing_is_woken(project: Project) -> None:
     second = project.run(*options)
     second.assert_outcomes(passed=2)
     assert project.counted() == 2, str(second.stdout)
+
+
+def test_a_module_is_looked_at_once_all_of_it_is_there(project: Project) -> None:
+    """One that is imported by a test, and calls a cached function on the way: what it defines
+    below that call has not been changed by hand."""
+    project.write(
+        "calls.py",
+        """
+        from pytest_taskcache import cached
+
+        @cached
+        def first():
+            return 1
+        """,
+    )
+    project.write(
+        "late.py",
+        """
+        import calls, threading
+
+        FIRST = calls.first()
+        LOCK = threading.Lock()
+
+        def value():
+            with LOCK:
+                return FIRST
+        """,
+    )
+    project.write(
+        "test_late.py",
+        """
+        from counter import count
+        from pytest_taskcache import cached
+
+        @cached
+        def function():
+            count("function")
+            import late
+            return late.value()
+
+        def test_it():
+            import late
+            assert function() == function() == 1
+        """,
+    )
+    for _ in range(2):
+        project.run().assert_outcomes(passed=1)
+    assert project.counted("function") == 1
