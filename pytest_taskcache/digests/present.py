@@ -56,7 +56,7 @@ class Present:
         self._matches: dict[str, str] = {}
         self._changed = ChangedPaths()
         self._doubted: Callable[[], bool] | None = None
-        self._looking: int | None = None
+        self._looking: set[int] = set()
         self._lock = RLock()
 
     def name_of(self, path: str | Path) -> str:
@@ -111,7 +111,7 @@ class Present:
         if kind is Kind.ENVIRONMENT:
             return environment.environment_digest(name)  # changes too often to be remembered
         self._catch_up()
-        if self._doubted is not None and self._looking != get_ident():
+        if self._doubted is not None and get_ident() not in self._looking:
             self._drift(self._doubted)
         found = self._memo.get(key)
         if found is None:
@@ -121,7 +121,7 @@ class Present:
                 except Exception as error:  # the port never raises, whatever the world does
                     found = checksum(("undigestable", type(error).__name__, str(error)))
                 # An import hangs on sys.path, and is remembered by it.
-                if kind not in (Kind.IMPORT, Kind.WORKING_DIRECTORY, Kind.FILES, Kind.LEFT):
+                if kind not in (Kind.IMPORT, Kind.WORKING_DIRECTORY, Kind.FILES):
                     self._memo[key] = found
         return found
 
@@ -138,9 +138,6 @@ class Present:
                 return files.stat_digest(self.path_of(name))
             case Kind.LISTING:
                 return files.listing_digest(self.path_of(name))
-            case Kind.LEFT:
-                looked, _, path = name.partition(" ")
-                return self._digest(Kind(looked), path)
             case Kind.WORKING_DIRECTORY:
                 return self.name_of(os.getcwd())
             case Kind.FILES:
@@ -157,8 +154,8 @@ class Present:
                 return environment.interpreter_digest()
             case Kind.SETTING:
                 return self._settings(name)
-            case Kind.CODE | Kind.TRACE | Kind.FUNCTION | Kind.MODULE:
-                return ABSENT  # shared parts, which stand for nothing that is there by itself
+            case Kind.CODE | Kind.TRACE | Kind.FUNCTION | Kind.MODULE | Kind.LEFT:
+                return ABSENT  # shared parts, or names of two: nothing that is there by itself
         assert_never(kind)
 
     def _file_digest(self, name: str) -> str:
@@ -211,13 +208,17 @@ class Present:
     @contextmanager
     def one_look(self) -> Iterator[None]:
         """As ``ports.Fingerprints.one_look``."""
+        thread = get_ident()
+        if thread in self._looking:
+            yield
+            return
         if self._doubted is not None:
             self._drift(self._doubted)
-        before, self._looking = self._looking, get_ident()
+        self._looking.add(thread)
         try:
             yield
         finally:
-            self._looking = before
+            self._looking.discard(thread)
 
     def _drift(self, lasts: Callable[[], bool]) -> None:
         with self._lock:

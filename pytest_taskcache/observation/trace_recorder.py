@@ -268,8 +268,8 @@ class TraceRecorder:
                 doubts[changed(name)] = None
         for kind, path in list(window.left):
             if not self._scratch.holds(path):
-                name = f"{kind} {self._fingerprints.name_of(path)}"
-                found[Kind.LEFT, name] = self._verification.digest(Kind.LEFT, name)
+                name = self._fingerprints.name_of(path)
+                found[Kind.LEFT, f"{kind} {name}"] = self._verification.digest(kind, name)
         return makers
 
     def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:

@@ -55,7 +55,7 @@ _MANY = 1_000
 _OF_PATH = (Kind.FILE, Kind.STAT, Kind.SOURCE)
 _LOOKED = frozenset({Kind.FILE, Kind.STAT, Kind.LISTING})
 _STAMPED = _LOOKED | {Kind.SOURCE}
-_WIDE = (Kind.FILES, Kind.IMPORT, Kind.LEFT)
+_WIDE = (Kind.FILES, Kind.IMPORT)
 _PLACES = frozenset({*_OF_PATH, *_WIDE, Kind.LISTING})
 
 
@@ -209,7 +209,9 @@ class Verification:
         stands = True
         for key in keys:
             if self._stamp(key[1]) != self._stamps.get(key):
-                self.change(self._path_of(key[1]))
+                path = self._path_of(key[1])
+                # Of a listing it is what lies in the directory that may have come or gone.
+                self.change(os.path.join(path, "*") if key[0] is Kind.LISTING else path)
                 stands = False
         return stands
 
@@ -257,11 +259,12 @@ class Verification:
 
     def _verify(self, trace: Trace) -> tuple[Change, ...]:
         self._notice_path()
-        looked = tuple((one.kind, one.name) for one in trace.dependencies if one.kind in _LOOKED)
+        asked = [_asked_of(one) for one in trace.dependencies]
+        looked = tuple(key for key in asked if key[0] in _LOOKED)
         self._stands(key for key in looked if key in self._asked)
         self._settle()
-        names = (one.name for one in trace.dependencies)
-        unsettled = {name for name in names if name in self._unsettled and self._is_written(name)}
+        names = (name for _, name in asked if name in self._unsettled)
+        unsettled = {name for name in names if self._is_written(name)}
         if trace.digest and not unsettled:
             if trace.digest in self._valid:
                 return ()
@@ -285,13 +288,12 @@ class Verification:
         return changes
 
     def _check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
-        kind, name, before = dependency
-        if kind is Kind.CODE:
+        if dependency.kind is Kind.CODE:
             return self.code.check(dependency, uses)
-        after = self.digest(kind, name)
-        if kind is Kind.LEFT:
-            looked, _, name = name.partition(" ")
-            return [] if after in (before, ABSENT) else [Change(looked, name, before, after)]
+        kind, name = _asked_of(dependency)
+        before, after = dependency.digest, self.digest(kind, name)
+        if dependency.kind is Kind.LEFT and after == ABSENT:
+            return []
         if after != before:
             return [Change(str(kind), without_mark(name), before, after)]
         if name not in self._unsettled:
@@ -300,13 +302,22 @@ class Verification:
 
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Digests what these traces name, so that their verification only compares."""
-        self._settle()
-        for trace in traces:
-            for dependency in trace.dependencies:
-                if dependency.kind is Kind.CODE:
-                    self.code.expect(dependency, trace.uses)
-                elif dependency not in self._good:
-                    self._check(dependency, ())
+        with self._fingerprints.one_look():
+            self._settle()
+            for trace in traces:
+                for dependency in trace.dependencies:
+                    if dependency.kind is Kind.CODE:
+                        self.code.expect(dependency, trace.uses)
+                    elif dependency not in self._good:
+                        self._check(dependency, ())
+
+
+def _asked_of(dependency: Dependency) -> _Key:
+    """What is asked of the present for a dependency."""
+    if dependency.kind is not Kind.LEFT:
+        return dependency.kind, dependency.name
+    kind, _, name = dependency.name.partition(" ")
+    return Kind(kind), name
 
 
 def _open_files() -> set[str] | None:

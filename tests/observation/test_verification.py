@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -181,6 +182,17 @@ def test_what_native_code_writes_is_seen_by_the_next_look(
     assert [change.name for change in project.observatory.verify(trace)] == ["absent"]
 
 
+def test_what_native_code_puts_into_a_directory_is_seen_by_the_next_look(
+    project: Project, counted: Counting
+) -> None:
+    """The listing is another one, though the directory is the same."""
+    project.write("d/a", "")
+    trace = trace_of(counted, "d", kind=Kind.LISTING)
+    assert project.observatory.verify(trace) == ()
+    unseen("d/b", "")
+    assert [change.name for change in project.observatory.verify(trace)] == ["d"]
+
+
 def test_what_native_code_wrote_is_recorded_as_it_was_read(
     project: Project, counted: Counting
 ) -> None:
@@ -231,6 +243,48 @@ def test_a_look_while_a_child_lives_digests_only_what_may_differ(
         unseen("data", "2")
         assert [change.name for change in project.observatory.verify(trace)] == ["data"]
         child.communicate()
+
+
+def test_looks_of_two_threads_end_when_theirs_do(project: Project, counted: Counting) -> None:
+    """One that outlasts the other leaves no thread with what it once saw."""
+    project.write("data", "1")
+    counted.doubt(lambda: True)
+    before = counted.digest(Kind.FILE, "data")
+    entered, left = threading.Event(), threading.Event()
+
+    def look() -> None:
+        with counted.one_look():
+            entered.set()
+            left.wait(10)
+
+    other = threading.Thread(target=look)
+    with counted.one_look():
+        other.start()
+        entered.wait(10)
+        assert counted.digest(Kind.FILE, "data") == before
+        unseen("data", "2")
+        assert counted.digest(Kind.FILE, "data") == before
+    left.set()
+    other.join()
+    after = counted.digest(Kind.FILE, "data")
+    assert after != before
+    unseen("data", "1")
+    assert counted.digest(Kind.FILE, "data") == before
+
+
+def test_what_native_code_puts_beside_what_was_left_is_seen(project: Project) -> None:
+    """A directory that the computation made is looked at as any other is, at each hit."""
+
+    def build() -> None:
+        os.makedirs("out", exist_ok=True)
+        os.listdir("out")
+
+    observed = project.observe(build)
+    project.keep_parts(observed)
+    assert project.observatory.verify(observed.trace) == ()
+    unseen("out/other", "")
+    changes = project.observatory.verify(observed.trace)
+    assert [str(change) for change in changes] == ["listing changed: out"]
 
 
 def test_what_cleans_up_after_multiprocessing_is_no_child_that_writes() -> None:

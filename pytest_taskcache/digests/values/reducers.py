@@ -257,6 +257,7 @@ _STATEFUL = frozenset(
 _RECORDS = frozenset({"subprocess.CompletedProcess"})
 
 _LAZY = frozenset({"polars.lazyframe.frame.LazyFrame", "pyarrow._dataset.FileSystemDataset"})
+"""Types whose values name files and read them later."""
 
 
 def _refuse_live(cls: type) -> None:
