@@ -240,7 +240,7 @@ class _Checks:
         spaces: dict[int, tuple[_Owner, list[_Check]]] = {}
         for each in checks:
             spaces.setdefault(id(each.owner), (each.owner, []))[1].append(each)
-        self._same = [
+        self.same = [
             (
                 _space_of(owner).get,
                 [each.name for each in inside],
@@ -248,14 +248,7 @@ class _Checks:
             )
             for owner, inside in spaces.values()
         ]
-        self._within = [each.held for each in checks if each.held.parts is not None]
-
-    def stand(self) -> bool:
-        """Whether all are the same objects, with the same in them: the shortest way to know."""
-        for get, names, values in self._same:
-            if not all(map(is_, map(get, names, _NONE), values)):
-                return False
-        return all(held.differing(held.value, self.but_for) is None for held in self._within)
+        self.within = [each.held for each in checks if each.held.parts is not None]
 
     def changed(self) -> Iterator[tuple[str, str, bool, object]]:
         """The labels of those that have changed, the names of what did in them, whether these are
@@ -314,7 +307,16 @@ class GlobalState:
         if trace not in self._checks or not self._looked:
             return False
         known = self._checks[trace]
-        return known.stand() or not any(known.changed())
+        for get, names, values in known.same:
+            if False in map(is_, map(get, names, _NONE), values):
+                break
+        else:
+            for held in known.within:
+                if held.differing(held.value, known.but_for) is not None:
+                    break
+            else:
+                return True
+        return not any(known.changed())
 
     def changed(
         self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]], root: str
