@@ -560,7 +560,8 @@ class Engine:
         is_test = attempt.computation.context.subject is Subject.TEST
         if is_test or attempt.keyed is None or attempt.keyed.key.vouched:
             return (), ""
-        state = self.parts.observation.disturbed(observed.trace)
+        function = attempt.computation.context.function
+        state = self.parts.observation.disturbed(observed.trace, function)
         return parts_of_globals(state, self.parts.fingerprints.name_of) if state else ((), "")
 
     def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:

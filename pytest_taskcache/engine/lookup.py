@@ -246,9 +246,9 @@ class Lookup:
             raise ValidatorFailedError(f"{where}: {type(error).__name__}: {error}") from error
         return None if accepted else Miss(Why.INVALID, nearest=variant)
 
-    def _changed_global(self, variant: Variant) -> Change | None:
+    def _changed_global(self, computation: Computation, variant: Variant) -> Change | None:
         """A global that is not as the value was computed with."""
-        state = self.observation.disturbed(variant.trace)
+        state = self.observation.disturbed(variant.trace, computation.context.function)
         before = {one.name: one.digest for one in variant.parts if one.name.startswith(GLOBAL)}
         if not state and not before:
             return None
@@ -265,7 +265,7 @@ class Lookup:
         changes = self.observation.verify(variant.trace)
         if changes:
             return changes
-        if change := self._changed_global(variant):
+        if change := self._changed_global(computation, variant):
             return (change,)
         if computation.pinned is None:
             return ()
@@ -415,7 +415,8 @@ class Repeat:
             if expires is not None and expires <= lookup.clock():
                 return None
             if self.trace is not None and (
-                lookup.observation.verify(self.trace) or lookup.observation.disturbed(self.trace)
+                lookup.observation.verify(self.trace)
+                or lookup.observation.disturbed(self.trace, self.function)
             ):
                 return None
             return (self.read(),)

@@ -10,11 +10,11 @@
 
 What a function computes while something that it reads is not as it was says nothing about another
 process, in which it is: what that holds counts then, like an input. Held are the globals of
-modules and the attributes of classes that are no code, and that they are not there: containers and
-objects of the project's classes with what is in them, public attributes, nested, as far as a budget
-goes; anything else by its identity. Not seen: what lies in objects of others' classes, a value that
-the same code puts in place and takes back, and what a module held when it is first looked at, where
-it was imported after collection.
+modules and the attributes of classes, and that they are not there: containers and objects of the
+project's classes with what is in them, public attributes, nested, as far as a budget goes; anything
+else, functions and classes too, by its identity. Not seen: what lies in objects of others' classes,
+a value that the same code puts in place and takes back, and what a module held when it is first
+looked at, where it was imported after collection.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import dis
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from inspect import CO_OPTIMIZED
+from itertools import repeat
 from operator import is_
 from types import (
     BuiltinFunctionType,
@@ -170,6 +171,8 @@ class _Held:
 def _is_same(one: Any, other: Any) -> bool:
     if one is other:
         return True
+    if type(one) is type(other) is FunctionType and not (one.__closure__ or other.__closure__):
+        return bool(one.__code__ == other.__code__ and one.__defaults__ == other.__defaults__)
     plain = type(one) is type(other) and type(one) in _PLAIN and one == other
     return plain and (bool(one) or repr(one) == repr(other))  # as 0.0 and -0.0 are not
 
@@ -209,6 +212,16 @@ def _parts(value: Any) -> tuple[tuple[str, ...], list[Any]]:
 _NOTHING = _Held(object())
 """Stands for what was not there: nothing that is there equals it."""
 
+_NONE = repeat(_NOTHING)
+
+
+def _space_of(owner: _Owner) -> Mapping[str, Any]:
+    return owner if isinstance(owner, dict) else type.__getattribute__(owner, "__dict__")
+
+
+def _is_code(value: object) -> bool:
+    return issubclass(type(value), (type, *_CODE))
+
 
 class _Check(NamedTuple):
     owner: _Owner
@@ -217,22 +230,37 @@ class _Check(NamedTuple):
     label: str
 
 
-class _Checks(NamedTuple):
+class _Checks:
     """What to look at for a trace, but for the names that its own code sets, and that code."""
 
-    checks: list[_Check]
-    but_for: frozenset[str]
-    codes: frozenset[CodeType]
+    def __init__(
+        self, checks: list[_Check], but_for: frozenset[str], codes: frozenset[CodeType]
+    ) -> None:
+        self.checks, self.but_for, self.codes = checks, but_for, codes
+        spaces: dict[int, tuple[_Owner, list[_Check]]] = {}
+        for each in checks:
+            spaces.setdefault(id(each.owner), (each.owner, []))[1].append(each)
+        self.same = [
+            (
+                _space_of(owner).get,
+                [each.name for each in inside],
+                [_NOTHING if each.held is _NOTHING else each.held.value for each in inside],
+            )
+            for owner, inside in spaces.values()
+        ]
+        self.within = [each.held for each in checks if each.held.parts is not None]
 
     def changed(self) -> Iterator[tuple[str, str, bool, object]]:
         """The labels of those that have changed, the names of what did in them, whether these are
         of attributes, and what they hold now; None for what is gone."""
         for owner, name, held, label in self.checks:
-            space = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
-            if name in space:
-                found = held.differing(space[name], self.but_for)
-            else:
+            space = _space_of(owner)
+            if name not in space:
                 found = None if held is _NOTHING else ""
+            elif held is _NOTHING and type(owner) is dict and _is_code(space[name]):
+                found = None  # of a lazy package, or imported where it is first needed
+            else:
+                found = held.differing(space[name], self.but_for)
             if found is not None:
                 inside = bool(found) or type(owner) is not dict
                 yield f"{label}.{name}", found or name, inside, space.get(name)
@@ -250,11 +278,13 @@ class GlobalState:
     def __init__(self, patched: PatchedState, name_of: Callable[[str], str]) -> None:
         self._patched = patched
         self._name_of = name_of
-        self._held: dict[tuple[int, str], tuple[_Owner, _Held]] = {}
-        self._seen: dict[int, dict[str, Any]] = {}
+        self._before: dict[int, tuple[_Owner, dict[str, Any]]] = {}
+        self._whole: set[int] = set()
+        self._held: dict[tuple[int, str], _Held] = {}
         self._labels: dict[int, str] = {}
         self._files: dict[str, list[dict[str, Any]]] = {}
         self._classes: dict[str, list[type]] = {}
+        self._methods: dict[str, list[type]] = {}
         self._imported: dict[str, list[dict[str, Any]]] = {}
         self._codes: dict[str, dict[str, list[CodeType]]] = {}
         self._kinds: dict[type, bool] = {}
@@ -266,7 +296,8 @@ class GlobalState:
     def keep(self) -> None:
         """From now on what is now is how it should be."""
         self._held.clear()
-        self._seen.clear()
+        self._before.clear()
+        self._whole.clear()
         self._look()
 
     def note_module(self) -> None:
@@ -278,17 +309,26 @@ class GlobalState:
         if trace not in self._checks or not self._looked:
             return False
         known = self._checks[trace]
-        return not known.checks or not any(known.changed())
+        for get, names, values in known.same:
+            if False in map(is_, map(get, names, _NONE), values):
+                break
+        else:
+            for held in known.within:
+                if held.differing(held.value, known.but_for) is not None:
+                    break
+            else:
+                return True
+        return not any(known.changed())
 
     def changed(
-        self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]]
+        self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]], root: str
     ) -> dict[str, object]:
         """The globals that code of a trace reads, and others have changed, with what they hold.
-        ``ran`` gives the code: files and definitions."""
+        ``ran`` gives the code: files and definitions; ``root`` is the name of what was called."""
         if not self._looked:
             self._look()
         if trace not in self._checks:
-            self._checks[trace] = self._checks_of(ran())
+            self._checks[trace] = self._checks_of(ran(), root)
         known = self._checks[trace]
         for _, name, inside, _ in known.changed():
             if self._lead_to_setter(known.codes, name, inside):
@@ -329,42 +369,50 @@ class GlobalState:
         self._files.clear()
         self._codes.clear()
         self._classes.clear()
+        self._methods.clear()
         self._imported.clear()
         self._by_name.clear()
         self._setters.clear()
         for module in self._patched.modules():
             space = namespace_of(module)
-            is_new = id(space) not in self._seen
-            if getattr(space.get("__spec__"), "_initializing", False):
-                self._looked = False  # not all of it is there: to be looked at once more
-            else:
-                self._seen[id(space)] = space
-            self._labels[id(space)] = module.__name__
+            is_whole = not getattr(space.get("__spec__"), "_initializing", False)
+            self._looked = self._looked and is_whole  # what is not is to be looked at once more
+            is_new = self._is_new(space, module.__name__, is_whole)
             self._files.setdefault(self._name_of(source_of(module) or ""), []).append(space)
             for name, value in list(space.items()):
                 if is_a(value, type):
                     if value.__module__ == module.__name__:
-                        self._look_into(value, is_new)
-                elif self._is_data(value) and not name.startswith("__"):
+                        self._look_into(value, is_whole)
+                elif not _is_code(value) and not name.startswith("__"):
                     self._imported.setdefault(name, []).append(space)
                     if is_new:
                         self._hold(space, name, value)
 
-    def _look_into(self, cls: type, is_new: bool) -> None:
-        self._labels[id(cls)] = cls.__qualname__
+    def _is_new(self, owner: _Owner, label: str, is_whole: bool) -> bool:
+        """Whether this was not looked at when all of it was there: if it is now, it is known."""
+        self._labels[id(owner)] = label
+        is_new = id(owner) not in self._whole
+        if is_new:
+            self._before[id(owner)] = owner, dict(_space_of(owner))
+        if is_whole:
+            self._whole.add(id(owner))
+        return is_new
+
+    def _look_into(self, cls: type, is_whole: bool) -> None:
+        is_new = self._is_new(cls, cls.__qualname__, is_whole)
         for name, value in list(type.__getattribute__(cls, "__dict__").items()):
             if is_a(value, type):
                 if value.__qualname__ == f"{cls.__qualname__}.{name}":
-                    self._look_into(value, is_new)
-            elif not name.startswith("__") and self._is_data(value):
-                self._classes.setdefault(name, []).append(cls)
-                if is_new:
+                    self._look_into(value, is_whole)
+            elif not name.startswith("__"):
+                known = self._methods if _is_code(value) else self._classes
+                known.setdefault(name, []).append(cls)
+                if is_new and known is self._classes:
                     self._hold(cls, name, value)
 
     def _hold(self, owner: _Owner, name: str, value: object) -> None:
-        key = id(owner), name
-        if key not in self._held:
-            self._held[key] = owner, self._held_of(value, [_ELEMENTS], set())
+        if self._has_parts(type(value)):
+            self._held[id(owner), name] = self._held_of(value, [_ELEMENTS], set())
 
     def _held_of(self, value: Any, budget: list[int], seen: set[int]) -> _Held:
         kind = type(value)
@@ -390,25 +438,31 @@ class GlobalState:
             )
         return known
 
-    def _is_data(self, value: object) -> bool:
-        """Whether a value is held: not code, which a record rests on as such (a patch of it
-        `PatchedState` sees; what is put in its place by hand, nothing does)."""
-        return not issubclass(type(value), (type, *_CODE))
-
-    def _checks_of(self, ran: Iterable[tuple[str, str]]) -> _Checks:
+    def _checks_of(self, ran: Iterable[tuple[str, str]], root: str) -> _Checks:
         owners: dict[tuple[int, str], _Owner] = {}
         sets: set[str] = set()
         alters: set[str] = set()
-        codes: set[CodeType] = set()
+        codes: dict[CodeType, str] = {}
         for file, definition in ran:
+            for space in self._files.get(file, ()):
+                for owner, name in self._path(space, definition):
+                    owners[id(owner), name] = owner
             for code in self._codes_of(file).get(definition, ()):
-                use = _use(code)
-                sets |= use.sets
-                alters |= use.alters
-                codes.add(code)
-                for space in self._files[file]:
-                    for owner, name in self._owners(space, use):
-                        owners[id(owner), name] = owner
+                codes[code] = file
+        mentioned = {root, *(name for code in codes for name in _use(code).mentions())}
+        around = {definition_name(code.co_qualname) for code in codes if code.co_name == "<lambda>"}
+        for code, file in list(codes.items()):
+            name = code.co_name
+            of_lambda = code.co_qualname in around and not name.startswith(("__", "<"))
+            if of_lambda and name not in mentioned:
+                del codes[code]  # of a test, say: what ran is a lambda in it
+                continue
+            use = _use(code)
+            sets |= use.sets
+            alters |= use.alters
+            for space in self._files[file]:
+                for owner, name in self._owners(space, use):
+                    owners[id(owner), name] = owner
         checks = [
             _Check(owner, key[1], held, self._labels[key[0]])
             for key, owner in owners.items()
@@ -418,16 +472,23 @@ class GlobalState:
         return _Checks(checks, frozenset(alters), frozenset(codes))
 
     def _held_there(self, owner: _Owner, name: str) -> _Held | None:
-        """What a global or an attribute held, `_NOTHING` where there was none; None for code."""
-        known = self._held.get((id(owner), name))
-        if known is not None:
-            return known[1]
-        there = owner if type(owner) is dict else type.__getattribute__(owner, "__dict__")
-        if name in there:
-            is_code = not self._is_data(there[name])
-        else:
-            is_code = type(owner) is dict and hasattr(builtins, name)
-        return None if is_code or name.startswith("__") else _NOTHING
+        """What a global or an attribute held, `_NOTHING` where there was none."""
+        before = self._before[id(owner)][1]
+        if name in before:
+            value = before[name]
+            held = self._held.get((id(owner), name))
+            return None if is_a(value, ModuleType) else held or _Held(value)
+        is_builtin = type(owner) is dict and hasattr(builtins, name)
+        return None if is_builtin or name.startswith("__") else _NOTHING
+
+    def _path(self, space: dict[str, Any], definition: str) -> Iterator[tuple[_Owner, str]]:
+        """Where a definition is had from, as far as this is by name: a module, its classes."""
+        owner: Any = space
+        for name in definition.split("."):
+            if id(owner) not in self._before:
+                break
+            yield owner, name
+            owner = self._before[id(owner)][1].get(name)
 
     def _codes_of(self, file: str) -> dict[str, list[CodeType]]:
         """The code of the loaded modules of a file, by definition."""
@@ -455,6 +516,9 @@ class GlobalState:
             else:  # of what is found out only by running: an object, or a module after a dot
                 for each in self._classes.get(name, ()):
                     yield from ((one, name) for one in _with_subclasses(each))
+                for each in self._methods.get(name, ()):  # those that ran count anyway
+                    if _space_of(each).get(name) is not self._before[id(each)][1].get(name):
+                        yield each, name
                 yield from ((each, name) for each in self._imported.get(name, ()))
         for name in use.imported:
             yield from ((each, name) for each in self._imported.get(name, ()))

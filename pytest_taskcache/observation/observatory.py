@@ -240,20 +240,22 @@ class Observatory:
             name = f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"
             if self._globals.stands(name):
                 return patch, {}
-            return patch, self._globals.changed(name, lambda: self._reach(function))
+            ran = self._reach
+            return patch, self._globals.changed(name, lambda: ran(function), code.co_name)
 
     def _reach(self, function: Callable[..., object]) -> Iterator[tuple[str, str]]:
         for each in self._patched.reach(function):
             code = each.__code__
             yield self._fingerprints.name_of(code.co_filename), definition_name(code.co_qualname)
 
-    def disturbed(self, trace: Trace) -> dict[str, object]:
-        """The globals of the project that code of a trace reads, and that other code has changed
-        since collection ended, by name, e.g. ``lib.K``, with what they hold now."""
+    def disturbed(self, trace: Trace, function: Callable[..., object]) -> dict[str, object]:
+        """The globals of the project that code of a function's trace reads, and that other code has
+        changed since collection ended, by name, e.g. ``lib.K``, with what they hold now."""
         if self._globals.stands(trace.digest):
             return {}
         with muted(), running_code.unseen():
-            return self._globals.changed(trace.digest, lambda: self._ran(trace))
+            name = getattr(inspect.unwrap(function), "__name__", "")
+            return self._globals.changed(trace.digest, lambda: self._ran(trace), name)
 
     def _ran(self, trace: Trace) -> Iterator[tuple[str, str]]:
         """The files and definitions of the code that a trace names."""

@@ -115,6 +115,21 @@ LIBRARY = """
             self.OTHER = OTHER
             return self
 
+        def end(self):
+            return 0
+
+    class Task:
+        def end(self):
+            return 2
+
+    class Empty:
+        pass
+
+    def stage():
+        return "first"
+
+    hook, HOOKS = None, []
+
     def collected():
         found, named = [], {}
         found.append(OTHER)
@@ -137,6 +152,12 @@ KINDS = {
     "local containers": ("lib.collected()", lambda lib: assign(lib, "OTHER", 2)),
     "evaluated": ("eval('lib.OTHER + 1')", lambda lib: assign(lib, "OTHER", 2)),
     "asked for": ("operator.attrgetter('OTHER')(lib)", lambda lib: assign(lib, "OTHER", 2)),
+    "function": ("lib.stage()", lambda lib: assign(lib, "stage", lambda: "other")),
+    "method": ("lib.Job().end()", lambda lib: assign(lib.Job, "end", lambda self: 1)),
+    "class": ("lib.Job().end()", lambda lib: assign(lib, "Job", lib.Task)),
+    "class without methods": ("lib.Empty.__name__", lambda lib: assign(lib, "Empty", lib.Task)),
+    "hook": ("lib.hook and lib.hook()", lambda lib: assign(lib, "hook", lambda: 1)),
+    "hooks": ("[hook() for hook in lib.HOOKS]", lambda lib: lib.HOOKS.append(lambda: 1)),
     "body of a class": ("", lambda lib: assign(lib, "OTHER", 2)),
 }
 """What a function reads of the library, and what changes that by hand."""
@@ -381,6 +402,42 @@ def test_whatever_a_global_is_its_change_is_seen(cache, lib, load, kind):
     told = function.call()
     assert told.result() != before
     assert [each.kind for each in told.decision.changes] == ["global"]
+
+
+def test_what_a_method_by_hand_gave_is_not_given_without_it(cache, lib, load, calls):
+    """The plain method is not among what ran."""
+    assert calls.constant() == 1, "what the library holds is known from here on"
+    function = load("reads", CALL.replace("BODY", "return lib.Job().end()")).function
+    plain, lib.Job.end = lib.Job.end, lambda self: 1
+    assert (function(), function()) == (1, 1)
+    lib.Job.end = plain
+    assert function() == 0
+
+
+def test_a_lambda_sets_nothing_that_the_code_around_it_sets(cache, lib, load):
+    """A test that hands on a lambda, and then changes what it reads: the lambda alone is called."""
+    steps = load(
+        "steps",
+        """
+        from pytest_taskcache import *
+        import lib
+
+        @cached
+        def called(function):
+            return function()
+
+        alone = lambda: lib.K
+
+        def steps():
+            ask = lambda: lib.K
+            before = called(ask), called(alone)
+            lib.K = 2
+            return before, (called(ask), called(alone))
+        """,
+    ).steps
+    assert steps() == ((1, 1), (2, 2))
+    lib.K = 1
+    assert steps() == ((1, 1), (2, 2))
 
 
 def test_a_changed_global_without_a_digest_is_not_kept(cache, lib, calls):
