@@ -7,7 +7,6 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
 from pytest_taskcache.config.settings import Settings
@@ -22,7 +21,6 @@ from pytest_taskcache.locking.by_name import lock_manager_for
 from pytest_taskcache.locking.file import IndexLocks
 from pytest_taskcache.locking.leases import FlushedFirst
 from pytest_taskcache.model import __version__
-from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.event import Event, Faulted, Noted
 from pytest_taskcache.model.modes import Mode
@@ -31,7 +29,6 @@ from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.policies.algebra import LockSpec
 from pytest_taskcache.ports import LockManager, Observer, ResultStorage, Storage
 from pytest_taskcache.storage.local import LocalStorage
-from pytest_taskcache.storage.local.variants import Reason
 from pytest_taskcache.transactions.staging import Run, Staging
 
 DRAIN_SECONDS = 30.0
@@ -166,8 +163,6 @@ def compose(
         ),
         resolve_route=storages.route,
         resolve_locks=managers.resolve,
-        latest=local.latest,
-        gone=partial(_gone, local),
         lock_manager=None if local.readonly else managers.resolve(settings.lock_manager or "file"),
         isolation=settings.isolation,
         several_workers=not surroundings.controller,
@@ -212,22 +207,6 @@ def _open_local(
     surroundings.fingerprints.keep_on(local.shelf)
     surroundings.observatory.keep_on(local.shelf)
     return local, staging, mode
-
-
-_GONE = {
-    Reason.EVICTED: Why.EVICTED,
-    Reason.EXPIRED: Why.EXPIRED,
-    Reason.PRUNED: Why.PRUNED,
-    Reason.CLEARED: Why.CLEARED,
-    Reason.REMOVED: Why.CLEARED,
-    Reason.DAMAGED: Why.LOST,
-}
-
-
-def _gone(local: LocalStorage, name: str) -> Why | None:
-    """What became of the local records of a key or an identity."""
-    reason = local.removed([name]).get(name)
-    return _GONE[reason] if reason is not None else None
 
 
 def _part(storages: Iterable[ResultStorage], blob: Blob) -> bytes | None:

@@ -182,14 +182,14 @@ class Lookup:
         """The miss for a key without variants: what became of those it had, or what differs from
         the record of its identity that differs least; ``newest`` is the last of them. Raises
         StorageError."""
-        why = self.parts.gone(key.digest)
+        why = self.local.gone(key.digest)
         if why is None and newest is None:
-            why = self.parts.gone(str(key.identity)) or Why.ABSENT
+            why = self.local.gone(str(key.identity)) or Why.ABSENT
         if why is not None or newest is None:
             return Miss(why or Why.ABSENT)
         changes, nearest = difference(key.parts, newest.parts), newest
         if len(changes) > 1:
-            for other in self.parts.latest(str(key.identity)):
+            for other in self.local.latest(str(key.identity)):
                 fewer = difference(key.parts, other.parts)
                 if len(fewer) < len(changes):
                     changes, nearest = fewer, other

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,8 @@ import xxhash
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.computation import Defaults, Options
 from pytest_taskcache.errors import ConfigurationError, SerializationError, StorageError
-from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
-from pytest_taskcache.model.record import Blob, Result, Variant
+from pytest_taskcache.model.record import Blob, Result
 from pytest_taskcache.policies.algebra import LockSpec, StorageSpec
 from pytest_taskcache.ports import (
     Buffer,
@@ -29,10 +28,10 @@ from pytest_taskcache.ports import (
     Restore,
     ResultStorage,
     Serializer,
-    Storage,
 )
 from pytest_taskcache.serializers.catalog import for_reading, serializer_for
 from pytest_taskcache.serializers.named_paths import vanishing
+from pytest_taskcache.storage.local import LocalStorage
 from pytest_taskcache.transactions.staging import Run, Staging
 
 if TYPE_CHECKING:
@@ -205,22 +204,19 @@ class Parts:
     """What an engine is composed of; `config.factory` composes it.
 
     ``resolve_route`` turns two paths or URLs, for records and for results, into storages; "" is
-    the default's. ``latest`` are the last records of an identity, ``gone`` says what became of
-    those of a key or an identity that had some; both raise StorageError.
+    the default's.
     """
 
     run: Run
     worker: str
     route: Route
-    local: Storage
+    local: LocalStorage
     staging: Staging
     fingerprints: Fingerprints
     observation: Observatory
     payloads: Payloads
     resolve_route: Callable[[str, str], tuple[KeyStorage, ResultStorage]]
     resolve_locks: Callable[[LockSpec], LockManager]
-    latest: Callable[[str], Sequence[Variant]]
-    gone: Callable[[str], Why | None]
     lock_manager: LockManager | None
     isolation: IsolationLevel
     several_workers: bool = False

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from local_samples import digest_of, result_of, trace_of, variant_of
 
+from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Blob
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.storage.local import LocalStorage
@@ -234,9 +235,9 @@ def test_why_a_record_is_gone_is_told(storage: LocalStorage) -> None:
             storage.prune(older_than=500)
         else:
             storage.prune(max_size=0 if name == "evicted" else None)
-    names = ["evicted", "expired", "pruned", "cleared", "removed"]
-    found = storage.removed([f"src/app.py::{name}" for name in [*names, "never"]])
-    assert found == {f"src/app.py::{name}": name for name in names}
+    names = ["evicted", "expired", "pruned", "cleared", "removed", "never"]
+    found = [storage.gone(f"src/app.py::{name}") for name in names]
+    assert found == [Why.EVICTED, Why.EXPIRED, Why.PRUNED, Why.CLEARED, Why.CLEARED, None]
 
 
 def test_when_records_were_last_of_use_is_told(storage: LocalStorage) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from local_samples import digest_of, result_of, trace_of, variant_of
 
+from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.record import VARIANTS
@@ -293,7 +294,7 @@ def test_a_damaged_record_is_told_as_removed(directory: Path, storage: LocalStor
         connection.execute("UPDATE variants SET body = x'00'")
     connection.close()
     assert storage.recent(["src/app.py::build"]) == {}
-    assert storage.removed(["src/app.py::build"])["src/app.py::build"] == "damaged"
+    assert storage.gone("src/app.py::build") is Why.LOST
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_odd_settings_of_the_index_stop_nothing(directory: Path, damage: str) ->
         assert storage.read_result(digest_of(value), 9000) == value
         assert storage.statistics()
         assert storage.last_uses() is not None
-        assert not storage.removed(["x"])
+        assert not storage.gone("x")
         storage.close()
         with sqlite3.connect(directory / "index.sqlite3") as connection:
             connection.execute(damage)

@@ -14,10 +14,11 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from pytest_taskcache.dataclass import dataclass
+from pytest_taskcache.model.decision import Why
 from pytest_taskcache.storage.local.index import NAME, Clock, Index
 from pytest_taskcache.storage.local.results import PIN_SECONDS, TARGETS, LocalResults
 from pytest_taskcache.storage.local.runs import RunLock
-from pytest_taskcache.storage.local.variants import Reason, Records, delete_variants
+from pytest_taskcache.storage.local.variants import Records, delete_variants
 
 DEFAULT_MAX_SIZE = 5_000_000_000
 _SCAN_SECONDS = 3600.0
@@ -124,7 +125,7 @@ class LocalStorage(Records, LocalResults):
         def work(connection: Connection) -> int:
             connection.execute("DELETE FROM shelf")
             _delete(connection, "state != '' AND retained_for IS NOT NULL", None)
-            return _delete(connection, "state = ''", Reason.CLEARED)
+            return _delete(connection, "state = ''", Why.CLEARED)
 
         with self._told("clear"):
             targets = self.shelf.read(TARGETS)
@@ -209,7 +210,7 @@ def _total_size(connection: Connection) -> int:
     return int(files) + int(rows)
 
 
-def _delete(connection: Connection, condition: str, reason: Reason | None, *values: object) -> int:
+def _delete(connection: Connection, condition: str, reason: Why | None, *values: object) -> int:
     """Deletes the variants that meet a condition; how many there were."""
     rows = connection.execute(f"SELECT id FROM variants WHERE {condition}", values).fetchall()
     delete_variants(connection, [id_ for (id_,) in rows], reason)
@@ -219,15 +220,15 @@ def _delete(connection: Connection, condition: str, reason: Reason | None, *valu
 def _drop_variants(
     connection: Connection, max_size: int, ages: Sequence[tuple[str, float | None]], now: float
 ) -> int:
-    _delete(connection, "state != '' AND run IS NULL", Reason.DAMAGED)
-    count = _delete(connection, "state = '' AND expires <= ?", Reason.EXPIRED, now)
+    _delete(connection, "state != '' AND run IS NULL", Why.LOST)
+    count = _delete(connection, "state = '' AND expires <= ?", Why.EXPIRED, now)
     for column, age in ages:
         if age is not None:
-            count += _delete(connection, f"state = '' AND {column} < ?", Reason.PRUNED, now - age)
+            count += _delete(connection, f"state = '' AND {column} < ?", Why.PRUNED, now - age)
     excess = _total_size(connection) - max_size
     if excess > 0:
         victims = _least_recently_used(connection, excess)
-        delete_variants(connection, victims, Reason.EVICTED)
+        delete_variants(connection, victims, Why.EVICTED)
         count += len(victims)
     connection.execute("DELETE FROM pins WHERE run = '' AND since < ?", (now - PIN_SECONDS,))
     return count

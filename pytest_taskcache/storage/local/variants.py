@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.errors import StorageError
+from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant
 from pytest_taskcache.storage.local import encoding
@@ -29,19 +29,6 @@ _REMEMBERED = 50_000
 """How many records, and how many answers, are remembered at most."""
 _PAGE = 500
 _DAMAGED = "damaged row in the index"
-
-
-class Reason(StrEnum):
-    """Why a record is no longer there."""
-
-    EVICTED = "evicted"
-    """It was the least recently used one when the cache had grown beyond its size."""
-    EXPIRED = "expired"
-    PRUNED = "pruned"
-    """Too old, or too long unused, for whoever pruned."""
-    CLEARED = "cleared"
-    REMOVED = "removed"
-    DAMAGED = "damaged"
 
 
 @dataclass(slots=True)
@@ -216,26 +203,22 @@ class Records:
                 found[from_sql(id_)] = float(used)
         return found
 
-    def removed(self, names: Collection[str]) -> Mapping[str, Reason]:
-        """What became of the last removed record of each identity (``file::name``) or key that
-        lost one, as far back as the ten thousandth of them: evicted is not "never computed"."""
+    def gone(self, name: str) -> Why | None:
+        """What became of the last removed record of an identity (``file::name``) or key, as far
+        back as the ten thousandth of them: evicted is not "never computed". None if nothing did."""
+        query = "SELECT reason FROM removals WHERE identity = ?"
 
-        def work(connection: Connection) -> tuple[list[Any], bool]:
-            rows = each(
-                connection,
-                "SELECT identity, reason FROM removals WHERE identity IN (...)",
-                [to_sql(name) for name in names],
-            )
+        def work(connection: Connection) -> tuple[Any, bool]:
+            row = connection.execute(query, (to_sql(name),)).fetchone()
             first = connection.execute("SELECT 1 FROM removals LIMIT 1").fetchone()
-            return rows, first is None
+            return row, first is None
 
         with self.index.lock:
             answers = self.answers()
             if answers.nothing_removed:
-                return {}
-            rows, answers.nothing_removed = self.index.read("read removals", work)
-        reasons = Reason.__members__.values()
-        return {from_sql(name): Reason(reason) for name, reason in rows if reason in reasons}
+                return None
+            row, answers.nothing_removed = self.index.read("read removals", work)
+        return Why.__members__.get(row[0]) if row is not None else None
 
     def remember(self, variant: Variant) -> None:
         """Spares decoding a variant whose row is known to be in the index."""
@@ -262,7 +245,7 @@ class Records:
 
         def work(connection: Connection) -> None:
             rows = [number for table, number in damaged if table == "variants"]
-            _note_removal(connection, "variants WHERE seq IN (...)", rows, Reason.DAMAGED)
+            _note_removal(connection, "variants WHERE seq IN (...)", rows, Why.LOST)
             each(connection, "DELETE FROM variants WHERE seq IN (...)", rows)
             shared = [number for table, number in damaged if table == "shared"]
             each(connection, "DELETE FROM shared WHERE id IN (...)", shared)
@@ -374,7 +357,7 @@ class Records:
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records."""
         rows = [to_sql(id_) for id_ in ids]
-        self.write_index("remove records", lambda c: delete_variants(c, rows, Reason.REMOVED))
+        self.write_index("remove records", lambda c: delete_variants(c, rows, Why.CLEARED))
 
     def mark_used(self, ids: Collection[str]) -> None:
         """Notes that variants were of use, for eviction; once a session, in one write."""
@@ -388,7 +371,7 @@ class Records:
         self.index.close()
 
 
-def delete_variants(connection: Connection, ids: Collection[bytes], reason: Reason | None) -> None:
+def delete_variants(connection: Connection, ids: Collection[bytes], reason: Why | None) -> None:
     """Deletes variants by id, with what they refer to and who uses them; why, so that a later miss
     can tell (None: they were only staged, or newer ones of the same key took their place)."""
     if reason is not None:
@@ -398,13 +381,13 @@ def delete_variants(connection: Connection, ids: Collection[bytes], reason: Reas
 
 
 def _note_removal(
-    connection: Connection, which: str, values: Collection[object], reason: Reason
+    connection: Connection, which: str, values: Collection[object], reason: Why
 ) -> None:
     for name in ("identity", "key"):
         each(
             connection,
             "INSERT OR REPLACE INTO removals (identity, reason, at)"
-            f" SELECT {name}, '{reason}', {Clock.now()!r} FROM {which}",
+            f" SELECT {name}, '{reason.name}', {Clock.now()!r} FROM {which}",
             values,
         )
 
