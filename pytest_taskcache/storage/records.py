@@ -13,12 +13,11 @@ import json
 import math
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import xxhash
 
-from pytest_taskcache.dataclass import fields
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
 from pytest_taskcache.model.key import Identity, Part
@@ -30,9 +29,6 @@ FORMAT = 2
 
 _KINDS = {str(kind): kind for kind in Kind}
 _DIGEST = re.compile(r"[0-9a-f]{32}").fullmatch
-_FIELDS = frozenset(field.name for field in fields(Variant))
-_TRACE_FIELDS = frozenset(field.name for field in fields(Trace))
-_RESULT_FIELDS = frozenset(field.name for field in fields(Result))
 
 
 def results_of(variant: Variant) -> list[tuple[str, int]]:
@@ -62,11 +58,11 @@ def encode_variant(variant: Variant) -> bytes:
     Raises ValueError if a time is not finite.
     """
     inline = variant.result.inline
-    result = _fields(variant.result, _RESULT_FIELDS)
+    result = _fields(variant.result, _RESULT)
     result["inline"] = None if inline is None else b64encode(inline).decode()
-    document = _fields(variant, _FIELDS) | {
+    document = _fields(variant, _VARIANT) | {
         "format": FORMAT,
-        "trace": _fields(variant.trace, _TRACE_FIELDS),
+        "trace": _fields(variant.trace, _TRACE),
         "result": result,
         "created": float(variant.created),
         "expires": None if variant.expires is None else float(variant.expires),
@@ -76,10 +72,6 @@ def encode_variant(variant: Variant) -> bytes:
     return text.encode("ascii")
 
 
-def _fields(value: object, names: Collection[str]) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in names}
-
-
 def decode_variant(data: bytes | bytearray | memoryview) -> Variant | None:
     """The variant that ``encode_variant`` wrote as these bytes; None for anything else.
 
@@ -87,96 +79,47 @@ def decode_variant(data: bytes | bytearray | memoryview) -> Variant | None:
     digests that name results must be 32 hexadecimal digits, since they become file names.
     """
     try:
-        return _variant(json.loads(bytes(data)))
+        document = json.loads(bytes(data))
+        if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+            return None
+        return Variant(**_read_fields(_VARIANT, document))
     except (LookupError, ValueError, OverflowError, RecursionError):
         return None
 
 
-def _variant(document: object) -> Variant:
-    if not isinstance(document, dict) or document.keys() != _FIELDS | {"format"}:
+_Read: TypeAlias = Callable[[Any], Any]
+"""From a JSON value, the field that it stands for. Raises ValueError, LookupError."""
+
+
+def _fields(value: object, names: Mapping[str, _Read]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
+def _read_fields(reads: Mapping[str, _Read], document: object) -> dict[str, Any]:
+    if not isinstance(document, dict) or document.keys() != reads.keys():
         raise ValueError("fields")
-    if document["format"] != FORMAT or not isinstance(document["vouched"], bool):
-        raise ValueError("format")
-    expires = document["expires"]
-    return Variant(
-        id=_text(document["id"]),
-        key=_text(document["key"]),
-        identity=Identity(*_pair(document["identity"])),
-        parts=_parts(document["parts"]),
-        trace=_trace(document["trace"]),
-        result=_result(document["result"]),
-        created=_number(document["created"]),
-        expires=None if expires is None else _number(expires),
-        duration=_number(document["duration"]),
-        producer=_text(document["producer"]),
-        versions=tuple(_pair(item) for item in _list(document["versions"])),
-        inputs=_parts(document["inputs"]),
-        parameters=_parts(document["parameters"]),
-        vouched=document["vouched"],
-        signature=_text(document["signature"]),
-    )
+    return {name: read(document[name]) for name, read in reads.items()}
 
 
-def _trace(document: object) -> Trace:
-    if not isinstance(document, dict) or document.keys() != _TRACE_FIELDS:
-        raise ValueError("trace")
-    dependencies = []
-    for item in _list(document["dependencies"]):
-        kind, name, digest = _list(item)
-        dependencies.append(Dependency(_KINDS[_text(kind)], _text(name), _text(digest)))
-    return Trace(tuple(dependencies), _text(document["digest"]), _blobs(document["uses"]))
+def _is(kind: type) -> _Read:
+    def read(document: object) -> object:
+        if type(document) is not kind:
+            raise ValueError(kind.__name__)
+        return document
+
+    return read
 
 
-def _result(document: object) -> Result:
-    if not isinstance(document, dict) or document.keys() != _RESULT_FIELDS:
-        raise ValueError("result")
-    digest, size = _digest(document["digest"]), _size(document["size"])
-    inline = document["inline"]
-    if inline is not None:
-        inline = b64decode(_text(inline), validate=True)
-        if len(inline) != size or xxhash.xxh3_128_hexdigest(inline) != digest:
-            raise ValueError("inline")
-    return Result(
-        digest=digest,
-        size=size,
-        serializer=_text(document["serializer"]),
-        inline=inline,
-        sha256=_text(document["sha256"]),
-        blobs=_blobs(document["blobs"]),
-    )
+def _row(make: Callable[..., object], *reads: _Read) -> _Read:
+    return lambda row: make(*(read(each) for read, each in zip(reads, _list(row), strict=True)))
 
 
-def _blobs(document: object) -> tuple[Blob, ...]:
-    blobs = []
-    for item in _list(document):
-        digest, size, sha256 = _list(item)
-        blobs.append(Blob(_digest(digest), _size(size), _text(sha256)))
-    return tuple(blobs)
-
-
-def _parts(document: object) -> tuple[Part, ...]:
-    return tuple(Part(*_pair(item)) for item in _list(document))
-
-
-def _pair(document: object) -> tuple[str, str]:
-    left, right = _list(document)
-    return _text(left), _text(right)
-
-
-def _list(document: object) -> list[Any]:
-    if not isinstance(document, list):
-        raise ValueError("list")
-    return document
-
-
-def _text(document: object) -> str:
-    if not isinstance(document, str):
-        raise ValueError("text")
-    return document
+def _list_of(read: _Read) -> _Read:
+    return lambda document: tuple(map(read, _list(document)))
 
 
 def _digest(document: object) -> str:
-    text = _text(document)
+    text: str = _text(document)
     if _DIGEST(text) is None:
         raise ValueError("digest")
     return text
@@ -189,9 +132,49 @@ def _size(document: object) -> int:
 
 
 def _number(document: object) -> float:
-    if type(document) not in (int, float):
+    if not isinstance(document, int | float) or isinstance(document, bool):
         raise ValueError("number")
-    number = float(document)  # type: ignore[arg-type]
-    if not math.isfinite(number):
+    if not math.isfinite(number := float(document)):
         raise ValueError("number")
     return number
+
+
+def _result(document: object) -> Result:
+    result = Result(**_read_fields(_RESULT, document))
+    inline = result.inline
+    if inline is not None and (
+        len(inline) != result.size or xxhash.xxh3_128_hexdigest(inline) != result.digest
+    ):
+        raise ValueError("inline")
+    return result
+
+
+_text, _list = _is(str), _is(list)
+_parts = _list_of(_row(Part, _text, _text))
+_blobs = _list_of(_row(Blob, _digest, _size, _text))
+
+_TRACE: dict[str, _Read] = {
+    "dependencies": _list_of(_row(Dependency, lambda kind: _KINDS[_text(kind)], _text, _text)),
+    "digest": _text,
+    "uses": _blobs,
+}
+_RESULT: dict[str, _Read] = {
+    "digest": _digest,
+    "size": _size,
+    "serializer": _text,
+    "inline": lambda text: None if text is None else b64decode(_text(text), validate=True),
+    "sha256": _text,
+    "blobs": _blobs,
+}
+_VARIANT: dict[str, _Read] = {
+    **dict.fromkeys(("id", "key", "producer", "signature"), _text),
+    "identity": _row(Identity, _text, _text),
+    **dict.fromkeys(("parts", "inputs", "parameters"), _parts),
+    "trace": lambda document: Trace(**_read_fields(_TRACE, document)),
+    "result": _result,
+    **dict.fromkeys(("created", "duration"), _number),
+    "expires": lambda number: None if number is None else _number(number),
+    "versions": _list_of(_row(lambda *pair: pair, _text, _text)),
+    "vouched": _is(bool),
+}
+"""How each field is read; all of them must be there, and no others."""
