@@ -201,6 +201,10 @@ class TargetStorage(Protocol):
         """Where a target that was just written can be looked at; None if it is no local file."""
 
 
+class FullStorage(Storage, TargetStorage, Protocol):
+    """All three roles in one object, as our own have them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who holds, or wants, a lock.

@@ -24,7 +24,6 @@ from rich.text import Text
 from pytest_taskcache.cli import FOUND, UNUSABLE, transfer
 from pytest_taskcache.cli.doctor import examine
 from pytest_taskcache.cli.place import Project
-from pytest_taskcache.config.settings import parse_size, parse_span
 from pytest_taskcache.errors import StorageError, TaskCacheError
 from pytest_taskcache.model import __version__
 from pytest_taskcache.report.contents import Held
@@ -32,6 +31,7 @@ from pytest_taskcache.report.explanation import explain as explained
 from pytest_taskcache.report.page import write_page
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
+from pytest_taskcache.storage.remote.location import parse_size, parse_span
 
 T = TypeVar("T")
 _NAMED = 20

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_taskcache.dataclass import dataclass, field, fields
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.modes import IsolationLevel, Mode, Refresh
+from pytest_taskcache.storage.remote.location import parse_size, parse_span
 from pytest_taskcache.transactions.transaction import CommitMode
 
 ENVIRONMENT = "PYTEST_TASKCACHE_"
@@ -63,31 +64,8 @@ class Sample:
     seed: str = ""
 
 
-_LARGEST = 10**18
-"""Bytes; fits SQLite's integers."""
 _LONGEST = 5000 * 604800
 """Seconds; about a century."""
-_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def parse_size(text: str) -> int:
-    """The bytes of ``500MB``, ``5G`` or ``1.5 GiB``. Raises ValueError, which says the remedy."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b?)", text.strip().lower())
-    if match is None:
-        raise ValueError("write a number of bytes, or e.g. 500MB, 5GB")
-    number, unit, binary = match.groups()
-    size = float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " ")
-    if size > _LARGEST:
-        raise ValueError("no disk is that large; write e.g. 500MB, 5GB")
-    return int(size)
-
-
-def parse_span(text: str) -> float:
-    """The seconds of ``12h``, ``7d`` or ``2w``. Raises ValueError, which says the remedy."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
-    if match is None:
-        raise ValueError("write e.g. 12h, 7d, 2w")
-    return float(match[1]) * _SPANS[match[2]]
 
 
 def _age(text: str) -> timedelta | None:

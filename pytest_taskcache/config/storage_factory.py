@@ -25,7 +25,7 @@ from pytest_taskcache.config.tiers import (
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.errors import ConfigurationError, MissingExtraError, StorageError
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Storage
+from pytest_taskcache.ports import FullStorage, Storage
 from pytest_taskcache.storage.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class StorageFactory:
         made = self._tiers(_paired(keys, results))
         return made, made
 
-    def _directory(self, tier: TierSpec) -> Storage:
+    def _directory(self, tier: TierSpec) -> FullStorage:
         directory = directory_of(tier.spec, self.root)
         reading = tier.mode == "r" or self.local.readonly
         if tier.spec == LOCAL or directory == self.local.directory:
@@ -204,7 +204,7 @@ class StorageFactory:
         self._directories.append(made)
         return made
 
-    def _tiers(self, pairs: Sequence[tuple[TierSpec, TierSpec]]) -> Storage:
+    def _tiers(self, pairs: Sequence[tuple[TierSpec, TierSpec]]) -> FullStorage:
         """One storage of all tiers; the local one where nothing that they need is installed."""
         from pytest_taskcache.storage.remote.tiered import Tier, Tiered
 
@@ -224,7 +224,7 @@ class StorageFactory:
         self._tiered.append(tiered)
         return tiered
 
-    def _tier(self, key: TierSpec, result: TierSpec, write: bool) -> Storage:
+    def _tier(self, key: TierSpec, result: TierSpec, write: bool) -> FullStorage:
         """The storage of a tier; where it is remote, in its namespaces, trusted only as far as
         its signatures go, and unable to hold up the run."""
         from pytest_taskcache.storage.remote.bounded import Bounded
@@ -244,7 +244,7 @@ class StorageFactory:
             self._shared.append(_Shared(signed, records, store, apart, retention))
         return signed
 
-    def _bare(self, tier: TierSpec) -> tuple[Storage, RemoteStore | None]:
+    def _bare(self, tier: TierSpec) -> tuple[FullStorage, RemoteStore | None]:
         """A storage that cannot hold up the run, and the store in it if it is one of ours."""
         if not tier.remote:
             return self._directory(tier), None
@@ -260,7 +260,7 @@ class StorageFactory:
         bounded.warm()
         return bounded, storage if isinstance(storage, RemoteStore) else None
 
-    def _believed(self, storage: Storage) -> Signed:
+    def _believed(self, storage: FullStorage) -> Signed:
         from pytest_taskcache.storage.remote.signed import Signed, signing_keys
 
         settings = self.settings

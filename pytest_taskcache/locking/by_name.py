@@ -17,15 +17,14 @@ _KNOWN = (
 )
 
 
-def lock_manager_for(
-    spec: str | os.PathLike[str] | LockManager, *, directory: Path | None = None
-) -> LockManager:
+def lock_manager_for(spec: str | os.PathLike[str] | LockManager) -> LockManager:
     """The lock manager that a setting stands for: a new object, or the object itself.
 
     Two objects made from the same spec exclude each other, except for ``"memory"``, whose locks
-    are the object's own: whoever resolves a spec twice keeps the first object. ``"file"`` puts the
-    locks into ``directory``. ``redis://`` (``rediss://``, ``unix://``) takes the options ``lease``,
-    ``heartbeat`` and ``prefix`` beside the client's own, e.g. ``?lease=60&heartbeat=20``.
+    are the object's own: whoever resolves a spec twice keeps the first object. ``redis://``
+    (``rediss://``, ``unix://``) takes the options ``lease``, ``heartbeat`` and ``prefix`` beside
+    the client's own, e.g. ``?lease=60&heartbeat=20``. (``"file"`` is made where its directory is
+    known.)
 
     Raises ConfigurationError for anything else, and where the adapter's library is missing.
     """
@@ -40,10 +39,6 @@ def lock_manager_for(
         if location.scheme != "file":
             return _on_server(location, spec)
         spec = location.directory()
-    elif spec == "file":
-        if directory is None:
-            raise _wrong('"file" needs a directory here')
-        spec = directory
     elif isinstance(spec, str) and not (os.sep in spec or "/" in spec or spec.startswith(".")):
         raise _wrong(f"there is no {spec!r}")
     from pytest_taskcache.locking.file import FileLockManager

@@ -51,7 +51,7 @@ class TestSplit(_Suite):
     @pytest.fixture
     def make_storage(self) -> MakeStorage:
         records = MemoryStorage()
-        return lambda: Split(records, self.memory)
+        return lambda: Split(records, Bounded(self.memory, timeout=60.0))
 
 
 class TestBounded(_Suite):

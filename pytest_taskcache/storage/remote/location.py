@@ -33,8 +33,9 @@ LIMITS = ("older_than", "unused", "max_size")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL).fullmatch
 """A scheme has two letters at least: ``C://`` is a drive."""
 _ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)").match
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)").fullmatch
-_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LARGEST = 10**18
+"""Bytes; fits SQLite's integers."""
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 _NO_USERINFO = {"s3", "s3a", "gs", "gcs", "az", "azure", "adl", "file", "sqlite"}
 """Schemes whose path may well contain an ``@`` that ends no password."""
@@ -86,8 +87,9 @@ class Location:
         text = self.options.get(name, self.limits.get(name))
         if text is None:
             return default
-        match = _DURATION(text)
-        value = float(match[1]) * _DURATIONS[match[2]] if match else 0.0
+        value = 0.0
+        with suppress(ValueError):
+            value = parse_span(f"{text}s" if text[-1:].isdigit() else text)
         if value <= 0:
             raise self.error(f"option {name}: {text!r} is no duration", "write e.g. 30s or 7d")
         return value
@@ -98,6 +100,26 @@ class Location:
         if not path.startswith("/") or not path.strip("/"):
             raise self.error("a file URL names an absolute directory", "write file:///directory")
         return Path(path)
+
+
+def parse_size(text: str) -> int:
+    """The bytes of ``500MB``, ``5G`` or ``1.5 GiB``. Raises ValueError, which says the remedy."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b?)", text.strip().lower())
+    if match is None:
+        raise ValueError("write a number of bytes, or e.g. 500MB, 5GB")
+    number, unit, binary = match.groups()
+    size = float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " ")
+    if size > _LARGEST:
+        raise ValueError("no disk is that large; write e.g. 500MB, 5GB")
+    return int(size)
+
+
+def parse_span(text: str) -> float:
+    """The seconds of ``12h``, ``7d`` or ``2w``. Raises ValueError, which says the remedy."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
+    if match is None:
+        raise ValueError("write e.g. 12h, 7d, 2w")
+    return float(match[1]) * _SPANS[match[2]]
 
 
 def shown(url: str) -> str:

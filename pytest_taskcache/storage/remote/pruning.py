@@ -9,7 +9,6 @@ record may be on its way.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -17,7 +16,7 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.record import VARIANTS
 from pytest_taskcache.storage.records import results_of
 from pytest_taskcache.storage.remote.blobs import Listed, batches
-from pytest_taskcache.storage.remote.location import Location
+from pytest_taskcache.storage.remote.location import Location, parse_size
 from pytest_taskcache.storage.remote.store import (
     RemoteStore,
     by_key,
@@ -52,12 +51,13 @@ class Retention:
         if not location.limits:
             return cls(unused=UNUSED)
         text = location.limits.get("max_size", "")
-        size = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)b?", text.lower())
-        if text and size is None:
-            raise location.error(f"option max_size: {text!r} is no size", "write e.g. 20GB")
+        try:
+            size = parse_size(text) if text else None
+        except ValueError as error:
+            raise location.error(f"option max_size: {text!r} is no size", str(error)) from None
         return cls(
             older_than=location.seconds("older_than", 0.0) or None,
-            max_size=int(float(size[1]) * 1000 ** " kmgt".index(size[2] or " ")) if size else None,
+            max_size=size,
             unused=location.seconds("unused", 0.0) or None,
         )
 

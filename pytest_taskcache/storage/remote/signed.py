@@ -19,7 +19,7 @@ from pathlib import Path
 from pytest_taskcache.dataclass import replace
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import VARIANTS, Blob, Variant
-from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
+from pytest_taskcache.ports import Buffer, FullStorage, TargetFile
 from pytest_taskcache.storage.local.faults import told
 from pytest_taskcache.storage.records import encode_variant
 from pytest_taskcache.storage.remote.namespaces import Namespace
@@ -113,7 +113,7 @@ class Signed:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: FullStorage,
         keys: Sequence[bytes],
         *,
         namespace: str,
@@ -241,24 +241,16 @@ class Signed:
 
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target, of the first namespace that has one, if any."""
-        if isinstance(self._storage, TargetStorage):
-            for names in self._read:
-                found = self._storage.read_target(names.prefix + name)
-                if found is not None:
-                    return found
-        return None
+        found = (self._storage.read_target(names.prefix + name) for names in self._read)
+        return next((each for each in found if each is not None), None)
 
     def write_target(self, name: str, data: Buffer, key: str) -> None:
         """As TargetStorage.write_target, in the namespace for writing."""
-        if not isinstance(self._storage, TargetStorage):
-            raise StorageError(self.describe(), "write a target", "it keeps no targets")
         key = self._write.key(key) if key else ""
         self._storage.write_target(self._write.prefix + name, data, key)
 
     def target_path(self, name: str) -> Path | None:
         """As TargetStorage.target_path."""
-        if not isinstance(self._storage, TargetStorage):
-            return None
         return self._storage.target_path(self._write.prefix + name)
 
     def _sign(self, variant: Variant) -> Variant:

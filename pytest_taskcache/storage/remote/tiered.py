@@ -20,7 +20,7 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.ports import Buffer, Storage, TargetFile, TargetStorage
+from pytest_taskcache.ports import Buffer, FullStorage, TargetFile
 from pytest_taskcache.storage.records import copy_results, results_of
 from pytest_taskcache.storage.remote.signed import FaultCounts, is_inert, newest
 from pytest_taskcache.storage.remote.threads import Unobserved
@@ -45,7 +45,7 @@ _Waiting: TypeAlias = "tuple[Variant, Sequence[WriteBehind]]"
 class Tier:
     """One storage and how it is used; without ``write`` it is never written to, in no way."""
 
-    storage: Storage
+    storage: FullStorage
     read: bool = True
     write: bool = True
 
@@ -77,7 +77,7 @@ class Drained:
 class Split:
     """One storage of two: records in the one, results and targets in the other."""
 
-    def __init__(self, records: Storage, results: Storage) -> None:
+    def __init__(self, records: FullStorage, results: FullStorage) -> None:
         self.trusted = results.trusted
         self.read_records = records.read_records
         self.write_records = records.write_records
@@ -89,10 +89,9 @@ class Split:
         self.read_result = results.read_result
         self.copy_file = results.copy_file
         self.has_results = results.has_results
-        if isinstance(results, TargetStorage):
-            self.read_target = results.read_target
-            self.write_target = results.write_target
-            self.target_path = results.target_path
+        self.read_target = results.read_target
+        self.write_target = results.write_target
+        self.target_path = results.target_path
         self._both = records, results
 
     @property
@@ -181,7 +180,7 @@ class Tiered:
         found: dict[str, tuple[Variant, ...]] = {}
         wanted: Collection[str] = keys
 
-        def ask(storage: Storage) -> Mapping[str, tuple[Variant, ...]] | None:
+        def ask(storage: FullStorage) -> Mapping[str, tuple[Variant, ...]] | None:
             here = storage.read_records(wanted) if wanted else {}
             kept = {key: self._accepted(storage, variants) for key, variants in here.items()}
             return {key: variants for key, variants in kept.items() if variants} or None
@@ -201,7 +200,7 @@ class Tiered:
         """As KeyStorage.recent, from the first tier that has it."""
         found: dict[str, Variant] = {}
 
-        def ask(storage: Storage) -> Mapping[str, Variant] | None:
+        def ask(storage: FullStorage) -> Mapping[str, Variant] | None:
             wanted = [identity for identity in identities if identity not in found]
             here = storage.recent(wanted) if wanted else {}
             return {i: v for i, v in here.items() if self._accepted(storage, (v,))} or None
@@ -262,7 +261,7 @@ class Tiered:
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
         """As ResultStorage.copy_file, from the first tier that has it."""
 
-        def copy(storage: Storage) -> Path | None:
+        def copy(storage: FullStorage) -> Path | None:
             return destination if storage.copy_file(digest, destination, readonly) else None
 
         return self._fetch(digest, copy) is not None
@@ -271,7 +270,7 @@ class Tiered:
         """As ResultStorage.has_results; tiers that are not trusted are asked only if all are."""
         found: set[str] = set()
 
-        def ask(storage: Storage) -> frozenset[str] | None:
+        def ask(storage: FullStorage) -> frozenset[str] | None:
             wanted = [digest for digest in digests if digest not in found]
             return storage.has_results(wanted) or None if wanted else None
 
@@ -280,10 +279,12 @@ class Tiered:
             found |= here
         return frozenset(found)
 
-    def _fetch(self, digest: str, fetch: Callable[[Storage], _Content | None]) -> _Content | None:
+    def _fetch(
+        self, digest: str, fetch: Callable[[FullStorage], _Content | None]
+    ) -> _Content | None:
         """What the first readable tier that has a result gives of it, and fills it in."""
 
-        def ask(storage: Storage) -> _Content | None:
+        def ask(storage: FullStorage) -> _Content | None:
             may = storage.trusted or not self.trusted or self._vouched.get(digest) is False
             return fetch(storage) if may else None
 
@@ -295,18 +296,13 @@ class Tiered:
 
     def read_target(self, name: str) -> TargetFile | None:
         """As TargetStorage.read_target, from the first tier that has it."""
-
-        def ask(storage: object) -> TargetFile | None:
-            return storage.read_target(name) if isinstance(storage, TargetStorage) else None
-
-        return next((found for _, found in self._each(ask, self._readable)), None)
+        found = self._each(lambda storage: storage.read_target(name), self._readable)
+        return next((file for _, file in found), None)
 
     def write_target(self, name: str, data: Buffer, key: str) -> None:
-        """As TargetStorage.write_target, to every writable tier that keeps targets."""
+        """As TargetStorage.write_target, to every writable tier."""
 
-        def write(storage: object) -> bool | None:
-            if not isinstance(storage, TargetStorage):
-                return None
+        def write(storage: FullStorage) -> bool:
             storage.write_target(name, data, key)
             return True
 
@@ -314,8 +310,7 @@ class Tiered:
 
     def target_path(self, name: str) -> Path | None:
         """As TargetStorage.target_path, of the first writable tier."""
-        first: object = self._first
-        return first.target_path(name) if isinstance(first, TargetStorage) else None
+        return self._first.target_path(name) if self._first is not None else None
 
     def drain(
         self, timeout: float, on_progress: Callable[[int, int], None] | None = None
@@ -363,7 +358,7 @@ class Tiered:
                     self._waiting.setdefault(digest, {})[variant.id] = variant, onward
         self._fill_records([each for each in records if not results_of(each[0])])
 
-    def _fill_result(self, digest: str, content: memoryview | Path, holder: Storage) -> None:
+    def _fill_result(self, digest: str, content: memoryview | Path, holder: FullStorage) -> None:
         """Fills in a result that ``holder`` has, and then the records that waited only for it."""
         first = self._first
         if first is None:
@@ -399,7 +394,7 @@ class Tiered:
         named = results_of(variant)
         return {d: size for d, size in named if variant.id in self._waiting.get(d, ())}
 
-    def _accepted(self, storage: Storage, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    def _accepted(self, storage: FullStorage, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
         if not storage.trusted:
             variants = tuple(v for v in variants if is_inert(v.result.serializer))
         self._name(variants, trusted=storage.trusted)
@@ -412,7 +407,7 @@ class Tiered:
                     self._vouched[digest] = trusted or self._vouched.get(digest, False)
 
     def _each(
-        self, ask: Callable[[Storage], T | None], storages: Sequence[Storage]
+        self, ask: Callable[[FullStorage], T | None], storages: Sequence[FullStorage]
     ) -> Iterator[tuple[int, T]]:
         """The places of storages and what they answer, in turn, but for None. Raises the first
         error if nobody answered anything; else all errors are counted."""
@@ -448,8 +443,8 @@ class WriteBehind(ForkAware):
 
     def __init__(
         self,
-        source: Storage,
-        target: Storage,
+        source: FullStorage,
+        target: FullStorage,
         capacity: int = CAPACITY,
         unobserved: Unobserved = nullcontext,
     ) -> None:
