@@ -20,7 +20,8 @@ from pytest_taskcache.report.contents import Contents
 from pytest_taskcache.report.explanation import explain
 from pytest_taskcache.report.history import History, PastRun
 from pytest_taskcache.report.tally import Tally
-from pytest_taskcache.report.wording import age, counted, duration, harmless, size, subjects
+from pytest_taskcache.report.terminal import ran_rows
+from pytest_taskcache.report.wording import age, counted, duration, harmless, size
 from pytest_taskcache.storage.local import LocalStorage
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -132,9 +133,7 @@ def _rests_on(
 def _totals(tally: Tally) -> list[tuple[str, str]]:
     spent = sum(each.seconds for each in tally.entries if each.status != "reused")
     rows = [
-        ("reused", subjects(tally.reused)),
-        ("computed", subjects(tally.computed)),
-        ("refreshed", subjects(tally.refreshed)),
+        *ran_rows(tally),
         ("not kept", str(sum(tally.refused.values()) or "")),
         ("failed", str(tally.failed or "")),
         ("faults", str(sum(tally.faults.values()) or "")),

@@ -33,8 +33,7 @@ _CELL = 300
 
 def summary_line(tally: Tally) -> str:
     """One line: what was reused, computed, refreshed, refused and why, failed, and saved."""
-    ran = ("reused", tally.reused), ("computed", tally.computed), ("refreshed", tally.refreshed)
-    pieces = [f"{subjects(counts)} {name}" for name, counts in ran if counts]
+    pieces = [f"{counts} {name}" for name, counts in ran_rows(tally)]
     if tally.refused:
         total = sum(tally.refused.values())
         pieces.append(f"{total} not kept ({_reasons(tally.refused)})")
@@ -119,12 +118,16 @@ def reason_shown(entry: TallyEntry, *, whole: bool = False) -> str:
     return entry.why if whole else shortened(entry.why)
 
 
+def ran_rows(tally: Tally) -> list[tuple[str, str]]:
+    """What was reused, computed and refreshed."""
+    ran = ("reused", "computed", "refreshed")
+    return [(name, subjects(counts)) for name in ran if (counts := getattr(tally, name))]
+
+
 def job_summary(tally: Tally) -> str:
     """The run for the page of a CI job, in Markdown."""
     rows = [
-        ("reused", subjects(tally.reused)),
-        ("computed", subjects(tally.computed)),
-        ("refreshed", subjects(tally.refreshed)),
+        *ran_rows(tally),
         ("not kept", _reasons(tally.refused)),
         ("rolled back", str(tally.rolled_back or "")),
         ("faults", _reasons(tally.faults)),

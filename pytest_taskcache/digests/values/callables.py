@@ -108,24 +108,12 @@ def _text_of(module_name: str) -> str:
     return "".join(linecache.getlines(file))
 
 
-def _parsed(source: str) -> ast.Module | None:
-    """None for what was generated or edited meanwhile."""
-    import ast
-
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return None
-
-
 @functools.lru_cache(maxsize=64)
 def _module_digest(source: str) -> str:
     """The digest of a module's source; empty where there is none to read."""
-    import ast
+    from pytest_taskcache.code.source_file import analyse
 
-    tree = _parsed(source)
-    text = ("text", source) if tree is None else (ast.dump(tree),)
-    return checksum(text) if source else ""
+    return analyse(source.encode("utf-8", "surrogatepass")).digest if source else ""
 
 
 @functools.lru_cache(maxsize=16)
@@ -133,10 +121,11 @@ def _classes(source: str) -> dict[str, ClassSource]:
     """The classes of a module by qualified name; several of one name count together."""
     import ast
 
-    tree = _parsed(source)
     statements: dict[str, list[ast.AST]] = {}
     plain = []
-    pending: list[tuple[str, ast.AST]] = [] if tree is None else [("", tree)]
+    pending: list[tuple[str, ast.AST]] = []
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError):  # edited meanwhile, or made
+        pending.append(("", ast.parse(source)))
     while pending:
         prefix, node = pending.pop()
         for child in ast.iter_child_nodes(node):
