@@ -44,6 +44,10 @@ class Originals:
         """POSIX nanoseconds."""
         return self._epoch + self.perf() - self._begin
 
+    def seconds(self) -> float:
+        """POSIX seconds."""
+        return self.now() / 1e9
+
     def monotonic(self) -> float:
         """Seconds of a clock that never goes back."""
         return self.perf() / 1e9

@@ -13,9 +13,9 @@ import xxhash
 
 from pytest_taskcache.errors import LockError, StorageError
 from pytest_taskcache.locking.leases import Leases, from_text, to_text
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Holder, Lease
 from pytest_taskcache.storage.local import Index, RunLock, runs
-from pytest_taskcache.storage.local.index import Clock
 
 
 class _Row(NamedTuple):
@@ -86,7 +86,7 @@ class IndexLocks(Leases):
         (last,) = connection.execute("SELECT max(token) FROM locks").fetchone()
         row = connection.execute("SELECT value FROM meta WHERE name = 'token'").fetchone()
         before = [token for token in (last, *(row or ())) if isinstance(token, int)]
-        token = max(Clock.nanoseconds(), *(number + 1 for number in (0, *before)))
+        token = max(originals.now(), *(number + 1 for number in (0, *before)))
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('token', ?)", (token,))
         connection.execute(
             "INSERT OR REPLACE INTO locks (key, run, process, token, holder)"
@@ -141,7 +141,7 @@ class FileLockManager(IndexLocks):
 
     def _new_run(self, index: Index) -> RunLock:
         # Not `random`, which tests seed.
-        return RunLock(index, f"{os.getpid()}-{Clock.nanoseconds()}-{os.urandom(4).hex()}")
+        return RunLock(index, f"{os.getpid()}-{originals.now()}-{os.urandom(4).hex()}")
 
     def _start_anew(self) -> None:
         super()._start_anew()

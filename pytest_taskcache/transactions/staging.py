@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeAlias
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.originals import originals
 from pytest_taskcache.storage.local import runs
 from pytest_taskcache.storage.local.encoding import COLUMNS, each, from_sql, to_sql
-from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.variants import Records, delete_variants, trim
 from pytest_taskcache.transactions.settlement import (
@@ -198,7 +198,7 @@ class Staging:
             connection.execute("DELETE FROM claims WHERE claimant = ? AND run = ?", (name, run))
             connection.executemany(
                 "UPDATE variants SET retained_for = ?, retained_at = ?, held = 0 WHERE id = ?",
-                [(retaining, Clock.now(), id_) for id_ in plan.retained],
+                [(retaining, originals.seconds(), id_) for id_ in plan.retained],
             )
             committed, dropped = self._carry_out(connection, graph, plan)
             if retain_for and verdict is Verdict.PASSED:
@@ -248,7 +248,7 @@ class Staging:
 
     def sweep(self) -> int:
         """Removes what dead runs left, or was retained for over a week; how many entries went."""
-        oldest = Clock.now() - RETAINED_SECONDS
+        oldest = originals.seconds() - RETAINED_SECONDS
         outdated = "SELECT id FROM variants WHERE state != '' AND retained_at < ?"
         count = 0
         if self._index.read("sweep", lambda c: c.execute(outdated, (oldest,)).fetchone()):
@@ -379,8 +379,8 @@ def _commit(connection: Connection, entries: Collection[StagedNode]) -> None:
     ids = [entry.id for entry in entries]
     each(
         connection,
-        f"UPDATE variants SET state = '', used = {Clock.now()!r}, run = NULL, producer = NULL,"
-        " destination = NULL, held = NULL, retryable = NULL, retained_for = NULL,"
+        f"UPDATE variants SET state = '', used = {originals.seconds()!r}, run = NULL,"
+        " producer = NULL, destination = NULL, held = NULL, retryable = NULL, retained_for = NULL,"
         " retained_at = NULL WHERE id IN (...)",
         ids,
     )

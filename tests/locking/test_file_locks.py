@@ -18,9 +18,9 @@ from contenders import Contender, holder
 import pytest_taskcache
 from pytest_taskcache.errors import LockError
 from pytest_taskcache.locking.file import FileLockManager, IndexLocks
+from pytest_taskcache.originals import Originals
 from pytest_taskcache.ports import Holder, Lease, LockManager
 from pytest_taskcache.storage.local import LocalStorage
-from pytest_taskcache.storage.local.index import Clock
 from pytest_taskcache.testing.locks import LockManagerConformance, MakeManager
 
 
@@ -262,7 +262,7 @@ def test_tokens_grow_though_the_clock_is_set_back(
     """Also over releases, and in other processes."""
     tokens = []
     for moment in (2_000_000_000, 1_000_000_000, 1_500_000_000):
-        monkeypatch.setattr(Clock, "nanoseconds", lambda now=moment: now * 10**9)
+        monkeypatch.setattr(Originals, "now", lambda _, now=moment: now * 10**9)
         lease = manager.acquire("k", holder())
         assert isinstance(lease, Lease)
         tokens.append(lease.token)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_taskcache.errors import SchemaVersionError, StorageError
 from pytest_taskcache.forking import ForkAware
+from pytest_taskcache.originals import originals
 from pytest_taskcache.storage.local import faults, ownership, schema
 from pytest_taskcache.storage.local.descriptors import Descriptors
 
@@ -29,18 +30,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NAME = "index.sqlite3"
-_RECHECK_SECONDS = 0.25
+_RECHECK = 250_000_000
+"""Nanoseconds."""
 _BUSY_MILLISECONDS = 100
 _ABANDONED: list[Connection] = []
-_stat = os.stat  # not whatever stands there while a test runs, or the cache observes
-
-
-class Clock:
-    """Clocks as they were before any test ran: tests replace those of modules."""
-
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    nanoseconds = staticmethod(time.time_ns)
 
 
 class Index(ForkAware):
@@ -74,7 +67,7 @@ class Index(ForkAware):
         self._finalizer: weakref.finalize[[], Index]
         self._pid = os.getpid()
         self._stamp: object = None
-        self._check_at = 0.0
+        self._check_at = 0
         self._descriptors = Descriptors(())
         self._remove_copy: Callable[[], object] = lambda: None
         self.on_descriptors_lost: Callable[[], Callable[[], None] | None] = lambda: None
@@ -106,8 +99,8 @@ class Index(ForkAware):
         if not self._descriptors.intact(certain):
             self._recover()
             return self._connection or self._connect()
-        if self.directory is not None and (certain or Clock.monotonic() >= self._check_at):
-            self._check_at = Clock.monotonic() + _RECHECK_SECONDS
+        if self.directory is not None and (certain or originals.perf() >= self._check_at):
+            self._check_at = originals.perf() + _RECHECK
             if self._stamp != self._present_stamp():
                 self._disconnect()
                 return self._connect()
@@ -137,14 +130,14 @@ class Index(ForkAware):
     def _run(self, operation: str, work: Callable[[Connection], T], write: bool) -> T:
         attempts = 3
         with self.lock:
-            deadline = Clock.monotonic() + schema.BUSY_SECONDS
+            deadline = originals.monotonic() + schema.BUSY_SECONDS
             while True:
                 try:
                     return self._try(operation, work, write)
                 except (OSError, UnicodeError, sqlite3.Error) as error:
                     if isinstance(error, sqlite3.Error):
                         if faults.is_busy(error) and self._descriptors.intact():
-                            if Clock.monotonic() < deadline:
+                            if originals.monotonic() < deadline:
                                 continue
                         else:
                             attempts -= 1
@@ -199,7 +192,7 @@ class Index(ForkAware):
         self._pid = os.getpid()
         self._connection = connection
         self._finalizer = weakref.finalize(self, connection.close)
-        self._check_at = Clock.monotonic() + _RECHECK_SECONDS
+        self._check_at = originals.perf() + _RECHECK
         self.epoch += 1
         return connection
 
@@ -311,7 +304,7 @@ class Index(ForkAware):
         if self.readonly:
             return _stamp_of(path)
         try:
-            info = _stat(path)
+            info = originals.stat(path)
         except FileNotFoundError:
             return None
         return (info.st_dev, info.st_ino)
@@ -434,7 +427,7 @@ def _stamp_of(index: Path) -> tuple[tuple[int, ...], ...]:
     stamp: tuple[tuple[int, ...], ...] = ()
     for suffix in ("", "-wal"):
         try:
-            info = _stat(f"{index}{suffix}")
+            info = originals.stat(f"{index}{suffix}")
         except FileNotFoundError:
             break
         if info.st_size or not suffix:

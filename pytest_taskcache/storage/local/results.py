@@ -21,11 +21,12 @@ from typing import Any, TypeVar
 import xxhash
 
 from pytest_taskcache.errors import StorageError
+from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Buffer, TargetFile
 from pytest_taskcache.storage.local import ownership
 from pytest_taskcache.storage.local.encoding import each
 from pytest_taskcache.storage.local.faults import told
-from pytest_taskcache.storage.local.index import Clock, Index
+from pytest_taskcache.storage.local.index import Index
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.variants import IndexShelf
 
@@ -140,13 +141,13 @@ class LocalResults:
     def _is_pinned(self, digest: str) -> bool:
         # A reopened index, which may be a new one, has another epoch.
         epoch, since = self._pinned.get(digest, (-1, 0.0))
-        lasts = bool(self.run) or Clock.now() - since < PIN_SECONDS / 4
+        lasts = bool(self.run) or originals.seconds() - since < PIN_SECONDS / 4
         return epoch == self.index.epoch and lasts
 
     def _pin(self, operation: str, digest: str, small: bytes | None = None) -> None:
         """Keeps a result from eviction for as long as ``run`` lives, or for an hour if there is no
         run; and writes it too if it is a small one. Raises StorageError."""
-        now = Clock.now()
+        now = originals.seconds()
 
         def work(connection: Connection) -> None:
             connection.execute(
@@ -307,9 +308,10 @@ class LocalResults:
             entries = list(os.scandir(self._temporary))
         except FileNotFoundError:
             return
+        oldest = originals.seconds() - _ORPHAN_SECONDS
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_mtime > Clock.now() - _ORPHAN_SECONDS:
+                if entry.stat(follow_symlinks=False).st_mtime > oldest:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     import shutil  # rarely needed, and slow to import

@@ -15,7 +15,8 @@ from sqlite3 import Connection
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.decision import Why
-from pytest_taskcache.storage.local.index import NAME, Clock, Index
+from pytest_taskcache.originals import originals
+from pytest_taskcache.storage.local.index import NAME, Index
 from pytest_taskcache.storage.local.results import PIN_SECONDS, TARGETS, LocalResults
 from pytest_taskcache.storage.local.runs import RunLock
 from pytest_taskcache.storage.local.variants import Records, delete_variants
@@ -104,7 +105,7 @@ class LocalStorage(Records, LocalResults):
         one was an hour ago."""
         limit = self.max_size if max_size is None else max_size
         ages = (("created", older_than), ("used", unused))
-        now = Clock.now()
+        now = originals.seconds()
         with self._told("prune"):
             removed = self.write_index("prune", lambda c: _drop_variants(c, limit, ages, now))
             freed: list[int] = []

@@ -12,6 +12,7 @@ from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Why
 from pytest_taskcache.model.dependency import Trace
 from pytest_taskcache.model.record import VARIANTS, Variant
+from pytest_taskcache.originals import originals
 from pytest_taskcache.storage.local import encoding
 from pytest_taskcache.storage.local.encoding import (
     COLUMNS,
@@ -22,7 +23,7 @@ from pytest_taskcache.storage.local.encoding import (
     from_sql,
     to_sql,
 )
-from pytest_taskcache.storage.local.index import Clock, Index
+from pytest_taskcache.storage.local.index import Index
 
 T = TypeVar("T")
 _REMEMBERED = 50_000
@@ -307,7 +308,7 @@ class Records:
         common = encoding.common_of(variant)
         ids = (self._intern(connection, trace), self._intern(connection, common))
         row = encoding.encode(variant, ids, (trace.name, common.name))
-        columns = {"used": Clock.now(), **staged, **row._asdict()}
+        columns = {"used": originals.seconds(), **staged, **row._asdict()}
         names, marks = ", ".join(columns), ",".join("?" * len(columns))
         new = f"INSERT OR IGNORE INTO variants ({names}) VALUES ({marks})"
         if not connection.execute(new, tuple(columns.values())).rowcount:
@@ -363,7 +364,7 @@ class Records:
         """Notes that variants were of use, for eviction; once a session, in one write."""
         if ids and not self.index.readonly:
             statement = "UPDATE variants SET used = max(CAST(used AS REAL), ?) WHERE id = ?"
-            rows = [(Clock.now(), to_sql(id_)) for id_ in ids]
+            rows = [(originals.seconds(), to_sql(id_)) for id_ in ids]
             self.index.write("note use", lambda c: c.executemany(statement, rows).close())
 
     def close(self) -> None:
@@ -387,7 +388,7 @@ def _note_removal(
         each(
             connection,
             "INSERT OR REPLACE INTO removals (identity, reason, at)"
-            f" SELECT {name}, '{reason.name}', {Clock.now()!r} FROM {which}",
+            f" SELECT {name}, '{reason.name}', {originals.seconds()!r} FROM {which}",
             values,
         )
 
