@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from sqlite3 import Connection
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import StorageError
@@ -67,14 +67,6 @@ class Entry:
     destination: str = ""
     held: bool = False
     retryable: bool = False
-
-
-class Staged(NamedTuple):
-    """What a reader is told of an entry."""
-
-    variant: Variant
-    producer: str
-    destination: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +139,7 @@ class Staging:
         self._records.write_index("stage", work, ())
         self._records.remember(entry.variant)
 
-    def visible(self, keys: Collection[str], *, test: str = "") -> Mapping[str, tuple[Staged, ...]]:
+    def visible(self, keys: Collection[str], *, test: str = "") -> Mapping[str, tuple[Entry, ...]]:
         """The run's entries under each key that has any, newest first, but for hidden ones; and
         those retained for a retry of ``test``, whichever run left them."""
         run = self.run.id
@@ -283,7 +275,7 @@ class Staging:
 
     def _visible(
         self, connection: Connection, keys: Collection[str], test: str
-    ) -> dict[str, list[Staged]]:
+    ) -> dict[str, list[Entry]]:
         rows = each(
             connection,
             f"SELECT producer, destination, seq, {COLUMNS} FROM variants"
@@ -296,10 +288,11 @@ class Staging:
         )
         decoded = self._records.decode_rows(connection, [row[2:] for row in rows])
         variants = {to_sql(variant.id): variant for variant in decoded}
-        found: dict[str, list[Staged]] = {}
+        found: dict[str, list[Entry]] = {}
         for producer, destination, _, id_, *_ in rows:
             if id_ in variants:
-                entry = Staged(variants[id_], from_sql(producer), from_sql(destination))
+                where = from_sql(destination)
+                entry = Entry(variants[id_], from_sql(producer), destination=where)
                 found.setdefault(entry.variant.key, []).append(entry)
         return found
 

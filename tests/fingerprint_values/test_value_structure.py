@@ -148,7 +148,7 @@ def test_both_paths_count_the_same_number_of_objects(value: object) -> None:
         counted += 1
 
     exploration = walker.Exploration(None)
-    pickler = StreamPickler(type("Sink", (), {"write": lambda self, data: None})(), exploration)
+    pickler = StreamPickler(lambda data: None, exploration)
     pickler.persistent_id = count  # type: ignore[method-assign]
     pickler.dump(value)
     root = exploration.explore(value, "")

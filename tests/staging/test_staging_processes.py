@@ -276,4 +276,4 @@ def test_entries_are_plain_values(area: Area) -> None:
     entry = entry_of("a", "t#1", "s", retryable=True)
     area.staging.stage(entry, "t#1")
     ((found,),) = area_at(area.storage.directory).staging.visible(["key of a"]).values()
-    assert found == (entry.variant, "t#1", "")
+    assert (found.variant, found.producer, found.destination) == (entry.variant, "t#1", "")

@@ -303,20 +303,11 @@ def _give_up(_: None) -> None:
     raise WalkerNeededError
 
 
-class Sink:
-    """What the pickler takes for a file."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, write: Callable[[Any], object]) -> None:
-        self.write = write
-
-
 class StreamPickler(pickle.Pickler):
     """Writes canonical streams. Raises what reducers raise, and RecursionError."""
 
-    def __init__(self, sink: Sink, scope: Scope) -> None:
-        super().__init__(sink, 3)
+    def __init__(self, write: Callable[[Any], Any], scope: Scope) -> None:
+        super().__init__(types.SimpleNamespace(write=write), 3)
         self.fast = True
         self.memo = _MEMO
         self.scope = scope
@@ -330,7 +321,7 @@ def digest_stream(value: object, scope: Scope) -> str:
     """xxh3-128 of the value's stream, 32 hexadecimal digits. Raises whatever keeps the value from
     being written in one go; the walker knows the reason."""
     hasher = xxh3_128()
-    pickler = StreamPickler(Sink(hasher.update), scope)
+    pickler = StreamPickler(hasher.update, scope)
     # counts the objects in C: 36 ns each, and nothing to look up
     pickler.persistent_id = partial(next, chain(repeat(None, MAX_OBJECTS), map(_give_up, [None])))  # type: ignore[method-assign]
     pickler.dump(value)

@@ -33,7 +33,6 @@ from pytest_taskcache.digests.values.reducers import (
     MAX_OBJECTS,
     REDUCERS,
     TERM_CODE,
-    Sink,
     StreamPickler,
 )
 from pytest_taskcache.digests.values.terms import Anchors, RefusedError, Scope, shown_name
@@ -135,7 +134,7 @@ class Exploration(Scope):
         self._trail: list[tuple[Node, Iterator[Any]]] = []
         self._current: Any = None
         self._chunks: list[bytes] = []
-        self._pickler = StreamPickler(Sink(self._chunks.append), self)
+        self._pickler = StreamPickler(self._chunks.append, self)
 
     def need_walker(self) -> None:
         """Notes that only a Merkle digest is exact."""
