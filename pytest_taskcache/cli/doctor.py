@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -12,21 +11,16 @@ from pathlib import Path
 
 from pytest_taskcache.cli.place import Project
 from pytest_taskcache.config.settings import SIGNING_KEY
+from pytest_taskcache.config.tiers import find_tiers, named_storages
 from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.errors import TaskCacheError
+from pytest_taskcache.errors import ConfigurationError, TaskCacheError
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.report.tally import Tally
 from pytest_taskcache.report.wording import counted, size
+from pytest_taskcache.storage.remote.location import storage_by_url
+from pytest_taskcache.storage.remote.namespaces import expand
 from pytest_taskcache.storage.remote.signed import signing_keys
 
-_EXTRAS = {
-    "s3://": ("obstore", "objects"),
-    "gs://": ("obstore", "objects"),
-    "az://": ("obstore", "objects"),
-    "redis": ("redis", "redis"),
-    "postgres": ("psycopg", "postgres"),
-    "sqlite": ("sqlalchemy", "sql"),
-}
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs")
 _LOW = 0.02
 """Share of a disk that is left below which it counts as nearly full."""
@@ -76,13 +70,13 @@ def _settings(project: Project) -> Iterator[Finding]:
     if settings.mode is Mode.OFF:
         yield Finding("mode", "the cache is switched off", "take taskcache_mode = off out")
     for spec in {settings.storage, settings.key_storage, settings.result_storage}:
-        for scheme, (module, extra) in _EXTRAS.items():
-            if scheme in spec and importlib.util.find_spec(module) is None:
-                yield Finding(
-                    "storage",
-                    f"the shared storage needs {module}, which is not installed",
-                    f"pip install 'pytest-taskcache[{extra}]'",
-                )
+        try:
+            for tier in find_tiers(spec, named_storages(project.root)):
+                if tier.remote:
+                    url = expand(tier.spec, environ=os.environ, root=project.root, url=True)
+                    storage_by_url(url, tier.setting).close()
+        except ConfigurationError as error:
+            yield Finding(f"{error.setting}:", error.problem, error.remedy)
     if "://" in settings.storage:
         try:
             keys = signing_keys(os.environ)

@@ -193,6 +193,18 @@ def test_no_cache_yet_ends_in_a_sentence(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_storage_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    """What is wrong with its URL, or not installed, with the remedy and without its password."""
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\ntaskcache_storage = redis://me:hunter2@host/0?nope=1\n"
+    )
+    done = Commands(tmp_path).run("doctor")
+    assert done.returncode == 1
+    assert "redis://host/0: unknown option 'nope'" in done.stdout
+    assert "use one of: expire, prefix, timeout" in done.stdout
+    assert "hunter2" not in done.stdout
+
+
 def test_an_unknown_name_is_told(made: Commands) -> None:
     """Exit code 1, and where to look."""
     for verb in ("explain", "show", "clear"):
