@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -45,6 +44,7 @@ from pytest_taskcache.model.record import Result, Variant
 from pytest_taskcache.originals import originals
 from pytest_taskcache.policies.algebra import TaskContext
 from pytest_taskcache.ports import LockManager, Observer
+from pytest_taskcache.storage.local.runs import this_process
 from pytest_taskcache.transactions.transaction import (
     CommitMode,
     Transaction,
@@ -94,7 +94,7 @@ class Engine:
         self.run = parts.run
         self.worker = parts.worker
         self.pid = os.getpid()
-        self.process = f"{self.pid}@{socket.gethostname()}"
+        self.process = this_process()
         self.clock = parts.clock
         self.staging = parts.staging
         self.fingerprints = parts.fingerprints
@@ -116,7 +116,7 @@ class Engine:
         self.used: set[str] = set()
         """Ids of the variants that were hits; eviction is told of them at the end."""
         self.lookup = Lookup(parts, lambda: self.clock())
-        self.locks = Locks(parts.run, self.process, self.lookup, self.notify)
+        self.locks = Locks(parts.run, self.lookup, self.notify)
         self.recorder = Recorder(parts, self.routes, self.lookup, self.locks, self.notify)
 
     def repeat(self, name: Hashable) -> tuple[object] | None:

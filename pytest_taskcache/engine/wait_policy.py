@@ -13,7 +13,6 @@ and A goes on.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -25,6 +24,7 @@ from pytest_taskcache.errors import StorageError, fault_of
 from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.event import Event, Faulted, Waited
 from pytest_taskcache.ports import Holder, Lease, LockManager
+from pytest_taskcache.storage.local.runs import this_process
 from pytest_taskcache.transactions.staging import Run
 
 LONGEST_WAIT = 600.0
@@ -53,12 +53,10 @@ class Locks(ForkAware):
     """The leases of one worker, and the rules by which it waits for those of others. A forked child
     starts without its parent's, under a name of its own."""
 
-    def __init__(
-        self, run: Run, process: str, lookup: Lookup, notify: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, run: Run, lookup: Lookup, notify: Callable[[Event], None]) -> None:
         super().__init__()
         self.run = run
-        self.process = process
+        self.process = this_process()
         self.lookup = lookup
         self.notify = notify
         self.longest = LONGEST_WAIT
@@ -69,7 +67,7 @@ class Locks(ForkAware):
 
     def _start_anew(self) -> None:
         self._taken = {}
-        self.process = f"{os.getpid()}@{self.process.partition('@')[2]}"
+        self.process = this_process()
 
     def acquire(
         self,
