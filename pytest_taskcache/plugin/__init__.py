@@ -138,6 +138,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Registers the hooks that do the work, if anything here is cached at all."""
     config = session.config
+    if session.testsfailed and not (
+        config.option.continue_on_collection_errors
+        or hasattr(config, "workerinput")
+        or config.pluginmanager.hasplugin("dsession")  # runs what could be collected
+    ):
+        return  # pytest ends here
     if SESSION not in config.stash:
         if not is_marked(session.items):
             return

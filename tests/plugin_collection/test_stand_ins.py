@@ -142,6 +142,43 @@ def test_one_test_that_misses_runs_among_stand_ins(project: Project) -> None:
     }  # fmt: skip
 
 
+def test_a_file_that_others_collect_too(project: Project) -> None:
+    """What a plugin makes of a test file, beside its tests, is no other test of it."""
+    project.write("data.txt", "1")
+    project.write(
+        "test_odd_suite.py",
+        """
+        def test_reads():
+            assert open("data.txt").read()
+        """,
+    )
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+
+        class Lines(pytest.File):
+            def collect(self):
+                yield Line.from_parent(self, name="")
+
+        class Line(pytest.Item):
+            def runtest(self):
+                pass
+
+        def pytest_collect_file(file_path, parent):
+            if file_path.name == "test_odd_suite.py":
+                return Lines.from_parent(parent, path=file_path)
+        """,
+    )
+    see(project, *WARM)
+    project.write("data.txt", "2")
+    warm = see(project, *WARM)
+    warm.result.assert_outcomes(passed=2)
+    assert warm.imported == ["test_odd_suite"]
+    assert "was wrong" not in warm.result.stdout.str()
+    assert not see(project, *WARM).imported
+
+
 def test_marks_of_a_class_act_on_a_test_that_has_to_run(project: Project) -> None:
     """They are the node's above it, and count whether its stand-in or the real one was there."""
     project.write("data.txt", "1")

@@ -264,3 +264,34 @@ def test_seed_counts_for_all_users_of_a_fixture_that_drew(project: Project, name
         result = run(project, "--disable-plugin-autoload", *names, f"--randomly-seed={seed}")
         result.assert_outcomes(passed=3)
     assert project.counted("drawn") == 6
+
+
+def test_a_parameter_of_many_tests_is_digested_once(project: Project) -> None:
+    """And not at all where an error of collection ends the run before its tests."""
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+
+        class Thing:
+            def __taskcache_key__(self):
+                count("digest")
+                return 1
+
+        @pytest.mark.parametrize("n", [1, 2, 3])
+        @pytest.mark.parametrize("thing", [Thing()])
+        def test_it(n, thing):
+            count("body")
+        """,
+    )
+    broken = project.write("test_broken.py", "raise RuntimeError")
+    run(project, "--cache-tests=all").assert_outcomes(errors=1)
+    assert (project.counted("body"), project.counted("digest")) == (0, 0)
+    broken.unlink()
+    run(project, "--cache-tests=all").assert_outcomes(passed=3)
+    assert (project.counted("body"), project.counted("digest")) == (3, 1)
+    broken = project.write("test_broken.py", "raise RuntimeError")
+    found = run(project, "--cache-tests=all", "--continue-on-collection-errors")
+    found.assert_outcomes(passed=3, errors=1)
+    assert project.counted("body") == 3

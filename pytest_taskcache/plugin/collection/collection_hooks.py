@@ -205,7 +205,9 @@ class CollectionHooks:
             self.selection.keep(session.items)
         by_file: dict[Path, dict[str, pytest.Item]] = {}
         for item in session.items:
-            if item.path in self._known and stand_ins_of(item) is None:
+            if item.path not in self._known or stand_ins_of(item) is not None:
+                continue
+            if type(item.getparent(pytest.Module)) is pytest.Module:  # others may collect it, too
                 by_file.setdefault(item.path, {})[node_id(item).partition("::")[2]] = item
         for file, items in by_file.items():
             self._compare(file, items)

@@ -100,8 +100,9 @@ class Outcomes:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            wanting = ((item, self._wanting(item)) for item in items)
-            self._tests = {item: found for item, found in wanting if found is not None}
+            with self.keys.of_new_tests():
+                wanting = ((item, self._wanting(item)) for item in items)
+                self._tests = {item: found for item, found in wanting if found is not None}
             read_all(self._engine, self._bundles)
         finally:
             if collecting:
