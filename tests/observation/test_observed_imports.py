@@ -280,3 +280,26 @@ def test_lazy_objects_are_left_asleep(project: Project) -> None:
     finally:
         sys.modules.pop("lazy_module", None)
     assert [act.kind for act in observed.opaque] == ["subprocess"]
+
+
+def test_an_import_by_name_has_no_frame_of_ours_above_it(project: Project) -> None:
+    """Whoever counts frames, as ``warnings.warn(stacklevel=3)`` does where a package imports its
+    modules when they are first asked for, finds those that are there without us."""
+    project.write(
+        "lazy/__init__.py",
+        """
+        import importlib
+        def __getattr__(name): return importlib.import_module("." + name, __name__)
+        """,
+    )
+    project.write("lazy/old.py", "import warnings\nwarnings.warn('old', stacklevel=4)\n")
+    project.write("app.py", "import lazy\ndef f(): return lazy.old\n")
+    module = project.load("app")
+
+    with pytest.warns(UserWarning, match="old") as seen:
+        observed = project.observe(module.f)
+
+    assert [warning.filename for warning in seen] == [str(project.root / "app.py")]
+    assert project.changes(observed) == []
+    project.write("lazy/old.py", "VALUE = 1\n")
+    assert project.changes(observed) != []

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from types import CodeType, FrameType, ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.observation.hooks.callers import ActsFor, installed_directories, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
-from pytest_taskcache.observation.hooks.replacing import Replacement, spec_of
+from pytest_taskcache.observation.hooks.replacing import spec_of
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM = dis.opmap["IMPORT_FROM"]
@@ -42,26 +43,27 @@ class NotingFinder:
         return spec_of(fullname, path)
 
 
-class _Asking(Replacement):
-    """`importlib.import_module`: a module that is loaded already is handed out without any event,
-    yet whoever asks depends on it."""
+class _Bootstrap:
+    """Stands in `importlib` for its machinery, which `importlib.import_module` calls: a module that
+    is loaded already is handed out without any event, yet whoever asks depends on it.
 
-    def __call__(self, name: str, package: str | None = None) -> Any:
-        """As what it stands for."""
-        __tracebackhide__ = True
-        if not dispatcher.listeners or is_muted():
-            return self._plain(name, package)
+    In a look-up, and not around the function, since a frame of ours between whoever asks and the
+    module's own code would be counted: by ``warnings.warn(stacklevel=...)``, for one.
+    """
+
+    def __getattr__(self, name: str) -> Any:
         frame = sys._getframe(1)
-        module: ModuleType | None = None
-        try:
-            module = self._plain(name, package)
-            return module
-        finally:
-            dispatcher.tell(
-                lambda listener: listener.on_import_asked(
-                    importlib.util.resolve_name(name, package), module, frame
-                )
-            )
+        if name == "_gcd_import" and dispatcher.listeners and not is_muted():
+            _tell_asked(frame)
+        return getattr(_bootstrap, name)
+
+
+def _tell_asked(frame: FrameType) -> None:
+    given = frame.f_locals
+    with suppress(ImportError, KeyError):  # a relative name of no package
+        name = importlib.util.resolve_name(given["name"], given["package"])
+        module, caller = sys.modules.get(name), frame.f_back
+        dispatcher.tell(lambda listener: listener.on_import_asked(name, module, caller))
 
 
 @handles("exec", even_muted=True)
@@ -139,18 +141,19 @@ def _find_class(frame: FrameType, module: object, name: object) -> None:
 
 
 finder = NotingFinder()
-asking = _Asking("importlib", "import_module", lambda args, kwargs: None)
+_bootstrap = vars(importlib)["_bootstrap"]
+_asking = _Bootstrap()
 
 
 def install() -> None:
     """Starts noting imports."""
     if finder not in sys.meta_path:
         sys.meta_path.insert(0, finder)
-    asking.install()
+    vars(importlib)["_bootstrap"] = _asking
 
 
 def remove() -> None:
     """Stops noting imports."""
     if finder in sys.meta_path:
         sys.meta_path.remove(finder)
-    asking.remove()
+    vars(importlib)["_bootstrap"] = _bootstrap
