@@ -355,15 +355,19 @@ def verify(project: Project, pattern: str, remove: bool, dry_run: bool) -> Answe
     type=Parsed("size", parse_size),
     help="Least recently used ones beyond it, e.g. 500MB.",
 )
+@click.option("--shared", is_flag=True, help="Also the shared storages that may be written.")
 @_dry_run
 def prune(
     project: Project,
     older_than: float | None,
     unused: float | None,
     max_size: int | None,
+    shared: bool,
     dry_run: bool,
 ) -> Answer:
     """Remove what is expired, too old, unused or too much (by default: beyond the setting)."""
+    if shared and dry_run:
+        raise click.UsageError("--shared removes at once; leave out --dry-run")
     limit = project.settings.max_size if max_size is None else max_size
     project.readonly = dry_run
     removed = project.removing(
@@ -372,7 +376,15 @@ def prune(
         ),
         dry_run=dry_run,
     )
-    return _told_removed(*removed, dry_run)
+    document, shown, *_ = _told_removed(*removed, dry_run)
+    bounds = {"older_than": older_than, "unused": unused, "max_size": max_size}
+    gone = project.prune_shared(**bounds) if shared else []
+    far = [{"storage": where, **asdict(one)} for where, one in gone]
+    told = (
+        f"{where}: {counted(one.records, 'record')} removed, {size(one.freed)}"
+        for where, one in gone
+    )
+    return Answer({**document, "shared": far}, [*shown, *told])
 
 
 @_verb

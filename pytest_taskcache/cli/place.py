@@ -22,7 +22,7 @@ from pytest_taskcache.config.settings import (
     project_settings,
     read_settings,
 )
-from pytest_taskcache.config.storage_factory import StorageFactory
+from pytest_taskcache.config.storage_factory import StorageFactory, prune_shared
 from pytest_taskcache.config.tiers import (
     LOCAL,
     expanded,
@@ -38,6 +38,7 @@ from pytest_taskcache.ports import Storage
 from pytest_taskcache.report.contents import Contents, Held, encode
 from pytest_taskcache.report.history import History
 from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.storage.remote.pruning import Removed
 
 _INDEX = "index.sqlite3"
 _UPLOAD_SECONDS = 600.0
@@ -149,6 +150,11 @@ class Project:
         with closing(sqlite3.connect(directory / _INDEX)) as copy:
             self.local.index.read("copy the index", lambda connection: connection.backup(copy))
         (directory / _INDEX).chmod(0o600)
+
+    def prune_shared(self, **bounds: Any) -> list[tuple[str, Removed]]:
+        """As the function of this name, on the storages that the settings name. Raises
+        ConfigurationError and StorageError."""
+        return prune_shared(self.root, self.local, self.settings, os.environ, **bounds)
 
     def forget(self, pattern: str) -> None:
         """Forgets what matches a pattern; records that hold more are written anew without it."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from team import SUITE, Place, Team, line_of
 
+from pytest_taskcache.cli import main
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.config.storage_factory import prune_shared
 from pytest_taskcache.errors import StorageError
@@ -105,6 +106,31 @@ def test_whoever_asks_for_it(
     assert len(records_in(other)) == 3
     assert prune_shared(tmp_path, local, Settings(), {}, max_size=0) == []
     local.close()
+
+
+def test_from_the_shell(
+    signing: Team,
+    place_of: Callable[[str], Place],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``taskcache prune --shared`` says what went from where; to try it is refused."""
+    place = place_of("file")
+    signing.files["test_suite.py"] = SUITE
+    checkout = signing.checkout("a", {"storage": f"local:rw,{place.url}:rw"})
+    checkout.run().assert_outcomes(passed=2)
+    time_goes_by(place, 8 * DAY)
+    for name, value in checkout.environ.items():
+        monkeypatch.setenv(name, value)
+    asked = ["-C", str(checkout.path), "prune", "--shared", "--unused", "7d"]
+
+    assert main([*asked, "--dry-run"]) == 2
+    assert "--dry-run" in capsys.readouterr().err
+    assert len(records_in(place)) == 3
+    assert main(asked) == 0
+    shown = "".join(line.strip() for line in capsys.readouterr().out.splitlines())
+    assert f"{place.url}: 3 records removed" in shown
+    assert not records_in(place)
 
 
 def test_asking_in_vain(tmp_path: Path) -> None:
