@@ -11,6 +11,7 @@ TallyEntry(missed, changes=[function helpers.py::make_rows, input n_rows]), what
 from __future__ import annotations
 
 import ast
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -184,10 +185,8 @@ def _point(entry: TallyEntry, change: Sequence[str], history: History) -> Point:
         case "env":
             return point  # a value may be a secret
         case "interpreter":
-            fact = history.now(kind, name)
-            then, now = str(entry.nearest.get("python", "")), fact.text if fact is not None else ""
-            known_both = then and now and then != now
-            return Point(kind, "", verb, then, now) if known_both else point
+            then, now = str(entry.nearest.get("python", "")), platform.python_version()
+            return Point(kind, "", verb, then, now) if then and then != now else point
         case "source" if "::" not in name and not name.endswith(".py"):
             point = Point("function", entry.identity, verb)
     created = float(entry.nearest.get("created", 0.0))
@@ -206,7 +205,7 @@ def _compared(point: Point, then: Fact | None, now: Fact | None) -> Point:
     before, after = "", ""
     lines: Iterable[str] = ()
     match point.kind:
-        case "distribution" | "interpreter" | "setting":
+        case "distribution":
             before, after = then.text, now.text
         case "listing":
             old, new = set(then.text.splitlines()), set(now.text.splitlines())

@@ -10,7 +10,6 @@ Losing any of it costs only detail.
 from __future__ import annotations
 
 import json
-import platform
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -209,8 +208,6 @@ def _text_name(kind: str, name: str) -> str:
 
 def _fact(kind: str, name: str, path_of: Callable[[str], Path]) -> Fact | None:
     """What can be shown of a dependency as it is now; None where nothing can."""
-    if kind == Kind.INTERPRETER:
-        return Fact(platform.python_version())
     try:
         if kind == Kind.DISTRIBUTION:
             return Fact(metadata.version(name))

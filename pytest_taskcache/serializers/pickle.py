@@ -81,12 +81,13 @@ class PickleSerializer:
         from pytest_taskcache.serializers.references import RefusedValueError, pickled
 
         try:
-            written = pickled(value, keep_in_band, buffers)
+            stream, references = pickled(value, keep_in_band, buffers)
         except RefusedValueError as error:
             raise SerializationError(NAME, shown_name(type(value)), str(error)) from error
-        claims = _claims(written.ambiguous, written.present)
-        paths = tuple(map(os.path.abspath, written.paths))
-        return Payload(pack(written.stream, buffers, claims), (), written.held, paths)
+        named = references.paths
+        claims = _claims(references.ambiguous, named) if references.ambiguous or named else b""
+        paths = tuple(map(os.path.abspath, named))
+        return Payload(pack(stream, buffers, claims), (), references.held_code(), paths)
 
     def load(self, data: memoryview, restore: Restore) -> object:
         """A new value. Writable ``data`` is the value's own from now on. Raises SerializationError.
@@ -118,10 +119,10 @@ class PickleSerializer:
 
 
 def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
-    """The files that ambiguous modules are at present, and paths that exist: three fields each,
+    """The files that ambiguous modules are at present, and the paths that exist: three fields each,
     the name (empty for a path), the path, the content's digest (of a module's file)."""
     fields = [(name, path := _file_of(name), _content_of(path)) for name in sorted(modules)]
-    fields += [("", path, "") for path in paths]
+    fields += [("", path, "") for path in paths if os.path.lexists(path)]
     return os.fsencode("\0".join(chain.from_iterable(fields)))
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pytest_taskcache.digests.values.callables import is_installed
 from pytest_taskcache.digests.values.instances import reduces_by_default
@@ -45,14 +45,13 @@ class RefusedValueError(pickle.PicklingError):
 
 class References:
     """Gathers what one value refers to while it is pickled; ``reduce`` is a pickler's
-    ``reducer_override``. ``copies`` says that the pickler is cloudpickle's. ``found`` says that
-    there is any of it: ``held`` is code by file and qualified name, ``ambiguous`` are modules that
-    go by an ambiguous name, ``paths`` the path objects. ``uncertain`` says that code of the value's
-    authors runs when it comes back, which may fail."""
+    ``reducer_override``. ``copies`` says that the pickler is cloudpickle's. ``held`` is code by
+    file and qualified name, ``ambiguous`` are modules that go by an ambiguous name, ``paths`` the
+    path objects. ``uncertain`` says that code of the value's authors runs when it comes back,
+    which may fail."""
 
     def __init__(self, copies: bool = False) -> None:
         self.copies = copies
-        self.found = False
         self.held: set[tuple[str, str]] = set()
         self.ambiguous: set[str] = set()
         self.paths: list[str] = []
@@ -79,12 +78,10 @@ class References:
         """Notes code of the project that the bytes hold, or that reads and writes them."""
         code = function.__code__
         if not (is_installed(_home(function)) or code.co_filename.startswith("<")):
-            self.found = True
             self.held.add((os.path.abspath(code.co_filename), code.co_qualname))
 
     def _name(self, module: str) -> None:
         if module in AMBIGUOUS:
-            self.found = True
             self.ambiguous.add(module)
 
     def by_copy(self) -> Any:
@@ -144,7 +141,6 @@ class References:
     def add_path(self, path: PurePath) -> Any:
         """As pickle does, but whole: Python 3.13 writes the pieces that it was joined from, and the
         first may be a path that the value does not name. That it is a path is noted."""
-        self.found = True
         text = str(path)
         self.paths.append(text)
         if type(path).__reduce__ is PurePath.__reduce__:
@@ -340,20 +336,12 @@ class _Rules(dict[type, _Rule]):
 _RULES = _Rules(_EXACT)
 
 
-class Pickled(NamedTuple):
-    """A value's stream, and what it refers to: ``held`` is code by file and qualified name,
-    ``ambiguous`` are modules, ``paths`` are named, of which ``present`` exist."""
-
-    stream: bytes
-    held: tuple[tuple[str, str], ...] = ()
-    ambiguous: frozenset[str] = frozenset()
-    paths: tuple[str, ...] = ()
-    present: tuple[str, ...] = ()
-
-
-def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview]) -> Pickled:
-    """The pickle (protocol 5) of a value; buffers that are not kept in band are in ``beside``.
-    Raises RefusedValueError, whatever the value's own methods raise."""
+def pickled(
+    value: object, keep_in_band: BufferCallback, beside: list[memoryview]
+) -> tuple[bytes, References]:
+    """The pickle (protocol 5) of a value, and what it refers to, all the paths in it included;
+    buffers that are not kept in band are in ``beside``. Raises RefusedValueError, whatever the
+    value's own methods raise."""
     for copies in (False, True):
         beside.clear()
         file, references = io.BytesIO(), References(copies)
@@ -370,11 +358,10 @@ def pickled(value: object, keep_in_band: BufferCallback, beside: list[memoryview
     stream = file.getvalue()
     if references.uncertain:
         _refuse_lost(stream, beside)
-    if not (references.found or named_paths.PICKLED.search(stream)):
-        return Pickled(stream)
-    paths = named_paths.distinct([*references.paths, *named_paths.in_pickle(stream)])
-    present = tuple(path for path in paths if os.path.lexists(path))
-    return Pickled(stream, references.held_code(), frozenset(references.ambiguous), paths, present)
+    if references.paths or named_paths.PICKLED.search(stream):
+        found = [*references.paths, *named_paths.in_pickle(stream)]
+        references.paths = [*named_paths.distinct(found)]
+    return stream, references
 
 
 class _Pickler(pickle.Pickler):
