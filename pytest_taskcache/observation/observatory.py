@@ -529,8 +529,9 @@ class Observatory:
                     maker = BY_IMPORT
                 break
             if origin is ActsFor.OUTSIDE and maker != BY_IMPORT:
+                body = code.co_name == "<module>" and not code.co_filename.startswith("<doctest ")
                 main = frame.f_globals.get("__name__") == "__main__"
-                maker = BY_IMPORT if code.co_name == "<module>" and not main else BY_CODE
+                maker = BY_IMPORT if body and not main else BY_CODE
             codes.append(code)
             frame = frame.f_back
         if maker != BY_IMPORT:

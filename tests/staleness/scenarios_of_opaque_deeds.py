@@ -32,6 +32,11 @@ _SOMEONE_ELSES = "from . import {}\n\ndef test_it():\n    pass\n"
 
 OPAQUE = [
     _deed(
+        "child_of_what_was_handed_to_raises",
+        "import pytest, subprocess",
+        "result = pytest.raises(OSError, subprocess.call, ['/no/such/program']).type",
+    ),
+    _deed(
         "subprocess_of_a_submodule_that_someone_else_imported",
         "import SELF",
         "result = SELF.asking.SAID",

@@ -665,6 +665,57 @@ PYTEST = [
         change={"helper.py": "RATE = 2\n"},
     ),
     Scenario(
+        "file_that_a_doctest_reads_itself",
+        files={
+            "data.txt": "1",
+            "test_doc.txt": """
+            >>> from counter import count
+            >>> import pathlib, SELF
+            >>> count("SELF.doc")
+            >>> len(pathlib.Path(SELF.__file__).with_name("data.txt").read_text()) > 0
+            True
+            """,
+        },
+        change={"data.txt": "2"},
+        named=["file changed: SELF/data.txt"],
+    ),
+    Scenario(
+        "file_that_a_finalizer_reads_that_is_no_function_of_the_project",
+        files={
+            "data.txt": "1",
+            "test_a.py": """
+            import pathlib
+            from counter import count
+
+            def test_a(request):
+                count("SELF.a")
+                request.addfinalizer(pathlib.Path(__file__).with_name("data.txt").read_text)
+            """,
+        },
+        change={"data.txt": "2"},
+        named=["file changed: SELF/data.txt"],
+    ),
+    *(
+        Scenario(
+            f"{what}_by_what_was_handed_to_raises",
+            head="import os, pytest",
+            body=f"""
+            try:
+                result = pytest.raises({call}).type
+            except pytest.fail.Exception:
+                result = None
+            """,
+            change=change,
+            environ=environ,
+        )
+        for what, call, change, environ in (
+            ("failed_open", "OSError, (HERE / 'absent').read_text", {"absent": ""}, {}),
+            ("look", "OSError, os.stat, HERE / 'absent'", {"absent": ""}, {}),
+            ("listing", "OSError, os.listdir, HERE / 'no'", {"no/b": ""}, {}),
+            ("variable", "KeyError, os.environ.__getitem__, 'RAISED'", {}, {"RAISED": (None, "1")}),
+        )
+    ),
+    Scenario(
         "test_class_attribute",
         files={
             "test_a.py": """

@@ -3,6 +3,7 @@ machinery, whose own reads are nobody's dependency."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import site
@@ -24,6 +25,16 @@ _SITE = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 _MACHINERY = re.compile(
     r"[/\\](?:site|dist)-packages[/\\]"
     r"(?:_pytest|pytest|pluggy|xdist|execnet|coverage|pytest_cov)[/\\.]"
+)
+# What these read they read for themselves: settings, notes, sources to rewrite or to show. Whatever
+# else the test runner does while a test runs, such as calling what was handed to `pytest.raises` or
+# `addfinalizer`, it does for the test.
+_FOR_ITSELF = re.compile(
+    r"[/\\](?:pluggy|xdist|execnet|coverage|pytest_cov)[/\\.]"
+    r"|[/\\]_pytest[/\\](?:_code|_io|assertion|config)[/\\]"
+    r"|[/\\]_pytest[/\\](?:capture|compat|debugging|doctest|faulthandler|helpconfig|junitxml|logging"
+    r"|main|monkeypatch|nodes|pastebin|pathlib|python_path|reports|stepwise|terminal|terminalprogress"
+    r"|tmpdir|tracemalloc|warnings)\.py$"
 )
 # These act on a test's behalf: what they read is the test's own doing.
 _ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes)\.py$")
@@ -66,10 +77,10 @@ def _classify(filename: str) -> ActsFor:
     if filename.startswith(_PACKAGE):
         return ActsFor.MACHINERY
     if filename.startswith("<"):
-        return ActsFor.LIBRARY
+        return ActsFor.OUTSIDE if filename.startswith("<doctest ") else ActsFor.LIBRARY
     if filename.startswith(_STDLIB) and not _SITE.search(filename):
         name = os.path.basename(filename)
-        if name in ("linecache.py", "traceback.py"):
+        if name in ("traceback.py", "tracemalloc.py", "warnings.py", "_py_warnings.py"):
             return ActsFor.RENDERING
         return ActsFor.INSPECTING if name == "inspect.py" else ActsFor.LIBRARY
     if _FOR_CALLERS.search(filename):
@@ -77,6 +88,11 @@ def _classify(filename: str) -> ActsFor:
     if _MACHINERY.search(filename) and not _ON_BEHALF.search(filename):
         return ActsFor.MACHINERY
     return ActsFor.OUTSIDE
+
+
+@functools.cache
+def _reads_for_itself(filename: str) -> bool:
+    return filename.startswith(_PACKAGE) or _FOR_ITSELF.search(filename) is not None
 
 
 def is_machinery(filename: str) -> bool:
@@ -93,7 +109,7 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
         if origin is ActsFor.OUTSIDE:
             return rendering
         if origin is ActsFor.MACHINERY:
-            return True
+            return rendering or _reads_for_itself(frame.f_code.co_filename)
         if origin is ActsFor.RENDERING:
             rendering = not path or str(path).endswith((".py", ".pyw"))
         elif origin is ActsFor.INSPECTING:
