@@ -26,6 +26,7 @@ class Originals:
         "open",
         "perf",
         "readlink",
+        "scandir",
         "stat",
     )
 
@@ -34,6 +35,7 @@ class Originals:
         self.stat: Callable[..., os.stat_result] = os.stat
         self.lstat: Callable[..., os.stat_result] = os.lstat
         self.listdir: Callable[[str | os.PathLike[str]], list[str]] = os.listdir
+        self.scandir: Callable[[str | os.PathLike[str]], os._ScandirIterator[str]] = os.scandir
         self.open: Callable[[str], IO[str]] = open
         self.readlink: Callable[[str], str] = os.readlink
         self.getcwd: Callable[[], str] = os.getcwd

@@ -131,14 +131,23 @@ MADE_BY_RUNNING = frozenset({"__pycache__", ".pytest_cache", ".taskcache"})
 
 
 def listing_digest(path: Path) -> str:
-    """The digest of the sorted names in a directory, but for those that running makes; ABSENT
-    where there is none."""
+    """The digest of the sorted names in a directory, but for those that running makes, each with
+    whether it is a file, a directory or a link to one; ABSENT where there is none."""
     try:
-        return checksum(("listing", *sorted(set(originals.listdir(path)) - MADE_BY_RUNNING)))
+        with originals.scandir(path) as entries:
+            found = [each for each in entries if each.name not in MADE_BY_RUNNING]
+        return checksum(("listing", *sorted(f"{each.name}/{_kind(each)}" for each in found)))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOTDIR and os.path.lexists(path):
             return checksum(("not a directory",))
         return _failure(error)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        return f"{entry.is_dir():d}{entry.is_file():d}{entry.is_symlink():d}"
+    except OSError:
+        return ""  # a link to itself
 
 
 def matches_of(root: Path, pattern: str) -> list[str]:

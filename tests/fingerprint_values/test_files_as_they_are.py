@@ -209,16 +209,24 @@ def test_stat_counts_mode_and_size_but_not_times(project) -> None:
     assert len({before, moded, project.session().digest(Kind.STAT, "data")}) == 3
 
 
-def test_listing_counts_names_only(project) -> None:
-    """A new entry changes a listing, the content of an entry does not."""
+def test_listing_counts_names_and_kinds_only(project) -> None:
+    """A new entry changes a listing, and one that becomes a directory or a link, whatever else is
+    there; the content of an entry does not."""
     path = project.root / "sub"
     path.mkdir()
     (path / "a").write_text("1")
     before = project.session().digest(Kind.LISTING, "sub")
     (path / "a").write_text("2")
     assert project.session().digest(Kind.LISTING, "sub") == before
-    (path / "b").write_text("1")
-    assert project.session().digest(Kind.LISTING, "sub") != before
+    (path / "b").symlink_to("b")
+    found = {before, project.session().digest(Kind.LISTING, "sub")}
+    (path / "a").unlink()
+    (path / "a").mkdir()
+    found.add(project.session().digest(Kind.LISTING, "sub"))
+    (path / "a").rmdir()
+    (path / "a").symlink_to("../data")
+    found.add(project.session().digest(Kind.LISTING, "sub"))
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(

@@ -477,6 +477,20 @@ def test_source_lines_of_a_rendered_traceback_do_not_count(project: Project) -> 
     assert named(project.observe(module.render), Kind.FILE) == set()
 
 
+def test_a_directory_given_to_a_reader_in_native_code_counts_with_all_below(
+    project: Project,
+) -> None:
+    """Which files there are, at any depth, and what is in them."""
+    project.write("pyogrio.py", "def read_dataframe(path): pass\n")
+    project.write("in/a.csv")
+    project.write("in/below/b.csv")
+    module = project.load("pyogrio")
+    observed = project.observe(lambda: module.read_dataframe(project.root / "in"))
+
+    assert {"in", "in/below"} <= named(observed, Kind.LISTING)
+    assert {"in/a.csv", "in/below/b.csv"} <= named(observed, Kind.FILE)
+
+
 def test_source_text_that_was_asked_for_counts(project: Project) -> None:
     """``inspect.getsource`` is a read: code that works on source depends on its text."""
     project.write(

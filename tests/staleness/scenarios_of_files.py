@@ -335,6 +335,39 @@ FILES = [
         files={"data.txt": "1"},
         change={"data.txt": "2"},
     ),
+    *(
+        Scenario(
+            f"source_as_data_by_{by}",
+            head="import importlib.util, linecache, pkgutil",
+            body=f"result = {body}",
+            files={"tpl.py": "X = 1  # one\n"},
+            change={"tpl.py": "X = 1  # two\n"},
+            named=["file changed: SELF/tpl.py"],
+        )
+        for by, body in (
+            ("pkgutil", "pkgutil.get_data('SELF', 'tpl.py')"),
+            ("its_loader", "importlib.util.find_spec('SELF.tpl').loader.get_source('SELF.tpl')"),
+            ("linecache", "linecache.getline(str(HERE / 'tpl.py'), 1)"),
+        )
+    ),
+    Scenario(
+        "lines_that_another_test_had_read",
+        files={
+            "data.txt": "one",
+            **{
+                f"test_{name}.py": f"""
+                import linecache, pathlib
+                from counter import count
+
+                def test_{name}():
+                    count("SELF.{name}")
+                    linecache.getline(str(pathlib.Path(__file__).with_name("data.txt")), 1)
+                """
+                for name in "ab"
+            },
+        },
+        change={"data.txt": "two"},
+    ),
     Scenario(
         "zip_archive",
         head="import zipfile",
@@ -386,6 +419,29 @@ FILES = [
         body="result = list(os.walk(HERE / 'in'))",
         files={"in/a/a.txt": "1"},
         change={"in/a/b.txt": "1"},
+    ),
+    *(
+        Scenario(
+            f"file_becomes_a_directory_for_{by}",
+            head="import glob, os",
+            body=f"result = {body}",
+            files={"in/a": ""},
+            change={"in/a": lambda path: (path.unlink(), path.mkdir())},
+            named=["listing changed: SELF/in"],
+        )
+        for by, body in (
+            ("a_walk", "[each[1] for each in os.walk(HERE / 'in')]"),
+            ("a_glob", "glob.glob('*/', root_dir=HERE / 'in')"),
+            ("a_glob_of_paths", "list((HERE / 'in').glob('*/'))"),
+        )
+    ),
+    Scenario(
+        "what_a_link_in_a_walk_leads_to",
+        head="import os",
+        body="result = [each[1] for each in os.walk(HERE / 'in')]",
+        files={"aim": ""},
+        make=lambda path: ((path / "in").mkdir(), (path / "in" / "a").symlink_to("../aim")),
+        change={"aim": lambda path: (path.unlink(), path.mkdir())},
     ),
     Scenario(
         "size_of_a_scanned_entry",

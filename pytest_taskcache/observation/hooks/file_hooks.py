@@ -92,9 +92,7 @@ def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -
         if filename.endswith(_METADATA):
             _tell_distributions(frame)
             return
-        if filename == _IMPORTLIB and (
-            kind is not Kind.FILE or str(path).endswith((".py", *_COMPILED))
-        ):
+        if filename == _IMPORTLIB and (kind is not Kind.FILE or _is_import(frame)):
             return
     if asked_by_machinery(frame, path):
         return
@@ -109,6 +107,13 @@ def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -
         listener.on_read(kind, text, frame)
 
     dispatcher.tell(tell)
+
+
+def _is_import(frame: FrameType | None) -> bool:
+    """Whether a loader reads what it is about to execute; else it was asked for text or data."""
+    while frame is not None and frame.f_code.co_name in ("get_data", "get_code"):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_name == "exec_module"
 
 
 def _tell_distributions(frame: FrameType) -> None:
@@ -280,6 +285,9 @@ LOOK = "pytest_taskcache.look"
 because what an audit hook does is not traced: under `sys.settrace` each call of ours would cost
 as much as all of this."""
 
+LINES = "pytest_taskcache.lines"
+"""Our own audit event: a path, whose lines `linecache` was asked for."""
+
 WORKING_DIRECTORY = "pytest_taskcache.working_directory"
 """Our own audit event, without arguments."""
 
@@ -320,8 +328,21 @@ def _asking(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
+def _ask_for_lines(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    # They may be remembered.
+    if (args or "filename" in kwargs) and not is_muted():
+        sys.audit(LINES, args[0] if args else kwargs["filename"])
+
+
+@handles(LINES)
+def _asked_for_lines(frame: FrameType, path: object) -> None:
+    if isinstance(path, str) and not path.startswith("<"):
+        see(Kind.FILE, path, _asking(frame))
+
+
 REPLACED = (
     *(Replacement("os", name, _look) for name in ("stat", "access", "readlink")),
     Replacement("os", "lstat", _look_at_link),
     Replacement("os", "getcwd", _ask_where),
+    Replacement("linecache", "getlines", _ask_for_lines),
 )

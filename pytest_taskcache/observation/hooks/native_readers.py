@@ -78,6 +78,8 @@ def _read(frame: FrameType, path: Any) -> None:
     if not text or len(text) > _LONGEST or "\n" in text or "://" in text:
         return
     caller = frame.f_back
+    if os.path.isdir(text):
+        text = os.path.join(glob.escape(text), "**")
     if not glob.has_magic(text):
         see(Kind.FILE, text, caller)
         return
