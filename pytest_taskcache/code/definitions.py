@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"4 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"5 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -25,6 +26,7 @@ ALL_MODULES = "*modules"
 STAR = "*star"
 EFFECTS = "#effects"
 EVERYTHING = "#everything"
+ORDER = "#order"
 
 INSIDE = ".<locals>."
 
@@ -110,8 +112,8 @@ _FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands")
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """What one source file defines. One that cannot be parsed is a single definition.
-    ``order``: which definition each part of the file belongs to whose place may matter, by index:
-    none of plain functions, and of imports that act on nothing."""
+    ``order``: which definition each part of the file belongs to that is executed at import, by
+    index; ``~index`` for one that needs none of the others."""
 
     definitions: tuple[Definition, ...] = ()
     imports: tuple[Import, ...] = ()
@@ -222,7 +224,7 @@ def diff(old: Analysis, new: Analysis) -> Changes:
         if name not in after or not _same(item, after[name])
     ]
     found += (Changed(None, item) for name, item in after.items() if name not in before)
-    found += (Changed(before[name], after[name]) for name in _moved(old, new))
+    found += _moved(old, new)
     return found
 
 
@@ -231,14 +233,40 @@ def _same(one: Definition, two: Definition) -> bool:
     return one.digest == two.digest and one.mentions == two.mentions and one.stores == two.stores
 
 
-def _moved(old: Analysis, new: Analysis) -> Iterable[str]:
-    """The definitions that come in another order, from the first to the last one that does: fields
-    of a dataclass, an assignment and what reads it."""
-    before, after = ([one.definitions[i].name for i in one.order] for one in (old, new))
+def _moved(old: Analysis, new: Analysis) -> Iterator[Changed]:
+    """The definitions that come before another instead of after it. Where one of the two may need
+    the other (fields of a dataclass, an assignment and what reads it), importing the module may
+    fail, or give something else. Else it is seen by whoever looks at all of the module, and, of
+    what is in one class, by who makes the class."""
+    before, after = ([one.definitions[max(i, ~i)].name for i in one.order] for one in (old, new))
     counts = Counter(before)
     counts.subtract(Counter(after))
     before, after = ([name for name in each if not counts[name]] for each in (before, after))
     differing = [at for at, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1]
     if not differing:
-        return ()
-    return dict.fromkeys(before[differing[0] : differing[-1] + 1])
+        return
+    free = set.intersection(
+        *({one.definitions[~i].name for i in one.order if i < 0} for one in (old, new))
+    )
+    part = slice(differing[0], differing[-1] + 1)
+    places = {each: at for at, each in enumerate(_numbered(after[part]))}
+    moved: set[str] = set()
+    needed = False
+    for one, two in combinations(_numbered(before[part]), 2):
+        if places[one] > places[two]:
+            pair = {one[0], two[0]}
+            scopes = {name.rpartition(".")[0] for name in pair}
+            needed |= not pair <= free
+            if not pair <= free or (len(scopes) == 1 and scopes != {""}):
+                moved |= pair
+    place = Definition(ORDER, DefinitionKind.STATEMENT, "", effect=needed)
+    yield Changed(place, place)
+    yield from (Changed(old.by_name[name], new.by_name[name]) for name in sorted(moved))
+
+
+def _numbered(names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Each name with how often it was there before."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        yield name, seen[name]
+        seen[name] += 1

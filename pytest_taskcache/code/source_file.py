@@ -54,6 +54,7 @@ import builtins
 import copy
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -143,6 +144,7 @@ _CONSTANTS = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
+_POSTPONED = "__future__.annotations"
 _ACTING = frozenset({"effect", "acts"})
 _SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores", "type_params"})
 _NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
@@ -206,11 +208,11 @@ def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
 class _Unit:
     """What is collected of one definition while it is walked.
 
-    ``text`` is its normalised text; ``names`` are free or local names that are loaded,
-    ``attributes`` all other mentions; ``bound`` are names that it binds, ``declared`` those that
-    are another scope's; ``roots`` are chains that are changed: root name, whether it was called,
-    attributes; ``returned`` those that are returned; ``origins`` tells what a local name may be
-    another name of. ``children`` are the functions inside of it.
+    ``text`` is its normalised text; ``names`` are free or local names that are loaded, ``needed``
+    those that annotations take, ``attributes`` all other mentions; ``bound`` are names that it
+    binds, ``declared`` those that are another scope's; ``roots`` are chains that are changed: root
+    name, whether it was called, attributes; ``returned`` those that are returned; ``origins`` tells
+    what a local name may be another name of. ``children`` are the functions inside of it.
     """
 
     name: str
@@ -218,6 +220,7 @@ class _Unit:
     owner: str = ""
     text: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    needed: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     bound: set[str] = field(default_factory=set)
     declared: set[str] = field(default_factory=set)
@@ -345,8 +348,6 @@ class _Walker:
         self._prefix = prefix
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             unit.kind = DefinitionKind.IMPORT
-            if node.names[0].name != "*":
-                unit.flags.add("plain")
         value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
         if value is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(value)):
             unit.flags.add("constant")
@@ -396,8 +397,6 @@ class _Walker:
         with_class = bool(prefix) and _comes_with_class(node.name)
         if not with_class:
             made.binds[node.name] = None
-        if not node.decorator_list and not node.args.defaults and not any(node.args.kw_defaults):
-            made.flags.add("plain")
         self._signature(node)
         self._decorate(node, made)
         implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
@@ -454,6 +453,8 @@ class _Walker:
         if not node.decorator_list:  # nobody makes objects of the types that they name
             unit.attributes, unit.names = set(), set()
         self._all([*(item.annotation for item in _parameters(node.args)), node.returns])
+        if not unit.is_function and self._aliases.get("annotations") != _POSTPONED:
+            unit.needed |= unit.names
         unit.attributes, unit.names = kept
 
     def _inside(self, node: FunctionNode, qualname: str) -> _Unit:
@@ -826,8 +827,8 @@ class _Walker:
         self._imports.setdefault((level, module), {}).update(dict.fromkeys(names))
         unit.attributes.update(filter(None, module.split(".")))
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
-        if foreign and not unit.is_function:
-            unit.flags.add("effect")
+        if (foreign or module == "__future__") and not unit.is_function:
+            unit.flags.add("effect")  # what is told the compiler holds for all of the module
 
     def _change(self, node: ast.expr) -> None:
         """Notes that whoever holds the object of an expression may find it changed."""
@@ -863,18 +864,23 @@ class _Walker:
         for unit in self._units:
             merged.setdefault(unit.name, []).append(unit)
         numbers = {name: number for number, name in enumerate(merged)}
-        # Where a function is made, or a name is taken from another module, does not matter, unless
-        # something else has the same name.
-        placed = (
-            each
-            for each in self._units
-            if not each.is_function
-            and ("plain" not in each.flags or each.flags & _ACTING or len(merged[each.name]) > 1)
-        )
+        placed = [each for each in self._units if not each.is_function]
+        labels = Counter(each.name.rstrip(":()=") for each in placed)
+        needs = (self._needs(each) or labels[each.name.rstrip(":()=")] > 1 for each in placed)
         return Analysis(
             tuple(_definition_of(name, units) for name, units in merged.items()),
             tuple(Import(*place, tuple(names)) for place, names in self._imports.items()),
-            order=tuple(numbers[each.name] for each in placed),
+            order=tuple(
+                numbers[each.name] if needed else ~numbers[each.name]
+                for each, needed in zip(placed, needs, strict=True)
+            ),
+        )
+
+    def _needs(self, unit: _Unit) -> bool:
+        """Whether executing it may take something that the module has defined before."""
+        return bool(unit.flags & _ACTING) or any(
+            name in self._bound or name in self._aliases or name not in _BUILTINS
+            for name in unit.names | unit.needed
         )
 
 

@@ -94,11 +94,37 @@ def test_what_an_edit_changes(before, after, labels) -> None:
 
 
 def test_order_of_what_acts_on_others_counts() -> None:
-    """Two calls at module level in another order are another module, two functions are not."""
-    one, two = b"import a\na.f()\nimport b\nX = b.g()\n", b"import b\nX = b.g()\nimport a\na.f()\n"
-    assert diff(analyse(one), analyse(two))
-    one, two = b"def f(): pass\ndef g(): pass\n", b"def g(): pass\ndef f(): pass\n"
-    assert not diff(analyse(one), analyse(two))
+    """Two calls at module level in another order are another module."""
+    one, two = "import a\na.f()\nimport b\nX = b.g()\n", "import b\nX = b.g()\nimport a\na.f()\n"
+    assert "X changed" in changed(one, two)
+
+
+@pytest.mark.parametrize(
+    ("parts", "labels"),
+    [
+        (("def f(): pass\n", "def g(x: int = 1): pass\n"), set()),
+        (("import json\n", "RATE = 2\n"), set()),
+        (("class A(Exception): pass\n", "def f(): pass\n"), set()),
+        (("def f(): pass\n", "X = f()\n"), {"f changed", "X changed"}),
+        (("def f(): pass\n", "@f\ndef g(): pass\n"), {"f changed", "g changed"}),
+        (("import math\n", "X = math.pi\n"), {"math changed", "X changed"}),
+        (("class A: pass\n", "def f(a: A): pass\n"), {"A changed", "f changed"}),
+        (("from a import f\n", "def f(): pass\n"), {"f changed"}),
+        (
+            ("class A:\n  def f(self): pass\n", "  def g(self): pass\n"),
+            {"A.f changed", "A.g changed"},
+        ),
+    ],
+)
+def test_what_a_move_changes(parts, labels) -> None:
+    """Who looks at all of a module sees any; else one counts where one part may need the other,
+    and in a class."""
+    head, _, first = parts[0].rpartition(":\n")
+    head = head and head + ":\n"
+    assert changed("".join(parts), head + parts[1] + first) == {"#order changed"} | labels
+    future = "from __future__ import annotations\n"
+    if "(a: A)" in parts[1]:
+        assert changed(future + "".join(parts), future + parts[1] + first) == {"#order changed"}
 
 
 def test_text_gives_the_analysis_back_and_takes_half_as_much_as_the_source() -> None:
