@@ -73,7 +73,7 @@ class Definition:
     does an edit of what it mentions. ``implicit``: it applies without being mentioned.
     ``constant``: what it binds cannot be changed. ``wrapped``: something that may keep results is
     around it. ``takes``: its callers say what it stores in globals; ``hands``: it returns what
-    outlives it.
+    outlives it; ``called``: something outside of the project may call it.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Definition:
     wrapped: bool = False
     takes: bool = False
     hands: bool = False
+    called: bool = False
 
     @property
     def label(self) -> str:
@@ -106,7 +107,7 @@ class Import(NamedTuple):
     names: tuple[str, ...]
 
 
-_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands")
+_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands", "called")
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,13 @@ class _Walk:
         self._effects: dict[int, _Cause] = {}
         self._implicit: dict[int, _Cause] = {}
         self._heap: list[tuple[int, int, _Vertex]] = []
+        self._begun = NEVER
+        self._appeared = {
+            (file, each.name)
+            for file, found in changes.items()
+            for each in found
+            if not each.before
+        }
         self._add_log()
         for file, found in changes.items():
             self._add_all(file, (each for item in found for each in item if each), 0)
@@ -164,6 +171,8 @@ class _Walk:
         first: dict[str, int] = {}
         for index, (file, qualname) in enumerate(self._log.nodes):
             self._ran.setdefault((file, definition_name(qualname)), index)
+            if self._begun == NEVER and qualname.rpartition(".")[2].startswith("test"):
+                self._begun = index
             first.setdefault(file, index)
         for file, analysis in self._log.files.items():
             self._add_all(file, analysis.definitions, first.get(file, NEVER))
@@ -189,7 +198,9 @@ class _Walk:
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
         if item.kind is _FUNCTION and file not in self._log.whole:
-            loaded = self._ran.get((file, item.name), NEVER)
+            # A new method that a library may call did run, for all that is known.
+            awake = item.called and (file, item.name) in self._appeared
+            loaded = self._ran.get((file, item.name), loaded if awake else NEVER)
         vertex = self._vertex(file, item.name, loaded)
         if item not in vertex.definitions:
             vertex.definitions.append(item)
@@ -272,7 +283,8 @@ class _Walk:
         cause = vertex.cause
         for item in vertex.definitions:
             # What applies to all of a file, or to all who import it.
-            if item.acts or (item.effect and vertex.seed):
+            early = item.called and vertex.position < self._begun
+            if item.acts or early or (item.effect and vertex.seed):
                 _note(self._effects, vertex, cost, cause)
             if item.implicit:
                 _note(self._implicit, vertex, cost, cause)

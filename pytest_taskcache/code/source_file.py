@@ -144,6 +144,8 @@ _CONSTANTS = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
+_PASSIVE = frozenset({"abc", "enum", "typing", "typing_extensions"})
+"""Modules with base classes that call no method of theirs by name."""
 _POSTPONED = "__future__.annotations"
 _ACTING = frozenset({"effect", "acts"})
 _SKIPPED = frozenset({"ctx", "type_comment", "kind", "type_ignores", "type_params"})
@@ -253,6 +255,7 @@ class _Walker:
         self._aliases: dict[str, str] = {}
         self._bound: set[str] = set()
         self._whole = True
+        self._called: set[str] = set()
         self._rules: dict[type, Callable[[Any], None]] = {}
         self._find_names(tree)
         self._body(tree, "")
@@ -387,9 +390,20 @@ class _Walker:
         if node.bases:
             unit.binds["__subclasses__"] = None
         self._close(unit)
+        if any(self._calls_methods(base) for base in node.bases):
+            self._called.add(node.name)
         before, self._owner = self._owner, prefix + node.name
         self._body(node, f"{prefix}{node.name}.")
         self._owner = before
+
+    def _calls_methods(self, base: ast.expr) -> bool:
+        """Whether a base class comes from elsewhere, or has one that does: what it has methods
+        for, it calls."""
+        root = _chain(base)[0]
+        if root in self._bound:
+            return root in self._called
+        full = self._aliases.get(root, "")
+        return bool(full) and full.partition(".")[0] not in _PASSIVE
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
@@ -420,7 +434,9 @@ class _Walker:
         if self._owner:
             cls = self._owner.rpartition(".")[2]
             unit.attributes.add(cls)
-            if with_class or unit.flags & {"wrapped", "implicit"}:
+            if cls in self._called and not (self._is_test and node.name.startswith("test")):
+                unit.flags.add("called")
+            if with_class or unit.flags & {"wrapped", "implicit", "called"}:
                 unit.binds[cls] = None
         self._resolve(unit, frozenset())
 
@@ -548,7 +564,8 @@ class _Walker:
         if not root:
             return True
         if root not in local:
-            unit.changes.add(root + "()" if called else root)
+            original = self._aliases.get(root, root).rpartition(".")[2]
+            unit.changes.update(name + "()" * called for name in (root, original))
             if not called and root not in self._aliases and root in self._bound:
                 unit.flags.add("global")
             return True
@@ -808,19 +825,27 @@ class _Walker:
         self._all([node.iter, *node.ifs])
 
     def visit_Import(self, node: ast.Import) -> None:
-        unit = self._unit
         for item in node.names:
             self._note_import(0, item.name, ())
-            unit.bound.add(item.asname or item.name.partition(".")[0])
+            root = item.name if item.asname else item.name.partition(".")[0]
+            self._bind_import(item.asname or root, root)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         unit = self._unit
         self._note_import(node.level, node.module or "", tuple(item.name for item in node.names))
         for item in node.names:
-            unit.bound.add(item.asname or item.name)
+            self._bind_import(item.asname or item.name, f"{node.module or ''}.{item.name}")
             unit.attributes.add(STAR if item.name == "*" else item.name)
             if item.name == "*":
                 unit.flags.add("acts")
+
+    def _bind_import(self, name: str, full: str) -> None:
+        """Notes a name that an import binds. In a function, what it stands for is no local thing:
+        that outlives the call."""
+        if not self._unit.is_function:
+            self._unit.bound.add(name)
+        elif name not in self._bound:
+            self._aliases.setdefault(name, full)
 
     def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
         unit = self._unit
@@ -905,6 +930,7 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         wrapped="wrapped" in flags,
         takes=is_function and "global" in flags,
         hands=is_function and bool(changes) and "hands" in flags,
+        called="called" in flags,
     )
 
 

@@ -529,8 +529,8 @@ class _Verdict:
     def _changed_definitions(
         self, files: dict[str, tuple[str, str]]
     ) -> tuple[dict[str, Analysis], dict[str, Changes]]:
-        """What the log's files defined, and what differs of those that do: all of a file whose
-        text is lost."""
+        """What the log's files defined, and define now, and what differs of those that do: all of a
+        file whose text is lost."""
         analyses: dict[str, Analysis] = {}
         changes: dict[str, Changes] = {}
         for name, recorded in self._log.files:
@@ -546,6 +546,11 @@ class _Verdict:
                 found = diff(before, present) if present is not None else _all_of(before)
                 if found:
                     changes[name] = found
+                if present is not None:
+                    analyses[name] = Analysis(
+                        (*before.definitions, *present.definitions),
+                        (*before.imports, *present.imports),
+                    )
         return analyses, changes
 
     def _change_of(self, dependency: Dependency) -> Change:
