@@ -33,6 +33,10 @@ INSIDE = ".<locals>."
 EXAMPLES = "<doctest> "
 """Begins the name of code that stands in no source file; the identifiers it mentions follow."""
 
+MENTIONS = "<mentions> "
+"""Begins the name of a node that tells what another one mentions besides what its source does; the
+name of that one and the identifiers follow."""
+
 IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
 """What code is called that a module's body runs, or may run: comprehensions, too."""
 
@@ -41,7 +45,7 @@ def definition_name(qualname: str) -> str:
     """The definition that a code object of this qualified name belongs to: the function around
     a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
     code, ``<lambda>`` for lambdas and comprehensions in no function."""
-    if qualname.startswith(EXAMPLES):
+    if qualname.startswith((EXAMPLES, MENTIONS)):
         return qualname
     kept: list[str] = []
     for part in qualname.split(INSIDE):

@@ -49,7 +49,7 @@ def _lead_to_submodules(graph: dict[str, set[str]], known: Mapping[str, Analysis
     below: dict[str, int] = {}
     submodules: dict[str, list[str]] = {}
     for name, number in numbers.items():
-        package, _, leaf = _module(name).rpartition("/")
+        package, _, leaf = module_of(name).rpartition("/")
         if package:
             submodules.setdefault(leaf, []).append(name)
         directory = name.rpartition("/")[0]
@@ -72,7 +72,7 @@ def _lead_to_submodules(graph: dict[str, set[str]], known: Mapping[str, Analysis
         masks = closure_masks([[numbers[name] for name in leads] for leads in graph.values()])
         for file, found in wanted.items():
             reached = masks[numbers[file]]
-            more = {each for each in found if below[_module(each).rpartition("/")[0]] & reached}
+            more = {each for each in found if below[module_of(each).rpartition("/")[0]] & reached}
             more -= {file, *graph[file]}
             graph[file] |= more
             grown |= bool(more)
@@ -100,7 +100,7 @@ def _packages_around(name: str, files: Collection[str]) -> Iterator[str]:
         yield package
 
 
-def _module(name: str) -> str:
+def module_of(name: str) -> str:
     """A file's module, with slashes."""
     directory, slash, last = name.rpartition("/")
     return (directory + slash + last.partition(".")[0]).removesuffix("/__init__")
@@ -110,7 +110,7 @@ def _by_suffix(names: Iterable[str]) -> dict[str, set[str]]:
     """Files by the modules that they may be."""
     found: dict[str, set[str]] = {}
     for name in names:
-        parts = _module(name)
+        parts = module_of(name)
         while parts:
             found.setdefault(parts, set()).add(name)
             parts = parts.partition("/")[2]

@@ -34,6 +34,7 @@ from pytest_taskcache.code.definitions import (
     EVERYTHING,
     EXAMPLES,
     IN_NO_FUNCTION,
+    MENTIONS,
     NEW_NAMES,
     OWN_NAMES,
     Analysis,
@@ -42,7 +43,7 @@ from pytest_taskcache.code.definitions import (
     DefinitionKind,
     definition_name,
 )
-from pytest_taskcache.code.import_graph import closure_masks
+from pytest_taskcache.code.import_graph import closure_masks, module_of
 from pytest_taskcache.dataclass import dataclass, field
 
 NEVER = 1 << 60
@@ -53,6 +54,10 @@ MODULE = "<module>"
 
 FILE = "<file>"
 """The node of what acts on all of a file, whatever of it ran: its imports' effects, its hooks."""
+
+
+BEGUN = "<begun>"
+"""The node after which tests run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,16 @@ class _Walk:
         self._files = {name: number for number, name in enumerate({**log.files, **changes})}
         self._names = list(self._files)
         self._imports = _imports(log, self._files)
+        self._starred = {
+            self._files[name]: set(self._imports[self._files[name]])
+            for name, analysis in log.files.items()
+            if any("*" in each.names for each in analysis.imports)
+        }
+        # The names of its packages, too, and of modules that have its names by star imports.
+        self._parts = [{*module_of(name).split("/")} for name in self._names]
+        for file in self._starred:
+            for other in self._by_stars({file}):
+                self._parts[other].add(module_of(self._names[file]).rpartition("/")[2])
         self._closures = [*closure_masks(self._imports), (1 << len(self._files)) - 1]
         self._vertices: dict[tuple[str, str], _Vertex] = {}
         self._mentioning: dict[str, list[_Vertex]] = {}
@@ -153,7 +168,7 @@ class _Walk:
         self._effects: dict[int, _Cause] = {}
         self._implicit: dict[int, _Cause] = {}
         self._heap: list[tuple[int, int, _Vertex]] = []
-        self._begun = NEVER
+        self._begun = 0
         self._appeared = {
             (file, each.name)
             for file, found in changes.items()
@@ -161,8 +176,8 @@ class _Walk:
             if not each.before
         }
         self._add_log()
-        for file, found in changes.items():
-            self._add_all(file, (each for item in found for each in item if each), 0)
+        for name, found in changes.items():
+            self._add_all(name, (each for item in found for each in item if each), 0)
         for vertex in self._vertices.values():
             if vertex.position < NEVER:
                 self._index(vertex)
@@ -171,7 +186,7 @@ class _Walk:
         first: dict[str, int] = {}
         for index, (file, qualname) in enumerate(self._log.nodes):
             self._ran.setdefault((file, definition_name(qualname)), index)
-            if self._begun == NEVER and qualname.rpartition(".")[2].startswith("test"):
+            if qualname == BEGUN:
                 self._begun = index
             first.setdefault(file, index)
         for file, analysis in self._log.files.items():
@@ -181,6 +196,8 @@ class _Walk:
                 mentions = frozenset({ALL_MODULES, *name.split()})
                 item = Definition(name, _FUNCTION, "", mentions=mentions)
                 self._add(file, item, self._ran[file, name])
+            elif name.startswith(MENTIONS):
+                self._add(file, _mentioning(*name.split()[1:]), first[file])
 
     def _add_all(self, file: str, definitions: Iterable[Definition], loaded: int) -> None:
         """Adds a module's body, which ran at its own position or else at this one, and these."""
@@ -305,11 +322,13 @@ class _Walk:
                 yield "*" + name[-end:], 0
         if vertex.seed or item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
             yield ALL_NAMES, 0
+        if vertex.seed or item.kind is not _FUNCTION:
             yield f"{OWN_NAMES} {vertex.file}", 0
         if vertex.new:
             yield NEW_NAMES, 0
         if item.kind is not _FUNCTION and not item.name.endswith("()"):
-            yield f"={_leaf(self._names[vertex.file])}", 0
+            for part in self._parts[vertex.file]:
+                yield f"={part}", 0
         if item.kind is DefinitionKind.IMPORT and vertex.seed:
             yield ALL_MODULES, -1
         own = 1 << vertex.file
@@ -377,24 +396,23 @@ class _Walk:
                 found.append(min((vertex.cost, vertex.cause), around[vertex.file]))
         return Reached([position for position, _ in found], [cause for _, cause in found])
 
+    def _by_stars(self, files: set[int]) -> set[int]:
+        """These files, and those whose names they have by star imports."""
+        todo = files & self._starred.keys()
+        while todo:
+            more = set().union(*(self._starred[each] for each in todo)) - files
+            files |= more
+            todo = more & self._starred.keys()
+        return files
+
     def _by_file(self) -> list[_Cause]:
         """For each file, what applies to all that is in it."""
-        starred = {
-            self._files[name]: set(self._imports[self._files[name]])
-            for name, analysis in self._log.files.items()
-            if any("*" in each.names for each in analysis.imports)
-        }
         found = []
         for name, file in self._files.items():
             closure = self._closures[file]
             causes = [each for one, each in self._effects.items() if closure >> one & 1]
             # Hooks and fixtures are also those of files whose names these have by star imports.
-            applying = {file, *_conftests(name, self._files)}
-            todo = applying & starred.keys()
-            while todo:
-                more = set().union(*(starred[each] for each in todo)) - applying
-                applying |= more
-                todo = more & starred.keys()
+            applying = self._by_stars({file, *_conftests(name, self._files)})
             causes += (self._implicit[one] for one in applying if one in self._implicit)
             found.append(min(causes, default=_NONE))
         return found
@@ -408,11 +426,14 @@ def _note(found: dict[int, _Cause], vertex: _Vertex, cost: int, cause: str) -> N
         found[vertex.file] = cost, cause
 
 
-def _leaf(name: str) -> str:
-    """The last name of a file's module."""
-    directory, _, last = name.rpartition("/")
-    leaf = last.partition(".")[0]
-    return directory.rpartition("/")[2] if leaf == "__init__" else leaf
+def _mentioning(owner: str, *names: str) -> Definition:
+    """What a `MENTIONS` node tells of another. What a module's body evaluates acts as a statement
+    of its own does."""
+    mentions = frozenset(names) | ({ALL_MODULES} if "__import__" in names else set())
+    if owner not in IN_NO_FUNCTION:
+        return Definition(owner, _FUNCTION, "", mentions=mentions)
+    acts = any(not name.startswith("=") for name in names)
+    return Definition(MODULE, DefinitionKind.STATEMENT, "", mentions=mentions, acts=acts)
 
 
 def _conftests(name: str, files: Mapping[str, int]) -> Iterator[int]:

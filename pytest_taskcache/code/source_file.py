@@ -55,7 +55,7 @@ import copy
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
@@ -118,15 +118,20 @@ _OF_FUNCTIONS = frozenset(
         *("__signature__", "__defaults__", "__kwdefaults__", "__annotations__"),
     }
 )
+_PATCHING = ("setattr", "delattr", "patch")
 _BY_NAME = ("getattr", "hasattr")
 _GETTERS = frozenset({*_BY_NAME, "attrgetter", "methodcaller"})
-_READING = {
-    **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static"), ALL_NAMES),
-    **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), ALL_NAMES),
-    **dict.fromkeys(("globals", "locals", "eval", "exec"), OWN_NAMES),
-    **dict.fromkeys(("__import__", "import_module", "iter_modules", "walk_packages"), ALL_MODULES),
-    **dict.fromkeys(("exec_module", "run_module", "run_path"), ALL_MODULES),
-    **dict.fromkeys(("resolve_name", "importorskip"), ALL_MODULES),
+_ANY_OBJECT = (ALL_NAMES, ALL_MODULES)
+_READING: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static"), (ALL_NAMES,)),
+    **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
+    **dict.fromkeys(("globals", "locals", "eval", "exec"), (OWN_NAMES,)),
+    **dict.fromkeys(("__import__", "import_module"), (ALL_MODULES,)),
+    **dict.fromkeys(("iter_modules", "walk_packages", "importorskip"), (ALL_MODULES,)),
+    **dict.fromkeys(("exec_module", "run_module", "run_path"), (ALL_MODULES,)),
+    **dict.fromkeys(("locate", "import_string", "resolve_name"), _ANY_OBJECT),
+    **dict.fromkeys(("dictConfig", "fileConfig"), _ANY_OBJECT),
+    **dict.fromkeys(("loadTestsFromName", "loadTestsFromNames"), _ANY_OBJECT),
 }
 """What functions of these names get at without naming it."""
 _PLAIN_WRAPPERS = frozenset(
@@ -615,10 +620,17 @@ class _Walker:
             unit.names.add(name)
             if whole and name in self._aliases and name not in unit.bound:
                 unit.attributes.add("=" + self._aliases[name].rpartition(".")[2])
-            if name in _READING:
-                unit.attributes.add(_READING[name])
+            self._read_by_name(name)
         else:
             unit.bound.add(name)
+
+    def _read_by_name(self, name: str) -> None:
+        """Notes what a function of this name gets at."""
+        unit = self._unit
+        unit.attributes.update(_READING.get(name, ()))
+        if OWN_NAMES in _READING.get(name, ()):
+            modules = (full.rpartition(".")[2] for full in self._aliases.values())
+            unit.attributes.update("=" + module for module in modules)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         unit, name = self._unit, node.attr
@@ -636,9 +648,8 @@ class _Walker:
         if name == "__dict__":
             # Of a module or class known here all names count; of what is given, new ones do.
             unit.attributes.add(ALL_NAMES if of and of not in unit.bound else NEW_NAMES)
-        elif name in _READING:
-            unit.attributes.add(_READING[name])
-        elif name == "modules" and of == "sys":
+        self._read_by_name(name)
+        if name == "modules" and of == "sys":
             unit.attributes.add(ALL_MODULES)
 
     def _store_attribute(self, node: ast.Attribute) -> None:
@@ -686,6 +697,8 @@ class _Walker:
             self._set_attribute(node.args[0], node.args[1])
         self.visit(function)
         method = function.attr if isinstance(function, ast.Attribute) else ""
+        if (name or method) in _PATCHING and node.args and isinstance(node.args[0], ast.Constant):
+            self._imports.setdefault((0, str(node.args[0].value)), {})  # of a name in a module
         if (name or method) in _GETTERS and any(
             isinstance(each, (ast.Call, ast.Subscript)) for each in node.args[name in _BY_NAME :]
         ):

@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from pytest_taskcache.code.definitions import INSIDE, definition_name
+from pytest_taskcache.code.definitions import INSIDE, MENTIONS, definition_name
 from pytest_taskcache.code.function_source import unwrapped
-from pytest_taskcache.code.reach import FILE, MODULE
+from pytest_taskcache.code.reach import BEGUN, FILE, MODULE
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
@@ -94,6 +94,7 @@ class CodeLog(ForkAware):
         self._positions: dict[int, tuple[CodeType, int]] = {}
         self._nodes: dict[tuple[int, str], int] = {}
         self._indices: dict[str, int] = {}
+        self._mentioned: dict[int, set[str]] = {}
 
         self._open: dict[tuple[Kind, str], Touch] = {}
         self._segments: list[tuple[Blob, int]] = []
@@ -121,6 +122,12 @@ class CodeLog(ForkAware):
         """The position of the node that stands for what acts on all of a file."""
         return self._node(self.file(source), FILE)
 
+    def begin(self) -> None:
+        """Tests run from here on."""
+        if self.files:
+            self.read_runs()
+            self._node(0, BEGUN)
+
     def file_of(self, node: int) -> str:
         """The name of the file that a node is in."""
         return self.files[self.nodes[node][0]].name
@@ -135,6 +142,15 @@ class CodeLog(ForkAware):
                     self._fresh["nodes"].append([file, name])
                     self._nodes[file, name] = position
         return position
+
+    def mention(self, owner: int, names: Iterable[str]) -> None:
+        """A node gets at these identifiers though its source does not tell."""
+        known = self._mentioned.setdefault(owner, set())
+        fresh = sorted(set(names) - known)
+        if fresh:
+            known.update(fresh)
+            file, name = self.nodes[owner]
+            self._node(file, f"{MENTIONS}{name} {' '.join(fresh)}")
 
     def file(self, source: SourceFile) -> int:
         """The index of a source file, which enters the log with the content that it has now."""

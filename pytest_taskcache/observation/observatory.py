@@ -38,7 +38,7 @@ from pytest_taskcache.observation.hooks import environ, installed
 from pytest_taskcache.observation.hooks.callers import ActsFor, Aside, asked_by_machinery, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
-from pytest_taskcache.observation.hooks.import_hooks import imported_by, source_of
+from pytest_taskcache.observation.hooks.import_hooks import imported_by, mentioned_by, source_of
 from pytest_taskcache.observation.hooks.opaque import CHILDREN, NETWORK, describe
 from pytest_taskcache.observation.hooks.patches import Ambient, PatchedState, patches
 from pytest_taskcache.observation.running_code import running_code
@@ -700,6 +700,7 @@ class Observatory:
         context are changed, all counts as patched. ``calls``: functions or fixtures are cached,
         for which globals are held."""
         self._ambient.keep()
+        self._log.begin()
         if calls:
             with muted(), running_code.unseen():
                 self._globals.keep()
@@ -744,16 +745,25 @@ class Observatory:
         importer = next(self._sources_on(frame), None)
         if importer is not None and source is not None and source.python:
             self._log.add_import(importer, source)
+            owner = self._owner(frame)
+            # A module's ``__getattr__`` is asked for a name that its user's source tells.
+            if owner != _OTHERS and not self._log.nodes[owner][1].endswith("__getattr__"):
+                self._log.mention(owner, ["=" + name.rpartition(".")[2]])
 
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
         """Code without a file, or of a temporary one, is about to be executed: the modules that
-        it imports count, loaded or not. Its own text was made by what ran."""
+        it imports count, loaded or not, and what it mentions, where the project executes it. Its
+        own text was made by what ran."""
         filename = code.co_filename
         if filename.startswith("<") or (
             self._find(filename) is None and self._scratch.holds(os.path.abspath(filename))
         ):
             for name in imported_by(code):
                 self.on_import_asked(name, sys.modules.get(name), frame)
+            if frame is not None and self._find(frame.f_code.co_filename) is not None:
+                owner = self._owner(frame)
+                if owner != _OTHERS:
+                    self._log.mention(owner, mentioned_by(code))
 
     def on_fork(self) -> None:
         """This is a forked child; nothing is observed here any more."""

@@ -413,3 +413,62 @@ def test_examples_are_reached_where_functions_ran_unseen() -> None:
     for each in (project.log, log):
         position = project.position("test_a.py::<doctest> OLD")
         assert affected(each, changes).invalid([position], 9)
+
+
+def _project_of_a_library(body: str) -> Project:
+    head = "from library import Base\nimport registry\nclass App(Base):\n    name = 'x'\n"
+    return Project(
+        {
+            "registry.py": "KNOWN = []\n",
+            "app.py": head + body,
+            "test_a.py": "import app\ndef test_a():\n    pass\n",
+            "test_b.py": "import registry\ndef test_b():\n    assert not registry.KNOWN\n",
+        },
+        ["app.py::App.ready"] * bool(body)
+        + ["app.py::<begun>", "test_a.py::test_a", "test_b.py::test_b"],
+    )
+
+
+READY = "    def ready(self):\n        "
+
+
+@pytest.mark.parametrize(
+    ("body", "before", "after", "stale"),
+    [
+        (READY + "pass\n", "pass", "registry.KNOWN.append(1)", "ab"),
+        (READY + "pass\n", "pass", "from library import signal; signal.connect(print)", "a"),
+        (READY + "pass\n", "pass", "from registry import KNOWN as K; K.append(1)", "ab"),
+        ("", "", READY + "registry.KNOWN.append(1)\n", "ab"),
+        ("", "", READY + "from library import signal; signal.connect(print)\n", "a"),
+    ],
+)
+def test_what_a_library_calls_before_tests_acts(body, before, after, stale) -> None:
+    """A method that overrides a library's is called by nobody in the project. What ran before any
+    test concerns all who import its module, and whoever reads what it changes."""
+    project = _project_of_a_library(body)
+    changes = project.edit("app.py", before, after)
+    for name in "ab":
+        assert bool(project.why(changes, f"test_{name}.py::test_{name}")) is (name in stale)
+
+
+def test_a_method_that_a_base_from_elsewhere_calls_comes_with_its_class() -> None:
+    """Who has a result of `Encoder` kept need not name the method that made it."""
+    project = Project(
+        {
+            "encoders.py": "import json\nclass Encoder(json.JSONEncoder):\n"
+            "    def default(self, value):\n        return 1\n"
+            "class Child(Encoder):\n    def default(self, value):\n        return 1.5\n",
+            "lib.py": "from encoders import Encoder, Child\n"
+            "def text():\n    return dumps(cls=Encoder)\n"
+            "def other():\n    return dumps(cls=Child)\n"
+            "def none():\n    pass\n",
+        },
+        [
+            *("lib.py::<begun>", "encoders.py::Encoder.default", "encoders.py::Child.default"),
+            *("lib.py::text", "lib.py::other", "lib.py::none"),
+        ],
+    )
+    for before, name in (("return 1\n", "text"), ("return 1.5", "other")):
+        changes = project.edit("encoders.py", before, "return 2\n")
+        assert project.why(changes, f"lib.py::{name}")
+        assert not project.why(changes, "lib.py::none")

@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
+import pytest_taskcache
+
+_TESTED = Path(pytest_taskcache.__file__).parents[1]
+
 Change = str | bytes | None | Callable[[Path], None]
 """A file's new text or bytes, None to remove it, or what is to be done to its path."""
 
@@ -210,7 +214,7 @@ def run_pytest(
     environment |= {
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONPATH": os.pathsep.join(str(path) for path in root.glob("*/site-packages")),
+        "PYTHONPATH": os.pathsep.join(map(str, [*root.glob("*/site-packages"), _TESTED])),
     }
     for name, value in (variables or {}).items():
         if value is None:

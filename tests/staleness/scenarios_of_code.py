@@ -68,6 +68,127 @@ CODE = [
         change={"d.txt": "2"},
         named=["SELF/d.txt"],
     ),
+    *(
+        Scenario(
+            f"moved_below_what_needs_it_at_import_{name}",
+            body="""
+            try:
+                from . import late
+                result = late.X
+            except NameError:
+                result = 0
+            """,
+            files={"late.py": first + second},
+            change={"late.py": second + first},
+        )
+        for name, first, second in (
+            ("a_function", "def rate():\n    return 2\n", "X = rate()\n"),
+            ("a_decorator", "def it(f):\n    return f\n", "@it\ndef X():\n    return 2\n"),
+            ("an_import", "import math\n", "X = math.floor(2.5)\n"),
+            ("an_annotation", "from decimal import Decimal\n", "def X(a: Decimal):\n    pass\n"),
+            ("of_the_same_name", "from .__init__ import __doc__ as X\n", "def X():\n    pass\n"),
+        )
+    ),
+    *(
+        Scenario(
+            f"order_of_the_{name}",
+            head="from . import steps",
+            body=f"result = [name for name in vars({of}) if name[0] != '_']",
+            files={"steps.py": head + one + two},
+            change={"steps.py": head + two + one},
+        )
+        for name, of, head, one, two in (
+            ("functions_of_a_module", "steps", "", "def f(): pass\n", "def g(): pass\n"),
+            (
+                "methods_of_a_class",
+                "steps.A",
+                "class A:\n",
+                "  def f(x): pass\n",
+                "  def g(x): pass\n",
+            ),
+        )
+    ),
+    Scenario(
+        "function_that_begins_to_change_what_it_did_not_import",
+        head="from . import registry",
+        body="result = registry.KNOWN",
+        files={
+            "registry.py": "KNOWN = []\n",
+            "app.py": "def go():\n    pass\n",
+            "test_other.py": "from . import app\n\ndef test_other():\n    app.go()\n",
+        },
+        change={
+            "app.py": "def go():\n    from .registry import KNOWN as known\n"
+            "    known.append(1)\n"
+        },
+    ),
+    Scenario(
+        "annotations_are_no_longer_evaluated",
+        head="from . import points",
+        body="result = points.Point.__annotations__['x']",
+        files={"points.py": "class Point:\n    x: int = 1\n"},
+        change={"points.py": "from __future__ import annotations\nclass Point:\n    x: int = 1\n"},
+    ),
+    *(
+        Scenario(
+            f"module_got_at_by_text_{name}",
+            head=head,
+            body=body,
+            files={
+                "__init__.py": "",
+                "rates.py": "RATE = 2\n",
+                "text.txt": text,
+                "inner/__init__.py": "",
+                "inner/rates.py": "RATE = 2\n",
+                "api.py": "from .rates import *\n",
+                "price.py": "def price(of):\n    return of.RATE\n"
+                "def price_inside(of):\n    return of.rates.RATE\n",
+                "evaluated.py": "from pathlib import Path\nfrom . import rates\n"
+                "exec((Path(__file__).parent / 'text.txt').read_text())\n",
+                "test_other.py": _SOMEONE_ELSES.format("rates"),
+            },
+            change={"rates.py": "RATE = 3\n", "inner/rates.py": "RATE = 3\n"},
+        )
+        for name, head, text, body in (
+            ("eval", "from . import rates", "rates.RATE", "result = eval(TEXT)"),
+            ("eval_of_a_constant", "from . import rates", "", "result = eval('rates.RATE * 2')"),
+            (
+                "exec_that_imports",
+                "",
+                "from SELF import rates\nresult = rates.RATE",
+                "exec(TEXT, scope := {})\nresult = scope['result']",
+            ),
+            ("exec_at_import", "from . import evaluated", "X = rates.RATE", "result = evaluated.X"),
+            ("format", "from . import rates", "{rates.RATE}", "result = TEXT.format(**globals())"),
+            (
+                "import_module",
+                "import importlib",
+                "RATE",
+                "result = getattr(importlib.import_module('SELF.rates'), TEXT)",
+            ),
+            ("locate", "import pydoc", "SELF.rates.RATE", "result = pydoc.locate(TEXT)"),
+            (
+                "patch",
+                "from pytest import MonkeyPatch",
+                "",
+                "with MonkeyPatch.context() as m:\n    m.setattr('SELF.rates.RATE', result := 5)",
+            ),
+            (
+                "package",
+                "from .price import *\nfrom . import inner\nfrom .inner import rates",
+                "",
+                "result = price_inside(inner)",
+            ),
+            ("star", "from .price import price\nfrom . import api", "", "result = price(api)"),
+            (
+                "import_inside",
+                "from .price import price",
+                "",
+                "from . import rates\nresult = price(rates)",
+            ),
+        )
+        for body in [body.replace("TEXT", "(HERE / 'text.txt').read_text()")]
+    ),
     Scenario(
         "order_of_the_fields_of_a_dataclass",
         head="from .points import Point",

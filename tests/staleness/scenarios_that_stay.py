@@ -21,6 +21,14 @@ def _keeps(name: str, **given: object) -> Scenario:
 
 
 KEPT = [
+    _keeps(
+        "parts_that_need_no_others_in_another_order",
+        **_BODY,
+        files={"helper.py": _HELPER + "import json\nLIMIT = 2\ndef other(x: int = 1):\n    pass\n"},
+        change={
+            "helper.py": "import json\ndef other(x: int = 1):\n    pass\nLIMIT = 2\n" + _HELPER
+        },
+    ),
     _keeps("nothing_changed", **_BODY, files={"helper.py": _HELPER}, forms=EVERY),
     _keeps(
         "comment",

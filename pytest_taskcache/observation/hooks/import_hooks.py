@@ -6,7 +6,7 @@ import dis
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from types import CodeType, FrameType, ModuleType
@@ -96,14 +96,24 @@ def _tell_code(code: CodeType) -> None:
         dispatcher.tell(lambda listener: listener.on_code(code))
 
 
-def imported_by(code: CodeType) -> set[str]:
-    """The absolute names of the modules that this code, and what is nested in it, imports; of
-    the names that it takes from one, those that are loaded modules themselves."""
-    found: set[str] = set()
+def _with_nested(code: CodeType) -> Iterator[CodeType]:
     unseen = [code]
     while unseen:
         each = unseen.pop()
         unseen += [constant for constant in each.co_consts if isinstance(constant, CodeType)]
+        yield each
+
+
+def mentioned_by(code: CodeType) -> set[str]:
+    """The identifiers that are no local names of this code, and of what is nested in it."""
+    return {name for each in _with_nested(code) for name in each.co_names}
+
+
+def imported_by(code: CodeType) -> set[str]:
+    """The absolute names of the modules that this code, and what is nested in it, imports; of
+    the names that it takes from one, those that are loaded modules themselves."""
+    found: set[str] = set()
+    for each in _with_nested(code):
         operations = each.co_code[::2]
         if _IMPORT not in operations:
             continue
