@@ -229,7 +229,9 @@ def diff(old: Analysis, new: Analysis) -> Changes:
         if name not in after or not _same(item, after[name])
     ]
     found += (Changed(None, item) for name, item in after.items() if name not in before)
-    found += _moved(old, new)
+    for name in _moved(old, new):
+        place = Definition(name, DefinitionKind.STATEMENT, "")
+        found.append(Changed(before.get(name, place), after.get(name, place)))
     return found
 
 
@@ -238,35 +240,27 @@ def _same(one: Definition, two: Definition) -> bool:
     return one.digest == two.digest and one.mentions == two.mentions and one.stores == two.stores
 
 
-def _moved(old: Analysis, new: Analysis) -> Iterator[Changed]:
-    """The definitions that come before another instead of after it. Where one of the two may need
-    the other (fields of a dataclass, an assignment and what reads it), importing the module may
-    fail, or give something else. Else it is seen by whoever looks at all of the module, and, of
-    what is in one class, by who makes the class."""
+def _moved(old: Analysis, new: Analysis) -> Iterable[str]:
+    """The definitions that come before another instead of after it, where one of the two may need
+    the other (fields of a dataclass, an assignment and what reads it), or both are in one class.
+    `ORDER` stands for that there are any, which is seen by whoever looks at all of a module."""
     before, after = ([one.definitions[max(i, ~i)].name for i in one.order] for one in (old, new))
     counts = Counter(before)
     counts.subtract(Counter(after))
     before, after = ([name for name in each if not counts[name]] for each in (before, after))
     differing = [at for at, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1]
     if not differing:
-        return
-    free = set.intersection(
-        *({one.definitions[~i].name for i in one.order if i < 0} for one in (old, new))
-    )
+        return ()
+    needing = {one.definitions[i].name for one in (old, new) for i in one.order if i >= 0}
     part = slice(differing[0], differing[-1] + 1)
     places = {each: at for at, each in enumerate(_numbered(after[part]))}
-    moved: set[str] = set()
-    needed = False
+    moved = {ORDER}
     for one, two in combinations(_numbered(before[part]), 2):
         if places[one] > places[two]:
-            pair = {one[0], two[0]}
-            scopes = {name.rpartition(".")[0] for name in pair}
-            needed |= not pair <= free
-            if not pair <= free or (len(scopes) == 1 and scopes != {""}):
-                moved |= pair
-    place = Definition(ORDER, DefinitionKind.STATEMENT, "", effect=needed)
-    yield Changed(place, place)
-    yield from (Changed(old.by_name[name], new.by_name[name]) for name in sorted(moved))
+            scopes = {name.rpartition(".")[0] for name, _ in (one, two)}
+            if needing & {one[0], two[0]} or (len(scopes) == 1 and "" not in scopes):
+                moved |= {one[0], two[0]}
+    return sorted(moved)
 
 
 def _numbered(names: Iterable[str]) -> Iterator[tuple[str, int]]:

@@ -128,12 +128,11 @@ _READING: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("globals", "locals", "eval", "exec"), (OWN_NAMES,)),
     **dict.fromkeys(("__import__", "import_module"), (ALL_MODULES,)),
     **dict.fromkeys(("iter_modules", "walk_packages", "importorskip"), (ALL_MODULES,)),
-    **dict.fromkeys(("exec_module", "run_module", "run_path"), (ALL_MODULES,)),
-    **dict.fromkeys(("locate", "import_string", "resolve_name"), _ANY_OBJECT),
-    **dict.fromkeys(("dictConfig", "fileConfig"), _ANY_OBJECT),
+    **dict.fromkeys(("exec_module", "run_module", "run_path", "resolve_name"), (ALL_MODULES,)),
+    **dict.fromkeys(("pydoc", "import_string", "dictConfig", "fileConfig"), _ANY_OBJECT),
     **dict.fromkeys(("loadTestsFromName", "loadTestsFromNames"), _ANY_OBJECT),
 }
-"""What functions of these names get at without naming it."""
+"""What functions and modules of these names get at without naming it."""
 _PLAIN_WRAPPERS = frozenset(
     {
         *("property", "staticmethod", "classmethod", "abc.abstractmethod", "typing.overload"),
@@ -405,10 +404,10 @@ class _Walker:
         """Whether a base class comes from elsewhere, or has one that does: what it has methods
         for, it calls."""
         root = _chain(base)[0]
-        if root in self._bound:
+        full = self._aliases.get(root)
+        if full is None:
             return root in self._called
-        full = self._aliases.get(root, "")
-        return bool(full) and full.partition(".")[0] not in _PASSIVE
+        return full.partition(".")[0] not in _PASSIVE
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
         """A function at module or class level: its ``def``, and its body."""
@@ -621,6 +620,7 @@ class _Walker:
             if whole and name in self._aliases and name not in unit.bound:
                 unit.attributes.add("=" + self._aliases[name].rpartition(".")[2])
             self._read_by_name(name)
+            self._read_by_name(self._aliases.get(name, "").partition(".")[0])
         else:
             unit.bound.add(name)
 

@@ -54,6 +54,8 @@ PYTEST = [
             f"{scope}_fixture_body",
             files={"conftest.py": _fixture(scope, "return 1"), "test_a.py": _USING},
             change={"conftest.py": _fixture(scope, "return 2")},
+            stale=["a", "b"],
+            free=["c"],
         )
         for scope in ("function", "module", "session")
     ),
