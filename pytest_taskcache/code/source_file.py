@@ -23,18 +23,19 @@ What code gets at without naming it, and how that is covered:
   ones mention all that start (``visit_*``) or end (``*_handler``) so;
 * ``vars``, ``dir``, ``__dict__``, ``inspect``, and ``getattr`` with a name that a call or a
   look-up gives, mention all names (``*``); a module that is handed on is mentioned whole
-  (``=name``);
+  (``=name``), with what its package holds;
   ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
-  stores by computed names store into all of that; texts that are evaluated mention what they
-  read like, and what they import is for observation to see;
+  the modules that it imports; stores by computed names store into all of that; what evaluated
+  texts mention, and import, is for observation to see;
 * a star import gets names of another module under their own names, which mention it by
   themselves; what ``__all__`` says acts on whoever imports the importer (``*star``);
 * ``__import__``, ``import_module``, ``sys.modules`` and the like get at every module
   (``*modules``); a base class's ``__subclasses__`` is bound by every class that has a base;
 * parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
   bind;
-* dunder methods, xunit set-ups, wrapped methods and those called like methods of builtin types
-  come with their class, as do all statements of its body: they bind its name too;
+* dunder methods, xunit set-ups, wrapped methods, those called like methods of builtin types and
+  all of a class with a base from elsewhere, which may call them, come with their class, as do
+  all statements of its body: they bind its name too;
 * module-level ``__getattr__`` and ``__dir__``, hooks, automatic fixtures and ``pytestmark`` act
   on code that names none of them: ``implicit``, or ``effect`` for all who import the module;
 * a statement that binds nothing may act on all others in the process, and does ``act``; so may
