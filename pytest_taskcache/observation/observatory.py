@@ -39,7 +39,13 @@ from pytest_taskcache.observation.hooks.callers import ActsFor, Aside, asked_by_
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.import_hooks import imported_by, mentioned_by, source_of
-from pytest_taskcache.observation.hooks.opaque import CHILDREN, NETWORK, describe
+from pytest_taskcache.observation.hooks.opaque import (
+    CHILDREN,
+    MULTIPROCESSING,
+    NETWORK,
+    describe,
+    has_children,
+)
 from pytest_taskcache.observation.hooks.patches import Ambient, PatchedState, patches
 from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
@@ -597,6 +603,13 @@ class Observatory:
         for window in credited:
             window.act(opaque)
         self._hand_on(opaque, frame, watched=bool(credited))
+
+    def on_talk(self, frame: FrameType | None) -> None:
+        """Something goes through a connection of `multiprocessing`: while a child lives, to it or
+        from it, for all we know."""
+        known = (Opaque(MULTIPROCESSING) in window.opaque for window in self._credited())
+        if not all(known) and has_children():
+            self.on_opaque(MULTIPROCESSING, "", frame)
 
     def _hand_on(self, opaque: Opaque, frame: FrameType | None, *, watched: bool) -> None:
         """Credits an act to the code that did it, for whoever uses that code later."""

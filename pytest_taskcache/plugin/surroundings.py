@@ -63,8 +63,8 @@ _NEUTRAL_INI = frozenset(
 _NEUTRAL_EITHER = frozenset(
     {
         # pytest 9.2
-        "capture", "log_cli", "log_cli_level", "log_cli_format", "log_cli_date_format", "log_file",
-        "log_file_mode", "log_file_level", "log_file_format", "log_file_date_format",
+        "capture", "log_cli", "log_cli_format", "log_cli_date_format", "log_file",
+        "log_file_mode", "log_file_format", "log_file_date_format",
         "truncation_limit_lines", "truncation_limit_chars", "faulthandler_timeout",
         "faulthandler_exit_on_timeout",
         # pytest-timeout 2.4

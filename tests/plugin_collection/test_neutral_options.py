@@ -30,6 +30,26 @@ def test_showing_is_neutral(project: Project, options: tuple[str, ...]) -> None:
     assert project.counted() == 1
 
 
+@pytest.mark.parametrize("level", ["log_cli_level", "log_file_level", "log_level"])
+def test_levels_of_logging_count(project: Project, level: str) -> None:
+    """They lower the root logger's level, and so what a test finds logged."""
+    project.write(
+        "test_suite.py",
+        """
+        import logging
+
+        def test_it(caplog):
+            logging.getLogger("app").info("hello")
+            assert not caplog.records
+        """,
+    )
+    run(project, "--cache-tests=all").assert_outcomes(passed=1)
+    run(project, "--cache-tests=all", "-o", f"{level}=INFO").assert_outcomes(failed=1)
+    option = f"--{level.replace('_', '-')}=INFO"
+    run(project, "--cache-tests=all", option).assert_outcomes(failed=1)
+    run(project, "--cache-tests=all").stdout.fnmatch_lines(["*1 test reused*"])
+
+
 PLUGIN = """
     import pytest
 

@@ -69,6 +69,50 @@ OPAQUE = [
             result = runpy.run_path(str(path))
         """,
     ),
+    *(
+        _deed(
+            f"work_given_to_{name}_of_another_test",
+            "",
+            "",
+            files={
+                "pool.py": f"{line}\n",
+                "work.py": "def work():\n    return 1\n",
+                "test_a.py": f"""
+                from counter import count
+                from .pool import POOL
+                from .work import work
+
+                def test_first():
+                    count("SELF.first")
+                    POOL.{call}
+
+                def test_second():
+                    count("SELF.second")
+                    assert POOL.{call} == 1
+                """,
+            },
+            group="pools",
+        )
+        for name, line, call in (
+            (
+                "an_executor",
+                "from concurrent.futures import ProcessPoolExecutor\nPOOL = ProcessPoolExecutor(1)",
+                "submit(work).result()",
+            ),
+            (
+                "a_pool",
+                "import multiprocessing\n"
+                "class Lazy:\n"
+                "    pool = []\n"
+                "    def apply(self, function):\n"
+                "        if not self.pool:\n"
+                "            self.pool.append(multiprocessing.Pool(1))\n"
+                "        return self.pool[0].apply(function)\n"
+                "POOL = Lazy()",
+                "apply(work)",
+            ),
+        )
+    ),
     _deed("os_system", "import os", "result = os.system('true')"),
     _deed(
         "subprocess_in_a_session_fixture",

@@ -11,12 +11,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.file_hooks import absolute, is_file_of_interest
-from pytest_taskcache.observation.hooks.replacing import Replacement
+from pytest_taskcache.observation.hooks.replacing import Replacement, amend
 from pytest_taskcache.originals import originals
 
 SUBPROCESS = "subprocess"
@@ -119,6 +119,29 @@ class _Spawning(Replacement):
 
 
 spawning = _Spawning("_posixsubprocess", "fork_exec", _fork_exec)
+
+
+def _amend_connections(module: ModuleType) -> None:
+    """Has all that goes through a connection told: a pool that is there already starts no child."""
+    for kind in filter(None, map(vars(module).get, ("Connection", "PipeConnection"))):
+        for name in ("_send_bytes", "_recv_bytes"):
+            setattr(kind, name, _talking(getattr(kind, name)))
+
+
+def _talking(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def talk(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if dispatcher.listeners and not is_muted():
+            frame = sys._getframe(1)
+            dispatcher.tell(lambda listener: listener.on_talk(frame))
+        return plain(*args, **kwargs)
+
+    return talk
+
+
+def watch_connections() -> None:
+    """Watches the connections of `multiprocessing` from now on, once it is imported. Idempotent."""
+    amend("multiprocessing.connection", _amend_connections)
 
 
 def _start_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
