@@ -22,6 +22,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, ModuleType
@@ -232,6 +233,31 @@ def _held_object(module: str, name: str, kind: type, state: object) -> object:
     return found
 
 
+def _loses_read_only(array: Any) -> bool:
+    """Whether an array is read-only, and numpy's pickle does not say so: where it hands out no
+    buffer, of strided or broadcast views, elements that are objects or dates, subclasses."""
+    if array.flags.writeable:
+        return False
+    if array.dtype.hasobject or type(array).__name__ != "ndarray":
+        return True
+    try:
+        pickle.PickleBuffer(array).raw()
+    except (BufferError, ValueError):
+        return True
+    return False
+
+
+def _read_only(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
+
+
+def _add_array(rule: _Rule, references: References, array: Any) -> Any:
+    if _loses_read_only(array):
+        return _read_only, (array.copy(order="K"),)
+    return NotImplemented if rule is None else rule(references, array)
+
+
 _PICKLING = (
     *("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__"),
     *("__getnewargs__", "__getnewargs_ex__"),
@@ -328,6 +354,9 @@ class _Rules(dict[type, _Rule]):
 
     def __missing__(self, kind: type) -> _Rule:
         rule = _rule_of(kind)
+        numpy: Any = sys.modules.get("numpy")
+        if numpy is not None and issubclass(kind, numpy.ndarray):
+            rule = partial(_add_array, rule)
         if is_importable(kind):
             self[kind] = rule
         return rule

@@ -97,10 +97,36 @@ def test_arrays_come_back_with_dtype_order_and_writability(
     assert isinstance(back, list)
     for one, other in zip(back, arrays, strict=True):
         assert one.dtype == other.dtype
-        if one.dtype.kind != "M":  # has no buffers in numpy, so it is copied
-            assert one.flags.writeable == other.flags.writeable
+        assert one.flags.writeable == other.flags.writeable
         assert one.flags.f_contiguous == other.flags.f_contiguous
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.broadcast_to(np.arange(3), (4, 3)),
+        np.arange(9)[::2],
+        np.array([1, "a"], dtype=object),
+        np.zeros(3, dtype=[("a", "i4"), ("b", "O")]),
+        np.rec.array([(1, 2.0)]),
+        np.ma.array([1, 2], mask=[False, True]),
+    ],
+    ids=["broadcast", "strided", "objects", "fields", "records", "masked"],
+)
+def test_what_numpy_pickles_without_a_buffer_stays_read_only(array: np.ndarray) -> None:
+    """A hit can be written to where the miss could, and nowhere else."""
+    for writeable in (True, False):
+        given = array.copy()
+        if not writeable:
+            given = array[...]
+            given.flags.writeable = False
+        back = there_and_back(PICKLE, [given, given])
+        assert isinstance(back, list)
+        assert back[0] is back[1]
+        assert type(back[0]) is type(given)
+        assert back[0].flags.writeable is writeable
+        assert np.array_equal(np.asarray(back[0]), np.asarray(given))
 
 
 def test_storing_a_large_array_takes_no_memory_of_its_size() -> None:
