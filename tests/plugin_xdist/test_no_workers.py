@@ -56,6 +56,23 @@ def test_workers_start_only_for_what_is_left(project: Project) -> None:
     assert "main imported=False" in last.errlines
 
 
+def test_who_asks_for_the_worker_is_told_by_one(project: Project) -> None:
+    """A test that looks for the variables of workers is not replayed where none was started,
+    though they would have been."""
+    project.write(
+        "test_suite.py",
+        """
+        import os
+
+        def test_it():
+            assert "PYTEST_XDIST_WORKER" not in os.environ
+        """,
+    )
+    project.run("--cache-tests=all").assert_outcomes(passed=1)
+    project.run("--cache-tests=all", "-n", "1").assert_outcomes(failed=1)
+    assert line_of(project.run("--cache-tests=all")).startswith("1 test reused")
+
+
 def test_selection_counts(project: Project) -> None:
     """Workers that are not needed for one selection are for another that has something to run."""
     project.write("test_suite.py", SUITE)

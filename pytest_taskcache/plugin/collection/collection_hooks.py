@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ from pytest_taskcache.plugin.pytest_private import is_watched
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
+_OF_WORKERS = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
 _NARROWING = ("keyword", "markexpr", "deselect", "lf", "stepwise")
 
 
@@ -285,5 +288,23 @@ def register(session: Session) -> None:
     may_guess = session.distributes and option.dist != "each" and session.directory.is_dir()
     if not (may_guess and all(str(spec) == "popen" for spec in option.tx) and hooks.consults):
         return
-    if session.engine is not None and hooks.selection.is_replayed_whole():
+    with _as_in_a_worker():
+        whole = session.engine is not None and hooks.selection.is_replayed_whole()
+    if whole:
         option.numprocesses, option.dist, option.tx = 0, "no", []
+
+
+@contextmanager
+def _as_in_a_worker() -> Iterator[None]:
+    """Records of tests that looked by name for what pytest-xdist sets in its workers fit no more
+    here: only a worker can tell."""
+    before = {name: os.environ.get(name) for name in _OF_WORKERS}
+    os.environ.update(dict.fromkeys(_OF_WORKERS, "?"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
