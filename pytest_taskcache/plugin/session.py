@@ -369,6 +369,16 @@ class XdistHooks:
         self._session = session
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self) -> None:
+        """Before workers start: takes back what `readline`, which pytest imports, has exported past
+        ``os.environ``, so that a worker has the variables that a run without any has."""
+        for name in ("COLUMNS", "LINES") if self._session.engine is not None else ():
+            if name in os.environ:
+                os.putenv(name, os.environ[name])
+            else:
+                os.unsetenv(name)
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Before a worker starts: tells it the run, which the controller keeps alive."""
         run = self._session.run()

@@ -274,3 +274,30 @@ def test_the_worker_is_no_part_of_a_test(project: Project) -> None:
     warm.assert_outcomes(passed=1)
     assert project.counted() == 1
     assert "ON none" in warm.outlines
+
+
+def test_a_worker_has_the_variables_of_the_run(project: Project) -> None:
+    """What `readline` exports to child processes past ``os.environ`` (pytest imports it) is not
+    there for workers either: what a serial run stored is replayed by them."""
+    project.write(
+        "test_suite.py",
+        """
+        import os
+        import pytest
+        from counter import count
+
+        @pytest.mark.parametrize("name", ["COLUMNS", "LINES"])
+        def test_it(name):
+            count(name + os.environ.get(name, ""))
+
+        @pytest.mark.cached(False)
+        def test_that_runs_always():
+            pass
+        """,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "117")
+        patch.delenv("LINES", raising=False)
+        for options in ((), ("-n", "2")):
+            project.run("--cache-tests=all", *options).assert_outcomes(passed=3)
+    assert sorted(project.counts.read_text().split()) == ["COLUMNS117", "LINES"]
