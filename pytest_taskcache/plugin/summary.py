@@ -26,6 +26,7 @@ from pytest_taskcache.plugin.outcomes.replays import is_replayed
 from pytest_taskcache.plugin.pytest_private import width_of
 from pytest_taskcache.report.tally import reason_of, shortened
 from pytest_taskcache.report.terminal import (
+    cause_lines,
     job_summary,
     miss_lines,
     slow_lines,
@@ -122,7 +123,8 @@ class Summary:
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line of counts, with what is slow or wrong; with ``-v`` why each miss was one;
+        """One line of counts, with what is slow or wrong, and why many ran again; with ``-v`` why
+        each miss was one;
         differences always; with ``-q`` nothing else."""
         tally = self._session.tally
         if tally.is_empty:
@@ -142,6 +144,8 @@ class Summary:
         told: list[tuple[str, bool]] = []
         if verbosity >= 1:
             told += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
+        elif verbosity == 0 and not self._explained:
+            told += [(line, False) for line in cause_lines(tally)]
         for explanation in self._explained:
             told += [(line, False) for line in explanation.lines(everything=verbosity > 1)]
         if verbosity >= 0:

@@ -27,6 +27,9 @@ _SLOWEST = 3
 _NAMED = 10
 """How many of those that were refused for one reason are named, unless all are asked for."""
 
+_MANY = 20
+"""How many a single cause must have struck to be told though nobody asked."""
+
 _CELL = 300
 """Characters of one cell of a job's table."""
 
@@ -88,6 +91,17 @@ def miss_lines(tally: Tally, *, everyone: bool = False) -> Iterator[str]:
         more = f" (and {left} more)" if left > 0 and not everyone else ""
         yield harmless(f"taskcache: not kept, {reason}: {first}{more}")
         yield from (harmless(f"    {each}") for each in others)
+
+
+def cause_lines(tally: Tally) -> Iterator[str]:
+    """Why so many tests ran again, where most of those that did have one cause in common."""
+    struck = {
+        reason: sum(name.startswith("test ") for name in names)
+        for reason, names in tally.misses.items()
+    }
+    reason, number = max(struck.items(), key=lambda each: each[1], default=("", 0))
+    if number >= max(_MANY, sum(struck.values()) / 2):
+        yield harmless(f"taskcache: {counted(number, 'test')} ran again: {shortened(reason)}")
 
 
 def _refused_for(tally: Tally, reason: str) -> dict[str, None]:
