@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from inner_runs import line_of
 from projects import Project
 
@@ -56,9 +59,13 @@ def test_workers_start_only_for_what_is_left(project: Project) -> None:
     assert "main imported=False" in last.errlines
 
 
-def test_who_asks_for_the_worker_is_told_by_one(project: Project) -> None:
+def test_who_asks_for_the_worker_is_told_by_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A test that looks for the variables of workers is not replayed where none was started,
     though they would have been."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+        monkeypatch.delenv(name)  # this test's own worker
     project.write(
         "test_suite.py",
         """
