@@ -6,11 +6,11 @@ See `source_file` for how they are found, and for the rules behind what they men
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.checksum import checksum
@@ -254,13 +254,25 @@ def _moved(old: Analysis, new: Analysis) -> Iterable[str]:
     needing = {one.definitions[i].name for one in (old, new) for i in one.order if i >= 0}
     part = slice(differing[0], differing[-1] + 1)
     places = {each: at for at, each in enumerate(_numbered(after[part]))}
-    moved = {ORDER}
-    for one, two in combinations(_numbered(before[part]), 2):
-        if places[one] > places[two]:
-            scopes = {name.rpartition(".")[0] for name, _ in (one, two)}
-            if needing & {one[0], two[0]} or (len(scopes) == 1 and "" not in scopes):
-                moved |= {one[0], two[0]}
+    found = [(name, places[name, number]) for name, number in _numbered(before[part])]
+    moved = {ORDER, *_passed(found, lambda name: name in needing)}
+    moved |= needing.intersection(_passed(found, lambda name: True))
+    for scope in {name.rpartition(".")[0] for name, _ in found} - {""}:
+        inside = [each for each in found if each[0].rpartition(".")[0] == scope]
+        moved.update(_passed(inside, lambda name: True))
     return sorted(moved)
+
+
+def _passed(found: Sequence[tuple[str, int]], among: Callable[[str], bool]) -> Iterator[str]:
+    """Which names, each with its new place, came before any of those ``among`` and come after it
+    now, or the other way round."""
+    for part, sign in ((found, 1), (found[::-1], -1)):
+        furthest = -math.inf
+        for name, place in part:
+            if furthest > sign * place:
+                yield name
+            if among(name):
+                furthest = max(furthest, sign * place)
 
 
 def _numbered(names: Iterable[str]) -> Iterator[tuple[str, int]]:

@@ -171,10 +171,23 @@ class _Held:
 def _is_same(one: Any, other: Any) -> bool:
     if one is other:
         return True
-    if type(one) is type(other) is FunctionType and not (one.__closure__ or other.__closure__):
-        return bool(one.__code__ == other.__code__ and one.__defaults__ == other.__defaults__)
+    if type(one) is type(other) is FunctionType:
+        return _is_made_anew(one, other)
     plain = type(one) is type(other) and type(one) in _PLAIN and one == other
     return plain and (bool(one) or repr(one) == repr(other))  # as 0.0 and -0.0 are not
+
+
+def _is_made_anew(one: FunctionType, other: FunctionType) -> bool:
+    """Whether two functions are of one statement, executed twice with the same end."""
+    if one.__code__ != other.__code__ or one.__globals__ is not other.__globals__:
+        return False
+    if one.__closure__ or other.__closure__:
+        return False
+    given, before = (
+        {**dict(enumerate(each.__defaults__ or ())), **(each.__kwdefaults__ or {})}
+        for each in (one, other)
+    )
+    return given.keys() == before.keys() and all(map(_is_same, given.values(), before.values()))
 
 
 def _is_memo(kind: type, name: str) -> bool:

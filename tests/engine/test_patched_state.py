@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 from bodies import times
 
-from pytest_taskcache.model.decision import Miss, Uncacheable
+from pytest_taskcache.model.decision import Hit, Miss, Uncacheable
 
 LIBRARY = """
     K = 1
@@ -593,3 +593,43 @@ def test_what_patches_for_itself_is_kept(cache, lib, load):
     )
     assert (module.f(), module.f()) == (4, 4)
     assert times("f") == 1
+
+
+LIKE = """
+    import array
+
+    RATE = 1
+
+    class Odd:
+        def __eq__(self, other):
+            raise RuntimeError("nobody may ask")
+
+    def scaled(x=array.array("i", [1]), odd=Odd(), *, by=1):
+        return RATE * by * sum(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "value"),
+    [
+        ("RATE = 1", "RATE = 5", 5), ("by=1", "by=5", 5), ("[1]", "[5]", 5),
+    ],
+    ids=["globals", "keyword default", "default"],
+)  # fmt: skip
+def test_a_function_put_in_place_by_hand_counts_by_all_that_it_is(
+    cache, load, before, after, value
+):
+    """Of one text, at one line, with a default that cannot be compared: it is another function
+    all the same, where its globals or its defaults are others."""
+    plain, other = load("plain", LIKE), load("other", LIKE.replace(before, after))
+    body = "import plain; return plain.scaled()"
+    function = load("reads", CALL.replace("import lib", "").replace("BODY", body)).function
+    kept = plain.scaled
+    assert (function(), function()) == (1, 1)
+    plain.scaled = other.scaled
+    told = function.call()
+    assert told.result() == value
+    assert isinstance(told.decision, Miss)
+    assert [str(each) for each in told.decision.changes] == ["global changed: plain.scaled"]
+    plain.scaled = kept
+    assert isinstance(function.call().decision, Hit)

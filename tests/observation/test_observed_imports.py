@@ -303,3 +303,19 @@ def test_an_import_by_name_has_no_frame_of_ours_above_it(project: Project) -> No
     assert project.changes(observed) == []
     project.write("lazy/old.py", "VALUE = 1\n")
     assert project.changes(observed) != []
+
+
+def test_the_machinery_of_imports_can_be_patched(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a test sets in `importlib._bootstrap` is what `importlib.import_module` calls, and is
+    gone afterwards, while imports are observed as ever."""
+    project.write("tool.py", "")
+    machinery = importlib.__dict__["_bootstrap"]
+    assert machinery is sys.modules["importlib._bootstrap"]
+    plain = machinery._gcd_import
+    with monkeypatch.context() as patch:
+        patch.setattr(machinery, "_gcd_import", lambda *names: names)
+        assert importlib.import_module("tool") == ("tool", None, 0)
+    assert machinery._gcd_import is plain
+    assert importlib.import_module("tool").__name__ == "tool"

@@ -43,19 +43,25 @@ class NotingFinder:
         return spec_of(fullname, path)
 
 
-class _Bootstrap:
-    """Stands in `importlib` for its machinery, which `importlib.import_module` calls: a module that
-    is loaded already is handed out without any event, yet whoever asks depends on it.
+class _Bootstrap(ModuleType):
+    """What `importlib._bootstrap` is while anyone listens. `importlib.import_module` calls a
+    function of it: a module that is loaded already is handed out without any event, yet whoever
+    asks depends on it.
 
-    In a look-up, and not around the function, since a frame of ours between whoever asks and the
-    module's own code would be counted: by ``warnings.warn(stacklevel=...)``, for one.
+    It is seen as the function is looked up, and not called by one of ours, since a frame of ours
+    between whoever asks and the module's own code would be counted: by
+    ``warnings.warn(stacklevel=...)``, for one.
     """
 
-    def __getattr__(self, name: str) -> Any:
-        frame = sys._getframe(1)
-        if name == "_gcd_import" and dispatcher.listeners and not is_muted():
-            _tell_asked(frame)
-        return getattr(_bootstrap, name)
+    @property
+    def _gcd_import(self) -> Any:
+        if dispatcher.listeners and not is_muted():
+            _tell_asked(sys._getframe(1))
+        return vars(self)["_gcd_import"]
+
+    @_gcd_import.setter
+    def _gcd_import(self, value: Any) -> None:
+        vars(self)["_gcd_import"] = value
 
 
 def _tell_asked(frame: FrameType) -> None:
@@ -151,19 +157,18 @@ def _find_class(frame: FrameType, module: object, name: object) -> None:
 
 
 finder = NotingFinder()
-_bootstrap = vars(importlib)["_bootstrap"]
-_asking = _Bootstrap()
+_bootstrap: ModuleType = vars(importlib)["_bootstrap"]
 
 
 def install() -> None:
     """Starts noting imports."""
     if finder not in sys.meta_path:
         sys.meta_path.insert(0, finder)
-    vars(importlib)["_bootstrap"] = _asking
+    _bootstrap.__class__ = _Bootstrap
 
 
 def remove() -> None:
     """Stops noting imports."""
     if finder in sys.meta_path:
         sys.meta_path.remove(finder)
-    vars(importlib)["_bootstrap"] = _bootstrap
+    _bootstrap.__class__ = ModuleType

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -288,23 +286,9 @@ def register(session: Session) -> None:
     may_guess = session.distributes and option.dist != "each" and session.directory.is_dir()
     if not (may_guess and all(str(spec) == "popen" for spec in option.tx) and hooks.consults):
         return
-    with _as_in_a_worker():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _OF_WORKERS:  # records of tests that looked for one are for a worker to judge
+            patch.setenv(name, "?")
         whole = session.engine is not None and hooks.selection.is_replayed_whole()
     if whole:
         option.numprocesses, option.dist, option.tx = 0, "no", []
-
-
-@contextmanager
-def _as_in_a_worker() -> Iterator[None]:
-    """Records of tests that looked by name for what pytest-xdist sets in its workers fit no more
-    here: only a worker can tell."""
-    before = {name: os.environ.get(name) for name in _OF_WORKERS}
-    os.environ.update(dict.fromkeys(_OF_WORKERS, "?"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

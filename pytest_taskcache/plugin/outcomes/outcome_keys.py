@@ -209,8 +209,7 @@ class OutcomeKeys:
         self._observed: dict[Path, Observed] = {}
         self._surrounding: dict[Path, tuple[Part, ...]] = {}
         self._checks: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], str]] = {}
-        self._digested: dict[int, tuple[object, str]] = {}
-        self._are_new = False
+        self._digested: dict[int, tuple[object, str]] | None = None
 
     def of_file(self, path: Path, file: str, options: Options) -> Computation:
         """The computation that all outcomes of a file are; ``file`` is its name in node ids."""
@@ -325,26 +324,25 @@ class OutcomeKeys:
         return known
 
     def _digest(self, name: str, value: object, otherwise: str) -> str:
-        known = self._digested.get(id(value))
+        known = (self._digested or {}).get(id(value))
         if known is not None:
             return known[1] or otherwise
         try:
             digest = digest_value(value, path=name, anchors=self._engine.fingerprints.name_of)
         except UndigestableError:
             digest = ""
-        if self._are_new:
+        if self._digested is not None:
             self._digested[id(value)] = value, digest
         return digest or otherwise
 
     @contextmanager
     def of_new_tests(self) -> Generator[None]:
         """While no test runs: each parameter is digested once, however many tests are given it."""
-        self._are_new = True
+        self._digested = {}
         try:
             yield
         finally:
-            self._are_new = False
-            self._digested.clear()
+            self._digested = None
 
     def _of_parameter(self, item: pytest.Item, name: str, value: object) -> str:
         return self._digest(name, value, f"{_FROM}{index_of_parameter(item, name)}")
