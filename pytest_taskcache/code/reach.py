@@ -99,17 +99,23 @@ class Reached:
 
 
 def affected(
-    log: Log, changes: Mapping[str, Changes], touched: Mapping[int, tuple[int, str]] | None = None
+    log: Log,
+    changes: Mapping[str, Changes],
+    touched: Mapping[int, tuple[int, str]] | None = None,
+    handed: Iterable[tuple[int, int, int]] = (),
 ) -> Reached:
     """Which nodes reach a changed definition of these files, or a node whose footprint changed.
 
     ``touched`` gives for such a node the position at which it touched what changed, and what
-    that is. Takes time in proportion to what the files of the log mention.
+    that is; ``handed`` nodes of which one made what the other touched at a position. Takes time in
+    proportion to what the files of the log mention.
     """
     walk = _Walk(log, changes)
     walk.start(changes)
     for node, (position, cause) in (touched or {}).items():
         walk.touch(node, position, cause)
+    for maker, node, position in handed:
+        walk.hand(maker, node, position)
     walk.run()
     return walk.answer()
 
@@ -167,6 +173,7 @@ class _Walk:
         self._ran: dict[tuple[str, str], int] = {}
         self._effects: dict[int, _Cause] = {}
         self._implicit: dict[int, _Cause] = {}
+        self._handed: dict[int, dict[int, tuple[_Vertex, int]]] = {}
         self._heap: list[tuple[int, int, _Vertex]] = []
         self._begun = 0
         self._appeared = {
@@ -276,6 +283,14 @@ class _Walk:
                     self._seed(self._vertices[file, item.name], position, cause)
         self._seed(vertex, position, cause)
 
+    def hand(self, maker: int, node: int, position: int) -> None:
+        """What a node touched at a position, another had made."""
+        one, other = self.vertex_of(maker), self.vertex_of(node)
+        if one is not None and other is not None:
+            users = self._handed.setdefault(one.number, {})
+            known = users.get(other.number, (other, position))[1]
+            users[other.number] = other, min(known, position)
+
     def _seed(self, vertex: _Vertex, position: int, cause: str) -> None:
         """Something about a vertex changed, which mattered from a position on."""
         if position < NEVER:
@@ -298,6 +313,8 @@ class _Walk:
 
     def _leave(self, vertex: _Vertex, cost: int) -> None:
         cause = vertex.cause
+        for user, position in self._handed.get(vertex.number, {}).values():
+            self._relax(user, max(cost, position), cause)
         for item in vertex.definitions:
             # What applies to all of a file, or to all who import it.
             early = item.called and vertex.position < self._begun

@@ -29,12 +29,13 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from pytest_taskcache.changed_paths import is_inside
 from pytest_taskcache.code.definitions import INSIDE, MENTIONS, definition_name
 from pytest_taskcache.code.function_source import unwrapped
 from pytest_taskcache.code.reach import BEGUN, FILE, MODULE
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.forking import ForkAware
-from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Opaque
+from pytest_taskcache.model.dependency import ABSENT, Blob, Dependency, Kind, Opaque
 from pytest_taskcache.observation.running_code import MONITORING, identity, running_code
 from pytest_taskcache.observation.window import is_newer
 from pytest_taskcache.originals import originals
@@ -97,6 +98,8 @@ class CodeLog(ForkAware):
         self._mentioned: dict[int, set[str]] = {}
 
         self._open: dict[tuple[Kind, str], Touch] = {}
+        self._makers: dict[tuple[Kind, str], set[int]] = {}
+        self._gone: set[str] = set()
         self._segments: list[tuple[Blob, int]] = []
         self._fresh = _no_facts()
 
@@ -204,6 +207,26 @@ class CodeLog(ForkAware):
                 if touch is not None and touch.digest is None:
                     touch.digest = self._settled(touch)
 
+    def make(
+        self, kind: Kind, name: str, makers: Iterable[int], first: Callable[[Kind, str], str]
+    ) -> None:
+        """These nodes bring about that something comes or goes; ``first`` gives the digest of what
+        it is before, an empty one where that shall not count."""
+        known = self._makers.get((kind, name))
+        fresh, digest = set(makers), ""
+        if known is None:
+            known = self._makers[kind, name] = set()
+            fresh.add(-1)  # makes a row though nobody of the project does it
+            digest = first(kind, name)
+            if not digest:
+                self._gone.add(name)
+            elif digest == ABSENT and self._gone and is_inside(name, self._gone):
+                digest = ""
+        for maker in sorted(fresh - known):
+            with self.lock:
+                self._fresh["made"].append([kind, name, digest, maker])
+        known |= fresh
+
     def act(self, owner: int, opaque: Opaque) -> None:
         """A node did something that cannot be observed: a matter of all who import its file."""
         self.opaque.append((owner, opaque, True))
@@ -260,7 +283,7 @@ class CodeLog(ForkAware):
         self.parts[blob.digest] = data
 
 
-_SECTIONS = ("nodes", "files", "imports", "distributions", "touches")
+_SECTIONS = ("nodes", "files", "imports", "distributions", "touches", "made")
 
 
 def _no_facts() -> dict[str, list[Any]]:
@@ -272,7 +295,8 @@ class DecodedLog(NamedTuple):
 
     ``nodes``: file and name. ``files``: name and content digest. ``imports``: importing file (-1
     for everyone) and file. ``distributions``: name, digest, modules. ``touches``: dependency,
-    owner, length of the log then.
+    owner, length of the log then. ``made``: of what came or went meanwhile, kind and name, with the
+    digest that it had at first (empty where that does not count) and the nodes that did it.
     """
 
     complete: bool
@@ -281,11 +305,12 @@ class DecodedLog(NamedTuple):
     imports: list[tuple[int, int]]
     distributions: list[tuple[str, str, list[str]]]
     touches: list[tuple[Dependency, int, int]]
+    made: dict[tuple[Kind, str], tuple[str, list[int]]]
 
 
 def decode_log(segments: Iterable[bytes]) -> DecodedLog:
     """The log that these segments hold. Raises ValueError for anything else."""
-    log = DecodedLog(True, [], [], [], [], [])
+    log = DecodedLog(True, [], [], [], [], [], {})
     complete = True
     try:
         for data in segments:
@@ -299,6 +324,10 @@ def decode_log(segments: Iterable[bytes]) -> DecodedLog:
                 (Dependency(Kind(kind), name, digest), owner, position)
                 for kind, name, digest, owner, position in document["touches"]
             )
+            for kind, name, first, maker in document["made"]:
+                makers = log.made.setdefault((Kind(kind), name), (first, []))[1]
+                if maker >= 0:
+                    makers.append(maker)
     except (zlib.error, KeyError, TypeError) as error:
         raise ValueError(f"not a code log: {error}") from error
     return log._replace(complete=complete)

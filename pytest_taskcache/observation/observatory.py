@@ -31,7 +31,7 @@ from types import (
 from typing import Any
 
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
-from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Kind, Observed, Opaque, Trace
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_code, file_of_subject
 from pytest_taskcache.observation.global_state import GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
@@ -51,7 +51,7 @@ from pytest_taskcache.observation.running_code import running_code
 from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
 from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.verify import Verification
-from pytest_taskcache.observation.window import OpenWindow, note_thread
+from pytest_taskcache.observation.window import PATHS, OpenWindow, note_thread
 from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Fingerprints, Shelf
 
@@ -491,6 +491,8 @@ class Observatory:
             return
         exists, leads_on = _look_at(path)
         scratch = self._before_change(path)
+        if not scratch and write is not Write.ALTER and (write is Write.REMOVE) == exists:
+            self._note_made(path, comes=not exists)
         try:
             for window in self._credited():
                 window.change(path, write, exists, not scratch)
@@ -512,6 +514,18 @@ class Observatory:
         self._log.before_change(os.path.dirname(path))
         return self._scratch.holds(path)
 
+    def _note_made(self, path: str, *, comes: bool) -> None:
+        """Notes who brings about that something comes, or goes, in the project's tree."""
+        if self._aside.depth or self._scratch.holds(path):
+            return
+        code_on_stack = self._project_code_on(_caller(sys._getframe(1)))
+        makers = [self._log.position(code) for _, code in code_on_stack]
+        name, above = map(self._fingerprints.name_of, (path, os.path.dirname(path)))
+        with muted():
+            self._log.make(Kind.LISTING, above, makers, self._fingerprints.digest)
+        for kind in PATHS:
+            self._log.make(kind, name, makers, lambda *_: ABSENT if comes else "")
+
     def _note_maker(self, path: str, *, is_new: bool) -> None:
         """Notes who makes, or changes, a temporary path while nothing is watched."""
         maker, makers = self._maker_of(sys._getframe(1))
@@ -524,8 +538,7 @@ class Observatory:
         of the project's code that does it."""
         if self._aside.depth:
             return BY_IMPORT, ()
-        while frame and str(frame.f_globals.get("__name__")).startswith("pytest_taskcache."):
-            frame = frame.f_back
+        frame = _caller(frame)
         maker, codes = BY_RUNNER, list[CodeType]()
         while frame is not None:
             code = frame.f_code
@@ -555,6 +568,9 @@ class Observatory:
         directory = os.path.isdir(source)
         self._before_change(source)
         scratch = self._before_change(target)
+        self._note_made(source, comes=False)
+        if not os.path.lexists(target):
+            self._note_made(target, comes=True)
         try:
             for window in self._credited():
                 window.move(source, target, directory, not scratch)
@@ -572,6 +588,7 @@ class Observatory:
         if self._is_newest(target):
             return
         scratch = self._before_change(target)
+        self._note_made(target, comes=True)
         try:
             for window in self._credited():
                 window.link(source, target, not scratch)
@@ -719,15 +736,18 @@ class Observatory:
                 self._globals.keep()
         self._settled_path = tuple(sys.path)
 
-    def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:
-        """The project's source files on the stack, innermost first, up to the test machinery."""
+    def _project_code_on(self, frame: FrameType | None) -> Iterator[tuple[SourceFile, CodeType]]:
+        """The project's code on the stack, innermost first, up to the test machinery."""
         while frame is not None:
             source = self._find(frame.f_code.co_filename)
             if source is not None and source.python:
-                yield source
+                yield source, frame.f_code
             elif origin_of(frame.f_code.co_filename) is ActsFor.MACHINERY:
                 return
             frame = frame.f_back
+
+    def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:
+        return (source for source, _ in self._project_code_on(frame))
 
     def on_import_tried(self, name: str, frame: FrameType | None) -> None:
         """An import that is not in ``sys.modules`` was begun."""
@@ -783,6 +803,13 @@ class Observatory:
         self._armed = False
         self._windows = ()
         self._forked = True
+
+
+def _caller(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame that is none of ours."""
+    while frame and str(frame.f_globals.get("__name__")).startswith("pytest_taskcache."):
+        frame = frame.f_back
+    return frame
 
 
 def _look_at(path: str) -> tuple[bool, bool]:

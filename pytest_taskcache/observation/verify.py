@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from pytest_taskcache.changed_paths import ChangedPaths, stamp_of
@@ -477,9 +477,7 @@ class _Verdict:
             for name, before in log.files
             if (after := digest(Kind.FILE, name)) != before
         }
-        touches = [
-            each for each in log.touches if digest(each[0].kind, each[0].name) != each[0].digest
-        ]
+        touches = [each for each in log.touches if self._differs(each[0])]
         distributions = [
             each for each in log.distributions if digest(Kind.DISTRIBUTION, each[0]) != each[1]
         ]
@@ -488,6 +486,13 @@ class _Verdict:
             self._differing = differing
             if any(differing):
                 self._walk(files, touches, distributions)
+
+    def _differs(self, touched: Dependency) -> bool:
+        """Whether something is neither as it was touched nor, where the process itself made it or
+        took it away, as it was at first."""
+        kind, name, digest = touched
+        present = self._digest(kind, name)
+        return present != digest and present != self._log.made.get((kind, name), ("",))[0]
 
     def _walk(
         self,
@@ -524,7 +529,13 @@ class _Verdict:
         nodes = [(names[file], name) for file, name in self._log.nodes]
         self._imports = import_graph(names, self._log.imports, analyses)
         log = log_of(nodes, analyses, self._imports, complete=self._log.complete)
-        self._reached = affected(log, changes, touched)
+        self._reached = affected(log, changes, touched, self._handed_on())
+
+    def _handed_on(self) -> Iterator[tuple[int, int, int]]:
+        """Who made what another touched, who that is, and when."""
+        for (kind, name, _), owner, position in self._log.touches if self._log.made else ():
+            for maker in self._log.made.get((kind, name), ("", []))[1]:
+                yield maker, owner, position
 
     def _changed_definitions(
         self, files: dict[str, tuple[str, str]]

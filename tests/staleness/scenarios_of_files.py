@@ -60,7 +60,53 @@ def _rename(path: Path) -> None:
     path.rename(path.with_name("moved"))
 
 
+MADE_AND_REMOVED = {
+    "data/own.txt": "",
+    "name.txt": "made",
+    "maker.py": """
+        import pathlib
+        HERE = pathlib.Path(__file__).parent
+        def made():
+            return HERE / "data" / (HERE / "name.txt").read_text()
+    """,
+    "lib.py": """
+        import functools, pathlib
+        DATA = pathlib.Path(__file__).parent / "data"
+        @functools.cache
+        def names():
+            return [each.name for each in DATA.iterdir()]
+    """,
+    "test_a.py": """
+        import pytest
+        from . import lib, maker
+        pytestmark = pytest.mark.cached(False)
+        def test_makes():
+            maker.made().mkdir()
+        def test_reads():
+            assert len(lib.names()) == 2
+        def test_removes():
+            maker.made().rmdir()
+    """,
+    "test_b.py": """
+        from counter import count
+        from . import lib
+        def test_inherits():
+            count("SELF.inherits")
+            assert lib.names
+    """,
+}
+"""What a test makes in its project, another reads and keeps, and a third one removes."""
+
+
 FILES = [
+    Scenario(
+        "what_tests_make_and_remove_comes_from_another",
+        files=MADE_AND_REMOVED,
+        change={"name.txt": "other"},
+    ),
+    Scenario(
+        "what_tests_make_and_remove_is_there", files=MADE_AND_REMOVED, change={"data/new.txt": ""}
+    ),
     Scenario(
         "directory_that_the_body_makes_and_others_fill",
         head="import os",

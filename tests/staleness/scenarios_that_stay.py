@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 from ladder import EVERY, Expect, Scenario
+from scenarios_of_files import MADE_AND_REMOVED
 
 _HELPER = "def price(x):\n    return x * 2\n"
 _BODY = {"head": "from .helper import price", "body": "result = price(2)"}
@@ -21,6 +23,11 @@ def _keeps(name: str, **given: object) -> Scenario:
 
 
 KEPT = [
+    _keeps(
+        "what_tests_make_and_remove",
+        files=MADE_AND_REMOVED,
+        change={"maker.py": "# names\n" + textwrap.dedent(MADE_AND_REMOVED["maker.py"])},
+    ),
     _keeps(
         "parts_that_need_no_others_in_another_order",
         **_BODY,
