@@ -9,7 +9,6 @@ system's package manager may leave RECORD out, the top-level names tell.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import site
@@ -237,6 +236,8 @@ class _Metadata:
     @cached_property
     def rows(self) -> list[tuple[str, str]]:
         """Paths, relative to where it is installed, and sizes, as RECORD lists them."""
+        import csv  # takes long to import, and few need it
+
         try:
             rows = [row for row in csv.reader(self.record.splitlines()) if row]
         except csv.Error:

@@ -16,7 +16,6 @@ import os
 import stat as stats
 import sys
 import sysconfig
-import zipfile
 import zipimport
 from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import machinery
@@ -157,6 +156,8 @@ def archive_of(path: str) -> tuple[str, str]:
     archive, inside = os.path.split(path)
     while len(archive) > 1:
         if os.path.isfile(archive):
+            import zipfile  # takes long to import, and few need it
+
             return (archive, inside) if zipfile.is_zipfile(archive) else ("", "")
         if os.path.exists(archive):
             break

@@ -4,7 +4,6 @@ records and results go to, among all that an engine is made of."""
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -245,6 +244,8 @@ class Routes:
             return self.default
         name = f"{_text(records)}\n{_text(results)}"
         if "@" in name or "?" in name:
+            import hashlib  # takes long to import, and few need it
+
             # The name is written down while an entry is staged; these may hold a password.
             name = f"secret:{hashlib.sha256(name.encode()).hexdigest()}\n"
         if name not in self._routes:

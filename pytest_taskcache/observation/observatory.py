@@ -146,11 +146,17 @@ class Observatory:
                 self.on_native(source.path, "native", None)
         if not loaded:
             return
+        found: dict[str, list[CodeType]] = {}
         for one in gc.get_objects():
             # By its type alone: a lazy object acts as soon as it is asked for its class.
             attribute = _CODE_OF.get(type(one))
             if attribute is not None:
-                self.on_code(getattr(one, attribute))
+                code = getattr(one, attribute)
+                found.setdefault(code.co_filename, []).append(code)
+        for codes in found.values():
+            if self._find(codes[0].co_filename) is not None:
+                for code in codes:
+                    running_code.watch(code)
 
     def disarm(self) -> None:
         """Stops listening. Windows still open close as untrusted."""

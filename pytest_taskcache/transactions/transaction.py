@@ -8,7 +8,6 @@ becomes of them when it ends. Writing, dropping and unlocking is done by whoever
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
@@ -20,7 +19,6 @@ from pytest_taskcache.errors import ConfigurationError, TaskCacheError
 from pytest_taskcache.model.event import Event, Faulted
 from pytest_taskcache.ports import Lease
 
-_log = logging.getLogger("pytest_taskcache")
 _MISSING = object()
 
 
@@ -278,7 +276,9 @@ class Transaction:
             name = getattr(hook, "__qualname__", repr(hook))
             text = f"{name}: {type(error).__name__}: {error}"
             if notify is None:
-                _log.warning("%s hook failed: %s", kind, text)
+                import logging  # takes long to import, and few need it
+
+                logging.getLogger("pytest_taskcache").warning("%s hook failed: %s", kind, text)
             else:
                 notify(Faulted(f"{kind} hook failed", text))
 

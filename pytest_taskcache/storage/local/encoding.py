@@ -32,8 +32,8 @@ DAMAGE = (
 _KINDS = {str(kind): kind for kind in Kind}
 _CHECKSUM = 8
 _CHUNK = 500
-_TINY = 64
-"""Bytes below which a value is not compressed, which takes longer than to write it."""
+_SMALL = 300
+"""Bytes below which nothing is compressed: that takes longer than to write them."""
 _OWN = ("fixtures", "identity", "inputs", "parameters", "source", "test")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -131,7 +131,7 @@ def _common(parts: tuple[Part, ...], versions: tuple[tuple[str, str], ...]) -> S
 
 def encode_shared(shared: Shared) -> bytes:
     """The body of a shared row."""
-    return seal(zlib.compress(_written(shared.content), 3), shared.name)
+    return seal(_squeeze(_written(shared.content)), shared.name)
 
 
 def _written(content: Trace | Common) -> bytes:
@@ -147,7 +147,7 @@ def _json(fields: object) -> bytes:
 
 def decode_shared(name: bytes, body: bytes) -> Shared:
     """What a shared row says. Raises DAMAGE."""
-    first, second = json.loads(zlib.decompress(unseal(body, name)))
+    first, second = json.loads(_expand(unseal(body, name)))
     if name.startswith(b"="):
         return Shared(name, Common(_parts(first), tuple([(what, each) for what, each in second])))
     dependencies = tuple([Dependency(_KINDS[kind], what, digest) for kind, what, digest in first])
@@ -184,7 +184,7 @@ def encode(variant: Variant, ids: tuple[int, int], names: tuple[bytes, bytes]) -
         trace=ids[0],
         common=ids[1],
         inline=None if result.inline is None else _squeeze(result.inline),
-        body=zlib.compress(_json(fields), 6),
+        body=_squeeze(_json(fields)),
     )
     return row._replace(body=seal(row.body, *_context(row, names)))
 
@@ -199,7 +199,7 @@ def decode(row: Row, trace: Shared, common: Shared) -> Variant:
     data = unseal(row.body, *_context(row, (trace.name, common.name)))
     assert isinstance(trace.content, Trace)
     assert isinstance(common.content, Common)
-    fields: list[Any] = json.loads(zlib.decompress(data))
+    fields: list[Any] = json.loads(_expand(data))
     file, own, places, inputs, parameters, duration, producer, vouched, signature = fields[:9]
     digest, size, serializer, sha256, blobs = fields[9:]
     parts = list(common.content.parts)
@@ -228,7 +228,7 @@ def decode(row: Row, trace: Shared, common: Shared) -> Variant:
 
 
 def _squeeze(data: bytes) -> bytes:
-    if len(data) < _TINY:
+    if len(data) < _SMALL:
         return b"r" + data
     packed = zlib.compress(data, 6)
     return b"z" + packed if len(packed) < len(data) else b"r" + data

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import sqlite3
 import time
@@ -58,6 +57,7 @@ class Index(ForkAware):
     ) -> None:
         super().__init__()
         self.directory = None if isinstance(directory, str) else Path(os.path.abspath(directory))
+        self._file = "" if self.directory is None else str(self.directory / NAME)
         self.readonly = readonly
         self.epoch = 0
         self.on_fault = on_fault
@@ -299,12 +299,10 @@ class Index(ForkAware):
     def _present_stamp(self) -> object:
         """Changes when the index at the path is no longer the one that was opened; if it is only
         read, also when somebody writes to it, or to its log."""
-        assert self.directory is not None
-        path = self.directory / NAME
         if self.readonly:
-            return _stamp_of(path)
+            return _stamp_of(Path(self._file))
         try:
-            info = originals.stat(path)
+            info = originals.stat(self._file)
         except FileNotFoundError:
             return None
         return (info.st_dev, info.st_ino)
@@ -358,6 +356,8 @@ class Index(ForkAware):
 def silence() -> Iterator[None]:
     """Has `filelock` log nothing meanwhile."""
     # A test that looks at all that is logged must not find what the cache does meanwhile.
+    import logging  # takes long to import, and few need it
+
     logger = logging.getLogger("filelock")
     before, logger.disabled = logger.disabled, True
     try:

@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 APPLICATION = 0x7463_6163  # "tcac": tells our databases from others
 BUSY_SECONDS = 10.0
-OLDEST = 4
+OLDEST = 5
 """Indexes of versions before this one are emptied rather than converted: it is a cache."""
 
 # AUTOINCREMENT wherever other processes remember ids: an id must never come to mean another row.
 # What is believed carries a checksum (`encoding`); text is stored as bytes, because file names may
 # hold what SQLite's text cannot. A variant is staged as long as it has a state, then committed.
-_VERSION_4 = """
+_VERSION_5 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE shared (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE, body BLOB NOT NULL
@@ -66,7 +66,7 @@ CREATE TABLE removals (
 ) WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_VERSION_4,)
+STEPS: tuple[str, ...] = (_VERSION_5,)
 """``STEPS[n]`` takes an index of version OLDEST + n - 1 to OLDEST + n, the first an empty one."""
 
 VERSION = OLDEST + len(STEPS) - 1

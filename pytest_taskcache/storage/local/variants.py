@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any, TypeVar
@@ -289,7 +290,13 @@ class Records:
         def work(connection: Connection) -> None:
             for variant in variants:
                 self.insert(connection, variant)
-            trim(connection, {to_sql(variant.key) for variant in variants})
+            trim(connection, {to_sql(key) for key, count in added.items() if count > room(key)})
+
+        added = Counter(variant.key for variant in variants)
+        there = self._answers.records  # of late: who finds more than fit trims them the next time
+
+        def room(key: str) -> int:
+            return VARIANTS - len(there[key]) if key in there else 0
 
         with self.index.lock:
             self.write_index("write records", work, {variant.key for variant in variants})
