@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+
 import pytest
 from inner_runs import run
 from projects import Project
@@ -295,3 +298,39 @@ def test_a_parameter_of_many_tests_is_digested_once(project: Project) -> None:
     found = run(project, "--cache-tests=all", "--continue-on-collection-errors")
     found.assert_outcomes(passed=3, errors=1)
     assert project.counted("body") == 3
+
+
+def test_a_miss_names_which_parameter_or_mark_differs(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no file tells is another one in each run: the miss says which of it is."""
+    monkeypatch.setattr(sys, "numbers", itertools.count(), raising=False)
+    project.write(
+        "test_suite.py",
+        """
+        import sys, pytest
+
+        NUMBER = next(sys.numbers)
+
+        def make(number):
+            def test():
+                assert number is not None
+            return test
+
+        test_made = make(NUMBER)
+
+        @pytest.mark.parametrize("same, other", [pytest.param(1, NUMBER, id="it")])
+        def test_parameter(same, other):
+            pass
+
+        @pytest.mark.own(NUMBER)
+        def test_mark():
+            pass
+        """,
+    )
+    project.write("pytest.ini", "[pytest]\nmarkers = own\ntaskcache_collect = real\n")
+    run(project, "--cache-tests=all")
+    told = run(project, "--cache-tests=all", "-vv").stdout.str()
+    assert "test_made: closure changed: number\n" in told
+    assert "test_parameter[it]: new inputs (other)\n" in told
+    assert "test_mark: mark changed: arguments\n" in told

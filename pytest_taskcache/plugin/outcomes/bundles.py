@@ -24,7 +24,7 @@ from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.observation.trace_recorder import digest_of
-from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER
+from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER, Check
 from pytest_taskcache.report.contents import Mark, Outcome, Unit, decode, duration_of, encode
 
 Told: TypeAlias = Callable[[Refusal | None], None]
@@ -84,8 +84,10 @@ class Bundle:
                 for name in unit.tests:
                     self.of_test.setdefault(name, []).append(unit)
 
-    def find(self, name: str, check: Callable[[], str] | None = None) -> Replayable | Miss | Fault:
-        """The newest valid pass of a test, or why there is none. ``check()`` digests what it
+    def find(
+        self, name: str, check: Callable[[], Check] | None = None
+    ) -> Replayable | Miss | Fault:
+        """The newest valid pass of a test, or why there is none. ``check()`` gives what it
         must agree with; None where that is known to be as it was."""
         if self.fault is not None:
             return self.fault
@@ -206,16 +208,16 @@ class Bundle:
     def _expired(self, unit: Unit) -> bool:
         return unit.expires is not None and unit.expires <= self.engine.parts.clock()
 
-    def _objection(self, unit: Unit, name: str, check: Callable[[], str] | None) -> Miss | None:
+    def _objection(self, unit: Unit, name: str, check: Callable[[], Check] | None) -> Miss | None:
         if self._expired(unit):
             return Miss(Why.EXPIRED, nearest=_record_of(unit))
         changes = self._changes(unit)
         if changes:
             return Miss(Why.TRACE, changes, _record_of(unit))
         if check is not None:
-            before, now = check_of(unit.tests[name]), check()
-            if before != now:
-                return Miss(Why.PARTS, (Change("parameter", "parameters or marks", before, now),))
+            differing = check().changes(check_of(unit.tests[name]))
+            if differing:
+                return Miss(Why.PARTS, differing)
         validator, present = self.computation.options.validator, self.keyed.present
         if validator is None or present is None or unit.variant is None:
             return None

@@ -29,6 +29,7 @@ from pytest_taskcache.plugin.outcomes.other_plugins import (
 )
 from pytest_taskcache.plugin.outcomes.outcome_keys import (
     Asked,
+    Check,
     OutcomeKeys,
     asked_of,
     is_stand_in,
@@ -312,7 +313,7 @@ class Outcomes:
         if passed:
             used = self._snapshots.used()
             handed = {Snapshots.NAME: used} if used else None
-            check = candidate.check or ""
+            check = candidate.check.text if candidate.check else ""
             try:
                 outcome = to_json(self._config, attempt.reports, attempt.warnings, check, handed)
             except ValueError as error:
@@ -375,7 +376,7 @@ class Outcomes:
             self._engine.notify(Faulted(found.reason, found.detail))
         return found
 
-    def _check(self, item: pytest.Item, candidate: Candidate) -> str:
+    def _check(self, item: pytest.Item, candidate: Candidate) -> Check:
         if candidate.check is None:
             candidate.check = self.keys.check(item)
         return candidate.check

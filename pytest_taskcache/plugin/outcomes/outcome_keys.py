@@ -25,9 +25,9 @@ import types
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from itertools import accumulate, chain, starmap
+from itertools import accumulate, chain, compress, starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import xxhash
@@ -42,7 +42,7 @@ from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.keys import shown
 from pytest_taskcache.errors import TaskCacheError, UndigestableError
 from pytest_taskcache.model.decision import Uncacheable
-from pytest_taskcache.model.dependency import Observed
+from pytest_taskcache.model.dependency import Change, Observed
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.plugin.hookspecs import adjusted
@@ -188,6 +188,32 @@ def _only_fixtures(mark: pytest.Mark) -> bool:
     return not mark.args and set(mark.kwargs) == {"fixtures"}
 
 
+_WHOLE, _HINT = 16, 3
+
+
+class Check(NamedTuple):
+    """What an outcome must agree with beyond its trace: ``text``, which is stored, is a digest of
+    all of it, and the first digits of one of each part; ``names`` are the parts' kinds and
+    names."""
+
+    text: str
+    names: Sequence[tuple[str, str]] = ()
+
+    def changes(self, before: str) -> tuple[Change, ...]:
+        """What differs from the text that was stored; empty if nothing does."""
+        if before == self.text:
+            return ()
+        names = [("parameter", "or mark")]
+        if len(before) == len(self.text):
+            places = range(_WHOLE, len(self.text), _HINT)
+            hints = [self.text[at : at + _HINT] != before[at : at + _HINT] for at in places]
+            names = [*compress(self.names, hints)] or names
+        return tuple(Change(*name, before, self.text) for name in names)
+
+
+NO_CHECK = Check("")
+
+
 class OutcomeKeys:
     """Builds the computations that files of tests are, and single tests with a policy of their
     own. What tests share is digested once."""
@@ -238,24 +264,32 @@ class OutcomeKeys:
         around = self._parts_around(item.path)
         return Computation(context, parameters, options, around, test=nodeid)
 
-    def check(self, item: pytest.Item) -> str:
-        """A digest of what an outcome must agree with beyond its trace, since the trace may not
-        determine it: parameters by value, marks by their arguments, what a generated function
-        closed over, the examples of a doctest; "" where there is none of these. A parameter
-        without content counts by where it comes from, which is in the test's module."""
+    def check(self, item: pytest.Item) -> Check:
+        """What an outcome must agree with beyond its trace, since the trace may not determine it:
+        parameters by value, marks by their arguments, what a generated function closed over, the
+        examples of a doctest. A parameter without content counts by where it comes from, which is
+        in the test's module."""
         marks, parameters = self._of_marks(list(item.iter_markers())), parameters_of(item)
-        held = {
-            name: self._digest(name, value, type(value).__qualname__)
-            for name, value in _held(item).items()
+        parts = {
+            ("parameter", name): self._of_parameter(item, name, value)
+            for name, value in parameters.items()
         }
-        parts = [f"{n}\0{self._of_parameter(item, n, one)}\0" for n, one in parameters.items()]
-        parts += [marks, *(f"{name}\0{digest}\0" for name, digest in held.items())]
+        for name, value in _held(item).items():
+            parts["closure", name] = self._digest(name, value, type(value).__qualname__)
         if isinstance(item, DoctestItem):  # code that stands in no source file of its own
             test: Any = item.dtest
-            parts.append(repr([(one.source, one.want, one.options) for one in test.examples]))
-        elif not (marks or held or hasattr(item, "callspec")):
-            return ""
-        return xxhash.xxh3_64_hexdigest("".join(parts).encode("utf-8", "surrogatepass"))
+            examples = [(one.source, one.want, one.options) for one in test.examples]
+            parts["doctest", "examples"] = repr(examples)
+        elif not (marks or parts or hasattr(item, "callspec")):
+            return NO_CHECK
+        parts["mark", "arguments"] = marks
+        encoded = [
+            "\0".join((*name, one, "")).encode("utf-8", "surrogatepass")
+            for name, one in parts.items()
+        ]
+        hints = [xxhash.xxh3_64_hexdigest(one)[:_HINT] for one in encoded]
+        whole = xxhash.xxh3_64_hexdigest(b"".join(encoded))
+        return Check("".join((whole, *hints)), tuple(parts))
 
     def may_change(self, item: pytest.Item) -> bool:
         """Whether tests may change what a test is given: it is digested before any begins."""

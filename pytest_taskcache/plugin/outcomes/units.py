@@ -32,7 +32,7 @@ from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.bundles import Bundle
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
-from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER, Asked
+from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER, Asked, Check
 from pytest_taskcache.report.contents import Mark, Outcome, Unit
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Candidate:
     name: str
     expected: bool = False
     recording: bool = False
-    check: str | None = None
+    check: Check | None = None
     region: Region | None = None
 
     @property
