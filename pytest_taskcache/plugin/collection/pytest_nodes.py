@@ -631,17 +631,24 @@ def _class_for(name: str | None, plain: type, mixin: type) -> type:
 
 def _marks(described: Sequence[Any], owner: nodes.Node, stand: StandIns) -> list[Mark]:
     found: list[Mark] = []
+    names: list[str] = []
     for one in described:
-        if type(one) is str:
-            found.append(Mark(one, (), {}, _ispytest=True))
+        name = one if type(one) is str else one[0]
+        if name is one:
+            found.append(_bare_mark(name))
         elif len(one) == 3:
-            found.append(Mark(one[0], from_plain(one[1]), from_plain(one[2]), _ispytest=True))
+            found.append(Mark(name, from_plain(one[1]), from_plain(one[2]), _ispytest=True))
         else:
             lazy = object.__new__(LazyMark)
-            place = sum(mark.name == one[0] for mark in found)
-            lazy.__dict__.update(name=one[0], _of=(owner, place, stand))
+            lazy.__dict__.update(name=name, _of=(owner, names.count(name), stand))
             found.append(lazy)
+        names.append(name)
     return found
+
+
+@functools.cache
+def _bare_mark(name: str) -> Mark:
+    return Mark(name, (), {}, _ispytest=True)
 
 
 def _add_marks(node: nodes.Node, before: Sequence[Mark], after: Sequence[Mark]) -> None:
