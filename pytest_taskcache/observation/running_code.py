@@ -56,7 +56,7 @@ class RunningCode:
     def clear(self) -> None:
         """Forgets everything, e.g. in a forked child, where the lock may be held by nobody."""
         self.current: Piece = {}
-        self._unread: list[Piece] = [self.current]
+        self._unread: list[tuple[Piece, list[int]]] = [(self.current, [0])]
         self._open: tuple[list[Piece], ...] = ()
         self._partly_seen: set[int] = set()
         self._lock = threading.Lock()
@@ -91,17 +91,20 @@ class RunningCode:
         fresh: Piece = {}
         for each in self._open:
             each.append(fresh)
-        self._unread.append(fresh)
+        self._unread.append((fresh, [0]))
         self.current = fresh
 
     def unread(self) -> Iterator[CodeType]:
-        """What was noted since this was last asked, in order. The youngest pieces are read again
-        the next time, because a thread may be about to add to them."""
+        """What was noted since this was last asked, in order. The youngest pieces are looked at
+        again the next time, because a thread may be about to add to them."""
         with self._lock:
             pieces = list(self._unread)
             del self._unread[:-2]
-        for piece in pieces:
-            yield from list(piece.values())
+        for piece, read in pieces:
+            if len(piece) > read[0]:
+                noted = list(piece.values())
+                yield from noted[read[0] :]
+                read[0] = len(noted)
 
     def install(self) -> None:
         """Somebody is armed."""
