@@ -15,6 +15,7 @@ are touched in `Measurement` alone (checked on coverage 7.17).
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import importlib.util
 import os
@@ -143,11 +144,12 @@ _BITS = 28
 _MASK = (1 << _BITS) - 1
 
 
+@functools.cache
 def _unpacked(packed: int) -> tuple[int, int]:
-    """An arc from the number that the C tracer makes of it (``CTracer_record_pair``)."""
-    ends = packed & _MASK, packed >> _BITS & _MASK
-    begin, end = (-end if packed >> (2 * _BITS + i) & 1 else end for i, end in enumerate(ends))
-    return begin, end
+    """An arc from the number that the C tracer makes of it (``CTracer_record_pair``); the same ones
+    are met in test after test."""
+    begin, end, signs = packed & _MASK, packed >> _BITS & _MASK, packed >> 2 * _BITS
+    return -begin if signs & 1 else begin, -end if signs & 2 else end
 
 
 def _packed(begin: int, end: int) -> int:
@@ -183,7 +185,13 @@ class Region:
             for each in (*packages, *(f"{name}.{one}" for one in taken)):
                 file = getattr(sys.modules.get(each), "__file__", None)
                 if isinstance(file, str):
-                    yield os.path.realpath(file)
+                    yield _real(file)
+
+
+@functools.cache
+def _real(file: str) -> str:
+    """Where a module's file is, links followed: each test asks for all that it imports."""
+    return os.path.realpath(file)
 
 
 class Regions:
@@ -292,7 +300,7 @@ def watch_imports(regions: Regions, measures: Callable[[], bool]) -> Callable[[]
     import_by_name = importlib.import_module
 
     def exec_module(self: SourceFileLoader, module: ModuleType) -> None:
-        region = regions.open_import(os.path.realpath(self.path)) if measures() else None
+        region = regions.open_import(_real(self.path)) if measures() else None
         try:
             execute(self, module)
         finally:

@@ -46,6 +46,7 @@ from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.plugin.coverage import (
     Covered,
     Extent,
+    Lines,
     Measurement,
     Region,
     Regions,
@@ -322,6 +323,8 @@ class CoverageRecords:
     archive: SourceArchive
     digest: Callable[[str], str]
     _moves: dict[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
+    _imported: dict[str, tuple[int, list[object] | None]] = field(default_factory=dict)
+    """The entries of modules, which all tests that import them have; with the number of lines."""
     _known: dict[str, list[tuple[Variant, Covered]]] = field(default_factory=dict)
     _prefetched: dict[str, Sequence[Variant]] = field(default_factory=dict)
 
@@ -362,19 +365,29 @@ class CoverageRecords:
 
     def _encoded(self, covered: Covered) -> dict[str, object] | None:
         """The lines as JSON values; None where they could not be believed later."""
-        name_of, measurement = self.engine.fingerprints.name_of, self._measurement
         document: dict[str, object] = {}
         for module, lines in covered.items():
-            named = ((name_of(file), file) for file in sorted(lines))
-            entries = [
-                [name, self.digest(file), measurement.to_plain(lines[file])]
-                for name, file in named
-                if not name.startswith("<tmp>")  # else it will not be there
-            ]
-            if measurement.is_translated(lines) or not all(digest for _, digest, _ in entries):
+            count = sum(map(len, lines.values()))
+            known, entries = self._imported.get(module, (-1, None))
+            if not module or known != count:
+                entries = self._entries(lines)
+                self._imported[module] = count, entries
+            if entries is None:
                 return None
-            document[module and name_of(module)] = entries
+            document[module and self.engine.fingerprints.name_of(module)] = entries
         return document
+
+    def _entries(self, lines: Lines) -> list[object] | None:
+        name_of, measurement = self.engine.fingerprints.name_of, self._measurement
+        named = ((name_of(file), file) for file in sorted(lines))
+        entries = [
+            [name, self.digest(file), measurement.to_plain(lines[file])]
+            for name, file in named
+            if not name.startswith("<tmp>")  # else it will not be there
+        ]
+        if measurement.is_translated(lines) or not all(digest for _, digest, _ in entries):
+            return None
+        return [*entries]
 
     def prefetch(self, keys: Iterable[tuple[Route, Key]]) -> None:
         """Reads the records of these keys in one sweep; each is handed out once by `find`."""
