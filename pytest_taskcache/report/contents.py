@@ -70,7 +70,8 @@ def duration_of(outcome: Outcome) -> float:
     """Seconds that the test took, all phases together."""
     if isinstance(outcome, str):
         return sum(map(float, outcome.split()[:3]))
-    return float(sum(entry.get("duration", 0.0) for entry in outcome.get("reports", ())))
+    reports = (entry for entry in outcome.get("reports", ()) if "special" not in entry)
+    return float(sum(entry.get("duration", 0.0) for entry in reports))
 
 
 def encode(units: Sequence[Unit]) -> dict[str, object]:
