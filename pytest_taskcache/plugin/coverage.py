@@ -24,11 +24,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from importlib.machinery import SourceFileLoader
 from itertools import accumulate, chain
 from types import ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass, field
-from pytest_taskcache.plugin.items import Instance
+
+if TYPE_CHECKING:
+    from pytest_taskcache.engine.recorder import Finished
+    from pytest_taskcache.plugin.items import Instance
 
 Lines: TypeAlias = dict[str, set[Any]]
 """What was covered by file name, as coverage's tracers write it down: line numbers, or arcs."""
@@ -166,7 +169,8 @@ class Region:
 
     ``imported`` are the files of modules first imported in it; ``asked`` are the modules that were
     asked for, loaded or not, each with what was taken from it; ``instances`` the fixtures that a
-    test used, which goes on growing while it runs.
+    test used, which goes on growing while it runs; ``kept`` the computation that it is of, or of
+    whose value the teardown, if that was kept.
     """
 
     extent: Extent = "computation"
@@ -174,6 +178,7 @@ class Region:
     imported: set[str] = field(default_factory=set)
     asked: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     instances: Sequence[Instance] = ()
+    kept: Finished | None = None
 
     def files(self) -> Iterator[str]:
         """The files of the modules that it imported, or would have, had it been first."""

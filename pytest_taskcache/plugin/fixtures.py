@@ -145,7 +145,8 @@ class FixtureHooks:
         instance = Instance()
         outer, known = engine.root, len(self._session.decisions)
         coverage = self._session.coverage
-        covered = coverage.open("shared") if coverage is not None and wide else None
+        if coverage is not None and wide and (region := coverage.open("shared")):
+            instance.regions.append(region)
         if wide:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
@@ -165,13 +166,10 @@ class FixtureHooks:
         finally:
             engine.root = outer
             if coverage is not None:
-                coverage.close(covered)
-        if wide and instance.variant is None:
-            # Called first of its finalizers, since it is added last: what it computes until its
-            # end, in a transaction that it holds open, is its own.
-            fixturedef.addfinalizer(lambda: self._begin_teardown(instance))
-        if coverage is not None:
-            coverage.set_up(instance, fixturedef, covered)
+                for region in instance.regions:
+                    coverage.close(region)
+        # Called first of its finalizers, since it is added last.
+        fixturedef.addfinalizer(lambda: self._begin_teardown(instance, fixturedef.func))
         instance.reused = tuple(
             event for event in self._session.decisions[known:] if isinstance(event.decision, Hit)
         )
@@ -196,8 +194,12 @@ class FixtureHooks:
                 engine.claim(transaction.entries, instance.outer)
         end_of_scope(transaction, engine)
 
-    def _begin_teardown(self, instance: Instance) -> None:
-        instance.outer, self._engine.root = self._engine.root, instance.transaction
+    def _begin_teardown(self, instance: Instance, function: Any) -> None:
+        if instance.transaction is not None and instance.variant is None:
+            # What it computes until its end, in a transaction that it holds open, is its own.
+            instance.outer, self._engine.root = self._engine.root, instance.transaction
+        if self._session.coverage is not None:
+            self._session.coverage.begin_teardown(instance, function)
 
     def check_names(self, items: Sequence[pytest.Item]) -> None:
         """Raises pytest.UsageError for a name in the settings that no fixture has, where all files
@@ -309,6 +311,7 @@ class FixtureHooks:
             self._setting_up.pop()
         completed = self._complete(opened, value, inputs, effects, fixturedef)
         instance.basis, instance.variant = completed.basis, completed.variant
+        instance.attached = opened.opened.attached
         if value is None and completed.variant is not None:
             observed = completed.observed
             deeds = [*map(str, observed.opaque), *(f"wrote {path}" for path in observed.written)]
