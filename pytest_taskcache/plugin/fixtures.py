@@ -44,6 +44,7 @@ from pytest_taskcache.plugin.fixture_inputs import (
     value_digest,
 )
 from pytest_taskcache.plugin.items import Instance
+from pytest_taskcache.plugin.outcomes.other_plugins import random_state
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import (
     HANDLES,
@@ -144,6 +145,8 @@ class FixtureHooks:
                 return (yield)
         instance = Instance()
         outer, known = engine.root, len(self._session.decisions)
+        seeded = self._session.outcomes.randomness is not None
+        drawn = random_state() if seeded else None
         coverage = self._session.coverage
         if coverage is not None and wide and (region := coverage.open("shared")):
             instance.regions.append(region)
@@ -170,6 +173,7 @@ class FixtureHooks:
                     coverage.close(region)
         # Called first of its finalizers, since it is added last.
         fixturedef.addfinalizer(lambda: self._begin_teardown(instance, fixturedef.func))
+        instance.drew = seeded and random_state() != drawn
         instance.reused = tuple(
             event for event in self._session.decisions[known:] if isinstance(event.decision, Hit)
         )

@@ -34,8 +34,9 @@ class Instance:
     ``handed_to``: the definitions of fixtures, and the attempts at tests by their claimants,
     that were given its value and so may have changed it. ``digest``: of its value when it was
     set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
-    ``attached``, ``regions``: what coverage knows of its computation; and, where tests share it,
-    what its set-up and its teardown covered.
+    ``drew``: whether its set-up drew random numbers that a plugin seeds. ``attached``: what is
+    known to coverage of its computation; ``regions``: what its set-up and its teardown covered,
+    where tests share it.
     """
 
     basis: Basis = field(default_factory=Basis)
@@ -46,6 +47,7 @@ class Instance:
     reused: tuple[Decided, ...] = ()
     """The cached values that it was made of, or is."""
     outer: Transaction | None = None
+    drew: bool = False
     attached: object = None
     regions: list[Region] = field(default_factory=list)
 
