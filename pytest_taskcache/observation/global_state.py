@@ -193,11 +193,14 @@ def _is_made_anew(one: FunctionType, other: FunctionType) -> bool:
 def is_memo(kind: type, name: str) -> bool:
     """Whether an attribute comes and goes as its class computes it: a `functools.cached_property`,
     or another's like it."""
-    inside = (vars(cls)[name] for cls in kind.__mro__ if name in vars(cls))
-    found = next(inside, None)
-    return hasattr(type(found), "__get__") and not isinstance(
-        found, FunctionType | MemberDescriptorType
-    )
+    for cls in kind.__mro__:
+        if name in cls.__dict__:
+            made = cls.__dict__[name]
+            return hasattr(type(made), "__get__") and not isinstance(made, _OF_THE_CLASS)
+    return False
+
+
+_OF_THE_CLASS = (FunctionType, MemberDescriptorType)
 
 
 def parts_of(value: Any) -> tuple[tuple[str, ...], list[Any]]:
