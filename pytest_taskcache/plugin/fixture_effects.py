@@ -39,7 +39,7 @@ from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.observation.global_state import is_memo, parts_of
 from pytest_taskcache.observation.hooks.opaque import children
-from pytest_taskcache.observation.hooks.patches import Ambient
+from pytest_taskcache.observation.hooks.patches import Ambient, patches
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
 _OWN_CONTEXT = ("pytest_taskcache", "decimal_context")
@@ -133,13 +133,11 @@ class Effects:
 
     def _photograph(self) -> dict[str, Mapping[str, Any]]:
         attributes = namespace_of(self._instance)
-        mock: Any = sys.modules.get("unittest.mock")
-        patches = getattr(getattr(mock, "_patch", None), "_active_patches", ())
         in_modules, in_classes = self._globals()
         return {
             "changed the environment": _environment(),
             "changed the working directory": {"": _working_directory()},
-            "patched something": {"": len(patches)},
+            "patched something": {str(each): True for each in patches.in_force()},
             "changed its test": {n: _seen(v) for n, v in attributes.items() if n[:1] != "_"},
             "changed a module": in_modules,
             "changed a class": in_classes,
