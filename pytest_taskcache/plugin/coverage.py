@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.observation.hooks.replacing import swap
 
 if TYPE_CHECKING:
     from pytest_taskcache.engine.recorder import Finished
@@ -324,14 +325,13 @@ def watch_imports(regions: Regions, measures: Callable[[], bool]) -> Callable[[]
         (builtins, "__import__", import_statement, import_),
         (importlib, "import_module", import_by_name, import_module),
     ]
-    for holder, name, _, replacement in places:
+    for holder, name, original, replacement in places:
         replacement.__code__ = replacement.__code__.replace(co_filename=_INTERNAL)
-        setattr(holder, name, replacement)
+        swap(holder, name, original, replacement)
 
     def stop() -> None:
         for holder, name, original, replacement in places:
-            if getattr(holder, name) is replacement:  # else someone has replaced it since
-                setattr(holder, name, original)
+            swap(holder, name, replacement, original)
 
     return stop
 

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.observation.global_state import is_memo, parts_of
+from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.opaque import children
 from pytest_taskcache.observation.hooks.patches import Ambient, patches
 
@@ -234,10 +235,8 @@ def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -
 
 
 def _environment() -> dict[str, object]:
-    data = getattr(os.environ, "_data", None)  # past the recorder, which would note a look
-    if not isinstance(data, dict):
-        return dict(os.environ)
-    return {os.fsdecode(name): value for name, value in data.items() if name not in _OWN_VARIABLES}
+    found = environ.snapshot().items()
+    return {os.fsdecode(name): value for name, value in found if name not in _OWN_VARIABLES}
 
 
 def _working_directory() -> str:
