@@ -15,7 +15,7 @@ import os
 import stat as stats
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -300,6 +300,11 @@ class Observatory:
         where to find all of a log at once."""
         self._verification.archive.keep_on(shelf)
         self._verification.code.shelf = shelf
+
+    def sources(self) -> Mapping[str, str]:
+        """The project's source files whose code ran in this process, by the digests that they had
+        when the first of it did."""
+        return self._log.digests
 
     def save(self) -> None:
         """Keeps the sources of what ran, and how far its log came. Never raises."""

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +17,6 @@ import pytest
 from pytest_taskcache.config.settings import Explain
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Hit, Miss, Why
-from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Event, Faulted, Waited
 from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
@@ -206,14 +204,11 @@ class Summary:
 
     def _keep_texts(self, history: History, local: LocalStorage, names: Sequence[str]) -> None:
         from pytest_taskcache.report.contents import Contents
-        from pytest_taskcache.report.history import loaded_sources
 
         files = {f"{name.partition('::')[0]}::{OF_FILE}" for name in names}
         records = local.recent({*names, *files}).values()
-        digest = partial(self._session.fingerprints.digest, Kind.FILE)
-        sources = {name: digest(name) for name in loaded_sources(self._session.config.rootpath)}
         touched = Contents(local.read_result).touched(records)
-        history.keep_texts(touched, sources, self._started)
+        history.keep_texts(touched, self._session.observatory.sources(), self._started)
 
     def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
         from pytest_taskcache.config.tiers import expanded

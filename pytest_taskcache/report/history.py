@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import Dependency, Kind
 from pytest_taskcache.observation.source_archive import SourceArchive
@@ -185,19 +184,6 @@ class History:
         if self._texts is None:
             self._texts = self._shelf.read(_TEXT_SECTION)
         return list(_unpacked(self._texts.get(title, b"")) or [])
-
-
-def loaded_sources(root: Path) -> list[str]:
-    """The Python files beneath a root that this process has imported, relative to it."""
-    names = set()
-    prefix = str(root) + "/"
-    for _, namespace in loaded_namespaces():
-        file = namespace.get("__file__")
-        if isinstance(file, str) and file.startswith(prefix) and file.endswith(".py"):
-            name = file.removeprefix(prefix)
-            if "site-packages/" not in name:
-                names.add(name)
-    return sorted(names)
 
 
 def _text_name(kind: str, name: str) -> str:
