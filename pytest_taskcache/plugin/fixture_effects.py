@@ -30,7 +30,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import zip_longest
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -213,14 +212,14 @@ def _seen(value: Any, depth: int = _DEPTH, budget: list[int] | None = None) -> o
     budget = [_ELEMENTS] if budget is None else budget
     inner: list[object] = []
     names, parts = parts_of(value)
-    for name, part in zip_longest(names, parts):
-        if not budget[0]:
-            break
-        budget[0] -= 1
-        if name is None or not is_memo(kind, name):
-            plain = type(part) in _SCALARS  # most are: spares a call
-            shown = (type(part), part) if plain else _seen(part, depth - 1, budget)
-            inner.append((name, shown))
+    if names:
+        lasting = [each for each in zip(names, parts, strict=True) if not is_memo(kind, each[0])]
+        inner, parts = [name for name, _ in lasting], [part for _, part in lasting]
+    parts = parts[: budget[0]]
+    budget[0] -= len(parts)
+    for part in parts:
+        plain = type(part) in _SCALARS  # most are: spares a call
+        inner.append((type(part), part) if plain else _seen(part, depth - 1, budget))
     return id(value), inner, value
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
-from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
@@ -26,7 +25,6 @@ from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.key import SCHEMA, Identity
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.collection.pytest_nodes import (
@@ -68,8 +66,8 @@ _BY_HISTORY = ("lf", "stepwise", "newfirst", "looponfail", "collectonly", "rsync
 class Recording:
     """One file whose collection is watched, from the start of its import to the next file's."""
 
-    def __init__(self, module: pytest.Module, observation: Observatory) -> None:
-        self.module = module
+    def __init__(self, module: pytest.Module, session: Session) -> None:
+        self.module, observation = module, session.observatory
         self.refusal = ""
         self.lasting = False
         """Whether the refusal will be the same as long as the file is."""
@@ -81,7 +79,7 @@ class Recording:
         self._item_of: dict[int, pytest.Item] = {}
         self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
         self._warned = len(_warnings() or ())
-        if any(names.get("__file__") == str(module.path) for _, names in loaded_namespaces()):
+        if session.fingerprints.name_of(module.path) in observation.sources():
             self.refusal = "it was imported before it was collected"
         with observation.muted():
             self._before = global_state()
