@@ -41,7 +41,7 @@ from pytest_taskcache.model.dependency import ABSENT, Change, Kind, Trace
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Key, Part
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.observation.source_archive import SourceArchive
+from pytest_taskcache.observation.source_archive import source_on
 from pytest_taskcache.plugin.coverage import (
     Covered,
     Extent,
@@ -99,10 +99,7 @@ class CoverageKeeping:
 
     def attach(self, engine: Engine) -> None:
         """Has an engine keep and bring back lines along with values."""
-        archive = SourceArchive(lambda name: None)
-        if self._session.local is not None:
-            archive.keep_on(self._session.local.shelf)
-        self._lines = CoverageRecords(engine, self._regions, archive, self._digest)
+        self._lines = CoverageRecords(engine, self._regions, self._digest)
         engine.attachment = self
 
     def collected(self) -> None:
@@ -287,13 +284,11 @@ class CoverageKeeping:
 class CoverageRecords:
     """Writes covered lines under keys derived from the computations', and reads them again.
 
-    ``archive`` has earlier versions of files; ``digest(file)`` is the one of a file as it is now.
-    Faults are notified, never raised.
+    ``digest(file)`` is the one of a file as it is now. Faults are notified, never raised.
     """
 
     engine: Engine
     regions: Regions
-    archive: SourceArchive
     digest: Callable[[str], str]
     _moves: dict[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
     _known: dict[str, list[tuple[Variant, Covered]]] = field(default_factory=dict)
@@ -412,7 +407,8 @@ class CoverageRecords:
         """Where lines now stand that were noted in an earlier version of a file."""
         moves = self._moves.get((path, digest))
         if moves is None:
-            before, now = self.archive.content(digest), self.engine.fingerprints.source(path)
+            before = source_on(self.engine.parts.local.shelf, digest)
+            now = self.engine.fingerprints.source(path)
             if before and now and checksum_bytes(now) == self.digest(self._file(path)):
                 moves = moved_lines(before, now)
             moves = self._moves[path, digest] = moves or {}

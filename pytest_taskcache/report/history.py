@@ -3,7 +3,7 @@
 Kept on the local shelf and never sent anywhere: the tallies of the last runs, with an entry for
 each computation that ran; the arguments that keys were computed for, as people see them; and
 the texts that computations rested on (small files, listings, versions; sources are kept by their
-contents, see `SourceArchive`), a few versions of each, so that a change can be shown line by line.
+contents, see `source_archive`), a few versions of each, so that a change can be shown line by line.
 Losing any of it costs only detail.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import Dependency, Kind
-from pytest_taskcache.observation.source_archive import SourceArchive
+from pytest_taskcache.observation.source_archive import source_on
 from pytest_taskcache.ports import Shelf
 from pytest_taskcache.report.tally import Tally, TallyEntry
 
@@ -72,8 +72,6 @@ class History:
     def __init__(self, shelf: Shelf, path_of: Callable[[str], Path]) -> None:
         self._shelf = shelf
         self._path_of = path_of
-        self._sources = SourceArchive(lambda name: None)
-        self._sources.keep_on(shelf)
         self._runs: list[PastRun] | None = None
         self._texts: Mapping[str, bytes] | None = None
         self._inputs: dict[str, Mapping[str, str]] | None = None
@@ -102,7 +100,7 @@ class History:
         if kind in _SOURCES:
             # What is no content's digest, as that of a function's source, is none of a file kept.
             older = [each["digest"] for each in versions if each["since"] <= created]
-            kept = map(self._sources.content, (digest, *older[-1:]))
+            kept = (source_on(self._shelf, each) for each in (digest, *older[-1:]))
             content = next((each for each in kept if each is not None), None)
             if content is None:
                 return None
