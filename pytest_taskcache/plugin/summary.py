@@ -188,12 +188,10 @@ class Summary:
                 explain(entry, history, now) for entry in tally.entries if entry.status in asked
             ]
         kept = [each for each in tally.entries if each.status in ("computed", "refreshed")]
-        try:
+        with self._session.counting_faults():
             if kept:
                 self._keep_texts(history, local, [each.identity for each in kept[:_RECORDS]])
                 history.keep_inputs(kept)
-        except StorageError as error:
-            self._session.failed(error)
         if self._session.is_worker:
             return
         run = PastRun(self._session.run().id, self._started, now, tally)

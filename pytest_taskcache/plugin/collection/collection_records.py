@@ -19,7 +19,7 @@ import pytest
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.errors import StorageError
+from pytest_taskcache.engine.routes import bytes_of
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.key import SCHEMA, Identity
@@ -281,11 +281,9 @@ class CollectionRecords:
 
     def read(self, key: str) -> list[Variant]:
         """The records under a key that have not expired, newest first."""
-        try:
+        found: Sequence[Variant] = ()
+        with self._session.counting_faults():
             found = self._engine.parts.local.read_records([key]).get(key, ())
-        except StorageError as error:
-            self._session.failed(error)
-            return []
         now = self._engine.parts.clock()
         return [each for each in found if each.expires is None or each.expires > now]
 
@@ -293,36 +291,29 @@ class CollectionRecords:
         """Writes records."""
         if not variants:
             return
-        try:
+        with self._session.counting_faults():
             for variant in variants:
                 self._engine.recorder.write_parts(variant)
             self._engine.parts.local.write_records(variants)
-        except StorageError as error:
-            self._session.failed(error)
 
     def drop(self, variants: Sequence[Variant]) -> None:
         """Forgets records."""
         if not variants or self._engine.parts.mode is not Mode.READ_WRITE:
             return
-        try:
+        with self._session.counting_faults():
             self._engine.parts.local.remove_records([variant.id for variant in variants])
-        except StorageError as error:
-            self._session.failed(error)
 
     def _decoded(self, variant: Variant) -> CollectionRecord | None:
-        result, local = variant.result, self._engine.parts.local
-        try:
-            found = result.inline
-            data = found or bytes(local.read_result(result.digest, result.size) or b"")
-            if checksum_bytes(data) != result.digest:
-                raise DamagedRecordError("damaged")
-            record = CollectionRecord.decode(data)
-            if all(loaded_type(one["T"]) for one in record.entries() if "T" in one):
-                return record
-        except StorageError as error:
-            self._session.failed(error)
-        except DamagedRecordError as error:
-            self._session.notify(Faulted("record of a collection is damaged", str(error)))
+        with self._session.counting_faults():
+            try:
+                data = bytes(bytes_of(variant.result, self._engine.parts.local) or b"")
+                if checksum_bytes(data) != variant.result.digest:
+                    raise DamagedRecordError("damaged")
+                record = CollectionRecord.decode(data)
+                if all(loaded_type(one["T"]) for one in record.entries() if "T" in one):
+                    return record
+            except DamagedRecordError as error:
+                self._session.notify(Faulted("record of a collection is damaged", str(error)))
         return None
 
     def _with_sources(self, recording: Recording) -> Trace:
