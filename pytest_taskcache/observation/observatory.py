@@ -302,8 +302,7 @@ class Observatory:
         self._verification.code.shelf = shelf
 
     def sources(self) -> Mapping[str, str]:
-        """The project's source files whose code ran in this process, by the digests that they had
-        when the first of it did."""
+        """The project's source files that the log knows, by the digests that they had then."""
         return self._log.digests
 
     def save(self) -> None:

@@ -360,12 +360,8 @@ class FixtureHooks:
         return self._engine.complete(opened, value, pinned=pinned)
 
     def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
-        """What it asks for counts; and what was set up before without being asked for (autouse,
-        ``setup_module``, marks), of the same scope or a wider one: it may rest on its effects."""
-        for name in fixturedef.argnames:
-            instance = self.live.get(active_definition(request, name))
-            if instance is not None:
-                frame.absorb(instance.basis)
+        """What was set up before without being asked for (autouse, ``setup_module``, marks), of the
+        same scope or a wider one, counts: it may rest on its effects."""
         closure, least = closure_of(self._session.running_item), _SCOPES.index(request.scope)
         for name in closure.ambient:
             for definition in closure.definitions.get(name, ())[-1:]:
@@ -388,13 +384,12 @@ class FixtureHooks:
         if instance is not None:
             self._session.items.uses(instance)
             instance.handed_to.add(asking or self._session.items.reader or "a test's body")
-        if asking is None or is_machinery(caller) or name in asking.argnames:
-            return
-        for definition, frame, inputs in self._setting_up:
-            if definition is asking:
+        for setting_up, frame, inputs in self._setting_up:
+            if setting_up is asking:
                 if instance is not None:
                     frame.absorb(instance.basis)
-                if inputs is not None and inputs.sees_request:
+                named = is_machinery(caller) or name in asking.argnames
+                if inputs is not None and inputs.sees_request and not named:
                     inputs.look(OF_FIXTURE + name)
 
 

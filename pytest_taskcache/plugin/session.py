@@ -302,12 +302,15 @@ class Session:
             self.decisions.append(event)
 
     @contextmanager
-    def counting_faults(self) -> Iterator[None]:
-        """A fault of a storage ends what is done inside, is counted, and raises nothing."""
+    def counting_faults(
+        self, reason: str = "", of: type[Exception] = StorageError
+    ) -> Iterator[None]:
+        """An error of this kind ends what is done inside, is counted, by a reason where no storage
+        gives one, and raises nothing."""
         try:
             yield
-        except StorageError as error:
-            self.notify(Faulted(*fault_of(error)))
+        except of as error:
+            self.notify(Faulted(*fault_of(error, reason)))
 
     def temporary(self) -> Path | None:
         """The run's temporary directory once pytest has made it, else None."""

@@ -109,10 +109,8 @@ class Summary:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Ends the run's part in the cache, so that the summary can tell of it; a difference
         that was found on verification fails the run."""
-        try:
-            self._remember()
-        except Exception as error:  # explanations are never worth a run
-            self._session.notify(Faulted("run not remembered", f"{type(error).__name__}: {error}"))
+        with self._session.counting_faults("run not remembered", of=Exception):
+            self._remember()  # explanations are never worth a run
         if self._session.is_worker:
             return
         self._session.finish(self._show_upload)
@@ -139,20 +137,20 @@ class Summary:
         verbosity = terminalreporter.verbosity
         if verbosity < 0 and not self._explained:
             return
-        told: list[tuple[str, bool]] = []
+        told: list[str] = []
+        troubles: list[str] = []
         if verbosity >= 1:
-            told += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
+            told += miss_lines(tally, everyone=verbosity > 1)
         elif verbosity == 0 and not self._explained:
-            told += [(line, False) for line in cause_lines(tally)]
+            told += cause_lines(tally)
         for explanation in self._explained:
-            told += [(line, False) for line in explanation.lines(everything=verbosity > 1)]
+            told += explanation.lines(everything=verbosity > 1)
         if verbosity >= 0:
-            slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
-            told += [(line, False) for line in slow]
-            told += [(line, True) for line in trouble_lines(tally)]
-            told.append((summary_line(tally) + self._seed(), False))
-        for line, yellow in told:
-            for piece in wrapped(line, width_of(terminalreporter)):
+            told += slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
+            troubles = [*trouble_lines(tally)]
+        last = [summary_line(tally) + self._seed()] if verbosity >= 0 else []
+        for yellow, lines in ((False, told), (True, troubles), (False, last)):
+            for piece in (p for line in lines for p in wrapped(line, width_of(terminalreporter))):
                 terminalreporter.line(piece, yellow=yellow)
 
     def _show_upload(self, done: int, total: int) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
+from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.routes import bytes_of
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
@@ -79,7 +80,7 @@ class Recording:
         self._item_of: dict[int, pytest.Item] = {}
         self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
         self._warned = len(_warnings() or ())
-        if session.fingerprints.name_of(module.path) in observation.sources():
+        if any(names.get("__file__") == str(module.path) for _, names in loaded_namespaces()):
             self.refusal = "it was imported before it was collected"
         with observation.muted():
             self._before = global_state()
