@@ -412,9 +412,10 @@ class Shortcuts:
     def __init__(self, fixtures: FixtureHooks, engine: Engine) -> None:
         self._engine = engine
         self._fixtures = fixtures
-        self._served: dict[Any, tuple[tuple[str, ...], Computation | None]] = {}
-        """Definitions that go without their arguments while their instance lives; and the hit that
-        each is planned to be, until it is set up."""
+        self._served: dict[Any, tuple[str, ...]] = {}
+        """The arguments of definitions that go without them while their instance lives."""
+        self._planned: dict[Any, Computation] = {}
+        """The hit that each of those is to be that are not set up yet."""
 
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it what nobody will need."""
@@ -436,18 +437,16 @@ class Shortcuts:
 
     def settle(self) -> None:
         """After the set-up: what was looked up and not used is forgotten."""
-        for definition, (_, planned) in list(self._served.items()):
-            if planned is not None:
-                self.end(definition)
+        for definition in list(self._planned):
+            self.end(definition)
 
     def take(self, definition: Any) -> Found | None:
         """The hit of a fixture that is being set up and was planned to go without its upstream.
         What was set up before it may have made it a miss, which goes the long way, with all its
         arguments."""
-        arguments, computation = self._served.get(definition, ((), None))
+        computation = self._planned.pop(definition, None)
         if computation is None:
             return None
-        self._served[definition] = arguments, None
         found = self._engine.peek(computation)
         if found is None:
             self.end(definition)
@@ -456,8 +455,9 @@ class Shortcuts:
 
     def end(self, definition: Any) -> None:
         """The instance has ended: the definition has its arguments again."""
+        self._planned.pop(definition, None)
         if definition in self._served:
-            set_arguments(definition, self._served.pop(definition)[0])
+            set_arguments(definition, self._served.pop(definition))
 
     def stop(self) -> None:
         """Leaves everything as it was."""
@@ -466,18 +466,15 @@ class Shortcuts:
 
     def arguments_of(self, definition: Any) -> tuple[str, ...]:
         """What a definition asks for, or would if it did not go without."""
-        served = self._served.get(definition)
-        found: tuple[str, ...] = definition.argnames if served is None else served[0]
+        found: tuple[str, ...] = self._served.get(definition, definition.argnames)
         return found
 
     def evidence(self, closure: Closure, definition: Any) -> tuple[Part, ...]:
         """The part that lets a record be found without its upstream; none where it may not."""
         upstream = self._upstream(closure, definition)
-        for each in upstream.values():
-            instance = self._fixtures.live.get(each)
-            if instance is None or instance.variant is None or instance.basis.taints:
-                return ()
-        return (self._part(upstream),) if upstream else ()
+        instances = map(self._fixtures.live.get, upstream.values())
+        kept = all(one and one.variant and not one.basis.taints for one in instances)
+        return (self._part(upstream),) if upstream and kept else ()
 
     def _needed(self, closure: Closure, refused: set[Any]) -> tuple[set[str], list[Any]]:
         """The names that a test needs, and the definitions that do without their upstream."""
@@ -511,7 +508,7 @@ class Shortcuts:
         computation = self._hit(definition, spec, self._part(upstream))
         if computation is None:
             return False
-        self._served[definition] = definition.argnames, computation
+        self._served[definition], self._planned[definition] = definition.argnames, computation
         set_arguments(definition, ())
         return True
 
