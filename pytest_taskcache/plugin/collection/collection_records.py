@@ -20,13 +20,13 @@ import pytest
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.engine.cache import Engine
+from pytest_taskcache.engine.lookup import with_more
 from pytest_taskcache.engine.routes import bytes_of
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.key import SCHEMA, Identity
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.collection.pytest_nodes import (
     FORMAT,
@@ -327,15 +327,13 @@ class CollectionRecords:
             paths |= {str(world.path_of(one.name)) for one in code}
         known = {(one.kind, one.name) for one in trace.dependencies}
         more = self._text_of(paths).dependencies
-        fresh = [one for one in more if (one.kind, one.name) not in known]
-        dependencies = tuple(sorted((*trace.dependencies, *fresh)))
-        return Trace(dependencies, digest_of(dependencies), trace.uses)
+        return with_more(trace, (one for one in more if (one.kind, one.name) not in known))
 
     def _text_of(self, paths: Iterable[str]) -> Trace:
         world = self._session.fingerprints
-        names = sorted({world.name_of(path) for path in paths if world.is_project_file(path)})
-        found = tuple(Dependency(Kind.FILE, n, world.digest(Kind.FILE, n)) for n in names)
-        return Trace(found, digest_of(found))
+        names = {world.name_of(path) for path in paths if world.is_project_file(path)}
+        texts = (Dependency(Kind.FILE, n, world.digest(Kind.FILE, n)) for n in names)
+        return with_more(Trace(), texts)
 
     def key(self, file: Path) -> str:
         """The key of a file's records: what surrounds its collection, the same in every process
