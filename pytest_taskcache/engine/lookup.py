@@ -312,7 +312,7 @@ class Lookup:
         if path is None:
             return replace(basis, taints=(*basis.taints, "a value with a target elsewhere"))
         target = Dependency(Kind.FILE, self.parts.fingerprints.name_of(path), digest)
-        return replace(basis, trace=_traced(basis.trace, [target]))
+        return replace(basis, trace=with_more(basis.trace, [target]))
 
     def _bare(self, computation: Computation, keyed: Keyed, file: TargetFile) -> Variant:
         expires = None
@@ -364,7 +364,7 @@ def with_declared(trace: Trace, policy: CachePolicy, keyed: Keyed) -> Trace:
         for kind, name in declared
         if (kind, name) not in known and f"{kind} {name}" in digests
     )
-    return _traced(trace, more)
+    return with_more(trace, more)
 
 
 def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprints) -> Trace:
@@ -373,10 +373,11 @@ def with_sources(trace: Trace, files: Collection[str], fingerprints: Fingerprint
     names = {fingerprints.name_of(file) for file in files}
     names -= {each.name for each in trace.dependencies if each.kind is Kind.SOURCE}
     held = (Dependency(Kind.SOURCE, n, fingerprints.digest(Kind.SOURCE, n)) for n in names)
-    return _traced(trace, held)
+    return with_more(trace, held)
 
 
-def _traced(trace: Trace, more: Iterable[Dependency]) -> Trace:
+def with_more(trace: Trace, more: Iterable[Dependency]) -> Trace:
+    """A trace that also rests on these, of which it has none."""
     ordered = tuple(sorted((*trace.dependencies, *more)))
     return Trace(ordered, digest_of(ordered), trace.uses)
 

@@ -134,7 +134,7 @@ class _Held:
             return ""
         if self.parts is None:
             return None if _is_same(value, self.value) else ""
-        names, parts = _parts(value)
+        names, parts = parts_of(value)
         if not parts and value is not self.value and not issubclass(kind, _CONTAINERS):
             return ""  # what makes it another one is not shown
         if len(parts) == len(self.parts) and all(map(is_, parts, self.parts)):
@@ -153,7 +153,7 @@ class _Held:
         after = dict(zip(names, parts, strict=True))
         for name in (before.keys() | after.keys()) - but_for:
             if name not in before or name not in after:
-                if _is_memo(kind, name):
+                if is_memo(kind, name):
                     continue
                 return name
             found = self._differing_at(before[name], after[name], but_for)
@@ -190,17 +190,20 @@ def _is_made_anew(one: FunctionType, other: FunctionType) -> bool:
     return given.keys() == before.keys() and all(map(_is_same, given.values(), before.values()))
 
 
-def _is_memo(kind: type, name: str) -> bool:
+def is_memo(kind: type, name: str) -> bool:
     """Whether an attribute comes and goes as its class computes it: a `functools.cached_property`,
     or another's like it."""
-    inside = (vars(cls)[name] for cls in kind.__mro__ if name in vars(cls))
-    found = next(inside, None)
-    return hasattr(type(found), "__get__") and not isinstance(
-        found, FunctionType | MemberDescriptorType
-    )
+    for cls in kind.__mro__:
+        if name in cls.__dict__:
+            made = cls.__dict__[name]
+            return hasattr(type(made), "__get__") and not isinstance(made, _OF_THE_CLASS)
+    return False
 
 
-def _parts(value: Any) -> tuple[tuple[str, ...], list[Any]]:
+_OF_THE_CLASS = (FunctionType, MemberDescriptorType)
+
+
+def parts_of(value: Any) -> tuple[tuple[str, ...], list[Any]]:
     """The elements of a container, or the public attributes of an object with their names."""
     kind = type(value)
     if kind is MappingProxyType:
@@ -432,7 +435,7 @@ class GlobalState:
         if kind in _PLAIN or not self._has_parts(kind) or id(value) in seen:
             return _Held(value)
         seen.add(id(value))
-        names, parts = _parts(value)
+        names, parts = parts_of(value)
         held = _Held(value, names, parts)
         budget[0] -= len(parts)
         for place, part in enumerate(parts if budget[0] > 0 else ()):

@@ -15,7 +15,7 @@ import os
 import stat as stats
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -306,6 +306,10 @@ class Observatory:
         where to find all of a log at once."""
         self._verification.archive.keep_on(shelf)
         self._verification.code.shelf = shelf
+
+    def sources(self) -> Mapping[str, str]:
+        """The project's source files that the log knows, by the digests that they had then."""
+        return self._log.digests
 
     def save(self) -> None:
         """Keeps the sources of what ran, and how far its log came. Never raises."""

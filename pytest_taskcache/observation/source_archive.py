@@ -26,9 +26,7 @@ class SourceArchive:
     """
 
     def __init__(
-        self,
-        read: Callable[[str], bytes | None],
-        has: Callable[[str, str], bool] = lambda name, digest: False,
+        self, read: Callable[[str], bytes | None], has: Callable[[str, str], bool]
     ) -> None:
         self._read = read
         self._has = has
@@ -49,19 +47,9 @@ class SourceArchive:
         if content is not None and not self._shelf.read(_section(digest)):
             self._shelf.write(_section(digest), {_TEXT: zlib.compress(content, 1)})
 
-    def content(self, digest: str) -> bytes | None:
-        """The source of this digest, as it was kept; None if it was not."""
-        if self._shelf is None:
-            return None
-        data = self._shelf.read(_section(digest)).get(_TEXT)
-        try:
-            return None if data is None else zlib.decompress(data)
-        except zlib.error:
-            return None
-
     def recorded(self, name: str, digest: str) -> Analysis | None:
         """What the file defined when it had this content; None if that is not known."""
-        return self._analysis(name, digest, lambda: self.content(digest))
+        return self._analysis(name, digest, lambda: source_on(self._shelf, digest))
 
     def present(self, name: str, digest: str) -> Analysis | None:
         """What the file defines now that it has this content; None if it is not there."""
@@ -99,6 +87,15 @@ class SourceArchive:
                 self._shelf.write(_section(digest), {item: text})
         self._known[key] = known
         return known
+
+
+def source_on(shelf: Shelf | None, digest: str) -> bytes | None:
+    """The source of this digest, as it was kept on a shelf; None if it was not."""
+    data = shelf.read(_section(digest)).get(_TEXT) if shelf is not None else None
+    try:
+        return None if data is None else zlib.decompress(data)
+    except zlib.error:
+        return None
 
 
 def _section(digest: str) -> str:

@@ -25,11 +25,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from importlib.machinery import SourceFileLoader
 from itertools import accumulate, chain
 from types import ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass, field
-from pytest_taskcache.plugin.items import Instance
+from pytest_taskcache.observation.hooks.replacing import swap
+
+if TYPE_CHECKING:
+    from pytest_taskcache.engine.recorder import Finished
+    from pytest_taskcache.plugin.items import Instance
 
 Lines: TypeAlias = dict[str, set[Any]]
 """What was covered by file name, as coverage's tracers write it down: line numbers, or arcs."""
@@ -168,7 +172,8 @@ class Region:
 
     ``imported`` are the files of modules first imported in it; ``asked`` are the modules that were
     asked for, loaded or not, each with what was taken from it; ``instances`` the fixtures that a
-    test used, which goes on growing while it runs.
+    test used, which goes on growing while it runs; ``kept`` the computation that it is of, or of
+    whose value the teardown, if that was kept.
     """
 
     extent: Extent = "computation"
@@ -176,6 +181,7 @@ class Region:
     imported: set[str] = field(default_factory=set)
     asked: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     instances: Sequence[Instance] = ()
+    kept: Finished | None = None
 
     def files(self) -> Iterator[str]:
         """The files of the modules that it imported, or would have, had it been first."""
@@ -327,14 +333,13 @@ def watch_imports(regions: Regions, measures: Callable[[], bool]) -> Callable[[]
         (builtins, "__import__", import_statement, import_),
         (importlib, "import_module", import_by_name, import_module),
     ]
-    for holder, name, _, replacement in places:
+    for holder, name, original, replacement in places:
         replacement.__code__ = replacement.__code__.replace(co_filename=_INTERNAL)
-        setattr(holder, name, replacement)
+        swap(holder, name, original, replacement)
 
     def stop() -> None:
         for holder, name, original, replacement in places:
-            if getattr(holder, name) is replacement:  # else someone has replaced it since
-                setattr(holder, name, original)
+            swap(holder, name, replacement, original)
 
     return stop
 

@@ -24,7 +24,6 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -42,7 +41,7 @@ from pytest_taskcache.model.dependency import ABSENT, Change, Kind, Trace
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Key, Part
 from pytest_taskcache.model.record import Variant
-from pytest_taskcache.observation.source_archive import SourceArchive
+from pytest_taskcache.observation.source_archive import source_on
 from pytest_taskcache.plugin.coverage import (
     Covered,
     Extent,
@@ -66,15 +65,6 @@ _BATCH = 500
 """So many tests' lines are held in memory before those are written that can be."""
 
 
-@dataclass(eq=False)
-class _Fixture:
-    """What an instance covered, in set-up and teardown; its value, if that was kept."""
-
-    regions: list[Region]
-    kept: Finished | None
-    is_live: bool = True
-
-
 class CoverageKeeping:
     """The part that coverage has in a run of pytest; an `Attachment` of the engine's."""
 
@@ -85,8 +75,6 @@ class CoverageKeeping:
         self._session = session
         self._regions = Regions(self._digest)
         self._digests: dict[str, str] = {}
-        self._fixtures: WeakKeyDictionary[Instance, _Fixture] = WeakKeyDictionary()
-        self._kept: dict[str, Finished] = {}
         self._pending: list[tuple[Finished, Region]] = []
         self._batch = _BATCH
         self._refusal = ""
@@ -112,10 +100,7 @@ class CoverageKeeping:
 
     def attach(self, engine: Engine) -> None:
         """Has an engine keep and bring back lines along with values."""
-        archive = SourceArchive(lambda name: None)
-        if self._session.local is not None:
-            archive.keep_on(self._session.local.shelf)
-        self._lines = CoverageRecords(engine, self._regions, archive, self._digest)
+        self._lines = CoverageRecords(engine, self._regions, self._digest)
         engine.attachment = self
 
     def collected(self) -> None:
@@ -184,8 +169,7 @@ class CoverageKeeping:
         """Its value is about to be kept and seen by others: its lines first."""
         if isinstance(opened.attached, Region):
             self._lines.write(finished, self._gathered(opened.attached))
-            if finished.computation.context.subject is Subject.FIXTURE:
-                self._kept[finished.keyed.key.digest] = finished
+            opened.attached.kept = finished
 
     def bring_back(self, found: Found) -> Looked:
         """What was found, its lines brought back; or why it is not to be reused."""
@@ -199,33 +183,21 @@ class CoverageKeeping:
         missing = self._bring(found.keyed.key, found.route, torn_down)
         return found if missing is None else missing
 
-    def set_up(self, instance: Instance, fixturedef: Any, shared: Region | None) -> None:
-        """A fixture was set up. Its teardown is part of what it stands for, for the tests that
-        share it and for whoever reuses its value."""
-        variant = instance.variant
-        kept = self._kept.pop(variant.key, None) if variant is not None else None
-        if not _has_teardown(fixturedef.func):
-            kept = None
-        if shared is None and kept is None:
-            return
-        fixture = self._fixtures[instance] = _Fixture([shared] if shared else [], kept)
-
-        def begin_teardown() -> None:
-            extent: Extent = "shared" if shared else "computation"
-            fixture.regions.append(self._regions.open(Region(extent)))
-
-        fixturedef.addfinalizer(begin_teardown)  # called first, since it is added last
+    def begin_teardown(self, instance: Instance, function: Any) -> None:
+        """A fixture's teardown is part of what it stands for, for the tests that share it and for
+        whoever reuses its value."""
+        computed = instance.attached
+        kept = computed.kept if isinstance(computed, Region) and _has_teardown(function) else None
+        if instance.regions or kept is not None:
+            extent: Extent = "shared" if instance.regions else "computation"
+            instance.regions.append(self._regions.open(Region(extent, kept=kept)))
 
     def torn_down(self, instance: Instance) -> None:
         """A fixture has ended."""
-        fixture = self._fixtures.get(instance)
-        if fixture is None:
-            return
-        fixture.is_live = False
-        teardown = fixture.regions[-1]
-        self.close(teardown)
-        if fixture.kept is not None and instance.variant is not None:
-            self._lines.write(fixture.kept, self._gathered(teardown), instance.variant.id)
+        for region in instance.regions[-1:]:
+            self.close(region)
+            if region.kept is not None and instance.variant is not None:
+                self._lines.write(region.kept, self._gathered(region), instance.variant.id)
 
     def close(self, region: object) -> None:
         """Ends a region, if it is one."""
@@ -288,8 +260,7 @@ class CoverageKeeping:
         and those of the modules that it imported, or would have if it had been first."""
         covered: Covered = {"": {}}
         imports = self._regions.imports
-        shared = [self._fixtures[each] for each in region.instances if each in self._fixtures]
-        waiting = [region, *(part for fixture in shared for part in fixture.regions)]
+        waiting = [region, *(part for each in region.instances for part in each.regions)]
         for part in waiting:
             merge(covered[""], part.lines)
         while waiting:
@@ -303,8 +274,8 @@ class CoverageKeeping:
         waiting, self._pending = self._pending, []
         with self._session.observatory.muted():
             for finished, region in waiting:
-                shared = map(self._fixtures.get, region.instances)
-                if only_done and any(each is not None and each.is_live for each in shared):
+                shared = (each.transaction for each in region.instances)
+                if only_done and any(each is not None and each.is_active() for each in shared):
                     self._pending.append((finished, region))
                 else:
                     self._lines.write(finished, self._gathered(region), at_once=False)
@@ -314,13 +285,11 @@ class CoverageKeeping:
 class CoverageRecords:
     """Writes covered lines under keys derived from the computations', and reads them again.
 
-    ``archive`` has earlier versions of files; ``digest(file)`` is the one of a file as it is now.
-    Faults are notified, never raised.
+    ``digest(file)`` is the one of a file as it is now. Faults are notified, never raised.
     """
 
     engine: Engine
     regions: Regions
-    archive: SourceArchive
     digest: Callable[[str], str]
     _moves: dict[tuple[str, str], Mapping[int, int]] = field(default_factory=dict)
     _imported: dict[str, tuple[int, list[object] | None]] = field(default_factory=dict)
@@ -451,7 +420,8 @@ class CoverageRecords:
         """Where lines now stand that were noted in an earlier version of a file."""
         moves = self._moves.get((path, digest))
         if moves is None:
-            before, now = self.archive.content(digest), self.engine.fingerprints.source(path)
+            before = source_on(self.engine.parts.local.shelf, digest)
+            now = self.engine.fingerprints.source(path)
             if before and now and checksum_bytes(now) == self.digest(self._file(path)):
                 moves = moved_lines(before, now)
             moves = self._moves[path, digest] = moves or {}

@@ -28,7 +28,6 @@ import stat
 import sys
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -37,16 +36,21 @@ from typing import Any, NamedTuple
 
 from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.observation.hooks.patches import Ambient
+from pytest_taskcache.observation.global_state import is_memo, parts_of
+from pytest_taskcache.observation.hooks import environ
+from pytest_taskcache.observation.hooks.opaque import children
+from pytest_taskcache.observation.hooks.patches import Ambient, patches
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
 _OWN_CONTEXT = ("pytest_taskcache", "decimal_context")
 """Context variables of ours, and the one that is set by who first looks at it."""
 _ELEMENTS = 10_000
 _DEPTH = 3
-_CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple, set, deque)
 _SCALARS: frozenset[type[Any]] = frozenset({int, float, complex, str, bytes, bool, type(None)})
-_STILL = frozenset({type, ModuleType, BuiltinFunctionType, property, staticmethod, classmethod})
+_STILL: tuple[type[Any], ...] = (
+    *(type, ModuleType, BuiltinFunctionType, property, staticmethod, classmethod),
+    logging.Logger,  # seen as such
+)
 _PLAIN: tuple[type[Any], ...] = (
     *_SCALARS,
     PurePath,
@@ -129,13 +133,11 @@ class Effects:
 
     def _photograph(self) -> dict[str, Mapping[str, Any]]:
         attributes = namespace_of(self._instance)
-        mock: Any = sys.modules.get("unittest.mock")
-        patches = getattr(getattr(mock, "_patch", None), "_active_patches", ())
         in_modules, in_classes = self._globals()
         return {
             "changed the environment": _environment(),
             "changed the working directory": {"": _working_directory()},
-            "patched something": {"": len(patches)},
+            "patched something": {str(each): True for each in patches.in_force()},
             "changed its test": {n: _seen(v) for n, v in attributes.items() if n[:1] != "_"},
             "changed a module": in_modules,
             "changed a class": in_classes,
@@ -205,40 +207,20 @@ def _seen(value: Any, depth: int = _DEPTH, budget: list[int] | None = None) -> o
     kind = type(value)
     if kind in _SCALARS:
         return kind, value
-    if not depth or kind in _STILL or (kind is FunctionType and not value.__dict__):
+    if not depth or issubclass(kind, _STILL) or (kind is FunctionType and not value.__dict__):
         return id(value), (), value
     budget = [_ELEMENTS] if budget is None else budget
-    inner = []
-    for part in _parts(value, kind):
-        if not budget[0]:
-            break
-        budget[0] -= 1
+    inner: list[object] = []
+    names, parts = parts_of(value)
+    if names:
+        lasting = [each for each in zip(names, parts, strict=True) if not is_memo(kind, each[0])]
+        inner, parts = [name for name, _ in lasting], [part for _, part in lasting]
+    parts = parts[: budget[0]]
+    budget[0] -= len(parts)
+    for part in parts:
         plain = type(part) in _SCALARS  # most are: spares a call
         inner.append((type(part), part) if plain else _seen(part, depth - 1, budget))
     return id(value), inner, value
-
-
-def _parts(value: Any, kind: type[Any]) -> Iterator[object]:
-    """What a container holds, and what an object or a function has as public attributes, but for
-    what was computed when it was first asked for. A logger is seen as such."""
-    for container in _CONTAINERS:
-        if issubclass(kind, container):
-            yield from tuple(container.__iter__(value))
-            if container is dict:
-                yield from tuple(dict.values(value))
-            if kind is container:
-                return
-    if not issubclass(kind, (ModuleType, type, logging.Logger)):
-        for name, attribute in list(namespace_of(value).items()):
-            if not name.startswith("_") and not _is_computed(kind, name):
-                yield name
-                yield attribute
-
-
-def _is_computed(kind: type, name: str) -> bool:
-    """Whether an attribute keeps what a descriptor of the class (``cached_property``) computed."""
-    made = [type.__getattribute__(each, "__dict__").get(name) for each in kind.__mro__]
-    return any(hasattr(type(each), "__get__") and not is_a(each, FunctionType) for each in made)
 
 
 def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -252,10 +234,8 @@ def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -
 
 
 def _environment() -> dict[str, object]:
-    data = getattr(os.environ, "_data", None)  # past the recorder, which would note a look
-    if not isinstance(data, dict):
-        return dict(os.environ)
-    return {os.fsdecode(name): value for name, value in data.items() if name not in _OWN_VARIABLES}
+    found = environ.snapshot().items()
+    return {os.fsdecode(name): value for name, value in found if name not in _OWN_VARIABLES}
 
 
 def _working_directory() -> str:
@@ -328,20 +308,14 @@ def _threads() -> set[str]:
 
 
 def _children() -> set[str]:
-    """The child processes that are running, but for the one that multiprocessing keeps."""
-    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
-    own = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
+    """The child processes that are running."""
     multiprocessing: Any = sys.modules.get("multiprocessing")
-    children = multiprocessing.active_children() if multiprocessing is not None else ()
-    found: set[int] = {each.pid for each in children if each.pid}
-    with suppress(OSError):  # only Linux tells
-        for thread in os.listdir("/proc/self/task"):
-            with suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
-                found.update(map(int, file.read().split()))
-    return {str(pid) for pid in found - {own} if not _is_zombie(pid)}
+    made = multiprocessing.active_children() if multiprocessing is not None else ()
+    found = children().union(str(each.pid) for each in made)  # only Linux tells of the others
+    return {pid for pid in found if not _is_zombie(pid)}
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_zombie(pid: str) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] == "Z"

@@ -44,6 +44,7 @@ from pytest_taskcache.plugin.fixture_inputs import (
     value_digest,
 )
 from pytest_taskcache.plugin.items import Instance
+from pytest_taskcache.plugin.outcomes.other_plugins import random_state
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_stand_in
 from pytest_taskcache.plugin.pytest_private import (
     HANDLES,
@@ -144,8 +145,11 @@ class FixtureHooks:
                 return (yield)
         instance = Instance()
         outer, known = engine.root, len(self._session.decisions)
+        seeded = self._session.outcomes.randomness is not None
+        drawn = random_state() if seeded else None
         coverage = self._session.coverage
-        covered = coverage.open("shared") if coverage is not None and wide else None
+        if coverage is not None and wide and (region := coverage.open("shared")):
+            instance.regions.append(region)
         if wide:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
@@ -165,13 +169,11 @@ class FixtureHooks:
         finally:
             engine.root = outer
             if coverage is not None:
-                coverage.close(covered)
-        if wide and instance.variant is None:
-            # Called first of its finalizers, since it is added last: what it computes until its
-            # end, in a transaction that it holds open, is its own.
-            fixturedef.addfinalizer(lambda: self._begin_teardown(instance))
-        if coverage is not None:
-            coverage.set_up(instance, fixturedef, covered)
+                for region in instance.regions:
+                    coverage.close(region)
+        # Called first of its finalizers, since it is added last.
+        fixturedef.addfinalizer(lambda: self._begin_teardown(instance, fixturedef.func))
+        instance.drew = seeded and random_state() != drawn
         instance.reused = tuple(
             event for event in self._session.decisions[known:] if isinstance(event.decision, Hit)
         )
@@ -196,8 +198,12 @@ class FixtureHooks:
                 engine.claim(transaction.entries, instance.outer)
         end_of_scope(transaction, engine)
 
-    def _begin_teardown(self, instance: Instance) -> None:
-        instance.outer, self._engine.root = self._engine.root, instance.transaction
+    def _begin_teardown(self, instance: Instance, function: Any) -> None:
+        if instance.transaction is not None and instance.variant is None:
+            # What it computes until its end, in a transaction that it holds open, is its own.
+            instance.outer, self._engine.root = self._engine.root, instance.transaction
+        if self._session.coverage is not None:
+            self._session.coverage.begin_teardown(instance, function)
 
     def check_names(self, items: Sequence[pytest.Item]) -> None:
         """Raises pytest.UsageError for a name in the settings that no fixture has, where all files
@@ -309,6 +315,7 @@ class FixtureHooks:
             self._setting_up.pop()
         completed = self._complete(opened, value, inputs, effects, fixturedef)
         instance.basis, instance.variant = completed.basis, completed.variant
+        instance.attached = opened.opened.attached
         if value is None and completed.variant is not None:
             observed = completed.observed
             deeds = [*map(str, observed.opaque), *(f"wrote {path}" for path in observed.written)]
@@ -353,12 +360,8 @@ class FixtureHooks:
         return self._engine.complete(opened, value, pinned=pinned)
 
     def _inherit(self, frame: OpenComputation, fixturedef: Any, request: Any) -> None:
-        """What it asks for counts; and what was set up before without being asked for (autouse,
-        ``setup_module``, marks), of the same scope or a wider one: it may rest on its effects."""
-        for name in fixturedef.argnames:
-            instance = self.live.get(active_definition(request, name))
-            if instance is not None:
-                frame.absorb(instance.basis)
+        """What was set up before without being asked for (autouse, ``setup_module``, marks), of the
+        same scope or a wider one, counts: it may rest on its effects."""
         closure, least = closure_of(self._session.running_item), _SCOPES.index(request.scope)
         for name in closure.ambient:
             for definition in closure.definitions.get(name, ())[-1:]:
@@ -381,13 +384,12 @@ class FixtureHooks:
         if instance is not None:
             self._session.items.uses(instance)
             instance.handed_to.add(asking or self._session.items.reader or "a test's body")
-        if asking is None or is_machinery(caller) or name in asking.argnames:
-            return
-        for definition, frame, inputs in self._setting_up:
-            if definition is asking:
+        for setting_up, frame, inputs in self._setting_up:
+            if setting_up is asking:
                 if instance is not None:
                     frame.absorb(instance.basis)
-                if inputs is not None and inputs.sees_request:
+                named = is_machinery(caller) or name in asking.argnames
+                if inputs is not None and inputs.sees_request and not named:
                     inputs.look(OF_FIXTURE + name)
 
 
@@ -410,9 +412,10 @@ class Shortcuts:
     def __init__(self, fixtures: FixtureHooks, engine: Engine) -> None:
         self._engine = engine
         self._fixtures = fixtures
-        self._served: dict[Any, tuple[tuple[str, ...], Computation | None]] = {}
-        """Definitions that go without their arguments while their instance lives; and the hit that
-        each is planned to be, until it is set up."""
+        self._served: dict[Any, tuple[str, ...]] = {}
+        """The arguments of definitions that go without them while their instance lives."""
+        self._planned: dict[Any, Computation] = {}
+        """The hit that each of those is to be that are not set up yet."""
 
     def plan(self, item: pytest.Item) -> None:
         """Before a test is set up: leaves out of it what nobody will need."""
@@ -434,18 +437,16 @@ class Shortcuts:
 
     def settle(self) -> None:
         """After the set-up: what was looked up and not used is forgotten."""
-        for definition, (_, planned) in list(self._served.items()):
-            if planned is not None:
-                self.end(definition)
+        for definition in list(self._planned):
+            self.end(definition)
 
     def take(self, definition: Any) -> Found | None:
         """The hit of a fixture that is being set up and was planned to go without its upstream.
         What was set up before it may have made it a miss, which goes the long way, with all its
         arguments."""
-        arguments, computation = self._served.get(definition, ((), None))
+        computation = self._planned.pop(definition, None)
         if computation is None:
             return None
-        self._served[definition] = arguments, None
         found = self._engine.peek(computation)
         if found is None:
             self.end(definition)
@@ -454,8 +455,9 @@ class Shortcuts:
 
     def end(self, definition: Any) -> None:
         """The instance has ended: the definition has its arguments again."""
+        self._planned.pop(definition, None)
         if definition in self._served:
-            set_arguments(definition, self._served.pop(definition)[0])
+            set_arguments(definition, self._served.pop(definition))
 
     def stop(self) -> None:
         """Leaves everything as it was."""
@@ -464,18 +466,15 @@ class Shortcuts:
 
     def arguments_of(self, definition: Any) -> tuple[str, ...]:
         """What a definition asks for, or would if it did not go without."""
-        served = self._served.get(definition)
-        found: tuple[str, ...] = definition.argnames if served is None else served[0]
+        found: tuple[str, ...] = self._served.get(definition, definition.argnames)
         return found
 
     def evidence(self, closure: Closure, definition: Any) -> tuple[Part, ...]:
         """The part that lets a record be found without its upstream; none where it may not."""
         upstream = self._upstream(closure, definition)
-        for each in upstream.values():
-            instance = self._fixtures.live.get(each)
-            if instance is None or instance.variant is None or instance.basis.taints:
-                return ()
-        return (self._part(upstream),) if upstream else ()
+        instances = map(self._fixtures.live.get, upstream.values())
+        kept = all(one and one.variant and not one.basis.taints for one in instances)
+        return (self._part(upstream),) if upstream and kept else ()
 
     def _needed(self, closure: Closure, refused: set[Any]) -> tuple[set[str], list[Any]]:
         """The names that a test needs, and the definitions that do without their upstream."""
@@ -509,7 +508,7 @@ class Shortcuts:
         computation = self._hit(definition, spec, self._part(upstream))
         if computation is None:
             return False
-        self._served[definition] = definition.argnames, computation
+        self._served[definition], self._planned[definition] = definition.argnames, computation
         set_arguments(definition, ())
         return True
 

@@ -21,6 +21,7 @@ from pytest_taskcache.plugin.pytest_private import closure_of, parameters_of, ru
 from pytest_taskcache.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
+    from pytest_taskcache.plugin.coverage import Region
     from pytest_taskcache.plugin.outcomes.units import Candidate
     from pytest_taskcache.plugin.session import Session
 
@@ -33,6 +34,9 @@ class Instance:
     ``handed_to``: the definitions of fixtures, and the attempts at tests by their claimants,
     that were given its value and so may have changed it. ``digest``: of its value when it was
     set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
+    ``drew``: whether its set-up drew random numbers that a plugin seeds. ``attached``: what is
+    known to coverage of its computation; ``regions``: what its set-up and its teardown covered,
+    where tests share it.
     """
 
     basis: Basis = field(default_factory=Basis)
@@ -43,6 +47,9 @@ class Instance:
     reused: tuple[Decided, ...] = ()
     """The cached values that it was made of, or is."""
     outer: Transaction | None = None
+    drew: bool = False
+    attached: object = None
+    regions: list[Region] = field(default_factory=list)
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from _pytest.fixtures import FixtureDef, FixtureRequest
 from _pytest.runner import runtestprotocol
 
 from pytest_taskcache.errors import StorageError
+from pytest_taskcache.observation.hooks.replacing import swap
 
 HANDLES = frozenset(
     {
@@ -134,13 +136,8 @@ def watch_dynamic_requests(note: _Note) -> Callable[[], None]:
         note(self, argname, sys._getframe(1))
         return value
 
-    FixtureRequest.getfixturevalue = getfixturevalue  # type: ignore[method-assign]
-
-    def stop() -> None:
-        if FixtureRequest.getfixturevalue is getfixturevalue:
-            FixtureRequest.getfixturevalue = original  # type: ignore[method-assign]
-
-    return stop
+    swap(FixtureRequest, "getfixturevalue", original, getfixturevalue)
+    return partial(swap, FixtureRequest, "getfixturevalue", getfixturevalue, original)
 
 
 def asking_definition(request: FixtureRequest) -> FixtureDef[Any] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,12 +221,10 @@ class Session:
     def flush(self) -> None:
         """Has records that wait written, so that all is told that there is to tell."""
         if self._composed is not None and not self._composed.engine.is_forked():
-            try:
+            with self.counting_faults():
                 if self._hooked:
                     self.outcomes.finish()
                 self._composed.engine.recorder.batch.flush()
-            except StorageError as error:
-                self.failed(error)
 
     def close(self) -> None:
         """Last of all: nothing of this run is left in the process."""
@@ -303,9 +301,16 @@ class Session:
         if isinstance(event, Decided):
             self.decisions.append(event)
 
-    def failed(self, error: StorageError) -> None:
-        """Counts a fault of a storage."""
-        self.notify(Faulted(*fault_of(error)))
+    @contextmanager
+    def counting_faults(
+        self, reason: str = "", of: type[Exception] = StorageError
+    ) -> Iterator[None]:
+        """An error of this kind ends what is done inside, is counted, by a reason where no storage
+        gives one, and raises nothing."""
+        try:
+            yield
+        except of as error:
+            self.notify(Faulted(*fault_of(error, reason)))
 
     def temporary(self) -> Path | None:
         """The run's temporary directory once pytest has made it, else None."""
@@ -384,10 +389,8 @@ class XdistHooks:
         run = self._session.run()
         engine = self._session.engine
         if engine is not None:
-            try:
+            with self._session.counting_faults():
                 engine.staging.hold()
-            except StorageError as error:
-                self._session.failed(error)
             node.workerinput[_XDIST_FIELD] = {"run": run.id, "started": run.started}
 
     @pytest.hookimpl(optionalhook=True)
@@ -402,10 +405,8 @@ class XdistHooks:
         if engine is None:
             return
         self._session.notify(Faulted("a worker died", "its counts are missing"))
-        try:
+        with self._session.counting_faults():
             engine.staging.abandon(node.gateway.id, publish=engine.recorder.publish)
-        except StorageError as fault:
-            self._session.failed(fault)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

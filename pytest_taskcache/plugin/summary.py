@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +17,6 @@ import pytest
 from pytest_taskcache.config.settings import Explain
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.model.decision import Hit, Miss, Why
-from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.event import Event, Faulted, Waited
 from pytest_taskcache.plugin.items import node_id
 from pytest_taskcache.plugin.outcomes.outcome_keys import OF_FILE
@@ -111,10 +109,8 @@ class Summary:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Ends the run's part in the cache, so that the summary can tell of it; a difference
         that was found on verification fails the run."""
-        try:
-            self._remember()
-        except Exception as error:  # explanations are never worth a run
-            self._session.notify(Faulted("run not remembered", f"{type(error).__name__}: {error}"))
+        with self._session.counting_faults("run not remembered", of=Exception):
+            self._remember()  # explanations are never worth a run
         if self._session.is_worker:
             return
         self._session.finish(self._show_upload)
@@ -141,20 +137,20 @@ class Summary:
         verbosity = terminalreporter.verbosity
         if verbosity < 0 and not self._explained:
             return
-        told: list[tuple[str, bool]] = []
+        told: list[str] = []
+        troubles: list[str] = []
         if verbosity >= 1:
-            told += [(line, False) for line in miss_lines(tally, everyone=verbosity > 1)]
+            told += miss_lines(tally, everyone=verbosity > 1)
         elif verbosity == 0 and not self._explained:
-            told += [(line, False) for line in cause_lines(tally)]
+            told += cause_lines(tally)
         for explanation in self._explained:
-            told += [(line, False) for line in explanation.lines(everything=verbosity > 1)]
+            told += explanation.lines(everything=verbosity > 1)
         if verbosity >= 0:
-            slow = slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
-            told += [(line, False) for line in slow]
-            told += [(line, True) for line in trouble_lines(tally)]
-            told.append((summary_line(tally) + self._seed(), False))
-        for line, yellow in told:
-            for piece in wrapped(line, width_of(terminalreporter)):
+            told += slow_lines(tally, asked=verbosity > 0, whole=verbosity > 1)
+            troubles = [*trouble_lines(tally)]
+        last = [summary_line(tally) + self._seed()] if verbosity >= 0 else []
+        for yellow, lines in ((False, told), (True, troubles), (False, last)):
+            for piece in (p for line in lines for p in wrapped(line, width_of(terminalreporter))):
                 terminalreporter.line(piece, yellow=yellow)
 
     def _show_upload(self, done: int, total: int) -> None:
@@ -190,12 +186,10 @@ class Summary:
                 explain(entry, history, now) for entry in tally.entries if entry.status in asked
             ]
         kept = [each for each in tally.entries if each.status in ("computed", "refreshed")]
-        try:
+        with self._session.counting_faults():
             if kept:
                 self._keep_texts(history, local, [each.identity for each in kept[:_RECORDS]])
                 history.keep_inputs(kept)
-        except StorageError as error:
-            self._session.failed(error)
         if self._session.is_worker:
             return
         run = PastRun(self._session.run().id, self._started, now, tally)
@@ -206,14 +200,11 @@ class Summary:
 
     def _keep_texts(self, history: History, local: LocalStorage, names: Sequence[str]) -> None:
         from pytest_taskcache.report.contents import Contents
-        from pytest_taskcache.report.history import loaded_sources
 
         files = {f"{name.partition('::')[0]}::{OF_FILE}" for name in names}
         records = local.recent({*names, *files}).values()
-        digest = partial(self._session.fingerprints.digest, Kind.FILE)
-        sources = {name: digest(name) for name in loaded_sources(self._session.config.rootpath)}
         touched = Contents(local.read_result).touched(records)
-        history.keep_texts(touched, sources, self._started)
+        history.keep_texts(touched, self._session.observatory.sources(), self._started)
 
     def _write_page(self, run: PastRun, history: History, local: LocalStorage) -> None:
         from pytest_taskcache.config.tiers import expanded

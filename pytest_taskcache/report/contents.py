@@ -70,7 +70,8 @@ def duration_of(outcome: Outcome) -> float:
     """Seconds that the test took, all phases together."""
     if isinstance(outcome, str):
         return sum(map(float, outcome.split()[:3]))
-    return float(sum(entry.get("duration", 0.0) for entry in outcome.get("reports", ())))
+    reports = (entry for entry in outcome.get("reports", ()) if "special" not in entry)
+    return float(sum(entry.get("duration", 0.0) for entry in reports))
 
 
 def encode(units: Sequence[Unit]) -> dict[str, object]:
@@ -220,14 +221,13 @@ class Contents:
                 if dependency in known:
                     continue
                 known.add(dependency)
-                if dependency.kind is not Kind.CODE:
-                    yield dependency
-                    continue
-                log = self._log(dependency, trace.uses)
-                for each, _, _ in log.touches if log is not None else ():
-                    if each not in known:
-                        known.add(each)
-                        yield each
+                found = [dependency]
+                if dependency.kind is Kind.CODE:
+                    log = self._log(dependency, trace.uses)
+                    touched = [each for each, _, _ in log.touches] if log is not None else []
+                    found = [each for each in dict.fromkeys(touched) if each not in known]
+                known.update(found)
+                yield from found
 
     def _log(self, dependency: Dependency, uses: Iterable[Blob]) -> DecodedLog | None:
         sizes = {blob.digest: blob.size for blob in uses}

@@ -37,6 +37,7 @@ _TITLES = {
 }
 """What kinds of parts and dependencies are called; others by their own name."""
 
+_TOLD = ("subject", "identity", "status", "seconds")
 _LINES = 12
 """Lines of one diff that are shown unless all are asked for."""
 
@@ -64,23 +65,26 @@ class Point:
 class Explanation:
     """Why a computation ran (or did not), against which record, and what to do about it."""
 
-    subject: str
-    identity: str
-    status: str
+    entry: TallyEntry
     headline: str
-    seconds: float = 0.0
-    points: tuple[Point, ...] = ()
     remedy: str = ""
-    test: str = ""
+    points: tuple[Point, ...] = ()
+
+    @property
+    def test(self) -> str:
+        """The test that it ran for; empty for a test itself."""
+        return self.entry.test if self.entry.test != self.entry.identity else ""
 
     def to_plain(self) -> dict[str, Any]:
         """As values for JSON."""
+        told = {name: getattr(self.entry, name) for name in _TOLD}
         points = [{**asdict(point), "text": str(point)} for point in self.points]
-        return {**asdict(self), "points": points}
+        more = {"headline": self.headline, "remedy": self.remedy, "test": self.test}
+        return {**told, **more, "points": points}
 
     def lines(self, *, everything: bool = False) -> Iterator[str]:
         """For people; diffs are cut unless ``everything`` is asked for, and say where."""
-        yield harmless(f"{self.identity}: {self.headline}")
+        yield harmless(f"{self.entry.identity}: {self.headline}")
         for point in self.points:
             yield harmless(f"  {point}")
             shown = point.lines if everything else point.lines[:_LINES]
@@ -95,17 +99,7 @@ class Explanation:
 def explain(entry: TallyEntry, history: History, now: float) -> Explanation:
     """The explanation of what became of a computation in a run; ``now`` in POSIX seconds."""
     points = tuple(_point(entry, change, history) for change in entry.changes)
-    headline, remedy = _told(entry, points, history, now)
-    return Explanation(
-        entry.subject,
-        entry.identity,
-        entry.status,
-        headline,
-        entry.seconds,
-        points,
-        remedy,
-        entry.test if entry.test != entry.identity else "",
-    )
+    return Explanation(entry, *_told(entry, points, history, now), points)
 
 
 def _told(

@@ -3,7 +3,7 @@
 Kept on the local shelf and never sent anywhere: the tallies of the last runs, with an entry for
 each computation that ran; the arguments that keys were computed for, as people see them; and
 the texts that computations rested on (small files, listings, versions; sources are kept by their
-contents, see `SourceArchive`), a few versions of each, so that a change can be shown line by line.
+contents, see `source_archive`), a few versions of each, so that a change can be shown line by line.
 Losing any of it costs only detail.
 """
 
@@ -18,10 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import Dependency, Kind
-from pytest_taskcache.observation.source_archive import SourceArchive
+from pytest_taskcache.observation.source_archive import source_on
 from pytest_taskcache.ports import Shelf
 from pytest_taskcache.report.tally import Tally, TallyEntry
 
@@ -73,8 +72,6 @@ class History:
     def __init__(self, shelf: Shelf, path_of: Callable[[str], Path]) -> None:
         self._shelf = shelf
         self._path_of = path_of
-        self._sources = SourceArchive(lambda name: None)
-        self._sources.keep_on(shelf)
         self._runs: list[PastRun] | None = None
         self._texts: Mapping[str, bytes] | None = None
         self._inputs: dict[str, Mapping[str, str]] | None = None
@@ -103,7 +100,7 @@ class History:
         if kind in _SOURCES:
             # What is no content's digest, as that of a function's source, is none of a file kept.
             older = [each["digest"] for each in versions if each["since"] <= created]
-            kept = map(self._sources.content, (digest, *older[-1:]))
+            kept = (source_on(self._shelf, each) for each in (digest, *older[-1:]))
             content = next((each for each in kept if each is not None), None)
             if content is None:
                 return None
@@ -185,19 +182,6 @@ class History:
         if self._texts is None:
             self._texts = self._shelf.read(_TEXT_SECTION)
         return list(_unpacked(self._texts.get(title, b"")) or [])
-
-
-def loaded_sources(root: Path) -> list[str]:
-    """The Python files beneath a root that this process has imported, relative to it."""
-    names = set()
-    prefix = str(root) + "/"
-    for _, namespace in loaded_namespaces():
-        file = namespace.get("__file__")
-        if isinstance(file, str) and file.startswith(prefix) and file.endswith(".py"):
-            name = file.removeprefix(prefix)
-            if "site-packages/" not in name:
-                names.add(name)
-    return sorted(names)
 
 
 def _text_name(kind: str, name: str) -> str:

@@ -14,6 +14,11 @@ EFFECTS = {
         "monkeypatch.setattr(helpers, 'answer', lambda: 2)",
         "helpers.answer() == 2",
     ),
+    "patched library": (
+        "monkeypatch",
+        "monkeypatch.setattr(os, 'getcwdb', lambda: b'x')",
+        "os.getcwdb() == b'x'",
+    ),
     "started mock": (
         "request",
         "patcher = mock.patch('os.getcwdb', lambda: b'x'); patcher.start(); PATCHERS[0] = patcher",

@@ -57,12 +57,22 @@ def has_children() -> bool:
         _wait(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return False
+    tracker = _tracker()
+    return not tracker or _started() != {tracker}
+
+
+def children() -> set[str]:
+    """The ids of the processes that `has_children` is about; none where the platform does not
+    tell."""
+    return _started() - {_tracker()}
+
+
+def _tracker() -> str:
     module = sys.modules.get("multiprocessing.resource_tracker")
-    tracker = getattr(getattr(module, "_resource_tracker", None), "_pid", None)
-    return tracker is None or _children() != {str(tracker)}
+    return str(getattr(getattr(module, "_resource_tracker", None), "_pid", None) or "")
 
 
-def _children() -> set[str]:
+def _started() -> set[str]:
     """The ids of the processes that this one started and has not waited for; none where the
     platform does not tell (Linux does, if it was built so)."""
     found: set[str] = set()

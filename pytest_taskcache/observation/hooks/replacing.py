@@ -70,15 +70,16 @@ class Replacement:
             return
         if self._plain is None:
             self._plain = getattr(module, self.__name__)
-        _swap(module, self.__name__, self._plain, self)
+        swap(module, self.__name__, self._plain, self)
 
     def remove(self) -> None:
         """Puts the function back; references to this go on working, unseen."""
         if self._plain is not None:
-            _swap(sys.modules[self._module], self.__name__, self, self._plain)
+            swap(sys.modules[self._module], self.__name__, self, self._plain)
 
 
-def _swap(module: ModuleType, name: str, before: Any, after: Any) -> None:
+def swap(module: Any, name: str, before: Any, after: Any) -> None:
+    """Puts one thing in the place of another, unless something else is there by now."""
     if getattr(module, name) is not before:
         return  # someone wrapped it after us; theirs calls ours, which are gated
     setattr(module, name, after)

@@ -89,7 +89,7 @@ class CollectionHooks:
         if self.consults and self._stand_in(module):
             return
         if self._records_them and file not in self._known:
-            self._current = Recording(module, session.observatory)
+            self._current = Recording(module, session)
 
     def _may_be_cached(self, file: Path) -> bool:
         if self._session.settings.tests is Tests.ALL:

@@ -20,14 +20,13 @@ import pytest
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.code.asleep import loaded_namespaces
 from pytest_taskcache.engine.cache import Engine
-from pytest_taskcache.errors import StorageError
+from pytest_taskcache.engine.lookup import with_more
+from pytest_taskcache.engine.routes import bytes_of
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Trace
 from pytest_taskcache.model.event import Faulted
 from pytest_taskcache.model.key import SCHEMA, Identity
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.model.record import Result, Variant
-from pytest_taskcache.observation.observatory import Observatory
-from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.collection.pytest_nodes import (
     FORMAT,
@@ -68,8 +67,8 @@ _BY_HISTORY = ("lf", "stepwise", "newfirst", "looponfail", "collectonly", "rsync
 class Recording:
     """One file whose collection is watched, from the start of its import to the next file's."""
 
-    def __init__(self, module: pytest.Module, observation: Observatory) -> None:
-        self.module = module
+    def __init__(self, module: pytest.Module, session: Session) -> None:
+        self.module, observation = module, session.observatory
         self.refusal = ""
         self.lasting = False
         """Whether the refusal will be the same as long as the file is."""
@@ -283,11 +282,9 @@ class CollectionRecords:
 
     def read(self, key: str) -> list[Variant]:
         """The records under a key that have not expired, newest first."""
-        try:
+        found: Sequence[Variant] = ()
+        with self._session.counting_faults():
             found = self._engine.parts.local.read_records([key]).get(key, ())
-        except StorageError as error:
-            self._session.failed(error)
-            return []
         now = self._engine.parts.clock()
         return [each for each in found if each.expires is None or each.expires > now]
 
@@ -295,36 +292,29 @@ class CollectionRecords:
         """Writes records."""
         if not variants:
             return
-        try:
+        with self._session.counting_faults():
             for variant in variants:
                 self._engine.recorder.write_parts(variant)
             self._engine.parts.local.write_records(variants)
-        except StorageError as error:
-            self._session.failed(error)
 
     def drop(self, variants: Sequence[Variant]) -> None:
         """Forgets records."""
         if not variants or self._engine.parts.mode is not Mode.READ_WRITE:
             return
-        try:
+        with self._session.counting_faults():
             self._engine.parts.local.remove_records([variant.id for variant in variants])
-        except StorageError as error:
-            self._session.failed(error)
 
     def _decoded(self, variant: Variant) -> CollectionRecord | None:
-        result, local = variant.result, self._engine.parts.local
-        try:
-            found = result.inline
-            data = found or bytes(local.read_result(result.digest, result.size) or b"")
-            if checksum_bytes(data) != result.digest:
-                raise DamagedRecordError("damaged")
-            record = CollectionRecord.decode(data)
-            if all(loaded_type(one["T"]) for one in record.entries() if "T" in one):
-                return record
-        except StorageError as error:
-            self._session.failed(error)
-        except DamagedRecordError as error:
-            self._session.notify(Faulted("record of a collection is damaged", str(error)))
+        with self._session.counting_faults():
+            try:
+                data = bytes(bytes_of(variant.result, self._engine.parts.local) or b"")
+                if checksum_bytes(data) != variant.result.digest:
+                    raise DamagedRecordError("damaged")
+                record = CollectionRecord.decode(data)
+                if all(loaded_type(one["T"]) for one in record.entries() if "T" in one):
+                    return record
+            except DamagedRecordError as error:
+                self._session.notify(Faulted("record of a collection is damaged", str(error)))
         return None
 
     def _with_sources(self, recording: Recording) -> Trace:
@@ -337,15 +327,13 @@ class CollectionRecords:
             paths |= {str(world.path_of(one.name)) for one in code}
         known = {(one.kind, one.name) for one in trace.dependencies}
         more = self._text_of(paths).dependencies
-        fresh = [one for one in more if (one.kind, one.name) not in known]
-        dependencies = tuple(sorted((*trace.dependencies, *fresh)))
-        return Trace(dependencies, digest_of(dependencies), trace.uses)
+        return with_more(trace, (one for one in more if (one.kind, one.name) not in known))
 
     def _text_of(self, paths: Iterable[str]) -> Trace:
         world = self._session.fingerprints
-        names = sorted({world.name_of(path) for path in paths if world.is_project_file(path)})
-        found = tuple(Dependency(Kind.FILE, n, world.digest(Kind.FILE, n)) for n in names)
-        return Trace(found, digest_of(found))
+        names = {world.name_of(path) for path in paths if world.is_project_file(path)}
+        texts = (Dependency(Kind.FILE, n, world.digest(Kind.FILE, n)) for n in names)
+        return with_more(Trace(), texts)
 
     def key(self, file: Path) -> str:
         """The key of a file's records: what surrounds its collection, the same in every process

@@ -75,10 +75,10 @@ class CollectionRecord:
         return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
     @classmethod
-    def decode(cls, data: bytes | memoryview) -> CollectionRecord:
+    def decode(cls, data: bytes) -> CollectionRecord:
         """The record again. Raises DamagedRecordError."""
         try:
-            found = json.loads(bytes(data))
+            found = json.loads(data)
             if found.pop("format") != FORMAT:
                 raise DamagedRecordError("written in another format")
             record = cls(**found)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pytest_taskcache.model.decision import Uncacheable
+from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.outcome_keys import is_marked_itself
-from pytest_taskcache.plugin.pytest_private import closure_of
 
 _EFFECT_ELSEWHERE = {
     "record_xml_attribute": "its effect is not part of a report",
@@ -171,22 +171,17 @@ class Randomness:
         self._reseeds = bool(getattr(config.option, "randomly_reset_seed", True))
         self._before: object = None
         self._drawn = False
-        self._drawing: set[Any] = set()
 
     def begin(self) -> None:
         """A test begins."""
         self._drawn = False
-        self._before = _state()
+        self._before = random_state()
 
-    def has_drawn(self, item: pytest.Item) -> bool:
-        """Whether the test that began last, or a fixture that it uses, drew."""
+    def has_drawn(self, instances: Iterable[Instance]) -> bool:
+        """Whether the test that began last drew, or a fixture that it uses, as it was set up."""
         if not self._reseeds:
-            self._drawn |= _state() != self._before
-        return self._drawn or any(
-            definition in self._drawing
-            for those_of_name in closure_of(item).definitions.values()
-            for definition in those_of_name
-        )
+            self._drawn |= random_state() != self._before
+        return self._drawn or any(instance.drew for instance in instances)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
@@ -199,19 +194,6 @@ class Randomness:
 
     pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
-        """Notes a fixture whose set-up drew: its value depends on the seed, whoever uses it, the
-        last one too, which is asked about when the fixture is torn down."""
-        before = _state()
-        try:
-            return (yield)
-        finally:
-            if _state() == before:
-                self._drawing.discard(fixturedef)
-            else:
-                self._drawing.add(fixturedef)
-
 
 def _positions() -> list[int]:
     positions = [random.getstate()[1][-1]]
@@ -221,7 +203,8 @@ def _positions() -> list[int]:
     return positions
 
 
-def _state() -> object:
+def random_state() -> object:
+    """Another one once somebody draws from, or seeds, the generators of `random` and numpy."""
     drawn, numpy = random.getstate(), sys.modules.get("numpy.random")
     if numpy is None:
         return hash(drawn)

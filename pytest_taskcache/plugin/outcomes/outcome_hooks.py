@@ -78,7 +78,7 @@ class Outcomes:
         self._bundles: list[Bundle] = []
         self._tests: dict[pytest.Item, Candidate | Uncacheable] = {}
         self._replays = Replays()
-        self._randomness: Randomness | None = None
+        self.randomness: Randomness | None = None
         self._snapshots = Snapshots(session.config)
         self._units: Units | None = None
         self._writing = 0.0
@@ -96,8 +96,8 @@ class Outcomes:
         self._units = Units(self._engine, on_kept)
         manager.register(self._replays, "taskcache-replays")
         if manager.hasplugin("randomly") or manager.hasplugin("pytest_randomly"):
-            self._randomness = Randomness(self._config)
-            manager.register(self._randomness, "taskcache-randomness")
+            self.randomness = Randomness(self._config)
+            manager.register(self.randomness, "taskcache-randomness")
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -282,8 +282,8 @@ class Outcomes:
         run_conditions(item)
         if self._session.coverage is not None:
             candidate.region = self._session.coverage.open("test", attempt.instances)
-        if self._randomness is not None:
-            self._randomness.begin()
+        if self.randomness is not None:
+            self.randomness.begin()
         self._snapshots.begin()
 
     def end(self, running: Running, attempt: ItemAttempt, *, passed: bool) -> None:
@@ -322,7 +322,7 @@ class Outcomes:
         if doubts and refusal is None:
             refusal = Refusal("changed while it ran", doubts[0])
         proves = not passed and any(r.when == "call" and r.failed for r in attempt.reports)
-        drew = self._randomness is not None and self._randomness.has_drawn(item)
+        drew = self.randomness is not None and self.randomness.has_drawn(attempt.instances)
         return Ended(candidate, outcome, attempt.seconds, refusal, proves, drew)
 
     def after(self, running: Running, nextitem: pytest.Item | None) -> None:

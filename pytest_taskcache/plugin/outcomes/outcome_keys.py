@@ -14,7 +14,6 @@ that its hooks reach by name.
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
 import os
@@ -45,6 +44,7 @@ from pytest_taskcache.model.decision import Uncacheable
 from pytest_taskcache.model.dependency import Change, Observed
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
+from pytest_taskcache.observation.hooks.import_hooks import imported_by
 from pytest_taskcache.plugin.hookspecs import adjusted
 from pytest_taskcache.plugin.pytest_private import (
     DoctestItem,
@@ -485,14 +485,7 @@ def _files(item: DoctestItem) -> Iterator[str]:
 
 
 def _imported(source: str) -> Iterator[str]:
-    """The names of modules that an example may import, with those of the packages they are in."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return  # an example may show one
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            package = getattr(node, "module", None)
-            for alias in node.names:
-                name = f"{package}.{alias.name}" if package else alias.name
-                yield from accumulate(name.split("."), "{}.{}".format)
+    """The names of modules that an example imports, with those of the packages they are in."""
+    with suppress(SyntaxError):  # an example may show one
+        for name in sorted(imported_by(compile(source, "<example>", "exec", dont_inherit=True))):
+            yield from accumulate(name.split("."), "{}.{}".format)

@@ -59,18 +59,7 @@ def to_json(
     Raises ValueError for a report that no plugin can serialize. What JSON would not give back as
     it was is for the serializer to refuse.
     """
-    entries: list[dict[str, object]] = []
-    for report in reports:
-        if type(report) is not pytest.TestReport:
-            entries.append({"special": _serialized(config, report)})
-            continue
-        more = {
-            "sections": [list(section) for section in report.sections],
-            "properties": [list(pair) for pair in report.user_properties],
-            "extra": {k: v for k, v in vars(report).items() if k not in _OWN},
-        }
-        entry: dict[str, object] = {"when": report.when, "duration": round(report.duration, 6)}
-        entries.append(entry | {name: value for name, value in more.items() if value})
+    entries = [_entry(config, report) for report in reports]
     told = [(*entry, entry.get("when")) for entry in entries]
     if told == _PLAIN and not recorded and not handed:
         phases = " ".join(f"{entry['duration']:.6f}" for entry in entries)
@@ -88,23 +77,7 @@ def from_json(item: pytest.Item, outcome: Outcome) -> list[pytest.TestReport]:
         entries = [{"when": when, "duration": float(duration)} for when, duration in phases]
     else:
         entries = outcome["reports"]
-    return [
-        _special(item, entry["special"], keywords)
-        if "special" in entry
-        else pytest.TestReport(
-            nodeid=item.nodeid,
-            location=item.location,
-            keywords=keywords,
-            outcome="passed",
-            longrepr=None,
-            when=entry["when"],
-            sections=_pairs(entry.get("sections", ())),
-            duration=entry["duration"],
-            user_properties=_pairs(entry.get("properties", ())),
-            **{REPLAYED: True, **entry.get("extra", {})},
-        )
-        for entry in entries
-    ]
+    return [_report(item, keywords, entry) for entry in entries]
 
 
 def told(outcome: Outcome, what: str) -> Any:
@@ -112,37 +85,44 @@ def told(outcome: Outcome, what: str) -> Any:
     return () if isinstance(outcome, str) else outcome.get(what, ())
 
 
-def _serialized(config: pytest.Config, report: pytest.TestReport) -> dict[str, object]:
-    """A report of a kind of its own (a subtest's), as the plugin that knows it writes it."""
-    data = config.hook.pytest_report_to_serializable(config=config, report=report)
-    if not isinstance(data, dict):
-        raise ValueError(f"no plugin can serialize a {type(report).__qualname__}")
-    kept = {k: v for k, v in data.items() if k not in _OWN}
-    return {
-        **kept,
-        "when": report.when,
-        "outcome": report.outcome,
-        "duration": report.duration,
+def _entry(config: pytest.Config, report: pytest.TestReport) -> dict[str, object]:
+    more: dict[str, object] = {}
+    data: Any = vars(report)
+    if type(report) is not pytest.TestReport:  # a subtest's, as the plugin that knows it writes it
+        data = config.hook.pytest_report_to_serializable(config=config, report=report)
+        if not isinstance(data, dict):
+            raise ValueError(f"no plugin can serialize a {type(report).__qualname__}")
+        more["special"] = report.outcome
+    more |= {
         "sections": [list(section) for section in report.sections],
-        "user_properties": [list(pair) for pair in report.user_properties],
+        "properties": [list(pair) for pair in report.user_properties],
+        "extra": {k: v for k, v in data.items() if k not in _OWN},
     }
+    entry: dict[str, object] = {"when": report.when, "duration": round(report.duration, 6)}
+    return entry | {name: value for name, value in more.items() if value}
 
 
-def _special(item: pytest.Item, data: Any, keywords: dict[str, Any]) -> pytest.TestReport:
-    whole = {
-        **data,
+def _report(item: pytest.Item, keywords: dict[str, Any], entry: Any) -> pytest.TestReport:
+    extra = entry.get("extra", {})
+    data = {
+        **extra,
         "nodeid": item.nodeid,
         "location": item.location,
         "keywords": keywords,
+        "outcome": entry.get("special", "passed"),
         "longrepr": None,
-        "sections": _pairs(data["sections"]),
-        "user_properties": _pairs(data["user_properties"]),
+        "when": entry["when"],
+        "sections": _pairs(entry.get("sections", ())),
+        "duration": entry["duration"],
+        "user_properties": _pairs(entry.get("properties", ())),
         REPLAYED: True,
     }
+    if "special" not in entry:
+        return pytest.TestReport(**data)
     report: pytest.TestReport = item.config.hook.pytest_report_from_serializable(
-        config=item.config, data=whole
+        config=item.config, data=data
     )
-    restore_subtest(report, data)
+    restore_subtest(report, extra)
     return report
 
 

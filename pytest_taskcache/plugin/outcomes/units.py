@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, OpenComputation, earliest
-from pytest_taskcache.engine.lookup import with_declared
+from pytest_taskcache.engine.lookup import with_declared, with_more
 from pytest_taskcache.engine.validity import Refusal, forbidden, objection
 from pytest_taskcache.errors import SerializationError
 from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque, Trace
 from pytest_taskcache.model.event import Computed, Noted, Subject
 from pytest_taskcache.model.key import Identity
-from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.bundles import Bundle
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
@@ -328,8 +327,7 @@ class _Unit:
             names = ("randomly_seed", "randomly_reset_seed")
             kept += [Dependency(Kind.SETTING, n, digest(Kind.SETTING, n)) for n in names]
         if drew or len(kept) < len(trace.dependencies):
-            kept.sort()
-            trace = Trace(tuple(kept), digest_of(kept), trace.uses)
+            trace = with_more(Trace(uses=trace.uses), kept)
         trace = with_declared(trace, bundle.computation.options.policy, bundle.keyed)
         self.traces[bundle, drew] = trace
         return trace
