@@ -127,7 +127,7 @@ class Observatory:
         self._forked = False
         with muted():
             self._start()
-            self._verification.start = environ.snapshot()
+            self._verification.begin()
             self._scratch.add_system_directory()
             self._verification.change_anything()
             self._armed = True
@@ -586,11 +586,16 @@ class Observatory:
         finally:
             self._verification.change(target, tree=True)
 
-    def on_variable_change(self, name: str) -> None:
-        """An environment variable is about to be set or deleted."""
+    def on_variable_change(self, name: str, frame: FrameType | None) -> None:
+        """An environment variable is about to be set or deleted: for the whole session, where it is
+        another plugin that does."""
         for window in self._windows:
             window.keep_variable(name)
         self._verification.change_variable(name)
+        if self._windows or self._settled_path is not None or asked_by_machinery(frame):
+            return
+        if next(self._sources_on(frame), None) is None:
+            self._verification.give_variable(name)
 
     def on_own_write(self, path: str | None = None) -> None:
         """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
