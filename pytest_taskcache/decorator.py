@@ -39,6 +39,8 @@ from pytest_taskcache.policies.algebra import CachePolicy, KeyFn, StorageSpec, T
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
 
+__tracebackhide__ = True
+
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
@@ -289,7 +291,6 @@ class _Method:
         object.__setattr__(self, "_instance", instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         return _function_of(self)(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -398,7 +399,6 @@ def _plain_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     function = spec.function
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         engine = active.active()
         if engine is None:
             return function(*args, **kwargs)
@@ -410,14 +410,12 @@ def _plain_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return computed(engine, name, args, kwargs).value
 
     def call(*args: Any, **kwargs: Any) -> State[Any]:
-        __tracebackhide__ = True
         engine = active.active()
         if engine is None:
             return State(function(*args, **kwargs), _INACTIVE)
         return computed(engine, call_name(spec, args, kwargs), args, kwargs)
 
     def computed(engine: Engine, name: Hashable, args: Any, kwargs: Any) -> State[Any]:
-        __tracebackhide__ = True
         opened = engine.open(spec.computation(engine, args, kwargs))
         if isinstance(opened, Found):
             if name is not None:
@@ -437,7 +435,6 @@ def _plain_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def _async_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     async def call(*args: Any, **kwargs: Any) -> State[Any]:
-        __tracebackhide__ = True
         engine = active.active()
         if engine is None:
             return State(await spec.function(*args, **kwargs), _INACTIVE)
@@ -453,7 +450,6 @@ def _async_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return State(value, opened.decision)
 
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         return (await call(*args, **kwargs)).value
 
     return wrapped, call
@@ -461,11 +457,9 @@ def _async_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def _generator_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        __tracebackhide__ = True
         return (yield from _iterate(_streaming("", spec, [], args, kwargs)))
 
     def call(*args: Any, **kwargs: Any) -> State[Any]:
-        __tracebackhide__ = True
         decisions: list[Decision] = []
         items = list(_iterate(_streaming("", spec, decisions, args, kwargs)))
         return State(items, decisions[0])
@@ -475,7 +469,6 @@ def _generator_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., An
 
 def _async_generator_wrapper(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     async def call(*args: Any, **kwargs: Any) -> State[Any]:
-        __tracebackhide__ = True
         decisions: list[Decision] = []
         iterate = _iterating_async(spec, decisions)
         return State([item async for item in iterate(*args, **kwargs)], decisions[0])
@@ -526,7 +519,6 @@ def _streaming(
 ) -> Steps:
     """The items of a call, stored or computed. ``prefix`` is what the names of the methods of an
     asynchronous generator begin with, else "". The decision is added to ``decisions``."""
-    __tracebackhide__ = True
     engine, start = active.active(), functools.partial(spec.function, *args, **kwargs)
     if engine is None:
         decisions.append(_INACTIVE)
@@ -560,7 +552,6 @@ def _live(
     answer: Outcome = Outcome(),  # noqa: B008 # frozen
 ) -> Steps:
     """A generator at work, and its items noted on the way; ``answer`` is the first it gets."""
-    __tracebackhide__ = True
     send, throw, close = (getattr(generator, prefix + name) for name in ("send", "throw", "close"))
     while True:
         sent, thrown = answer
@@ -589,7 +580,6 @@ def _live(
 
 def _iterate(steps: Steps) -> Generator[Any, Any, Any]:
     """A generator of what the steps give the consumer."""
-    __tracebackhide__ = True
     outcome: Outcome | None = None
     ended: list[Outcome] = []  # told outside of the handler, which would be an error's context
     while not ended:
@@ -610,7 +600,6 @@ def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any
     to pass on what is sent and thrown once more.)"""
 
     async def iterate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        __tracebackhide__ = True
         steps = _streaming("a", spec, decisions, args, kwargs)
         outcome: Outcome | None = None
         ended: list[Outcome] = []
@@ -632,7 +621,6 @@ def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any
 def _unwrapped(outcome: Outcome) -> Any:
     """The value of an outcome, or its error, raised. (Not in the caller: a frame that an error's
     traceback leads to should not hold the error.)"""
-    __tracebackhide__ = True
     try:
         if outcome.error is not None:
             raise outcome.error
@@ -667,7 +655,6 @@ class _Driven(NamedTuple):
     coroutine: Any
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        __tracebackhide__ = True
         return _iterate(_live("", self.coroutine.__await__(), self.turns))
 
 

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import islice
 from pathlib import Path
 from types import (
     AsyncGeneratorType,
@@ -29,6 +30,7 @@ from types import (
     ModuleType,
 )
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Kind, Observed, Opaque, Trace
@@ -43,6 +45,7 @@ from pytest_taskcache.observation.hooks.opaque import (
     CHILDREN,
     MULTIPROCESSING,
     NETWORK,
+    POOLS,
     describe,
     has_children,
 )
@@ -110,6 +113,8 @@ class Observatory:
     def _start(self) -> None:
         self._began = originals.now()
         self._settled_path: tuple[str, ...] | None = None
+        self._senders = WeakKeyDictionary[object, int]()
+        self._looked_for: dict[str, set[tuple[SourceFile, int]]] = {}
         self._log = CodeLog(self._find, self._digest_touched)
         self._recorder = TraceRecorder(
             self._fingerprints, self._find, self._scratch, self._verification, self._log
@@ -122,7 +127,7 @@ class Observatory:
         self._forked = False
         with muted():
             self._start()
-            self._verification.start = environ.snapshot()
+            self._verification.begin()
             self._scratch.add_system_directory()
             self._verification.change_anything()
             self._armed = True
@@ -404,7 +409,8 @@ class Observatory:
 
     def _owner(self, frame: FrameType | None) -> int:
         """The node of the innermost function of the project on the stack, so far as it acts by
-        itself and not through the test machinery; -1 if there is none."""
+        itself and not through the test machinery, or of who sent it off where it has a thread to
+        itself; -1 if there is none."""
         if self._aside.depth and not _imports_something(frame):
             return _OTHERS
         while frame is not None:
@@ -415,8 +421,10 @@ class Observatory:
                 return self._log.position(code)
             if source is None and origin_of(code.co_filename) is ActsFor.MACHINERY:
                 return _OTHERS
+            if code.co_name == "run" and frame.f_globals.get("__name__") == POOLS:
+                return self._senders.get(frame.f_locals["self"], _OTHERS)
             frame = frame.f_back
-        return _OTHERS
+        return self._senders.get(threading.current_thread(), _OTHERS)
 
     def _touch(self, frame: FrameType | None, kind: Kind, where: str, name: str) -> None:
         owner = self._owner(frame)
@@ -605,11 +613,16 @@ class Observatory:
         finally:
             self._verification.change(target, tree=True)
 
-    def on_variable_change(self, name: str) -> None:
-        """An environment variable is about to be set or deleted."""
+    def on_variable_change(self, name: str, frame: FrameType | None) -> None:
+        """An environment variable is about to be set or deleted: for the whole session, where it is
+        another plugin that does."""
         for window in self._windows:
             window.keep_variable(name)
         self._verification.change_variable(name)
+        if self._windows or self._settled_path is not None or asked_by_machinery(frame):
+            return
+        if next(self._sources_on(frame), None) is None:
+            self._verification.give_variable(name)
 
     def on_own_write(self, path: str | None = None) -> None:
         """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
@@ -703,9 +716,16 @@ class Observatory:
                 window.act(opaque)
             self._hand_on(opaque, frame, watched=True)
 
-    def on_thread(self, thread: threading.Thread) -> None:
+    def on_thread(self, thread: threading.Thread, frame: FrameType | None) -> None:
         """A thread is about to be started."""
         note_thread(thread)
+        self.on_sent(thread, frame)
+
+    def on_sent(self, work: object, frame: FrameType | None) -> None:
+        """A thread, or an item of work for one, is about to be sent off."""
+        owner = self._owner(frame)
+        if owner != _OTHERS:
+            self._senders[work] = owner
 
     def on_code(self, code: CodeType) -> None:
         """Code is about to be executed or made into a function."""
@@ -723,8 +743,12 @@ class Observatory:
         if importer is not None or not asked_by_machinery(frame):
             self._log.add_import(importer, source)
         body = self._log.position(code)
+        names = _names_of_import(frame)
+        # Who looked for it may have left it to another to load (`importlib.util.LazyLoader`).
+        for importing, owner in self._looked_for.pop(names[-1], ()) if names else ():
+            self._give(names[-1], source, importing, owner)
         if importer is not None:
-            for name in _names_of_import(frame):
+            for name in names:
                 self._log.touch(body, Kind.IMPORT, name, name)
             if self._settled_path not in (None, tuple(sys.path)):
                 # Another process finds it only once the same code has changed the path there.
@@ -767,6 +791,8 @@ class Observatory:
             window.tried[name] = None
         if name.rpartition(".")[2] not in UNNAMED:
             self._touch(frame, Kind.IMPORT, name, name)
+            for importer in islice(self._sources_on(frame), 1):
+                self._looked_for.setdefault(name, set()).add((importer, _OTHERS))
 
     def on_import_asked(
         self, name: str, module: ModuleType | None, frame: FrameType | None
@@ -786,12 +812,21 @@ class Observatory:
                 for distribution in self._fingerprints.owners(top):
                     window.distributions[distribution] = None
         importer = next(self._sources_on(frame), None)
-        if importer is not None and source is not None and source.python:
-            self._log.add_import(importer, source)
-            owner = self._owner(frame)
-            # A module's ``__getattr__`` is asked for a name that its user's source tells.
-            if owner != _OTHERS and not self._log.nodes[owner][1].endswith("__getattr__"):
-                self._log.mention(owner, ["=" + name.rpartition(".")[2]])
+        if importer is None:
+            return
+        owner = self._owner(frame)
+        if owner != _OTHERS and self._log.nodes[owner][1].endswith("__getattr__"):
+            owner = _OTHERS  # is asked for a name that its user's source tells
+        if module is None:
+            self._looked_for.setdefault(name, set()).add((importer, owner))
+        elif source is not None and source.python:
+            self._give(name, source, importer, owner)
+
+    def _give(self, name: str, source: SourceFile, importer: SourceFile, owner: int) -> None:
+        """A module goes to a file that imports it, or to a node that asked for it by its name."""
+        self._log.add_import(importer, source)
+        if owner != _OTHERS:
+            self._log.mention(owner, ["=" + name.rpartition(".")[2]])
 
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
         """Code without a file, or of a temporary one, is about to be executed: the modules that

@@ -34,7 +34,7 @@ from pytest_taskcache.observation.code_log import (
     decode_log,
 )
 from pytest_taskcache.observation.hooks import environ
-from pytest_taskcache.observation.hooks.environ import EVERYTHING, without_mark
+from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, without_mark
 from pytest_taskcache.observation.hooks.opaque import has_children
 from pytest_taskcache.observation.source_archive import SourceArchive
 from pytest_taskcache.originals import originals
@@ -68,7 +68,7 @@ class Verification:
 
     def __init__(self, fingerprints: Fingerprints) -> None:
         self._fingerprints = fingerprints
-        self.start = environ.snapshot()
+        self.begin()
         self.archive = SourceArchive(fingerprints.source, self._has)
         self.code = CodeVerdicts(self.digest, self.archive)
         self._asked: dict[_Key, str] = {}
@@ -83,6 +83,27 @@ class Verification:
         self._invalid: dict[str, tuple[Change, ...]] = {}
         self._unsettled: dict[str, tuple[str, int]] = {}
         self._path = tuple(sys.path)
+
+    def begin(self) -> None:
+        """Variables that a session has from its start are those of now."""
+        self._start = environ.snapshot()
+        self._given: set[str] = set()
+
+    def give_variable(self, name: str) -> None:
+        """A variable is about to be set of which the session has this value from its start."""
+        self._given.add(name)
+        self._doubt((Kind.ENVIRONMENT, at_start(name)), (Kind.ENVIRONMENT, at_start(EVERYTHING)))
+
+    @property
+    def start(self) -> dict[bytes, bytes]:
+        """The variables that a session has from its start."""
+        if self._given:
+            present = environ.snapshot()
+            for name in map(os.fsencode, self._given):
+                self._start.pop(name, None)
+                self._start.update({name: present[name]} if name in present else {})
+            self._given = set()
+        return self._start
 
     def change(self, path: str, *, tree: bool = False) -> None:
         """This path is about to change; with ``tree``, all that is below it too. To be told once

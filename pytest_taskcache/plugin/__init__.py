@@ -11,7 +11,7 @@ import fnmatch
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,12 +107,24 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_taskcache.plugin import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
+    pluginmanager.register(_Early)
+
+
+class _Early:
+    @staticmethod
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+        """Starts observing, if the run has any use for it, before any other plugin imports
+        something of the project (pytest-django its settings)."""
+        if _is_wanted(early_config):
+            _session_of(early_config)
+        return (yield)
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Starts observing before the conftests are imported, if the run has any use for it."""
-    if _is_wanted(early_config):
-        _session_of(early_config)
+    """Sees, before the conftests are imported, whether pytest-cov has begun to measure."""
+    if SESSION in early_config.stash:
+        early_config.stash[SESSION].watch_coverage()
 
 
 def pytest_configure(config: pytest.Config) -> None:

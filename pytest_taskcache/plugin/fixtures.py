@@ -65,6 +65,8 @@ from pytest_taskcache.transactions.transaction import Transaction
 if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
+__tracebackhide__ = True
+
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = {field.name for field in fields(Options)}
 _STEADY_HANDLES = frozenset({"tmp_path", "tmp_path_factory"})

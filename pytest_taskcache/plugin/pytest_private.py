@@ -132,6 +132,7 @@ def watch_dynamic_requests(note: _Note) -> Callable[[], None]:
     original = FixtureRequest.getfixturevalue
 
     def getfixturevalue(self: FixtureRequest, argname: str) -> Any:
+        __tracebackhide__ = True
         value = original(self, argname)
         note(self, argname, sys._getframe(1))
         return value

@@ -121,12 +121,18 @@ class Session:
         active.activate(self._provide)  # switched off it gives none, not that of a run around
         if self.enabled:
             self.observatory.arm()
-            coverage: Any = sys.modules.get("coverage")
-            measuring = coverage is not None and coverage.Coverage.current() is not None
-            if measuring or (coverage is not None and config.pluginmanager.hasplugin("_cov")):
-                from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
+        self.watch_coverage()
 
-                self.coverage = CoverageKeeping(self)
+    def watch_coverage(self) -> None:
+        """Keeps lines along with values, if coverage is being measured or may be."""
+        coverage: Any = sys.modules.get("coverage")
+        if not self.enabled or self.coverage is not None or coverage is None:
+            return
+        pytest_cov = self.config.pluginmanager.hasplugin("_cov")
+        if pytest_cov or coverage.Coverage.current() is not None:
+            from pytest_taskcache.plugin.coverage_keeping import CoverageKeeping
+
+            self.coverage = CoverageKeeping(self)
 
     @property
     def worker(self) -> str:

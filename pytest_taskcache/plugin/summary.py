@@ -83,8 +83,12 @@ class Summary:
         return f"taskcache: {where} ({settings.mode.value}, tests: {settings.tests.value})"
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Names the cached values that a failing test used: they may be the cause."""
+        if call.excinfo is not None:
+            _leave_out_ours(call.excinfo)
         report = yield
         if report.failed and report.when == "call" and self._session.running is not None:
             now, lines = time.time(), []
@@ -102,8 +106,7 @@ class Summary:
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """What was interrupted is the test's, also where that was while noting what it did."""
-        kept = excinfo.traceback.filter(lambda entry: not str(entry.path).startswith(_HERE))
-        excinfo.traceback = kept or excinfo.traceback
+        _leave_out_ours(excinfo)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -238,6 +241,11 @@ class Summary:
         if not 0 < percent < 100:
             return ""
         return f" (again: --cache-verify={percent:g}@{self._session.verify_seed})"
+
+
+def _leave_out_ours(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    kept = excinfo.traceback.filter(lambda entry: not str(entry.path).startswith(_HERE))
+    excinfo.traceback = kept or excinfo.traceback
 
 
 class DryRun:

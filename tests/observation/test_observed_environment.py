@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import runpy
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -148,7 +149,7 @@ def test_a_variable_that_a_conftest_sets_after_an_import_read_it_counts_as_at_th
             patch.delenv("CITY") if outer is None else patch.setenv("CITY", outer)
             later = project.new_observatory()
             later.arm()
-            os.environ.setdefault("CITY", "Ulm")
+            runpy.run_path(str(project.root / "setup_once.py"))
             changes = [str(change) for change in later.verify(observed.trace)]
             later.disarm()
             return changes

@@ -98,6 +98,43 @@ FAILING = """
 
     def test_assertion():
         assert inverse(2) == 1
+
+    def test_fixture_of_a_conftest(fails_elsewhere):
+        pass
+
+    def test_chained(fails_in_turn):
+        pass
+
+    def test_set_up_fails():
+        pass
+
+    def test_teardown_fails():
+        pass
+"""
+
+ELSEWHERE = """
+    import pytest
+
+    @pytest.fixture
+    def fails_elsewhere(request):
+        return request.getfixturevalue("fails")
+
+    @pytest.fixture
+    def fails():
+        raise ValueError
+
+    @pytest.fixture
+    def fails_in_turn(request):
+        try:
+            request.getfixturevalue("fails")
+        except ValueError as error:
+            raise RuntimeError from error
+
+    def pytest_runtest_setup(item):
+        assert item.name != "test_set_up_fails"
+
+    def pytest_runtest_teardown(item):
+        assert item.name != "test_teardown_fails"
 """
 
 
@@ -120,6 +157,7 @@ def _reports(ran: Ran) -> list[str]:
 @pytest.mark.parametrize("style", ["auto", "short", "long", "line", "native"])
 def test_reports_are_the_same(hurt: HurtProject, style: str) -> None:
     """Frames of the plugin, which watches or wraps what failed, are in no report of a test."""
+    hurt.write("conftest.py", ELSEWHERE)
     hurt.write("test_suite.py", FAILING)
     options = (f"--tb={style}", "--cache-tests=all")
     plain = hurt.run(options[0], plugin=False)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+
 import pytest
 from inner_runs import line_of, run
 from projects import Project
@@ -239,3 +243,65 @@ def test_benchmarks_are_refused_by_name(project: Project) -> None:
         result.assert_outcomes(passed=1)
     assert project.counted() == 2
     assert "uses benchmark" in line_of(result)
+
+
+class _Loads:
+    """As pytest-django: loads the project's settings before any conftest; and the variables of a
+    file, as others do."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
+        os.environ["COLOUR"] = (early_config.rootpath / "colour.txt").read_text()
+        sys.path.insert(0, str(early_config.rootpath))
+        importlib.import_module("settings")
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        os.environ["SHAPE"] = (session.config.rootpath / "shape.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["key.txt", "colour.txt", "local.py", "shape.txt"])
+def test_what_a_plugin_loads_or_sets_before_the_tests_counts(
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Files, variables and modules that settings of the project take in are seen, also where it
+    is another plugin that loads these as soon as pytest starts, or sets a variable later."""
+    monkeypatch.setenv("COLOUR", "")
+    monkeypatch.setenv("SHAPE", "")
+    monkeypatch.syspath_prepend(project.path)
+    project.write("key.txt", "1")
+    project.write("colour.txt", "red")
+    project.write("shape.txt", "round")
+    project.write("shapes.py", "import os\nSHAPE = os.environ['SHAPE']\n")
+    project.write(
+        "settings.py",
+        """
+        import os
+        from pathlib import Path
+
+        KEY = Path(__file__).with_name("key.txt").read_text()
+        COLOUR = os.environ["COLOUR"]
+        try:
+            from local import *
+        except ImportError:
+            pass
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        """
+        import sys
+        from counter import count
+        from shapes import SHAPE
+
+        def test_it():
+            count("body")
+            assert sys.modules["settings"].KEY and SHAPE
+        """,
+    )
+    for _ in range(2):
+        run(project, "--cache-tests=all", objects=(_Loads(),)).assert_outcomes(passed=1)
+    assert project.counted() == 1
+    project.write(name, "KEY = 2")
+    for _ in range(2):
+        run(project, "--cache-tests=all", objects=(_Loads(),)).assert_outcomes(passed=1)
+    assert project.counted() == 2

@@ -1364,6 +1364,94 @@ CODE = [
         change={"deep.py": "RATE = 3\n"},
     ),
     Scenario(
+        "module_that_is_executed_when_an_earlier_test_uses_it",
+        files={
+            "name.txt": "deep_SELF",
+            "helper.py": """
+            import importlib.util, sys
+            from pathlib import Path
+
+            sys.path.append(str(Path(__file__).parent))
+
+            def lazily(name):
+                spec = importlib.util.find_spec(name)
+                spec.loader = importlib.util.LazyLoader(spec.loader)
+                sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                return module
+
+            deep = lazily(Path(__file__).with_name("name.txt").read_text())
+            """,
+            "deep_SELF.py": "RATE = 2\n",
+            **{
+                f"test_{name}.py": f"""
+                from counter import count
+                from .helper import deep
+
+                def test_{name}():
+                    count("SELF.{name}")
+                    assert deep.RATE
+                """
+                for name in "ab"
+            },
+        },
+        change={"deep_SELF.py": "RATE = 3\n"},
+    ),
+    Scenario(
+        "module_that_was_asked_for_by_a_name_in_a_file_for_an_earlier_test",
+        files={
+            "names.txt": "SELF.deep:RATE",
+            "helper.py": """
+            import functools, importlib
+            from pathlib import Path
+
+            NAMES = Path(__file__).with_name("names.txt")
+
+            @functools.cache
+            def value():
+                name, _, attribute = NAMES.read_text().partition(":")
+                return getattr(importlib.import_module(name), attribute)
+            """,
+            "deep.py": "RATE = 2\n",
+            **{
+                f"test_{name}.py": f"""
+                from counter import count
+                from .helper import value
+
+                def test_{name}():
+                    count("SELF.{name}")
+                    assert value()
+                """
+                for name in "ab"
+            },
+        },
+        change={"deep.py": "RATE = 3\n"},
+    ),
+    Scenario(
+        "script_whose_name_has_no_suffix",
+        files={
+            "script": "X = 1\n",
+            "test_it.py": """
+            import importlib.util
+            from importlib.machinery import SourceFileLoader
+            from pathlib import Path
+            from counter import count
+
+            loader = SourceFileLoader("script_SELF", str(Path(__file__).with_name("script")))
+            script = importlib.util.module_from_spec(
+                importlib.util.spec_from_loader(loader.name, loader)
+            )
+            loader.exec_module(script)
+
+            def test_it():
+                count("SELF.it")
+                assert script.X
+            """,
+        },
+        change={"script": "X = 2\n"},
+        named=["file changed: SELF/script"],
+    ),
+    Scenario(
         "module_that_a_function_called_at_import_imports",
         head="from .helper import RATE",
         body="result = RATE",

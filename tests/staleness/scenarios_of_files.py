@@ -397,6 +397,60 @@ FILES = [
         )
     ),
     Scenario(
+        "certificates",
+        head="import ssl",
+        body="""
+        try:
+            ssl.create_default_context(cafile=HERE / "ca.pem")
+        except ssl.SSLError as error:
+            result = error.reason
+        """,
+        files={"ca.pem": "1"},
+        change={"ca.pem": "2"},
+        forms=EVERY,
+        named=["file changed: SELF/ca.pem"],
+    ),
+    *(
+        Scenario(
+            f"file_that_a_pools_thread_read_for_an_earlier_test_{name}",
+            files={
+                "data.txt": "1",
+                "helper.py": f"""
+                import asyncio, functools
+                from concurrent.futures import ThreadPoolExecutor
+                from pathlib import Path
+
+                POOL = ThreadPoolExecutor(1)
+                READ = Path(__file__).with_name("data.txt").read_text
+                POOL.submit(int).result()  # its thread is there already
+
+                async def read():
+                    return await asyncio.get_running_loop().run_in_executor(POOL, READ)
+
+                @functools.cache
+                def value():
+                    return {value}
+                """,
+                **{
+                    f"test_{test}.py": f"""
+                    from counter import count
+                    from .helper import value
+
+                    def test_{test}():
+                        count("SELF.{test}")
+                        assert value()
+                    """
+                    for test in "ab"
+                },
+            },
+            change={"data.txt": "2"},
+        )
+        for name, value in {
+            "plainly": "POOL.submit(READ).result()",
+            "in_a_coroutine": "asyncio.run(read())",
+        }.items()
+    ),
+    Scenario(
         "lines_that_another_test_had_read",
         files={
             "data.txt": "one",

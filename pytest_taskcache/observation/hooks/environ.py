@@ -145,7 +145,8 @@ def _read_all(frame: FrameType, names: list[Any] | None) -> None:
 def _write(frame: FrameType, key: object) -> None:
     name = _name(key)
     if name is not None:
-        dispatcher.tell(lambda listener: listener.on_variable_change(name))
+        caller = _outside_os(frame.f_back)
+        dispatcher.tell(lambda listener: listener.on_variable_change(name, caller))
 
 
 def _outside_os(frame: FrameType | None) -> FrameType | None:

@@ -41,6 +41,7 @@ _IMPORTLIB = "<frozen importlib._bootstrap_external>"
 _HOOKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _METADATA = os.path.join("importlib", "metadata", "__init__.py")
 _COMPILED = (".pyc", ".pyo")
+_MODULES = (".py", ".pyw", *_COMPILED)
 _RESOLVING = frozenset({"realpath", "_joinrealpath"})
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -92,7 +93,7 @@ def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -
         if filename.endswith(_METADATA):
             _tell_distributions(frame)
             return
-        if filename == _IMPORTLIB and (kind is not Kind.FILE or _is_import(frame)):
+        if filename == _IMPORTLIB and (kind is not Kind.FILE or _is_import(frame, path)):
             return
     if asked_by_machinery(frame, path):
         return
@@ -109,8 +110,11 @@ def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -
     dispatcher.tell(tell)
 
 
-def _is_import(frame: FrameType | None) -> bool:
-    """Whether a loader reads what it is about to execute; else it was asked for text or data."""
+def _is_import(frame: FrameType | None, path: object) -> bool:
+    """Whether a loader reads a module that it is about to execute; else it was asked for text or
+    data, or reads what is no module by its name, so that it counts as a file."""
+    if not str(path).endswith(_MODULES):
+        return False
     while frame is not None and frame.f_code.co_name in ("get_data", "get_code"):
         frame = frame.f_back
     return frame is not None and frame.f_code.co_name == "exec_module"

@@ -7,14 +7,15 @@ it was pointed to earlier, the files that a file names) stays unseen.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import glob
 import os
 import sys
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from types import FrameType, ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
@@ -35,8 +36,10 @@ READERS: dict[str, tuple[str, ...]] = {
     "soundfile": ("read", "info", "blocks"),
     "rasterio": ("open",),
     "pyogrio": ("read_*",),
+    "readline": ("read_*",),
+    "ssl": ("SSLContext.load_cert_chain", "SSLContext.load_verify_locations"),
 }
-"""Functions, by module and pattern of names, that read the files their arguments name."""
+"""Functions, by module and pattern of names, that read the files their first arguments name."""
 
 READ = "pytest_taskcache.native_read"
 """Our own audit event: a path, or a pattern, that was given to such a function."""
@@ -52,10 +55,13 @@ def install() -> None:
 
 
 def _wrap_matching(patterns: tuple[str, ...], module: ModuleType) -> None:
-    for name, value in list(vars(module).items()):
-        reads = any(fnmatchcase(name, pattern) for pattern in patterns)
-        if reads and callable(value) and not isinstance(value, type):
-            setattr(module, name, _wrapped(value))
+    for pattern in patterns:
+        owner, _, method = pattern.rpartition(".")
+        space: Any = getattr(module, owner) if owner else module
+        for name in [method] if owner else fnmatch.filter(vars(module), pattern):
+            value = getattr(space, name)
+            if callable(value) and not isinstance(value, type):
+                setattr(space, name, _wrapped(value))
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +69,8 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if dispatcher.listeners and not is_muted():
-            for value in (*args, *kwargs.values()):
+            named = (value for name, value in kwargs.items() if name != "password")
+            for value in (*args[:3], *named):
                 for each in value if isinstance(value, (list, tuple)) else (value,):
                     if isinstance(each, (str, os.PathLike)):
                         sys.audit(READ, each)
@@ -75,6 +82,8 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 @handles(READ)
 def _read(frame: FrameType, path: Any) -> None:
     text = os.fsdecode(path)
+    if text.startswith("file://"):
+        text = unquote(text.removeprefix("file://"))
     if not text or len(text) > _LONGEST or "\n" in text or "://" in text:
         return
     caller = frame.f_back

@@ -26,6 +26,8 @@ NATIVE = "native"
 CTYPES = "ctypes"
 NETWORK = "network"
 
+POOLS = "concurrent.futures.thread"
+
 CHILDREN = (SUBPROCESS, FORK, MULTIPROCESSING)
 """The kinds of acts that start another process."""
 
@@ -149,15 +151,31 @@ def _talking(plain: Callable[..., Any]) -> Callable[..., Any]:
     return talk
 
 
-def watch_connections() -> None:
-    """Watches the connections of `multiprocessing` from now on, once it is imported. Idempotent."""
+def watch_handed_on() -> None:
+    """Watches the connections of `multiprocessing` and what is handed to pools of threads from now
+    on, once they are imported. Idempotent."""
     amend("multiprocessing.connection", _amend_connections)
+    amend(POOLS, _amend_pools)
 
 
 def _start_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     thread = getattr(args[0], "__self__", None)  # of its `_bootstrap`
     if isinstance(thread, threading.Thread):
-        dispatcher.tell(lambda listener: listener.on_thread(thread))
+        frame = sys._getframe(2)
+        dispatcher.tell(lambda listener: listener.on_thread(thread, frame))
+
+
+def _amend_pools(module: ModuleType) -> None:
+    """Has what is handed to a pool of threads told, for which no thread may have to be started."""
+    plain = module._WorkItem.__init__
+
+    def note(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        if dispatcher.listeners and not is_muted():
+            frame = sys._getframe(1)
+            dispatcher.tell(lambda listener: listener.on_sent(self, frame))
+
+    module._WorkItem.__init__ = note
 
 
 # No audit event tells of it on 3.11.
