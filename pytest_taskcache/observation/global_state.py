@@ -12,9 +12,10 @@ What a function computes while something that it reads is not as it was says not
 process, in which it is: what that holds counts then, like an input. Held are the globals of
 modules and the attributes of classes, and that they are not there: containers and objects of the
 project's classes with what is in them, public attributes, nested, as far as a budget goes; anything
-else, functions and classes too, by its identity. Not seen: what lies in objects of others' classes,
-a value that the same code puts in place and takes back, and what a module held when it is first
-looked at, where it was imported after collection.
+else, functions and classes too, by its identity. So are the globals of `builtins` and of libraries
+that the project's modules import, which code names, and the time zone. Not seen: what lies in
+objects of others' classes, a value that the same code puts in place and takes back, and what a
+module held when it is first looked at, where it was imported after collection.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import builtins
 import dis
 import re
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from inspect import CO_OPTIMIZED
 from itertools import repeat
-from operator import is_
+from operator import call, is_
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -47,7 +49,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
 from pytest_taskcache.code.definitions import definition_name
 from pytest_taskcache.observation.hooks.import_hooks import source_of
-from pytest_taskcache.observation.hooks.patches import PatchedState, codes_of, kept_by
+from pytest_taskcache.observation.hooks.patches import SYSTEM, PatchedState, codes_of, kept_by
 
 _ELEMENTS = 10_000
 """How many elements of one global are held, all that is nested included."""
@@ -108,6 +110,9 @@ _CODE = (
     *(FunctionType, BuiltinFunctionType, MethodType, ModuleType, GenericAlias, UnionType),
     *(classmethod, staticmethod, property, partial, MemberDescriptorType),
 )
+
+_ZONE = "tzname", "timezone"
+"""Globals of `time` that say in which time zone the process is, which any code may read."""
 
 _Owner: TypeAlias = "dict[str, Any] | type"
 
@@ -173,6 +178,8 @@ def _is_same(one: Any, other: Any) -> bool:
         return True
     if type(one) is type(other) is FunctionType:
         return _is_made_anew(one, other)
+    if type(one) is type(other) is tuple and len(one) == len(other):
+        return all(map(_is_same, one, other))
     plain = type(one) is type(other) and type(one) in _PLAIN and one == other
     return plain and (bool(one) or repr(one) == repr(other))  # as 0.0 and -0.0 are not
 
@@ -236,6 +243,13 @@ def _is_code(value: object) -> bool:
     return issubclass(type(value), (type, *_CODE))
 
 
+class _Strange:
+    """Stands for what has no digest."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("it is a library's, which may hold anything")
+
+
 class _Check(NamedTuple):
     owner: _Owner
     name: str
@@ -250,17 +264,9 @@ class _Checks:
         self, checks: list[_Check], but_for: frozenset[str], codes: frozenset[CodeType]
     ) -> None:
         self.checks, self.but_for, self.codes = checks, but_for, codes
-        spaces: dict[int, tuple[_Owner, list[_Check]]] = {}
-        for each in checks:
-            spaces.setdefault(id(each.owner), (each.owner, []))[1].append(each)
-        self.same = [
-            (
-                _space_of(owner).get,
-                [each.name for each in inside],
-                [_NOTHING if each.held is _NOTHING else each.held.value for each in inside],
-            )
-            for owner, inside in spaces.values()
-        ]
+        self.gets: list[Any] = [_space_of(each.owner).get for each in checks]
+        self.names = [each.name for each in checks]
+        self.values = [_NOTHING if each.held is _NOTHING else each.held.value for each in checks]
         self.within = [each.held for each in checks if each.held.parts is not None]
 
     def changed(self) -> Iterator[tuple[str, str, bool, object]]:
@@ -322,10 +328,7 @@ class GlobalState:
         if trace not in self._checks or not self._looked:
             return False
         known = self._checks[trace]
-        for get, names, values in known.same:
-            if False in map(is_, map(get, names, _NONE), values):
-                break
-        else:
+        if False not in map(is_, map(call, known.gets, known.names, _NONE), known.values):
             for held in known.within:
                 if held.differing(held.value, known.but_for) is not None:
                     break
@@ -346,7 +349,17 @@ class GlobalState:
         for _, name, inside, _ in known.changed():
             if self._lead_to_setter(known.codes, name, inside):
                 self._checks[trace] = self._checks[trace].without(name)
-        return {label: value for label, *_, value in self._checks[trace].changed()}
+        return {label: self._told(value) for label, *_, value in self._checks[trace].changed()}
+
+    def _told(self, value: object) -> object:
+        """What says of a value which one it is. Code of a library does not by its name, where
+        somebody put it in place of what was there: a clock that stands still has a time."""
+        if issubclass(type(value), FunctionType | type):
+            module = str(getattr(value, "__module__", ""))
+            is_standard = module.partition(".")[0] in sys.stdlib_module_names
+            if not is_standard and not self._patched.is_own(sys.modules.get(module)):
+                return _Strange()
+        return value
 
     def _lead_to_setter(self, codes: frozenset[CodeType], name: str, inside: bool) -> bool:
         """Whether code mentions, through whatever else, code that sets a global, or an attribute,
@@ -386,6 +399,8 @@ class GlobalState:
         self._imported.clear()
         self._by_name.clear()
         self._setters.clear()
+        for library in (builtins, time):
+            self._is_new(vars(library), library.__name__, is_whole=True)
         for module in self._patched.modules():
             space = namespace_of(module)
             is_whole = not getattr(space.get("__spec__"), "_initializing", False)
@@ -393,7 +408,10 @@ class GlobalState:
             is_new = self._is_new(space, module.__name__, is_whole)
             self._files.setdefault(self._name_of(source_of(module) or ""), []).append(space)
             for name, value in list(space.items()):
-                if is_a(value, type):
+                if is_a(value, ModuleType):
+                    if name[:1] != "@" and not self._patched.is_own(value):
+                        self._is_new(namespace_of(value), name, is_whole=True)
+                elif is_a(value, type):
                     if value.__module__ == module.__name__:
                         self._look_into(value, is_whole)
                 elif not _is_code(value) and not name.startswith("__"):
@@ -452,7 +470,8 @@ class GlobalState:
         return known
 
     def _checks_of(self, ran: Iterable[tuple[str, str]], root: str) -> _Checks:
-        owners: dict[tuple[int, str], _Owner] = {}
+        clock = vars(time)
+        owners: dict[tuple[int, str], _Owner] = {(id(clock), name): clock for name in _ZONE}
         sets: set[str] = set()
         alters: set[str] = set()
         codes: dict[CodeType, str] = {}
@@ -520,8 +539,12 @@ class GlobalState:
     def _owners(self, space: dict[str, Any], use: _Use) -> Iterator[tuple[_Owner, str]]:
         for name in use.globals:
             yield space, name
+            if name not in space:
+                yield vars(builtins), name
         for base, name in use.attributes:
             holder = space.get(base) if base else None
+            if holder is sys and name in (*SYSTEM, "stdin"):
+                continue  # pytest's own, for as long as a test runs
             if is_a(holder, ModuleType):
                 yield namespace_of(holder), name
             elif is_a(holder, type):

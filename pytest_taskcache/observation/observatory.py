@@ -31,7 +31,15 @@ from types import (
 from typing import Any
 
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
-from pytest_taskcache.model.dependency import Blob, Change, Kind, Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import (
+    INTERPRETER,
+    Blob,
+    Change,
+    Kind,
+    Observed,
+    Opaque,
+    Trace,
+)
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_code, file_of_subject
 from pytest_taskcache.observation.global_state import GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
@@ -717,6 +725,8 @@ class Observatory:
         if calls:
             with muted(), running_code.unseen():
                 self._globals.keep()
+                for name in INTERPRETER:
+                    self._verification.digest(Kind.INTERPRETER, name)
         self._settled_path = tuple(sys.path)
 
     def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:
