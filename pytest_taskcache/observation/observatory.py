@@ -252,8 +252,9 @@ class Observatory:
         with muted(), running_code.unseen():
             code = inspect.unwrap(function).__code__
             name = f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"
-            if self._globals.stands(name):
-                return patch, {}
+            standing = self._globals.standing(name)
+            if standing is not None:
+                return patch, standing
             ran = self._reach
             return patch, self._globals.changed(name, lambda: ran(function), code.co_name)
 
@@ -264,9 +265,11 @@ class Observatory:
 
     def disturbed(self, trace: Trace, function: Callable[..., object]) -> dict[str, object]:
         """The globals of the project that code of a function's trace reads, and that other code has
-        changed since collection ended, by name, e.g. ``lib.K``, with what they hold now."""
-        if self._globals.stands(trace.digest):
-            return {}
+        changed since collection ended, by name, e.g. ``lib.K``, with what they hold now; always the
+        same object while nothing changes."""
+        standing = self._globals.standing(trace.digest)
+        if standing is not None:
+            return standing
         with muted(), running_code.unseen():
             name = getattr(inspect.unwrap(function), "__name__", "")
             return self._globals.changed(trace.digest, lambda: self._ran(trace), name)
@@ -728,6 +731,12 @@ class Observatory:
                 for name in INTERPRETER:
                     self._verification.digest(Kind.INTERPRETER, name)
         self._settled_path = tuple(sys.path)
+
+    def begin_late(self, digest: Callable[[object], str]) -> None:
+        """Says that the project was loaded before anything could be observed: what its globals
+        hold, nobody knows why, counts by its ``digest`` for code that reads it."""
+        with muted(), running_code.unseen():
+            self._globals.keep(digest)
 
     def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:
         """The project's source files on the stack, innermost first, up to the test machinery."""
