@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pytest_taskcache.config.factory import Composed, Surroundings, compose
 from pytest_taskcache.config.settings import Settings
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.present import Present
+from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine import active
 from pytest_taskcache.engine.active import TransactionBlock, transaction
 from pytest_taskcache.engine.cache import Engine
@@ -172,6 +174,7 @@ class Cache:
         )
         self._counting = _Counting()
         observatory.arm()
+        observatory.begin_late(partial(digest_value, anchors=fingerprints.name_of))
         try:
             observers = (self._counting, *self._observers)
             self._composed = compose(self._settings, surroundings, observers)

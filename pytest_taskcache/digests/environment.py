@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from pytest_taskcache.checksum import checksum
-from pytest_taskcache.model.dependency import ABSENT
+from pytest_taskcache.model.dependency import ABSENT, READ_IN_C
 
 ALL = "*"
 """The name that stands for all variables but the volatile ones."""
@@ -80,9 +80,12 @@ def interpreter_facts(environ: Mapping[str, str] | None = None) -> dict[str, str
     }
 
 
-def interpreter_digest(environ: Mapping[str, str] | None = None) -> str:
-    """The digest of all `interpreter_facts`."""
-    return _matching_digest(interpreter_facts(environ))
+def interpreter_digest(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """The digest of the `interpreter_facts` that a dependency of this name stands for."""
+    facts = interpreter_facts(environ)
+    facts.pop("variable PYTHONHASHSEED", None)
+    in_c = name == READ_IN_C
+    return _matching_digest({k: v for k, v in facts.items() if k.startswith("variable ") == in_c})
 
 
 @lru_cache(4096)

@@ -151,7 +151,7 @@ class Present:
             case Kind.IMPORT:
                 return self._sources.import_digest(name)
             case Kind.INTERPRETER:
-                return environment.interpreter_digest()
+                return _interpreter_digest(name)
             case Kind.SETTING:
                 return self._settings(name)
             case Kind.CODE | Kind.TRACE | Kind.FUNCTION | Kind.MODULE | Kind.LEFT:
@@ -259,6 +259,10 @@ class Present:
         """Puts what was newly found out on the shelf. Never raises."""
         with self._lock:
             self.contents.save()
+
+
+_interpreter_digest = cache(environment.interpreter_digest)
+"""As it was when it was first asked for: at the start of a run."""
 
 
 @cache

@@ -18,7 +18,7 @@ from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.digest import changed_arguments, digest_value
 from pytest_taskcache.engine.computation import Computation, Target
 from pytest_taskcache.engine.routes import Payloads
-from pytest_taskcache.engine.validity import Circumstances
+from pytest_taskcache.engine.validity import GLOBAL, Circumstances
 from pytest_taskcache.errors import ConfigurationError, UndigestableError, UnknownInputError
 from pytest_taskcache.model.decision import Fault, Uncacheable
 from pytest_taskcache.model.key import SCHEMA, Identity, Key, Part
@@ -39,9 +39,6 @@ _NO_MODULE = (
     "its globals are not those of a module in sys.modules, so that nothing tells what it reads "
     "there; import the module, or enter it there before it is executed"
 )
-
-GLOBAL = "global "
-"""First word of the name of a part that says what a global held: of a record, not of a key."""
 
 
 def parts_of_globals(

@@ -16,16 +16,16 @@ otherwise goes the long way, which explains itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.digests.values.digest import digest_function
 from pytest_taskcache.engine.computation import Basis, Computation, OpenComputation
-from pytest_taskcache.engine.keys import GLOBAL, Keyed, parts_of_globals
+from pytest_taskcache.engine.keys import Keyed, parts_of_globals
 from pytest_taskcache.engine.routes import LostResultError, Parts, Route, bytes_of
-from pytest_taskcache.engine.validity import Access, difference, nearer
+from pytest_taskcache.engine.validity import GLOBAL, Access, difference, nearer
 from pytest_taskcache.errors import ConfigurationError, StorageError, TaskCacheError, fault_of
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Origin, Why
 from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
@@ -395,6 +395,7 @@ class Repeat:
     records: KeyStorage
     variants: tuple[Variant, ...]
     trace: Trace | None
+    state: Mapping[str, object]
     read: Callable[[], object]
     basis: Basis
     event: Decided
@@ -417,7 +418,7 @@ class Repeat:
                 return None
             if self.trace is not None and (
                 lookup.observation.verify(self.trace)
-                or lookup.observation.disturbed(self.trace, self.function)
+                or lookup.observation.disturbed(self.trace, self.function) is not self.state
             ):
                 return None
             return (self.read(),)
@@ -431,8 +432,6 @@ def repeat_of(found: Found, lookup: Lookup) -> Repeat | None:
     computation, variant, records = found.computation, found.decision.variant, found.route.records
     context, options = computation.context, computation.options
     if variant is None or found.decision.origin is not Origin.COMMITTED or not options.plain:
-        return None
-    if any(part.name.startswith(GLOBAL) for part in variant.parts):
         return None
     # A text may be a path, which counts by where it lies.
     if any(isinstance(value, str) and "/" in value for value in computation.arguments.values()):
@@ -453,6 +452,7 @@ def repeat_of(found: Found, lookup: Lookup) -> Repeat | None:
         records,
         variants,
         None if variant.vouched else variant.trace,
+        lookup.observation.disturbed(variant.trace, context.function),
         lookup.payloads.reader(variant.result, found.route.results, options.serializer),
         found.basis,
         Decided(context.subject, context.identity, found.decision, key, saved, test),

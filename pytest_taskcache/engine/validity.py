@@ -20,6 +20,9 @@ from pytest_taskcache.model.record import Variant
 UPSTREAM = "upstream"
 """A part of a fixture's record, but of no key: which fixtures it was made of."""
 
+GLOBAL = "global "
+"""First word of the name of a part that says what a global held: of a record, but of no key."""
+
 
 class Access(NamedTuple):
     """What one computation may do: look for a record, keep its own."""
@@ -135,7 +138,7 @@ _KINDS = {
 def difference(parts: Sequence[Part], recorded: Sequence[Part]) -> tuple[Change, ...]:
     """The parts that differ, in name order; a part only one side has counts as absent there."""
     now = {part.name: part.digest for part in parts}
-    then = {part.name: part.digest for part in recorded if part.name != UPSTREAM}
+    then = {part.name: part.digest for part in recorded if not part.name.startswith(_OF_RECORDS)}
     return tuple(
         _change(name, then.get(name, ABSENT), now.get(name, ABSENT))
         for name in sorted(now.keys() | then.keys())
@@ -149,6 +152,9 @@ def nearer(one: Miss | None, other: Miss) -> Miss:
     if one is None or 0 < len(other.changes) < len(one.changes):
         return other
     return one
+
+
+_OF_RECORDS = UPSTREAM, GLOBAL
 
 
 def _change(name: str, before: str, after: str) -> Change:

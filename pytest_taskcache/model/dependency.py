@@ -47,7 +47,8 @@ class Kind(StrEnum):
     IMPORT = "import"
     """Absolute module name whose import was tried; digest of where it is found, or absent."""
     INTERPRETER = "interpreter"
-    """``python``; digest of implementation, version, platform and flags."""
+    """``python``; digest of implementation, version, platform and flags. `READ_IN_C`; of the
+    variables that are read in C, but for PYTHONHASHSEED, which some runners draw anew each time."""
     CODE = "code"
     """``segments:position:ran``: the functions that ran in a window, as ranges of positions in
     their process's code log, and how far that log had come; the log's segments are shared parts,
@@ -56,6 +57,11 @@ class Kind(StrEnum):
     """Digest of a shared trace, e.g. that of a fixture; the same digest."""
     SETTING = "setting"
     """Name of a pytest option or ini value; digest of its present value."""
+
+
+READ_IN_C = "TZ, LANG, LC_* or PYTHON*"
+INTERPRETER = "python", READ_IN_C
+"""The names of what there is of this kind."""
 
 
 class Dependency(NamedTuple):

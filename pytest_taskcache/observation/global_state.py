@@ -12,24 +12,28 @@ What a function computes while something that it reads is not as it was says not
 process, in which it is: what that holds counts then, like an input. Held are the globals of
 modules and the attributes of classes, and that they are not there: containers and objects of the
 project's classes with what is in them, public attributes, nested, as far as a budget goes; anything
-else, functions and classes too, by its identity. Not seen: what lies in objects of others' classes,
-a value that the same code puts in place and takes back, and what a module held when it is first
-looked at, where it was imported after collection.
+else, functions and classes too, by its identity. So are the globals of `builtins` and of libraries
+that the project's modules import, which code names, and the time zone. Not seen: what lies in
+objects of others' classes, a value that the same code puts in place and takes back, and what a
+module held when it is first looked at, where it was imported after collection.
 """
 
 from __future__ import annotations
 
 import builtins
 import dis
+import functools
+import gc
 import re
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from inspect import CO_OPTIMIZED
 from itertools import repeat
-from operator import is_
+from operator import call, is_
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -47,12 +51,14 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
 from pytest_taskcache.code.definitions import definition_name
 from pytest_taskcache.observation.hooks.import_hooks import source_of
-from pytest_taskcache.observation.hooks.patches import PatchedState, codes_of, kept_by
+from pytest_taskcache.observation.hooks.patches import SYSTEM, PatchedState, codes_of, kept_by
 
 _ELEMENTS = 10_000
 """How many elements of one global are held, all that is nested included."""
 
 _PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None)})
+_DEPTH = 3
+_REMEMBERS = type(functools.lru_cache(len))
 _MAKERS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__", "__set_name__"})
 """Methods that set attributes of an object nobody else knows yet."""
 
@@ -108,6 +114,9 @@ _CODE = (
     *(FunctionType, BuiltinFunctionType, MethodType, ModuleType, GenericAlias, UnionType),
     *(classmethod, staticmethod, property, partial, MemberDescriptorType),
 )
+
+_ZONE = "tzname", "timezone"
+"""Globals of `time` that say in which time zone the process is, which any code may read."""
 
 _Owner: TypeAlias = "dict[str, Any] | type"
 
@@ -173,6 +182,8 @@ def _is_same(one: Any, other: Any) -> bool:
         return True
     if type(one) is type(other) is FunctionType:
         return _is_made_anew(one, other)
+    if type(one) is type(other) is tuple and len(one) == len(other):
+        return all(map(_is_same, one, other))
     plain = type(one) is type(other) and type(one) in _PLAIN and one == other
     return plain and (bool(one) or repr(one) == repr(other))  # as 0.0 and -0.0 are not
 
@@ -239,6 +250,19 @@ def _is_code(value: object) -> bool:
     return issubclass(type(value), (type, *_CODE))
 
 
+class _Strange:
+    """Stands for what has no digest."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("nothing tells what it holds")
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) in (list, tuple):
+        return all(type(each) in _PLAIN for each in value)  # type: ignore[attr-defined]
+    return type(value) in _PLAIN
+
+
 class _Check(NamedTuple):
     owner: _Owner
     name: str
@@ -253,17 +277,10 @@ class _Checks:
         self, checks: list[_Check], but_for: frozenset[str], codes: frozenset[CodeType]
     ) -> None:
         self.checks, self.but_for, self.codes = checks, but_for, codes
-        spaces: dict[int, tuple[_Owner, list[_Check]]] = {}
-        for each in checks:
-            spaces.setdefault(id(each.owner), (each.owner, []))[1].append(each)
-        self.same = [
-            (
-                _space_of(owner).get,
-                [each.name for each in inside],
-                [_NOTHING if each.held is _NOTHING else each.held.value for each in inside],
-            )
-            for owner, inside in spaces.values()
-        ]
+        self.given: dict[str, object] = {}
+        self.gets: list[Any] = [_space_of(each.owner).get for each in checks]
+        self.names = [each.name for each in checks]
+        self.values = [_NOTHING if each.held is _NOTHING else each.held.value for each in checks]
         self.within = [each.held for each in checks if each.held.parts is not None]
 
     def changed(self) -> Iterator[tuple[str, str, bool, object]]:
@@ -284,7 +301,9 @@ class _Checks:
     def without(self, name: str) -> _Checks:
         """The same, where this name is set by code that belongs to it."""
         checks = [each for each in self.checks if each.name != name]
-        return _Checks(checks, self.but_for | {name}, self.codes)
+        found = _Checks(checks, self.but_for | {name}, self.codes)
+        found.given = self.given
+        return found
 
 
 class GlobalState:
@@ -307,34 +326,48 @@ class GlobalState:
         self._by_name: dict[str, list[CodeType]] = {}
         self._checks: dict[str, _Checks] = {}
         self._setters: dict[tuple[frozenset[CodeType], str, bool], bool] = {}
+        self._set_somewhere: set[str] = set()
+        self._libraries: set[int] = set()
+        self._digest: Callable[[object], str] | None = None
+        self._early: frozenset[int] = frozenset()
+        self._digests: dict[tuple[int, str], str] = {}
         self._looked = False
 
-    def keep(self) -> None:
-        """From now on what is now is how it should be."""
+    def keep(self, digest: Callable[[object], str] | None = None) -> None:
+        """From now on what is now is how it should be. With a ``digest``, which raises where there
+        is none, nobody knows how it came to be so, as nothing was observed until now: then what is
+        held in what is there already counts by it."""
         self._held.clear()
         self._before.clear()
         self._whole.clear()
         self._look()
+        self._digest = digest
+        self._early = frozenset(self._labels.keys() - {id(vars(time))} if digest else ())
+        self._digests.clear()
+        for owner, space in self._before.values() if digest else ():
+            for name, value in space.items() if id(owner) not in self._libraries else ():
+                if type(value) is _REMEMBERS and value.cache_info().currsize:
+                    self._digests[id(owner), name] = self._digest_of_answers(value)
+                elif not _is_code(value) and not name.startswith("__") and self._is_set(name):
+                    self._digests[id(owner), name] = self._digest_of(value)
 
     def note_module(self) -> None:
         """A module of the project is about to be executed."""
         self._looked = False
 
-    def stands(self, trace: str) -> bool:
-        """Whether `changed` is sure to find nothing: the shortest way to know."""
+    def standing(self, trace: str) -> dict[str, object] | None:
+        """What `changed` tells where nothing has changed, always the same object: the shortest way
+        to know. None where something may have."""
         if trace not in self._checks or not self._looked:
-            return False
+            return None
         known = self._checks[trace]
-        for get, names, values in known.same:
-            if False in map(is_, map(get, names, _NONE), values):
-                break
-        else:
+        if False not in map(is_, map(call, known.gets, known.names, _NONE), known.values):
             for held in known.within:
                 if held.differing(held.value, known.but_for) is not None:
                     break
             else:
-                return True
-        return not any(known.changed())
+                return known.given
+        return None if any(known.changed()) else known.given
 
     def changed(
         self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]], root: str
@@ -349,7 +382,55 @@ class GlobalState:
         for _, name, inside, _ in known.changed():
             if self._lead_to_setter(known.codes, name, inside):
                 self._checks[trace] = self._checks[trace].without(name)
-        return {label: value for label, *_, value in self._checks[trace].changed()}
+        known = self._checks[trace]
+        found = {label: self._told(value) for label, *_, value in known.changed()}
+        return {**known.given, **found} if found else known.given
+
+    def _digest_of(self, value: Any, depth: int = _DEPTH) -> str:
+        """The digest of a value; of what has none as a whole (a client with a lock) that of its
+        parts, as far as they have any."""
+        if self._digest is None:
+            return ""
+        try:
+            return self._digest(value)
+        except Exception:  # of whoever wrote its class
+            names, parts = parts_of(value)
+            return self._digest((names, [self._digest_of(e, depth - 1) for e in parts if depth]))
+
+    def _digest_of_answers(self, wrapper: object) -> str:
+        """That of what a `functools.lru_cache` holds."""
+        held = gc.get_referents(wrapper)
+        inside = [each for one in held if type(one) is dict for each in one.values()]
+        return self._digest_of([self._digest_of(each) for each in (*held, *inside)])
+
+    def _given(self, checks: Iterable[_Check]) -> dict[str, object]:
+        """The digests of what was there before anything was observed."""
+        found: dict[str, object] = {}
+        for owner, name, held, label in checks if self._digest else ():
+            key, value = (id(owner), name), held.value
+            if key[0] not in self._early or held is _NOTHING or _is_code(value):
+                continue
+            if key[0] in self._libraries and not _is_plain(value):
+                continue  # that is for them to say: the environment, modules
+            if key not in self._digests:
+                self._digests[key] = self._digest_of(value)
+            found[f"{label}.{name}"] = self._digests[key]
+        return found
+
+    def _told(self, value: object) -> object:
+        """What says of a value which one it is. Code of a library does not by its name, where
+        somebody put it in place of what was there: a clock that stands still has a time."""
+        if issubclass(type(value), FunctionType | type):
+            module = str(getattr(value, "__module__", ""))
+            is_standard = module.partition(".")[0] in sys.stdlib_module_names
+            if not is_standard and not self._patched.is_own(sys.modules.get(module)):
+                return _Strange()
+        if self._digest is None:
+            return value
+        try:
+            return self._digest(value)
+        except Exception:  # of whoever wrote its class
+            return _Strange()
 
     def _lead_to_setter(self, codes: frozenset[CodeType], name: str, inside: bool) -> bool:
         """Whether code mentions, through whatever else, code that sets a global, or an attribute,
@@ -357,11 +438,8 @@ class GlobalState:
         known = self._setters.get((codes, name, inside))
         if known is not None:
             return known
-        if not self._by_name:
-            for file in self._files:
-                for definition, those in self._codes_of(file).items():
-                    for part in definition.split(".")[-2:]:
-                        self._by_name.setdefault(part, []).extend(those)
+        if not self._is_set(name):
+            return False
         waiting, seen = list(codes), set(codes)
         for code in waiting:  # it grows: the nearest first
             use = _use(code)
@@ -377,6 +455,18 @@ class GlobalState:
         self._setters[codes, name, inside] = True
         return True
 
+    def _is_set(self, name: str) -> bool:
+        """Whether any code sets a global, or an attribute, of this name."""
+        if not self._by_name:
+            self._set_somewhere.clear()
+            for file in self._files:
+                for definition, those in self._codes_of(file).items():
+                    for part in definition.split(".")[-2:]:
+                        self._by_name.setdefault(part, []).extend(those)
+                    for each in those:
+                        self._set_somewhere |= _use(each).sets | _use(each).alters
+        return name in self._set_somewhere
+
     def _look(self) -> None:
         """Holds what is new."""
         self._looked = True
@@ -389,6 +479,8 @@ class GlobalState:
         self._imported.clear()
         self._by_name.clear()
         self._setters.clear()
+        for library in (builtins, time):
+            self._look_at_library(vars(library), library.__name__)
         for module in self._patched.modules():
             space = namespace_of(module)
             is_whole = not getattr(space.get("__spec__"), "_initializing", False)
@@ -396,13 +488,20 @@ class GlobalState:
             is_new = self._is_new(space, module.__name__, is_whole)
             self._files.setdefault(self._name_of(source_of(module) or ""), []).append(space)
             for name, value in list(space.items()):
-                if is_a(value, type):
+                if is_a(value, ModuleType):
+                    if name[:1] != "@" and not self._patched.is_own(value):
+                        self._look_at_library(namespace_of(value), name)
+                elif is_a(value, type):
                     if value.__module__ == module.__name__:
                         self._look_into(value, is_whole)
                 elif not _is_code(value) and not name.startswith("__"):
                     self._imported.setdefault(name, []).append(space)
                     if is_new:
                         self._hold(space, name, value)
+
+    def _look_at_library(self, space: dict[str, Any], name: str) -> None:
+        self._libraries.add(id(space))
+        self._is_new(space, name, is_whole=True)
 
     def _is_new(self, owner: _Owner, label: str, is_whole: bool) -> bool:
         """Whether this was not looked at when all of it was there: if it is now, it is known."""
@@ -455,7 +554,8 @@ class GlobalState:
         return known
 
     def _checks_of(self, ran: Iterable[tuple[str, str]], root: str) -> _Checks:
-        owners: dict[tuple[int, str], _Owner] = {}
+        clock = vars(time)
+        owners: dict[tuple[int, str], _Owner] = {(id(clock), name): clock for name in _ZONE}
         sets: set[str] = set()
         alters: set[str] = set()
         codes: dict[CodeType, str] = {}
@@ -482,10 +582,17 @@ class GlobalState:
         checks = [
             _Check(owner, key[1], held, self._labels[key[0]])
             for key, owner in owners.items()
-            if key[0] in self._labels and key[1] not in (sets if type(owner) is dict else alters)
+            if key[0] in self._labels
             if (held := self._held_there(owner, key[1])) is not None
         ]
-        return _Checks(checks, frozenset(alters), frozenset(codes))
+        of_others = [
+            each
+            for each in checks
+            if each.name not in (sets if type(each.owner) is dict else alters)
+        ]
+        found = _Checks(of_others, frozenset(alters), frozenset(codes))
+        found.given = self._given(checks)
+        return found
 
     def _held_there(self, owner: _Owner, name: str) -> _Held | None:
         """What a global or an attribute held, `_NOTHING` where there was none."""
@@ -523,8 +630,12 @@ class GlobalState:
     def _owners(self, space: dict[str, Any], use: _Use) -> Iterator[tuple[_Owner, str]]:
         for name in use.globals:
             yield space, name
+            if name not in space:
+                yield vars(builtins), name
         for base, name in use.attributes:
             holder = space.get(base) if base else None
+            if holder is sys and name in (*SYSTEM, "stdin"):
+                continue  # pytest's own, for as long as a test runs
             if is_a(holder, ModuleType):
                 yield namespace_of(holder), name
             elif is_a(holder, type):

@@ -33,7 +33,16 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
-from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Kind, Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import (
+    ABSENT,
+    INTERPRETER,
+    Blob,
+    Change,
+    Kind,
+    Observed,
+    Opaque,
+    Trace,
+)
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_code, file_of_subject
 from pytest_taskcache.observation.global_state import GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
@@ -255,8 +264,9 @@ class Observatory:
         with muted(), running_code.unseen():
             code = inspect.unwrap(function).__code__
             name = f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"
-            if self._globals.stands(name):
-                return patch, {}
+            standing = self._globals.standing(name)
+            if standing is not None:
+                return patch, standing
             ran = self._reach
             return patch, self._globals.changed(name, lambda: ran(function), code.co_name)
 
@@ -267,9 +277,11 @@ class Observatory:
 
     def disturbed(self, trace: Trace, function: Callable[..., object]) -> dict[str, object]:
         """The globals of the project that code of a function's trace reads, and that other code has
-        changed since collection ended, by name, e.g. ``lib.K``, with what they hold now."""
-        if self._globals.stands(trace.digest):
-            return {}
+        changed since collection ended, by name, e.g. ``lib.K``, with what they hold now; always the
+        same object while nothing changes."""
+        standing = self._globals.standing(trace.digest)
+        if standing is not None:
+            return standing
         with muted(), running_code.unseen():
             name = getattr(inspect.unwrap(function), "__name__", "")
             return self._globals.changed(trace.digest, lambda: self._ran(trace), name)
@@ -768,7 +780,15 @@ class Observatory:
         if calls:
             with muted(), running_code.unseen():
                 self._globals.keep()
+                for name in INTERPRETER:
+                    self._verification.digest(Kind.INTERPRETER, name)
         self._settled_path = tuple(sys.path)
+
+    def begin_late(self, digest: Callable[[object], str]) -> None:
+        """Says that the project was loaded before anything could be observed: what its globals
+        hold, nobody knows why, counts by its ``digest`` for code that reads it."""
+        with muted(), running_code.unseen():
+            self._globals.keep(digest)
 
     def _project_code_on(self, frame: FrameType | None) -> Iterator[tuple[SourceFile, CodeType]]:
         """The project's code on the stack, innermost first, up to the test machinery."""

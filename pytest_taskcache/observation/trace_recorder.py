@@ -19,7 +19,15 @@ import xxhash
 from pytest_taskcache.code.definitions import Analysis, DefinitionKind
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import FILE, MODULE, Reached, affected
-from pytest_taskcache.model.dependency import ABSENT, Dependency, Kind, Observed, Opaque, Trace
+from pytest_taskcache.model.dependency import (
+    ABSENT,
+    INTERPRETER,
+    Dependency,
+    Kind,
+    Observed,
+    Opaque,
+    Trace,
+)
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
@@ -94,6 +102,8 @@ class TraceRecorder:
         self._add_imports(window, found)
         if window.working_directory is not None:
             found[Kind.WORKING_DIRECTORY, "."] = window.working_directory
+        for name in INTERPRETER if window.subject else ():  # that of tests is in their key
+            found[Kind.INTERPRETER, name] = self._verification.digest(Kind.INTERPRETER, name)
         uses = dict(window.uses)
         code = self._absorb(window, found, doubts)
         self._add_distributions()

@@ -16,6 +16,8 @@ objects that modules and classes of the project hold contain themselves, three s
 from __future__ import annotations
 
 import contextvars
+import dis
+import faulthandler
 import gc
 import io
 import logging
@@ -30,14 +32,17 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from operator import is_
 from pathlib import Path, PurePath
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.observation.global_state import is_memo, parts_of
 from pytest_taskcache.observation.hooks import environ
+from pytest_taskcache.observation.hooks.callers import is_machinery
+from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.opaque import children
 from pytest_taskcache.observation.hooks.patches import Ambient, patches
 
@@ -73,6 +78,7 @@ _LOGGING = "changed logging"
 _WARNINGS = "changed the warning filters"
 _SEED = "seeded a random generator"
 _FILES = "left files in tmp_path"
+_GONE = object()
 _LEFT = frozenset({_THREAD, _CHILD, _SOCKET})
 
 
@@ -109,6 +115,7 @@ class Effects:
         self._digest = digest
         self._loaded = frozenset(sys.modules)
         self._modules = [each for each in list(sys.modules.items()) if self._is_ours(each[1])]
+        self._libraries = [(name, each, dict(each)) for name, each in self._spaces_of_libraries()]
         self._digests = self._input_digests()
         self._ambient = Ambient()
         self._before = self._photograph()
@@ -123,6 +130,8 @@ class Effects:
             for name in _differing(kind, before, after[kind]):
                 if not self._is_an_import(kind, name, after[kind]):
                     return Effect(kind, name)
+        for name in self._changed_in_libraries():
+            return Effect("changed a library", name)
         ambient = self._ambient.changed()
         if ambient:
             return Effect("changed the process", ambient)
@@ -147,8 +156,7 @@ class Effects:
             _WARNINGS: {"": list(warnings.filters)},
             "changed the process": {
                 **_settings(),
-                "sys.meta_path": list(sys.meta_path),
-                "garbage collection": gc.isenabled(),
+                **{f"sys.{n}": v[:] for n, v in list(vars(sys).items()) if type(v) is list},
                 **{
                     f"context variable {variable.name}": _seen(value)
                     for variable, value in contextvars.copy_context().items()
@@ -181,17 +189,60 @@ class Effects:
         file = namespace_of(module).get("__file__")
         return isinstance(file, str) and self._is_project(file)
 
+    def _spaces_of_libraries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Those of Python's own modules, and of what the project's modules have imported as one."""
+        standard = sys.stdlib_module_names & sys.modules.keys()
+        found = {name: sys.modules[name] for name in standard}
+        for _, module in self._modules:
+            for value in list(namespace_of(module).values()):
+                if is_a(value, ModuleType) and not is_machinery(source_of(value) or ""):
+                    found[value.__name__] = value
+        for name, library in found.items():
+            if name[:1] != "_" and not self._is_ours(library):
+                yield name, namespace_of(library)
+
+    def _changed_in_libraries(self) -> Iterator[str]:
+        """Names of installed modules that hold something else, put there by others than their own
+        code, which remembers what it worked out, and than modules that were imported meanwhile."""
+        may_be_imports = self._were_imports()
+        for module, space, before in self._libraries:
+            if len(space) == len(before) and all(map(is_, space.values(), before.values())):
+                continue
+            for name in sorted(before.keys() | space.keys()):
+                value, was = space.get(name, _GONE), before.get(name, _GONE)
+                plain = type(value) is type(was) and type(value) in (*_SCALARS, tuple)
+                if value is was or (plain and value == was) or name.startswith("__"):
+                    continue
+                if not self._is_of_project(value) and (
+                    is_a(value, ModuleType)
+                    or may_be_imports
+                    or (was is _GONE and "__getattr__" in space)
+                    or _sets(space, name)
+                ):
+                    continue
+                yield f"{module}.{name}"
+
+    def _is_of_project(self, value: object) -> bool:
+        cls = value if is_a(value, type) or is_a(value, FunctionType) else type(value)
+        return self._is_ours(sys.modules.get(cls.__module__))
+
     def _is_an_import(self, kind: str, name: str, after: Mapping[str, Any]) -> bool:
         """Whether it is what importing modules does: a hit imports what its value needs."""
         if kind == _MODULES:
-            module = sys.modules.get(name)
-            return name not in self._loaded and namespace_of(module).get("__spec__") is not None
-        if sys.modules.keys() == self._loaded:
+            return name not in self._loaded and (_has_spec(name) or self._were_imports())
+        if not self._were_imports():
             return False
         before = self._before[kind]
         if kind == _LOGGING:
             return name not in before
         return kind == _WARNINGS and all(each in after[name] for each in before[name])
+
+    def _were_imports(self) -> bool:
+        """Whether modules were imported that may act on others: ours, and those that Python has
+        with it, do not."""
+        fresh = (name for name in sys.modules.keys() - self._loaded if _has_spec(name))
+        tops = {name.partition(".")[0] for name in fresh}
+        return bool(tops - sys.stdlib_module_names - {"pytest_taskcache"})
 
     def _input_digests(self) -> dict[str, str]:
         digests = {}
@@ -233,6 +284,25 @@ def _differing(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -
             yield name
 
 
+def _has_spec(module: str) -> bool:
+    """Whether it came by an import."""
+    return namespace_of(sys.modules.get(module)).get("__spec__") is not None
+
+
+def _sets(space: dict[str, Any], name: str) -> bool:
+    """Whether a function of a module sets a global of its own of this name."""
+    spaces = [space, *(vars(each) for each in list(space.values()) if is_a(each, type))]
+    codes = [each.__code__ for one in spaces for each in one.values() if is_a(each, FunctionType)]
+    for code in codes:  # it grows
+        codes += (each for each in code.co_consts if is_a(each, CodeType))
+        if name in code.co_names and any(
+            each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") and each.argval == name
+            for each in dis.get_instructions(code)
+        ):
+            return True
+    return False
+
+
 def _environment() -> dict[str, object]:
     found = environ.snapshot().items()
     return {os.fsdecode(name): value for name, value in found if name not in _OWN_VARIABLES}
@@ -252,18 +322,30 @@ def _logging() -> dict[str, object]:
         if not isinstance(logger, logging.Logger):
             continue
         handlers = [h for h in logger.handlers if not isinstance(h, logging.NullHandler)]
-        state = (logger.level, handlers, logger.disabled, logger.propagate)
-        if name == "root" or state != (0, [], False, True):
-            shown[name] = state
+        inside = [(each.level, each.formatter, [*each.filters]) for each in handlers]
+        state = (logger.level, handlers, logger.disabled, logger.propagate, [*logger.filters])
+        if name == "root" or state != (0, [], False, True, []):
+            shown[name] = state, inside
     return shown
 
 
 def _settings() -> dict[str, object]:
-    return {
+    found = {
         "the recursion limit": sys.getrecursionlimit(),
-        "sys.excepthook": (sys.excepthook, threading.excepthook),
+        "the switch interval": sys.getswitchinterval(),
+        "the longest number as text": sys.get_int_max_str_digits(),
+        "garbage collection": (gc.isenabled(), gc.get_threshold()),
+        "the fault handler": faulthandler.is_enabled(),
         "the default time-out of sockets": socket.getdefaulttimeout(),
     }
+    with suppress(ImportError, OSError):  # Linux alone has all of them
+        import resource
+
+        names = (each for each in dir(resource) if each.startswith("RLIMIT_"))
+        found |= {each: resource.getrlimit(getattr(resource, each)) for each in names}
+        with open("/proc/self/status") as file:
+            found["the umask"] = [line for line in file if line.startswith("Umask")]
+    return found
 
 
 def _signal_handlers() -> dict[str, object]:

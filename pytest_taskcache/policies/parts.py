@@ -9,7 +9,7 @@ import xxhash
 from pytest_taskcache.dataclass import dataclass, fields
 from pytest_taskcache.digests.values.digest import digest_function, digest_value
 from pytest_taskcache.errors import ConfigurationError
-from pytest_taskcache.model.dependency import Kind
+from pytest_taskcache.model.dependency import INTERPRETER, Kind
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.policies.algebra import (
     CachePolicy,
@@ -64,8 +64,11 @@ OBSERVED = _policy("OBSERVED", lambda *_: ())
 """Everything the computation was observed to depend on, verified before every hit. It adds nothing
 to the key itself: its digests live in the trace."""
 
-PYTHON = CachePolicy(components=(_declared("PYTHON", Kind.INTERPRETER, "python"),))
-"""The interpreter: implementation, version, platform, flags."""
+PYTHON = CachePolicy(
+    components=tuple(_declared("PYTHON", Kind.INTERPRETER, name) for name in INTERPRETER)
+)
+"""The interpreter: implementation, version, platform, flags, and the variables that it reads in C.
+Part of OBSERVED, too."""
 
 NO_CACHE = CachePolicy()
 """No key: the computation always runs. Adding it to another policy changes nothing."""

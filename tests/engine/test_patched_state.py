@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import decimal
 import io
+import json
 import locale
+import os
 import sys
 import threading
 import time
@@ -451,6 +454,68 @@ def test_a_changed_global_without_a_digest_is_not_kept(cache, lib, calls):
     del lib.TABLE["lock"]
     assert calls.entry() == 1
     assert times("entry") == 3
+
+
+def fixed(value):
+    return lambda *_: value
+
+
+LIBRARIES = {
+    "standard library": ("time.time()", time, "time", fixed(1), fixed(2)),
+    "its data": ("os.environ.get('X')", os, "environ", {"X": "1"}, {"X": "2"}),
+    "built in": ("oct(8)", builtins, "oct", fixed(1), fixed(2)),
+}
+
+
+def with_libraries(load, body):
+    text = CALL.replace("import operator", "import json, os, time").replace("BODY", body)
+    return load("reads", text).function
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_what_is_put_into_a_library_by_hand_counts(cache, lib, load, name):
+    """It is told by its value, as what the project holds is."""
+    read, owner, attribute, *others = LIBRARIES[name]
+    function = with_libraries(load, f"return {read}")
+    found, was = [function(), function()], getattr(owner, attribute)
+    for other in others:
+        try:
+            setattr(owner, attribute, other)
+            found += function(), function()
+        finally:
+            setattr(owner, attribute, was)
+    found.append(function())
+    first, _, second, _, third, _, _ = found
+    assert found == [first, first, second, second, third, third, first]
+    assert len({first, second, third}) == 3
+
+
+def test_code_of_another_library_put_in_place_by_hand_is_not_kept(cache, lib, load):
+    """A clock that stands still is called alike whatever the time."""
+    function, was = with_libraries(load, "return json.dumps.__name__"), json.dumps
+    assert function() == "dumps"
+    try:
+        json.dumps = pytest.Item
+        told = function.call()
+    finally:
+        json.dumps = was
+    assert told.result() == "Item"
+    assert "json.dumps" in str(told.decision)
+    assert function() == "dumps"
+
+
+def test_the_time_zone_counts_as_it_is(cache, lib, load):
+    """It is read in C, by whatever tells a local time."""
+    function = with_libraries(load, "return time.localtime(0).tm_hour")
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for zone in ("UTC", "Asia/Tokyo", "UTC", "Asia/Tokyo"):
+            patch.setenv("TZ", zone)
+            time.tzset()
+            found.append(function.call())
+    time.tzset()
+    assert [each.result() for each in found] == [0, 9, 0, 9]
+    assert [isinstance(each.decision, Hit) for each in found] == [False, False, True, True]
 
 
 def test_what_a_function_remembers_itself_changes_nothing(cache, lib, calls):

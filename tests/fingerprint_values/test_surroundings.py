@@ -15,7 +15,7 @@ import pytest
 from pytest_taskcache.digests.environment import environment_digest, interpreter_digest
 from pytest_taskcache.digests.path_names import Anchors
 from pytest_taskcache.digests.present import Present
-from pytest_taskcache.model.dependency import ABSENT, Kind
+from pytest_taskcache.model.dependency import ABSENT, READ_IN_C, Kind
 
 # ------------------------------------------------------------------------- environment
 
@@ -41,22 +41,23 @@ def test_no_value_is_in_a_digest() -> None:
     assert "hunter2" not in environment_digest("PASSWORD", {"PASSWORD": "hunter2"})
 
 
-@pytest.mark.parametrize("name", ["TZ", "LANG", "LC_ALL", "PYTHONHASHSEED", "PYTHONUTF8"])
+@pytest.mark.parametrize("name", ["TZ", "LANG", "LC_ALL", "PYTHONUTF8"])
 def test_variables_read_in_c_belong_to_the_interpreter(name) -> None:
     """What no observer can see being read counts always."""
-    assert interpreter_digest({}) != interpreter_digest({name: "1"})
+    assert interpreter_digest(READ_IN_C, {}) != interpreter_digest(READ_IN_C, {name: "1"})
 
 
 def test_neutral_variables_do_not_change_the_interpreter() -> None:
     """Where modules come from is verified import by import, not by PYTHONPATH."""
-    assert interpreter_digest({}) == interpreter_digest({"PYTHONPATH": "/x", "USER": "me"})
+    neutral = {"PYTHONPATH": "/x", "USER": "me", "PYTHONHASHSEED": "1"}
+    assert interpreter_digest(READ_IN_C, {}) == interpreter_digest(READ_IN_C, neutral)
 
 
 def test_warning_options_count(monkeypatch) -> None:
     """``-W error`` is another interpreter."""
-    before = interpreter_digest({})
+    before = interpreter_digest("python", {})
     monkeypatch.setattr(sys, "warnoptions", ["error::SyntaxWarning"])
-    assert interpreter_digest({}) != before
+    assert interpreter_digest("python", {}) != before
 
 
 # ----------------------------------------------------------------------- distributions

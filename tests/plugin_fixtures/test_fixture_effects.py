@@ -40,6 +40,21 @@ EFFECTS = {
         "decimal.getcontext().prec == 5 and decimal.setcontext(decimal.Context()) is None",
     ),
     "recursion limit": ("", "sys.setrecursionlimit(4321)", "sys.getrecursionlimit() == 4321"),
+    "switch interval": ("", "sys.setswitchinterval(0.5)", "sys.getswitchinterval() == 0.5"),
+    "umask": ("", "os.umask(0o027)", "os.umask(0o022) == 0o027"),
+    "name of a library": ("", "signal.strsignal = len", "signal.strsignal is len"),
+    "built-in name": ("", "builtins.extra = 5", "extra == 5"),
+    "setter of a library": (
+        "",
+        "logging.setLoggerClass(type('Own', (logging.Logger,), {}))",
+        "logging.getLoggerClass().__name__ == 'Own'",
+    ),
+    "arguments": ("", "sys.argv[1:] = ['x']", "sys.argv[1:] == ['x']"),
+    "filter of a logger": (
+        "",
+        "logging.getLogger('app').addFilter(print)",
+        "logging.getLogger('app').filters",
+    ),
     "sys.path": ("", "sys.path.append('/nowhere')", "'/nowhere' in sys.path"),
     "sys.modules": ("", "sys.modules['fake'] = types.ModuleType('fake')", "'fake' in sys.modules"),
     "logging": ("", "logging.getLogger('app').setLevel(10)", "logging.getLogger('app').level"),
@@ -119,7 +134,7 @@ def test_effects(project: Project, what: str) -> None:
     project.write(
         "test_suite.py",
         f"""
-        import contextvars, decimal, logging, os, random, signal, socket, subprocess, sys
+        import builtins, contextvars, decimal, logging, os, random, signal, socket, subprocess, sys
         import threading, time, types, warnings
         from unittest import mock
         import helpers
@@ -294,12 +309,13 @@ def test_an_author_who_answers(project: Project) -> None:
 
 def test_what_is_no_effect(project: Project) -> None:
     """Importing modules, drawing random numbers, using temporary files, threads that ended,
-    calculating with decimals, what an object computes once, loggers that are made."""
+    calculating with decimals, what an object or a library computes once, loggers that are made."""
     project.write("lazily.py", "import logging\nlogging.getLogger('lazily').setLevel(10)\n")
     project.write(
         "test_suite.py",
         """
-        import decimal, functools, logging, random, subprocess, sys, threading
+        import decimal, functools, logging, mimetypes, random, subprocess, sys, tempfile
+        import threading, uuid
         from counter import count
         from pytest_taskcache import cached_fixture
 
@@ -316,6 +332,7 @@ def test_what_is_no_effect(project: Project) -> None:
             import csv, lazily
             assert THING.size and decimal.Decimal(1) / 3
             logging.getLogger("a.b").warning("c")
+            assert mimetypes.guess_type("a.txt") and tempfile.gettempdir() and uuid.uuid1()
             (tmp_path_factory.mktemp("x") / "y").write_text("z")
             numbers = [random.random() for _ in range(5000)]
             thread = threading.Thread(target=print)

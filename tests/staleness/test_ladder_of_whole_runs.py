@@ -150,6 +150,50 @@ def test_what_acts_on_a_whole_run(runs: Runs, whole: Whole) -> None:
     assert run(1) == []
 
 
+_VALUES = """
+from counter import count
+from pytest_taskcache import cached, cached_fixture
+
+@cached(serializer="json")
+def value():
+    count("value")
+    return 1
+
+@cached_fixture(serializer="json")
+def given():
+    count("given")
+    return 1
+
+def test_it(given):
+    assert value() == given
+"""
+
+_OF_BOTH = ("optimized", "utf-8 mode", "time zone")
+_OF_VALUES = {
+    **{whole.name: whole for whole in WHOLE if whole.name in _OF_BOTH},
+    "locale": Whole("locale", variables=({"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C"})),
+    "hash seed": Whole(
+        "hash seed", variables=({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"}), stale=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _OF_VALUES)
+def test_what_acts_on_the_values_of_a_whole_run(runs: Runs, name: str) -> None:
+    """Functions and fixtures rest on the interpreter, too, but for a seed that is drawn anew."""
+    whole = _OF_VALUES[name]
+
+    def run(moment: int) -> list[str]:
+        own = {"flags": whole.flags[moment], "variables": whole.variables[moment]}
+        return runs.run("--cache-tests=none", **own)
+
+    runs.write("test_it.py", _VALUES)
+    assert run(0) == ["given", "value"]
+    assert run(0) == []
+    assert run(1) == (["given", "value"] if whole.stale else [])
+    assert run(1) == []
+
+
 def test_switching_back_is_a_hit(runs: Runs) -> None:
     """Several variants are kept, so that going back to an earlier state runs nothing."""
     runs.write("test_it.py", "from helper import x\nfrom counter import count\n")

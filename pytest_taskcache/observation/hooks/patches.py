@@ -38,7 +38,7 @@ from pytest_taskcache.observation.hooks.replacing import amend
 _BY_VALUE = (os.environ, getattr(os, "environb", os.environ), sys.modules)
 """Dictionaries of which an item is observed by its value, or restored by the runner."""
 
-_SYSTEM = frozenset({"dont_write_bytecode", "path", "stderr", "stdout"})
+SYSTEM = frozenset({"dont_write_bytecode", "path", "stderr", "stdout"})
 """Of `sys`: what shows in no value, or is observed by what is found there."""
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -201,7 +201,7 @@ class PatchedState:
         """The names by which code of the project gets at what is patched; none where it may by
         any, None where nothing is patched that matters."""
         target = patch.target
-        if target is sys and patch.name in _SYSTEM:
+        if target is sys and patch.name in SYSTEM:
             return None
         if patch.item:
             return self._holders(target)
