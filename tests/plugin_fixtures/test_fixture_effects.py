@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
 import pytest
 from nested_runs import run
 from projects import Project
@@ -97,6 +104,26 @@ EFFECTS = {
 }
 
 
+@pytest.fixture
+def _undone() -> Iterator[None]:
+    """Takes back what the fixtures of inner runs do to this process, for the tests that follow; by
+    hand, since a patch would be seen."""
+    arguments, named = [*sys.argv], signal.strsignal
+    limit, interval = sys.getrecursionlimit(), sys.getswitchinterval()
+    kind, mask = logging.getLoggerClass(), os.umask(0o022)
+    os.umask(mask)
+    yield
+    sys.argv[:] = arguments
+    signal.strsignal = named
+    sys.setrecursionlimit(limit)
+    sys.setswitchinterval(interval)
+    logging.setLoggerClass(kind)
+    logging.root.manager.loggerDict.pop("app", None)
+    os.umask(mask)
+    vars(builtins).pop("extra", None)
+
+
+@pytest.mark.usefixtures("_undone")
 @pytest.mark.parametrize("what", EFFECTS)
 def test_effects(project: Project, what: str) -> None:
     """The second run has the same outcome as the first, since the fixture ran again."""
