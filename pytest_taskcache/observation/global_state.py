@@ -135,6 +135,19 @@ class _Held:
         self.parts = parts
         self.inner: dict[int, _Held] = {}
 
+    def as_it_was(self) -> object:
+        """The value, or what was in it, for a digest; private attributes as they are."""
+        if self.parts is None:
+            return self.value
+        kind, space = type(self.value), namespace_of(self.value)
+        if issubclass(kind, (set, frozenset)):
+            return kind.__name__, frozenset(self.parts)
+        inside = [
+            self.inner[place].as_it_was() if place in self.inner else part
+            for place, part in enumerate(self.parts)
+        ]
+        return kind.__name__, self.names, inside, {n: v for n, v in space.items() if n[:1] == "_"}
+
     def differing(self, value: Any, but_for: frozenset[str]) -> str | None:
         """What differs in a value from this one: the name of an attribute, or nothing for the value
         itself; None if nothing does. Attributes of these names aside."""
@@ -326,7 +339,6 @@ class GlobalState:
         self._by_name: dict[str, list[CodeType]] = {}
         self._checks: dict[str, _Checks] = {}
         self._setters: dict[tuple[frozenset[CodeType], str, bool], bool] = {}
-        self._set_somewhere: set[str] = set()
         self._libraries: set[int] = set()
         self._digest: Callable[[object], str] | None = None
         self._early: frozenset[int] = frozenset()
@@ -345,11 +357,9 @@ class GlobalState:
         self._early = frozenset(self._labels.keys() - {id(vars(time))} if digest else ())
         self._digests.clear()
         for owner, space in self._before.values() if digest else ():
-            for name, value in space.items() if id(owner) not in self._libraries else ():
+            for name, value in space.items():
                 if type(value) is _REMEMBERS and value.cache_info().currsize:
                     self._digests[id(owner), name] = self._digest_of_answers(value)
-                elif not _is_code(value) and not name.startswith("__") and self._is_set(name):
-                    self._digests[id(owner), name] = self._digest_of(value)
 
     def note_module(self) -> None:
         """A module of the project is about to be executed."""
@@ -413,7 +423,7 @@ class GlobalState:
             if key[0] in self._libraries and not _is_plain(value):
                 continue  # that is for them to say: the environment, modules
             if key not in self._digests:
-                self._digests[key] = self._digest_of(value)
+                self._digests[key] = self._digest_of(held.as_it_was())
             found[f"{label}.{name}"] = self._digests[key]
         return found
 
@@ -438,8 +448,11 @@ class GlobalState:
         known = self._setters.get((codes, name, inside))
         if known is not None:
             return known
-        if not self._is_set(name):
-            return False
+        if not self._by_name:
+            for file in self._files:
+                for definition, those in self._codes_of(file).items():
+                    for part in definition.split(".")[-2:]:
+                        self._by_name.setdefault(part, []).extend(those)
         waiting, seen = list(codes), set(codes)
         for code in waiting:  # it grows: the nearest first
             use = _use(code)
@@ -454,18 +467,6 @@ class GlobalState:
             return False
         self._setters[codes, name, inside] = True
         return True
-
-    def _is_set(self, name: str) -> bool:
-        """Whether any code sets a global, or an attribute, of this name."""
-        if not self._by_name:
-            self._set_somewhere.clear()
-            for file in self._files:
-                for definition, those in self._codes_of(file).items():
-                    for part in definition.split(".")[-2:]:
-                        self._by_name.setdefault(part, []).extend(those)
-                    for each in those:
-                        self._set_somewhere |= _use(each).sets | _use(each).alters
-        return name in self._set_somewhere
 
     def _look(self) -> None:
         """Holds what is new."""
