@@ -21,16 +21,12 @@ module held when it is first looked at, where it was imported after collection.
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import gc
-import re
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from inspect import CO_OPTIMIZED
 from itertools import repeat
 from operator import call, is_
@@ -39,7 +35,6 @@ from types import (
     CodeType,
     FunctionType,
     GenericAlias,
-    MappingProxyType,
     MemberDescriptorType,
     MethodType,
     ModuleType,
@@ -49,67 +44,17 @@ from types import (
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
+from pytest_taskcache.code.byte_code import Use, nested, use_of
 from pytest_taskcache.code.definitions import definition_name
+from pytest_taskcache.observation.held_values import CONTAINERS, NOTHING, PLAIN, Held, parts_of
 from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.patches import SYSTEM, PatchedState, codes_of, kept_by
 
 _ELEMENTS = 10_000
 """How many elements of one global are held, all that is nested included."""
 
-_PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _DEPTH = 3
 _REMEMBERS = type(functools.lru_cache(len))
-_MAKERS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__", "__set_name__"})
-"""Methods that set attributes of an object nobody else knows yet."""
-
-_MUTATORS = frozenset(
-    name
-    for kind in (dict, list, set, bytearray, deque)
-    for name in vars(kind).keys() - {*dir(tuple), *dir(frozenset), *dir(bytes), *dir(range)}
-    if name not in ("get", "items", "keys", "values", "fromkeys", "maxlen")
-)
-"""Names by which code changes an object in place."""
-
-_BY_TEXT = frozenset(
-    {"getattr", "globals", "vars", "__dict__", "attrgetter", "methodcaller", "eval", "exec"}
-)
-"""Names by which code gets at what a text names."""
-
-_SETTERS = frozenset({"setattr", "delattr", "__setattr__", "__delattr__"})
-"""Names by which it sets that."""
-
-_words = re.compile(r"\w+").findall
-
-_LOAD = dis.opmap["LOAD_GLOBAL"]
-_FROM = dis.opmap["IMPORT_FROM"]
-_GET = {dis.opmap["LOAD_ATTR"]: 0 if sys.version_info < (3, 12) else 1}
-if "LOAD_METHOD" in dis.opmap and sys.version_info < (3, 12):
-    _GET[dis.opmap["LOAD_METHOD"]] = 0
-_NAMES = frozenset({dis.opmap["LOAD_NAME"], dis.opmap.get("LOAD_FROM_DICT_OR_GLOBALS", -1)})
-_SETS = {
-    dis.opmap[name]: below
-    for name, below in {
-        "STORE_GLOBAL": 0,
-        "DELETE_GLOBAL": 0,
-        "STORE_ATTR": 1,
-        "DELETE_ATTR": 1,
-        "STORE_SUBSCR": 2,
-        "DELETE_SUBSCR": 2,
-        "STORE_SLICE": 3,
-    }.items()
-    if name in dis.opmap
-}
-"""Operations that change what a name or an attribute holds, or something in it, and how far down
-the stack that lies which it is changed in."""
-
-_ENDS = frozenset(
-    code
-    for name, code in dis.opmap.items()
-    if name.startswith(("RETURN", "RAISE", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD"))
-)
-"""Operations after which the next one has another stack."""
-
-_CONTAINERS = (dict, list, tuple, set, frozenset, bytearray, deque, MappingProxyType)
 _CODE = (
     *(FunctionType, BuiltinFunctionType, MethodType, ModuleType, GenericAlias, UnionType),
     *(classmethod, staticmethod, property, partial, MemberDescriptorType),
@@ -121,138 +66,7 @@ _ZONE = "tzname", "timezone"
 _Owner: TypeAlias = "dict[str, Any] | type"
 
 
-class _Held:
-    """One value as it was: its elements, or attributes, and those of these that may change. What
-    is not looked into has no ``parts``, not even an empty list of them."""
-
-    __slots__ = ("inner", "names", "parts", "value")
-
-    def __init__(
-        self, value: object, names: tuple[str, ...] = (), parts: list[Any] | None = None
-    ) -> None:
-        self.value = value
-        self.names = names
-        self.parts = parts
-        self.inner: dict[int, _Held] = {}
-
-    def as_it_was(self) -> object:
-        """The value, or what was in it, for a digest; private attributes as they are."""
-        if self.parts is None:
-            return self.value
-        kind, space = type(self.value), namespace_of(self.value)
-        if issubclass(kind, (set, frozenset)):
-            return kind.__name__, frozenset(self.parts)
-        inside = [
-            self.inner[place].as_it_was() if place in self.inner else part
-            for place, part in enumerate(self.parts)
-        ]
-        return kind.__name__, self.names, inside, {n: v for n, v in space.items() if n[:1] == "_"}
-
-    def differing(self, value: Any, but_for: frozenset[str]) -> str | None:
-        """What differs in a value from this one: the name of an attribute, or nothing for the value
-        itself; None if nothing does. Attributes of these names aside."""
-        kind = type(value)
-        if kind is not type(self.value):
-            return ""
-        if self.parts is None:
-            return None if _is_same(value, self.value) else ""
-        names, parts = parts_of(value)
-        if not parts and value is not self.value and not issubclass(kind, _CONTAINERS):
-            return ""  # what makes it another one is not shown
-        if len(parts) == len(self.parts) and all(map(is_, parts, self.parts)):
-            for place, each in self.inner.items():
-                name = self.names[place] if self.names else ""
-                found = None if name in but_for else each.differing(each.value, but_for)
-                if found is not None:
-                    return found or name
-            return None
-        if not (self.names or names):
-            if len(parts) != len(self.parts):
-                return ""
-            found_in = (self._differing_at(at, part, but_for) for at, part in enumerate(parts))
-            return next((found for found in found_in if found is not None), None)
-        before = {name: place for place, name in enumerate(self.names)}
-        after = dict(zip(names, parts, strict=True))
-        for name in (before.keys() | after.keys()) - but_for:
-            if name not in before or name not in after:
-                if is_memo(kind, name):
-                    continue
-                return name
-            found = self._differing_at(before[name], after[name], but_for)
-            if found is not None:
-                return found or name
-        return None
-
-    def _differing_at(self, place: int, part: Any, but_for: frozenset[str]) -> str | None:
-        inner = self.inner.get(place)
-        if inner is not None:
-            return inner.differing(part, but_for)
-        return None if self.parts and _is_same(part, self.parts[place]) else ""
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    if type(one) is type(other) is FunctionType:
-        return _is_made_anew(one, other)
-    if type(one) is type(other) is tuple and len(one) == len(other):
-        return all(map(_is_same, one, other))
-    plain = type(one) is type(other) and type(one) in _PLAIN and one == other
-    return plain and (bool(one) or repr(one) == repr(other))  # as 0.0 and -0.0 are not
-
-
-def _is_made_anew(one: FunctionType, other: FunctionType) -> bool:
-    """Whether two functions are of one statement, executed twice with the same end."""
-    if one.__code__ != other.__code__ or one.__globals__ is not other.__globals__:
-        return False
-    if one.__closure__ or other.__closure__:
-        return False
-    given, before = (
-        {**dict(enumerate(each.__defaults__ or ())), **(each.__kwdefaults__ or {})}
-        for each in (one, other)
-    )
-    return given.keys() == before.keys() and all(map(_is_same, given.values(), before.values()))
-
-
-def is_memo(kind: type, name: str) -> bool:
-    """Whether an attribute comes and goes as its class computes it: a `functools.cached_property`,
-    or another's like it."""
-    for cls in kind.__mro__:
-        if name in cls.__dict__:
-            made = cls.__dict__[name]
-            return hasattr(type(made), "__get__") and not isinstance(made, _OF_THE_CLASS)
-    return False
-
-
-_OF_THE_CLASS = (FunctionType, MemberDescriptorType)
-
-
-def parts_of(value: Any) -> tuple[tuple[str, ...], list[Any]]:
-    """The elements of a container, or the public attributes of an object with their names."""
-    kind = type(value)
-    if kind is MappingProxyType:
-        return (), [*value.keys(), *value.values()]
-    if issubclass(kind, dict):
-        return (), [*dict.keys(value), *dict.values(value)]
-    for container in (list, tuple, set, frozenset, deque):
-        if issubclass(kind, container):
-            return (), [*container.__iter__(value)]
-    if issubclass(kind, bytearray):
-        return (), [bytes(value)]
-    space = list(namespace_of(value).items())
-    for cls in kind.__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if type(slots) is str else slots:
-            with suppress(AttributeError):
-                space.append((name, object.__getattribute__(value, name)))
-    named = [each for each in space if not each[0].startswith("_")]
-    return tuple(name for name, _ in named), [part for _, part in named]
-
-
-_NOTHING = _Held(object())
-"""Stands for what was not there: nothing that is there equals it."""
-
-_NONE = repeat(_NOTHING)
+_NONE = repeat(NOTHING)
 
 
 def _space_of(owner: _Owner) -> Mapping[str, Any]:
@@ -272,14 +86,14 @@ class _Strange:
 
 def _is_plain(value: object) -> bool:
     if type(value) in (list, tuple):
-        return all(type(each) in _PLAIN for each in value)  # type: ignore[attr-defined]
-    return type(value) in _PLAIN
+        return all(type(each) in PLAIN for each in value)  # type: ignore[attr-defined]
+    return type(value) in PLAIN
 
 
 class _Check(NamedTuple):
     owner: _Owner
     name: str
-    held: _Held
+    held: Held
     label: str
 
 
@@ -293,7 +107,7 @@ class _Checks:
         self.given: dict[str, object] = {}
         self.gets: list[Any] = [_space_of(each.owner).get for each in checks]
         self.names = [each.name for each in checks]
-        self.values = [_NOTHING if each.held is _NOTHING else each.held.value for each in checks]
+        self.values = [NOTHING if each.held is NOTHING else each.held.value for each in checks]
         self.within = [each.held for each in checks if each.held.parts is not None]
 
     def changed(self) -> Iterator[tuple[str, str, bool, object]]:
@@ -302,8 +116,8 @@ class _Checks:
         for owner, name, held, label in self.checks:
             space = _space_of(owner)
             if name not in space:
-                found = None if held is _NOTHING else ""
-            elif held is _NOTHING and type(owner) is dict and _is_code(space[name]):
+                found = None if held is NOTHING else ""
+            elif held is NOTHING and type(owner) is dict and _is_code(space[name]):
                 found = None  # of a lazy package, or imported where it is first needed
             else:
                 found = held.differing(space[name], self.but_for)
@@ -328,7 +142,7 @@ class GlobalState:
         self._name_of = name_of
         self._before: dict[int, tuple[_Owner, dict[str, Any]]] = {}
         self._whole: set[int] = set()
-        self._held: dict[tuple[int, str], _Held] = {}
+        self._held: dict[tuple[int, str], Held] = {}
         self._labels: dict[int, str] = {}
         self._files: dict[str, list[dict[str, Any]]] = {}
         self._classes: dict[str, list[type]] = {}
@@ -418,7 +232,7 @@ class GlobalState:
         found: dict[str, object] = {}
         for owner, name, held, label in checks if self._digest else ():
             key, value = (id(owner), name), held.value
-            if key[0] not in self._early or held is _NOTHING or _is_code(value):
+            if key[0] not in self._early or held is NOTHING or _is_code(value):
                 continue
             if key[0] in self._libraries and not _is_plain(value):
                 continue  # that is for them to say: the environment, modules
@@ -455,7 +269,7 @@ class GlobalState:
                         self._by_name.setdefault(part, []).extend(those)
         waiting, seen = list(codes), set(codes)
         for code in waiting:  # it grows: the nearest first
-            use = _use(code)
+            use = use_of(code)
             if name in (use.alters if inside else use.sets):
                 break
             for each in use.mentions():
@@ -530,16 +344,16 @@ class GlobalState:
         if self._has_parts(type(value)):
             self._held[id(owner), name] = self._held_of(value, [_ELEMENTS], set())
 
-    def _held_of(self, value: Any, budget: list[int], seen: set[int]) -> _Held:
+    def _held_of(self, value: Any, budget: list[int], seen: set[int]) -> Held:
         kind = type(value)
-        if kind in _PLAIN or not self._has_parts(kind) or id(value) in seen:
-            return _Held(value)
+        if kind in PLAIN or not self._has_parts(kind) or id(value) in seen:
+            return Held(value)
         seen.add(id(value))
         names, parts = parts_of(value)
-        held = _Held(value, names, parts)
+        held = Held(value, names, parts)
         budget[0] -= len(parts)
         for place, part in enumerate(parts if budget[0] > 0 else ()):
-            if type(part) not in _PLAIN and self._has_parts(type(part)):
+            if type(part) not in PLAIN and self._has_parts(type(part)):
                 held.inner[place] = self._held_of(part, budget, seen)
         return held
 
@@ -548,7 +362,7 @@ class GlobalState:
         known = self._kinds.get(kind)
         if known is None:
             known = self._kinds[kind] = (
-                issubclass(kind, _CONTAINERS)
+                issubclass(kind, CONTAINERS)
                 or kind is SimpleNamespace
                 or self._patched.is_own(sys.modules.get(kind.__module__))
             )
@@ -566,7 +380,7 @@ class GlobalState:
                     owners[id(owner), name] = owner
             for code in self._codes_of(file).get(definition, ()):
                 codes[code] = file
-        mentioned = {root, *(name for code in codes for name in _use(code).mentions())}
+        mentioned = {root, *(name for code in codes for name in use_of(code).mentions())}
         around = {definition_name(code.co_qualname) for code in codes if code.co_name == "<lambda>"}
         for code, file in list(codes.items()):
             name = code.co_name
@@ -574,7 +388,7 @@ class GlobalState:
             if of_lambda and name not in mentioned:
                 del codes[code]  # of a test, say: what ran is a lambda in it
                 continue
-            use = _use(code)
+            use = use_of(code)
             sets |= use.sets
             alters |= use.alters
             for space in self._files[file]:
@@ -595,15 +409,15 @@ class GlobalState:
         found.given = self._given(checks)
         return found
 
-    def _held_there(self, owner: _Owner, name: str) -> _Held | None:
-        """What a global or an attribute held, `_NOTHING` where there was none."""
+    def _held_there(self, owner: _Owner, name: str) -> Held | None:
+        """What a global or an attribute held, `NOTHING` where there was none."""
         before = self._before[id(owner)][1]
         if name in before:
             value = before[name]
             held = self._held.get((id(owner), name))
-            return None if is_a(value, ModuleType) else held or _Held(value)
+            return None if is_a(value, ModuleType) else held or Held(value)
         is_builtin = type(owner) is dict and hasattr(builtins, name)
-        return None if is_builtin or name.startswith("__") else _NOTHING
+        return None if is_builtin or name.startswith("__") else NOTHING
 
     def _path(self, space: dict[str, Any], definition: str) -> Iterator[tuple[_Owner, str]]:
         """Where a definition is had from, as far as this is by name: a module, its classes."""
@@ -621,14 +435,14 @@ class GlobalState:
             known = self._codes[file] = {}
             for space in self._files.get(file, ()):
                 for function in _functions_in(space):
-                    for code in _nested(function.__code__):
+                    for code in nested(function.__code__):
                         name = code.co_qualname
                         if not code.co_flags & CO_OPTIMIZED:  # the body of a class is its owner's
                             name = name.rpartition(".<locals>.")[0] or name
                         known.setdefault(definition_name(name), []).append(code)
         return known
 
-    def _owners(self, space: dict[str, Any], use: _Use) -> Iterator[tuple[_Owner, str]]:
+    def _owners(self, space: dict[str, Any], use: Use) -> Iterator[tuple[_Owner, str]]:
         for name in use.globals:
             yield space, name
             if name not in space:
@@ -676,171 +490,3 @@ def _functions_in(space: dict[str, Any]) -> Iterator[FunctionType]:
             waiting += [each for each in kept_by(one) if each is not None]
             if one.__globals__ is space:
                 yield one
-
-
-class _Origin(NamedTuple):
-    """Where a value on the stack is had from."""
-
-    name: str
-    is_global: bool
-
-
-_ELSEWHERE = _Origin("", False)
-_KEEPS = frozenset({"STORE_FAST", "POP_TOP", "NOP", "RESUME", "PRECALL"})
-"""Operations that give nothing in place of what they take."""
-
-
-class _Use(NamedTuple):
-    """What one code object reads by name, attributes with the global they are asked of, and the
-    names of the globals, and of the attributes, that it sets, or changes in place."""
-
-    attributes: frozenset[tuple[str, str]]
-    globals: frozenset[str]
-    imported: frozenset[str]
-    sets: frozenset[str]
-    alters: frozenset[str]
-
-    def mentions(self) -> Iterator[str]:
-        """All names that it reads."""
-        yield from self.globals
-        yield from (name for _, name in self.attributes)
-        yield from self.imported
-
-
-@cache
-def _use(code: CodeType) -> _Use:
-    read: set[str] = set()
-    attributes: set[tuple[str, str]] = set()
-    imported: set[str] = set()
-    names = code.co_names
-    changes = not _MUTATORS.isdisjoint(names)
-    texts: list[str] = []
-    if not (_BY_TEXT | _SETTERS).isdisjoint(names):
-        texts = [each for text in code.co_consts if type(text) is str for each in _words(text)]
-    if not _BY_TEXT.isdisjoint(names):
-        imported.update(texts)
-    base = ""
-    for operation, argument in _operations(code):
-        if operation == _LOAD or operation in _NAMES:
-            base = names[argument >> 1 if operation == _LOAD else argument]
-            read.add(base)
-        elif operation in _GET:
-            attributes.add((base, names[argument >> _GET[operation]]))
-            base = ""
-        elif operation != dis.EXTENDED_ARG:
-            base = ""
-            if operation == _FROM:
-                imported.add(names[argument])
-            changes = changes or operation in _SETS
-    sets, alters = _changed_by(code) if changes else (set(), set())
-    if not _SETTERS.isdisjoint(names):
-        sets.update(texts)
-        alters.update(texts)
-    found = [frozenset(each) for each in (read, imported, sets, alters)]
-    return _Use(frozenset(attributes), *found)
-
-
-def _operations(code: CodeType) -> Iterator[tuple[int, int]]:
-    extended = 0
-    text = code.co_code
-    for place in range(0, len(text), 2):
-        if text[place]:  # no inline cache
-            argument = text[place + 1] | extended
-            extended = argument << 8 if text[place] == dis.EXTENDED_ARG else 0
-            yield text[place], argument
-
-
-def _changed_by(code: CodeType) -> tuple[set[str], set[str]]:
-    """The names of the globals, and of all attributes, that code sets or changes in place.
-
-        lib.ROWS[key] = 1            ROWS, a global or one's attribute
-        rows = lib.ROWS; rows.sort() ROWS as well
-        self.rows.append(1)          rows, an attribute
-        out = []; out.append(RATE)   nothing that others know
-
-    What is on the stack is followed in the order of the text: its last name, and whether it is
-    had from a global. What is had otherwise, by a call or from an argument, counts for nothing: to
-    take too little for a function's own memory costs a miss.
-    """
-    sets: set[str] = set()
-    alters: set[str] = set()
-    names = code.co_names
-    known: dict[int, _Origin] = {}
-    stack: list[_Origin] = []
-
-    def at(place: int) -> _Origin:
-        return stack[-place] if len(stack) >= place else _ELSEWHERE
-
-    def change(what: _Origin, name: str = "") -> None:
-        name = name or what.name
-        if name:
-            alters.add(name)
-            if what.is_global:
-                sets.add(name)
-
-    for operation, argument in _operations(code):
-        called = dis.opname[operation]
-        below = _SETS.get(operation)
-        found = _ELSEWHERE
-        if below is not None:
-            if below == 0:
-                sets.add(names[argument])
-            elif below > 1:
-                change(at(below))
-            elif code.co_name not in _MAKERS:
-                change(at(1), names[argument])
-        elif operation == _LOAD or operation in _NAMES:
-            found = _Origin(names[argument >> 1 if operation == _LOAD else argument], True)
-        elif operation in _GET:
-            name = names[argument >> _GET[operation]]
-            if name in _MUTATORS:
-                change(at(1))
-            found = _Origin(name, at(1).is_global)
-        elif called == "BINARY_SUBSCR":
-            found = at(2)
-        elif called in ("IMPORT_NAME", "IMPORT_FROM"):
-            found = _Origin(names[argument], True)
-        elif called == "COPY":
-            found = at(argument)
-        elif called == "SWAP" and len(stack) >= argument:
-            stack[-1], stack[-argument] = stack[-argument], stack[-1]
-            continue
-        elif called == "STORE_FAST":
-            known[argument] = at(1)
-        elif called in ("LOAD_FAST", "LOAD_FAST_CHECK"):
-            found = known.get(argument, _ELSEWHERE)
-        elif called == "STORE_FAST_STORE_FAST":
-            known[argument >> 4], known[argument & 15] = at(1), at(2)
-        elif called == "STORE_FAST_LOAD_FAST":
-            known[argument >> 4] = at(1)
-            found = known.get(argument & 15, _ELSEWHERE)
-        elif called == "LOAD_FAST_LOAD_FAST":
-            stack += [known.get(each, _ELSEWHERE) for each in (argument >> 4, argument & 15)]
-            continue
-        if operation in _ENDS:
-            stack.clear()
-            continue
-        try:
-            effect = dis.stack_effect(
-                operation, argument if operation >= dis.HAVE_ARGUMENT else None, jump=False
-            )
-        except ValueError:
-            stack.clear()
-            continue
-        if effect <= 0:
-            del stack[len(stack) + effect :]
-            if stack and below is None and called not in _KEEPS:
-                stack[-1] = found
-        else:
-            if operation in _GET and stack:
-                stack.pop()
-                effect += 1
-            stack += [found] * effect
-    return sets, alters
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)

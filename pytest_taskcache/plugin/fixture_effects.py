@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 
 from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.observation.global_state import is_memo, parts_of
+from pytest_taskcache.observation.held_values import is_memo, parts_of
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.callers import is_machinery
 from pytest_taskcache.observation.hooks.import_hooks import source_of

@@ -1,0 +1,237 @@
+"""What a code object reads and changes by name, as its instructions tell: for code of which no
+definition is at hand, and for what its text does not show.
+
+    def rate(): return lib.RATE * SCALE      reads SCALE, lib and, of lib, RATE
+    def add(row): lib.ROWS.append(row)       changes ROWS in place
+"""
+
+from __future__ import annotations
+
+import dis
+import re
+import sys
+from collections import deque
+from collections.abc import Iterator
+from functools import cache
+from types import CodeType
+from typing import NamedTuple
+
+_MAKERS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__", "__set_name__"})
+"""Methods that set attributes of an object nobody else knows yet."""
+
+_MUTATORS = frozenset(
+    name
+    for kind in (dict, list, set, bytearray, deque)
+    for name in vars(kind).keys() - {*dir(tuple), *dir(frozenset), *dir(bytes), *dir(range)}
+    if name not in ("get", "items", "keys", "values", "fromkeys", "maxlen")
+)
+"""Names by which code changes an object in place."""
+
+_BY_TEXT = frozenset(
+    {"getattr", "globals", "vars", "__dict__", "attrgetter", "methodcaller", "eval", "exec"}
+)
+"""Names by which code gets at what a text names."""
+
+_SETTERS = frozenset({"setattr", "delattr", "__setattr__", "__delattr__"})
+"""Names by which it sets that."""
+
+_words = re.compile(r"\w+").findall
+
+_LOAD = dis.opmap["LOAD_GLOBAL"]
+_FROM = dis.opmap["IMPORT_FROM"]
+_GET = {dis.opmap["LOAD_ATTR"]: 0 if sys.version_info < (3, 12) else 1}
+if "LOAD_METHOD" in dis.opmap and sys.version_info < (3, 12):
+    _GET[dis.opmap["LOAD_METHOD"]] = 0
+_NAMES = frozenset({dis.opmap["LOAD_NAME"], dis.opmap.get("LOAD_FROM_DICT_OR_GLOBALS", -1)})
+_SETS = {
+    dis.opmap[name]: below
+    for name, below in {
+        "STORE_GLOBAL": 0,
+        "DELETE_GLOBAL": 0,
+        "STORE_ATTR": 1,
+        "DELETE_ATTR": 1,
+        "STORE_SUBSCR": 2,
+        "DELETE_SUBSCR": 2,
+        "STORE_SLICE": 3,
+    }.items()
+    if name in dis.opmap
+}
+"""Operations that change what a name or an attribute holds, or something in it, and how far down
+the stack that lies which it is changed in."""
+
+_ENDS = frozenset(
+    code
+    for name, code in dis.opmap.items()
+    if name.startswith(("RETURN", "RAISE", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD"))
+)
+"""Operations after which the next one has another stack."""
+
+
+class _Origin(NamedTuple):
+    """Where a value on the stack is had from."""
+
+    name: str
+    is_global: bool
+
+
+_ELSEWHERE = _Origin("", False)
+_KEEPS = frozenset({"STORE_FAST", "POP_TOP", "NOP", "RESUME", "PRECALL"})
+"""Operations that give nothing in place of what they take."""
+
+
+class Use(NamedTuple):
+    """What one code object reads by name, attributes with the global they are asked of, and the
+    names of the globals, and of the attributes, that it sets, or changes in place."""
+
+    attributes: frozenset[tuple[str, str]]
+    globals: frozenset[str]
+    imported: frozenset[str]
+    sets: frozenset[str]
+    alters: frozenset[str]
+
+    def mentions(self) -> Iterator[str]:
+        """All names that it reads."""
+        yield from self.globals
+        yield from (name for _, name in self.attributes)
+        yield from self.imported
+
+
+@cache
+def use_of(code: CodeType) -> Use:
+    """What its own instructions tell, those of code nested in it left out."""
+    read: set[str] = set()
+    attributes: set[tuple[str, str]] = set()
+    imported: set[str] = set()
+    names = code.co_names
+    changes = not _MUTATORS.isdisjoint(names)
+    texts: list[str] = []
+    if not (_BY_TEXT | _SETTERS).isdisjoint(names):
+        texts = [each for text in code.co_consts if type(text) is str for each in _words(text)]
+    if not _BY_TEXT.isdisjoint(names):
+        imported.update(texts)
+    base = ""
+    for operation, argument in _operations(code):
+        if operation == _LOAD or operation in _NAMES:
+            base = names[argument >> 1 if operation == _LOAD else argument]
+            read.add(base)
+        elif operation in _GET:
+            attributes.add((base, names[argument >> _GET[operation]]))
+            base = ""
+        elif operation != dis.EXTENDED_ARG:
+            base = ""
+            if operation == _FROM:
+                imported.add(names[argument])
+            changes = changes or operation in _SETS
+    sets, alters = _changed_by(code) if changes else (set(), set())
+    if not _SETTERS.isdisjoint(names):
+        sets.update(texts)
+        alters.update(texts)
+    found = [frozenset(each) for each in (read, imported, sets, alters)]
+    return Use(frozenset(attributes), *found)
+
+
+def _operations(code: CodeType) -> Iterator[tuple[int, int]]:
+    extended = 0
+    text = code.co_code
+    for place in range(0, len(text), 2):
+        if text[place]:  # no inline cache
+            argument = text[place + 1] | extended
+            extended = argument << 8 if text[place] == dis.EXTENDED_ARG else 0
+            yield text[place], argument
+
+
+def _changed_by(code: CodeType) -> tuple[set[str], set[str]]:
+    """The names of the globals, and of all attributes, that code sets or changes in place.
+
+        lib.ROWS[key] = 1            ROWS, a global or one's attribute
+        rows = lib.ROWS; rows.sort() ROWS as well
+        self.rows.append(1)          rows, an attribute
+        out = []; out.append(RATE)   nothing that others know
+
+    What is on the stack is followed in the order of the text: its last name, and whether it is
+    had from a global. What is had otherwise, by a call or from an argument, counts for nothing: to
+    take too little for a function's own memory costs a miss.
+    """
+    sets: set[str] = set()
+    alters: set[str] = set()
+    names = code.co_names
+    known: dict[int, _Origin] = {}
+    stack: list[_Origin] = []
+
+    def at(place: int) -> _Origin:
+        return stack[-place] if len(stack) >= place else _ELSEWHERE
+
+    def change(what: _Origin, name: str = "") -> None:
+        name = name or what.name
+        if name:
+            alters.add(name)
+            if what.is_global:
+                sets.add(name)
+
+    for operation, argument in _operations(code):
+        called = dis.opname[operation]
+        below = _SETS.get(operation)
+        found = _ELSEWHERE
+        if below is not None:
+            if below == 0:
+                sets.add(names[argument])
+            elif below > 1:
+                change(at(below))
+            elif code.co_name not in _MAKERS:
+                change(at(1), names[argument])
+        elif operation == _LOAD or operation in _NAMES:
+            found = _Origin(names[argument >> 1 if operation == _LOAD else argument], True)
+        elif operation in _GET:
+            name = names[argument >> _GET[operation]]
+            if name in _MUTATORS:
+                change(at(1))
+            found = _Origin(name, at(1).is_global)
+        elif called == "BINARY_SUBSCR":
+            found = at(2)
+        elif called in ("IMPORT_NAME", "IMPORT_FROM"):
+            found = _Origin(names[argument], True)
+        elif called == "COPY":
+            found = at(argument)
+        elif called == "SWAP" and len(stack) >= argument:
+            stack[-1], stack[-argument] = stack[-argument], stack[-1]
+            continue
+        elif called == "STORE_FAST":
+            known[argument] = at(1)
+        elif called in ("LOAD_FAST", "LOAD_FAST_CHECK"):
+            found = known.get(argument, _ELSEWHERE)
+        elif called == "STORE_FAST_STORE_FAST":
+            known[argument >> 4], known[argument & 15] = at(1), at(2)
+        elif called == "STORE_FAST_LOAD_FAST":
+            known[argument >> 4] = at(1)
+            found = known.get(argument & 15, _ELSEWHERE)
+        elif called == "LOAD_FAST_LOAD_FAST":
+            stack += [known.get(each, _ELSEWHERE) for each in (argument >> 4, argument & 15)]
+            continue
+        if operation in _ENDS:
+            stack.clear()
+            continue
+        try:
+            effect = dis.stack_effect(
+                operation, argument if operation >= dis.HAVE_ARGUMENT else None, jump=False
+            )
+        except ValueError:
+            stack.clear()
+            continue
+        if effect <= 0:
+            del stack[len(stack) + effect :]
+            if stack and below is None and called not in _KEEPS:
+                stack[-1] = found
+        else:
+            if operation in _GET and stack:
+                stack.pop()
+                effect += 1
+            stack += [found] * effect
+    return sets, alters
+
+
+def nested(code: CodeType) -> Iterator[CodeType]:
+    """A code object, and all that is nested in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from nested(constant)
