@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-import runpy
 import pickle
+import runpy
 import tempfile
 from collections.abc import Callable
 from os import environ, getenv
