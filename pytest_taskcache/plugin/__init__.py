@@ -112,13 +112,13 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 class _Early:
     @staticmethod
-    @pytest.hookimpl(wrapper=True, trylast=True)
+    @pytest.hookimpl(hookwrapper=True, trylast=True)  # of the kind that errors do not go through
     def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
         """Starts observing, if the run has any use for it, before any other plugin imports
         something of the project (pytest-django its settings)."""
         if _is_wanted(early_config):
             _session_of(early_config)
-        return (yield)
+        yield
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:

@@ -1396,6 +1396,7 @@ CODE = [
             },
         },
         change={"deep_SELF.py": "RATE = 3\n"},
+        group="found by its name",
     ),
     Scenario(
         "module_that_was_asked_for_by_a_name_in_a_file_for_an_earlier_test",
@@ -1426,6 +1427,7 @@ CODE = [
             },
         },
         change={"deep.py": "RATE = 3\n"},
+        group="found by its name",
     ),
     Scenario(
         "script_whose_name_has_no_suffix",
@@ -1449,6 +1451,7 @@ CODE = [
             """,
         },
         change={"script": "X = 2\n"},
+        group="found by its name",
         named=["file changed: SELF/script"],
     ),
     Scenario(
