@@ -8,7 +8,6 @@ later inherits.
 
 from __future__ import annotations
 
-import dis
 import gc
 import inspect
 import os
@@ -30,7 +29,6 @@ from types import (
     ModuleType,
 )
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
 from pytest_taskcache.model.dependency import (
@@ -44,9 +42,10 @@ from pytest_taskcache.model.dependency import (
     Trace,
 )
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_code, file_of_subject
+from pytest_taskcache.observation.doers import NOBODY, Doers
 from pytest_taskcache.observation.global_state import GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
-from pytest_taskcache.observation.hooks.callers import ActsFor, Aside, asked_by_machinery, origin_of
+from pytest_taskcache.observation.hooks.callers import Aside, asked_by_machinery
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.import_hooks import imported_by, mentioned_by, source_of
@@ -54,13 +53,12 @@ from pytest_taskcache.observation.hooks.opaque import (
     CHILDREN,
     MULTIPROCESSING,
     NETWORK,
-    POOLS,
     describe,
     has_children,
 )
 from pytest_taskcache.observation.hooks.patches import Ambient, PatchedState, patches
 from pytest_taskcache.observation.running_code import running_code
-from pytest_taskcache.observation.scratch import BY_CODE, BY_IMPORT, BY_RUNNER, Scratch
+from pytest_taskcache.observation.scratch import BY_CODE, Scratch
 from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import PATHS, OpenWindow, note_thread
@@ -80,8 +78,6 @@ _CODE_OF: dict[type, str] = {
 }
 _STANDARD_LIBRARY = sys.stdlib_module_names
 _HERE = "."
-_OTHERS = -1
-_STORES = dis.opmap["STORE_GLOBAL"]
 
 
 class Observatory:
@@ -122,9 +118,9 @@ class Observatory:
     def _start(self) -> None:
         self._began = originals.now()
         self._settled_path: tuple[str, ...] | None = None
-        self._senders = WeakKeyDictionary[object, int]()
         self._looked_for: dict[str, set[tuple[SourceFile, int]]] = {}
         self._log = CodeLog(self._find, self._digest_touched)
+        self._doers = Doers(self._find, self._log, self._aside, self._verification.archive)
         self._recorder = TraceRecorder(
             self._fingerprints, self._find, self._scratch, self._verification, self._log
         )
@@ -419,28 +415,9 @@ class Observatory:
         """The windows to credit, whichever thread it is; none for the cache's own work."""
         return () if self._aside.depth else self._windows
 
-    def _owner(self, frame: FrameType | None) -> int:
-        """The node of the innermost function of the project on the stack, so far as it acts by
-        itself and not through the test machinery, or of who sent it off where it has a thread to
-        itself; -1 if there is none."""
-        if self._aside.depth and not _imports_something(frame):
-            return _OTHERS
-        while frame is not None:
-            code = frame.f_code
-            source = self._find(code.co_filename)
-            if source is not None and source.python:
-                self._log.read_runs()
-                return self._log.position(code)
-            if source is None and origin_of(code.co_filename) is ActsFor.MACHINERY:
-                return _OTHERS
-            if code.co_name == "run" and frame.f_globals.get("__name__") == POOLS:
-                return self._senders.get(frame.f_locals["self"], _OTHERS)
-            frame = frame.f_back
-        return self._senders.get(threading.current_thread(), _OTHERS)
-
     def _touch(self, frame: FrameType | None, kind: Kind, where: str, name: str) -> None:
-        owner = self._owner(frame)
-        if owner != _OTHERS:
+        owner = self._doers.owner(frame)
+        if owner != NOBODY:
             self._log.touch(owner, kind, where, name)
 
     def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
@@ -548,8 +525,7 @@ class Observatory:
         """Notes who brings about that something comes, or goes, in the project's tree."""
         if self._aside.depth or self._scratch.holds(path):
             return
-        code_on_stack = self._project_code_on(_caller(sys._getframe(1)))
-        makers = [self._log.position(code) for _, code in code_on_stack]
+        makers = self._doers.makers(sys._getframe(1))
         name, above = map(self._fingerprints.name_of, (path, os.path.dirname(path)))
         with muted():
             self._log.make(Kind.LISTING, above, makers, self._fingerprints.digest)
@@ -558,35 +534,10 @@ class Observatory:
 
     def _note_maker(self, path: str, *, is_new: bool) -> None:
         """Notes who makes, or changes, a temporary path while nothing is watched."""
-        maker, makers = self._maker_of(sys._getframe(1))
+        before_tests = self._settled_path is None
+        maker, makers = self._doers.maker(sys._getframe(1), before_tests=before_tests)
         if maker == BY_CODE or is_new:
             self._scratch.own_unwatched(path, maker, makers)
-
-    def _maker_of(self, frame: FrameType | None) -> tuple[str, tuple[int, ...]]:
-        """Who does what is noticed in this frame of ours: the test runner, code of a test or a
-        script, or what runs before the first test, a module's body or a hook; then with the nodes
-        of the project's code that does it."""
-        if self._aside.depth:
-            return BY_IMPORT, ()
-        frame = _caller(frame)
-        maker, codes = BY_RUNNER, list[CodeType]()
-        while frame is not None:
-            code = frame.f_code
-            origin = origin_of(code.co_filename)
-            if origin is ActsFor.MACHINERY:
-                if maker == BY_CODE and self._settled_path is None:
-                    maker = BY_IMPORT
-                break
-            if origin is ActsFor.OUTSIDE and maker != BY_IMPORT:
-                body = code.co_name == "<module>" and not code.co_filename.startswith("<doctest ")
-                main = frame.f_globals.get("__name__") == "__main__"
-                maker = BY_IMPORT if body and not main else BY_CODE
-            codes.append(code)
-            frame = frame.f_back
-        if maker != BY_IMPORT:
-            return maker, ()
-        self._log.read_runs()
-        return maker, tuple(each for each in map(self._log.position, codes) if each >= 0)
 
     def on_move(self, source: str, target: str) -> None:
         """A path is about to be renamed."""
@@ -633,7 +584,7 @@ class Observatory:
         self._verification.change_variable(name)
         if self._windows or self._settled_path is not None or asked_by_machinery(frame):
             return
-        if next(self._sources_on(frame), None) is None:
+        if next(self._doers.sources(frame), None) is None:
             self._verification.give_variable(name)
 
     def on_own_write(self, path: str | None = None) -> None:
@@ -665,41 +616,13 @@ class Observatory:
 
     def _hand_on(self, opaque: Opaque, frame: FrameType | None, *, watched: bool) -> None:
         """Credits an act to the code that did it, for whoever uses that code later."""
-        owner = self._owner(frame)
+        owner = self._doers.owner(frame)
         # What an import did is everyone's who imports it, whoever is being watched meanwhile; what
         # came of a deed may be kept by any function on the way that can.
-        if owner != _OTHERS and (not watched or self._log.nodes[owner][1] in IN_NO_FUNCTION):
+        if owner != NOBODY and (not watched or self._log.nodes[owner][1] in IN_NO_FUNCTION):
             self._log.act(owner, opaque)
-        for keeper in self._keepers_on(frame) if watched else ():
+        for keeper in self._doers.keepers(frame) if watched else ():
             self._log.keep_act(keeper, opaque)
-
-    def _keepers_on(self, frame: FrameType | None) -> list[int]:
-        """The nodes of the project's functions on the stack that may keep what they got: something
-        that remembers is around them, or they set a global. (One that sets an attribute is left
-        out, or whatever uses a client's class would be refused for a connection of another test.)
-        What the runner calls is none: tests, and fixtures, which have an account of their own.
-        """
-        found: list[int] = []
-        last = _OTHERS
-        while frame is not None:
-            code = frame.f_code
-            source = self._find(code.co_filename)
-            if source is not None and source.python:
-                found.append(last)
-                keeps = _STORES in code.co_code[::2] or self._is_wrapped(source, code)
-                last = self._log.position(code) if keeps else _OTHERS
-            elif source is None and origin_of(code.co_filename) is ActsFor.MACHINERY:
-                last = _OTHERS
-                break
-            frame = frame.f_back
-        return [each for each in dict.fromkeys((*found, last)) if each != _OTHERS]
-
-    def _is_wrapped(self, source: SourceFile, code: CodeType) -> bool:
-        digest = self._log.digests.get(source.name, "")
-        analysis = self._verification.archive.present(source.name, digest)
-        name = definition_name(code.co_qualname)
-        known = analysis.definitions if analysis is not None else ()
-        return any(each.wrapped and each.name == name for each in known)
 
     def on_native(self, path: str, kind: str, frame: FrameType | None) -> None:
         """A shared library of the project is about to be loaded."""
@@ -735,9 +658,7 @@ class Observatory:
 
     def on_sent(self, work: object, frame: FrameType | None) -> None:
         """A thread, or an item of work for one, is about to be sent off."""
-        owner = self._owner(frame)
-        if owner != _OTHERS:
-            self._senders[work] = owner
+        self._doers.send(work, frame)
 
     def on_code(self, code: CodeType) -> None:
         """Code is about to be executed or made into a function."""
@@ -751,7 +672,7 @@ class Observatory:
             return
         self._globals.note_module()
         self._log.read_runs()
-        importer = next(self._sources_on(frame), None)
+        importer = next(self._doers.sources(frame), None)
         if importer is not None or not asked_by_machinery(frame):
             self._log.add_import(importer, source)
         body = self._log.position(code)
@@ -764,7 +685,7 @@ class Observatory:
                 self._log.touch(body, Kind.IMPORT, name, name)
             if self._settled_path not in (None, tuple(sys.path)):
                 # Another process finds it only once the same code has changed the path there.
-                for each in set(self._sources_on(frame)):
+                for each in set(self._doers.sources(frame)):
                     self._log.touch(body, Kind.FILE, each.path, each.name)
         for window in self._windows:
             window.modules[source.path] = None
@@ -790,19 +711,6 @@ class Observatory:
         with muted(), running_code.unseen():
             self._globals.keep(digest)
 
-    def _project_code_on(self, frame: FrameType | None) -> Iterator[tuple[SourceFile, CodeType]]:
-        """The project's code on the stack, innermost first, up to the test machinery."""
-        while frame is not None:
-            source = self._find(frame.f_code.co_filename)
-            if source is not None and source.python:
-                yield source, frame.f_code
-            elif origin_of(frame.f_code.co_filename) is ActsFor.MACHINERY:
-                return
-            frame = frame.f_back
-
-    def _sources_on(self, frame: FrameType | None) -> Iterator[SourceFile]:
-        return (source for source, _ in self._project_code_on(frame))
-
     def on_import_tried(self, name: str, frame: FrameType | None) -> None:
         """An import that is not in ``sys.modules`` was begun."""
         if asked_by_machinery(frame):
@@ -811,8 +719,8 @@ class Observatory:
             window.tried[name] = None
         if name.rpartition(".")[2] not in UNNAMED:
             self._touch(frame, Kind.IMPORT, name, name)
-            for importer in islice(self._sources_on(frame), 1):
-                self._looked_for.setdefault(name, set()).add((importer, _OTHERS))
+            for importer in islice(self._doers.sources(frame), 1):
+                self._looked_for.setdefault(name, set()).add((importer, NOBODY))
 
     def on_import_asked(
         self, name: str, module: ModuleType | None, frame: FrameType | None
@@ -831,12 +739,12 @@ class Observatory:
             else:
                 for distribution in self._fingerprints.owners(top):
                     window.distributions[distribution] = None
-        importer = next(self._sources_on(frame), None)
+        importer = next(self._doers.sources(frame), None)
         if importer is None:
             return
-        owner = self._owner(frame)
-        if owner != _OTHERS and self._log.nodes[owner][1].endswith("__getattr__"):
-            owner = _OTHERS  # is asked for a name that its user's source tells
+        owner = self._doers.owner(frame)
+        if owner != NOBODY and self._log.nodes[owner][1].endswith("__getattr__"):
+            owner = NOBODY  # is asked for a name that its user's source tells
         if module is None:
             self._looked_for.setdefault(name, set()).add((importer, owner))
         elif source is not None and source.python:
@@ -845,7 +753,7 @@ class Observatory:
     def _give(self, name: str, source: SourceFile, importer: SourceFile, owner: int) -> None:
         """A module goes to a file that imports it, or to a node that asked for it by its name."""
         self._log.add_import(importer, source)
-        if owner != _OTHERS:
+        if owner != NOBODY:
             self._log.mention(owner, ["=" + name.rpartition(".")[2]])
 
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
@@ -859,8 +767,8 @@ class Observatory:
             for name in imported_by(code):
                 self.on_import_asked(name, sys.modules.get(name), frame)
             if frame is not None and self._find(frame.f_code.co_filename) is not None:
-                owner = self._owner(frame)
-                if owner != _OTHERS:
+                owner = self._doers.owner(frame)
+                if owner != NOBODY:
                     self._log.mention(owner, mentioned_by(code))
 
     def on_fork(self) -> None:
@@ -868,13 +776,6 @@ class Observatory:
         self._armed = False
         self._windows = ()
         self._forked = True
-
-
-def _caller(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame that is none of ours."""
-    while frame and str(frame.f_globals.get("__name__")).startswith("pytest_taskcache."):
-        frame = frame.f_back
-    return frame
 
 
 def _look_at(path: str) -> tuple[bool, bool]:
@@ -898,16 +799,3 @@ def _names_of_import(frame: FrameType | None) -> list[str]:
         return []
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-
-
-def _imports_something(frame: FrameType | None) -> bool:
-    """Whether a module's body is running: one that is first imported to decode a value is used
-    by others later, so what it touches counts though it is the cache that asked for it."""
-    while frame is not None:
-        origin = origin_of(frame.f_code.co_filename)
-        if origin is ActsFor.OUTSIDE and frame.f_code.co_name == "<module>":
-            return True
-        if origin is ActsFor.MACHINERY:
-            return False
-        frame = frame.f_back
-    return False

@@ -431,7 +431,7 @@ def test_muted_reads_and_the_caches_own_files_do_not_count(project: Project) -> 
         own.exists()
 
     kinds = {dependency.kind for dependency in project.observe(read).trace.dependencies}
-    assert kinds == {Kind.CODE}
+    assert kinds == {Kind.CODE, Kind.INTERPRETER}
 
 
 def test_library_and_kernel_files_do_not_count(project: Project) -> None:
