@@ -100,6 +100,7 @@ class CodeLog(ForkAware):
         self._open: dict[tuple[Kind, str], Touch] = {}
         self._makers: dict[tuple[Kind, str], set[int]] = {}
         self._gone: set[str] = set()
+        self._blind = False
         self._segments: list[tuple[Blob, int]] = []
         self._fresh = _no_facts()
 
@@ -227,6 +228,13 @@ class CodeLog(ForkAware):
                 self._fresh["made"].append([kind, name, digest, maker])
         known |= fresh
 
+    def lose_sight(self) -> None:
+        """From here on something may come or go with nobody to be seen who does it."""
+        if not self._blind:
+            self._blind = True
+            with self.lock:
+                self._fresh["unseen"].append(len(self.nodes))
+
     def act(self, owner: int, opaque: Opaque) -> None:
         """A node did something that cannot be observed: a matter of all who import its file."""
         self.opaque.append((owner, opaque, True))
@@ -283,7 +291,7 @@ class CodeLog(ForkAware):
         self.parts[blob.digest] = data
 
 
-_SECTIONS = ("nodes", "files", "imports", "distributions", "touches", "made")
+_SECTIONS = ("nodes", "files", "imports", "distributions", "touches", "made", "unseen")
 
 
 def _no_facts() -> dict[str, list[Any]]:
@@ -296,7 +304,8 @@ class DecodedLog(NamedTuple):
     ``nodes``: file and name. ``files``: name and content digest. ``imports``: importing file (-1
     for everyone) and file. ``distributions``: name, digest, modules. ``touches``: dependency,
     owner, length of the log then. ``made``: of what came or went meanwhile, kind and name, with the
-    digest that it had at first (empty where that does not count) and the nodes that did it.
+    digest that it had at first (empty where that does not count) and the nodes that did it;
+    ``unseen``: lengths from which on others, unseen, may have done it.
     """
 
     complete: bool
@@ -306,11 +315,12 @@ class DecodedLog(NamedTuple):
     distributions: list[tuple[str, str, list[str]]]
     touches: list[tuple[Dependency, int, int]]
     made: dict[tuple[Kind, str], tuple[str, list[int]]]
+    unseen: list[int]
 
 
 def decode_log(segments: Iterable[bytes]) -> DecodedLog:
     """The log that these segments hold. Raises ValueError for anything else."""
-    log = DecodedLog(True, [], [], [], [], [], {})
+    log = DecodedLog(True, [], [], [], [], [], {}, [])
     complete = True
     try:
         for data in segments:
@@ -324,6 +334,7 @@ def decode_log(segments: Iterable[bytes]) -> DecodedLog:
                 (Dependency(Kind(kind), name, digest), owner, position)
                 for kind, name, digest, owner, position in document["touches"]
             )
+            log.unseen.extend(map(int, document["unseen"]))
             for kind, name, first, maker in document["made"]:
                 makers = log.made.setdefault((Kind(kind), name), (first, []))[1]
                 if maker >= 0:

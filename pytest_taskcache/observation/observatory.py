@@ -591,12 +591,14 @@ class Observatory:
         """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
         if path is None:
             self._verification.change_anything()
+            self._log.lose_sight()
         elif not self._is_own(path):
             self._verification.change(path)
 
     def on_opaque(self, kind: str, detail: str, frame: FrameType | None) -> None:
         """Something whose effects cannot be observed is about to be done."""
         self._verification.change_anything()
+        self._log.lose_sight()
         if kind in CHILDREN:
             self._verification.change_by_child()
         if asked_by_machinery(frame):

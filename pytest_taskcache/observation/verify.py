@@ -498,7 +498,7 @@ class _Verdict:
             for name, before in log.files
             if (after := digest(Kind.FILE, name)) != before
         }
-        touches = [each for each in log.touches if self._differs(each[0])]
+        touches = [each for each in log.touches if self._differs(each[0], each[2])]
         distributions = [
             each for each in log.distributions if digest(Kind.DISTRIBUTION, each[0]) != each[1]
         ]
@@ -508,12 +508,15 @@ class _Verdict:
             if any(differing):
                 self._walk(files, touches, distributions)
 
-    def _differs(self, touched: Dependency) -> bool:
-        """Whether something is neither as it was touched nor, where the process itself made it or
-        took it away, as it was at first."""
+    def _differs(self, touched: Dependency, position: int) -> bool:
+        """Whether something is neither as it was touched at a position nor, where none but the
+        code that was seen to can have made it or taken it away, as it was at first."""
         kind, name, digest = touched
         present = self._digest(kind, name)
-        return present != digest and present != self._log.made.get((kind, name), ("",))[0]
+        if present == digest:
+            return False
+        first = self._log.made.get((kind, name), ("",))[0]
+        return present != first or position >= min(self._log.unseen, default=position + 1)
 
     def _walk(
         self,

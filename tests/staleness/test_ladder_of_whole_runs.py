@@ -294,3 +294,55 @@ def test_whoever_imports_first_all_depend_on_what_the_import_read(runs: Runs, fi
     assert runs.run() == []
     runs.write("data.txt", "2")
     assert runs.run() == ["test_a", "test_b"]
+
+
+_BESIDE = {
+    "pkg/__init__.py": "",
+    "pkg/data/own.txt": "",
+    "pkg/lib.py": """
+import functools, pathlib
+DATA = pathlib.Path(__file__).parent / "data"
+@functools.cache
+def names():
+    return [each.name for each in DATA.iterdir()]
+""",
+    "pkg/test_a.py": """
+import pathlib, subprocess
+import pytest
+from . import lib
+HERE = pathlib.Path(__file__).parent
+pytestmark = pytest.mark.cached(False)
+def test_makes_another():
+    (HERE / "data/other").mkdir()
+    (HERE / "data/other").rmdir()
+def test_makes():
+    subprocess.run(["touch", "data/made"], cwd=HERE, check=True)
+def test_reads():
+    assert len(lib.names()) == 2
+""",
+    "pkg/test_b.py": "def test_whose_record_is_written():\n    pass\n",
+    "pkg/test_c.py": """
+import pathlib, subprocess
+import pytest
+@pytest.mark.cached(False)
+def test_removes():
+    here = pathlib.Path(__file__).parent
+    subprocess.run(["rm", "data/made"], cwd=here, check=True)
+""",
+    "pkg/test_d.py": """
+from counter import count
+from . import lib
+def test_inherits():
+    count("inherits")
+    assert lib.names
+""",
+}
+
+
+def test_what_a_child_makes_beside_what_tests_make_and_remove(runs: Runs) -> None:
+    """Nobody sees by what a child process makes something: that a directory is again as it was
+    before tests were seen to make and remove something else in it says nothing of that."""
+    for name, text in _BESIDE.items():
+        runs.write(name, text)
+    assert runs.run() == ["inherits"]
+    assert runs.run() == ["inherits"]
