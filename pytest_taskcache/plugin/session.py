@@ -159,6 +159,8 @@ class Session:
         manager.register(Summary(self), "taskcache-summary")
         if not self.enabled:
             return
+        if self.is_worker:
+            self.observatory.on_own_write()  # other workers write in the same tree, unseen
         clears = getattr(self.config.option, "cacheclear", False)
         if self.settings.dry_run:
             if clears:
