@@ -287,6 +287,7 @@ class GlobalState:
         self._looked = True
         self._checks.clear()
         self._labels.clear()
+        self._libraries.clear()
         self._files.clear()
         self._codes.clear()
         self._classes.clear()

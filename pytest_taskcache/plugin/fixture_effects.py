@@ -32,12 +32,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from operator import is_
 from pathlib import Path, PurePath
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pytest_taskcache.code.asleep import is_a, namespace_of
+from pytest_taskcache.code.byte_code import nested
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.observation.held_values import is_memo, parts_of
 from pytest_taskcache.observation.hooks import environ
@@ -292,15 +294,13 @@ def _has_spec(module: str) -> bool:
 def _sets(space: dict[str, Any], name: str) -> bool:
     """Whether a function of a module sets a global of its own of this name."""
     spaces = [space, *(vars(each) for each in list(space.values()) if is_a(each, type))]
-    codes = [each.__code__ for one in spaces for each in one.values() if is_a(each, FunctionType)]
-    for code in codes:  # it grows
-        codes += (each for each in code.co_consts if is_a(each, CodeType))
-        if name in code.co_names and any(
-            each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") and each.argval == name
-            for each in dis.get_instructions(code)
-        ):
-            return True
-    return False
+    codes = (each.__code__ for one in spaces for each in one.values() if is_a(each, FunctionType))
+    return any(
+        each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") and each.argval == name
+        for code in chain.from_iterable(map(nested, codes))
+        if name in code.co_names
+        for each in dis.get_instructions(code)
+    )
 
 
 def _environment() -> dict[str, object]:

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Any
-from urllib.parse import unquote
 
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
@@ -83,6 +82,8 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 def _read(frame: FrameType, path: Any) -> None:
     text = os.fsdecode(path)
     if text.startswith("file://"):
+        from urllib.parse import unquote  # takes long to import, and few need it
+
         text = unquote(text.removeprefix("file://"))
     if not text or len(text) > _LONGEST or "\n" in text or "://" in text:
         return
