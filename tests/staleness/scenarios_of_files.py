@@ -97,15 +97,22 @@ MADE_AND_REMOVED = {
 }
 """What a test makes in its project, another reads and keeps, and a third one removes."""
 
+NO_CHILDREN = "no children"
+"""Their group: they count as they were at first only where no child may have done it."""
+
 
 FILES = [
     Scenario(
         "what_tests_make_and_remove_comes_from_another",
         files=MADE_AND_REMOVED,
         change={"name.txt": "other"},
+        group=NO_CHILDREN,
     ),
     Scenario(
-        "what_tests_make_and_remove_is_there", files=MADE_AND_REMOVED, change={"data/new.txt": ""}
+        "what_tests_make_and_remove_is_there",
+        files=MADE_AND_REMOVED,
+        change={"data/new.txt": ""},
+        group=NO_CHILDREN,
     ),
     Scenario(
         "directory_that_the_body_makes_and_others_fill",

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from ladder import EVERY, Expect, Scenario
-from scenarios_of_files import MADE_AND_REMOVED
+from scenarios_of_files import MADE_AND_REMOVED, NO_CHILDREN
 
 _HELPER = "def price(x):\n    return x * 2\n"
 _BODY = {"head": "from .helper import price", "body": "result = price(2)"}
@@ -26,6 +26,7 @@ KEPT = [
     _keeps(
         "what_tests_make_and_remove",
         files=MADE_AND_REMOVED,
+        group=NO_CHILDREN,
         change={"maker.py": "# names\n" + textwrap.dedent(MADE_AND_REMOVED["maker.py"])},
     ),
     _keeps(
