@@ -36,8 +36,9 @@ from pytest_taskcache.code.reach import BEGUN, FILE, MODULE
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.dependency import ABSENT, Blob, Dependency, Kind, Opaque
+from pytest_taskcache.observation.hooks.opaque import has_children
 from pytest_taskcache.observation.running_code import MONITORING, identity, running_code
-from pytest_taskcache.observation.window import is_newer
+from pytest_taskcache.observation.window import PATHS, is_newer
 from pytest_taskcache.originals import originals
 
 LOADED = "<loaded>"
@@ -98,6 +99,7 @@ class CodeLog(ForkAware):
         self._mentioned: dict[int, set[str]] = {}
 
         self._open: dict[tuple[Kind, str], Touch] = {}
+        self._noted: set[tuple[Kind, str, str, int]] = set()
         self._makers: dict[tuple[Kind, str], set[int]] = {}
         self._gone: set[str] = set()
         self._blind = False
@@ -229,7 +231,12 @@ class CodeLog(ForkAware):
         known |= fresh
 
     def lose_sight(self) -> None:
-        """From here on something may come or go with nobody to be seen who does it."""
+        """From here on something may come, go or change with nobody to be seen who does it: what
+        was touched is digested as it is, and what is touched again is noted again."""
+        for touch in list(self._open.values()):
+            if touch.digest is None:
+                touch.digest = self._settled(touch)
+        self._open.clear()
         if not self._blind:
             self._blind = True
             with self.lock:
@@ -247,9 +254,13 @@ class CodeLog(ForkAware):
             self.opaque.append((owner, opaque, False))
 
     def _settled(self, touch: Touch) -> str:
-        paths = touch.kind in (Kind.FILE, Kind.STAT)
-        if paths and is_newer(touch.where, touch.moment) and not os.path.isdir(touch.where):
-            return UNSTABLE
+        if touch.kind in PATHS and is_newer(touch.where, touch.moment):
+            if touch.kind is not Kind.LISTING:
+                unseen = not os.path.isdir(touch.where)
+            else:  # had this process changed it, it would have been digested before
+                unseen = self._blind and has_children()
+            if unseen:
+                return UNSTABLE
         return self._digest(touch.kind, touch.name)
 
     def flush(self) -> tuple[Blob, ...]:
@@ -266,8 +277,10 @@ class CodeLog(ForkAware):
             for touch, owner, position in facts["touches"]:
                 if touch.digest is None:
                     touch.digest = self._settled(touch)
-                if touch.digest:
-                    touches.append([touch.kind, touch.name, touch.digest, owner, position])
+                row = (touch.kind, touch.name, touch.digest, owner)
+                if touch.digest and row not in self._noted:
+                    self._noted.add(row)
+                    touches.append([*row, position])
             facts["touches"] = touches
             self._append(facts, weight)
         return self.segments

@@ -590,15 +590,17 @@ class Observatory:
     def on_own_write(self, path: str | None = None) -> None:
         """The cache, or someone unseen, changed this path, or any: earlier digests may be wrong."""
         if path is None:
-            self._verification.change_anything()
             self._log.lose_sight()
+            self._verification.change_anything()
         elif not self._is_own(path):
             self._verification.change(path)
 
     def on_opaque(self, kind: str, detail: str, frame: FrameType | None) -> None:
         """Something whose effects cannot be observed is about to be done."""
-        self._verification.change_anything()
+        for window in self._windows:
+            window.lose_sight()
         self._log.lose_sight()
+        self._verification.change_anything()
         if kind in CHILDREN:
             self._verification.change_by_child()
         if asked_by_machinery(frame):

@@ -397,6 +397,11 @@ class OpenWindow:
             if (kind, path) in self.reads:
                 self._keep(kind, path)
 
+    def lose_sight(self) -> None:
+        """Anything may change from here on with nobody to be seen who does it."""
+        for kind, path in list(self.reads):
+            self._keep(kind, path)
+
     def variable(self, name: str, present: bytes | None) -> None:
         """A variable was read; one that was set since the window opened is our own."""
         if not self.is_outer(name, present):

@@ -210,3 +210,24 @@ def test_muted_deeds_are_nobodys(project: Project) -> None:
             subprocess.run(["true"], check=True)
 
     assert project.observe(act).opaque == ()
+
+
+@pytest.mark.parametrize("command", ["rm data", "echo 2 > data", "rm -r folder/below"])
+def test_what_a_child_changes_counts_as_it_was_before(project: Project, command: str) -> None:
+    """The author of a cached function answers for its child, and not for files that it read: the
+    child took one of them away, or put another in its place."""
+    project.write("data", "1")
+    project.write("folder/below/file")
+    project.settle()
+
+    def act() -> None:
+        Path("data").read_text()
+        os.listdir("folder")
+        subprocess.run(["sh", "-c", command], check=True)
+
+    observed = project.observe(act)
+    assert not observed.untrusted
+    assert project.changes(observed)
+    project.write("data", "1")
+    project.write("folder/below/file")
+    assert project.changes(observed) == []

@@ -346,3 +346,33 @@ def test_what_a_child_makes_beside_what_tests_make_and_remove(runs: Runs) -> Non
         runs.write(name, text)
     assert runs.run() == ["inherits"]
     assert runs.run() == ["inherits"]
+
+
+_AFTER = {
+    "lib.py": _BESIDE["pkg/lib.py"],
+    "data/own.txt": "",
+    "test_a.py": """
+import subprocess
+import lib
+def test_looks_and_has_a_child_make_something():
+    lib.names()
+    subprocess.run(["touch", "data/made"], cwd=lib.DATA.parent, check=True)
+""",
+    "test_b.py": """
+from counter import count
+import lib
+def test_inherits():
+    count("inherits")
+    assert isinstance(lib.names(), list)
+""",
+}
+
+
+def test_what_a_child_makes_after_a_look_at_it(runs: Runs) -> None:
+    """What was touched counts as it was then, whatever a child process makes of it in the same
+    test: in the next run the first look finds more."""
+    for name, text in _AFTER.items():
+        runs.write(name, text)
+    assert runs.run() == ["inherits"]
+    assert runs.run() == ["inherits"]
+    assert runs.run() == []
