@@ -32,6 +32,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from enum import Enum
 from itertools import chain
 from operator import is_
 from pathlib import Path, PurePath
@@ -55,7 +56,7 @@ _ELEMENTS = 10_000
 _DEPTH = 3
 _SCALARS: frozenset[type[Any]] = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _STILL: tuple[type[Any], ...] = (
-    *(type, ModuleType, BuiltinFunctionType, property, staticmethod, classmethod),
+    *(type, ModuleType, BuiltinFunctionType, property, staticmethod, classmethod, Enum),
     logging.Logger,  # seen as such
 )
 _PLAIN: tuple[type[Any], ...] = (

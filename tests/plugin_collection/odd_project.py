@@ -163,6 +163,16 @@ FILES = {
         async def test_any(anyio_backend):
             pass
     """,
+    "test_odd_skipping.py": """
+        import test_odd_helper
+        import pytest
+
+        needed = pytest.importorskip("odd_and_not_there")
+
+        def test_needing():
+            assert needed.value
+    """,
+    "test_odd_helper.py": "",
     "sub/__init__.py": "",
     "sub/conftest.py": """
         import pytest

@@ -28,7 +28,7 @@ def test_selections(project: Project) -> None:
     write_odd_project(project)
     cold = see(project, *WARM)
     assert cold.cases == see(project, *PLAIN).cases
-    assert len(cold.imported) == 4
+    assert len(cold.imported) == 5
     for options in SELECTIONS:
         plain = see(project, *PLAIN, *options)
         warm = see(project, *WARM, *options)

@@ -292,6 +292,35 @@ def test_what_collection_rests_on_is_followed(project: Project, what: str) -> No
     assert not see(project, *WARM).imported
 
 
+SKIPS = {
+    "import": ('pytest.importorskip("optional")', "optional.py", "x = 1"),
+    "file": ('Path("on").read_text() or pytest.skip("is off", allow_module_level=True)', "on", "1"),
+}
+
+
+@pytest.mark.parametrize("how", SKIPS)
+def test_a_file_that_skips_itself_is_not_imported(project: Project, how: str) -> None:
+    """It says why, and where, as in a plain run, until what it asks for is there."""
+    statement, name, text = SKIPS[how]
+    project.write("on", "")
+    project.write("test_odd_beside.py", "")
+    imports = "import test_odd_beside, pytest\nfrom pathlib import Path\n"
+    project.write("test_odd_suite.py", f"{imports}{statement}\ndef test_it():\n    pass\n")
+    plain = see(project, *PLAIN, "-rs", plugins=())
+    assert "test_odd_suite.py:3" in plain.result.stdout.str()
+    project.write("test_odd_beside.py", "y = 2\n")
+    for cold in (True, False):
+        found = see(project, *WARM, "-rs", plugins=())
+        assert found.cases == plain.cases
+        assert found.outcomes == plain.outcomes == {"skipped": 1}
+        found.result.stdout.fnmatch_lines(
+            [line for line in plain.result.outlines if line.startswith("SKIPPED")]
+        )
+        assert bool(found.imported) is cold
+    project.write(name, text)
+    see(project, *WARM).result.assert_outcomes(passed=1)
+
+
 def test_real_collection_can_be_asked_for(project: Project) -> None:
     """``taskcache_collect = real`` imports every file; a value that is neither is refused."""
     project.write("test_odd_suite.py", SUITE)

@@ -78,6 +78,9 @@ class CollectionHooks:
         report = yield
         if recording is not None:
             recording.collected(collector, report)
+        elif (stand := stand_ins_of(collector)) is not None and stand.record.skip:
+            line, text = stand.record.skip
+            report.longrepr = str(collector.path), line, f"Skipped: {text}"
         return report
 
     def _begin(self, module: pytest.Module) -> None:

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 _RECORD = "collection/json"
 _SELECTION = "selection/json"
+
+_SKIPPED = "Skipped: "
+"""Begins what a report says of who called `pytest.skip`."""
 
 _COLLECTING = ("python_files", "python_classes", "python_functions", "markers")
 """Ini settings that no outcome depends on, but which tests there are."""
@@ -94,10 +97,16 @@ class Recording:
         """Takes what one of its collectors gave, before any hook sees it."""
         if self.refusal:
             return
+        entries = self._open.pop(collector, [])
+        if report.skipped and collector is self.module:
+            path, line, text = cast(tuple[str, int, str], report.longrepr)
+            self.record.skip = [line, text.removeprefix(_SKIPPED)]
+            if path != str(self.module.path) or not text.startswith(_SKIPPED):
+                self.refuse("it is skipped by code of another file")
+            return
         if not report.passed:
             self.refuse(f"collecting it {report.outcome}", lasting=False)
             return
-        entries = self._open.pop(collector, [])
         try:
             for node in report.result:
                 entry = self._description.node(node)
@@ -148,13 +157,13 @@ class Recording:
         changed = next((what for what, value in before.items() if after[what] != value), "")
         if len(record.tests) != len(self.items):
             self.refuse("two of its tests have one name")
-        elif hasattr(module.obj, "pytest_plugins"):
+        elif not record.skip and hasattr(module.obj, "pytest_plugins"):
             self.refuse("it names pytest_plugins")
         elif changed:
             self.refuse(f"importing it changes {changed}")
         elif asks_the_clock(module.path.read_bytes()):
             self.refuse("it asks for the time or for chance when it is imported")
-        record.module = str(module.obj.__name__)
+        record.module = module.nodeid if record.skip else str(module.obj.__name__)
         record.marks = describe_marks(module.own_markers)
         made = (_warnings() or ())[self._warned :]
         record.warnings = [warning_to_json(one, "collect", None) for one in made]

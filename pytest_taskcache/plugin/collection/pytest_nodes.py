@@ -3,7 +3,7 @@ real ones, in place, when they are needed.
 
 A record of a file with one class and one parametrized test::
 
-    {"format": 5, "module": "tests.test_rates",
+    {"format": 6, "module": "tests.test_rates",
      "marks": ["slow"],
      "children": [{"n": "TestRates", "c": [...]},
                   {"n": "test_rate[1]", "g": {"fixtures": ["x"], ...}, "s": [...]},
@@ -40,7 +40,7 @@ from _pytest.scope import Scope
 
 from pytest_taskcache.dataclass import dataclass, field
 
-FORMAT = 5
+FORMAT = 6
 """Version of this encoding; part of the key of every record."""
 
 Json = dict[str, Any]
@@ -66,6 +66,8 @@ class CollectionRecord:
     marks: list[Any]
     warnings: list[Json] = field(default_factory=list)
     tests: dict[str, str] = field(default_factory=dict)
+    skip: list[Any] = field(default_factory=list)
+    """Where a file skips itself when it is imported: the line, and what it says."""
     reason: str = ""
     """Why the file cannot be stood in for; then there is no tree."""
 
@@ -404,7 +406,9 @@ class StandIns:
                 _become(self.items[name], self.real[place])
                 self.real[place] = self.items[name]
         odd = sorted(self.items.keys() ^ set(found))
-        if self.failures:
+        if self.record.skip and self.failures and self.failures[0].skipped:
+            self.failures.clear()
+        elif self.failures:
             self.proved_wrong = "collecting it fails"
         elif odd:
             self.proved_wrong = f"it has other tests now, e.g. {odd[0]}"
@@ -463,7 +467,10 @@ class _StandInModule(Module):
     obj = _of_the_real_one("obj")
 
     def collect(self) -> Iterable[nodes.Item | nodes.Collector]:
-        return self.__dict__["_stand"].children  # type: ignore[no-any-return]
+        stand: StandIns = self.__dict__["_stand"]
+        if stand.record.skip:
+            raise pytest.skip.Exception(stand.record.skip[1], allow_module_level=True)
+        return stand.children  # type: ignore[return-value]
 
 
 _StandInModule.__name__ = _StandInModule.__qualname__ = "Module"
