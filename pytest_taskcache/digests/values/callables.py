@@ -12,6 +12,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,9 +93,10 @@ def class_source(cls: type) -> ClassSource:
     """The digests of a class; empty for installed ones, and where there is no source to read."""
     found = _known.get(cls)
     if found is None:
-        own = not is_installed(cls.__module__)
-        classes = _classes(_text_of(cls.__module__)) if own else {}
-        found = _known[cls] = classes.get(cls.__qualname__, _NO_SOURCE)
+        nodes: Sequence[ast.AST] = ()
+        if not is_installed(cls.__module__):
+            nodes = _classes(_text_of(cls.__module__)).get(cls.__qualname__, ())
+        found = _known[cls] = _digests_of(nodes) if nodes else _NO_SOURCE
     return found
 
 
@@ -116,13 +118,12 @@ def _module_digest(source: str) -> str:
     return analyse(source.encode("utf-8", "surrogatepass")).digest if source else ""
 
 
-@functools.lru_cache(maxsize=16)
-def _classes(source: str) -> dict[str, ClassSource]:
-    """The classes of a module by qualified name; several of one name count together."""
+@functools.lru_cache(maxsize=4)  # trees are large
+def _classes(source: str) -> dict[str, list[ast.AST]]:
+    """The class statements of a module by qualified name; several of one name count together."""
     import ast
 
-    statements: dict[str, list[ast.AST]] = {}
-    plain = []
+    found: dict[str, list[ast.AST]] = {}
     pending: list[tuple[str, ast.AST]] = []
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):  # edited meanwhile, or made
         pending.append(("", ast.parse(source)))
@@ -131,20 +132,27 @@ def _classes(source: str) -> dict[str, ClassSource]:
         for child in ast.iter_child_nodes(node):
             inner = prefix
             if isinstance(child, ast.ClassDef):
-                statements.setdefault(prefix + child.name, []).append(child)
+                found.setdefault(prefix + child.name, []).append(child)
                 inner = f"{prefix}{child.name}."
             elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 inner = f"{prefix}{child.name}.<locals>."
-                if _is_plain(child):
-                    plain.append(child)
             pending.append((inner, child))
-    whole = {name: checksum(["".join(map(ast.dump, nodes))]) for name, nodes in statements.items()}
-    for function in plain:
-        function.body = []
-    return {
-        name: ClassSource(whole[name], checksum(map(ast.dump, nodes)))
-        for name, nodes in statements.items()
-    }
+    return found
+
+
+def _digests_of(nodes: Sequence[ast.AST]) -> ClassSource:
+    import ast
+
+    whole = checksum(["".join(map(ast.dump, nodes))])
+    bodies = []
+    for node in chain.from_iterable(map(ast.walk, nodes)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_plain(node):
+            bodies.append((node, node.body))
+            node.body = []
+    statements = checksum(map(ast.dump, nodes))
+    for function, body in bodies:
+        function.body = body
+    return ClassSource(whole, statements)
 
 
 _LANGUAGE = frozenset({"property", "staticmethod", "classmethod", "setter", "getter", "deleter"})

@@ -83,7 +83,8 @@ class Recording:
         self._item_of: dict[int, pytest.Item] = {}
         self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
         self._warned = len(_warnings() or ())
-        if any(names.get("__file__") == str(module.path) for _, names in loaded_namespaces()):
+        path = str(module.path)
+        if any(names.get("__file__") == path for _, names in loaded_namespaces()):
             self.refusal = "it was imported before it was collected"
         with observation.muted():
             self._before = global_state()

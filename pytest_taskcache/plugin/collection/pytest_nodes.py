@@ -184,7 +184,8 @@ def _describe_function(item: Function) -> Json:
     """What the tests of one function have in common; ``place`` is where it is, and what stands
     before a test's name to say so, ``more`` the attributes that a hook gave the items."""
     function, ids = item.function, item.callspec.id if hasattr(item, "callspec") else ""
-    path, line, name = item.reportinfo()
+    relative, line, name = item.location
+    path = item.path if relative == item.nodeid.partition("::")[0] else item.reportinfo()[0]
     if not name.endswith(item.name):
         raise UnrecordableError("a test is reported under a name that is not its own")
     attributes = {
@@ -197,7 +198,7 @@ def _describe_function(item: Function) -> Json:
     return {
         "name": item.originalname,
         "fixtures": list(item.fixturenames),
-        "place": [str(path), line, item.location[0], name.removesuffix(item.name)],
+        "place": [str(path), line, relative, name.removesuffix(item.name)],
         "async": inspect.iscoroutinefunction(function),
         "generator": inspect.isgeneratorfunction(function),
         "attributes": attributes,
