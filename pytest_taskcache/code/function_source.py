@@ -207,7 +207,9 @@ def _functions_of(filename: str) -> _Functions:
         if source is None:
             with open(filename, "rb") as stream:
                 source = stream.read()
-        functions = _functions_in(ast.parse(source))
+        from pytest_taskcache.code.source_file import parsed
+
+        functions = _functions_in(parsed(source))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         functions = {}
     _files[filename] = (stamp, functions)

@@ -55,6 +55,7 @@ import builtins
 import copy
 import re
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -165,9 +166,16 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
     which has all effects. ``is_test`` tells that pytest collects its functions."""
     try:
-        return _Walker(ast.parse(content), is_test=is_test).analysis()
+        return _Walker(parsed(content), is_test=is_test).analysis()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Analysis((everything(checksum_bytes(content)),))
+
+
+def parsed(source: str | bytes) -> ast.Module:
+    """The syntax tree of a module. What Python warns of in it (``"\\d"``) is for who imports it to
+    say, and no error here. Raises SyntaxError, ValueError, RecursionError and MemoryError."""
+    with warnings.catch_warnings(action="ignore"):
+        return ast.parse(source)
 
 
 def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> str:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
+from pytest_taskcache.code.source_file import parsed
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, OpenComputation, Options
@@ -452,7 +453,7 @@ def moved_lines(before: bytes, now: bytes) -> dict[int, int]:
 def _functions(content: bytes) -> Mapping[tuple[str, bytes], list[int]]:
     """The first lines of the outermost functions, by qualified name and text; none of no Python."""
     try:
-        tree = ast.parse(content)
+        tree = parsed(content)
     except (SyntaxError, ValueError, RecursionError):
         return {}
     # As the parser counts lines: other line breaks (form feeds, ...) are none.

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pytest_taskcache.code.source_file import parsed
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import ABSENT
 from pytest_taskcache.report.history import Fact, History
@@ -242,7 +243,7 @@ def _part(text: str, name: str) -> str:
     """The source of ``path::qualified.name`` in its module's text; all of it where not found."""
     qualname = name.partition("::")[2].removesuffix("()").partition("[")[0]
     try:
-        node: Any = ast.parse(text)
+        node: Any = parsed(text)
     except (SyntaxError, ValueError):
         return text
     for wanted in qualname.replace("::", ".").replace(".<locals>", "").split("."):

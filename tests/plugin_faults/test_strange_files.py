@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import py_compile
+import warnings
 
 import pytest
 from hurt_project import HurtProject
@@ -65,3 +67,41 @@ def test_a_file_without_permission(hurt: HurtProject) -> None:
     allowed = run_without_privileges(hurt, "--cache-tests=all")
     assert allowed.code == pytest.ExitCode.OK, allowed.shown
     assert allowed.counts == {"test": 1}, allowed.shown
+
+
+def test_a_file_that_python_warns_of(hurt: HurtProject) -> None:
+    """It is read as any other, whatever becomes of warnings, and says nothing more than plainly."""
+    source = "class Rate:\n '\\d'\n def one(self): return 1\n def two(self): return {}\n"
+    for name, file in (("one", "test_suite.py"), ("two", "test_two.py")):
+        hurt.write(
+            file,
+            f"""
+            import pytest
+            from counter import count
+            import lib
+
+            @pytest.mark.parametrize("kind", [lib.Rate])
+            def test_it(kind):
+                count("{name}")
+                assert kind().{name}()
+            """,
+        )
+    hurt.write("lib.py", source.format(2))
+    options = ("--cache-tests=all", "-W", "error")
+    for counts in ({"one": 1, "two": 1}, {}):
+        seen = _compiled(hurt).run(*options)
+        assert seen.code == pytest.ExitCode.OK, seen.shown
+        assert seen.counts == counts, seen.shown
+    hurt.write("lib.py", source.format(3))
+    seen = _compiled(hurt).run(*options)
+    assert seen.counts == {"two": 1}, seen.shown
+    seen = hurt.run("--cache-tests=all", "-W", "always")
+    assert seen.counts == {"one": 1, "two": 1}, seen.shown
+    assert "SyntaxWarning" not in seen.shown
+
+
+def _compiled(hurt: HurtProject) -> HurtProject:
+    """The project, whose module Python need not compile, and so does not warn of."""
+    with warnings.catch_warnings(action="ignore"):
+        py_compile.compile(str(hurt.root / "lib.py"), doraise=True)
+    return hurt

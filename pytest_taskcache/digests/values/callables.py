@@ -93,10 +93,9 @@ def class_source(cls: type) -> ClassSource:
     """The digests of a class; empty for installed ones, and where there is no source to read."""
     found = _known.get(cls)
     if found is None:
-        nodes: Sequence[ast.AST] = ()
-        if not is_installed(cls.__module__):
-            nodes = _classes(_text_of(cls.__module__)).get(cls.__qualname__, ())
-        found = _known[cls] = _digests_of(nodes) if nodes else _NO_SOURCE
+        text = "" if is_installed(cls.__module__) else _text_of(cls.__module__)
+        statements = _statements(text).get(cls.__qualname__)
+        found = _known[cls] = _digests_of(statements) if statements else _NO_SOURCE
     return found
 
 
@@ -118,21 +117,27 @@ def _module_digest(source: str) -> str:
     return analyse(source.encode("utf-8", "surrogatepass")).digest if source else ""
 
 
-@functools.lru_cache(maxsize=4)  # trees are large
-def _classes(source: str) -> dict[str, list[ast.AST]]:
-    """The class statements of a module by qualified name; several of one name count together."""
+@functools.lru_cache(maxsize=16)
+def _statements(source: str) -> dict[str, list[str]]:
+    """The texts of a module's class statements by qualified name; several of one name count
+    together."""
     import ast
 
-    found: dict[str, list[ast.AST]] = {}
+    from pytest_taskcache.code.source_file import parsed
+
+    lines = source.split("\n")
+    found: dict[str, list[str]] = {}
     pending: list[tuple[str, ast.AST]] = []
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):  # edited meanwhile, or made
-        pending.append(("", ast.parse(source)))
+        pending.append(("", parsed(source)))
     while pending:
         prefix, node = pending.pop()
         for child in ast.iter_child_nodes(node):
             inner = prefix
             if isinstance(child, ast.ClassDef):
-                found.setdefault(prefix + child.name, []).append(child)
+                first = min([child.lineno, *(each.lineno for each in child.decorator_list)])
+                text = "\n".join(lines[first - 1 : child.end_lineno])
+                found.setdefault(prefix + child.name, []).append(text)
                 inner = f"{prefix}{child.name}."
             elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 inner = f"{prefix}{child.name}.<locals>."
@@ -140,19 +145,18 @@ def _classes(source: str) -> dict[str, list[ast.AST]]:
     return found
 
 
-def _digests_of(nodes: Sequence[ast.AST]) -> ClassSource:
+def _digests_of(statements: Sequence[str]) -> ClassSource:
     import ast
 
-    whole = checksum(["".join(map(ast.dump, nodes))])
-    bodies = []
+    from pytest_taskcache.code.source_file import parsed
+
+    # Those inside of something are indented.
+    nodes = [parsed(f"if 1:\n{text}" if text[:1].isspace() else text) for text in statements]
+    whole = checksum([ast.dump(node) for node in nodes])
     for node in chain.from_iterable(map(ast.walk, nodes)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_plain(node):
-            bodies.append((node, node.body))
             node.body = []
-    statements = checksum(map(ast.dump, nodes))
-    for function, body in bodies:
-        function.body = body
-    return ClassSource(whole, statements)
+    return ClassSource(whole, checksum([ast.dump(node) for node in nodes]))
 
 
 _LANGUAGE = frozenset({"property", "staticmethod", "classmethod", "setter", "getter", "deleter"})

@@ -202,8 +202,10 @@ def asks_the_clock(source: bytes) -> bool:
         return False
     import ast  # most files get no further
 
+    from pytest_taskcache.code.source_file import parsed
+
     try:
-        pending: list[ast.AST] = [ast.parse(source)]
+        pending: list[ast.AST] = [parsed(source)]
     except (SyntaxError, ValueError):
         return True
     while pending:

@@ -21,6 +21,7 @@ import platform
 import re
 import sys
 import types
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -467,11 +468,12 @@ def run_conditions(item: pytest.Item) -> None:
             space.update(names)
         space.update(getattr(getattr(item, "obj", None), "__globals__", {}))
         _run_mentioning(file, texts)
-        for text in texts:
-            try:
-                eval(compile(text, file, "eval", dont_inherit=True), space)
-            except Exception:
-                return  # pytest fails the test for it
+        with warnings.catch_warnings(action="ignore"):  # pytest shows them
+            for text in texts:
+                try:
+                    eval(compile(text, file, "eval", dont_inherit=True), space)
+                except Exception:
+                    return  # pytest fails the test for it
 
 
 def _files(item: DoctestItem) -> Iterator[str]:
@@ -487,5 +489,7 @@ def _files(item: DoctestItem) -> Iterator[str]:
 def _imported(source: str) -> Iterator[str]:
     """The names of modules that an example imports, with those of the packages they are in."""
     with suppress(SyntaxError):  # an example may show one
-        for name in sorted(imported_by(compile(source, "<example>", "exec", dont_inherit=True))):
+        with warnings.catch_warnings(action="ignore"):  # it is compiled once more when it runs
+            code = compile(source, "<example>", "exec", dont_inherit=True)
+        for name in sorted(imported_by(code)):
             yield from accumulate(name.split("."), "{}.{}".format)
