@@ -214,7 +214,7 @@ def _fields(of: Any) -> tuple[Field[Any], ...]:
         if "__dataclass_fields__" in vars(cls):
             ours = vars(cls).get(_FIELDS)
             # Else it is a subclass that is one of the standard library's.
-            return ours or tuple(vars(cls)["__dataclass_fields__"].values())
+            return tuple(vars(cls)["__dataclass_fields__"].values()) if ours is None else ours
     raise TypeError(f"{of!r} is no dataclass")
 
 

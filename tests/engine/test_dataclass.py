@@ -172,3 +172,17 @@ def test_a_subclass_with_an_init_of_its_own_calls_ours_first() -> None:
 
     assert Derived(1).a == 2
     assert Base(1).a == 1  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_one_without_fields(slots: bool) -> None:
+    """It has a text, equals another one, and is replaced by one."""
+
+    @_dataclass(frozen=True, slots=slots)
+    class Empty:
+        pass
+
+    assert repr(Empty()).endswith("Empty()")
+    assert Empty() == Empty() == _replace(Empty())
+    assert hash(Empty()) == hash(Empty())
+    assert _fields(Empty) == dataclasses.fields(Empty) == ()
