@@ -35,6 +35,7 @@ from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.pytest_private import (
+    ITEM,
     active_definition,
     closure_of,
     is_async,
@@ -47,18 +48,21 @@ if TYPE_CHECKING:
     from pytest_taskcache.plugin.session import Session
 
 _WATCHED = frozenset(
-    {"cls", "fixturenames", "function", "instance", "keywords", "module", "node", "path"}
-)
+    {
+        ITEM, "cls", "fixturenames", "fspath", "function", "instance", "keywords", "module",
+        "node", "path",
+    }
+)  # fmt: skip
 """Attributes of a request that lead to the test it was made for."""
 
-_OF_TESTS = _WATCHED - {"fixturenames", "path"}
+_OF_TESTS = _WATCHED - {"fixturenames", "fspath", "path"}
 """Those through which its module may be read."""
 
 _OF_NODES = (
     *("add_marker", "callspec", "cls", "function", "get_closest_marker", "iter_markers"),
     *("keywords", "module", "name", "nodeid", "obj", "originalname", "own_markers", "path"),
 )
-_HARMLESS = (_WATCHED - {"keywords", "node"}).union(
+_HARMLESS = (_WATCHED - {ITEM, "keywords", "node"}).union(
     ("addfinalizer", "fixturename", "param", "raiseerror", "scope"),
     (f"node.{name}" for name in _OF_NODES),
 )
@@ -257,7 +261,7 @@ class FixtureInputs:
         """What an attribute shows, as a value that can be digested: which node, class or file it
         is, its marks and parameters, and what was set on it while it ran."""
         request = self._request
-        if name == "path":
+        if name in ("fspath", "path"):
             return self._fingerprints.name_of(request.path)
         if name == "fixturenames":
             return list(request.fixturenames)
@@ -268,7 +272,7 @@ class FixtureInputs:
             return _class_shown(request.cls)
         if name == "instance":
             return [_class_shown(request.cls), dict(getattr(request.instance, "__dict__", {}))]
-        node = request.node
+        node = getattr(request, ITEM) if name == ITEM else request.node
         callspec = getattr(node, "callspec", None)
         shown: list[object] = [
             node.nodeid,
@@ -306,10 +310,10 @@ def _watched(original: type) -> type:
     """A class of requests that tell their inputs what is read from them."""
 
     def watched(name: str) -> property:
-        inherited = getattr(original, name)
+        inherited = getattr(original, name, None)
 
         def get(self: Any) -> Any:
-            value = inherited.fget(self)
+            value = self.__dict__[name] if inherited is None else inherited.fget(self)
             inputs = self.__dict__.get("_taskcache_inputs")
             if inputs is not None and not is_machinery(sys._getframe(1)):
                 inputs.look(_REQUEST + name)
@@ -317,7 +321,8 @@ def _watched(original: type) -> type:
 
         return property(get)
 
-    return type(original.__name__, (original,), {name: watched(name) for name in _WATCHED})
+    names = (name for name in _WATCHED if name == ITEM or hasattr(original, name))
+    return type(original.__name__, (original,), {name: watched(name) for name in names})
 
 
 def _class_shown(cls: type | None) -> object:

@@ -36,6 +36,9 @@ HANDLES = frozenset(
 """Fixtures of pytest's own that are handles: they count by name, not by value."""
 
 
+ITEM = "_pyfuncitem"
+"""The attribute of a request that holds its item."""
+
 _WRITTEN = pytest.StashKey[Mapping[str, object]]()
 
 

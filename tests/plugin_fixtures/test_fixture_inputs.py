@@ -341,6 +341,41 @@ def test_what_a_helper_reads_from_the_request_counts(project: Project) -> None:
     assert project.counted() >= 3
 
 
+@pytest.mark.parametrize(
+    ("way", "scope"),
+    [
+        ("fspath", "function"),
+        ("path", "function"),
+        ("node.path", "function"),
+        ("_pyfuncitem.path", "function"),
+        ("_pyfuncitem.path", "session"),
+    ],
+)
+def test_the_file_of_the_test_counts_by_whatever_name(
+    project: Project, way: str, scope: str
+) -> None:
+    """A fixture that asks for it has a value for each file; a session's can ask the item alone that
+    was the first to need it."""
+    project.write(
+        "conftest.py",
+        f"""
+        import os
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @cached_fixture(scope={scope!r})
+        def name(request):
+            count("name")
+            return os.path.basename(str(request.{way}))
+        """,
+    )
+    for file in ("test_a.py", "test_b.py"):
+        project.write(file, f"def test_it(name):\n    assert name == {file!r}\n")
+    for file in ("test_a.py", "test_b.py") * 2:
+        run(project, file).assert_outcomes(passed=1)
+    assert project.counted() == 2
+
+
 def test_marks_of_the_test_count_if_they_are_read(project: Project) -> None:
     """A changed mark is a miss for the fixture that reads marks through its node."""
     project.write("pytest.ini", "[pytest]\nmarkers = level(n): how far\n")
