@@ -8,8 +8,8 @@ touched. One cold run records all outcomes. Then, for one mutant after the other
 operator, a condition, a return value, a statement, a byte of a data file), the suite runs
 plainly, and, where that changed any outcome, once more with a copy of the recorded cache. A
 **stale pass** is a test that fails plainly but was replayed as passed: there must be none. Also
-told is how many tests ran again against how many changed their outcome, and the time taken
-against a plain run. The exit code is 1 if anything was stale.
+told is how many tests ran again against how many changed their outcome, their share by the tests'
+own time, and the time taken against a plain run. The exit code is 1 if anything was stale.
 
 Only what a plain run uses is changed: lines that ran (known on Python 3.12 and later) and data
 files that were opened; the rules take turns, all else is chance. PYTHON, an interpreter with
@@ -36,6 +36,7 @@ _PLUGIN = """
 import json, os, sys
 
 _found = {}
+_durations = {}
 _used = {"lines": {}, "opened": {}}
 
 if "USED" in os.environ:
@@ -59,6 +60,7 @@ if "USED" in os.environ:
         sys.monitoring.set_events(3, sys.monitoring.events.LINE)
 
 def pytest_runtest_logreport(report):
+    _durations[report.nodeid] = _durations.get(report.nodeid, 0) + report.duration
     outcome, replayed = _found.get(report.nodeid, ("passed", True))
     if report.outcome != "passed":
         outcome = report.outcome if not hasattr(report, "wasxfail") else "xfailed"
@@ -66,7 +68,7 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish():
     with open(os.environ["OUTCOMES"], "w") as file:
-        json.dump(_found, file)
+        json.dump({"outcomes": _found, "durations": _durations}, file)
     if "USED" in os.environ:
         lines = {path: list(found) for path, found in _used["lines"].items()}
         with open(os.environ["USED"], "w") as file:
@@ -107,9 +109,11 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Ran:
-    """One run of the suite: each test's outcome and whether it was replayed; seconds."""
+    """One run of the suite: each test's outcome and whether it was replayed, and the seconds that
+    it took; the seconds of the run."""
 
     outcomes: Mapping[str, tuple[str, bool]]
+    durations: Mapping[str, float]
     seconds: float
 
 
@@ -141,6 +145,7 @@ class Verdict:
     rule: str
     changed: int
     again: int
+    again_time: float
     tests: int
     stale: tuple[str, ...]
     ratio: float
@@ -197,10 +202,13 @@ class Suite:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Ran({}, limit)
+            return Ran({}, {}, limit)
         seconds = time.perf_counter() - began
-        found = json.loads(self._outcomes.read_text()) if self._outcomes.exists() else {}
-        return Ran({name: (one, bool(hit)) for name, (one, hit) in found.items()}, seconds)
+        if not self._outcomes.exists():
+            return Ran({}, {}, seconds)
+        found = json.loads(self._outcomes.read_text())
+        outcomes = {name: (one, bool(hit)) for name, (one, hit) in found["outcomes"].items()}
+        return Ran(outcomes, found["durations"], seconds)
 
     def used(self) -> Used:
         """What a plain run uses."""
@@ -336,9 +344,13 @@ def judge(
     else:
         spared = frozenset(name for name, (_, hit) in warm.outcomes.items() if hit)
     stale = sorted(name for name in spared & changed if name in plain.outcomes)
-    again = len(storable - spared)
+    again = storable - spared
+    took = {name: baseline.durations.get(name, 0.0) for name in storable}
+    again_time = sum(took[name] for name in again) / (sum(took.values()) or 1)
     ratio = warm.seconds / plain.seconds
-    return Verdict(mutant.rule, len(changed), again, len(storable), tuple(stale), ratio)
+    return Verdict(
+        mutant.rule, len(changed), len(again), again_time, len(storable), tuple(stale), ratio
+    )
 
 
 def changed_by(plain: Ran, baseline: Ran) -> set[str]:
@@ -377,6 +389,7 @@ def main() -> int:
     }
     baseline = Ran(
         {name: one for name, one in baseline.outcomes.items() if name not in unstable},
+        baseline.durations,
         baseline.seconds,
     )
     print(f"{len(baseline.outcomes)} tests, {len(unstable)} unstable")
@@ -460,7 +473,8 @@ def _report(name: str, verdicts: list[Verdict]) -> None:
         print(
             f"{name}, {kind}: {len(found)} mutants, {stale} stale passes (in {misled} mutants); "
             f"changed {changed:.1%} of the tests, ran {statistics.mean(again):.1%} (median "
-            f"{statistics.median(again):.1%}); time / plain "
+            f"{statistics.median(again):.1%}), which is "
+            f"{statistics.mean(one.again_time for one in found):.1%} of their time; time / plain "
             f"{statistics.median(one.ratio for one in found):.2f} (median), "
             f"slower than plain {sum(one.ratio > 1 for one in found)} times"
         )
