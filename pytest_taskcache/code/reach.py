@@ -343,7 +343,7 @@ class _Walk:
             yield f"{OWN_NAMES} {vertex.file}", 0
         if vertex.new:
             yield NEW_NAMES, 0
-        if item.kind is not _FUNCTION and not item.name.endswith("()"):
+        if not item.name.endswith("()"):
             for part in self._parts[vertex.file]:
                 yield f"={part}", 0
         if item.kind is DefinitionKind.IMPORT and vertex.seed:

@@ -8,7 +8,7 @@ Worked example::
     class Box(Base):                class     Box:        mentions Base; binds Box
         limit = 5                   statement Box.limit=  binds limit, Box
         def size(self):             statement Box.size()  binds size, Box
-            self.seen = self.limit  function  Box.size    mentions limit, Box; stores seen
+            self.seen = self.limit  function  Box.size    the same; mentions limit; stores seen
 
 The body of a function is a definition, named like ``code.co_qualname``, with lambdas and
 comprehensions in it; what executing its ``def`` takes (decorators, parameters, defaults,
@@ -33,9 +33,9 @@ What code gets at without naming it, and how that is covered:
   (``*modules``); a base class's ``__subclasses__`` is bound by every class that has a base;
 * parameters of what is called by pytest mention fixtures (``@name``), which decorated functions
   bind;
-* dunder methods, xunit set-ups, wrapped methods, those called like methods of builtin types and
-  all of a class with a base from elsewhere, which may call them, come with their class, as do
-  all statements of its body: they bind its name too;
+* methods, as all statements of a class, bind its name too: who hands an object on need not know
+  what is called of it; dunder methods, xunit set-ups and those called like methods of builtin types
+  bind no other. Decorators, metaclasses and bases from elsewhere may call methods, too (`called`);
 * module-level ``__getattr__`` and ``__dir__``, hooks, automatic fixtures and ``pytestmark`` act
   on code that names none of them: ``implicit``, or ``effect`` for all who import the module;
 * a statement that binds nothing may act on all others in the process, and does ``act``; so may
@@ -396,14 +396,18 @@ class _Walker:
         self._all(_making(node))
         for decorator in node.decorator_list:
             self._note_call(decorator)
-        for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
+        given = "acts" in unit.flags
+        words = [keyword.value for keyword in node.keywords]
+        for base in (*node.bases, *words):
             if _chain(base)[0] not in self._bound:
                 self._note_call(base)
             self._change(base)
         if node.bases:
             unit.binds["__subclasses__"] = None
         self._close(unit)
-        if any(self._calls_methods(base) for base in node.bases):
+        given |= any(getattr(part, "name", "") == "__init_subclass__" for part in node.body)
+        given |= any(_chain(word)[0] in self._bound for word in words)
+        if given or any(self._calls_methods(maker) for maker in (*node.bases, *words)):
             self._called.add(node.name)
         before, self._owner = self._owner, prefix + node.name
         self._body(node, f"{prefix}{node.name}.")
@@ -415,7 +419,8 @@ class _Walker:
         root = _chain(base)[0]
         full = self._aliases.get(root)
         if full is None:
-            return root in self._called
+            known = self._bound - self._called | _BUILTINS | {""}
+            return root not in known  # what is bound nowhere here comes by a star import
         return full.partition(".")[0] not in _PASSIVE
 
     def _function(self, node: FunctionNode, prefix: str) -> None:
@@ -426,8 +431,7 @@ class _Walker:
             made.binds[node.name] = None
         self._signature(node)
         self._decorate(node, made)
-        implicit = not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_"))
-        if implicit:
+        if not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_")):
             made.flags.add("implicit")
         if not prefix and node.name in _OF_MODULES:
             made.flags.add("effect")
@@ -447,10 +451,9 @@ class _Walker:
         if self._owner:
             cls = self._owner.rpartition(".")[2]
             unit.attributes.add(cls)
-            if cls in self._called and not (self._is_test and node.name.startswith("test")):
-                unit.flags.add("called")
-            if with_class or unit.flags & {"wrapped", "implicit", "called"}:
+            if not (self._is_test and node.name.startswith("test")):
                 unit.binds[cls] = None
+                unit.flags |= {"called"} if cls in self._called else set()
         self._resolve(unit, frozenset())
 
     def _decorate(self, node: FunctionNode, unit: _Unit) -> None:
@@ -644,7 +647,7 @@ class _Walker:
     def visit_Attribute(self, node: ast.Attribute) -> None:
         unit, name = self._unit, node.attr
         whole = self._whole
-        self._whole = not isinstance(node.value, (ast.Name, ast.Attribute))
+        self._whole = name == "__dict__" or not isinstance(node.value, (ast.Name, ast.Attribute))
         self.visit(node.value)
         self._whole = True
         if whole and _chain(node)[0] in self._aliases:
@@ -725,14 +728,11 @@ class _Walker:
         self._all(node.keywords)
 
     def _set_attribute(self, target: ast.expr, name: ast.expr) -> None:
-        """``setattr``: of a computed name, it may be any of something known here; of an own
-        object, it goes with the class; what was given is for who gave it to tell."""
+        """``setattr``: of a computed name, it may be any of something known here."""
         unit = self._unit
         root, called, _ = _chain(target)
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             unit.stores.add(name.value)
-        elif unit.owner and unit.parameters[:1] == (root,):
-            unit.binds[unit.owner.rpartition(".")[2]] = None
         elif not called and root not in unit.bound:
             unit.stores.add(OWN_NAMES)
         self._change(target)

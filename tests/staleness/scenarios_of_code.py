@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from ladder import EVERY, Form, Scenario
 
@@ -12,6 +13,35 @@ def register(f):
     REGISTRY[f.__name__] = f
     return f
 """
+
+
+_KEEPING = """
+KEPT = []
+
+def is_make(f):
+    return getattr(f, "__name__", "") == "make"
+
+def keep(p):
+    KEPT.append(p.make())
+    return p
+
+def keep_all(p):
+    KEPT.extend(f() for f in [*p.__dict__.values()] if is_make(f))
+    return p
+
+class Making(type):
+    def __init__(cls, name, bases, items):
+        KEPT.extend(f() for f in items.values() if is_make(f))
+
+class Made(metaclass=Making):
+    pass
+"""
+
+_MAKING = "class P:\n    def make(self=None):\n        return 1\n"
+
+
+def _replace(path: Path, before: str, after: str) -> None:
+    path.write_text(path.read_text().replace(before, after))
 
 
 def _metadata(name: str, version: str, *requires: str) -> dict[str, str]:
@@ -2163,6 +2193,70 @@ CODE = [
             ("by_import_module", "importlib.import_module('SELF_made')"),
             ("by_a_function_type", "types.FunctionType(compile(TEXT, '<x>', 'exec'), {})()"),
         )
+    ),
+    *(
+        Scenario(
+            f"what_another_module_calls_of_{name}",
+            head="from . import lib",
+            body="result = lib.KEPT",
+            files={"tools.py": _KEEPING, "plug.py": plug, "lib.py": f"from .tools import *\n{lib}"},
+            change={"plug.py": plug.replace("return 1", "return 2")},
+        )
+        for name, plug, lib in (
+            ("an_object", _MAKING, "from .plug import P\nkeep(P())"),
+            ("a_class", _MAKING, "from .plug import P\nkeep(P)"),
+            ("a_decorated_class", f"from .tools import *\n@keep\n{_MAKING}", "from . import plug"),
+            ("a_listed_class", f"from .tools import *\n@keep_all\n{_MAKING}", "from . import plug"),
+            (
+                "a_listed_module",
+                "def make():\n    return 1\n",
+                "from . import plug\nkeep_all(plug)",
+            ),
+            (
+                "a_namespace",
+                "def make():\n    return 1\n",
+                "import SELF.plug\nall = [*SELF.plug.__dict__.values()]\n"
+                "KEPT = [f() for f in all if is_make(f)]",
+            ),
+            (
+                "a_class_that_it_makes",
+                f"from .tools import *\n{_MAKING.replace('P', 'P(metaclass=Making)')}",
+                "from . import plug",
+            ),
+            (
+                "a_class_with_a_base_that_is_imported_with_all",
+                f"from .tools import *\n{_MAKING.replace('P', 'P(Made)')}",
+                "from . import plug",
+            ),
+        )
+    ),
+    Scenario(
+        "what_another_module_called_for_an_earlier_test",
+        files={
+            "tools.py": "def made(p):\n    return p.make()\n",
+            "lib.py": f"""
+            from .tools import made
+            {_MAKING.replace(chr(10), chr(10) + " " * 12)}
+            KEPT = []
+
+            def kept():
+                KEPT[:] = KEPT or [made(P())]
+                return KEPT
+            """,
+            "test_it.py": """
+            from counter import count
+            from . import lib
+
+            def test_a():
+                count("SELF.a")
+                assert lib.kept()
+
+            def test_b():
+                count("SELF.b")
+                assert lib.kept()
+            """,
+        },
+        change={"lib.py": lambda path: _replace(path, "return 1", "return 2")},
     ),
     Scenario(
         "syntax_error_mended",
