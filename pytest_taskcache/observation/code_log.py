@@ -108,8 +108,10 @@ class CodeLog(ForkAware):
 
     def read_runs(self) -> None:
         """Gives a position to all code that ran since."""
-        for code in running_code.unread():
-            self.position(code)
+        known = self._positions
+        for number, code in running_code.unread():
+            if number not in known:
+                self.position(code)
 
     def position(self, code: CodeType) -> int:
         """The position of a code object's node, which is made when it is new; -1 for code that

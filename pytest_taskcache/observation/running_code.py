@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import CodeType, FrameType
 from typing import Any
 
+from pytest_taskcache.code.byte_code import nested
 from pytest_taskcache.observation.hooks.dispatcher import handles
 from pytest_taskcache.originals import originals
 
@@ -94,7 +95,7 @@ class RunningCode:
         self._unread.append((fresh, [0]))
         self.current = fresh
 
-    def unread(self) -> Iterator[CodeType]:
+    def unread(self) -> Iterator[tuple[int, CodeType]]:
         """What was noted since this was last asked, in order. The youngest pieces are looked at
         again the next time, because a thread may be about to add to them."""
         with self._lock:
@@ -102,7 +103,7 @@ class RunningCode:
             del self._unread[:-2]
         for piece, read in pieces:
             if len(piece) > read[0]:
-                noted = list(piece.values())
+                noted = list(piece.items())
                 yield from noted[read[0] :]
                 read[0] = len(noted)
 
@@ -184,13 +185,10 @@ class MonitoredCode(RunningCode):
             return
         monitoring, tool = self._monitoring, self._tool
         events = monitoring.events.PY_START | monitoring.events.PY_RESUME
-        found = [code]
-        while found:
-            each = found.pop()
+        for each in nested(code):
             if monitoring.get_local_events(tool, each) != events:
                 monitoring.set_local_events(tool, each, events)
                 self._watched.append(weakref.ref(each))
-            found += [one for one in each.co_consts if isinstance(one, CodeType)]
 
     def abandon(self) -> None:
         """As `RunningCode.abandon`. Leaves watched code marked: unmarking it all would cost more

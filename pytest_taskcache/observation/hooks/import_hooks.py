@@ -6,13 +6,14 @@ import dis
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from pytest_taskcache.code.asleep import namespace_of
+from pytest_taskcache.code.byte_code import nested
 from pytest_taskcache.observation.hooks.callers import ActsFor, installed_directories, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.replacing import spec_of
@@ -102,24 +103,16 @@ def _tell_code(code: CodeType) -> None:
         dispatcher.tell(lambda listener: listener.on_code(code))
 
 
-def _with_nested(code: CodeType) -> Iterator[CodeType]:
-    unseen = [code]
-    while unseen:
-        each = unseen.pop()
-        unseen += [constant for constant in each.co_consts if isinstance(constant, CodeType)]
-        yield each
-
-
 def mentioned_by(code: CodeType) -> set[str]:
     """The identifiers that are no local names of this code, and of what is nested in it."""
-    return {name for each in _with_nested(code) for name in each.co_names}
+    return {name for each in nested(code) for name in each.co_names}
 
 
 def imported_by(code: CodeType) -> set[str]:
     """The absolute names of the modules that this code, and what is nested in it, imports; of
     the names that it takes from one, those that are loaded modules themselves."""
     found: set[str] = set()
-    for each in _with_nested(code):
+    for each in nested(code):
         operations = each.co_code[::2]
         if _IMPORT not in operations:
             continue
