@@ -277,7 +277,7 @@ class Outcomes:
             return
         self._check(item, candidate)  # before the test can change its parameters
         code = getattr(function, "__code__", None)
-        if item.path.suffix == ".py" and (code is None or code.co_filename != str(item.path)):
+        if (code is None or code.co_filename != str(item.path)) and item.path.suffix == ".py":
             run_in_name_only(str(item.path))  # inherited from elsewhere
         run_conditions(item)
         if self._session.coverage is not None:
@@ -332,7 +332,7 @@ class Outcomes:
         if units is None or self._engine.is_forked():
             return
         saved = [candidate.bundle] if candidate is not None else []
-        if nextitem is None or nextitem.path != running.item.path:
+        if nextitem is None or nextitem.path is not running.item.path:
             units.close()
             saved = [each for each in self._bundles if each.unsaved]
         if sum(each.unsaved_seconds for each in saved) > max(_AT_ONCE, SHARE * self._writing):

@@ -99,23 +99,18 @@ _NOT_PASSED = Refusal("did not pass")
 
 
 class Cost:
-    """What closing a window was measured to cost in this run, in seconds. The first closing is
-    left out: it has the sources to read that all the others need, too."""
+    """``mean`` is what closing a window was measured to cost in this run, in seconds; 0.0 while it is
+    not known. The first is left out: it has the sources to read that all others need, too."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._total = 0.0
+        self.mean = 0.0
 
     def add(self, seconds: float) -> None:
         """Takes a measurement."""
         self._count += 1
         if self._count > 1:
-            self._total += seconds
-
-    @property
-    def mean(self) -> float:
-        """The running mean; 0.0 while there is none."""
-        return self._total / (self._count - 1) if self._count > 1 else 0.0
+            self.mean += (seconds - self.mean) / (self._count - 1)
 
 
 class Units:
@@ -144,9 +139,9 @@ class Units:
     ) -> OpenComputation | None:
         """A test begins: the frame it runs in. ``around()`` is what all tests of the file rest
         on. A stranger, of which nothing is to be kept, runs in a unit if there is one, and has
-        none opened for it."""
+        none opened for it. All tests of a file give the same ``path``."""
         unit = self._open
-        if unit is not None and (unit.path != path or unit.alone or (alone and not stranger)):
+        if unit is not None and (unit.path is not path or unit.alone or (alone and not stranger)):
             self.close()
         if self._open is None and not stranger:
             trace, engine = around(), self._engine
