@@ -56,6 +56,7 @@ from pytest_taskcache.plugin.pytest_private import (
     is_async,
     is_handle,
     leave_out,
+    marks_of,
     set_arguments,
     swapped_function,
     watch_dynamic_requests,
@@ -235,9 +236,9 @@ class FixtureHooks:
         spec = spec_of(function)
         if spec is not None:
             return spec
-        item = self._session.running_item
-        marks = item.iter_markers("cached") if item is not None else ()
-        wanted = self._named.union(*(mark.kwargs.get("fixtures", ()) for mark in marks))
+        marks = marks_of(self._session.running_item)
+        lists = (m.kwargs.get("fixtures", ()) for m in marks if m.name == "cached")
+        wanted = self._named.union(*lists)
         if fixturedef.argname not in wanted or not inspect.isfunction(function):
             return None
         if function not in self._foreign:
@@ -365,7 +366,7 @@ class FixtureHooks:
         """What was set up before without being asked for (autouse, ``setup_module``, marks), of the
         same scope or a wider one, counts: it may rest on its effects."""
         closure, least = closure_of(self._session.running_item), _SCOPES.index(request.scope)
-        for name in closure.ambient:
+        for name in (each for each in closure.initial if each not in closure.named):
             for definition in closure.definitions.get(name, ())[-1:]:
                 instance = self.live.get(definition)
                 if (

@@ -70,14 +70,12 @@ class ItemAttempt:
     def passed(self) -> bool:
         """Whether every report passed, a call among them and the teardown last. An xfail, a
         skip, a failed subtest, a rerun or an interrupt is not a pass."""
-        reports = self.reports
-        return (
-            self.is_set_up
-            and all(report.outcome == "passed" for report in reports)
-            and not any(hasattr(report, "wasxfail") for report in reports)
-            and any(report.when == "call" for report in reports)
-            and reports[-1].when == "teardown"
-        )
+        was_called = False
+        for report in self.reports:
+            if report.outcome != "passed" or hasattr(report, "wasxfail"):
+                return False
+            was_called = was_called or report.when == "call"
+        return self.is_set_up and was_called and self.reports[-1].when == "teardown"
 
 
 @dataclass(eq=False)
@@ -98,13 +96,9 @@ _serial = itertools.count(1)
 def node_id(item: pytest.Item) -> str:
     """The item's id without the group that pytest-xdist appends to it under loadgroup."""
     nodeid = item.nodeid
-    if "@" not in nodeid:
-        return nodeid
-    if item.get_closest_marker("xdist_group") is not None:
-        head, _, group = nodeid.rpartition("@")
-        if "/" not in group and "]" not in group:
-            return head
-    return nodeid
+    head, at, group = nodeid.rpartition("@")
+    may_be_group = at and "/" not in group and "]" not in group
+    return head if may_be_group and item.get_closest_marker("xdist_group") else nodeid
 
 
 class ItemHooks:
@@ -172,10 +166,9 @@ class ItemHooks:
         finally:
             fixtures.shortcuts.settle()
         attempt.is_set_up = True
-        for definition in itertools.chain.from_iterable(closure_of(item).definitions.values()):
-            instance = fixtures.live.get(definition)
-            if instance is not None:
-                self.uses(instance)
+        definitions = itertools.chain.from_iterable(closure_of(item).definitions.values())
+        for instance in filter(None, map(fixtures.live.get, definitions)):
+            self.uses(instance)
         return result
 
     @pytest.hookimpl(tryfirst=True)

@@ -95,8 +95,10 @@ def is_fixture(name: str, item: pytest.Item) -> bool:
 
 def is_handle(definition: FixtureDef[Any]) -> bool:
     """Whether a fixture is one of pytest's own handles."""
+    if definition.argname not in HANDLES:
+        return False
     module = getattr(definition.func, "__module__", "") or ""
-    return definition.argname in HANDLES and module.split(".")[0] in ("_pytest", "pytest_taskcache")
+    return module.split(".")[0] in ("_pytest", "pytest_taskcache")
 
 
 @contextmanager
@@ -137,7 +139,8 @@ def watch_dynamic_requests(note: _Note) -> Callable[[], None]:
     def getfixturevalue(self: FixtureRequest, argname: str) -> Any:
         __tracebackhide__ = True
         value = original(self, argname)
-        note(self, argname, sys._getframe(1))
+        if argname != "request":  # which each parameter asks for, and which is a handle
+            note(self, argname, sys._getframe(1))
         return value
 
     swap(FixtureRequest, "getfixturevalue", original, getfixturevalue)
@@ -153,24 +156,33 @@ class Closure(NamedTuple):
     """The fixtures that an item needs, as found at collection.
 
     ``token`` is the same object for items that share a closure; ``definitions`` by name, furthest
-    first; ``ambient`` are the names that the item gets without naming them: autouse and used by
-    mark; ``initial`` those, and the ones that it names; ``given`` its parameters by name."""
+    first; ``initial`` are the names of those that the item gets, ``named`` of those that it asks
+    for (not by autouse or a mark); ``given`` its parameters by name."""
 
     token: object = None
     definitions: Mapping[str, Sequence[FixtureDef[Any]]] = MappingProxyType({})
-    ambient: tuple[str, ...] = ()
-    initial: tuple[str, ...] = ()
+    initial: Sequence[str] = ()
+    named: Sequence[str] = ()
     given: Mapping[str, Any] = MappingProxyType({})
 
 
 def closure_of(item: pytest.Item | None) -> Closure:
     """An item's closure; an empty one where it needs no fixtures."""
     info = getattr(item, "_fixtureinfo", None)
-    if item is None or info is None:
+    if info is None:
         return Closure()
-    ambient = tuple(name for name in info.initialnames if name not in info.argnames)
-    initial = tuple(info.initialnames)
-    return Closure(info, info.name2fixturedefs, ambient, initial, parameters_of(item))
+    given: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return Closure(info, info.name2fixturedefs, info.initialnames, info.argnames, given)
+
+
+def marks_of(item: pytest.Item | None) -> list[pytest.Mark]:
+    """What ``iter_markers`` gives, the closest first, in a tenth of the calls."""
+    found: list[pytest.Mark] = []
+    node: Any = item
+    while node is not None:
+        found += node.own_markers
+        node = node.parent
+    return found
 
 
 def leave_out(item: pytest.Item, names: AbstractSet[str]) -> None:

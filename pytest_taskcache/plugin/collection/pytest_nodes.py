@@ -39,6 +39,7 @@ from _pytest.python import Class, Function, Module
 from _pytest.scope import Scope
 
 from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.plugin.pytest_private import marks_of
 
 FORMAT = 6
 """Version of this encoding; part of the key of every record."""
@@ -243,13 +244,13 @@ def describe_marks(marks: Iterable[Mark]) -> list[Any]:
 def signature(item: pytest.Item) -> str:
     """The marks and fixtures that an item, or its stand-in, has now, as a text."""
     fixtures = ",".join(getattr(item, "fixturenames", ()))
-    return "\n".join((f"fixtures: {fixtures}", *map(repr, describe_marks(item.iter_markers()))))
+    return "\n".join((f"fixtures: {fixtures}", *map(repr, describe_marks(marks_of(item)))))
 
 
 def is_skipped_by_mark(item: pytest.Item) -> bool:
     """Whether pytest will skip this item for a mark before it touches the test: ``skip``, or
     ``skipif`` with a condition that was true when it was recorded."""
-    for mark in item.iter_markers():
+    for mark in marks_of(item):
         if mark.name not in ("skip", "skipif") or isinstance(mark, LazyMark):
             continue
         conditions = (*mark.args, mark.kwargs.get("condition", False))

@@ -51,6 +51,7 @@ from pytest_taskcache.plugin.pytest_private import (
     DoctestItem,
     index_of_parameter,
     is_fixture,
+    marks_of,
     parameters_of,
 )
 from pytest_taskcache.plugin.surroundings import given_options, option_parts, plugin_parts
@@ -104,7 +105,7 @@ def asked_of(item: pytest.Item, settings: Settings) -> Asked | Uncacheable | Non
 
     Raises pytest.UsageError for a mark that cannot work, on whatever test it stands.
     """
-    marks = list(item.iter_markers("cached"))
+    marks = [mark for mark in marks_of(item) if mark.name == "cached"]
     for mark in marks:
         _check_mark(mark, item)
     own = next((mark for mark in marks if not _only_fixtures(mark)), None)
@@ -270,7 +271,7 @@ class OutcomeKeys:
         parameters by value, marks by their arguments, what a generated function closed over, the
         examples of a doctest. A parameter without content counts by where it comes from, which is
         in the test's module."""
-        marks, parameters = self._of_marks(list(item.iter_markers())), parameters_of(item)
+        marks, parameters = self._of_marks(marks_of(item)), parameters_of(item)
         parts = {
             ("parameter", name): self._of_parameter(item, name, value)
             for name, value in parameters.items()
@@ -457,10 +458,9 @@ def _run_mentioning(file: str, texts: Iterable[str]) -> None:
 def run_conditions(item: pytest.Item) -> None:
     """Evaluates the texts among the conditions of an item's marks as pytest does, but as code of
     the item's file, for the open window to see what they rest on."""
-    for mark in item.iter_markers():
-        given = (*mark.args, mark.kwargs.get("condition"))
-        texts = [one for one in given if isinstance(one, str)]
-        if mark.name not in ("skipif", "xfail") or not texts:
+    for mark in (each for each in marks_of(item) if each.name in ("skipif", "xfail")):
+        texts = [one for one in (*mark.args, mark.kwargs.get("condition")) if isinstance(one, str)]
+        if not texts:
             continue
         file, space = str(item.path), dict[str, object](os=os, sys=sys, platform=platform)
         space["config"] = item.config

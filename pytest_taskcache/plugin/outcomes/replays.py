@@ -29,8 +29,6 @@ REPLAYED = "taskcache_replayed"
 """Attribute of the reports that were not made by running the test."""
 
 _PHASES = ("setup", "call", "teardown")
-_PLAIN = [("when", "duration", phase) for phase in _PHASES]
-"""What there is to tell of each report of a plain pass, and its phase."""
 
 _OWN = frozenset(
     {
@@ -59,11 +57,10 @@ def to_json(
     Raises ValueError for a report that no plugin can serialize. What JSON would not give back as
     it was is for the serializer to refuse.
     """
-    entries = [_entry(config, report) for report in reports]
-    told = [(*entry, entry.get("when")) for entry in entries]
-    if told == _PLAIN and not recorded and not handed:
-        phases = " ".join(f"{entry['duration']:.6f}" for entry in entries)
+    if not recorded and not handed and _is_plain(reports):
+        phases = " ".join([f"{report.duration:.6f}" for report in reports])
         return f"{phases} {check}" if check else phases
+    entries = [_entry(config, report) for report in reports]
     outcome = {"reports": entries, "warnings": list(recorded), "handed": handed, "check": check}
     return {name: value for name, value in outcome.items() if value}
 
@@ -83,6 +80,15 @@ def from_json(item: pytest.Item, outcome: Outcome) -> list[pytest.TestReport]:
 def told(outcome: Outcome, what: str) -> Any:
     """What an outcome tells beside its reports, e.g. its ``warnings``; nothing for a plain pass."""
     return () if isinstance(outcome, str) else outcome.get(what, ())
+
+
+def _is_plain(reports: Sequence[pytest.TestReport]) -> bool:
+    """Whether there is nothing to tell but that each phase passed, and how long it took."""
+    for report in reports:
+        told = report.sections or report.user_properties or not vars(report).keys() <= _OWN
+        if told or type(report) is not pytest.TestReport:
+            return False
+    return tuple([report.when for report in reports]) == _PHASES
 
 
 def _entry(config: pytest.Config, report: pytest.TestReport) -> dict[str, object]:
@@ -112,9 +118,9 @@ def _report(item: pytest.Item, keywords: dict[str, Any], entry: Any) -> pytest.T
         "outcome": entry.get("special", "passed"),
         "longrepr": None,
         "when": entry["when"],
-        "sections": _pairs(entry.get("sections", ())),
+        "sections": [*map(tuple, entry.get("sections", ()))],  # of lists, since JSON has no tuples
         "duration": entry["duration"],
-        "user_properties": _pairs(entry.get("properties", ())),
+        "user_properties": [*map(tuple, entry.get("properties", ()))],
         REPLAYED: True,
     }
     if "special" not in entry:
@@ -124,11 +130,6 @@ def _report(item: pytest.Item, keywords: dict[str, Any], entry: Any) -> pytest.T
     )
     restore_subtest(report, extra)
     return report
-
-
-def _pairs(entries: Iterable[Any]) -> list[tuple[str, Any]]:
-    """JSON has no tuples; pytest and its plugins want them here."""
-    return [(name, value) for name, value in entries]
 
 
 def warning_to_json(
