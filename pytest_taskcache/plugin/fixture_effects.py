@@ -58,6 +58,7 @@ _SCALARS: frozenset[type[Any]] = frozenset({int, float, complex, str, bytes, boo
 _STILL: tuple[type[Any], ...] = (
     *(type, ModuleType, BuiltinFunctionType, property, staticmethod, classmethod, Enum),
     logging.Logger,  # seen as such
+    signal.Handlers,
 )
 _PLAIN: tuple[type[Any], ...] = (
     *_SCALARS,

@@ -244,7 +244,9 @@ class Summary:
 
 
 def _leave_out_ours(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-    kept = excinfo.traceback.filter(lambda entry: not str(entry.path).startswith(_HERE))
+    kept = excinfo.traceback.filter(  # an entry's ``path`` would look for the file
+        lambda entry: not entry.frame.code.raw.co_filename.startswith(_HERE)
+    )
     excinfo.traceback = kept or excinfo.traceback
 
 
