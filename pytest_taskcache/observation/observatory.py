@@ -118,6 +118,7 @@ class Observatory:
     def _start(self) -> None:
         self._began = originals.now()
         self._settled_path: tuple[str, ...] | None = None
+        self.read_early = set[str]()  # before the tests, by no code of the project: by plugins
         self._looked_for: dict[str, set[tuple[SourceFile, int]]] = {}
         self._log = CodeLog(self._find, self._digest_touched)
         self._doers = Doers(self._find, self._log, self._aside, self._verification.archive)
@@ -391,7 +392,7 @@ class Observatory:
             return False
         filename = source_of(loaded)
         if filename is None:
-            return not hasattr(loaded, "__path__")  # a namespace package may become a real one
+            return not getattr(loaded, "__path__", ())  # a namespace package may become a real one
         return self._find(filename) is None
 
     def _is_own(self, path: str) -> bool:
@@ -419,6 +420,8 @@ class Observatory:
         owner = self._doers.owner(frame)
         if owner != NOBODY:
             self._log.touch(owner, kind, where, name)
+        elif self._settled_path is None and kind is Kind.FILE:
+            self.read_early.add(where)
 
     def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
         """A path is about to be read, listed or looked at."""

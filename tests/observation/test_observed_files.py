@@ -441,12 +441,14 @@ def test_library_and_kernel_files_do_not_count(project: Project) -> None:
         Path(os.__file__).read_text()
         Path(pytest.__file__).read_text()
         Path("/proc/self/status").read_text()
+        os.listdir("/proc")
         open(os.devnull).close()
         project.load("json.tool")
 
     observed = project.observe(read)
 
     assert named(observed, Kind.FILE) | named(observed, Kind.STAT) == set()
+    assert named(observed, Kind.LISTING) == set()
 
 
 def test_resolving_a_path_does_not_tie_a_trace_to_its_checkout(project: Project) -> None:

@@ -135,6 +135,23 @@ def test_a_dynamic_import_counts_also_where_the_module_is_loaded_already(project
         assert project.changes(observed) == ["function changed: plugin_a.py::VALUE"]
 
 
+def test_a_module_that_a_library_makes_counts_by_its_distribution(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``six.moves`` is found only where six is loaded, which the next process has not done yet."""
+    project.write("app.py", "from six.moves import range\ndef f(): return range\n")
+    project.settle()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "meta_path", sys.meta_path[:])
+        for name in [one for one in sys.modules if one.partition(".")[0] == "six"]:
+            patch.delitem(sys.modules, name)
+        observed = project.observe(project.load("app").f)
+        for name in [one for one in sys.modules if one.partition(".")[0] == "six"]:
+            patch.delitem(sys.modules, name)
+        sys.meta_path[:] = [one for one in sys.meta_path if type(one).__module__ != "six"]
+        assert project.changes(observed) == []
+
+
 def test_a_missing_module_counts_by_its_absence(project: Project) -> None:
     """A fallback for an optional module is redone when the module appears."""
     project.write(

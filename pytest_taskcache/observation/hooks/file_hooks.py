@@ -80,7 +80,7 @@ def is_file_of_interest(path: str) -> bool:
     into the kernel (``/proc``, ``/dev``, ``/sys``)."""
     return not (
         path.startswith(_INSTALLED)
-        or path.startswith(_NOT_FILES)
+        or f"{path}/".startswith(_NOT_FILES)
         or path.endswith(_COMPILED)
         or "__pycache__" in path
     )
