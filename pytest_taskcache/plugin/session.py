@@ -286,7 +286,8 @@ class Session:
     @functools.cached_property
     def options_digest(self) -> str:
         """One digest of all options and ini settings that are not neutral."""
-        return checksum(chain.from_iterable(option_parts(self.config)))
+        parts = option_parts(self.config, self.observatory.read_early, self.fingerprints)
+        return checksum(chain.from_iterable(parts))
 
     @property
     def running(self) -> Running | None:

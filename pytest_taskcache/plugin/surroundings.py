@@ -6,17 +6,21 @@ run again for it. There are lists of such options, and two ways to add to them.
 
 from __future__ import annotations
 
+import os
 import types
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from pytest_taskcache.checksum import checksum, checksum_bytes
+from pytest_taskcache.checksum import checksum
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
+from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.plugin.pytest_private import written_ini
+from pytest_taskcache.ports import Fingerprints
 
 _NEUTRAL_OPTIONS = frozenset(
     {
@@ -36,14 +40,12 @@ _NEUTRAL_OPTIONS = frozenset(
         "xfail_tb", "showcapture", "fulltrace", "color", "code_highlight", "durations",
         "durations_min", "xmlpath", "junitprefix", "pastebin", "htmlpath", "self_contained_html",
         "css", "tracestyle", "metadata", "metadata_from_json", "metadata_from_json_file",
-        "show_fixtures_per_test", "showfixtures", "markers", "cacheshow", "cacheclear", "setuponly",
-        "setupshow", "setupplan", "debug", "traceconfig", "version", "help",
+        "cacheclear", "setuponly", "setupshow", "setupplan", "debug", "traceconfig",
         # where things are
         "basetemp", "rootdir", "inifilename", "confcutdir", "cov_source", "cov_report",
         "cov_config", "cov_append", "cov_branch", "cov_fail_under", "no_cov", "cov_context",
         "cov_precision", "no_cov_should_warn", "cov_reset", "cov_no_collect", "usepdb",
-        "usepdb_cls", "trace", "noconftest_", "plugins", "override_ini", "strict_config",
-        "known_args_namespace", "dist_", "worker_restart", "benchmark_storage",
+        "usepdb_cls", "trace", "plugins", "override_ini", "strict_config", "benchmark_storage",
     }
 )  # fmt: skip
 """Options, by ``dest``, that do not change what a test does. All others are part of every
@@ -81,10 +83,13 @@ _NEUTRAL_EITHER = frozenset(
         # teamcity-messages 1.33
         "teamcity", "no_teamcity", "skippassedoutput", "swapdiff",
         # pytest-reportlog 0.4, pytest-sugar 1.1, pytest-instafail, pytest-picked, pytest-clarity,
-        # pytest-progress, pytest-github-actions-annotate-failures
+        # pytest-progress, pytest-github-actions-annotate-failures, pytest-testdox,
+        # pytest-custom-exit-code, pytest-reverse, pytest-random-order (each run has a seed)
         "report_log", "report_log_exclude_logs_on_passed_tests", "force_sugar", "old_summary",
         "sugar_verbose", "instafail", "picked", "picked_mode", "parent_branch", "diff_width",
         "diff_type", "diff_symbols", "progress", "show_progress", "exclude_warning_annotations",
+        "testdox", "force_testdox", "suppress_no_test_exit_code", "suppress_tests_failed_exit_code",
+        "random_order_enabled", "random_order_bucket", "random_order_seed", "reverse",
     }
 )  # fmt: skip
 """Names that are neutral as either."""
@@ -94,20 +99,16 @@ _NEUTRAL_PLUGINS = frozenset(
         "pytest-xdist", "pytest-html", "pytest-metadata", "pytest-randomly", "pytest-cov",
         "pytest-rerunfailures", "pytest-retry", "pytest-json-report", "pytest-sugar",
         "pytest-instafail", "pytest-random-order", "pytest-reverse", "pytest-split",
-        "pytest-picked", "pytest-taskcache",
-    }
-)  # fmt: skip
-"""Distributions of plugins that select, order, distribute, repeat, measure or show tests. What
-they seed is followed otherwise (the seed, where a test drew from it)."""
-
-_NEUTRAL_DISABLED = frozenset(
-    {
+        "pytest-picked", "pytest-testdox", "pytest-pretty", "pytest-md-report", "pytest-tap",
+        "pytest-custom-exit-code", "pytest-taskcache",
+        # as -p no:NAME has them
         "cacheprovider", "terminal", "terminalreporter", "randomly", "xdist", "junitxml",
         "pastebin", "html", "metadata", "pytest_cov", "cov", "rerunfailures", "stepwise",
-        "pytest-retry", "helpconfig", "setupplan", "setuponly", "xdist.looponfail",
+        "helpconfig", "setupplan", "setuponly", "xdist.looponfail",
     }
 )  # fmt: skip
-"""Plugins that may be missing (``-p no:NAME``)."""
+"""Distributions of plugins, and plugins, that select, order, distribute, repeat, measure or show
+tests. What they seed is followed otherwise (the seed, where a test drew from it)."""
 
 
 def _neutral_names(config: pytest.Config) -> frozenset[str]:
@@ -120,31 +121,34 @@ def _neutral_names(config: pytest.Config) -> frozenset[str]:
     return _NEUTRAL_EITHER.union(own, *answers)
 
 
-def option_parts(config: pytest.Config) -> tuple[Part, ...]:
-    """One part for each option of `given_options`."""
-    return tuple(Part(name, _digest_of(value)) for name, value in given_options(config).items())
+def option_parts(config: pytest.Config, read: Collection[str], world: Fingerprints) -> list[Part]:
+    """One part for each option of `given_options`; and one, by content, for each file that one
+    names and that was ``read`` before the tests: by a plugin, which tells tests what is in it."""
+    given = given_options(config)
+    texts = chain.from_iterable(one if isinstance(one, list) else [one] for one in given.values())
+    paths = {os.path.abspath(text) for text in texts if isinstance(text, str)}
+    names = [world.name_of(path) for path in sorted(paths.intersection(read))]
+    parts = [Part(name, _digest_of(value)) for name, value in given.items()]
+    return parts + [Part(f"file {name}", world.digest(Kind.FILE, name)) for name in names]
 
 
 def given_options(config: pytest.Config) -> dict[str, object]:
     """Each option and ini setting that is given, but for the neutral ones. An option that a plugin
     has but nobody gave changes nothing."""
-    neutral = _neutral_names(config)
-    options = {n: v for n, v in vars(config.option).items() if n not in _NEUTRAL_OPTIONS}
-    settings: dict[str, object] = {}
+    settings = {n: str(getattr(raw, "value", raw)) for n, raw in written_ini(config).items()}
     for text in getattr(config.option, "override_ini", None) or ():
         name, _, settings[name] = text.partition("=")
-    for name, raw in written_ini(config).items():
-        settings.setdefault(name, str(getattr(raw, "value", raw)))
-    settings = {n: v for n, v in settings.items() if n not in _NEUTRAL_INI}
+    kinds = (("option", vars(config.option), _NEUTRAL_OPTIONS), ("ini", settings, _NEUTRAL_INI))
+    neutral = _neutral_names(config)
     found: dict[str, object] = {
         f"{kind} {name}": value
-        for kind, named in (("option", options), ("ini", settings))
+        for kind, named, besides in kinds
         for name, value in named.items()
-        if name not in neutral and not name.startswith("taskcache_")
+        if name not in neutral and name not in besides and not name.startswith("taskcache_")
     }
     for name in config.known_args_namespace.plugins:
         kind, _, plugin = name.partition(":")
-        if kind == "no" and plugin not in _NEUTRAL_DISABLED:
+        if kind == "no" and plugin not in _NEUTRAL_PLUGINS:
             found[f"option -p {name}"] = True
     return {n: value for n, value in sorted(found.items()) if value not in (None, False, [], ())}
 
@@ -170,9 +174,9 @@ def plugin_distributions(config: pytest.Config) -> set[tuple[str, str]]:
     return found
 
 
-def plugin_parts(config: pytest.Config) -> tuple[Part, ...]:
+def plugin_parts(config: pytest.Config, world: Fingerprints) -> tuple[Part, ...]:
     """One part for each distribution that plugins come from, by version, and for each plugin
-    module that comes from none and is not the project's, by content."""
+    module that comes from none, by content. The project's count otherwise, by their sources."""
     manager = config.pluginmanager
     found = {
         f"plugin {name}": version
@@ -182,26 +186,11 @@ def plugin_parts(config: pytest.Config) -> tuple[Part, ...]:
     known = [plugin for plugin, _ in manager.list_plugin_distinfo()]
     for plugin in manager.get_plugins():
         if isinstance(plugin, types.ModuleType) and plugin not in known:
-            digest = _of_no_distribution(plugin, config.rootpath)
-            if digest:
-                found[f"plugin {plugin.__name__}"] = digest
+            file = getattr(plugin, "__file__", None)
+            ours = plugin.__name__.partition(".")[0] in ("_pytest", "pytest_taskcache")
+            if file and not ours and not world.is_project_file(file):
+                found[f"plugin {plugin.__name__}"] = world.digest(Kind.FILE, world.name_of(file))
     return tuple(Part(name, digest) for name, digest in sorted(found.items()))
-
-
-def _of_no_distribution(plugin: types.ModuleType, root: Path) -> str:
-    """The digest of a plugin module's file; "" for those of pytest, of the project (whose sources
-    count otherwise) and our own."""
-    file = getattr(plugin, "__file__", None)
-    if plugin.__name__.partition(".")[0] in ("_pytest", "pytest_taskcache") or not file:
-        return ""
-    path = Path(file)
-    if path.is_relative_to(root) and "site-packages" not in path.parts:
-        return ""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        content = b""
-    return checksum_bytes(content)
 
 
 def setting_digest(config: pytest.Config, name: str) -> str:

@@ -223,8 +223,8 @@ class OutcomeKeys:
     def __init__(self, config: pytest.Config, engine: Engine) -> None:
         self._engine = engine
         self.run_wide = (
-            *option_parts(config),
-            *plugin_parts(config),
+            *option_parts(config, engine.parts.observation.read_early, engine.fingerprints),
+            *plugin_parts(config, engine.fingerprints),
             *starmap(Part, interpreter_facts().items()),
             Part("taskcache", dict(engine.parts.versions).get("taskcache", "")),
         )
