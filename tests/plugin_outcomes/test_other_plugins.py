@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
+import types
+from pathlib import Path
 
 import pytest
 from inner_runs import line_of, run
@@ -243,6 +246,126 @@ def test_benchmarks_are_refused_by_name(project: Project) -> None:
         result.assert_outcomes(passed=1)
     assert project.counted() == 2
     assert "uses benchmark" in line_of(result)
+
+
+@pytest.mark.parametrize("name", ["________step_name_", "steps_data", "results_bag"])
+def test_tests_that_leave_something_to_others_run(project: Project, name: str) -> None:
+    """A step of pytest-steps is where the one before it stopped, and pytest-harvest's bag is read
+    by whoever comes later: a replay would leave nothing there."""
+    project.write(
+        "test_suite.py",
+        f"""
+        import pytest
+        from counter import count
+
+        @pytest.fixture
+        def {name}():
+            return []
+
+        def test_it({name}):
+            count("body")
+        """,
+    )
+    for _ in range(2):
+        result = run(project, "--cache-tests=all")
+        result.assert_outcomes(passed=1)
+    assert project.counted() == 2
+    assert f"uses {name}" in line_of(result)
+
+
+class _Option:
+    """A plugin with one option, of this name and default."""
+
+    def __init__(self, name: str, default: object) -> None:
+        self.name, self.default = name, default
+
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        parser.addoption(f"--their-{self.name}", dest=self.name, default=self.default)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("allure_report_dir", "allure_pytest"),
+        ("codspeed", "pytest_codspeed"),
+        ("force_regen", "pytest_regressions"),
+        ("forked", "pytest_forked"),
+        ("memray", "pytest_memray"),
+        ("profile", "pytest_profiling"),
+        ("profile_svg", "pytest_profiling"),
+    ],
+)
+def test_tests_run_for_a_plugin_that_looks_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    """Where a plugin measures tests, or tells of more than their reports, each test runs; where it
+    is only loaded, or its option is another plugin's, they are replayed."""
+    project.write("test_suite.py", "from counter import count\ndef test_it(): count('body')\n")
+    for given, loaded, runs in ((True, True, 2), (False, True, 1), (True, False, 1)):
+        before = project.counted()
+        with monkeypatch.context() as patch:
+            if loaded:
+                patch.setitem(sys.modules, module, types.ModuleType(module))
+            for _ in range(2):
+                result = run(project, "--cache-tests=all", objects=(_Option(name, given),))
+                result.assert_outcomes(passed=1)
+        assert project.counted() == before + runs
+        assert ("wants it to run" in line_of(result)) == (runs == 2)
+
+
+def test_the_seed_of_an_order_that_each_run_draws_makes_nothing_run_again(project: Project) -> None:
+    """pytest-random-order has one by default, whether it shuffles or not."""
+    project.write("test_suite.py", "from counter import count\ndef test_it(): count('body')\n")
+    for seed in ("1", "2"):
+        plugin = _Option("random_order_seed", seed)
+        run(project, "--cache-tests=all", objects=(plugin,)).assert_outcomes(passed=1)
+    assert project.counted() == 1
+
+
+class _Variables:
+    """As pytest-variables: reads a file that an option names, and hands tests what is in it. Writes
+    another one, as reports are written."""
+
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        parser.addoption("--variables", action="append")
+        parser.addoption("--written")
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self.text = Path(config.getoption("variables")[0]).read_text()
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        Path(session.config.getoption("written")).write_text(f"{time.time()}")
+
+    @pytest.fixture(scope="session")
+    def variables(self) -> str:
+        return self.text
+
+
+def test_a_file_that_an_option_names_counts_where_a_plugin_read_it(project: Project) -> None:
+    """A test is handed what was in it, and reads nothing. One that is written there does not
+    count."""
+    project.write("host.txt", "near")
+    project.write(
+        "test_suite.py",
+        """
+        from counter import count
+
+        def test_it(variables):
+            count("body")
+            assert variables == "near"
+        """,
+    )
+    args = ("--cache-tests=all", "--variables=host.txt", "--written=out.txt", "--cache-explain")
+    for _ in range(3):
+        run(project, *args, objects=(_Variables(),)).assert_outcomes(passed=1)
+    assert project.counted() == 1
+    project.write("host.txt", "far")
+    result = run(project, *args, objects=(_Variables(),))
+    result.assert_outcomes(failed=1)
+    assert "host.txt" in result.stdout.str()
+    project.write("host.txt", "near")
+    run(project, *args, objects=(_Variables(),)).assert_outcomes(passed=1)
+    assert project.counted() == 2
 
 
 class _Loads:

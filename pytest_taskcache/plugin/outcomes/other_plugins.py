@@ -1,8 +1,7 @@
 """What other plugins must be handed with a replay, or what keeps a test from being replayed.
 
-Each plugin is met by name, only where it is loaded; nothing here imports one (checked on syrupy
-7.0, pytest-dependency 0.6, pytest-benchmark 5.3, inline-snapshot 0.36, pytest-regressions 2.11,
-approvaltests 20, Hypothesis 6.170).
+Each plugin is met by name, only where it is loaded; nothing here imports one. docs/plugins.md lists
+what was seen of them.
 """
 
 from __future__ import annotations
@@ -24,17 +23,26 @@ _EFFECT_ELSEWHERE = {
     "record_testsuite_property": "its effect is not part of a report",
     "benchmark": "a replay measures nothing; --benchmark-disable lets it be cached",
     "benchmark_weave": "a replay measures nothing; --benchmark-disable lets it be cached",
+    "________step_name_": "a step of pytest-steps goes on where the one before it stopped",
+    "steps_data": "the steps that come after it read what it leaves",
+    "results_bag": "others read what it leaves",
 }
 """Fixtures whose effect lies outside of a test's reports."""
 
-_WRITING = {
-    "snapshot": ("update_snapshots", "update_new_snapshots_only"),
-    **{
-        f"{kind}_regression": ("force_regen", "regen_all")
-        for kind in ("data", "dataframe", "file", "image", "ndarrays", "num")
-    },
+_RUN_UNDER = {
+    "allure_report_dir": "allure_pytest",
+    "codspeed": "pytest_codspeed",
+    "force_regen": "pytest_regressions",
+    "forked": "pytest_forked",
+    "memray": "pytest_memray",
+    "profile": "pytest_profiling",
+    "profile_svg": "pytest_profiling",
+    "regen_all": "pytest_regressions",
+    "update_new_snapshots_only": "snapshot",
+    "update_snapshots": "snapshot",
 }
-"""Fixtures that write what they compare with where one of these options is given."""
+"""Options under which tests run: all where the plugin of this module is loaded, or those that use
+this fixture. It writes what they compare with, measures them, or tells of more than reports do."""
 
 _EDITING = frozenset({"create", "fix", "trim", "update", "review"})
 """What ``--inline-snapshot`` takes that may change sources."""
@@ -45,15 +53,14 @@ _LOGS = (".approval_tests_temp", ".approved_files.log")
 
 def refusal_of(item: pytest.Item) -> Uncacheable | None:
     """Why a test may neither be replayed nor stored in this run, or None."""
-    option = item.config.option
-    for name in getattr(item, "fixturenames", ()):
+    option, names = item.config.option, getattr(item, "fixturenames", ())
+    for name in names:
         idle = name.startswith("benchmark") and getattr(option, "benchmark_disable", False)
         if name in _EFFECT_ELSEWHERE and not idle:
             return Uncacheable(f"uses {name}", _EFFECT_ELSEWHERE[name])
-        for writes in _WRITING.get(name, ()):
-            if getattr(option, writes, False):
-                text = f"{name} writes what it compares with under --{writes.replace('_', '-')}"
-                return Uncacheable(f"{name} is being updated", text)
+    for asked, who in _RUN_UNDER.items():
+        if getattr(option, asked, None) and (who in sys.modules or who in names):
+            return Uncacheable(f"{who.replace('_', '-')} wants it to run", f"by option {asked}")
     given = str(getattr(option, "inline_snapshot", "") or "")
     if "inline_snapshot" in sys.modules and not _EDITING.isdisjoint(given.split(",")):
         return Uncacheable("inline snapshots are being updated", f"--inline-snapshot={given}")
