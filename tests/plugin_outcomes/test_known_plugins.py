@@ -4,6 +4,7 @@ says what was seen. They are in the extra ``plugins``, for an environment of its
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import re
 from pathlib import Path
@@ -25,6 +26,14 @@ class Case(NamedTuple):
     runs: int = 1
     args: tuple[str, ...] = ()
     reason: str = ""
+    needs: str = ""
+
+    def plugins(self) -> tuple[str, ...]:
+        """What ``-p`` is to load: all that it and the plugin that it needs bring."""
+        found = map(importlib.metadata.distribution, filter(None, (self.name, self.needs)))
+        return tuple(
+            one for each in found for one in each.entry_points.select(group="pytest11").names
+        )
 
 
 MOCK = """
@@ -151,6 +160,66 @@ def test_it():
     with pytest.raises(pytest_socket.SocketBlockedError):
         socket.socket()
 """
+RECORDED = """
+interactions:
+- request: {body: null, headers: {}, method: GET, uri: "http://127.0.0.1:9/x"}
+  response: {body: {string: hello}, headers: {}, status: {code: 200, message: OK}}
+version: 1
+"""
+CASSETTE = """
+import requests
+
+@pytest.mark.vcr
+def test_it():
+    count("body")
+    assert requests.get("http://127.0.0.1:9/x").text == "hello"
+"""
+DESCRIBE = """
+def describe_it():
+    def works():
+        count("body")
+"""
+FACTORYBOY = """
+import factory
+from pytest_factoryboy import register
+
+class Author:
+    def __init__(self, name):
+        self.name = name
+
+@register
+class AuthorFactory(factory.Factory):
+    class Meta:
+        model = Author
+    name = "Charles"
+
+def test_it(author):
+    count("body")
+    assert author.name == "Charles"
+"""
+TIME_MACHINE = """
+import time
+import time_machine
+
+@time_machine.travel("2012-01-14 12:00")
+def test_it():
+    count("body")
+    assert time.gmtime().tm_year == 2012
+"""
+VARIABLES = """
+def test_it(variables):
+    count("body")
+    assert variables == {"host": "near"}
+"""
+STEPS = """
+from pytest_steps import test_steps
+
+@test_steps("one", "two")
+def test_it():
+    count("body")
+    yield
+    yield
+"""
 PLAIN = """
 def test_it():
     count("body")
@@ -161,7 +230,7 @@ KNOWN = [
     Case("pytest-timeout", "pytest_timeout", TIMEOUT),
     Case("pytest-order", "pytest_order", ORDER),
     Case("pytest-benchmark", "pytest_benchmark", BENCHMARK, 2, reason="uses benchmark"),
-    Case("pytest-regressions", "pytest_regressions", REGRESSIONS),
+    Case("pytest-regressions", "pytest_regressions", REGRESSIONS, needs="pytest-datadir"),
     Case("inline-snapshot", "inline_snapshot", INLINE),
     Case("approvaltests", "approvaltests", APPROVAL, 2, reason="approvaltests"),
     Case("pytest-bdd", "pytest_bdd", BDD),
@@ -183,6 +252,15 @@ KNOWN = [
         reason="cannot do with its replay",
     ),
     Case("pytest-split", "pytest_split", PLAIN, args=("--splits=1", "--group=1")),
+    Case("pytest-recording", "pytest_recording", CASSETTE),
+    Case("pytest-describe", "pytest_describe", DESCRIBE),
+    Case("pytest-factoryboy", "pytest_factoryboy", FACTORYBOY),
+    Case("pytest-random-order", "random_order", PLAIN, args=("--random-order",)),
+    Case("time-machine", "time_machine", TIME_MACHINE),
+    Case("pytest-variables", "pytest_variables", VARIABLES, args=("--variables=it.json",)),
+    Case("pytest-steps", "pytest_steps", STEPS, 2, reason="uses ________step_name_"),
+    Case("allure-pytest", "allure_pytest", PLAIN, 2, ("--alluredir=out",), "wants it to run"),
+    Case("pytest-profiling", "pytest_profiling", PLAIN, 2, ("--profile",), "wants it to run"),
 ]
 
 
@@ -194,6 +272,8 @@ def test_a_plugin_is_what_the_list_says(project: Project, case: Case) -> None:
         pytest.skip(f"{case.name} is not installed")
     project.write("pytest.ini", "[pytest]\nenv = FROM_INI=1\npythonpath = .\n")
     project.write("data/a.txt", "a")
+    project.write("it.json", '{"host": "near"}')
+    project.write("cassettes/test_suite/test_it.yaml", RECORDED)
     project.write("it.feature", "Feature: It\n    Scenario: It works\n        Given a number\n"
                   "        Then it is two\n")  # fmt: skip
     project.write("test_suite/test_data.yml", "")
@@ -201,9 +281,9 @@ def test_a_plugin_is_what_the_list_says(project: Project, case: Case) -> None:
     project.write("test_suite.test_it.approved.txt", "hello\n")
     project.write("test_suite.py", f"import pytest\nfrom counter import count\n{case.suite}")
     args = ("--cache-tests=all", "-W", "ignore", *case.args)
-    cold = project.run(*args).parseoutcomes()
+    cold = project.run(*args, plugins=case.plugins()).parseoutcomes()
     once = project.counted("body")
-    warm = project.run(*args, "-v")
+    warm = project.run(*args, "-v", plugins=case.plugins())
     assert cold == warm.parseoutcomes()
     assert set(cold) == {"passed"}
     assert project.counted("body") == once * case.runs
@@ -215,7 +295,8 @@ def test_the_list_names_them_all() -> None:
     listed = {
         name: section
         for section, names in re.findall(r"## (\w+)\n(.*?)(?=\n## |\Z)", PAGE.read_text(), re.S)
-        for name in re.findall(r"^\| ([\w-]+) \|", names, re.M)
+        for cell in re.findall(r"^\| ([\w, -]+) \|", names, re.M)
+        for name in cell.split(", ")
     }
     for case in KNOWN:
         assert listed.get(case.name) == ("Right" if case.runs == 1 else "Refused"), case.name
