@@ -13,12 +13,14 @@ import linecache
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.originals import originals
 
+Defined: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _Node: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -139,6 +141,25 @@ def _constant_parts(constant: object) -> Iterator[str]:
         yield f"{type(constant).__name__} {constant!r}"
 
 
+def definitions_in(source: str | bytes) -> Iterator[tuple[str, Defined]]:
+    """The functions and classes of a module by qualified name, those inside one after it; none
+    where the source cannot be parsed."""
+    from pytest_taskcache.code.source_file import parsed
+
+    pending: list[tuple[str, ast.AST]] = []
+    with suppress(SyntaxError, ValueError, RecursionError):  # edited meanwhile, or made
+        pending.append(("", parsed(source)))
+    while pending:
+        prefix, node = pending.pop()
+        for child in ast.iter_child_nodes(node):
+            inner = prefix
+            if isinstance(child, Defined):
+                yield prefix + child.name, child
+                scope = "." if isinstance(child, ast.ClassDef) else ".<locals>."
+                inner = f"{prefix}{child.name}{scope}"
+            pending.append((inner, child))
+
+
 _Functions: TypeAlias = dict[int, list[_Node]]
 """The functions of a file, by the line they begin in."""
 
@@ -147,7 +168,7 @@ def _functions_in(tree: ast.Module) -> _Functions:
     found: _Functions = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            found.setdefault(_first_line(node), []).append(node)
+            found.setdefault(first_line(node), []).append(node)
     return found
 
 
@@ -165,7 +186,8 @@ def _nodes_of(code: CodeType, functions: _Functions) -> list[_Node]:
     return here
 
 
-def _first_line(node: _Node) -> int:
+def first_line(node: _Node | Defined) -> int:
+    """Where a definition begins, its decorators included."""
     decorators = [] if isinstance(node, ast.Lambda) else node.decorator_list
     return min([node.lineno, *(item.lineno for item in decorators)])
 

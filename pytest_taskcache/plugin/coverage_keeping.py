@@ -21,14 +21,15 @@ import ast
 import inspect
 import os
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
-from pytest_taskcache.code.source_file import parsed
+from pytest_taskcache.code.definitions import INSIDE
+from pytest_taskcache.code.function_source import definitions_in, first_line
 from pytest_taskcache.dataclass import dataclass, field, replace
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Basis, OpenComputation, Options
@@ -452,29 +453,14 @@ def moved_lines(before: bytes, now: bytes) -> dict[int, int]:
 
 def _functions(content: bytes) -> Mapping[tuple[str, bytes], list[int]]:
     """The first lines of the outermost functions, by qualified name and text; none of no Python."""
-    try:
-        tree = parsed(content)
-    except (SyntaxError, ValueError, RecursionError):
-        return {}
     # As the parser counts lines: other line breaks (form feeds, ...) are none.
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     found: dict[tuple[str, bytes], list[int]] = defaultdict(list)
-    for name, node in _definitions(tree, ""):
-        first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-        found[name, b"\n".join(lines[first - 1 : node.end_lineno])].append(first)
-    return found
-
-
-def _definitions(
-    node: ast.AST, prefix: str
-) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield prefix + child.name, child
-        elif isinstance(child, ast.ClassDef):
-            yield from _definitions(child, f"{prefix}{child.name}.")
-        elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
-            yield from _definitions(child, prefix)
+    for name, node in definitions_in(content):
+        if not isinstance(node, ast.ClassDef) and INSIDE not in name:
+            text = b"\n".join(lines[first_line(node) - 1 : node.end_lineno])
+            found[name, text].append(first_line(node))
+    return {function: sorted(firsts) for function, firsts in found.items()}
 
 
 def _key_of_test(bundle: Bundle, name: str) -> Key:

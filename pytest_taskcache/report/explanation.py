@@ -10,13 +10,13 @@ TallyEntry(missed, changes=[function helpers.py::make_rows, input n_rows]), what
 
 from __future__ import annotations
 
-import ast
 import platform
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pytest_taskcache.code.source_file import parsed
+from pytest_taskcache.code.function_source import definitions_in, first_line
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.model.dependency import ABSENT
 from pytest_taskcache.report.history import Fact, History
@@ -241,15 +241,10 @@ def _diff(then: str, now: str) -> Iterator[str]:
 
 def _part(text: str, name: str) -> str:
     """The source of ``path::qualified.name`` in its module's text; all of it where not found."""
-    qualname = name.partition("::")[2].removesuffix("()").partition("[")[0]
-    try:
-        node: Any = parsed(text)
-    except (SyntaxError, ValueError):
-        return text
-    for wanted in qualname.replace("::", ".").replace(".<locals>", "").split("."):
-        inner: list[Any] = [each for each in ast.walk(node) if hasattr(each, "decorator_list")]
-        node = next((each for each in inner if each.name == wanted), None)
-        if node is None:
-            return text
-    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+    qualname = name.partition("::")[2].removesuffix("()").partition("[")[0].replace("::", ".")
+    for found, node in definitions_in(text):
+        if found.replace(".<locals>", "") == qualname.replace(".<locals>", ""):
+            # As the parser counts lines: other line breaks (form feeds, ...) are none.
+            lines = re.split("\r\n|\r|\n", text)
+            return "\n".join(lines[first_line(node) - 1 : node.end_lineno])
+    return text

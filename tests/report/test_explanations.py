@@ -213,6 +213,24 @@ def test_long_diffs_are_cut_unless_all_is_asked_for() -> None:
     assert len(list(explained.lines(everything=True))) == 102
 
 
+def test_a_function_behind_a_page_break_is_shown_whole() -> None:
+    """A form feed ends no line, as the parser counts them."""
+
+    class Paged(Known):
+        def before(self, kind: str, name: str, digest: str, created: float) -> Fact | None:
+            return Fact("def f():\n    pass\n\x0c\ndef g():\n    return 1\n")
+
+        def now(self, kind: str, name: str) -> Fact | None:
+            return Fact("def f():\n    pass\n\x0c\ndef g():\n    return 2\n")
+
+    tally = Tally()
+    miss = Miss(Why.TRACE, (Change("function", "m.py::g", "1", "2"),), NEAREST)
+    tally.notify(Decided(Subject.TEST, ROWS, miss))
+    tally.notify(Computed(Subject.TEST, ROWS, 1.0, staged=True))
+    shown = [*explain(tally.entries[0], Paged(), 0.0).lines()]
+    assert [line.strip() for line in shown[-2:]] == ["-     return 1", "+     return 2"]
+
+
 def test_the_summary_tells_of_runs_in_which_everything_failed() -> None:
     """Values rolled back and tests that failed are worth a line."""
     tally = Tally()

@@ -123,25 +123,14 @@ def _statements(source: str) -> dict[str, list[str]]:
     together."""
     import ast
 
-    from pytest_taskcache.code.source_file import parsed
+    from pytest_taskcache.code.function_source import definitions_in, first_line
 
     lines = source.split("\n")
     found: dict[str, list[str]] = {}
-    pending: list[tuple[str, ast.AST]] = []
-    with contextlib.suppress(SyntaxError, ValueError, RecursionError):  # edited meanwhile, or made
-        pending.append(("", parsed(source)))
-    while pending:
-        prefix, node = pending.pop()
-        for child in ast.iter_child_nodes(node):
-            inner = prefix
-            if isinstance(child, ast.ClassDef):
-                first = min([child.lineno, *(each.lineno for each in child.decorator_list)])
-                text = "\n".join(lines[first - 1 : child.end_lineno])
-                found.setdefault(prefix + child.name, []).append(text)
-                inner = f"{prefix}{child.name}."
-            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                inner = f"{prefix}{child.name}.<locals>."
-            pending.append((inner, child))
+    for name, node in definitions_in(source):
+        if isinstance(node, ast.ClassDef):
+            text = "\n".join(lines[first_line(node) - 1 : node.end_lineno])
+            found.setdefault(name, []).append(text)
     return found
 
 
