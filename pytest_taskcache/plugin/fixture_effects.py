@@ -48,6 +48,7 @@ from pytest_taskcache.observation.hooks.callers import is_machinery
 from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.opaque import children
 from pytest_taskcache.observation.hooks.patches import Ambient, patches
+from pytest_taskcache.storage.local.runs import is_unreaped
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
 _OWN_CONTEXT = ("pytest_taskcache", "decimal_context")
@@ -396,15 +397,7 @@ def _children() -> set[str]:
     multiprocessing: Any = sys.modules.get("multiprocessing")
     made = multiprocessing.active_children() if multiprocessing is not None else ()
     found = children().union(str(each.pid) for each in made)  # only Linux tells of the others
-    return {pid for pid in found if not _is_zombie(pid)}
-
-
-def _is_zombie(pid: str) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False
+    return {pid for pid in found if not is_unreaped(pid)}
 
 
 def _listening() -> set[str]:

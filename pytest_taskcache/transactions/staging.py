@@ -238,21 +238,18 @@ class Staging:
         for claimant in self._index.write("abandon a worker", work):
             self.settle(claimant, Verdict.FAILED, publish=publish)
 
-    def sweep(self) -> int:
-        """Removes what dead runs left, or was retained for over a week; how many entries went."""
+    def sweep(self) -> None:
+        """Removes what dead runs left, or was retained for over a week."""
         oldest = originals.seconds() - RETAINED_SECONDS
         outdated = "SELECT id FROM variants WHERE state != '' AND retained_at < ?"
-        count = 0
         if self._index.read("sweep", lambda c: c.execute(outdated, (oldest,)).fetchone()):
-            count = self._records.write_index(
-                "sweep", lambda c: _forget_unclaimed(c, outdated, oldest), ()
-            )
-        return count + runs.sweep(self._index, but=self.run.id)
+            self._records.write_index("sweep", lambda c: _forget_unclaimed(c, outdated, oldest), ())
+        runs.sweep(self._index, but=self.run.id)
 
-    def end(self) -> int:
+    def end(self) -> None:
         """Removes what the run still has staged or pinned, but for what is retained; for the
-        controlling process, last of all. How many entries went."""
-        return self._records.write_index("sweep", lambda c: runs.forget(c, self.run.id), ())
+        controlling process, last of all."""
+        self._records.write_index("sweep", lambda c: runs.forget(c, self.run.id), ())
 
     def _claim(self, connection: Connection, ids: Sequence[bytes], claimant: str) -> frozenset[str]:
         name = to_sql(claimant)

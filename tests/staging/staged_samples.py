@@ -73,6 +73,17 @@ class Area:
         found = self.storage.read_records([f"key of {name}" for name in names])
         return {variant.id for variants in found.values() for variant in variants}
 
+    def staged(self) -> int:
+        query = "SELECT count(*) FROM variants WHERE state != ''"
+        found = self.storage.index.read("count", lambda c: c.execute(query).fetchone())
+        return int(found[0])
+
+    def swept(self) -> int:
+        """How many entries go with a sweep."""
+        before = self.staged()
+        self.staging.sweep()
+        return before - self.staged()
+
     def use(self, claimant: str, *names: str) -> set[str]:
         return set(self.staging.claim(names, claimant))
 

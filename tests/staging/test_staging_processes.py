@@ -129,15 +129,15 @@ def test_a_dead_runs_staging_is_swept_and_a_live_ones_not(directory: Path) -> No
         assert child.stdin is not None
         assert child.stdout.readline() == "ready\n"
         area.put("own", "t#1")
-        assert area.staging.sweep() == 0
-        assert area_at(directory, "a third").staging.sweep() == 0
+        assert area.swept() == 0
+        assert area_at(directory, "a third").swept() == 0
         assert area.storage.statistics().staged == 3
         child.stdin.write("\n")
         child.stdin.flush()
         assert child.wait(60) == -signal.SIGKILL
         assert sorted(os.listdir(directory / "runs")) == ["doomed.lock", "run.lock"]
         assert area.storage.statistics().pins == 1
-        assert area.staging.sweep() == 1
+        assert area.swept() == 1
         assert area.storage.statistics().pins == 0
         assert os.listdir(directory / "runs") == ["run.lock"]
         assert area.visible("own", "abandoned", "retained", test="test_t") == {"own", "retained"}
@@ -149,7 +149,7 @@ def test_a_dead_runs_staging_is_swept_and_a_live_ones_not(directory: Path) -> No
 def test_a_run_that_left_no_lock_is_dead(area: Area, directory: Path) -> None:
     """Rows without a lock file belong to nobody."""
     area_at(directory, "gone").put("left", "t#1")
-    assert area.staging.sweep() == 1
+    assert area.swept() == 1
     assert area.storage.statistics().staged == 0
 
 
@@ -157,7 +157,7 @@ def test_a_run_that_only_reads_takes_no_lock(directory: Path) -> None:
     """Taking it costs as much as all the rest of such a run."""
     area_at(directory).put("a", "t#1")
     reader = area_at(directory, leads=True)
-    assert reader.staging.sweep() == 0
+    assert reader.swept() == 0
     assert reader.visible("a") == {"a"}
     assert not (directory / "runs").exists()
     reader.storage.close()
@@ -200,7 +200,7 @@ def test_a_run_whose_directory_vanished_lives_on_in_the_new_one(directory: Path)
     area.put("before", "t#1")
     shutil.rmtree(directory)
     area.put("after", "t#2")
-    assert area_at(directory, "other").staging.sweep() == 0
+    assert area_at(directory, "other").swept() == 0
     assert ids(area.staging.settle("t#2", Verdict.PASSED).committed) == {"after"}
     area.storage.close()
 
@@ -223,10 +223,10 @@ def test_a_forked_child_that_exits_does_not_free_the_lock(area: Area, directory:
         assert child.stdout is not None
         assert child.stdin is not None
         assert child.stdout.readline() == "forked\n"
-        assert area.staging.sweep() == 0
+        assert area.swept() == 0
         child.stdin.close()
         child.wait(60)
-    assert area.staging.sweep() == 1
+    assert area.swept() == 1
 
 
 def race(directory: str, number: int, barrier: object, results: object) -> None:

@@ -122,12 +122,15 @@ def is_gone(process: str) -> bool:
         return True
     except OSError:
         return False
+    return is_unreaped(pid)
+
+
+def is_unreaped(pid: str) -> bool:
+    """Whether a process has ended, and its parent not asked for its exit code yet."""
     try:
-        # One that ended, and whose parent has not asked for its exit code yet.
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] in (b"Z", b"X")
     except OSError:
         return False
-    return state in (b"Z", b"X")
 
 
 def forget_locks_of_the_dead(connection: Connection, run: str) -> None:
@@ -153,39 +156,37 @@ def is_alive(directory: Path, run: str) -> bool:
     return False
 
 
-def sweep(index: Index, but: str = "") -> int:
-    """Removes what dead runs left: staged entries that are not retained, claims, pins and locks;
-    how many entries that were. Raises StorageError."""
+def sweep(index: Index, but: str = "") -> None:
+    """Removes what dead runs left: staged entries that are not retained, claims, pins and locks.
+    Raises StorageError."""
     directory = index.directory
     if directory is None:
-        return 0
+        return
     names = index.read("sweep", _runs)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         files = os.listdir(directory / _FOLDER)
         names |= {name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)}
     names.discard(but)
 
-    def work(connection: Connection) -> int:
-        count = 0
+    def work(connection: Connection) -> None:
         for run in sorted(names):
             if not is_alive(directory, run):
-                count += forget(connection, run)
+                forget(connection, run)
                 if _is_name(run):
                     (directory / _FOLDER / f"{run}{_SUFFIX}").unlink(missing_ok=True)
-        return count
 
-    return index.write("sweep", work) if names else 0
+    if names:
+        index.write("sweep", work)
 
 
-def forget(connection: Connection, run: str) -> int:
-    """Removes what a run has, but for what is retained; how many staged entries went."""
+def forget(connection: Connection, run: str) -> None:
+    """Removes what a run has, but for what is retained."""
     rows = connection.execute(
         "SELECT id FROM variants WHERE state != '' AND run = ? AND retained_for IS NULL", (run,)
-    ).fetchall()
-    delete_variants(connection, [id_ for (id_,) in rows], None)
+    )
+    delete_variants(connection, [id_ for (id_,) in rows.fetchall()], None)
     for table in _OWNED:
         connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
-    return len(rows)
 
 
 def _runs(connection: Connection) -> set[str]:
