@@ -32,6 +32,7 @@ from pytest_taskcache.report.page import write_page
 from pytest_taskcache.report.terminal import summary_line
 from pytest_taskcache.report.wording import age, counted, duration, harmless, size, wrapped
 from pytest_taskcache.storage.remote.location import parse_size, parse_span
+from pytest_taskcache.storage.remote.pruning import Retention
 
 T = TypeVar("T")
 _NAMED = 20
@@ -377,8 +378,7 @@ def prune(
         dry_run=dry_run,
     )
     document, shown, *_ = _told_removed(*removed, dry_run)
-    bounds = {"older_than": older_than, "unused": unused, "max_size": max_size}
-    gone = project.prune_shared(**bounds) if shared else []
+    gone = project.prune_shared(Retention(older_than, max_size, unused)) if shared else []
     far = [{"storage": where, **asdict(one)} for where, one in gone]
     told = (
         f"{where}: {counted(one.records, 'record')} removed, {size(one.freed)}"

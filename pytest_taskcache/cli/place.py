@@ -22,7 +22,7 @@ from pytest_taskcache.config.settings import (
     project_settings,
     read_settings,
 )
-from pytest_taskcache.config.storage_factory import StorageFactory, prune_shared
+from pytest_taskcache.config.storage_factory import StorageFactory
 from pytest_taskcache.config.tiers import (
     LOCAL,
     expanded,
@@ -38,7 +38,7 @@ from pytest_taskcache.ports import Storage
 from pytest_taskcache.report.contents import Contents, Held, encode
 from pytest_taskcache.report.history import History
 from pytest_taskcache.storage.local import LocalStorage
-from pytest_taskcache.storage.remote.pruning import Removed
+from pytest_taskcache.storage.remote.pruning import Removed, Retention
 
 _INDEX = "index.sqlite3"
 _UPLOAD_SECONDS = 600.0
@@ -151,10 +151,23 @@ class Project:
             self.local.index.read("copy the index", lambda connection: connection.backup(copy))
         (directory / _INDEX).chmod(0o600)
 
-    def prune_shared(self, **bounds: Any) -> list[tuple[str, Removed]]:
-        """As the function of this name, on the storages that the settings name. Raises
-        ConfigurationError and StorageError."""
-        return prune_shared(self.root, self.local, self.settings, os.environ, **bounds)
+    @contextmanager
+    def storages(self, on_fault: Callable[[str, str], None]) -> Iterator[StorageFactory]:
+        """What makes the storages that the settings name; they are closed at the end."""
+        factory = StorageFactory(self.local, self.root, self.settings, os.environ, on_fault)
+        try:
+            yield factory
+        finally:
+            factory.close()
+
+    def prune_shared(self, asked: Retention) -> list[tuple[str, Removed]]:
+        """As StorageFactory.prune_shared."""
+
+        def failed(reason: str, detail: str) -> None:
+            raise StorageError("shared storages", "prune", detail or reason)
+
+        with self.storages(failed) as storages:
+            return storages.prune_shared(asked)
 
     def forget(self, pattern: str) -> None:
         """Forgets what matches a pattern; records that hold more are written anew without it."""
@@ -191,18 +204,15 @@ class Project:
         def on_fault(reason: str, detail: str = "") -> None:
             faults.append(detail or reason)
 
-        factory = StorageFactory(self.local, self.root, self.settings, os.environ, on_fault)
         written = spec or self.settings.storage
-        if all(tier.spec == LOCAL for tier in find_tiers(written, factory.names)):
-            raise ConfigurationError(
-                "storage", "no other storage is set", "name one: a directory, a URL, or a name"
-            )
-        try:
-            yield factory.route(written, written)[0]
-            drained = factory.drain(_UPLOAD_SECONDS, None)
+        with self.storages(on_fault) as storages:
+            if all(tier.spec == LOCAL for tier in find_tiers(written, storages.names)):
+                raise ConfigurationError(
+                    "storage", "no other storage is set", "name one: a directory, a URL, or a name"
+                )
+            yield storages.route(written, written)[0]
+            drained = storages.drain(_UPLOAD_SECONDS, None)
             faults += drained.unsent if drained is not None else ()
-        finally:
-            factory.close()
 
     def close(self) -> None:
         """Closes the storage, if it was opened."""

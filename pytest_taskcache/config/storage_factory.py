@@ -134,6 +134,20 @@ class StorageFactory:
             except StorageError as error:
                 self.on_fault("not pruned", str(error))
 
+    def prune_shared(self, asked: Retention) -> list[tuple[str, Removed]]:
+        """Prunes the remote storages that the settings name and that may be written, now and
+        however long it takes, to what is asked for, or, if that is nothing, to what the URLs say;
+        where each is, and what went from it. Raises ConfigurationError and StorageError."""
+        from pytest_taskcache.storage.remote.pruning import Retention, prune
+
+        self.route("", "")
+        pruned = []
+        for shared in self._shared:
+            retention = shared.retention if asked == Retention() else asked
+            removed = prune(shared.store, retention, shared.results)
+            pruned.append((shared.store.describe(), removed))
+        return pruned
+
     def notes(self, started: float) -> Iterator[str]:
         """What a user should read of the remote storages that this run, ``started`` then, may
         write: that nobody will believe what it writes; that one is new and lacks what earlier runs
@@ -300,39 +314,3 @@ def _paired(
         f"one has {len(keys)} tiers, the other {len(results)}",
         "give both as many, nearest first, or one of them a single directory",
     )
-
-
-def prune_shared(
-    root: Path,
-    local: LocalStorage,
-    settings: Settings,
-    environ: Mapping[str, str],
-    *,
-    older_than: float | None = None,
-    max_size: int | None = None,
-    unused: float | None = None,
-) -> list[tuple[str, Removed]]:
-    """Prunes the remote storages that the settings name and that may be written, now and however
-    long it takes; where each is, and what went from it.
-
-    ``older_than`` seconds since an entry was written, ``unused`` seconds since it was written or
-    a writing run last had use for it, ``max_size`` bytes in all; if none is given, what the URLs
-    say. Raises ConfigurationError and StorageError.
-    """
-    from pytest_taskcache.storage.remote.pruning import Retention, prune
-
-    def failed(reason: str, detail: str) -> None:
-        raise StorageError("shared storages", "prune", detail or reason)
-
-    factory = StorageFactory(local, root, settings, environ, failed)
-    asked = Retention(older_than, max_size, unused)
-    pruned: list[tuple[str, Removed]] = []
-    try:
-        factory.route("", "")
-        for shared in factory._shared:
-            retention = shared.retention if asked == Retention() else asked
-            removed = prune(shared.store, retention, shared.results)
-            pruned.append((shared.store.describe(), removed))
-    finally:
-        factory.close()
-    return pruned

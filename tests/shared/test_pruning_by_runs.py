@@ -10,10 +10,10 @@ import pytest
 from team import SUITE, Place, Team, line_of
 
 from pytest_taskcache.cli import main
+from pytest_taskcache.cli.place import Project
 from pytest_taskcache.config.settings import Settings
-from pytest_taskcache.config.storage_factory import prune_shared
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.storage.local import LocalStorage
+from pytest_taskcache.storage.remote.pruning import Retention
 
 DAY = 86400.0
 
@@ -97,15 +97,16 @@ def test_whoever_asks_for_it(
         signing.checkout(place.url[-8:]).run(f"--cache-storage={place.url}")
         time_goes_by(place, 8 * DAY)
     settings = Settings(storage=f"local:rw,{main.url}:rw,{other.url}:r")
-    local = LocalStorage(tmp_path / "local")
+    project = Project(tmp_path, settings, tmp_path / "local", readonly=False, create=True)
 
-    assert [removed.records for _, removed in prune_shared(tmp_path, local, settings, {})] == [0]
-    ((where, removed),) = prune_shared(tmp_path, local, settings, {}, unused=7 * DAY)
+    assert [removed.records for _, removed in project.prune_shared(Retention())] == [0]
+    ((where, removed),) = project.prune_shared(Retention(unused=7 * DAY))
     assert (where, removed.records) == (main.url, 3)
     assert len(records_in(main)) == 0
     assert len(records_in(other)) == 3
-    assert prune_shared(tmp_path, local, Settings(), {}, max_size=0) == []
-    local.close()
+    project.settings = Settings()
+    assert project.prune_shared(Retention(max_size=0)) == []
+    project.close()
 
 
 def test_from_the_shell(
@@ -135,9 +136,9 @@ def test_from_the_shell(
 
 def test_asking_in_vain(tmp_path: Path) -> None:
     """A storage that cannot be reached is an error, not silence."""
-    local = LocalStorage(tmp_path / "local")
     (tmp_path / "file").touch()
     settings = Settings(storage=f"file://{tmp_path}/file/x")
-    with pytest.raises(StorageError):
-        prune_shared(tmp_path, local, settings, {})
-    local.close()
+    project = Project(tmp_path, settings, tmp_path / "local", readonly=False, create=True)
+    with pytest.raises(StorageError, match="/file/x"):
+        project.prune_shared(Retention())
+    project.close()
