@@ -133,6 +133,24 @@ class Blobs(ForkAware, ABC):
         return self._bulkhead.map(call, items)
 
 
+class BatchedBlobs(Blobs):
+    """Blobs of a place where one name is asked for as many are."""
+
+    batched = True
+
+    def get(self, name: str) -> Buffer | None:
+        """As get_many."""
+        return self.get_many([name]).get(name)
+
+    def put(self, name: str, data: Buffer) -> None:
+        """As put_many."""
+        self.put_many({name: data})
+
+    def size(self, name: str) -> int | None:
+        """As sizes."""
+        return self.sizes([name]).get(name)
+
+
 def batches(items: Collection[T], length: int) -> Iterable[list[T]]:
     """The items, ``length`` at a time."""
     whole = list(items)

@@ -26,7 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pytest_taskcache.ports import Buffer
-from pytest_taskcache.storage.remote.blobs import Blobs, Listed, batches
+from pytest_taskcache.storage.remote.blobs import BatchedBlobs, Listed, batches
 from pytest_taskcache.storage.remote.location import Location
 
 _CONNECT_SECONDS = 2.0
@@ -34,11 +34,10 @@ _BATCH = 500
 """Names in one pipeline."""
 
 
-class RedisBlobs(Blobs):
+class RedisBlobs(BatchedBlobs):
     """Values of a Redis. Raises ConfigurationError if the URL or an option cannot be right."""
 
     atomic = True
-    batched = True
     phrases: ClassVar = {
         "out of memory": ("OOM", "maxmemory"),
         "wrong credentials": ("WRONGPASS", "NOAUTH"),
@@ -75,20 +74,11 @@ class RedisBlobs(Blobs):
         """Whether the option was given."""
         return self._expire is not None
 
-    def get(self, name: str) -> Buffer | None:
-        """One round trip."""
-        data: bytes | None = self._connected().get(self._blob + name)
-        return data
-
     def put(self, name: str, data: Buffer) -> None:
         """Two round trips: the client takes seconds to tell of a large value in a pipeline that
         the server refused."""
         self._connected().set(self._blob + name, bytes(data), ex=self._expire)
         self._put({}, [name])
-
-    def size(self, name: str) -> int | None:
-        """One round trip."""
-        return self.sizes([name]).get(name)
 
     def get_many(self, names: Collection[str]) -> Mapping[str, Buffer]:
         """One round trip for each 500 names."""

@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from pytest_taskcache.ports import Buffer
-from pytest_taskcache.storage.remote.blobs import LIMIT, Blobs, Listed, batches
+from pytest_taskcache.storage.remote.blobs import LIMIT, BatchedBlobs, Listed, batches
 from pytest_taskcache.storage.remote.location import Location
 
 T = TypeVar("T")
@@ -65,12 +65,11 @@ _STATES = {
 """PostgreSQL's SQLSTATE codes."""
 
 
-class SqlBlobs(Blobs):
+class SqlBlobs(BatchedBlobs):
     """Rows of a table. Raises ConfigurationError if the URL cannot be right, or lacks a driver."""
 
     concurrency = 8
     atomic = True
-    batched = True
     phrases: ClassVar = {
         "wrong credentials": ("password authentication failed", "no password supplied"),
         "no such database or role": ("does not exist",),
@@ -98,18 +97,6 @@ class SqlBlobs(Blobs):
         self._insert: Callable[..., Any] = sqlite.insert if lite else postgresql.insert
         self._engine: sa.Engine | None = None
         self._made = False
-
-    def get(self, name: str) -> Buffer | None:
-        """One query."""
-        return self.get_many([name]).get(name)
-
-    def put(self, name: str, data: Buffer) -> None:
-        """One transaction."""
-        self.put_many({name: data})
-
-    def size(self, name: str) -> int | None:
-        """One query."""
-        return self.sizes([name]).get(name)
 
     def get_many(self, names: Collection[str]) -> Mapping[str, Buffer]:
         """One query for each 500 names."""
