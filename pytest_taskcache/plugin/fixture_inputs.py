@@ -21,11 +21,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_taskcache.code.byte_code import nested
 from pytest_taskcache.decorator import Spec
 from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.engine.cache import Engine
@@ -326,7 +327,6 @@ def _watched(original: type) -> type:
 
 
 def _class_shown(cls: type | None) -> object:
-    """A class by name, and the values set on it and its bases; methods count by their source."""
     return None if cls is None else [cls.__module__, cls.__qualname__, _values_of(cls)]
 
 
@@ -412,9 +412,7 @@ def reads_of(function: FunctionType, argument: str) -> frozenset[str] | None:
     handed on, so that anything may be read. A name that is only read for an attribute of its own
     comes as ``name.attribute``. Checked on CPython 3.11 to 3.13."""
     found: set[str] = set()
-    codes = [function.__code__]
-    for code in codes:
-        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    for code in nested(function.__code__):
         cells = {*code.co_cellvars, *code.co_freevars}
         if "super" in code.co_names:
             found.update(code.co_names)  # before 3.12 it does not show whose attribute is meant

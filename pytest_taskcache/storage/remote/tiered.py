@@ -334,11 +334,12 @@ class Tiered:
             drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
         return drained
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float) -> None:
         """Waits at most ``timeout`` seconds until all that was written has been uploaded, or
-        could not be; whether that is so."""
+        could not be."""
         deadline = time.monotonic() + timeout
-        return all(uploads.flush(max(0.0, deadline - time.monotonic())) for uploads in self._behind)
+        for uploads in self._behind:
+            uploads.flush(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """As KeyStorage.close. Uploads that were not drained are not begun any more."""
@@ -390,7 +391,6 @@ class Tiered:
         return True
 
     def _missing(self, variant: Variant) -> dict[str, int]:
-        """Digest and size of the results that a record waits for."""
         named = results_of(variant)
         return {d: size for d, size in named if variant.id in self._waiting.get(d, ())}
 
@@ -464,13 +464,13 @@ class WriteBehind(ForkAware):
         self._stopped = False
         self._done = Drained()
 
-    def offer(self, variants: Sequence[Variant]) -> bool:
-        """Queues records to appear together; False, and they have failed, if there is no room."""
+    def offer(self, variants: Sequence[Variant]) -> None:
+        """Queues records to appear together; they have failed if there is no room."""
         job = tuple(variants)
         with self._changed:
             if self._waiting + len(job) > self._capacity:
                 self._fail(job, "too many uploads are waiting")
-                return False
+                return
             self._jobs.append(job)
             self._waiting += len(job)
             self._stopped = False
@@ -478,7 +478,6 @@ class WriteBehind(ForkAware):
                 self._threads += 1
                 threading.Thread(target=self._work, name="taskcache-upload", daemon=True).start()
             self._changed.notify_all()
-        return True
 
     def forget(self, ids: Collection[str]) -> None:
         """Takes back what is still waiting."""
@@ -512,11 +511,11 @@ class WriteBehind(ForkAware):
             if on_progress is not None:
                 on_progress(done, done + waiting)
 
-    def flush(self, timeout: float) -> bool:
-        """Waits at most ``timeout`` seconds until nothing waits or is under way; whether that is
-        so. What failed is told by ``drain``."""
+    def flush(self, timeout: float) -> None:
+        """Waits at most ``timeout`` seconds until nothing waits or is under way. What failed is
+        told by ``drain``."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, timeout)
+            self._changed.wait_for(lambda: not self._waiting, timeout)
 
     def stop(self) -> None:
         """Begins no further upload and lets the threads end; waits for nothing."""
