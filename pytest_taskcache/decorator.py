@@ -699,5 +699,4 @@ class RecordedItems(Turns):
 
 
 def _is_outside(name: str) -> bool:
-    """Whether a file of this name lies beside the root."""
     return name.startswith((PATH_ENTRY, "../")) or os.path.isabs(name)

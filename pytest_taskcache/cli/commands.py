@@ -147,7 +147,6 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def _watched(items: Iterable[T], label: str) -> Iterable[T]:
-    """The items, counted on a terminal's error output as they are taken."""
     if not sys.stderr.isatty():
         return items
     return track(items, label, console=Console(stderr=True), transient=True)
@@ -173,7 +172,6 @@ def _plain(held: Held, used: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _nothing(pattern: str) -> Answer:
-    """That there is nothing of this name, or nothing at all."""
     about = f"nothing is known of {pattern!r}" if pattern else "nothing is cached"
     problem = f"{about}; taskcache ls lists what there is"
     return Answer([], (), FOUND if pattern else 0, problem)

@@ -253,7 +253,6 @@ def read_settings(sources: Sources) -> Settings:
 
 
 def _check(settings: Settings, sources: Sources) -> None:
-    """Raises ConfigurationError for settings that contradict each other."""
     refresh, mode = settings.refresh, settings.mode
     if refresh.everything and refresh.pattern:
         both = [each[0] for each in map(sources.find, ("refresh", "refresh_only")) if each]

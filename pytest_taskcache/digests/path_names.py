@@ -62,7 +62,6 @@ class Anchors:
         return rest
 
     def _relative(self, absolute: str) -> tuple[str, str]:
-        """The anchor a path lies under, and its path from there."""
         terminated = absolute + os.sep
         for prefix, anchor in self._prefixes:
             if absolute.startswith(prefix):

@@ -229,7 +229,6 @@ class Present:
             self._sources.forget_places()
 
     def _catch_up(self) -> None:
-        """Forgets what was worked out of paths that changed since."""
         if not self._changed.noted:
             return
         with self._lock:

@@ -371,7 +371,6 @@ def _dropped(transaction: Transaction, engine: Engine, reason: str, retain_for: 
 
 
 def _finish(transaction: Transaction, engine: Engine | None) -> None:
-    """Gives the locks back, and runs the hooks."""
     if engine is not None:
         for lease in transaction.leases.values():
             engine.locks.release(lease)

@@ -489,7 +489,6 @@ class Engine:
         return looked
 
     def _manager(self, options: Options) -> LockManager | None:
-        """The lock manager that a computation's isolation asks for."""
         own, default = options.policy.lock_manager, self.parts.lock_manager
         level = options.policy.isolation_level or self.parts.isolation
         is_there = own is not None or default is not None
@@ -513,7 +512,6 @@ class Engine:
         return default
 
     def _begun(self, attempt: Attempt) -> Attempt:
-        """The attempt, whose window is open from now on."""
         computation, decision, keyed = attempt.computation, attempt.decision, attempt.keyed
         if isinstance(decision, Fault):
             self.notify(Faulted(decision.reason, decision.detail))

@@ -141,7 +141,6 @@ def _named(named: Sequence[tuple[Component, str]]) -> list[Part]:
 
 @functools.lru_cache(1024)
 def _constant(serializer: str, identity: Identity | None) -> tuple[Part, ...]:
-    """The parts that every key has, and that of the identity if there is one."""
     parts = (Part("schema", str(SCHEMA)), Part("serializer", serializer))
     return parts if identity is None else (*parts, Part("identity", str(identity)))
 

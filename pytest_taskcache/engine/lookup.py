@@ -230,7 +230,6 @@ class Lookup:
         return lost or reason or Miss(Why.ABSENT)
 
     def _invalidity(self, computation: Computation, keyed: Keyed, variant: Variant) -> Miss | None:
-        """Why a record is not valid now; None where it is."""
         if variant.expires is not None and variant.expires <= self.clock():
             return Miss(Why.EXPIRED, nearest=variant)
         changes = () if variant.vouched else self._changes(computation, variant)
@@ -247,7 +246,6 @@ class Lookup:
         return None if accepted else Miss(Why.INVALID, nearest=variant)
 
     def _changed_global(self, computation: Computation, variant: Variant) -> Change | None:
-        """A global that is not as the value was computed with."""
         state = self.observation.disturbed(variant.trace, computation.context.function)
         before = {one.name: one.digest for one in variant.parts if one.name.startswith(GLOBAL)}
         if not state and not before:

@@ -107,7 +107,6 @@ class Recorder:
                 self.local.write_result(blob.digest, [data])
 
     def _record(self, finished: Finished, result: Result) -> Variant:
-        """The record of a computation; nothing is written."""
         now = self.lookup.clock()
         computation, keyed, basis = finished.computation, finished.keyed, finished.basis
         expires = basis.expires
@@ -132,7 +131,6 @@ class Recorder:
         )
 
     def _put(self, finished: Finished, variant: Variant) -> Refusal | None:
-        """Stages a record in its transaction, or publishes it where there is none."""
         options, transaction = finished.computation.options, finished.transaction
         told = finished.told
         if told is not None and transaction is None and not finished.basis.derives_from:

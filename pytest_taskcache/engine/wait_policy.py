@@ -128,7 +128,6 @@ class Locks(ForkAware):
         return looked
 
     def _longest(self, attempt: Attempt, keyed: Keyed) -> float:
-        """How many seconds to wait at most."""
         timeout, name = attempt.computation.options.policy.lock_timeout, str(keyed.key.identity)
         if timeout is not None:
             return timeout.total_seconds()

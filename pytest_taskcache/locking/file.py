@@ -19,8 +19,6 @@ from pytest_taskcache.storage.local import Index, RunLock, runs
 
 
 class _Row(NamedTuple):
-    """A row of the `locks` table."""
-
     run: str
     process: str
     token: int

@@ -189,7 +189,6 @@ class RedisLockManager(ServerLeases):
             return answer
 
     def _beat(self) -> None:
-        """Starts the heartbeat, if there is none."""
         if self._stop is None:
             self._stop = threading.Event()
             threading.Thread(

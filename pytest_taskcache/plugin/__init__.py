@@ -164,7 +164,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _session_of(config: pytest.Config) -> Session:
-    """The run's state, made when it is first needed."""
     if SESSION not in config.stash:
         if _PlainImport not in sys.meta_path:
             sys.meta_path.insert(0, _PlainImport)

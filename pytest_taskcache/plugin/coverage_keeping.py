@@ -464,7 +464,6 @@ def _functions(content: bytes) -> Mapping[tuple[str, bytes], list[int]]:
 
 
 def _key_of_test(bundle: Bundle, name: str) -> Key:
-    """A key for the lines of one of the tests of a bundle."""
     key, file = bundle.keyed.key, bundle.computation.test.partition("::")[0]
     return replace(key, digest=checksum((key.digest, name)), identity=Identity(file, name))
 

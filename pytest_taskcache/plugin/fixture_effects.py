@@ -295,7 +295,6 @@ def _has_spec(module: str) -> bool:
 
 
 def _sets(space: dict[str, Any], name: str) -> bool:
-    """Whether a function of a module sets a global of its own of this name."""
     spaces = [space, *(vars(each) for each in list(space.values()) if is_a(each, type))]
     codes = (each.__code__ for one in spaces for each in one.values() if is_a(each, FunctionType))
     return any(
@@ -393,7 +392,6 @@ def _threads() -> set[str]:
 
 
 def _children() -> set[str]:
-    """The child processes that are running."""
     multiprocessing: Any = sys.modules.get("multiprocessing")
     made = multiprocessing.active_children() if multiprocessing is not None else ()
     found = children().union(str(each.pid) for each in made)  # only Linux tells of the others
@@ -401,7 +399,6 @@ def _children() -> set[str]:
 
 
 def _listening() -> set[str]:
-    """The addresses of sockets that listen."""
     found = set()
     with suppress(OSError):
         for descriptor in os.listdir("/dev/fd"):

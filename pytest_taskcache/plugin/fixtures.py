@@ -255,7 +255,6 @@ class FixtureHooks:
         return known[1]
 
     def _is_input(self, name: str, session: pytest.Session) -> bool:
-        """Whether a cached fixture takes one of this name."""
         if self._inputs is None:
             cached = (each for each in all_definitions(session) if self.spec_of(each) is not None)
             taken = map(self.shortcuts.arguments_of, cached)

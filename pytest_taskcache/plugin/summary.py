@@ -225,7 +225,6 @@ class Summary:
         self._session.tally.notes.append(f"report written to {path}")
 
     def _write_job_summary(self) -> None:
-        """Adds the run to the page of a GitHub job."""
         path = os.environ.get("GITHUB_STEP_SUMMARY")
         if not path:
             return
@@ -236,7 +235,6 @@ class Summary:
             self._session.notify(Faulted("job summary not written", str(error)))
 
     def _seed(self) -> str:
-        """How to verify the same share again."""
         percent = self._session.settings.verify.percent
         if not 0 < percent < 100:
             return ""

@@ -194,7 +194,6 @@ def _text_of(digest: str) -> str:
 
 
 def _compared(point: Point, then: Fact | None, now: Fact | None) -> Point:
-    """The point with what is known of before and after."""
     if then is None or now is None or then == now:
         return point
     before, after = "", ""
@@ -218,7 +217,6 @@ def _compared(point: Point, then: Fact | None, now: Fact | None) -> Point:
 
 
 def _first(then: Fact, now: Fact) -> Iterator[str]:
-    """The first line that differs, of two texts."""
     old, new = then.text.splitlines(), now.text.splitlines()
     if not (old and new):
         return

@@ -191,7 +191,6 @@ def _text_name(kind: str, name: str) -> str:
 
 
 def _fact(kind: str, name: str, path_of: Callable[[str], Path]) -> Fact | None:
-    """What can be shown of a dependency as it is now; None where nothing can."""
     try:
         if kind == Kind.DISTRIBUTION:
             return Fact(metadata.version(name))

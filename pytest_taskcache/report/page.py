@@ -97,7 +97,6 @@ def _page_data(
 
 
 def _numbered(value: Any, strings: dict[str, int]) -> Any:
-    """The value with a number for each text."""
     if isinstance(value, str):
         return strings.setdefault(harmless(value), len(strings))
     if isinstance(value, int | float):

@@ -105,7 +105,6 @@ def cause_lines(tally: Tally) -> Iterator[str]:
 
 
 def _refused_for(tally: Tally, reason: str) -> dict[str, None]:
-    """Whom this reason kept from being kept, each with the details, once."""
     return {
         f"{entry.identity}: {entry.detail}": None
         for entry in tally.entries

@@ -294,7 +294,6 @@ class Staging:
         return found
 
     def _carry_out(self, connection: Connection, graph: Graph, plan: Plan) -> _Outcome:
-        """Commits and drops as planned, in the transaction that the plan was made in."""
         delete_variants(connection, plan.drop, None)
         destinations = {entry.id: entry.destination for entry in plan.commit}
         rows = each(
@@ -365,7 +364,6 @@ def _load(connection: Connection, ids: Iterable[bytes]) -> Graph:
 
 
 def _commit(connection: Connection, entries: Collection[StagedNode]) -> None:
-    """Makes entries committed records of this index, which nobody claims any more."""
     ids = [entry.id for entry in entries]
     each(
         connection,
@@ -380,7 +378,6 @@ def _commit(connection: Connection, entries: Collection[StagedNode]) -> None:
 
 
 def _forget_unclaimed(connection: Connection, which: str, value: object) -> int:
-    """Deletes those of the entries that nobody claims; how many that were."""
     rows = connection.execute(f"{which} AND id NOT IN (SELECT id FROM claims)", (value,)).fetchall()
     delete_variants(connection, [id_ for (id_,) in rows], None)
     return len(rows)

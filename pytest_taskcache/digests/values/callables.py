@@ -176,7 +176,6 @@ def _source(function: types.FunctionType) -> tuple[str, str]:
 
 
 def _bound_values(function: types.FunctionType, scope: Scope) -> tuple[Any, ...]:
-    """Defaults, and the values of free variables by name."""
     if function.__closure__:
         # a closure often leads back to its function, which only the walker can follow
         scope.need_walker()
@@ -231,7 +230,6 @@ def reduce_class(cls: type, scope: Scope) -> Reduction:
 
 
 def _class_sources(cls: type) -> list[tuple[str, str]]:
-    """Name and source of a class and of all it inherits from, in resolution order."""
     bases = (base for base in cls.__mro__ if base is not object)
     return [(qualified_name(base), class_source(base).whole) for base in bases]
 
@@ -313,7 +311,6 @@ def _constants(cls: type) -> dict[str, object]:
 
 
 def _code(cls: type) -> dict[str, object]:
-    """The functions and plain constants a class defines itself, by name."""
     functions = {
         name: value
         for name, value in vars(cls).items()

@@ -28,7 +28,6 @@ def _frame(frame: pd.DataFrame) -> tuple[Any, ...]:
 
 
 def _extras(data: Any) -> list[Any]:
-    """``attrs``, flags, and the attributes that a subclass declares to be kept."""
     declared = {name: getattr(data, name, None) for name in data._metadata if name != "_name"}
     return [data.attrs, data.flags.allows_duplicate_labels, declared]
 

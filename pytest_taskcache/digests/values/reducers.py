@@ -179,7 +179,6 @@ def _reduce_path(path: pathlib.PurePath, scope: Scope) -> Reduction:
 
 
 def _reduce_memoryview(view: memoryview, scope: Scope) -> Reduction:
-    """Format, shape, writability and the bytes in C order."""
     try:
         digest = xxh3_128_hexdigest(view if view.c_contiguous else view.tobytes())
         return TERM, ("memoryview", view.format, view.shape, view.readonly, digest)

@@ -179,13 +179,11 @@ class LocalResults:
         return data
 
     def _path(self, digest: str) -> Path:
-        """Where the file of a digest is, or would be. Raises ValueError for what is none."""
         if not is_digest(digest):
             raise ValueError(f"not an xxh3-128 digest: {digest!r}")
         return self._results / digest[:2] / digest
 
     def _add(self, digest: str, size: int, write: Callable[[int], None]) -> None:
-        """Has a file written unless it is there."""
         if self.index.readonly:
             raise StorageError(str(self.directory), "write results", "opened read-only")
         if not self._is_pinned(digest):

@@ -157,7 +157,6 @@ class LocalStorage(Records, LocalResults):
         ]
 
     def _drop_targets(self, noted: Mapping[str, bytes]) -> None:
-        """Removes the targets whose record is gone."""
         kept_for = {name: item.decode().rpartition(" ") for name, item in noted.items()}
         records = self.read_records({key for key, _, _ in kept_for.values()})
         for name, (key, _, digest) in kept_for.items():
@@ -212,7 +211,6 @@ def _total_size(connection: Connection) -> int:
 
 
 def _delete(connection: Connection, condition: str, reason: Why | None, *values: object) -> int:
-    """Deletes the variants that meet a condition; how many there were."""
     rows = connection.execute(f"SELECT id FROM variants WHERE {condition}", values).fetchall()
     delete_variants(connection, [id_ for (id_,) in rows], reason)
     return len(rows)

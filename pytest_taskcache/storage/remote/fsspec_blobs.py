@@ -157,7 +157,6 @@ def _close(fs: AbstractFileSystem) -> None:
 
 
 def _connect(location: Location, seconds: float) -> tuple[AbstractFileSystem, str]:
-    """A file system, and the path of the storage in it."""
     options: dict[str, Any] = dict.fromkeys(_TIMEOUTS.get(location.scheme, ()), seconds)
     if location.scheme == "ftp":
         options["timeout"] = int(seconds)
@@ -179,7 +178,6 @@ def _write(fs: AbstractFileSystem, path: str, data: Buffer) -> None:
 
 
 def _modified(info: dict[str, Any]) -> float | None:
-    """When a file was last written, under whichever name its protocol gives it."""
     for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
         value = info.get(name)
         if isinstance(value, datetime):

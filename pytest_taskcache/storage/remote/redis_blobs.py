@@ -176,7 +176,6 @@ class RedisBlobs(BatchedBlobs):
     def _piped(
         self, ask: Callable[[Any, str], object], names: Collection[str]
     ) -> dict[str, Sequence[Any]]:
-        """The answers to what ``ask`` put into a pipeline for each name."""
         answers: dict[str, Sequence[Any]] = {}
         for few in batches(names, _BATCH):
             with self._connected().pipeline(transaction=False) as pipe:
