@@ -121,17 +121,13 @@ class SerializerConformance:
         serializer.dump(values[0])
         assert serializer.name == before
 
-    def test_values_come_back(self, serializer: Serializer, stored: Stored) -> None:
-        for value, shelved in stored:
+    def test_values_come_back(self, serializer: Serializer, stored: Stored, tmp_path: Path) -> None:
+        """From what was stored first, and again: storing a value leaves it alone."""
+        for number, (value, shelved) in enumerate(stored):
             from_memory = serializer.load(memoryview(shelved.data), shelved.restore)
             assert self.same(from_memory, value), (from_memory, value)
             from_file = serializer.load(shelved.mapped(), shelved.restore)
             assert self.same(from_file, value), (from_file, value)
-
-    def test_storing_leaves_the_value_alone(
-        self, serializer: Serializer, stored: Stored, tmp_path: Path
-    ) -> None:
-        for number, (value, _) in enumerate(stored):
             again = Shelved(tmp_path / f"again{number}", serializer.dump(value))
             back = serializer.load(memoryview(again.data), again.restore)
             assert self.same(back, value), (back, value)
