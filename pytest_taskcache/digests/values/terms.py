@@ -22,19 +22,13 @@ Anchors: TypeAlias = Callable[[Path], str]
 """The text name of an absolute path, the same on every machine for the same file."""
 
 
-class TermType:
-    """Type of TERM, which marks a reduced value in a term; never called."""
-
-    __slots__ = ()
-
-    def __call__(self, *arguments: object) -> None:
-        """Raises TypeError; the pickler accepts nothing but a callable here."""
-        raise TypeError("a term is read, never evaluated")
+def TERM(*arguments: object) -> None:
+    """Marks a reduced value in a term. The pickler accepts nothing but a callable here; this one
+    raises TypeError."""
+    raise TypeError("a term is read, never evaluated")
 
 
-TERM: Final = TermType()
-
-Reduction: TypeAlias = tuple[TermType, tuple[Any, ...]]
+Reduction: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 """``(TERM, (kind, *content))``."""
 
 
