@@ -99,8 +99,8 @@ _NOT_PASSED = Refusal("did not pass")
 
 
 class Cost:
-    """``mean`` is what closing a window was measured to cost in this run, in seconds; 0.0 while it is
-    not known. The first is left out: it has the sources to read that all others need, too."""
+    """``mean`` is what closing a window was measured to cost in this run, in seconds; 0.0 while it
+    is not known. The first is left out: it has the sources to read that all others need, too."""
 
     def __init__(self) -> None:
         self._count = 0
