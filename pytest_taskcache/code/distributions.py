@@ -15,7 +15,7 @@ import site
 import stat as stats
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
@@ -40,13 +40,28 @@ def normalized(name: str) -> str:
     return _SEPARATORS.sub("-", name).lower()
 
 
-def library_directories() -> tuple[str, ...]:
+@cache
+def standard_directories() -> frozenset[str]:
+    """The directories of the standard library, as named and with links resolved."""
+    paths = sysconfig.get_paths()
+    found = {paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)}
+    return frozenset(found | {os.path.realpath(path) for path in found})
+
+
+@cache
+def library_directories() -> frozenset[str]:
     """The directories in which this interpreter looks for installed packages, as named and with
     links resolved."""
     paths = sysconfig.get_paths()
     found = {paths["purelib"], paths["platlib"], *site.getsitepackages()}
     found.add(site.getusersitepackages())
-    return tuple(sorted(found | {os.path.realpath(path) for path in found}))
+    return frozenset(found | {os.path.realpath(path) for path in found})
+
+
+@cache
+def installed_directories() -> tuple[str, ...]:
+    """Both, each ending in a separator: their files count by distribution, or not at all."""
+    return tuple(os.path.join(path, "") for path in standard_directories() | library_directories())
 
 
 def _content_digest(path: str) -> str:
@@ -236,12 +251,16 @@ class _Metadata:
     @cached_property
     def rows(self) -> list[tuple[str, str]]:
         """Paths, relative to where it is installed, and sizes, as RECORD lists them."""
-        import csv  # takes long to import, and few need it
+        lines = self.record.splitlines()
+        if '"' not in self.record:
+            rows = [line.split(",") for line in lines if line]
+        else:
+            import csv  # takes long to import, and few names have to be quoted
 
-        try:
-            rows = [row for row in csv.reader(self.record.splitlines()) if row]
-        except csv.Error:
-            return []
+            try:
+                rows = [row for row in csv.reader(lines) if row]
+            except csv.Error:
+                return []
         return [(row[0], row[2] if len(row) > 2 else "") for row in rows]
 
     @cached_property

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import sysconfig
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-
-from pytest_taskcache.code.distributions import library_directories
 
 TEMPORARY = "<tmp>"
 """First component of the name of anything in the run's temporary directory."""
@@ -17,16 +13,6 @@ TEMPORARY = "<tmp>"
 # What is no UTF-8, what escapes itself, and a name that would read like an anchor.
 _UNSAFE = re.compile("^<|[\\\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
-
-
-@cache
-def library_roots() -> tuple[str, ...]:
-    """The directories of the standard library and of installed packages, each ending in a
-    separator; both as named and with links resolved."""
-    paths = sysconfig.get_paths()
-    standard = {paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)}
-    found = {*library_directories(), *standard, *map(os.path.realpath, standard)}
-    return tuple(sorted(path.rstrip(os.sep) + os.sep for path in found))
 
 
 class Anchors:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import string
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -164,7 +162,7 @@ def _present(computation: Computation) -> Circumstances:
         try:
             inputs += context.digest_inputs({name: value}, computation.options.policy.excluded)
         except UndigestableError:
-            inputs.append(Part(f"inputs.{name}", f"undigestable {uuid.uuid4().hex}"))
+            inputs.append(Part(f"inputs.{name}", f"undigestable {os.urandom(16).hex()}"))
     parts = tuple(sorted(set(inputs)))
     return Circumstances(parts, context.digest_parameters(), computation.arguments)
 
@@ -207,6 +205,8 @@ _VARIABLES = ("date", *_DAYS, "task_name", "test_module", "test_name", "paramete
 def check_template(template: str, function: str, inputs: tuple[str, ...]) -> None:
     """Raises UnknownInputError for a variable that will never exist, ConfigurationError for a
     template that is malformed, absolute or leaves the target directory."""
+    import string  # few have targets
+
     known = (*_VARIABLES, *inputs)
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template)]

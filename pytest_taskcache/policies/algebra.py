@@ -16,7 +16,6 @@ from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Part
 from pytest_taskcache.model.modes import IsolationLevel
 from pytest_taskcache.ports import Fingerprints, KeyStorage, LockManager, ResultStorage
-from pytest_taskcache.storage.remote.location import check_place
 
 StorageSpec: TypeAlias = "str | os.PathLike[str] | KeyStorage | ResultStorage"
 LockSpec: TypeAlias = "str | os.PathLike[str] | LockManager"
@@ -220,6 +219,8 @@ def _as_text(setting: str, value: object) -> object:
                 setting, f"{value!r} names no place", "give a path, a URL or an object"
             )
         if isinstance(value, str) and setting != "lock_manager":
+            from pytest_taskcache.storage.remote.location import check_place
+
             check_place(value, setting)
         return value
     text = os.fspath(value)

@@ -51,6 +51,37 @@ def test_the_program_is_named(project: Project) -> None:
     assert observed.opaque == (Opaque("subprocess", "true"),)
 
 
+_IMPORTED_LATER = """
+import sys
+sys.modules.pop("subprocess", None)  # whatever starts the interpreter may have imported it
+from pytest_taskcache import Cache
+
+def program():
+    import subprocess
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+with Cache(sys.argv[1]) as cache:
+    window = cache.engine.parts.observation.open_window(program)
+    window.enter()
+    program()
+    window.leave()
+    print(*(deed.kind for deed in window.close().opaque))
+    import _posixsubprocess, subprocess
+    print(subprocess._fork_exec is _posixsubprocess.fork_exec)
+"""
+
+
+def test_a_program_is_told_once_where_subprocess_is_imported_later(tmp_path: Path) -> None:
+    """It has an event of its own, beside what is watched for `multiprocessing`."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTED_LATER, str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["subprocess", "False"]
+
+
 def test_asking_the_platform_is_not_opaque(project: Project) -> None:
     """`platform` asks itself through children; the platform is in every key anyway."""
     platform._uname_cache = None  # type: ignore[attr-defined]

@@ -69,10 +69,11 @@ def is_installed(module_name: str | None) -> bool:
 def _is_installed_file(origin: str) -> bool:
     if origin in {"built-in", "frozen"}:
         return True
-    from pytest_taskcache.digests.path_names import library_roots
+    from pytest_taskcache.code.distributions import installed_directories
 
-    parts = set(PurePath(origin).parts)
-    return bool({"site-packages", "dist-packages"} & parts) or origin.startswith(library_roots())
+    if not {"site-packages", "dist-packages"}.isdisjoint(PurePath(origin).parts):
+        return True
+    return origin.startswith(installed_directories())
 
 
 class ClassSource(NamedTuple):

@@ -6,21 +6,15 @@ from __future__ import annotations
 import functools
 import os
 import re
-import site
-import sysconfig
 import threading
 from enum import Enum
 from types import FrameType
 
+from pytest_taskcache.code.distributions import standard_directories
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _HOOKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
-_STDLIB = tuple(
-    {
-        os.path.join(form(sysconfig.get_path(key)), "")
-        for key in ("stdlib", "platstdlib")
-        for form in (os.path.abspath, os.path.realpath)
-    }
-)
+_STDLIB = tuple(os.path.join(path, "") for path in standard_directories())
 _SITE = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 _MACHINERY = re.compile(
     r"[/\\](?:site|dist)-packages[/\\]"
@@ -116,17 +110,6 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
             rendering = False
         frame = frame.f_back
     return rendering
-
-
-def installed_directories() -> tuple[str, ...]:
-    """The directories, with a trailing separator, whose files count by distribution or not at
-    all: the standard library and every site-packages of this interpreter."""
-    found = {os.path.abspath(sysconfig.get_path(key)) for key in ("purelib", "platlib")}
-    found.update(site.getsitepackages())
-    found.add(site.getusersitepackages())
-    found.update(path.rstrip(os.sep) for path in _STDLIB)
-    found.update([os.path.realpath(path) for path in found])
-    return tuple(sorted(os.path.join(path, "") for path in found))
 
 
 class Aside(threading.local):

@@ -16,13 +16,9 @@ from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from pytest_taskcache.code.distributions import installed_directories
 from pytest_taskcache.model.dependency import Kind
-from pytest_taskcache.observation.hooks.callers import (
-    ActsFor,
-    asked_by_machinery,
-    installed_directories,
-    origin_of,
-)
+from pytest_taskcache.observation.hooks.callers import ActsFor, asked_by_machinery, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import (
     Listener,
     Write,

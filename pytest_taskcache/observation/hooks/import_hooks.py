@@ -14,7 +14,8 @@ from typing import Any
 
 from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.code.byte_code import nested
-from pytest_taskcache.observation.hooks.callers import ActsFor, installed_directories, origin_of
+from pytest_taskcache.code.distributions import installed_directories
+from pytest_taskcache.observation.hooks.callers import ActsFor, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.replacing import spec_of
 

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_taskcache.observation.hooks import environ, import_hooks, native_readers
 from pytest_taskcache.observation.hooks.dispatcher import Listener, dispatcher, listen, silence
 from pytest_taskcache.observation.hooks.file_hooks import REPLACED
-from pytest_taskcache.observation.hooks.opaque import spawning, starting, watch_handed_on
+from pytest_taskcache.observation.hooks.opaque import spawning, starting, watch_imported
 from pytest_taskcache.observation.hooks.patches import patches
 from pytest_taskcache.observation.running_code import running_code
 
@@ -32,7 +32,7 @@ def arm(listener: Listener) -> None:
                 each.install()
             native_readers.install()
             patches.install()
-            watch_handed_on()
+            watch_imported()
             listen()
         dispatcher.listeners = (*dispatcher.listeners, listener)
         if not _fork_noted and hasattr(os, "register_at_fork"):

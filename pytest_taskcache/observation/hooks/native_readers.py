@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import glob
 import os
 import sys
 from collections.abc import Callable
@@ -87,6 +86,8 @@ def _read(frame: FrameType, path: Any) -> None:
         text = unquote(text.removeprefix("file://"))
     if not text or len(text) > _LONGEST or "\n" in text or "://" in text:
         return
+    import glob  # here and not at a start that may read nothing this way
+
     caller = frame.f_back
     if os.path.isdir(text):
         text = os.path.join(glob.escape(text), "**")

@@ -119,18 +119,16 @@ def _fork_exec(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tell(SUBPROCESS, _program(args[0]), caller)
 
 
-class _Spawning(Replacement):
-    """Children that `multiprocessing` spawns raise no audit event. On Windows they do: spawning
-    goes through _winapi there, and there is no such function."""
-
-    def install(self) -> None:
-        """As `Replacement.install`."""
-        import subprocess  # noqa: F401 - it takes its own reference, and has an event of its own
-
-        super().install()
+# Children that `multiprocessing` spawns raise no audit event. On Windows they do: spawning goes
+# through _winapi there, and there is no such function.
+spawning = Replacement("_posixsubprocess", "fork_exec", _fork_exec)
 
 
-spawning = _Spawning("_posixsubprocess", "fork_exec", _fork_exec)
+def _amend_subprocess(module: ModuleType) -> None:
+    """Gives it the plain function: it has an audit event of its own."""
+    space = vars(module)
+    if space.get("_fork_exec") is spawning:
+        space["_fork_exec"] = spawning.plain
 
 
 def _amend_connections(module: ModuleType) -> None:
@@ -151,9 +149,10 @@ def _talking(plain: Callable[..., Any]) -> Callable[..., Any]:
     return talk
 
 
-def watch_handed_on() -> None:
-    """Watches the connections of `multiprocessing` and what is handed to pools of threads from now
-    on, once they are imported. Idempotent."""
+def watch_imported() -> None:
+    """Watches the connections of `multiprocessing`, what is handed to pools of threads, and
+    `subprocess` as it is meant to be, from now on, once they are imported. Idempotent."""
+    amend("subprocess", _amend_subprocess)
     amend("multiprocessing.connection", _amend_connections)
     amend(POOLS, _amend_pools)
 

@@ -50,7 +50,7 @@ class Replacement:
         self.__name__ = name
         self.__module__ = self._module = module
         self._tell = tell
-        self._plain: Any = None
+        self.plain: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (_Module(self._module), self.__name__)
@@ -60,7 +60,7 @@ class Replacement:
         __tracebackhide__ = True
         if dispatcher.listeners:
             self._tell(args, kwargs)
-        return self._plain(*args, **kwargs)
+        return self.plain(*args, **kwargs)
 
     def install(self) -> None:
         """Puts it in place, where the platform has such a function."""
@@ -68,14 +68,14 @@ class Replacement:
             module = plain_import(self._module)
         except ImportError:
             return
-        if self._plain is None:
-            self._plain = getattr(module, self.__name__)
-        swap(module, self.__name__, self._plain, self)
+        if self.plain is None:
+            self.plain = getattr(module, self.__name__)
+        swap(module, self.__name__, self.plain, self)
 
     def remove(self) -> None:
         """Puts the function back; references to this go on working, unseen."""
-        if self._plain is not None:
-            swap(sys.modules[self._module], self.__name__, self, self._plain)
+        if self.plain is not None:
+            swap(sys.modules[self._module], self.__name__, self, self.plain)
 
 
 def swap(module: Any, name: str, before: Any, after: Any) -> None:
