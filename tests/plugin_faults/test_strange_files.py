@@ -71,7 +71,7 @@ def test_a_file_without_permission(hurt: HurtProject) -> None:
 
 def test_a_file_that_python_warns_of(hurt: HurtProject) -> None:
     """It is read as any other, whatever becomes of warnings, and says nothing more than plainly."""
-    source = "class Rate:\n '\\d'\n def one(self): return 1\n def two(self): return {}\n"
+    source = "class Rate:\n    '\\d'\ndef one(): return 1\ndef two(): return {}\n"
     for name, file in (("one", "test_suite.py"), ("two", "test_two.py")):
         hurt.write(
             file,
@@ -83,7 +83,7 @@ def test_a_file_that_python_warns_of(hurt: HurtProject) -> None:
             @pytest.mark.parametrize("kind", [lib.Rate])
             def test_it(kind):
                 count("{name}")
-                assert kind().{name}()
+                assert lib.{name}()
             """,
         )
     hurt.write("lib.py", source.format(2))

@@ -83,30 +83,6 @@ KEPT = [
         forms=EVERY,
     ),
     _keeps(
-        "other_methods_body",
-        head="from .helper import Box",
-        body="result = Box().a()",
-        files={
-            "helper.py": """
-            class Box:
-                def a(self):
-                    return 1
-                def b(self):
-                    return 1
-            """
-        },
-        change={
-            "helper.py": """
-            class Box:
-                def a(self):
-                    return 1
-                def b(self):
-                    return 2
-            """
-        },
-        forms=EVERY,
-    ),
-    _keeps(
         "comment_in_the_conftest",
         files={
             "conftest.py": "import pytest\n@pytest.fixture\ndef value():\n    return 1\n",
@@ -344,6 +320,30 @@ KEPT = [
 
 if sys.version_info >= (3, 12):  # before, all that may have run counts
     KEPT += [
+        _keeps(
+            "other_methods_body",
+            head="from .helper import Box",
+            body="result = Box().a()",
+            files={
+                "helper.py": """
+                class Box:
+                    def a(self):
+                        return 1
+                    def b(self):
+                        return 1
+                """
+            },
+            change={
+                "helper.py": """
+                class Box:
+                    def a(self):
+                        return 1
+                    def b(self):
+                        return 2
+                """
+            },
+            forms=EVERY,
+        ),
         _keeps(
             "module_that_another_function_imports",
             **_BODY,
