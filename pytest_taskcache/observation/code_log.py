@@ -99,10 +99,10 @@ class CodeLog(ForkAware):
         self._mentioned: dict[int, set[str]] = {}
 
         self._open: dict[tuple[Kind, str], Touch] = {}
-        self._noted: set[tuple[Kind, str, str, int]] = set()
+        self._noted: set[tuple[Kind, str, str, int, bool]] = set()
         self._makers: dict[tuple[Kind, str], set[int]] = {}
         self._gone: set[str] = set()
-        self._blind = False
+        self._seen_until: int | None = None
         self._segments: list[tuple[Blob, int]] = []
         self._fresh = _no_facts()
 
@@ -239,10 +239,10 @@ class CodeLog(ForkAware):
             if touch.digest is None:
                 touch.digest = self._settled(touch)
         self._open.clear()
-        if not self._blind:
-            self._blind = True
+        if self._seen_until is None:
             with self.lock:
-                self._fresh["unseen"].append(len(self.nodes))
+                self._seen_until = len(self.nodes)
+                self._fresh["unseen"].append(self._seen_until)
 
     def act(self, owner: int, opaque: Opaque) -> None:
         """A node did something that cannot be observed: a matter of all who import its file."""
@@ -260,7 +260,7 @@ class CodeLog(ForkAware):
             if touch.kind is not Kind.LISTING:
                 unseen = not os.path.isdir(touch.where)
             else:  # had this process changed it, it would have been digested before
-                unseen = self._blind and has_children()
+                unseen = self._seen_until is not None and has_children()
             if unseen:
                 return UNSTABLE
         return self._digest(touch.kind, touch.name)
@@ -279,10 +279,11 @@ class CodeLog(ForkAware):
             for touch, owner, position in facts["touches"]:
                 if touch.digest is None:
                     touch.digest = self._settled(touch)
-                row = (touch.kind, touch.name, touch.digest, owner)
+                seen = self._seen_until is None or position < self._seen_until
+                row = (touch.kind, touch.name, touch.digest, owner, seen)
                 if touch.digest and row not in self._noted:
                     self._noted.add(row)
-                    touches.append([*row, position])
+                    touches.append([*row[:-1], position])
             facts["touches"] = touches
             self._append(facts, weight)
         return self.segments

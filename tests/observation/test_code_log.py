@@ -44,3 +44,16 @@ def test_threads_that_tell_it_at_once_lose_nothing(frequent_switches: None) -> N
     assert [name for name, _ in read.files] == [source.name for source in log.files]
     assert len(set(read.imports)) == len(sources)
     assert {each.name for each, _, _ in read.touches} == {source.name for source in sources}
+
+
+def test_what_is_touched_again_when_sight_is_lost_is_noted_again() -> None:
+    """It may look as it did by somebody else's doing; twice seen, or twice unseen, is once."""
+    log = CodeLog(lambda name: None, lambda kind, name: "digest")
+    node = log.root(SourceFile("/a.py", "a.py", True))
+    for _ in range(3):
+        log.touch(node, Kind.LISTING, "/data", "data")
+        log.root(SourceFile("/b.py", "b.py", True))
+        log.lose_sight()
+    read = decode_log([log.parts[blob.digest] for blob in log.flush()])
+    assert read.unseen == [2]
+    assert [position for _, _, position in read.touches] == [1, 2]

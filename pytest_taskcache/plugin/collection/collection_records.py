@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -99,8 +99,8 @@ class Recording:
         if self.refusal:
             return
         entries = self._open.pop(collector, [])
-        if report.skipped and collector is self.module:
-            path, line, text = cast(tuple[str, int, str], report.longrepr)
+        if report.skipped and collector is self.module and isinstance(report.longrepr, tuple):
+            path, line, text = report.longrepr
             self.record.skip = [line, text.removeprefix(_SKIPPED)]
             if path != str(self.module.path) or not text.startswith(_SKIPPED):
                 self.refuse("it is skipped by code of another file")
