@@ -212,6 +212,11 @@ _bodies: dict[int, tuple[CodeType, str]] = {}
 """Digests by code object's id, with the code kept alive."""
 
 
+def forget_files() -> None:
+    """Lets go of all syntax trees, which every full garbage collection walks."""
+    _files.clear()
+
+
 def _functions_of(filename: str) -> _Functions:
     """Those of a file as it is now; none where it is no readable Python source."""
     source: bytes | None = None

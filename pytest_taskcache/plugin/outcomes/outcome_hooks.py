@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_taskcache.code.function_source import forget_files
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.keys import Keyed, key_of
@@ -210,6 +211,7 @@ class Outcomes:
     def stop(self) -> None:
         """After the tests: lets go of what it knew, since pytest then walks all there is."""
         self._tests, self._files, self._bundles = {}, {}, []
+        forget_files()
         self._thaw()
 
     @pytest.hookimpl(tryfirst=True)
