@@ -14,7 +14,7 @@ modules and the attributes of classes, and that they are not there: containers a
 project's classes with what is in them, public attributes, nested, as far as a budget goes; anything
 else, functions and classes too, by its identity. So are the globals of `builtins` and of libraries
 that the project's modules import, which code names, and the time zone. Not seen: what lies in
-objects of others' classes, a value that the same code puts in place and takes back, and what a
+objects of others' classes but for some of Python's own, a value that the same code puts in place and takes back, and what a
 module held when it is first looked at, where it was imported after collection.
 """
 
@@ -38,7 +38,6 @@ from types import (
     MemberDescriptorType,
     MethodType,
     ModuleType,
-    SimpleNamespace,
     UnionType,
 )
 from typing import Any, NamedTuple, TypeAlias
@@ -46,7 +45,15 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
 from pytest_taskcache.code.byte_code import Use, nested, use_of
 from pytest_taskcache.code.definitions import definition_name
-from pytest_taskcache.observation.held_values import CONTAINERS, NOTHING, PLAIN, Held, parts_of
+from pytest_taskcache.observation.held_values import (
+    CONTAINERS,
+    NAMESPACES,
+    NOTHING,
+    OF_THREADS,
+    PLAIN,
+    Held,
+    parts_of,
+)
 from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.patches import SYSTEM, PatchedState, codes_of, kept_by
 
@@ -249,6 +256,8 @@ class GlobalState:
             is_standard = module.partition(".")[0] in sys.stdlib_module_names
             if not is_standard and not self._patched.is_own(sys.modules.get(module)):
                 return _Strange()
+        if issubclass(type(value), OF_THREADS):
+            value = parts_of(value)
         if self._digest is None:
             return value
         try:
@@ -364,7 +373,7 @@ class GlobalState:
         if known is None:
             known = self._kinds[kind] = (
                 issubclass(kind, CONTAINERS)
-                or kind is SimpleNamespace
+                or f"{kind.__module__}.{kind.__qualname__}" in NAMESPACES
                 or self._patched.is_own(sys.modules.get(kind.__module__))
             )
         return known

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from contextvars import ContextVar
 from operator import is_
+from threading import local
 from types import FunctionType, MappingProxyType, MemberDescriptorType
 from typing import Any
 
 from pytest_taskcache.code.asleep import namespace_of
 
 PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None)})
-CONTAINERS = (dict, list, tuple, set, frozenset, bytearray, deque, MappingProxyType)
+CONTAINERS = (dict, list, tuple, set, frozenset, bytearray, deque, MappingProxyType, ContextVar)
+NAMESPACES = frozenset({"types.SimpleNamespace", "argparse.Namespace", "_thread._local"})
+"""Types of Python's own with nothing but attributes, which whoever has them sets."""
+
+OF_THREADS = (ContextVar, local)
+"""What holds something else for each thread or task: what it does for the one that looks."""
 
 
 class Held:
@@ -126,6 +133,11 @@ def parts_of(value: Any) -> tuple[tuple[str, ...], list[Any]]:
     kind = type(value)
     if kind is MappingProxyType:
         return (), [*value.keys(), *value.values()]
+    if kind is ContextVar:
+        try:
+            return (), [value.get()]
+        except LookupError:
+            return (), []
     if issubclass(kind, dict):
         return (), [*dict.keys(value), *dict.values(value)]
     for container in (list, tuple, set, frozenset, deque):
@@ -133,7 +145,7 @@ def parts_of(value: Any) -> tuple[tuple[str, ...], list[Any]]:
             return (), [*container.__iter__(value)]
     if issubclass(kind, bytearray):
         return (), [bytes(value)]
-    space = list(namespace_of(value).items())
+    space = list((vars(value) if issubclass(kind, local) else namespace_of(value)).items())
     for cls in kind.__mro__:
         slots = cls.__dict__.get("__slots__", ())
         for name in (slots,) if type(slots) is str else slots:

@@ -83,7 +83,10 @@ LIBRARY = """
     HANDLERS = {"rate": rate}
     config = Config()
 
-    import collections, dataclasses, decimal, enum, types
+    import argparse, collections, contextvars, dataclasses, decimal, enum, threading, types
+
+    USER, LOCAL = contextvars.ContextVar("USER", default="nobody"), threading.local()
+    OPTED, ROLES = argparse.Namespace(), contextvars.ContextVar("ROLES", default=[])
 
     class Colour(enum.Enum):
         RED, BLUE = "red", "blue"
@@ -146,6 +149,10 @@ KINDS = {
     "OPTIONS": ("lib.OPTIONS.width", lambda lib: assign(lib.OPTIONS, "width", 2)),
     "ZERO": ("str(lib.ZERO)", lambda lib: assign(lib, "ZERO", -0.0)),
     "QUEUE": ("len(lib.QUEUE)", lambda lib: lib.QUEUE.append(1)),
+    "USER": ("lib.USER.get()", lambda lib: lib.USER.set("somebody")),
+    "ROLES": ("len(lib.ROLES.get())", lambda lib: lib.ROLES.get().append(1)),
+    "LOCAL": ("getattr(lib.LOCAL, 'user', 0)", lambda lib: assign(lib.LOCAL, "user", 1)),
+    "OPTED": ("vars(lib.OPTED).get('x')", lambda lib: assign(lib.OPTED, "x", 1)),
     "SHOWN": ("len(lib.SHOWN)", lambda lib: lib._INSIDE.update(a=1)),
     "debug": ("lib.Below.debug", lambda lib: assign(lib.Below, "debug", True)),
     "scale": ("lib.Below.Meta.scale", lambda lib: assign(lib.Below.Meta, "scale", 2)),
