@@ -375,7 +375,9 @@ class _Walker:
             unit.flags.add("effect")
             if isinstance(node, (ast.Assign, ast.AugAssign)):
                 unit.flags.add("acts")  # on what it sets something on, a library's too
-        if _IMPLICIT.intersection(names):
+        called = [value, value.func] if isinstance(value, ast.Call) else []
+        by_call = any(self._resolved(each) in _FIXTURES for each in called)
+        if by_call or any(_is_implicit(name) for name in names):
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
             unit.binds[STAR] = None
@@ -431,7 +433,7 @@ class _Walker:
             made.binds[node.name] = None
         self._signature(node)
         self._decorate(node, made)
-        if not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_")):
+        if not prefix and _is_implicit(node.name):
             made.flags.add("implicit")
         if not prefix and node.name in _OF_MODULES:
             made.flags.add("effect")
@@ -954,6 +956,10 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         hands=is_function and bool(changes) and "hands" in flags,
         called="called" in flags,
     )
+
+
+def _is_implicit(name: str) -> bool:
+    return name in _IMPLICIT or name.startswith("pytest_")
 
 
 def _executed(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:

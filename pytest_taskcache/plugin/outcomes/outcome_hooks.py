@@ -280,6 +280,7 @@ class Outcomes:
         if (code is None or code.co_filename != str(item.path)) and item.path.suffix == ".py":
             run_in_name_only(str(item.path))  # inherited from elsewhere
         run_conditions(item)
+        self.keys.run_asked(item)
         if self._session.coverage is not None:
             candidate.region = self._session.coverage.open("test", attempt.instances)
         if self.randomness is not None:
