@@ -33,8 +33,8 @@ INSIDE = ".<locals>."
 EXAMPLES = "<doctest> "
 """Begins the name of code that stands in no source file; the identifiers it mentions follow."""
 
-ASKED = "<asked> "
-"""The same, of the fixtures that others than the project ask for."""
+GIVEN = "<given> "
+"""The same, of the fixtures that a test had."""
 
 MENTIONS = "<mentions> "
 """Begins the name of a node that tells what another one mentions besides what its source does; the
@@ -48,7 +48,7 @@ def definition_name(qualname: str) -> str:
     """The definition that a code object of this qualified name belongs to: the function around
     a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
     code, ``<lambda>`` for lambdas and comprehensions in no function."""
-    if qualname.startswith((EXAMPLES, ASKED, MENTIONS)):
+    if qualname.startswith((EXAMPLES, GIVEN, MENTIONS)):
         return qualname
     kept: list[str] = []
     for part in qualname.split(INSIDE):

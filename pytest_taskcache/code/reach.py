@@ -31,9 +31,9 @@ from typing import TypeAlias
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
-    ASKED,
     EVERYTHING,
     EXAMPLES,
+    GIVEN,
     IN_NO_FUNCTION,
     MENTIONS,
     NEW_NAMES,
@@ -204,7 +204,7 @@ class _Walk:
                 mentions = frozenset({ALL_MODULES, *name.split()})
                 item = Definition(name, _FUNCTION, "", mentions=mentions)
                 self._add(file, item, self._ran[file, name])
-            elif name.startswith(ASKED):
+            elif name.startswith(GIVEN):
                 item = Definition(name, _FUNCTION, "", mentions=frozenset(name.split()))
                 self._add(file, item, self._ran[file, name])
             elif name.startswith(MENTIONS):

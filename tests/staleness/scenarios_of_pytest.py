@@ -437,6 +437,21 @@ PYTEST = [
         change={"test_a.py": _ASKING + _OVERRIDING, "inner/conftest.py": _OVERRIDING},
     ),
     Scenario(
+        "fixture_overrides_one_that_is_asked_for_by_a_computed_name",
+        files={
+            "conftest.py": _fixture("function", "return 1"),
+            "inner/conftest.py": "import pytest\n",
+            "inner/test_a.py": """
+            from counter import count
+
+            def test_a(request):
+                count("SELF.a")
+                assert request.getfixturevalue("".join(["val", "ue"]))
+            """,
+        },
+        change={"inner/conftest.py": _fixture("function", "return 2")},
+    ),
+    Scenario(
         "fixture_overrides_one_once_it_is_declared",
         files={"conftest.py": _NOT_YET, "test_a.py": _ASKING},
         change={"conftest.py": _OVERRIDING},

@@ -252,6 +252,15 @@ class Outcomes:
         self._tell(running, found)
         return None
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        """Counts the fixtures that a test had, while pytest still knows them."""
+        running = self._session.items.running
+        if running is None or running.item is not item or running.attempt is None:
+            return
+        if running.attempt.frame is not None and running.candidate is not None:
+            self.keys.run_given(item)
+
     def begin(self, running: Running, attempt: ItemAttempt) -> None:
         """Has the test run in a window if it may be recorded."""
         self._thaw()
@@ -280,7 +289,6 @@ class Outcomes:
         if (code is None or code.co_filename != str(item.path)) and item.path.suffix == ".py":
             run_in_name_only(str(item.path))  # inherited from elsewhere
         run_conditions(item)
-        self.keys.run_asked(item)
         if self._session.coverage is not None:
             candidate.region = self._session.coverage.open("test", attempt.instances)
         if self.randomness is not None:

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import pytest
 import xxhash
 
-from pytest_taskcache.code.definitions import ASKED, EXAMPLES
+from pytest_taskcache.code.definitions import EXAMPLES, GIVEN
 from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.environment import interpreter_facts
@@ -49,7 +49,7 @@ from pytest_taskcache.observation.hooks.import_hooks import imported_by
 from pytest_taskcache.plugin.hookspecs import adjusted
 from pytest_taskcache.plugin.pytest_private import (
     DoctestItem,
-    closure_of,
+    fixtures_of,
     index_of_parameter,
     is_fixture,
     marks_of,
@@ -239,7 +239,6 @@ class OutcomeKeys:
         self._surrounding: dict[Path, tuple[Part, ...]] = {}
         self._checks: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], str]] = {}
         self._digested: dict[int, tuple[object, str]] | None = None
-        self._asked: dict[int, tuple[object, str]] = {}
 
     def of_file(self, path: Path, file: str, options: Options) -> Computation:
         """The computation that all outcomes of a file are; ``file`` is its name in node ids."""
@@ -313,22 +312,15 @@ class OutcomeKeys:
         for file in [*files, *map(str, self._acting_on(item.path.parent))][:1]:
             _run_mentioning(file, (example.source for example in test.examples))
 
-    def run_asked(self, item: pytest.Item) -> None:
-        """Runs, in the item's file, an empty function that mentions the fixtures that others than
-        the project ask for on its behalf: one of the project may come to override them."""
-        closure, file = closure_of(item), str(item.path)
-        asked = self._asked.get(id(closure.token))
-        if asked is None:
-            names: set[str] = set()
-            for name, definitions in closure.definitions.items():
-                for each in definitions:
-                    code = getattr(each.func, "__code__", None)
-                    if code and not self._engine.fingerprints.is_project_file(code.co_filename):
-                        names.update((name, *each.argnames))
-            text = " ".join(f"@{name}" for name in sorted(names) if name.isidentifier())
-            asked = self._asked[id(closure.token)] = closure.token, text
-        if asked[1] and file.endswith(".py"):
-            _named(file, ASKED + asked[1])()
+    def run_given(self, item: pytest.Item) -> None:
+        """Runs, in the item's file, or else in the first of the project's plugins, an empty
+        function that mentions all fixtures that the item had: of those that others asked for on
+        its behalf the project's code knows nothing, and may yet come to override them."""
+        names = " ".join(f"@{name}" for name in sorted(fixtures_of(item)))
+        files = [item.path, *self._acting_on(item.path.parent)]
+        file = next((one for one in files if one.suffix == ".py"), None)
+        if names and file is not None:
+            _named(str(file), GIVEN + names)()
 
     def around(self, path: Path) -> Observed:
         """What the project's plugins that act on the tests of a file rest on. Opaque deeds are left
