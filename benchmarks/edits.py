@@ -43,7 +43,8 @@ class Edits:
     def __init__(self, root: Path, used: Used, seed: int) -> None:
         self._chance = random.Random(seed)
         self._lines = used.lines or {}
-        ran = [path for path in map(Path, sorted(self._lines)) if path.is_file()]
+        found = map(Path, sorted(self._lines))  # templates, and what is in archives, included
+        ran = [path for path in found if path.suffix == ".py" and path.is_file()]
         conftests = [path for path in ran if path.name == "conftest.py"]
         parts = {path: path.relative_to(root).parts for path in ran if path not in conftests}
         self._tests = [p for p in parts if any(part.startswith("test") for part in parts[p])]
