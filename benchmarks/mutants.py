@@ -23,6 +23,7 @@ import ast
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -110,11 +111,12 @@ class Mutant:
 @dataclass(frozen=True)
 class Ran:
     """One run of the suite: each test's outcome and whether it was replayed, and the seconds that
-    it took; the seconds of the run."""
+    it took; the seconds of the run, and those of processors (user and system)."""
 
     outcomes: Mapping[str, tuple[str, bool]]
     durations: Mapping[str, float]
     seconds: float
+    processor: float
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class Suite:
             environment["PYTHONDONTWRITEBYTECODE"] = "1"
         python = self._python if contender is None else contender.python
         options = () if contender is None else contender.options
-        began = time.perf_counter()
+        began, used = time.perf_counter(), _processor()
         try:
             subprocess.run(
                 [python, *self._arguments, *options],
@@ -202,13 +204,13 @@ class Suite:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Ran({}, {}, limit)
-        seconds = time.perf_counter() - began
+            return Ran({}, {}, limit, _processor() - used)
+        seconds, processor = time.perf_counter() - began, _processor() - used
         if not self._outcomes.exists():
-            return Ran({}, {}, seconds)
+            return Ran({}, {}, seconds, processor)
         found = json.loads(self._outcomes.read_text())
         outcomes = {name: (one, bool(hit)) for name, (one, hit) in found["outcomes"].items()}
-        return Ran(outcomes, found["durations"], seconds)
+        return Ran(outcomes, found["durations"], seconds, processor)
 
     def used(self) -> Used:
         """What a plain run uses."""
@@ -218,10 +220,11 @@ class Suite:
         lines = {path: frozenset(lines) for path, lines in found["lines"].items()}
         return Used(lines or None, frozenset(found["opened"]))
 
-    def record(self, contender: Contender) -> Ran:
+    def record(self, contender: Contender, *, bytecode: bool = False) -> Ran:
         """A cold run, whose cache every mutant starts from."""
         self._remove(self.root / contender.kept)
-        ran = self.run(contender)
+        self._remove(self._scratch / f"recorded_{contender.name}")
+        ran = self.run(contender, bytecode=bytecode)
         self._copy(self.root / contender.kept, self._scratch / f"recorded_{contender.name}")
         return ran
 
@@ -249,9 +252,9 @@ class Suite:
             tests = any(part.startswith("test") for part in parts)
             if path.suffix == ".py":
                 lines = None if used.lines is None else used.lines.get(str(path), frozenset())
-                found = [] if tests else list(_of_source(path, lines))
+                found = [] if tests else list(of_source(path, lines))
             elif str(path) in used.opened and len(parts) > 1 and path.stat().st_size:
-                found = [_of_data(path, chance) for _ in range(3)]
+                found = [of_data(path, chance) for _ in range(3)]
             else:
                 continue
             for mutant in found:
@@ -265,14 +268,20 @@ class Suite:
                     del by_rule[rule]
 
 
-def _of_data(path: Path, chance: random.Random) -> Mutant:
+def _processor() -> float:
+    """Seconds that child processes took of processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def of_data(path: Path, chance: random.Random) -> Mutant:
     content = bytearray(path.read_bytes())
     place = chance.randrange(len(content))
     content[place] = ord("7") if content[place] != ord("7") else ord("3")
     return Mutant(path, "data", content[:place].count(b"\n") + 1, bytes(content))
 
 
-def _of_source(path: Path, ran: frozenset[int] | None) -> Iterator[Mutant]:
+def of_source(path: Path, ran: frozenset[int] | None) -> Iterator[Mutant]:
     text = path.read_text(encoding="utf-8")
     lines = text.encode().splitlines(keepends=True)
     starts = [0]
@@ -391,6 +400,7 @@ def main() -> int:
         {name: one for name, one in baseline.outcomes.items() if name not in unstable},
         baseline.durations,
         baseline.seconds,
+        baseline.processor,
     )
     print(f"{len(baseline.outcomes)} tests, {len(unstable)} unstable")
     storable: dict[str, frozenset[str]] = {}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"6 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"7 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -33,6 +33,9 @@ INSIDE = ".<locals>."
 EXAMPLES = "<doctest> "
 """Begins the name of code that stands in no source file; the identifiers it mentions follow."""
 
+GIVEN = "<given> "
+"""The same, of the fixtures that a test had."""
+
 MENTIONS = "<mentions> "
 """Begins the name of a node that tells what another one mentions besides what its source does; the
 name of that one and the identifiers follow."""
@@ -45,7 +48,7 @@ def definition_name(qualname: str) -> str:
     """The definition that a code object of this qualified name belongs to: the function around
     a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
     code, ``<lambda>`` for lambdas and comprehensions in no function."""
-    if qualname.startswith((EXAMPLES, MENTIONS)):
+    if qualname.startswith((EXAMPLES, GIVEN, MENTIONS)):
         return qualname
     kept: list[str] = []
     for part in qualname.split(INSIDE):

@@ -33,6 +33,7 @@ from pytest_taskcache.code.definitions import (
     ALL_NAMES,
     EVERYTHING,
     EXAMPLES,
+    GIVEN,
     IN_NO_FUNCTION,
     MENTIONS,
     NEW_NAMES,
@@ -202,6 +203,9 @@ class _Walk:
             if name.startswith(EXAMPLES):
                 mentions = frozenset({ALL_MODULES, *name.split()})
                 item = Definition(name, _FUNCTION, "", mentions=mentions)
+                self._add(file, item, self._ran[file, name])
+            elif name.startswith(GIVEN):
+                item = Definition(name, _FUNCTION, "", mentions=frozenset(name.split()))
                 self._add(file, item, self._ran[file, name])
             elif name.startswith(MENTIONS):
                 self._add(file, _mentioning(*name.split()[1:]), first[file])

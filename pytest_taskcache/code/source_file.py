@@ -53,6 +53,7 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
+import gc
 import re
 import sys
 import warnings
@@ -165,10 +166,15 @@ _LONGEST = 200
 def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
     which has all effects. ``is_test`` tells that pytest collects its functions."""
+    collecting = gc.isenabled()
+    gc.disable()  # a tree is many objects, none of them garbage yet
     try:
         return _Walker(parsed(content), is_test=is_test).analysis()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Analysis((everything(checksum_bytes(content)),))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def parsed(source: str | bytes) -> ast.Module:
@@ -186,19 +192,23 @@ def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> s
     pending: list[Any] = [node]
     while pending:
         part = pending.pop()
-        if part.__class__ is list:
+        kind = part.__class__
+        if kind is list:
             out.append(f"[{len(part)}")
             values = part
         else:
-            out.append(part.__class__.__name__)
-            values = [getattr(part, name) for name in _fields_of(part.__class__)]
-            if getattr(part, "type_params", None):
-                values.append(part.type_params)  # new in 3.12
-            if not bodies and isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                values.remove(part.body)
-                values.append(part.body[: _is_text(part.body[0])])
+            out.append(kind.__name__)
+            values = [getattr(part, name) for name in _FIELDS.get(kind) or _fields_of(kind)]
+            if kind in _GENERIC:
+                if getattr(part, "type_params", None):
+                    values.append(part.type_params)  # new in 3.12
+                if not bodies and kind in _FUNCTIONS:
+                    values.remove(part.body)
+                    values.append(part.body[: _is_text(part.body[0])])
         for value in values:
-            if isinstance(value, (list, ast.AST)):
+            if value.__class__ is str:
+                out.append(repr(value))
+            elif isinstance(value, (list, ast.AST)):
                 out.append(".")  # to come
                 pending.append(value)
             elif value.__class__ is int:
@@ -210,6 +220,9 @@ def normalised_text(node: ast.AST | list[ast.stmt], *, bodies: bool = True) -> s
 
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_GENERIC = frozenset({*_FUNCTIONS, ast.ClassDef, getattr(ast, "TypeAlias", ast.ClassDef)})
+"""What may have type parameters."""
 
 
 def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
@@ -375,7 +388,9 @@ class _Walker:
             unit.flags.add("effect")
             if isinstance(node, (ast.Assign, ast.AugAssign)):
                 unit.flags.add("acts")  # on what it sets something on, a library's too
-        if _IMPLICIT.intersection(names):
+        called = [value, value.func] if isinstance(value, ast.Call) else []
+        by_call = any(self._resolved(each) in _FIXTURES for each in called)
+        if by_call or any(_is_implicit(name) for name in names):
             unit.flags.add("implicit")
         if "__all__" in unit.bound:
             unit.binds[STAR] = None
@@ -431,7 +446,7 @@ class _Walker:
             made.binds[node.name] = None
         self._signature(node)
         self._decorate(node, made)
-        if not prefix and (node.name in _IMPLICIT or node.name.startswith("pytest_")):
+        if not prefix and _is_implicit(node.name):
             made.flags.add("implicit")
         if not prefix and node.name in _OF_MODULES:
             made.flags.add("effect")
@@ -954,6 +969,10 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         hands=is_function and bool(changes) and "hands" in flags,
         called="called" in flags,
     )
+
+
+def _is_implicit(name: str) -> bool:
+    return name in _IMPLICIT or name.startswith("pytest_")
 
 
 def _executed(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:

@@ -524,7 +524,14 @@ class _Verdict:
         touches: list[tuple[Dependency, int, int]],
         distributions: list[tuple[str, str, list[str]]],
     ) -> None:
-        analyses, changes = self._changed_definitions(files)
+        analyses, changes = self._definitions(files)
+        if not changes and not touches and not distributions:
+            self._reached = None  # comments: who mentions what is no matter
+            return
+        others = {name: (now, now) for name, now in self._log.files if name not in files}
+        unchanged, lost = self._definitions(others)
+        analyses |= unchanged
+        changes |= lost
         told: dict[str, Change] = {}
         by_file = {name: Change("file", name, "", "") for name in changes}
         for distribution, before, modules in distributions:
@@ -561,16 +568,16 @@ class _Verdict:
             for maker in self._log.made.get((kind, name), ("", []))[1]:
                 yield maker, owner, position
 
-    def _changed_definitions(
-        self, files: dict[str, tuple[str, str]]
+    def _definitions(
+        self, files: Mapping[str, tuple[str, str]]
     ) -> tuple[dict[str, Analysis], dict[str, Changes]]:
-        """What the log's files defined, and define now, and what differs of those that do: all of a
-        file whose text is lost."""
+        """What these files, with their contents then and now, defined, and define now, and what
+        differs: all of a file whose text is lost."""
         analyses: dict[str, Analysis] = {}
         changes: dict[str, Changes] = {}
-        for name, recorded in self._log.files:
-            differs = name in files
-            present = self._archive.present(name, files[name][1] if differs else recorded)
+        for name, (recorded, now) in files.items():
+            differs = now != recorded
+            present = self._archive.present(name, now)
             before = present if present and not differs else self._archive.recorded(name, recorded)
             if before is None:
                 analyses[name] = present or Analysis()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
@@ -173,6 +173,13 @@ def closure_of(item: pytest.Item | None) -> Closure:
         return Closure()
     given: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     return Closure(info, info.name2fixturedefs, info.initialnames, info.argnames, given)
+
+
+def fixtures_of(item: pytest.Item) -> Collection[str]:
+    """The names of all fixtures that a running item has, those included that it asked for as it
+    ran."""
+    names: Collection[str] = getattr(getattr(item, "_request", None), "fixturenames", ())
+    return names
 
 
 def marks_of(item: pytest.Item | None) -> list[pytest.Mark]:

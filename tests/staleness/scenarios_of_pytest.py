@@ -48,6 +48,21 @@ def test_x(x):
 """
 
 
+_ASKING = """
+from counter import count
+
+def test_a(tmp_path):
+    count("SELF.a")
+"""
+_OVERRIDING = """
+import pytest
+
+@pytest.fixture(scope="session")
+def tmp_path_factory(tmp_path_factory):
+    return tmp_path_factory
+"""
+_NOT_YET = _OVERRIDING.replace('@pytest.fixture(scope="session")\n', "")
+
 PYTEST = [
     *(
         Scenario(
@@ -408,6 +423,43 @@ PYTEST = [
                 count("SELF.a")
             """
         },
+    ),
+    Scenario(
+        "automatic_fixture_that_is_made_by_a_call",
+        files={"test_a.py": _PLAIN},
+        change={
+            "test_a.py": _PLAIN + "import pytest\nstrict = pytest.fixture(autouse=True)(print)\n"
+        },
+    ),
+    Scenario(
+        "fixture_overrides_one_that_no_code_of_the_project_asks_for",
+        files={"test_a.py": _ASKING, "inner/test_b.py": _ASKING.replace(".a", ".b")},
+        change={"test_a.py": _ASKING + _OVERRIDING, "inner/conftest.py": _OVERRIDING},
+    ),
+    Scenario(
+        "fixture_overrides_one_that_is_asked_for_by_a_computed_name",
+        files={
+            "conftest.py": _fixture("function", "return 1"),
+            "inner/conftest.py": "import pytest\n",
+            "inner/test_a.py": """
+            from counter import count
+
+            def test_a(request):
+                count("SELF.a")
+                assert request.getfixturevalue("".join(["val", "ue"]))
+            """,
+        },
+        change={"inner/conftest.py": _fixture("function", "return 2")},
+    ),
+    Scenario(
+        "fixture_overrides_one_once_it_is_declared",
+        files={"conftest.py": _NOT_YET, "test_a.py": _ASKING},
+        change={"conftest.py": _OVERRIDING},
+    ),
+    Scenario(
+        "new_conftest_hook_that_is_assigned",
+        files={"conftest.py": "def _check(item):\n    pass\n", "test_a.py": _PLAIN},
+        change={"conftest.py": "def _check(item):\n    pass\npytest_runtest_call = _check\n"},
     ),
     Scenario(
         "new_conftest_hook",

@@ -98,6 +98,31 @@ KEPT = [
         },
     ),
     _keeps(
+        "new_helpers_in_the_conftest",
+        files={
+            "conftest.py": "import pytest\ndef pytest_runtest_call(item):\n    pass\n",
+            "test_a.py": "from counter import count\ndef test_a(tmp_path):\n    count('SELF.a')\n",
+        },
+        change={
+            "conftest.py": """
+            import re
+            import pytest
+
+            LIMIT = 3
+
+            def pytest_runtest_call(item):
+                pass
+
+            def helper():
+                return re.compile("x")
+
+            @pytest.fixture
+            def fresh():
+                return helper()
+            """
+        },
+    ),
+    _keeps(
         "comment_in_the_test",
         files={"test_a.py": "from counter import count\ndef test_a():\n    count('SELF.a')\n"},
         change={

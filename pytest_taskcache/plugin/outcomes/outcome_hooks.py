@@ -254,6 +254,15 @@ class Outcomes:
         self._tell(running, found)
         return None
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        """Counts the fixtures that a test had, while pytest still knows them."""
+        running = self._session.items.running
+        if running is None or running.item is not item or running.attempt is None:
+            return
+        if running.attempt.frame is not None and running.candidate is not None:
+            self.keys.run_given(item)
+
     def begin(self, running: Running, attempt: ItemAttempt) -> None:
         """Has the test run in a window if it may be recorded."""
         self._thaw()

@@ -6,10 +6,10 @@ project's own plugins that act on the file. It is worked out once a file; a test
 unless it has parameters, or marks with arguments, that its record must agree with.
 
 Conftests, and modules that ``-p`` names, have hooks that ran before any window opened, and their
-modules need not be imported by the tests that they act on. So each is made to run once more in a
-window, in name only: an empty statement in its file stands for the module, an empty function of a
-hook's name for the hook. The window then counts the module with its imports, and the functions
-that its hooks reach by name.
+modules need not be imported by the tests that they act on. So each is handed to a window, in which
+its hooks run once more, in name only: an empty function of a hook's name stands for the hook. The
+window then counts what acts on all of a conftest (each statement of another module), and what the
+hooks reach by name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import pytest
 import xxhash
 
-from pytest_taskcache.code.definitions import EXAMPLES
+from pytest_taskcache.code.definitions import EXAMPLES, GIVEN
 from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.environment import interpreter_facts
@@ -49,6 +49,7 @@ from pytest_taskcache.observation.hooks.import_hooks import imported_by
 from pytest_taskcache.plugin.hookspecs import adjusted
 from pytest_taskcache.plugin.pytest_private import (
     DoctestItem,
+    fixtures_of,
     index_of_parameter,
     is_fixture,
     marks_of,
@@ -311,6 +312,16 @@ class OutcomeKeys:
         for file in [*files, *map(str, self._acting_on(item.path.parent))][:1]:
             _run_mentioning(file, (example.source for example in test.examples))
 
+    def run_given(self, item: pytest.Item) -> None:
+        """Runs, in the item's file, or else in the first of the project's plugins, an empty
+        function that mentions all fixtures that the item had: of those that others asked for on
+        its behalf the project's code knows nothing, and may yet come to override them."""
+        names = " ".join(f"@{name}" for name in sorted(fixtures_of(item)))
+        files = [item.path, *self._acting_on(item.path.parent)]
+        file = next((one for one in files if one.suffix == ".py"), None)
+        if names and file is not None:
+            _named(str(file), GIVEN + names)()
+
     def around(self, path: Path) -> Observed:
         """What the project's plugins that act on the tests of a file rest on. Opaque deeds are left
         out: a conftest that asks git for the version would have no test cached."""
@@ -318,11 +329,17 @@ class OutcomeKeys:
         known = self._observed.get(directory)
         if known is not None:
             return known
-        window = self._engine.parts.observation.open_window(None)
+        observation = self._engine.parts.observation
+        window = observation.open_window(None)
         try:
             for plugin in self._acting_on(directory):
-                hooks = [name for name in vars(self._plugins[plugin]) if name.startswith("pytest_")]
-                run_in_name_only(str(plugin), hooks)
+                if plugin.name == "conftest.py":
+                    observation.add_module(str(plugin))
+                else:  # may have been loaded before anyone looked
+                    run_in_name_only(str(plugin))
+                for name in vars(self._plugins[plugin]):
+                    if name.startswith("pytest_"):
+                        _named(str(plugin), name)()
         finally:
             observed = window.close()
         known = self._observed[directory] = replace(observed, opaque=())
@@ -435,24 +452,23 @@ def _held(item: pytest.Item) -> dict[str, object]:
     return found
 
 
-def run_in_name_only(file: str, functions: Iterable[str] = ()) -> None:
-    """Runs an empty statement in a source file, and empty functions of these names, so that
-    whoever watches counts the file, and its functions of these names, as having run."""
-    namespace: dict[str, types.FunctionType] = {}
-    names = [name for name in functions if name.isidentifier()]
-    text = "\n".join(f"def {name}(): pass" for name in names)
-    exec(compile(text, file, "exec", dont_inherit=True), namespace)
-    for name in names:
-        namespace[name]()
+def run_in_name_only(file: str) -> None:
+    """Runs an empty statement in a source file, so that whoever watches counts the file."""
+    exec(compile("", file, "exec", dont_inherit=True), {})
+
+
+@functools.cache
+def _named(file: str, name: str) -> types.FunctionType:
+    """An empty function of this name in a source file."""
+    code = (lambda: None).__code__.replace(co_filename=file, co_name=name, co_qualname=name)
+    return types.FunctionType(code, {})
 
 
 def _run_mentioning(file: str, texts: Iterable[str]) -> None:
     """Runs an empty function in a source file that has the identifiers of texts for a name, so
     that whoever watches counts what they mention."""
     names = {name for text in texts for name in _IDENTIFIER.findall(text)}
-    name = EXAMPLES + " ".join(sorted(names))
-    code = (lambda: None).__code__.replace(co_filename=file, co_name=name, co_qualname=name)
-    types.FunctionType(code, {})()
+    _named(file, EXAMPLES + " ".join(sorted(names)))()
 
 
 def run_conditions(item: pytest.Item) -> None:
