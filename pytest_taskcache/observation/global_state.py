@@ -14,8 +14,9 @@ modules and the attributes of classes, and that they are not there: containers a
 project's classes with what is in them, public attributes, nested, as far as a budget goes; anything
 else, functions and classes too, by its identity. So are the globals of `builtins` and of libraries
 that the project's modules import, which code names, and the time zone. Not seen: what lies in
-objects of others' classes but for some of Python's own, a value that the same code puts in place and takes back, and what a
-module held when it is first looked at, where it was imported after collection.
+objects of others' classes but for some of Python's own, a value that the same code puts in place
+and takes back, and what a module held when it is first looked at, where it was imported after
+collection.
 """
 
 from __future__ import annotations
