@@ -372,7 +372,7 @@ def test_a_temporary_file_that_a_hook_made_stands_for_the_hook(
         import argparse, os
         from counter import count
         from pytest_taskcache import cached
-        MADE = argparse.Namespace()  # not looked into, as a dictionary would be
+        MADE = argparse.ArgumentParser()  # not looked into, as a dictionary would be
 
         @cached
         def price():
