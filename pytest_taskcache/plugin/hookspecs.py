@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # pytest reads this file at each start
+    from collections.abc import Iterable
+
     from pytest_taskcache.engine.computation import Options
     from pytest_taskcache.model.decision import Uncacheable
     from pytest_taskcache.policies.algebra import CachePolicy
@@ -42,6 +44,12 @@ def pytest_taskcache_storage(config: pytest.Config, url: str) -> Storage | None:
 def pytest_taskcache_observer(config: pytest.Config) -> Observer | None:
     """An object with ``notify(event)``, told of every decision, computation, commit and fault
     of this process (see `pytest_taskcache.model.event`). One that raises is told no more."""
+
+
+@pytest.hookspec
+def pytest_taskcache_neutral_options(config: pytest.Config) -> Iterable[str] | None:
+    """Names of options and ini settings that no outcome depends on, besides those that are known
+    and the project's own (``taskcache_neutral_options``)."""
 
 
 def plugged_storage(config: pytest.Config, url: str) -> Storage | None:

@@ -11,6 +11,7 @@ import types
 from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,10 +114,9 @@ tests. What they seed is followed otherwise (the seed, where a test drew from it
 
 def _neutral_names(config: pytest.Config) -> frozenset[str]:
     """What is neutral in this run, be it an option or a setting: those of the list, what plugins
-    answer to ``pytest_taskcache_neutral_options(config)``, which they declare as an optional hook,
-    and the project's own, separated by blanks or commas."""
-    caller = getattr(config.hook, "pytest_taskcache_neutral_options", None)
-    answers: Iterable[Iterable[str]] = caller(config=config) if caller is not None else ()
+    answer, and the project's own, separated by blanks or commas."""
+    hooks: Any = config.hook
+    answers: list[Iterable[str]] = hooks.pytest_taskcache_neutral_options(config=config)
     own = str(config.getini("taskcache_neutral_options") or "").replace(",", " ").split()
     return _NEUTRAL_EITHER.union(own, *answers)
 

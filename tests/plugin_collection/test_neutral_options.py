@@ -51,14 +51,11 @@ def test_levels_of_logging_count(project: Project, level: str) -> None:
 
 
 PLUGIN = """
-    import pytest
-
     def pytest_addoption(parser):
         parser.addoption("--limit", dest="limit", type=int)
         parser.addoption("--flavour", dest="flavour")
         parser.addoption("--colour-of-log", dest="colour_of_log")
 
-    @pytest.hookimpl(optionalhook=True)
     def pytest_taskcache_neutral_options(config):
         return ["limit"]
 """
