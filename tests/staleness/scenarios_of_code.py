@@ -1828,6 +1828,58 @@ CODE = [
         change={"helper.py": "def rate(x, y=1):\n    return 2\n"},
     ),
     Scenario(
+        "code_read_of_a_function_that_never_ran",
+        head="from . import helper",
+        body="result = helper.rate.__code__.co_consts",
+        files={"helper.py": "def rate():\n    return 2\n"},
+        change={"helper.py": "def rate():\n    return 3\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "code_read_by_the_library_that_runs_it",
+        head="from . import helper",
+        body="result = helper.rate()",
+        files={
+            "helper.py": """
+            from ladder_compiler import compiled
+            from .more import factor
+
+            @compiled
+            def rate():
+                return factor()
+            """,
+            "more.py": """
+            from ladder_compiler import compiled
+
+            @compiled
+            def factor():
+                return 2
+            """,
+            # As numba does: what a function calls is looked up, and no frame is made for either.
+            "site-packages/ladder_compiler.py": """
+            class compiled:
+                def __init__(self, function):
+                    self.code, self.names = function.__code__, function.__globals__
+
+                def __call__(self):
+                    called = [self.names[name] for name in self.code.co_names]
+                    return [one() for one in called] or self.code.co_consts
+            """,
+            **_metadata("ladder_compiler", "1.0.0"),
+        },
+        change={
+            "more.py": """
+            from ladder_compiler import compiled
+
+            @compiled
+            def factor():
+                return 3
+            """
+        },
+        named=["SELF/more.py::factor"],
+        forms=EVERY,
+    ),
+    Scenario(
         "source_text_read_by_inspect",
         head="import inspect\nfrom . import helper",
         body="result = inspect.getsource(helper.rate)",
