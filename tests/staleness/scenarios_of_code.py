@@ -1880,6 +1880,18 @@ CODE = [
         forms=EVERY,
     ),
     Scenario(
+        "new_module_that_hides_another_on_a_changed_path",
+        head="import importlib",
+        body="""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("below", "above"):
+                patch.syspath_prepend(HERE / name)
+            result = importlib.import_module("SELF_plug").RATE
+        """,
+        files={"above/readme.txt": "", "below/SELF_plug.py": "RATE = 2\n"},
+        change={"above/SELF_plug.py": "RATE = 3\n"},
+    ),
+    Scenario(
         "source_text_read_by_inspect",
         head="import inspect\nfrom . import helper",
         body="result = inspect.getsource(helper.rate)",
