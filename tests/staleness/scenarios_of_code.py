@@ -1301,6 +1301,7 @@ CODE = [
             """,
         },
         change={"heavy.py": "X = 3\n"},
+        group="hooks of sessions",
     ),
     Scenario(
         "module_that_a_lazy_attribute_imported_for_an_earlier_test",
@@ -2108,6 +2109,7 @@ CODE = [
             """,
         },
         change={"deep.py": "def rate():\n    return 2\n"},
+        group="hooks of sessions",
     ),
     Scenario(
         "function_that_a_test_which_is_not_cached_ran",

@@ -445,6 +445,39 @@ PYTEST = [
             "test_a.py": _PLAIN,
         },
         change={"marks.py": "REASON = 'x'\n"},
+        group="hooks of sessions",
+    ),
+    *(
+        Scenario(
+            f"{hook}_in_a_conftest_beside",
+            files={
+                "a/__init__.py": "",
+                "a/conftest.py": f"""
+                def {hook}({given}):
+                    {done}
+                """,
+                "a/test_a.py": _PLAIN,
+                "b/__init__.py": "",
+                "b/test_b.py": f"""
+                from counter import count
+
+                def test_b(request):
+                    count("SELF.b")
+                    assert request.{where}.SELF
+                """,
+            },
+            change={
+                "a/conftest.py": f"""
+                def {hook}({given}):
+                    {done} + 1
+                """
+            },
+            group="hooks of sessions",
+        )
+        for hook, given, done, where in (
+            ("pytest_configure", "config", "config.SELF = 1", "config"),
+            ("pytest_collection_modifyitems", "items", "for item in items: item.SELF = 1", "node"),
+        )
     ),
     Scenario(
         "parameter_values_in_the_same_file",
