@@ -458,13 +458,7 @@ PYTEST = [
                 """,
                 "a/test_a.py": _PLAIN,
                 "b/__init__.py": "",
-                "b/test_b.py": f"""
-                from counter import count
-
-                def test_b(request):
-                    count("SELF.b")
-                    assert request.{where}.SELF
-                """,
+                "b/test_b.py": _PLAIN.replace("test_a", "test_b").replace("SELF.a", "SELF.b"),
             },
             change={
                 "a/conftest.py": f"""
@@ -474,9 +468,9 @@ PYTEST = [
             },
             group="hooks of sessions",
         )
-        for hook, given, done, where in (
-            ("pytest_configure", "config", "config.SELF = 1", "config"),
-            ("pytest_collection_modifyitems", "items", "for item in items: item.SELF = 1", "node"),
+        for hook, given, done in (
+            ("pytest_configure", "config", "config.rate = 1"),
+            ("pytest_collection_modifyitems", "items", "for item in items: item.rate = 1"),
         )
     ),
     Scenario(
