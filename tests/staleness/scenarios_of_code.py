@@ -1891,6 +1891,48 @@ CODE = [
         """,
         files={"above/readme.txt": "", "below/SELF_plug.py": "RATE = 2\n"},
         change={"above/SELF_plug.py": "RATE = 3\n"},
+        named=["listing changed: SELF/above"],
+    ),
+    *(
+        Scenario(
+            f"constant_named_in_a_text_that_{module}_evaluates",
+            head=f"from {module} import find\nfrom .rates import RATE",
+            body=f"result = find({text!r})",
+            files={
+                "rates.py": "RATE = 2\n",
+                f"site-packages/{module}.py": """
+                import re, sys
+
+                def find(text):
+                    names = sys._getframe(1).f_globals
+                    return [names.get(name) for name in re.findall("[A-Z]+", text)]
+                """,
+                **_metadata(module, "1.0.0"),
+            },
+            change={"rates.py": "RATE = 3\n"},
+        )
+        for module, text in (("ladder_pandas", "a > @RATE"), ("numexpr", "a * RATE"))
+    ),
+    Scenario(
+        "settings_taken_from_a_module_that_a_text_names",
+        head="from ladder_settings import Settings",
+        body="result = Settings().from_object('SELF.rates')",
+        files={
+            "rates.py": "RATE = 2\n",
+            "test_other.py": _SOMEONE_ELSES.format("rates"),
+            "site-packages/ladder_settings.py": """
+            import sys
+
+            class Settings(dict):
+                def from_object(self, path):
+                    __import__(path)
+                    found = vars(sys.modules[path])
+                    self.update((key, found[key]) for key in found if key.isupper())
+                    return self
+            """,
+            **_metadata("ladder_settings", "1.0.0"),
+        },
+        change={"rates.py": "RATE = 3\n"},
     ),
     Scenario(
         "source_text_read_by_inspect",
