@@ -102,16 +102,15 @@ def _set_attribute(frame: FrameType, owner: object, name: str, value: Any) -> No
 
 if MONITORING:  # on 3.11 all code of a module that was imported counts as having run
 
-    @handles("object.__getattr__")
-    def _get_attribute(frame: FrameType, owner: Any, name: str) -> None:
+    @handles("__code__")
+    def _get_code(frame: FrameType, function: Any, name: str) -> None:
         """Who reads a function's code may look at what is in it, or run it by other means than
         the interpreter (numba). The standard library, but for `dis`, asks how it is called, and
         where it stands."""
-        if name == "__code__":
-            asking = frame.f_code.co_filename
-            if origin_of(asking) is ActsFor.OUTSIDE or asking == dis.__file__:
-                with muted():
-                    running_code.note(owner.__code__)
+        asking = frame.f_code.co_filename
+        if origin_of(asking) is ActsFor.OUTSIDE or asking == dis.__file__:
+            with muted():
+                running_code.note(function.__code__)
 
 
 def _tell_code(code: CodeType) -> None:
