@@ -128,8 +128,7 @@ _ANY_OBJECT = (ALL_NAMES, ALL_MODULES)
 _READING: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static"), (ALL_NAMES,)),
     **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
-    **dict.fromkeys(("globals", "locals", "eval", "exec"), (OWN_NAMES,)),
-    **dict.fromkeys(("numexpr", "duckdb"), (OWN_NAMES,)),  # names in a text, in who calls them
+    **dict.fromkeys(("globals", "locals", "eval", "exec", "numexpr"), (OWN_NAMES,)),
     **dict.fromkeys(("__import__", "import_module"), (ALL_MODULES,)),
     **dict.fromkeys(("iter_modules", "walk_packages", "importorskip"), (ALL_MODULES,)),
     **dict.fromkeys(("exec_module", "run_module", "run_path", "resolve_name"), (ALL_MODULES,)),
