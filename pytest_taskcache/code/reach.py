@@ -174,6 +174,7 @@ class _Walk:
         self._ran: dict[tuple[str, str], int] = {}
         self._effects: dict[int, _Cause] = {}
         self._implicit: dict[int, _Cause] = {}
+        self._everywhere = _NONE
         self._handed: dict[int, dict[int, tuple[_Vertex, int]]] = {}
         self._heap: list[tuple[int, int, _Vertex]] = []
         self._begun = 0
@@ -326,6 +327,8 @@ class _Walk:
                 _note(self._effects, vertex, cost, cause)
             if item.implicit:
                 _note(self._implicit, vertex, cost, cause)
+                if item.label in _OF_SESSIONS:
+                    self._everywhere = min(self._everywhere, (cost, cause))
             for name, shared in self._names_of(vertex, item):
                 if name in self._mentioning:
                     for user in self._users(name, vertex, shared):
@@ -432,6 +435,7 @@ class _Walk:
         for name, file in self._files.items():
             closure = self._closures[file]
             causes = [each for one, each in self._effects.items() if closure >> one & 1]
+            causes.append(self._everywhere)
             # Hooks and fixtures are also those of files whose names these have by star imports.
             applying = self._by_stars({file, *_conftests(name, self._files)})
             causes += (self._implicit[one] for one in applying if one in self._implicit)
@@ -440,6 +444,15 @@ class _Walk:
 
 
 _FUNCTION = DefinitionKind.FUNCTION
+
+_OF_SESSIONS = frozenset(
+    {
+        *("pytest_addoption", "pytest_addhooks", "pytest_configure", "pytest_plugin_registered"),
+        *("pytest_sessionstart", "pytest_collection", "pytest_collection_modifyitems"),
+        *("pytest_collection_finish", "pytest_runtestloop"),
+    }
+)
+"""Hooks that are called once for all tests, in whichever conftest they are."""
 
 
 def _note(found: dict[int, _Cause], vertex: _Vertex, cost: int, cause: str) -> None:

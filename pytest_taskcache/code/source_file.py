@@ -20,7 +20,8 @@ functions are also one function, ``<lambda>``.
 What code gets at without naming it, and how that is covered:
 
 * strings that read like names, or lists of them, mention them; the constant parts of computed
-  ones mention all that start (``visit_*``) or end (``*_handler``) so;
+  ones mention all that start (``visit_*``) or end (``*_handler``) so; ``@name`` in one, by which
+  pandas gets at a variable of its caller, mentions it;
 * ``vars``, ``dir``, ``__dict__``, ``inspect``, and ``getattr`` with a name that a call or a
   look-up gives, mention all names (``*``); a module that is handed on is mentioned whole
   (``=name``), with what its package holds;
@@ -121,19 +122,20 @@ _OF_FUNCTIONS = frozenset(
         *("__signature__", "__defaults__", "__kwdefaults__", "__annotations__"),
     }
 )
-_PATCHING = ("setattr", "delattr", "patch")
+_BY_PATH = ("setattr", "delattr", "patch", "from_object")
 _BY_NAME = ("getattr", "hasattr")
 _GETTERS = frozenset({*_BY_NAME, "attrgetter", "methodcaller"})
 _ANY_OBJECT = (ALL_NAMES, ALL_MODULES)
 _READING: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static"), (ALL_NAMES,)),
     **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
-    **dict.fromkeys(("globals", "locals", "eval", "exec"), (OWN_NAMES,)),
+    **dict.fromkeys(("globals", "locals", "eval", "exec", "numexpr"), (OWN_NAMES,)),
     **dict.fromkeys(("__import__", "import_module"), (ALL_MODULES,)),
     **dict.fromkeys(("iter_modules", "walk_packages", "importorskip"), (ALL_MODULES,)),
     **dict.fromkeys(("exec_module", "run_module", "run_path", "resolve_name"), (ALL_MODULES,)),
     **dict.fromkeys(("pydoc", "import_string", "dictConfig", "fileConfig"), _ANY_OBJECT),
     **dict.fromkeys(("loadTestsFromName", "loadTestsFromNames"), _ANY_OBJECT),
+    **dict.fromkeys(("unsafe_load", "unsafe_load_all", "UnsafeLoader"), _ANY_OBJECT),
 }
 """What functions and modules of these names get at without naming it."""
 _PLAIN_WRAPPERS = frozenset(
@@ -160,6 +162,7 @@ _NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
 _SPLIT = re.compile(r"[.:,\s]+")
 _PREFIX = re.compile(r"(?:^|[.\s])([A-Za-z]\w*_)(?:$|[{%])")
 _SUFFIX = re.compile(r"(?:\}|%[sr])(_\w*[A-Za-z0-9])$")
+_OF_CALLER = re.compile(r"@([A-Za-z_]\w*)")
 _LONGEST = 200
 
 
@@ -701,6 +704,7 @@ class _Walker:
             attributes.add(found.group(1) + "*")
         if (found := _SUFFIX.search(text)) is not None:
             attributes.add("*" + found.group(1))
+        attributes.update(_OF_CALLER.findall(text))
 
     def visit_BinOp(self, node: ast.BinOp | ast.JoinedStr) -> None:
         """``"visit_" + name`` and ``f"{name}_handler"`` mention what they may come to."""
@@ -724,8 +728,10 @@ class _Walker:
             self._set_attribute(node.args[0], node.args[1])
         self.visit(function)
         method = function.attr if isinstance(function, ast.Attribute) else ""
-        if (name or method) in _PATCHING and node.args and isinstance(node.args[0], ast.Constant):
-            self._imports.setdefault((0, str(node.args[0].value)), {})  # of a name in a module
+        if (name or method) in _BY_PATH and node.args and isinstance(node.args[0], ast.Constant):
+            path = str(node.args[0].value)  # of a module, or of a name in one
+            self._imports.setdefault((0, path), {})
+            unit.attributes.add("=" + path.rpartition(".")[2])
         if (name or method) in _GETTERS and any(
             isinstance(each, (ast.Call, ast.Subscript)) for each in node.args[name in _BY_NAME :]
         ):

@@ -48,6 +48,7 @@ from pytest_taskcache.observation.hooks import environ, installed
 from pytest_taskcache.observation.hooks.callers import Aside, asked_by_machinery
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
+from pytest_taskcache.observation.hooks.file_hooks import is_file_of_interest
 from pytest_taskcache.observation.hooks.import_hooks import imported_by, mentioned_by, source_of
 from pytest_taskcache.observation.hooks.opaque import (
     CHILDREN,
@@ -694,6 +695,10 @@ class Observatory:
                 # Another process finds it only once the same code has changed the path there.
                 for each in set(self._doers.sources(frame)):
                     self._log.touch(body, Kind.FILE, each.path, each.name)
+                for entry in {*sys.path}.difference(self._settled_path or ()):
+                    # Nor does it look there for what would hide this one.
+                    if is_file_of_interest(os.path.join(entry, "")):
+                        self.on_read(Kind.LISTING, os.path.abspath(entry), frame)
         for window in self._windows:
             window.modules[source.path] = None
 

@@ -95,6 +95,10 @@ class RunningCode:
         self._unread.append((fresh, [0]))
         self.current = fresh
 
+    def note(self, code: CodeType) -> None:
+        """This code, and all that is nested in it, counts as having run now."""
+        self.current.update((identity(each), each) for each in nested(code))
+
     def unread(self) -> Iterator[tuple[int, CodeType]]:
         """What was noted since this was last asked, in order. The youngest pieces are looked at
         again the next time, because a thread may be about to add to them."""

@@ -1301,6 +1301,7 @@ CODE = [
             """,
         },
         change={"heavy.py": "X = 3\n"},
+        group="hooks of sessions",
     ),
     Scenario(
         "module_that_a_lazy_attribute_imported_for_an_earlier_test",
@@ -1828,6 +1829,112 @@ CODE = [
         change={"helper.py": "def rate(x, y=1):\n    return 2\n"},
     ),
     Scenario(
+        "code_read_of_a_function_that_never_ran",
+        head="from . import helper",
+        body="result = helper.rate.__code__.co_consts",
+        files={"helper.py": "def rate():\n    return 2\n"},
+        change={"helper.py": "def rate():\n    return 3\n"},
+        forms=EVERY,
+    ),
+    Scenario(
+        "code_read_by_the_library_that_runs_it",
+        head="from . import helper",
+        body="result = helper.rate()",
+        files={
+            "helper.py": """
+            from ladder_compiler import compiled
+            from .more import factor
+
+            @compiled
+            def rate():
+                return factor()
+            """,
+            "more.py": """
+            from ladder_compiler import compiled
+
+            @compiled
+            def factor():
+                return 2
+            """,
+            # As numba does: what a function calls is looked up, and no frame is made for either.
+            "site-packages/ladder_compiler.py": """
+            class compiled:
+                def __init__(self, function):
+                    self.code, self.names = function.__code__, function.__globals__
+
+                def __call__(self):
+                    called = [self.names[name] for name in self.code.co_names]
+                    return [one() for one in called] or self.code.co_consts
+            """,
+            **_metadata("ladder_compiler", "1.0.0"),
+        },
+        change={
+            "more.py": """
+            from ladder_compiler import compiled
+
+            @compiled
+            def factor():
+                return 3
+            """
+        },
+        named=["SELF/more.py::factor"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "new_module_that_hides_another_on_a_changed_path",
+        head="import importlib",
+        body="""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("below", "above"):
+                patch.syspath_prepend(HERE / name)
+            result = importlib.import_module("SELF_plug").RATE
+        """,
+        files={"above/readme.txt": "", "below/SELF_plug.py": "RATE = 2\n"},
+        change={"above/SELF_plug.py": "RATE = 3\n"},
+        named=["listing changed: SELF/above"],
+    ),
+    *(
+        Scenario(
+            f"constant_named_in_a_text_that_{module}_evaluates",
+            head=f"from {module} import find\nfrom .rates import RATE",
+            body=f"result = find({text!r})",
+            files={
+                "rates.py": "RATE = 2\n",
+                f"site-packages/{module}.py": """
+                import re, sys
+
+                def find(text):
+                    names = sys._getframe(1).f_globals
+                    return [names.get(name) for name in re.findall("[A-Z]+", text)]
+                """,
+                **_metadata(module, "1.0.0"),
+            },
+            change={"rates.py": "RATE = 3\n"},
+        )
+        for module, text in (("ladder_pandas", "a > @RATE"), ("numexpr", "a * RATE"))
+    ),
+    Scenario(
+        "settings_taken_from_a_module_that_a_text_names",
+        head="from ladder_settings import Settings",
+        body="result = Settings().from_object('SELF.rates')",
+        files={
+            "rates.py": "RATE = 2\n",
+            "test_other.py": _SOMEONE_ELSES.format("rates"),
+            "site-packages/ladder_settings.py": """
+            import sys
+
+            class Settings(dict):
+                def from_object(self, path):
+                    __import__(path)
+                    found = vars(sys.modules[path])
+                    self.update((key, found[key]) for key in found if key.isupper())
+                    return self
+            """,
+            **_metadata("ladder_settings", "1.0.0"),
+        },
+        change={"rates.py": "RATE = 3\n"},
+    ),
+    Scenario(
         "source_text_read_by_inspect",
         head="import inspect\nfrom . import helper",
         body="result = inspect.getsource(helper.rate)",
@@ -2044,6 +2151,7 @@ CODE = [
             """,
         },
         change={"deep.py": "def rate():\n    return 2\n"},
+        group="hooks of sessions",
     ),
     Scenario(
         "function_that_a_test_which_is_not_cached_ran",

@@ -457,23 +457,37 @@ FILES = [
             "in_a_coroutine": "asyncio.run(read())",
         }.items()
     ),
-    Scenario(
-        "lines_that_another_test_had_read",
-        files={
-            "data.txt": "one",
-            **{
-                f"test_{name}.py": f"""
-                import linecache, pathlib
-                from counter import count
+    *(
+        Scenario(
+            f"{what}_that_another_test_had_read",
+            files={
+                file: "one",
+                "same.txt": "one",
+                **{
+                    f"test_{name}.py": f"""
+                    import {line.partition(".")[0]}, pathlib
+                    from counter import count
 
-                def test_{name}():
-                    count("SELF.{name}")
-                    linecache.getline(str(pathlib.Path(__file__).with_name("data.txt")), 1)
-                """
-                for name in "ab"
+                    HERE = pathlib.Path(__file__).parent
+
+                    def test_{name}():
+                        count("SELF.{name}")
+                        {line}
+                    """
+                    for name in "ab"
+                },
             },
-        },
-        change={"data.txt": "two"},
+            change={file: "two"},
+        )
+        for what, file, line in (
+            ("lines", "data.txt", "linecache.getline(str(HERE / 'data.txt'), 1)"),
+            ("files", "data.txt", "filecmp.cmp(HERE / 'data.txt', HERE / 'same.txt', False)"),
+            (
+                "words",
+                "de/LC_MESSAGES/data.mo",
+                "gettext.translation('data', HERE, ['de'], class_=list)",
+            ),
+        )
     ),
     Scenario(
         "zip_archive",
@@ -638,6 +652,23 @@ FILES = [
         files={"v1/data.txt": "1", "v2/data.txt": "2"},
         make=_versions,
         change={"current": _retarget},
+    ),
+    *(
+        Scenario(
+            f"link_on_the_way_of_what_is_the_same_for_{what}",
+            head="import os",
+            body=f"""
+            one, other = (HERE / name / "data.txt" for name in ("v1", "current"))
+            result = {line}
+            """,
+            files={"v1/data.txt": "1", "v2/data.txt": "1"},
+            make=_versions,
+            change={"current": _retarget},
+        )
+        for what, line in (
+            ("os", "os.path.samefile(one, other)"),
+            ("pathlib", "one.samefile(other)"),
+        )
     ),
     Scenario(
         "link_itself_is_read",

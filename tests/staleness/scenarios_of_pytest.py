@@ -497,6 +497,33 @@ PYTEST = [
             "test_a.py": _PLAIN,
         },
         change={"marks.py": "REASON = 'x'\n"},
+        group="hooks of sessions",
+    ),
+    *(
+        Scenario(
+            f"{hook}_in_a_conftest_beside",
+            files={
+                "a/__init__.py": "",
+                "a/conftest.py": f"""
+                def {hook}({given}):
+                    {done}
+                """,
+                "a/test_a.py": _PLAIN,
+                "b/__init__.py": "",
+                "b/test_b.py": _PLAIN.replace("test_a", "test_b").replace("SELF.a", "SELF.b"),
+            },
+            change={
+                "a/conftest.py": f"""
+                def {hook}({given}):
+                    {done} + 1
+                """
+            },
+            group="hooks of sessions",
+        )
+        for hook, given, done in (
+            ("pytest_configure", "config", "config.rate = 1"),
+            ("pytest_collection_modifyitems", "items", "for item in items: item.rate = 1"),
+        )
     ),
     Scenario(
         "parameter_values_in_the_same_file",

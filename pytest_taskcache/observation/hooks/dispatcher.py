@@ -84,7 +84,7 @@ dispatcher = Dispatcher()
 
 Handler = Callable[..., None]
 """Is given the frame that raised an audit event, and the event's arguments, as documented in the
-audit events table of the Python docs."""
+audit events table of the Python docs. ``object.__getattr__`` is known by the attribute's name."""
 
 _handlers: dict[str, tuple[Handler, bool]] = {}
 _active: dict[str, tuple[Handler, bool]] = {}
@@ -121,6 +121,8 @@ def _hook(
     arguments: tuple[Any, ...],
     find: Callable[[str], tuple[Handler, bool] | None] = _active.get,
 ) -> None:
+    if event == "object.__getattr__":
+        event = arguments[1]  # most are of `f_code`: reading that shall cost no more than this
     found = find(event)
     if found is None:
         return

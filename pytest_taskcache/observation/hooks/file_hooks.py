@@ -38,6 +38,8 @@ _HOOKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _METADATA = os.path.join("importlib", "metadata", "__init__.py")
 _COMPILED = (".pyc", ".pyo")
 _MODULES = (".py", ".pyw", *_COMPILED)
+_REMEMBERING = {"cmp": f"{os.sep}filecmp.py", "find": f"{os.sep}gettext.py"}
+"""Functions, with their files, that may not read a file again that looks as before, or is there."""
 _RESOLVING = frozenset({"realpath", "_joinrealpath"})
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -306,8 +308,18 @@ def _look_at_link(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 
 @handles(LOOK)
-def _looked(frame: FrameType, path: object, directory: object) -> None:
-    see(Kind.STAT, path, _asking(frame), -1 if directory is None else directory)
+def _looked(frame: FrameType, path: Any, directory: object) -> None:
+    asking, kind = _asking(frame), Kind.STAT
+    for caller in (asking, asking and asking.f_back):
+        if caller is None:
+            break
+        code = caller.f_code
+        name = code.co_name
+        if name == "samefile":
+            os.path.realpath(path)  # looks at the links on the way
+        elif name in _REMEMBERING and code.co_filename.endswith(_REMEMBERING[name]):
+            kind = Kind.FILE
+    see(kind, path, asking, -1 if directory is None else directory)
 
 
 def _ask_where(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -16,8 +16,9 @@ from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.code.byte_code import nested
 from pytest_taskcache.code.distributions import installed_directories
 from pytest_taskcache.observation.hooks.callers import ActsFor, origin_of
-from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
+from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted, muted
 from pytest_taskcache.observation.hooks.replacing import spec_of
+from pytest_taskcache.observation.running_code import MONITORING, running_code
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM = dis.opmap["IMPORT_FROM"]
@@ -97,6 +98,19 @@ def _made(frame: FrameType, code: CodeType) -> None:
 def _set_attribute(frame: FrameType, owner: object, name: str, value: Any) -> None:
     if name == "__code__":
         _tell_code(value)
+
+
+if MONITORING:  # on 3.11 all code of a module that was imported counts as having run
+
+    @handles("__code__")
+    def _get_code(frame: FrameType, function: Any, name: str) -> None:
+        """Who reads a function's code may look at what is in it, or run it by other means than
+        the interpreter (numba). The standard library, but for `dis`, asks how it is called, and
+        where it stands."""
+        asking = frame.f_code.co_filename
+        if origin_of(asking) is ActsFor.OUTSIDE or asking == dis.__file__:
+            with muted():
+                running_code.note(function.__code__)
 
 
 def _tell_code(code: CodeType) -> None:
