@@ -128,6 +128,7 @@ _GETTERS = frozenset({*_BY_NAME, "attrgetter", "methodcaller"})
 _ANY_OBJECT = (ALL_NAMES, ALL_MODULES)
 _READING: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static"), (ALL_NAMES,)),
+    "__globals__": (ALL_NAMES,),
     **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
     **dict.fromkeys(("globals", "locals", "eval", "exec", "numexpr"), (OWN_NAMES,)),
     **dict.fromkeys(("__import__", "import_module"), (ALL_MODULES,)),

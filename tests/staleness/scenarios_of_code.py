@@ -138,6 +138,16 @@ CODE = [
             ),
         )
     ),
+    *(
+        Scenario(
+            f"{name}_that_is_new_in_the_globals_of_a_function",
+            head="from .steps import f",
+            body="result = [name for name in f.__globals__ if name[0] != '_']",
+            files={"steps.py": "def f(): pass\n"},
+            change={"steps.py": "def f(): pass\n" + new},
+        )
+        for name, new in (("function", "def g(): pass\n"), ("constant", "X = 1\n"))
+    ),
     Scenario(
         "function_that_begins_to_change_what_it_did_not_import",
         head="from . import registry",
