@@ -50,9 +50,9 @@ from pytest_taskcache.observation.held_values import (
     CONTAINERS,
     NAMESPACES,
     NOTHING,
-    OF_THREADS,
     PLAIN,
     Held,
+    is_of_threads,
     parts_of,
 )
 from pytest_taskcache.observation.hooks.import_hooks import source_of
@@ -257,7 +257,7 @@ class GlobalState:
             is_standard = module.partition(".")[0] in sys.stdlib_module_names
             if not is_standard and not self._patched.is_own(sys.modules.get(module)):
                 return _Strange()
-        if issubclass(type(value), OF_THREADS):
+        if is_of_threads(type(value)):
             value = parts_of(value)
         if self._digest is None:
             return value

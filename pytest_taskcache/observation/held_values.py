@@ -18,8 +18,12 @@ CONTAINERS = (dict, list, tuple, set, frozenset, bytearray, deque, MappingProxyT
 NAMESPACES = frozenset({"types.SimpleNamespace", "argparse.Namespace", "_thread._local"})
 """Types of Python's own with nothing but attributes, which whoever has them sets."""
 
-OF_THREADS = (ContextVar, local)
-"""What holds something else for each thread or task: what it does for the one that looks."""
+
+def is_of_threads(kind: type) -> bool:
+    """Whether it holds something for each thread or task, and may be looked at: an ``__init__``
+    of its own would be executed in a thread that is the first to look."""
+    own: object = kind.__init__  # type: ignore[misc]
+    return kind is ContextVar or (issubclass(kind, local) and own is object.__init__)
 
 
 class Held:
@@ -145,7 +149,8 @@ def parts_of(value: Any) -> tuple[tuple[str, ...], list[Any]]:
             return (), [*container.__iter__(value)]
     if issubclass(kind, bytearray):
         return (), [bytes(value)]
-    space = list((vars(value) if issubclass(kind, local) else namespace_of(value)).items())
+    look = local.__getattribute__ if is_of_threads(kind) else None
+    space = list((look(value, "__dict__") if look else namespace_of(value)).items())
     for cls in kind.__mro__:
         slots = cls.__dict__.get("__slots__", ())
         for name in (slots,) if type(slots) is str else slots:

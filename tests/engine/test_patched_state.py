@@ -450,6 +450,31 @@ def test_a_lambda_sets_nothing_that_the_code_around_it_sets(cache, lib, load):
     assert steps() == ((1, 1), (2, 2))
 
 
+def test_no_code_of_a_thread_local_is_executed_to_look_at_it(cache, lib, load):
+    """Its ``__init__`` runs in each thread that asks it for something first."""
+    body = """if asks:
+            return LOCAL.made
+        return "nothing"
+
+    import threading
+
+    class Local(threading.local):
+        def __init__(self):
+            self.made = threading.current_thread() is threading.main_thread()
+            if not self.made:
+                raise RuntimeError("of the main thread alone")
+
+    LOCAL = Local()
+    """
+    call = CALL.replace("BODY", body).replace("def function():", "def function(asks):")
+    function, found = load("reads", call).function, []
+    assert (function(True), function(False)) == (True, "nothing")
+    thread = threading.Thread(target=lambda: found.append(function(False)))
+    thread.start()
+    thread.join()
+    assert found == ["nothing"]
+
+
 def test_a_changed_global_without_a_digest_is_not_kept(cache, lib, calls):
     """What it holds cannot be told from anything else."""
     assert calls.entry() == 1
