@@ -286,6 +286,7 @@ class _Walker:
         self._bound: set[str] = set()
         self._whole = True
         self._called: set[str] = set()
+        self._acting: set[str] = set()  # classes of which making another calls something
         self._rules: dict[type, Callable[[Any], None]] = {}
         self._find_names(tree)
         self._body(tree, "")
@@ -418,15 +419,17 @@ class _Walker:
         given = "acts" in unit.flags
         words = [keyword.value for keyword in node.keywords]
         for base in (*node.bases, *words):
-            if _chain(base)[0] not in self._bound:
+            if _chain(base)[0] not in self._bound - self._acting:
                 self._note_call(base)
             self._change(base)
         if node.bases:
             unit.binds["__subclasses__"] = None
         self._close(unit)
-        given |= any(getattr(part, "name", "") == "__init_subclass__" for part in node.body)
-        given |= any(_chain(word)[0] in self._bound for word in words)
-        if given or any(self._calls_methods(maker) for maker in (*node.bases, *words)):
+        own = any(getattr(part, "name", "") == "__init_subclass__" for part in node.body)
+        own |= any(_chain(word)[0] in self._bound for word in words)
+        if own or "acts" in unit.flags:
+            self._acting.add(node.name)
+        if given or own or any(self._calls_methods(maker) for maker in (*node.bases, *words)):
             self._called.add(node.name)
         before, self._owner = self._owner, prefix + node.name
         self._body(node, f"{prefix}{node.name}.")

@@ -37,6 +37,15 @@ class Made(metaclass=Making):
     pass
 """
 
+_REGISTERING = """
+KNOWN = []
+class Base:
+    def __init_subclass__(cls):
+        KNOWN.append(cls)
+class Middle(Base):
+    pass
+"""
+
 _MAKING = "class P:\n    def make(self=None):\n        return 1\n"
 
 
@@ -288,6 +297,15 @@ CODE = [
         },
         change={"rates.py": "RATE = 3\n"},
         named=["SELF/rates.py::RATE"],
+    ),
+    Scenario(
+        "new_class_that_a_base_of_its_base_registers",
+        head="from . import registry",
+        body="result = len(registry.KNOWN)",
+        files={"registry.py": _REGISTERING},
+        change={"registry.py": f"{_REGISTERING}class Other(Middle):\n    pass\n"},
+        forms=EVERY,
+        named=["SELF/registry.py::Other"],
     ),
     Scenario(
         "class_that_is_read_by_who_registers_it",
