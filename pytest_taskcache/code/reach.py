@@ -60,6 +60,9 @@ FILE = "<file>"
 BEGUN = "<begun>"
 """The node after which tests run."""
 
+COLLECTED = "<collected>"
+"""The node of what libraries read while the runner looks at the objects of a file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Log:
@@ -277,10 +280,13 @@ class _Walk:
         """What a node touched has changed: that of a module's body counts for all who import it,
         and for all who get at what its statements bind or set elsewhere, since nothing tells which
         of them did."""
+        file, qualname = self._log.nodes[node]
+        if qualname == COLLECTED:  # a settings object that loads itself is there for every test
+            self._everywhere = min(self._everywhere, (position, cause))
+            return
         vertex = self.vertex_of(node)
         if vertex is None:
             return
-        file, qualname = self._log.nodes[node]
         if qualname in IN_NO_FUNCTION:
             _note(self._effects, vertex, position, cause)
             for item in self._log.files[file].definitions:

@@ -32,7 +32,7 @@ import xxhash
 from pytest_taskcache.changed_paths import is_inside
 from pytest_taskcache.code.definitions import INSIDE, MENTIONS, definition_name
 from pytest_taskcache.code.function_source import unwrapped
-from pytest_taskcache.code.reach import BEGUN, FILE, MODULE
+from pytest_taskcache.code.reach import BEGUN, COLLECTED, FILE, MODULE
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.dependency import ABSENT, Blob, Dependency, Kind, Opaque
@@ -129,6 +129,12 @@ class CodeLog(ForkAware):
     def root(self, source: SourceFile) -> int:
         """The position of the node that stands for what acts on all of a file."""
         return self._node(self.file(source), FILE)
+
+    @property
+    def collector(self) -> int:
+        """The position of the node that stands for what is read while files are collected; -1
+        before there is a file."""
+        return self._node(0, COLLECTED) if self.files else -1
 
     def begin(self) -> None:
         """Tests run from here on."""

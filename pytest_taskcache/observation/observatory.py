@@ -45,7 +45,7 @@ from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_co
 from pytest_taskcache.observation.doers import NOBODY, Doers
 from pytest_taskcache.observation.global_state import GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
-from pytest_taskcache.observation.hooks.callers import Aside, asked_by_machinery
+from pytest_taskcache.observation.hooks.callers import Aside, asked_by_machinery, is_collecting
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.file_hooks import is_file_of_interest
@@ -419,6 +419,8 @@ class Observatory:
 
     def _touch(self, frame: FrameType | None, kind: Kind, where: str, name: str) -> None:
         owner = self._doers.owner(frame)
+        if owner == NOBODY and self._settled_path is None and is_collecting(frame):
+            owner = self._log.collector
         if owner != NOBODY:
             self._log.touch(owner, kind, where, name)
         elif self._settled_path is None and kind is Kind.FILE:

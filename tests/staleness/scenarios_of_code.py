@@ -1942,6 +1942,27 @@ CODE = [
         for module, text in (("ladder_pandas", "a > @RATE"), ("numexpr", "a * RATE"))
     ),
     Scenario(
+        "settings_that_load_themselves_when_pytest_looks_at_them",
+        head="from ladder_lazily import Lazy\nsettings = Lazy(HERE / 'rate.txt')",
+        body="result = settings.rate",
+        files={
+            "rate.txt": "2",
+            "site-packages/ladder_lazily.py": """
+            class Lazy:
+                def __init__(self, path):
+                    self._path = path
+
+                def __getattr__(self, name):
+                    self.rate = self._path.read_text()
+                    return vars(self)[name]
+            """,
+            **_metadata("ladder_lazily", "1.0.0"),
+        },
+        change={"rate.txt": "3"},
+        named=["SELF/rate.txt"],
+        group="lazy settings",
+    ),
+    Scenario(
         "settings_taken_from_a_module_that_a_text_names",
         head="from ladder_settings import Settings",
         body="result = Settings().from_object('SELF.rates')",

@@ -35,6 +35,9 @@ _ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes)\.py$")
 # These act for whoever called them, a test or pytest itself: py.path, the ``cache`` fixture.
 _FOR_CALLERS = re.compile(r"[/\\]_pytest[/\\](?:_py[/\\]\w+|legacypath|cacheprovider)\.py$")
 
+# Functions of pytest that ask each object of a file whether it is a fixture or a test.
+_COLLECTING = frozenset({"parsefactories", "pytest_make_collect_report"})
+
 
 class ActsFor(Enum):
     """Whose code a file holds."""
@@ -110,6 +113,16 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
             rendering = False
         frame = frame.f_back
     return rendering
+
+
+def is_collecting(frame: FrameType | None) -> bool:
+    """Whether the test runner looks at the objects of a file: one may load itself only then."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in _COLLECTING and is_machinery(code.co_filename):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Aside(threading.local):
