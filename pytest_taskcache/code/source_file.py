@@ -374,6 +374,8 @@ class _Walker:
         if self._owner:
             cls = self._owner.rpartition(".")[2]
             unit.binds[cls] = None
+        unit.binds.update(dict.fromkeys(sorted(unit.bound)))
+        unit.bound = set()
         unit.attributes |= unit.names
         self._settle(unit, frozenset())
 
@@ -388,7 +390,6 @@ class _Walker:
         self.visit(node)
         names = sorted(unit.bound)
         unit.name = f"{prefix}{','.join(names)}=" if names else prefix + EFFECTS
-        unit.binds.update(dict.fromkeys(names))
         if not names:
             unit.flags.add("effect")
             if isinstance(node, (ast.Assign, ast.AugAssign)):
@@ -400,7 +401,6 @@ class _Walker:
         if "__all__" in unit.bound:
             unit.binds[STAR] = None
             unit.attributes.clear()
-        unit.bound = set()
         self._close(unit)
         if "lambda" in unit.flags:
             loose = _Unit("<lambda>", DefinitionKind.FUNCTION, text=unit.text)
