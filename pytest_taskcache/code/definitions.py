@@ -40,6 +40,11 @@ MENTIONS = "<mentions> "
 """Begins the name of a node that tells what another one mentions besides what its source does; the
 name of that one and the identifiers follow."""
 
+TEARDOWN = "<teardown> "
+"""Begins the name of a node after which something is torn down: the position of its set-up, and
+one to tell it from others, follow. What happens until the next such node, or until one without a
+position, is a matter of all who had been given what is torn down."""
+
 IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
 """What code is called that a module's body runs, or may run: comprehensions, too."""
 
@@ -48,7 +53,7 @@ def definition_name(qualname: str) -> str:
     """The definition that a code object of this qualified name belongs to: the function around
     a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
     code, ``<lambda>`` for lambdas and comprehensions in no function."""
-    if qualname.startswith((EXAMPLES, GIVEN, MENTIONS)):
+    if qualname.startswith((EXAMPLES, GIVEN, MENTIONS, TEARDOWN)):
         return qualname
     kept: list[str] = []
     for part in qualname.split(INSIDE):

@@ -24,6 +24,7 @@ what mentions, binds and stores.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import TypeAlias
@@ -38,6 +39,7 @@ from pytest_taskcache.code.definitions import (
     MENTIONS,
     NEW_NAMES,
     OWN_NAMES,
+    TEARDOWN,
     Analysis,
     Changes,
     Definition,
@@ -181,6 +183,7 @@ class _Walk:
         self._handed: dict[int, dict[int, tuple[_Vertex, int]]] = {}
         self._heap: list[tuple[int, int, _Vertex]] = []
         self._begun = 0
+        self._teardowns: list[tuple[int, int]] = []
         self._appeared = {
             (file, each.name)
             for file, found in changes.items()
@@ -197,10 +200,13 @@ class _Walk:
     def _add_log(self) -> None:
         first: dict[str, int] = {}
         for index, (file, qualname) in enumerate(self._log.nodes):
-            self._ran.setdefault((file, definition_name(qualname)), index)
+            if qualname.startswith(TEARDOWN):
+                self._teardowns.append((index, int(qualname.split()[1])))
+                continue
+            self._ran.setdefault((file, definition_name(qualname)), self._since(index))
             if qualname == BEGUN:
                 self._begun = index
-            first.setdefault(file, index)
+            first.setdefault(file, self._since(index))
         for file, analysis in self._log.files.items():
             self._add_all(file, analysis.definitions, first.get(file, NEVER))
         for file, name in self._log.nodes:
@@ -213,6 +219,12 @@ class _Walk:
                 self._add(file, item, self._ran[file, name])
             elif name.startswith(MENTIONS):
                 self._add(file, _mentioning(*name.split()[1:]), first[file])
+
+    def _since(self, position: int) -> int:
+        """The position from which on it matters what happened at this one: while something was
+        torn down, that of its set-up."""
+        teardown = bisect_left(self._teardowns, (position,)) - 1
+        return min(position, self._teardowns[teardown][1]) if teardown >= 0 else position
 
     def _add_all(self, file: str, definitions: Iterable[Definition], loaded: int) -> None:
         """Adds a module's body, which ran at its own position or else at this one, and these."""
@@ -280,6 +292,7 @@ class _Walk:
         """What a node touched has changed: that of a module's body counts for all who import it,
         and for all who get at what its statements bind or set elsewhere, since nothing tells which
         of them did."""
+        position = self._since(position)
         file, qualname = self._log.nodes[node]
         if qualname == COLLECTED:  # a settings object that loads itself is there for every test
             self._everywhere = min(self._everywhere, (position, cause))

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import xxhash
 
 from pytest_taskcache.changed_paths import is_inside
-from pytest_taskcache.code.definitions import INSIDE, MENTIONS, definition_name
+from pytest_taskcache.code.definitions import INSIDE, MENTIONS, TEARDOWN, definition_name
 from pytest_taskcache.code.function_source import unwrapped
-from pytest_taskcache.code.reach import BEGUN, COLLECTED, FILE, MODULE
+from pytest_taskcache.code.reach import BEGUN, COLLECTED, FILE, MODULE, NEVER
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.dependency import ABSENT, Blob, Dependency, Kind, Opaque
@@ -141,6 +141,13 @@ class CodeLog(ForkAware):
         if self.files:
             self.read_runs()
             self._node(0, BEGUN)
+
+    def tear_down(self, position: int | None) -> None:
+        """What was set up at a position is torn down from here on; None: nothing is."""
+        if self.files:
+            self.read_runs()
+            since = NEVER if position is None else position
+            self._node(0, f"{TEARDOWN}{since} {len(self.nodes)}")
 
     def file_of(self, node: int) -> str:
         """The name of the file that a node is in."""

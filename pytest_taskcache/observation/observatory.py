@@ -719,6 +719,15 @@ class Observatory:
                     self._verification.digest(Kind.INTERPRETER, name)
         self._settled_path = tuple(sys.path)
 
+    def set_up(self) -> int:
+        """The position of the log at which something is about to be set up."""
+        self._log.read_runs()
+        return len(self._log.nodes)
+
+    def tear_down(self, position: int | None) -> None:
+        """What was set up at a position is about to be torn down; None: it was."""
+        self._log.tear_down(position)
+
     def begin_late(self, digest: Callable[[object], str]) -> None:
         """Says that the project was loaded before anything could be observed: what its globals
         hold, nobody knows why, counts by its ``digest`` for code that reads it."""

@@ -157,6 +157,7 @@ class FixtureHooks:
             claimant = f"{engine.worker}/fixture/{fixturedef.argname}/{next(self._numbers)}"
             instance.transaction = Transaction(claimant, f"fixture {fixturedef.argname}")
             engine.root = instance.transaction
+            instance.position = self._session.observatory.set_up()
         try:
             if spec is None:
                 value = yield from self._observed(fixturedef, request, instance)
@@ -194,6 +195,7 @@ class FixtureHooks:
             coverage.torn_down(instance)
         if instance is None or instance.transaction is None:
             return
+        self._session.observatory.tear_down(None)
         transaction = instance.transaction
         if engine.root is transaction:
             engine.root = instance.outer
@@ -202,6 +204,8 @@ class FixtureHooks:
         end_of_scope(transaction, engine)
 
     def _begin_teardown(self, instance: Instance, function: Any) -> None:
+        if instance.transaction is not None:  # tests that were given it ended long ago
+            self._session.observatory.tear_down(instance.position)
         if instance.transaction is not None and instance.variant is None:
             # What it computes until its end, in a transaction that it holds open, is its own.
             instance.outer, self._engine.root = self._engine.root, instance.transaction

@@ -36,7 +36,7 @@ class Instance:
     set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
     ``drew``: whether its set-up drew random numbers that a plugin seeds. ``attached``: what is
     known to coverage of its computation; ``regions``: what its set-up and its teardown covered,
-    where tests share it.
+    where tests share it. ``position``: that of the log when it was about to be set up.
     """
 
     basis: Basis = field(default_factory=Basis)
@@ -50,6 +50,7 @@ class Instance:
     drew: bool = False
     attached: object = None
     regions: list[Region] = field(default_factory=list)
+    position: int = 0
 
 
 @dataclass(eq=False)

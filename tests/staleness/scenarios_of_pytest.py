@@ -211,6 +211,34 @@ PYTEST = [
         },
         change={"data.txt": "2"},
     ),
+    *(
+        Scenario(
+            f"teardown_of_a_session_{what}",
+            files={
+                "data.txt": "1",
+                "ending.py": f"def end(path):\n    {line}\n",
+                "conftest.py": """
+                import pathlib, pytest
+                from .ending import end
+
+                @pytest.fixture(scope="session")
+                def value():
+                    yield 1
+                    end(pathlib.Path(__file__).with_name("data.txt"))
+                """,
+                "test_x.py": _USING,
+                "test_y.py": _PLAIN.replace(".a", ".last"),
+            },
+            change={name: new},
+            stale=["a", "b"],
+            free=["c", "last"],
+            named=[f"SELF/{name}"],
+        )
+        for what, line, name, new in (
+            ("uses_a_helper", "pass", "ending.py", "def end(path):\n    return 1\n"),
+            ("reads_a_file", "path.read_text()", "data.txt", "2"),
+        )
+    ),
     Scenario(
         "teardown_reads_a_file",
         files={
