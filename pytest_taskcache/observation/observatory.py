@@ -419,8 +419,8 @@ class Observatory:
 
     def _touch(self, frame: FrameType | None, kind: Kind, where: str, name: str) -> None:
         owner = self._doers.owner(frame)
-        if owner == NOBODY and self._settled_path is None and is_collecting(frame):
-            owner = self._log.collector
+        if owner == NOBODY and self._settled_path is None and not self._aside.depth:
+            owner = self._log.collector if is_collecting(frame) else NOBODY
         if owner != NOBODY:
             self._log.touch(owner, kind, where, name)
         elif self._settled_path is None and kind is Kind.FILE:

@@ -36,7 +36,7 @@ _ON_BEHALF = re.compile(r"[/\\]_pytest[/\\](?:pytester|outcomes)\.py$")
 _FOR_CALLERS = re.compile(r"[/\\]_pytest[/\\](?:_py[/\\]\w+|legacypath|cacheprovider)\.py$")
 
 # Functions of pytest that ask each object of a file whether it is a fixture or a test.
-_COLLECTING = frozenset({"parsefactories", "pytest_make_collect_report"})
+_COLLECTING = frozenset({"FixtureManager.parsefactories", "PyCollector.collect"})
 
 
 class ActsFor(Enum):
@@ -116,11 +116,14 @@ def asked_by_machinery(frame: FrameType | None, path: object = "") -> bool:
 
 
 def is_collecting(frame: FrameType | None) -> bool:
-    """Whether the test runner looks at the objects of a file: one may load itself only then."""
+    """Whether code of a library runs since the test runner looks at the objects of a file: one of
+    them may load itself only then."""
+    called = False
     while frame is not None:
         code = frame.f_code
-        if code.co_name in _COLLECTING and is_machinery(code.co_filename):
-            return True
+        if code.co_qualname in _COLLECTING and is_machinery(code.co_filename):
+            return called
+        called = called or origin_of(code.co_filename) is ActsFor.OUTSIDE
         frame = frame.f_back
     return False
 
