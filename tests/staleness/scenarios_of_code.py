@@ -602,14 +602,6 @@ CODE = [
         change={"bag.py": "class Bag:\n    def __len__(self):\n        return 0\n"},
     ),
     Scenario(
-        "constant_that_a_condition_binds",
-        head="from . import rates",
-        body="result = rates.price()",
-        files={"rates.py": "if RATE := 2:\n    pass\ndef price():\n    return RATE\n"},
-        change={"rates.py": "if RATE := 3:\n    pass\ndef price():\n    return RATE\n"},
-        forms=EVERY,
-    ),
-    Scenario(
         "property_body",
         head="from .point import Point",
         body="result = Point().x",
@@ -1096,6 +1088,14 @@ CODE = [
                     return x
             """
         },
+    ),
+    Scenario(
+        "constant_that_a_condition_binds",
+        head="from . import rates",
+        body="result = rates.price()",
+        files={"rates.py": "if RATE := 2:\n    pass\ndef price():\n    return RATE\n"},
+        change={"rates.py": "if RATE := 3:\n    pass\ndef price():\n    return RATE\n"},
+        forms=EVERY,
     ),
     Scenario(
         "nested_function_that_ran",
