@@ -58,11 +58,14 @@ class Finder:
 
     ``path`` returns the present ``sys.path``. The interpreter's own finders of directories and
     archives are asked, one of ours for each: those of the process keep what they listed until it
-    calls `importlib.invalidate_caches`. What was found is kept until ``forget``.
+    calls `importlib.invalidate_caches`. So are others that stand on ``sys.meta_path`` by now, such
+    as those of editable installs; not what the project, or a library, puts there later: another
+    process has not done that yet when it asks. What was found is kept until ``forget``.
     """
 
     def __init__(self, path: Callable[[], Sequence[str]]) -> None:
         self._path = path
+        self._others = [finder for finder in sys.meta_path if not _is_passive(finder)]
         self._finders: dict[str, _EntryFinder | None] = {}
         self._found: dict[str, ModuleLocation | None] = {}
         self._search: tuple[str, ...] = ()
@@ -108,13 +111,13 @@ class Finder:
                 return None
             if not package.file and not package.search:  # it alone knows what is in it
                 return ModuleLocation("") if name in sys.modules else None
-            return self._find_in(package.search, leaf) or _elsewhere(name, package.search)
+            return self._find_in(package.search, leaf) or self._elsewhere(name, package.search)
         if name in sys.builtin_module_names:
             return ModuleLocation("")
         if machinery.FrozenImporter.find_spec(name) is not None:
             return ModuleLocation("")
         entries = [entry or os.getcwd() for entry in self._search]
-        return self._find_in(entries, leaf) or _elsewhere(name, None)
+        return self._find_in(entries, leaf) or self._elsewhere(name, None)
 
     def _find_in(self, directories: Sequence[str], leaf: str) -> ModuleLocation | None:
         """The location of a module by its last name, in the first directory that has it."""
@@ -137,6 +140,17 @@ class Finder:
                 return found
             portions += spec.submodule_search_locations or ()
         return ModuleLocation("", tuple(portions)) if portions else None
+
+    def _elsewhere(self, name: str, search: Sequence[str] | None) -> ModuleLocation | None:
+        """What the other finders say. How a module that is loaded came about is no matter."""
+        for finder in self._others:
+            try:
+                spec = finder.find_spec(name, search)
+            except Exception:  # a finder is anyone's code, and may refuse names in its own way
+                continue
+            if spec is not None:
+                return _location_of(spec)
+        return None
 
     def _stamp(self, place: str) -> None:
         if place not in self._stamps:
@@ -166,21 +180,9 @@ def archive_of(path: str) -> tuple[str, str]:
     return "", ""
 
 
-def _elsewhere(name: str, search: Sequence[str] | None) -> ModuleLocation | None:
-    """What other finders than the path-based one say, such as those of editable installs. How a
-    module that is loaded came about is no matter: another process, before it is, finds none."""
-    for finder in sys.meta_path:
-        origin = finder if isinstance(finder, type) else type(finder)
-        find_spec = getattr(finder, "find_spec", None)
-        if find_spec is None or origin.__module__.startswith(_PASSIVE_FINDERS):
-            continue
-        try:
-            spec = find_spec(name, search)
-        except Exception:  # a finder is anyone's code, and may refuse names in its own way
-            continue
-        if spec is not None:
-            return _location_of(spec)
-    return None
+def _is_passive(finder: object) -> bool:
+    origin = finder if isinstance(finder, type) else type(finder)
+    return origin.__module__.startswith(_PASSIVE_FINDERS)
 
 
 def _location_of(spec: machinery.ModuleSpec) -> ModuleLocation:

@@ -1431,6 +1431,44 @@ CODE = [
         change={"deep.py": "RATE = 3\n"},
     ),
     Scenario(
+        "module_that_a_finder_of_the_project_makes",
+        head="from .virtual.made import RATE",
+        files={
+            "values.py": "def rate():\n    return 2\n",
+            "virtual/__init__.py": """
+            import sys, types
+            from importlib.machinery import ModuleSpec
+            from .. import values
+
+            class Finder:
+                def find_spec(self, name, path, target=None):
+                    if name.rpartition(".")[0] == __name__:
+                        return ModuleSpec(name, self)
+
+                def create_module(self, spec):
+                    return types.ModuleType(spec.name)
+
+                def exec_module(self, module):
+                    if module.__name__.endswith("bad"):
+                        raise ImportError(module.__name__)
+                    module.RATE = values.rate()
+                    module.__file__ = values.__file__
+
+            sys.meta_path.append(Finder())
+            """,
+        },
+        body="""
+            import importlib
+            result = RATE
+            with pytest.raises(ImportError):
+                importlib.import_module(".virtual.bad", __package__)
+            importlib.import_module(".virtual.late", __package__)
+            """,
+        forms=EVERY,
+        change={"values.py": "def rate():\n    return 3\n"},
+        group="asked for each import",
+    ),
+    Scenario(
         "module_that_is_executed_when_an_earlier_test_uses_it",
         files={
             "name.txt": "deep_SELF",
