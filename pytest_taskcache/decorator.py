@@ -35,6 +35,7 @@ from pytest_taskcache.errors import ConfigurationError, fault_of
 from pytest_taskcache.model.decision import Decision, Hit, Uncacheable
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.policies.algebra import CachePolicy, KeyFn, StorageSpec, TaskContext
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
@@ -157,7 +158,7 @@ class Spec:
             file = name_of(code.co_filename)
             if _is_outside(file):
                 # imported through a link to the project, perhaps
-                resolved = name_of(os.path.realpath(code.co_filename))
+                resolved = name_of(os_path.realpath(code.co_filename))
                 file = file if _is_outside(resolved) else resolved
             known = (engine.run.id, Identity(file, self.function.__qualname__))
             self._identity = known

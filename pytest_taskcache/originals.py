@@ -1,9 +1,9 @@
 """What the cache itself uses of the interpreter, taken before any test runs.
 
-A test may replace ``time``, ``os`` or ``open`` by what it likes (mock, freezegun, pyfakefs,
-time-machine). What lies in the slots here is reached by no such replacement: not by one of module
-attributes, nor by one that searches modules for references. The wall clock is derived from
-``perf_counter``, which time-machine leaves alone, since it changes the C functions themselves.
+A test may replace ``time``, ``os`` or ``open`` by what it likes (mock, freezegun, pyfakefs, time-
+machine). What lies in the slots here, and in `os_path`, is reached by no such replacement: not by
+one of module attributes, nor by one that searches modules for references. The wall clock is derived
+from ``perf_counter``, which time-machine leaves alone, since it changes the C functions themselves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import IO
+from types import FunctionType, SimpleNamespace
+from typing import IO, TYPE_CHECKING, Any
 
 
 class Originals:
@@ -56,3 +57,22 @@ class Originals:
 
 
 originals = Originals()
+
+
+def _own_path() -> SimpleNamespace:
+    """The functions of ``os.path``; what they call, each other and ``os``, is as it was, too."""
+    names: dict[str, Any] = dict(vars(os.path))
+    for name, found in names.items():
+        if isinstance(found, FunctionType):
+            copied = names[name] = FunctionType(
+                found.__code__, names, name, found.__defaults__, found.__closure__
+            )
+            copied.__kwdefaults__ = found.__kwdefaults__
+    names["os"] = SimpleNamespace(**vars(os))
+    return SimpleNamespace(**names)
+
+
+if TYPE_CHECKING:
+    os_path = os.path
+else:
+    os_path = _own_path()

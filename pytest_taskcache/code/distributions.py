@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.model.dependency import ABSENT
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 
 OURSELVES = "pytest-taskcache"
 """Counts by version, however it is installed."""
@@ -45,7 +45,7 @@ def standard_directories() -> frozenset[str]:
     """The directories of the standard library, as named and with links resolved."""
     paths = sysconfig.get_paths()
     found = {paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)}
-    return frozenset(found | {os.path.realpath(path) for path in found})
+    return frozenset(found | {os_path.realpath(path) for path in found})
 
 
 @cache
@@ -55,7 +55,7 @@ def library_directories() -> frozenset[str]:
     paths = sysconfig.get_paths()
     found = {paths["purelib"], paths["platlib"], *site.getsitepackages()}
     found.add(site.getusersitepackages())
-    return frozenset(found | {os.path.realpath(path) for path in found})
+    return frozenset(found | {os_path.realpath(path) for path in found})
 
 
 @cache
@@ -142,7 +142,7 @@ class Distributions:
         self._all()
         known = self._owners.get(file)
         if known is None:
-            known = self._owners[file] = self._search(os.path.abspath(file))
+            known = self._owners[file] = self._search(os_path.abspath(file))
         return known
 
     def _search(self, file: str) -> str:
@@ -180,7 +180,7 @@ class Distributions:
         if entries == self._entries and self._seen is not None and all(map(os.path.isabs, entries)):
             return self._found
         self._entries = entries
-        search = tuple(dict.fromkeys(os.path.abspath(entry) for entry in entries))
+        search = tuple(dict.fromkeys(os_path.abspath(entry) for entry in entries))
         if search != self._seen:
             self._seen = search
             self._found, self._places = {}, {}

@@ -18,7 +18,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 from pytest_taskcache.checksum import checksum
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 
 Defined: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _Node: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -52,9 +52,9 @@ def module_name(name: str) -> str:
     file = getattr(main, "__file__", None)
     if not isinstance(file, str):
         return name
-    directory, base = os.path.split(os.path.abspath(file))
+    directory, base = os.path.split(os_path.abspath(file))
     found = os.path.splitext(base)[0]
-    while os.path.isfile(os.path.join(directory, "__init__.py")):
+    while os_path.isfile(os.path.join(directory, "__init__.py")):
         directory, package = os.path.split(directory)
         found = package if found == "__main__" else f"{package}.{found}"
     return found

@@ -26,7 +26,7 @@ from pytest_taskcache.changed_paths import stamp_of
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.code.distributions import Distributions
 from pytest_taskcache.model.dependency import ABSENT
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 
 PATH_ENTRY = "<path>"
 """First component of the name of a file that lies under an entry of the path only."""
@@ -131,11 +131,11 @@ class Finder:
             if spec is None:
                 continue
             inside = os.path.join(directory, leaf)
-            if os.path.isdir(inside):  # which becomes a package once it has an __init__.py
+            if os_path.isdir(inside):  # which becomes a package once it has an __init__.py
                 self._stamp(inside)
             if spec.loader is not None:
                 found = _location_of(spec)
-                if os.path.islink(found.file):
+                if os_path.islink(found.file):
                     self._stamp(found.file)
                 return found
             portions += spec.submodule_search_locations or ()
@@ -162,18 +162,18 @@ def _new_finder(directory: str) -> _EntryFinder | None:
     try:
         return zipimport.zipimporter(directory)
     except zipimport.ZipImportError:
-        return machinery.FileFinder(directory, *_LOADERS) if os.path.isdir(directory) else None
+        return machinery.FileFinder(directory, *_LOADERS) if os_path.isdir(directory) else None
 
 
 def archive_of(path: str) -> tuple[str, str]:
     """The zip file that a path leads into, and the rest of the path; both empty for none."""
     archive, inside = os.path.split(path)
     while len(archive) > 1:
-        if os.path.isfile(archive):
+        if os_path.isfile(archive):
             import zipfile  # takes long to import, and few need it
 
             return (archive, inside) if zipfile.is_zipfile(archive) else ("", "")
-        if os.path.exists(archive):
+        if os_path.exists(archive):
             break
         archive, last = os.path.split(archive)
         inside = os.path.join(last, inside)
@@ -209,7 +209,7 @@ class SourceFiles:
         ignore: Collection[Path] = (),
         path: Callable[[], Sequence[str]] = lambda: sys.path,
     ) -> None:
-        self.root = os.path.abspath(root)
+        self.root = os_path.abspath(root)
         self._distributions = distributions
         self._finder = finder
         self._path = path
@@ -268,19 +268,19 @@ class SourceFiles:
     def _belongs(self, file: str) -> bool:
         if not file or file.startswith("<"):
             return False
-        absolute = os.path.abspath(file)
+        absolute = os_path.abspath(file)
         if self.is_left_out(absolute):
             return False
         if absolute.startswith(self._standard) and not _is_beside_library(absolute):
             return False
-        spelled = {absolute, os.path.realpath(absolute)}
+        spelled = {absolute, os_path.realpath(absolute)}
         return not any(self._distributions.owner_of(path) for path in spelled)
 
     def name_of(self, file: str) -> str:
         """The portable name of a file; see above. Follows no links, but for the root's own."""
         known = self._names.get(file)
         if known is None:
-            known = self._names[file] = self._name(os.path.abspath(file)).replace(os.sep, "/")
+            known = self._names[file] = self._name(os_path.abspath(file)).replace(os.sep, "/")
         return known
 
     def _name(self, absolute: str) -> str:
@@ -288,7 +288,7 @@ class SourceFiles:
             if absolute.startswith(prefix):
                 return absolute[len(prefix) :]
         if self._repository and absolute.startswith(self._repository):
-            return os.path.relpath(absolute, self.root)
+            return os_path.relpath(absolute, self.root)
         for entry in self._entries():
             if absolute.startswith(entry + os.sep):
                 name = f"{PATH_ENTRY}/{absolute[len(entry) + 1 :]}".replace(os.sep, "/")
@@ -306,7 +306,7 @@ class SourceFiles:
         if not name.startswith(PATH_ENTRY + "/"):
             return os.path.normpath(os.path.join(self.root, name))
         given = self._given.get(name)
-        if given is not None and (os.path.exists(given) or archive_of(given)[0]):
+        if given is not None and (os_path.exists(given) or archive_of(given)[0]):
             return given
         return self._first_of(name)
 
@@ -319,7 +319,7 @@ class SourceFiles:
             if not os.path.join(entry, "").startswith(inside)  # named by where it lies
         ]
         for candidate in candidates:
-            if os.path.exists(candidate) or archive_of(candidate)[0]:
+            if os_path.exists(candidate) or archive_of(candidate)[0]:
                 return candidate
         return candidates[0] if candidates else os.path.join(self.root, name)
 
@@ -333,7 +333,7 @@ class SourceFiles:
         """The entries of the path, those that lie in others first, as imports prefer neither."""
         path = tuple(self._path())
         if path != self._sorted[0] or not all(map(os.path.isabs, filter(None, path))):
-            entries = {os.path.abspath(entry) for entry in path if entry}
+            entries = {os_path.abspath(entry) for entry in path if entry}
             self._sorted = path, sorted(entries, key=lambda entry: (-len(entry), entry))
         return self._sorted[1]
 
@@ -373,7 +373,7 @@ def _is_beside_library(path: str) -> bool:
 def _prefixes(*paths: str) -> tuple[str, ...]:
     """Directories as named and with links resolved, each with a separator at the end."""
     both = (
-        spelled for path in paths for spelled in (os.path.abspath(path), os.path.realpath(path))
+        spelled for path in paths for spelled in (os_path.abspath(path), os_path.realpath(path))
     )
     return tuple(dict.fromkeys(path.rstrip(os.sep) + os.sep for path in both))
 
@@ -382,7 +382,7 @@ def _repository_around(root: str) -> str:
     """The repository that a directory lies in, with a separator at the end; empty for none."""
     directory = root
     while True:
-        if any(os.path.exists(os.path.join(directory, name)) for name in _REPOSITORIES):
+        if any(os_path.exists(os.path.join(directory, name)) for name in _REPOSITORIES):
             return directory.rstrip(os.sep) + os.sep
         above = os.path.dirname(directory)
         if above == directory:

@@ -20,7 +20,7 @@ from xxhash import xxh3_128
 from pytest_taskcache.changed_paths import is_racy
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.model.dependency import ABSENT
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.ports import Shelf
 
 LARGE = 1 << 30
@@ -138,7 +138,7 @@ def listing_digest(path: Path) -> str:
             found = [each for each in entries if each.name not in MADE_BY_RUNNING]
         return checksum(("listing", *sorted(f"{each.name}/{_kind(each)}" for each in found)))
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOTDIR and os.path.lexists(path):
+        if isinstance(error, OSError) and error.errno == errno.ENOTDIR and os_path.lexists(path):
             return checksum(("not a directory",))
         return _failure(error)
 
@@ -159,7 +159,7 @@ def matches_of(root: Path, pattern: str) -> list[str]:
     found = set(_expand(str(start), parts, frozenset()))
     if os.path.isabs(pattern):
         return sorted(found)
-    return sorted(os.path.relpath(path, root) for path in found)
+    return sorted(os_path.relpath(path, root) for path in found)
 
 
 def _expand(directory: str, parts: list[str], above: frozenset[tuple[int, int]]) -> Iterator[str]:
@@ -182,7 +182,7 @@ def _expand(directory: str, parts: list[str], above: frozenset[tuple[int, int]])
             yield from _expand(path, parts, above | {here})
     elif not _MAGIC.search(part):
         path = os.path.join(directory, part)
-        if os.path.lexists(path):
+        if os_path.lexists(path):
             yield from _expand(path, rest, above)
     else:
         matches = re.compile(fnmatch.translate(part)).fullmatch

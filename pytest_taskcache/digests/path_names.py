@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_taskcache.originals import os_path
+
 TEMPORARY = "<tmp>"
 """First component of the name of anything in the run's temporary directory."""
 
@@ -20,7 +22,7 @@ class Anchors:
     the run's own temporary directory, None for as long as there is none."""
 
     def __init__(self, root: Path, temporary: Callable[[], Path | None] = lambda: None) -> None:
-        self.root = Path(os.path.abspath(root))
+        self.root = Path(os_path.abspath(root))
         self.temporary: Path | None = None
         self._temporary = temporary
         self._prefixes = [(spelled + os.sep, "") for spelled in _spellings(self.root)]
@@ -30,7 +32,7 @@ class Anchors:
         found = self._temporary() if self.temporary is None else None
         if found is None:
             return
-        self.temporary = Path(os.path.abspath(found))
+        self.temporary = Path(os_path.abspath(found))
         self._prefixes += ((spelled + os.sep, TEMPORARY) for spelled in _spellings(found))
         # The longest anchor wins: a root may lie in the temporary directory, or the reverse.
         self._prefixes.sort(key=lambda item: -len(item[0]))
@@ -40,7 +42,7 @@ class Anchors:
         no links. The root itself is ``.``. Backslashes and bytes that are no UTF-8 are escaped, so
         that a name is always text that can be stored."""
         self._look_for_temporary()
-        absolute = os.path.abspath(path)
+        absolute = os_path.abspath(path)
         anchor, rest = self._relative(absolute)
         rest = _UNSAFE.sub(_escape, rest)
         if anchor:
@@ -68,7 +70,7 @@ class Anchors:
 
 def _spellings(path: Path) -> list[str]:
     """A path as named and with its links resolved, without a separator at the end."""
-    both = dict.fromkeys((os.path.abspath(path), os.path.realpath(path)))
+    both = dict.fromkeys((os_path.abspath(path), os_path.realpath(path)))
     return [spelled.rstrip(os.sep) for spelled in both]
 
 

@@ -19,7 +19,7 @@ from pytest_taskcache.code.imports import PATH_ENTRY, Finder, SourceFiles, archi
 from pytest_taskcache.digests import environment, files
 from pytest_taskcache.digests.path_names import Anchors
 from pytest_taskcache.model.dependency import ABSENT, Kind
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.ports import Shelf
 
 
@@ -86,7 +86,7 @@ class Present:
                 if _is_installed(directory, changed, top):
                     return False
         return self._sources.is_project(path) and (
-            os.path.isfile(path) or self._sources.content(self.name_of(path)) is not None
+            os_path.isfile(path) or self._sources.content(self.name_of(path)) is not None
         )
 
     def owners(self, module: str) -> Collection[str]:
@@ -178,7 +178,7 @@ class Present:
             if self._sources.is_left_out(str(path)):
                 continue  # a run writes it: no two would agree
             name = self.name_of(path)
-            parts += (name, "" if os.path.isdir(path) else self.digest(Kind.FILE, name))
+            parts += (name, "" if os_path.isdir(path) else self.digest(Kind.FILE, name))
         found = self._matches[given] = checksum(("glob", *parts))
         return found
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +38,7 @@ from pytest_taskcache.model.dependency import ABSENT, Blob, Dependency, Kind, Op
 from pytest_taskcache.observation.hooks.opaque import has_children
 from pytest_taskcache.observation.running_code import MONITORING, identity, running_code
 from pytest_taskcache.observation.window import PATHS, is_newer
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 
 LOADED = "<loaded>"
 """The node of a module of which any function may have run before anyone looked."""
@@ -271,7 +270,7 @@ class CodeLog(ForkAware):
     def _settled(self, touch: Touch) -> str:
         if touch.kind in PATHS and is_newer(touch.where, touch.moment):
             if touch.kind is not Kind.LISTING:
-                unseen = not os.path.isdir(touch.where)
+                unseen = not os_path.isdir(touch.where)
             else:  # had this process changed it, it would have been digested before
                 unseen = self._seen_until is not None and has_children()
             if unseen:

@@ -63,7 +63,7 @@ from pytest_taskcache.observation.scratch import BY_CODE, Scratch
 from pytest_taskcache.observation.trace_recorder import UNNAMED, TraceRecorder
 from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import PATHS, OpenWindow, note_thread
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.ports import Fingerprints, Shelf
 
 _EXPOSED = "targets"
@@ -100,8 +100,8 @@ class Observatory:
         notes: Sequence[Path] = (),
     ) -> None:
         self._fingerprints = fingerprints
-        self._own = tuple(os.path.join(os.path.abspath(path), "") for path in own)
-        self._notes = frozenset(map(os.path.abspath, notes))
+        self._own = tuple(os.path.join(os_path.abspath(path), "") for path in own)
+        self._notes = frozenset(map(os_path.abspath, notes))
         self._exposed = tuple(os.path.join(path, _EXPOSED, "") for path in self._own)
         self._scratch = Scratch(Path(fingerprints.path_of(_HERE)), scratch)
         self._verification = Verification(fingerprints)
@@ -359,7 +359,7 @@ class Observatory:
     def _look_for(self, filename: str) -> SourceFile | None:
         if filename.startswith("<"):
             return None
-        path = os.path.abspath(filename)
+        path = os_path.abspath(filename)
         if self._is_own(path) or not self._fingerprints.is_project_file(path):
             return None
         if self._scratch.holds(path) and self._is_new(path):
@@ -460,7 +460,7 @@ class Observatory:
         """A database file is about to be connected to."""
         if self._is_own(path) or asked_by_machinery(frame):
             return
-        made = not os.path.lexists(path) or any(
+        made = not os_path.lexists(path) or any(
             window.has_touched(Kind.FILE, path) for window in self._windows
         )
         if not made and not self._scratch.holds(path):
@@ -552,11 +552,11 @@ class Observatory:
         if self._is_export(target):
             self._verification.change(target)
             return
-        directory = os.path.isdir(source)
+        directory = os_path.isdir(source)
         self._before_change(source)
         scratch = self._before_change(target)
         self._note_made(source, comes=False)
-        if not os.path.lexists(target):
+        if not os_path.lexists(target):
             self._note_made(target, comes=True)
         try:
             for window in self._credited():
@@ -700,7 +700,7 @@ class Observatory:
                 for entry in {*sys.path}.difference(self._settled_path or ()):
                     # Nor does it look there for what would hide this one.
                     if is_file_of_interest(os.path.join(entry, "")):
-                        self.on_read(Kind.LISTING, os.path.abspath(entry), frame)
+                        self.on_read(Kind.LISTING, os_path.abspath(entry), frame)
         for window in self._windows:
             window.modules[source.path] = None
 
@@ -785,7 +785,7 @@ class Observatory:
         own text was made by what ran."""
         filename = code.co_filename
         if filename.startswith("<") or (
-            self._find(filename) is None and self._scratch.holds(os.path.abspath(filename))
+            self._find(filename) is None and self._scratch.holds(os_path.abspath(filename))
         ):
             for name in imported_by(code):
                 self.on_import_asked(name, sys.modules.get(name), frame)

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_taskcache.originals import os_path
+
 BY_IMPORT = "import"
 """What runs before the first test, a module's body or a hook, or the cache itself: whoever uses the
 path rests on that code, or on the value. The path may be another one in each run."""
@@ -92,8 +94,8 @@ class Scratch:
 def _prefixes(directories: Iterable[Path]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for directory in directories:
-        found[os.path.join(os.path.abspath(directory), "")] = None
-        found[os.path.join(os.path.realpath(directory), "")] = None
+        found[os.path.join(os_path.abspath(directory), "")] = None
+        found[os.path.join(os_path.realpath(directory), "")] = None
     return tuple(found)
 
 

@@ -37,7 +37,7 @@ from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, without_mark
 from pytest_taskcache.observation.hooks.opaque import has_children
 from pytest_taskcache.observation.source_archive import SourceArchive
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.ports import Fingerprints, Shelf
 
 Digest = Callable[[Kind, str], str]
@@ -256,7 +256,7 @@ class Verification:
             return True
         now = originals.now()
         for each, (path, since) in list(self._unsettled.items()):
-            if now - since > _OPENING and os.path.realpath(path) not in opened:
+            if now - since > _OPENING and os_path.realpath(path) not in opened:
                 del self._unsettled[each]
                 self.change(path)
         return name in self._unsettled

@@ -20,7 +20,7 @@ from pytest_taskcache.observation.hooks.dispatcher import Write
 from pytest_taskcache.observation.hooks.environ import EVERYTHING
 from pytest_taskcache.observation.hooks.opaque import Listeners
 from pytest_taskcache.observation.running_code import Piece
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 
 SLACK = 10_000_000
 """Nanoseconds by which a file system's coarse clock may lag behind the system's."""
@@ -344,13 +344,13 @@ class OpenWindow:
                 self._note_read(Kind.FILE, source)
             self._keep(Kind.FILE, source)
         self.change(source, Write.REMOVE, True, listed)
-        self.change(target, Write.REPLACE, os.path.lexists(target), listed)
+        self.change(target, Write.REPLACE, os_path.lexists(target), listed)
         if tree:
             self.made.add(target)
 
     def link(self, source: str, target: str, listed: bool) -> None:
         """``target`` is about to become a link: what is read through it is the source's."""
-        self.change(target, Write.CREATE, os.path.lexists(target), listed)
+        self.change(target, Write.CREATE, os_path.lexists(target), listed)
         self.written.discard(target)
         self.made.discard(target)
         if not self.is_at_work():

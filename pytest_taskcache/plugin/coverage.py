@@ -18,7 +18,6 @@ import builtins
 import functools
 import importlib
 import importlib.util
-import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.observation.hooks.replacing import swap
+from pytest_taskcache.originals import os_path
 
 if TYPE_CHECKING:
     from pytest_taskcache.engine.recorder import Finished
@@ -197,7 +197,7 @@ class Region:
 @functools.cache
 def _real(file: str) -> str:
     """Where a module's file is, links followed: each test asks for all that it imports."""
-    return os.path.realpath(file)
+    return os_path.realpath(file)
 
 
 class Regions:

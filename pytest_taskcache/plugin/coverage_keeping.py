@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -44,6 +43,7 @@ from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Identity, Key, Part
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.observation.source_archive import source_on
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.plugin.coverage import (
     Covered,
     Extent,
@@ -434,7 +434,7 @@ class CoverageRecords:
 
     def _file(self, path: str) -> str:
         """The name of a file as coverage knows it: links followed."""
-        return os.path.realpath(self.engine.fingerprints.path_of(path))
+        return os_path.realpath(self.engine.fingerprints.path_of(path))
 
 
 def moved_lines(before: bytes, now: bytes) -> dict[int, int]:

@@ -48,6 +48,7 @@ from pytest_taskcache.observation.hooks.callers import is_machinery
 from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.opaque import children
 from pytest_taskcache.observation.hooks.patches import Ambient, patches
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.storage.local.runs import is_unreaped
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
@@ -381,7 +382,7 @@ def _files(directory: Path | None) -> Iterator[tuple[str, object]]:
         for name in names:
             with suppress(OSError):
                 found = os.lstat(os.path.join(top, name))
-                shown = os.path.relpath(os.path.join(top, name), directory)
+                shown = os_path.relpath(os.path.join(top, name), directory)
                 yield shown, (found.st_ino, found.st_size, found.st_mtime_ns)
 
 

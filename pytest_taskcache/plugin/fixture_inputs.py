@@ -35,6 +35,7 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.plugin.pytest_private import (
     ITEM,
     active_definition,
@@ -368,7 +369,7 @@ def digest_of_written(fingerprints: Fingerprints, name: str) -> str:
     if not name.startswith(OF_WRITTEN):
         return _GONE
     path = fingerprints.path_of(name.removeprefix(OF_WRITTEN))
-    return PRESENT if os.path.lexists(path) else ABSENT
+    return PRESENT if os_path.lexists(path) else ABSENT
 
 
 def computation_of(
@@ -394,13 +395,13 @@ def value_digest(session: Session, value: object, name: str) -> str:
 
 
 def _name_of(session: Session, path: str | Path) -> str:
-    temporary, text = session.temporary(), os.path.abspath(path)
+    temporary, text = session.temporary(), os_path.abspath(path)
     if temporary is None or not Path(text).is_relative_to(temporary):
         return session.fingerprints.name_of(path)
     try:
         manifest, _ = scan(text)
     except (ValueError, OSError) as error:
-        if os.path.lexists(text):
+        if os_path.lexists(text):
             raise UndigestableError("", "pathlib.Path", f"{text}: {error}") from error
         return "<tmp> absent"
     entries = [(e.path, str(e.kind), e.mode, e.digest, e.target) for e in manifest.entries]

@@ -6,7 +6,6 @@ run again for it. There are lists of such options, and two ways to add to them.
 
 from __future__ import annotations
 
-import os
 import types
 from collections.abc import Collection, Iterable
 from itertools import chain
@@ -20,6 +19,7 @@ from pytest_taskcache.digests.values.digest import digest_value
 from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.model.key import Part
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.plugin.pytest_private import written_ini
 from pytest_taskcache.ports import Fingerprints
 
@@ -126,7 +126,7 @@ def option_parts(config: pytest.Config, read: Collection[str], world: Fingerprin
     names and that was ``read`` before the tests: by a plugin, which tells tests what is in it."""
     given = given_options(config)
     texts = chain.from_iterable(one if isinstance(one, list) else [one] for one in given.values())
-    paths = {os.path.abspath(text) for text in texts if isinstance(text, str)}
+    paths = {os_path.abspath(text) for text in texts if isinstance(text, str)}
     names = [world.name_of(path) for path in sorted(paths.intersection(read))]
     parts = [Part(name, _digest_of(value)) for name, value in given.items()]
     return parts + [Part(f"file {name}", world.digest(Kind.FILE, name)) for name in names]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.ports import Payload
 
 PICKLED = re.compile(rb"\x8c(.)(?=/)", re.DOTALL)
@@ -74,7 +75,7 @@ def vanishing(payload: Payload, temporary: Path | None, lasting: Collection[Path
     kept = [path for path in kept if _lies_in(path, system)]
     for path in payload.paths:
         inside = _lies_in(path, system) and os.path.normpath(path) != system
-        if inside and not any(_lies_in(path, each) for each in kept) and os.path.lexists(path):
+        if inside and not any(_lies_in(path, each) for each in kept) and os_path.lexists(path):
             return system
     return ""
 

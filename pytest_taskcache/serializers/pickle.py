@@ -30,6 +30,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.terms import shown_name
 from pytest_taskcache.errors import SerializationError
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.ports import Buffer, Payload, Restore
 
 NAME = f"pickle/{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}"
@@ -86,7 +87,7 @@ class PickleSerializer:
             raise SerializationError(NAME, shown_name(type(value)), str(error)) from error
         named = references.paths
         claims = _claims(references.ambiguous, named) if references.ambiguous or named else b""
-        paths = tuple(map(os.path.abspath, named))
+        paths = tuple(map(os_path.abspath, named))
         return Payload(pack(stream, buffers, claims), (), references.held_code(), paths)
 
     def load(self, data: memoryview, restore: Restore) -> object:
@@ -122,7 +123,7 @@ def _claims(modules: Collection[str], paths: Sequence[str]) -> bytes:
     """The files that ambiguous modules are at present, and the paths that exist: three fields each,
     the name (empty for a path), the path, the content's digest (of a module's file)."""
     fields = [(name, path := _file_of(name), _content_of(path)) for name in sorted(modules)]
-    fields += [("", path, "") for path in paths if os.path.lexists(path)]
+    fields += [("", path, "") for path in paths if os_path.lexists(path)]
     return os.fsencode("\0".join(chain.from_iterable(fields)))
 
 
@@ -133,7 +134,7 @@ def _broken(claims: bytes) -> str:
     fields = os.fsdecode(claims).split("\0")
     for name, path, content in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
         if not name:
-            if not os.path.lexists(path):
+            if not os_path.lexists(path):
                 return f"it names {path}, which is gone"
             continue
         here = _file_of(name)
@@ -144,7 +145,7 @@ def _broken(claims: bytes) -> str:
 
 def _file_of(module: str) -> str:
     path = getattr(sys.modules.get(module), "__file__", None)
-    return os.path.abspath(path) if isinstance(path, str) else ""
+    return os_path.abspath(path) if isinstance(path, str) else ""
 
 
 def _content_of(path: str) -> str:

@@ -18,7 +18,6 @@ import copyreg
 import enum
 import io
 import marshal
-import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from pytest_taskcache.digests.values.callables import is_installed
 from pytest_taskcache.digests.values.instances import reduces_by_default
 from pytest_taskcache.digests.values.sentinels import held_ids, place_of
 from pytest_taskcache.digests.values.terms import is_importable
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.serializers import named_paths
 
 BufferCallback: TypeAlias = Callable[[pickle.PickleBuffer], bool]
@@ -79,7 +79,7 @@ class References:
         """Notes code of the project that the bytes hold, or that reads and writes them."""
         code = function.__code__
         if not (is_installed(_home(function)) or code.co_filename.startswith("<")):
-            self.held.add((os.path.abspath(code.co_filename), code.co_qualname))
+            self.held.add((os_path.abspath(code.co_filename), code.co_qualname))
 
     def _name(self, module: str) -> None:
         if module in AMBIGUOUS:

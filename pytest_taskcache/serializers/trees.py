@@ -27,6 +27,7 @@ from xxhash import xxh3_128
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.errors import SerializationError, StorageError
+from pytest_taskcache.originals import os_path
 from pytest_taskcache.ports import CopyBlob, FileBlob, Payload, Restore
 
 NAME = "tree"
@@ -199,7 +200,7 @@ def scan(root: str, *, movable: bool = False) -> tuple[Manifest, tuple[FileBlob,
     name = os.path.basename(root)
     if not name:
         raise TreeError(f"{root!r} has no name of its own; return a directory below it")
-    real = os.path.realpath(root, strict=True)
+    real = os_path.realpath(root, strict=True)
     own = {os.fsencode(path) for path in (root, real)} if movable else set()
     entries: list[TreeEntry] = []
     blobs: dict[str, FileBlob] = {}
@@ -312,7 +313,7 @@ def restore_tree(manifest: Manifest, scratch: Path, copy: CopyBlob, readonly: bo
 
 
 def _restore_file(entry: TreeEntry, place: Path, copy: CopyBlob, readonly: bool) -> None:
-    if os.path.lexists(place):
+    if os_path.lexists(place):
         raise TreeError(f"{entry.path!r} and another name are the same on this file system")
     mode = _mode(entry, readonly)
     copy(entry.digest, place, readonly)
@@ -363,7 +364,7 @@ class TreeSerializer:
         if not isinstance(value, Path):
             raise SerializationError(NAME, kind, "only a pathlib.Path names a tree; return one")
         try:
-            manifest, blobs = scan(os.path.abspath(value), movable=True)
+            manifest, blobs = scan(os_path.abspath(value), movable=True)
         except (TreeError, OSError) as error:
             raise SerializationError(NAME, kind, f"{value}: {error}") from error
         return Payload((encode(manifest),), blobs)

@@ -60,6 +60,33 @@ def test_a_replayed_subset_reports_what_the_subset_covers(project: Project, subs
     assert measured.bodies("--cov-branch", subset) == (expected, 0)
 
 
+def test_an_import_while_os_path_is_replaced_is_measured(measured: Measured) -> None:
+    """As blockbuster does, to find what blocks an event loop."""
+    measured.project.write(
+        "test_three.py",
+        """
+        import os, traceback
+        from unittest import mock
+
+        REAL = os.path.abspath
+
+        def refused(path):
+            assert any(frame.name == "_should_trace" for frame in traceback.extract_stack())
+            return REAL(path)
+
+        def test_late():
+            with mock.patch("os.path.abspath", refused):
+                from pkg import late
+            assert late.START == 3
+        """,
+    )
+    expected = measured.plain("test_three.py")
+    for _ in range(2):
+        report, result = measured.run("test_three.py")
+        result.assert_outcomes(passed=1)
+        assert report == expected
+
+
 def test_after_an_edit_only_what_it_touches_runs_and_the_report_is_right(
     measured: Measured,
 ) -> None:

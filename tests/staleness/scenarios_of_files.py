@@ -102,6 +102,53 @@ NO_CHILDREN = "no children"
 
 
 FILES = [
+    *(
+        Scenario(
+            f"{kind}_while_os_path_is_replaced",
+            files={
+                "late.py": "RATE = 2\n",
+                "data/rate.txt": "2\n",
+                "helper.py": f"""
+                import functools, os
+                from pathlib import Path
+
+                HERE = Path(__file__).parent
+
+                @functools.cache
+                def rate():
+                    {text}
+                """,
+                "test_a.py": """
+                from unittest import mock
+                from counter import count
+                from .helper import rate
+
+                def refused(*_args, **_kwargs):
+                    raise AssertionError("refused")
+
+                def test_a():
+                    count("SELF.a")
+                    names = "abspath", "realpath", "exists", "lexists", "isdir", "isfile", "islink"
+                    with mock.patch.multiple("os.path", **dict.fromkeys(names, refused)):
+                        assert rate()
+                """,
+                "test_b.py": """
+                from counter import count
+                from .helper import rate
+
+                def test_b():
+                    count("SELF.b")
+                    assert rate()
+                """,
+            },
+            change=change,
+        )
+        for kind, text, change in [
+            ("import", "from .late import RATE; return RATE", {"late.py": "RATE = 3\n"}),
+            ("read", "return open(HERE / 'data/rate.txt').read()", {"data/rate.txt": "3\n"}),
+            ("listing", "return os.listdir(HERE / 'data')", {"data/new.txt": ""}),
+        ]
+    ),
     Scenario(
         "what_tests_make_and_remove_comes_from_another",
         files=MADE_AND_REMOVED,

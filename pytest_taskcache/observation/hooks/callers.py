@@ -11,9 +11,10 @@ from enum import Enum
 from types import FrameType
 
 from pytest_taskcache.code.distributions import standard_directories
+from pytest_taskcache.originals import os_path
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_HOOKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os_path.abspath(__file__)))) + os.sep
+_HOOKS = os.path.join(os.path.dirname(os_path.abspath(__file__)), "")
 _STDLIB = tuple(os.path.join(path, "") for path in standard_directories())
 _SITE = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 _MACHINERY = re.compile(

@@ -28,13 +28,13 @@ from pytest_taskcache.observation.hooks.dispatcher import (
     muted,
 )
 from pytest_taskcache.observation.hooks.replacing import Replacement
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 
 _INSTALLED = installed_directories()
 _NO_FILES = ("<unknown>", "<string>", "<stdin>", "<fstring>")
 _NOT_FILES = ("/proc/", "/dev/", "/sys/")
 _IMPORTLIB = "<frozen importlib._bootstrap_external>"
-_HOOKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_HOOKS = os.path.join(os.path.dirname(os_path.abspath(__file__)), "")
 _METADATA = os.path.join("importlib", "metadata", "__init__.py")
 _COMPILED = (".pyc", ".pyo")
 _MODULES = (".py", ".pyw", *_COMPILED)
@@ -155,7 +155,7 @@ def _is_no_file(path: object) -> bool:
     if path not in _NO_FILES:
         return False
     with muted():
-        return not os.path.exists(path)
+        return not os_path.exists(path)
 
 
 def _is_bare(path: object, mode: object, frame: FrameType) -> bool:

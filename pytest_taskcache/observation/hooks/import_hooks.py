@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from pytest_taskcache.observation.hooks.callers import ActsFor, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted, muted
 from pytest_taskcache.observation.hooks.replacing import spec_of
 from pytest_taskcache.observation.running_code import MONITORING, running_code
+from pytest_taskcache.originals import os_path
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM = dis.opmap["IMPORT_FROM"]
@@ -29,7 +29,7 @@ _NAMED = ("<frozen", *installed_directories())
 def source_of(module: ModuleType | None) -> str | None:
     """The absolute path a loaded module came from; None for built-in and namespace ones."""
     filename = namespace_of(module).get("__file__")
-    return os.path.abspath(filename) if isinstance(filename, str) else None
+    return os_path.abspath(filename) if isinstance(filename, str) else None
 
 
 class NotingFinder:

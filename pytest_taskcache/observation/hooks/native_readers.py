@@ -19,6 +19,7 @@ from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.file_hooks import see
 from pytest_taskcache.observation.hooks.replacing import amend
+from pytest_taskcache.originals import os_path
 
 READERS: dict[str, tuple[str, ...]] = {
     "polars": ("read_*", "scan_*"),
@@ -89,7 +90,7 @@ def _read(frame: FrameType, path: Any) -> None:
     import glob  # here and not at a start that may read nothing this way
 
     caller = frame.f_back
-    if os.path.isdir(text):
+    if os_path.isdir(text):
         text = os.path.join(glob.escape(text), "**")
     if not glob.has_magic(text):
         see(Kind.FILE, text, caller)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_taskcache.errors import SchemaVersionError, StorageError
 from pytest_taskcache.forking import ForkAware
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.storage.local import faults, ownership, schema
 from pytest_taskcache.storage.local.descriptors import Descriptors
 
@@ -56,7 +56,7 @@ class Index(ForkAware):
         on_fault: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
-        self.directory = None if isinstance(directory, str) else Path(os.path.abspath(directory))
+        self.directory = None if isinstance(directory, str) else Path(os_path.abspath(directory))
         self._file = "" if self.directory is None else str(self.directory / NAME)
         self.readonly = readonly
         self.epoch = 0

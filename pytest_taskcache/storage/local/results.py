@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import xxhash
 
 from pytest_taskcache.errors import StorageError
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.ports import Buffer, TargetFile
 from pytest_taskcache.storage.local import ownership
 from pytest_taskcache.storage.local.encoding import each
@@ -217,7 +217,7 @@ class LocalResults:
             ownership.create_directory(self.directory, parents=False)
         # Each by itself: `parents=True` would leave the mode of parents to the umask.
         for folder in (self._temporary, self._results, path.parent):
-            if os.path.lexists(folder) and not folder.is_dir():
+            if os_path.lexists(folder) and not folder.is_dir():
                 self._move_aside(folder)
             folder.mkdir(mode=0o700, exist_ok=True)
         if path.is_dir():
@@ -379,7 +379,7 @@ class LocalResults:
         steps = [path, *path.parents]
         within = steps[: steps.index(self._targets)]
         folders = [*within[1:], self._targets]
-        return not any(map(os.path.islink, within)) and all(
+        return not any(map(os_path.islink, within)) and all(
             ownership.is_ours(os.stat(folder)) for folder in folders
         )
 

@@ -8,14 +8,13 @@ and the result stays, or the result is gone before the writer looks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.model.decision import Why
-from pytest_taskcache.originals import originals
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.storage.local.index import NAME, Index
 from pytest_taskcache.storage.local.results import PIN_SECONDS, TARGETS, LocalResults
 from pytest_taskcache.storage.local.runs import RunLock
@@ -72,7 +71,7 @@ class LocalStorage(Records, LocalResults):
         leads: bool = False,
     ) -> None:
         # Resolved once: a link that is swapped later leads nowhere new.
-        place = Path(os.path.realpath(directory))
+        place = Path(os_path.realpath(directory))
         index = Index(place, readonly=readonly, create=create, on_fault=on_fault)
         lock = RunLock(index, run) if leads else None
         Records.__init__(self, index)
