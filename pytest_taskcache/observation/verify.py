@@ -490,8 +490,8 @@ class _Verdict:
         return [self._told.get(one) or _definition_change(one, self._contents) for one in reasons]
 
     def _compare(self) -> None:
-        """Finds what differs; walks only if that is not what it was."""
-        self.compared = True
+        """Finds what differs; walks only if that is not what it was. Where that fails, nothing is
+        concluded: whoever asks next finds out anew."""
         log, digest = self._log, self._digest
         files = {
             name: (before, after)
@@ -503,10 +503,10 @@ class _Verdict:
             each for each in log.distributions if digest(Kind.DISTRIBUTION, each[0]) != each[1]
         ]
         differing = (tuple(files.items()), tuple(touches), tuple(map(str, distributions)))
-        if differing != self._differing:
-            self._differing = differing
-            if any(differing):
-                self._walk(files, touches, distributions)
+        if differing != self._differing and any(differing):
+            self._walk(files, touches, distributions)
+        self._differing = differing
+        self.compared = True
 
     def _differs(self, touched: Dependency, position: int) -> bool:
         """Whether something is neither as it was touched at a position nor, where none but the

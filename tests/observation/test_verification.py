@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from observed_project import Project, named
+from observed_project import MemoryShelf, Project, named
 
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
@@ -496,3 +496,34 @@ def test_a_log_is_judged_once_however_far_its_records_came(project: Project) -> 
     assert later.verify(early.trace) == ()
     assert [change.name for change in later.verify(late.trace)] == ["two.py::second"]
     assert sorted(read) == sorted(blob.digest for blob in late.trace.uses)
+
+
+class Failing(MemoryShelf):
+    """A shelf that cannot be read at first."""
+
+    def __init__(self, sections: dict[str, dict[str, bytes]]) -> None:
+        super().__init__()
+        self.sections = sections
+        self.failures = 1
+
+    def read(self, section: str) -> Mapping[str, bytes]:
+        if section.startswith("source") and self.failures:
+            self.failures -= 1
+            raise OSError("disk I/O error")
+        return super().read(section)
+
+
+def test_a_fault_while_code_is_compared_leaves_nothing_valid(project: Project) -> None:
+    """Who asks after one whose comparison failed is told what a first one would have been."""
+    project.write("app.py", "def f(): return 1\n")
+    observed = project.observe(project.load("app").f)
+    project.keep_parts(observed)
+    project.write("app.py", "def f(): return 2\n")
+    later = project.new_observatory()
+    later.keep_on(Failing(project.shelf.sections))
+
+    with pytest.raises(OSError, match="disk I/O error"):
+        later.verify(observed.trace)
+    assert [str(change) for change in later.verify(observed.trace)] == [
+        "function changed: app.py::f"
+    ]
