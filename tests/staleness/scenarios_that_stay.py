@@ -37,6 +37,13 @@ KEPT = [
             "helper.py": "import json\ndef other(x: int = 1):\n    pass\nLIMIT = 2\n" + _HELPER
         },
     ),
+    _keeps(
+        "a_module_that_inspect_looks_at_to_find_another",
+        head="import inspect\nfrom .helper import price",
+        body="result = price(2), inspect.stack()[0].function, inspect.getmodule(test_it)",
+        files={"helper.py": _HELPER},
+        change={"helper.py": _HELPER + "\ndef other():\n    return 1\n"},
+    ),
     _keeps("nothing_changed", **_BODY, files={"helper.py": _HELPER}, forms=EVERY),
     _keeps(
         "comment",

@@ -40,6 +40,7 @@ _COMPILED = (".pyc", ".pyo")
 _MODULES = (".py", ".pyw", *_COMPILED)
 _REMEMBERING = {"cmp": f"{os.sep}filecmp.py", "find": f"{os.sep}gettext.py"}
 """Functions, with their files, that may not read a file again that looks as before, or is there."""
+_INSPECT = f"{os.sep}inspect.py"
 _RESOLVING = frozenset({"realpath", "_joinrealpath"})
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -310,6 +311,8 @@ def _look_at_link(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 @handles(LOOK)
 def _looked(frame: FrameType, path: Any, directory: object) -> None:
     asking, kind = _asking(frame), Kind.STAT
+    if _seeks_module(asking):
+        return
     for caller in (asking, asking and asking.f_back):
         if caller is None:
             break
@@ -320,6 +323,17 @@ def _looked(frame: FrameType, path: Any, directory: object) -> None:
         elif name in _REMEMBERING and code.co_filename.endswith(_REMEMBERING[name]):
             kind = Kind.FILE
     see(kind, path, asking, -1 if directory is None else directory)
+
+
+def _seeks_module(frame: FrameType | None) -> bool:
+    """Whether `inspect.getmodule` looks, for ``inspect.stack`` say: at the files of all modules, to
+    find which is that of one file. Whoever wants the text of that asks for it."""
+    for _ in range(3):
+        frame = frame and frame.f_back
+    if frame is None:
+        return False
+    code = frame.f_code
+    return code.co_name == "getmodule" and code.co_filename.endswith(_INSPECT)
 
 
 def _ask_where(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
