@@ -12,23 +12,25 @@ fifth of what starting the plugin took. Here
     Point(1)                     compiles ``__init__``; the next instance takes half as long as one
                                  of the standard library's, since slots are set by descriptors
     Point(1) == Point(1, 0)      compiles nothing: an ``attrgetter`` fetches what is compared
-    dataclasses.fields(Point)    makes a twin with the standard library; so do ``replace`` and
-                                 ``asdict``, and a subclass that is one of its dataclasses
+    dataclasses.fields(Point)    works as ever: ``__dataclass_fields__`` holds the library's own
+                                 fields; so ``replace``, ``asdict`` and subclasses work, too
 
-What a class means is what the standard library says, as far as this package uses it; a type checker
-sees ``dataclasses`` itself. Annotations must be text (``from __future__ import annotations``).
+A class means what the standard library says, as far as this package uses it; a type checker sees
+``dataclasses`` itself. Annotations must be text (``from __future__ import annotations``). Of the
+library's private parts this uses the type of a field (checked on Python 3.11 to 3.14).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, FrozenInstanceError, field, make_dataclass
+from dataclasses import _FIELD as _IS_FIELD  # type: ignore[attr-defined] # of a regular field
+from dataclasses import MISSING, Field, FrozenInstanceError, field, fields, make_dataclass, replace
 from functools import partial
 from operator import attrgetter
-from types import MemberDescriptorType
+from types import MemberDescriptorType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-_FIELDS = "_taskcache_fields"
+_FIELDS = "__dataclass_fields__"
 _OVERRIDABLE = ("__init__", "__repr__", "__eq__", "__hash__", "__match_args__")
 
 
@@ -47,12 +49,11 @@ def _dataclass(
     for name, annotation in written.get("__annotations__", {}).items():
         if not annotation.startswith("ClassVar"):
             given = written.get(name, MISSING)
-            own[name] = given if type(given) is Field else field(default=given)
-            own[name].name, own[name].type = name, annotation
+            own[name] = _field(name, annotation, given)
     every: dict[str, Field[Any]] = {}
     for base in reversed(cls.__mro__[1:]):
-        every |= {one.name: one for one in vars(base).get(_FIELDS, ())}
-    added = _methods(tuple((every | own).values()), frozen=frozen, eq=eq, repr=repr)
+        every |= vars(base).get(_FIELDS, {})
+    added = _methods(every | own, frozen=frozen, eq=eq, repr=repr)
     for name in added.keys() & written.keys():
         # An __eq__ alone makes Python say that there is no __hash__.
         if name in _OVERRIDABLE and (name, written[name]) != ("__hash__", None):
@@ -77,21 +78,28 @@ def _dataclass(
     return made
 
 
+def _field(name: str, annotation: str, given: object) -> Field[Any]:
+    one: Any = given if type(given) is Field else field(default=given)
+    one.name, one.type, one._field_type = name, annotation, _IS_FIELD
+    one.kw_only = one.kw_only is True
+    return one  # type: ignore[no-any-return]
+
+
 def _methods(
-    every: tuple[Field[Any], ...], *, frozen: bool, eq: bool, repr: bool
+    every: dict[str, Field[Any]], *, frozen: bool, eq: bool, repr: bool
 ) -> dict[str, object]:
     made: dict[str, object] = {
         _FIELDS: every,
-        "__match_args__": tuple(one.name for one in every if one.init and one.kw_only is not True),
+        "__dataclass_params__": SimpleNamespace(frozen=frozen),  # all that a subclass asks for
+        "__match_args__": tuple(n for n, one in every.items() if one.init and not one.kw_only),
         "__init__": _compiled_when_called(frozen),
-        "__replace__": _replace,
+        "__replace__": replace,
+        "__signature__": _Signature(),
     }
-    for name in ("__dataclass_fields__", "__dataclass_params__", "__signature__"):
-        made[name] = _OfTwin(name, frozen)
     if repr:
         made["__repr__"] = _repr
     if eq:
-        compared = _getter([one.name for one in every if one.compare])
+        compared = _getter([name for name, one in every.items() if one.compare])
         made["__eq__"] = lambda self, other: (
             compared(self) == compared(other) if type(other) is type(self) else NotImplemented
         )
@@ -108,7 +116,7 @@ def _getter(names: list[str]) -> Callable[[Any], Any]:
 
 
 def _repr(self: Any) -> str:
-    shown = (f"{one.name}={getattr(self, one.name)!r}" for one in _fields(self) if one.repr)
+    shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
     return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
@@ -121,11 +129,11 @@ def _refuse_deleting(self: Any, name: str) -> None:
 
 
 def _state(self: Any) -> list[Any]:
-    return [getattr(self, one.name) for one in _fields(self)]
+    return [getattr(self, one.name) for one in fields(self)]
 
 
 def _set_state(self: Any, state: list[Any]) -> None:
-    for one, value in zip(_fields(self), state, strict=True):
+    for one, value in zip(fields(self), state, strict=True):
         object.__setattr__(self, one.name, value)
 
 
@@ -150,7 +158,7 @@ def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
     parameters: list[str] = []
     keywords: list[str] = []
     lines: list[str] = []
-    for one in vars(cls)[_FIELDS]:
+    for one in vars(cls)[_FIELDS].values():
         name = value = one.name
         default = ""
         if one.default_factory is not MISSING:
@@ -164,7 +172,7 @@ def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
             if not one.init:
                 value = f"_default_{name}"
         if one.init:
-            (keywords if one.kw_only is True else parameters).append(name + default)
+            (keywords if one.kw_only else parameters).append(name + default)
         elif not default:
             continue  # __post_init__ sets it
         member = getattr(cls, name, None)
@@ -186,48 +194,21 @@ def _compiled(cls: Any, frozen: bool) -> Callable[..., None]:
     return made
 
 
-class _OfTwin:
-    """``__dataclass_fields__``, ``__dataclass_params__`` or ``__signature__``, taken from a twin of
-    the standard library's when somebody asks."""
-
-    def __init__(self, name: str, frozen: bool) -> None:
-        self._name = name
-        self._frozen = frozen
+class _Signature:
+    """``__signature__``, of a class that the standard library makes of the same fields."""
 
     def __get__(self, instance: object, owner: Any) -> Any:
-        cls = next(one for one in owner.__mro__ if vars(one).get(self._name) is self)
-        fields = [(one.name, one.type, one) for one in vars(cls)[_FIELDS]]
-        twin = make_dataclass(cls.__name__, fields, frozen=self._frozen)
-        if self._name == "__signature__":
-            import inspect
+        if vars(owner).get("__signature__") is not self:
+            raise AttributeError  # a subclass has one of its own
+        import inspect
 
-            if owner is not cls:
-                raise AttributeError  # a subclass has one of its own
-            return inspect.signature(twin)
-        found = getattr(twin, self._name)
-        type.__setattr__(cls, self._name, found)
-        return found
-
-
-def _fields(of: Any) -> tuple[Field[Any], ...]:
-    for cls in (of if isinstance(of, type) else type(of)).__mro__:
-        if "__dataclass_fields__" in vars(cls):
-            ours = vars(cls).get(_FIELDS)
-            # Else it is a subclass that is one of the standard library's.
-            return tuple(vars(cls)["__dataclass_fields__"].values()) if ours is None else ours
-    raise TypeError(f"{of!r} is no dataclass")
-
-
-def _replace(value: Any, /, **changes: Any) -> Any:
-    for one in _fields(value):
-        if one.init and one.name not in changes:
-            changes[one.name] = getattr(value, one.name)
-    return type(value)(**changes)
+        every = [(one.name, one.type, one) for one in fields(owner)]
+        return inspect.signature(make_dataclass(owner.__name__, every))
 
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass, fields, replace
+    from dataclasses import dataclass
 else:
-    dataclass, fields, replace = _dataclass, _fields, _replace
+    dataclass = _dataclass
 
 __all__ = ["dataclass", "field", "fields", "replace"]
