@@ -108,9 +108,6 @@ class Composed:
         for number in range(drained.failed + drained.left):
             name = drained.unsent[number] if number < len(drained.unsent) else "a record"
             self.engine.notify(Faulted("not uploaded", f"{name}: {reasons}"))
-        for reason, count, detail in self.storages.faults():
-            for _ in range(count):
-                self.engine.notify(Faulted(reason, detail))
 
     def _keep_house(self) -> None:
         if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):
@@ -139,6 +136,7 @@ def compose(
         settings,
         os.environ,
         notices.fault,
+        on_survived=notices.fault,
         unobserved=muted,
         valid=lambda variant: variant.vouched or not observatory.verify(variant.trace),
         plugged=surroundings.make_storage,

@@ -59,7 +59,8 @@ class StorageFactory:
     """Makes storages of specs, each pair of specs once, and ends them together. ``local`` is the
     run's own; it stays open.
 
-    ``on_fault`` is told the reason and the whole sentence of what went wrong; ``environ`` holds
+    ``on_fault`` is told the reason and the whole sentence of what went wrong, ``on_survived`` of
+    what was refused, or failed and broke nothing (often, with a sentence or ""); ``environ`` holds
     the signing key and the variables of templates; ``unobserved()`` keeps what storages do in
     threads of their own out of every window; ``valid`` says whether a variant still holds;
     ``plugged(url)`` gives the storages of plugins, None for URLs that are none of theirs.
@@ -70,13 +71,13 @@ class StorageFactory:
     settings: Settings
     environ: Mapping[str, str]
     on_fault: Callable[[str, str], None]
+    on_survived: Callable[[str, str], None] = lambda reason, sentence: None
     unobserved: Callable[[], AbstractContextManager[None]] = nullcontext
     valid: Callable[[Variant], bool] | None = None
     plugged: Callable[[str], Storage | None] = lambda url: None
     _made: dict[tuple[str, str], tuple[Storage, Storage]] = field(default_factory=dict)
     _directories: list[LocalStorage] = field(default_factory=list)
     _tiered: list[Tiered] = field(default_factory=list)
-    _signed: list[Signed] = field(default_factory=list)
     _shared: list[_Shared] = field(default_factory=list)
 
     def route(self, key_spec: str, result_spec: str) -> tuple[Storage, Storage]:
@@ -174,14 +175,6 @@ class StorageFactory:
         if told:
             shelf.write(_SEEN, told)
 
-    def faults(self) -> Iterator[tuple[str, int, str]]:
-        """What was refused, or mended on the quiet: reason, how often, a sentence of the first."""
-        for signed in self._signed:
-            for reason, count, sentence in signed.refused.told():
-                yield f"refused: {reason}", count, sentence
-        for tiered in self._tiered:
-            yield from tiered.faults.told()
-
     def close(self) -> None:
         """Closes all storages that were made here. Never raises."""
         for tiered in self._tiered:
@@ -234,7 +227,9 @@ class StorageFactory:
             tiers.append(Tier(storage, "r" in mode, "w" in mode))
         if not tiers:
             return self._directory(TierSpec(LOCAL))
-        tiered = Tiered(tiers, valid=self.valid, unobserved=self.unobserved)
+        tiered = Tiered(
+            tiers, valid=self.valid, unobserved=self.unobserved, on_fault=self.on_survived
+        )
         self._tiered.append(tiered)
         return tiered
 
@@ -279,16 +274,15 @@ class StorageFactory:
 
         settings = self.settings
         project = read_pyproject(self.root).get("project", {})
-        signed = Signed(
+        return Signed(
             storage,
             signing_keys(self.environ),
             namespace=self._expanded(settings.namespace or "main", "namespace"),
             also=[self._expanded(name, "read_namespaces") for name in settings.read_namespaces],
             project=str(project.get("name", "")) if isinstance(project, dict) else "",
             trust_remote=settings.trust_remote,
+            on_fault=self.on_survived,
         )
-        self._signed.append(signed)
-        return signed
 
     def _expanded(self, template: str, setting: str, *, url: bool = False) -> str:
         from pytest_taskcache.storage.remote.namespaces import expand

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,18 @@ from pytest_taskcache.storage.records import decode_variant, encode_variant
 KEY = b"k" * 32
 OTHER_KEY = b"o" * 32
 NOW = 1_700_000_000.0
+
+
+class Faults(Counter[str]):
+    """What a storage tells of faults that broke nothing: how often each, and the sentences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sentences: list[str] = []
+
+    def __call__(self, reason: str, sentence: str) -> None:
+        self[reason] += 1
+        self.sentences += [sentence] if sentence else []
 
 
 def digest_of(data: bytes) -> str:

@@ -1,7 +1,7 @@
 """Namespaces in one storage: read from some, written to one."""
 
 import pytest
-from decorator_parts import KEY, NOW, make_variant, store
+from decorator_parts import KEY, NOW, Faults, make_variant, store
 
 from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.record import VARIANTS
@@ -139,10 +139,11 @@ def test_a_signature_covers_the_namespace() -> None:
     assert branch is not None
     inner.write_records([target.inner(branch)])
 
-    main = within(inner, "main")
+    faults = Faults()
+    main = Signed(inner, (KEY,), namespace="main", clock=lambda: NOW, on_fault=faults)
     assert ids(within(inner, "branch"), variant.key)
     assert ids(main, variant.key) == {}
-    assert sum(main.refused.values()) == 1
+    assert sum(faults.values()) == 1
 
 
 @pytest.mark.parametrize("name", ["", " "])

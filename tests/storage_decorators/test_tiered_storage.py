@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from decorator_parts import NOW, Gate, digest_of, failing, make_variant, store
+from decorator_parts import NOW, Faults, Gate, digest_of, failing, make_variant, store
 
 from pytest_taskcache.errors import ConfigurationError, StorageError
 from pytest_taskcache.model.record import Variant
@@ -146,11 +146,12 @@ def test_a_fill_that_fails_breaks_no_read(near: Gate, far: Gate) -> None:
     near.error = lambda operation: (
         StorageError("gate://", operation, "disk full") if operation.startswith("write") else None
     )
-    tiered = Tiered([Tier(near), Tier(far)])
+    faults = Faults()
+    tiered = Tiered([Tier(near), Tier(far)], on_fault=faults)
 
     assert tiered.read_records([variant.key]) == {variant.key: (variant,)}
     assert bytes(tiered.read_result(variant.result.digest, 5) or b"") == b"value"
-    assert tiered.faults == {"fill: disk full": 1}
+    assert faults == {"fill: disk full": 1}
 
 
 def test_a_failed_tier_is_a_failure_only_where_nothing_else_answers(near: Gate, far: Gate) -> None:
@@ -158,11 +159,12 @@ def test_a_failed_tier_is_a_failure_only_where_nothing_else_answers(near: Gate, 
     variant = make_variant(1, payload=b"value")
     store(near, variant, b"value")
     far.error = failing("connection reset")
-    tiered = Tiered([Tier(near), Tier(far)])
+    faults = Faults()
+    tiered = Tiered([Tier(near), Tier(far)], on_fault=faults)
 
     assert tiered.read_records([variant.key, "f" * 32]) == {variant.key: (variant,)}
     assert tiered.read_records([variant.key, "f" * 32]) == {variant.key: (variant,)}
-    assert tiered.faults == {"read_records: connection reset": 2}
+    assert faults == {"read_records: connection reset": 2}
     with pytest.raises(StorageError, match="connection reset"):
         tiered.read_records(["f" * 32])
     with pytest.raises(StorageError, match="connection reset"):
@@ -271,12 +273,13 @@ def test_a_scan_tells_each_record_once(near: Gate, far: Gate) -> None:
     variants = [make_variant(number, inline=True) for number in range(4)]
     near.write_records(variants[:2])
     far.write_records(variants[1:])
-    tiered = Tiered([Tier(near), Tier(far)])
+    faults = Faults()
+    tiered = Tiered([Tier(near), Tier(far)], on_fault=faults)
     assert sorted(tiered.scan(), key=lambda v: v.id) == variants
 
     far.scan = failing_scan  # type: ignore[method-assign]
     assert sorted(tiered.scan(), key=lambda v: v.id) == variants[:2]
-    assert tiered.faults == {"list records: connection reset": 1}
+    assert faults == {"list records: connection reset": 1}
 
 
 def failing_scan() -> Iterator[Variant]:

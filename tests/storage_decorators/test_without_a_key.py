@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from decorator_parts import digest_of, make_variant, store
+from decorator_parts import Faults, digest_of, make_variant, store
 
 from pytest_taskcache.storage.memory import MemoryStorage
 from pytest_taskcache.storage.remote.namespaces import Namespace
@@ -33,13 +33,14 @@ def test_what_may_execute_code_is_not_returned(serializer: str, trust_remote: bo
     inner = MemoryStorage()
     variant = make_variant(1, payload=b"value", serializer=serializer)
     store(inner, Namespace("main").inner(variant), b"value")
-    storage = Signed(inner, (), namespace="main", trust_remote=trust_remote)
+    faults = Faults()
+    storage = Signed(inner, (), namespace="main", trust_remote=trust_remote, on_fault=faults)
 
     assert storage.read_records([variant.key]) == {}
     assert storage.recent([str(variant.identity)]) == {}
     assert storage.read_result(variant.result.digest, 5) is None
-    assert storage.refused == {"a remote value could run code when read": 2}
-    ((_, _, sentence),) = storage.refused.told()
+    assert faults == {"refused: a remote value could run code when read": 2}
+    (sentence,) = faults.sentences
     assert "PYTEST_TASKCACHE_SIGNING_KEY" in sentence
 
 

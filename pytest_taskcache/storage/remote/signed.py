@@ -12,7 +12,6 @@ import hmac
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -74,28 +73,6 @@ def _check_keys(keys: Sequence[bytes]) -> None:
             raise ConfigurationError(VARIABLE, problem, remedy)
 
 
-class FaultCounts(Counter[str]):
-    """Faults by reason, and the sentence that tells of the first one. ``add`` is thread-safe."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
-        self._first = ("", "")
-
-    def add(self, reason: str, sentence: str = "") -> None:
-        """Adds to the count of a reason; ``sentence`` tells people what happened."""
-        with self._lock:
-            self[reason] += 1
-            if sentence and not self._first[0]:
-                self._first = reason, sentence
-
-    def told(self) -> Iterator[tuple[str, int, str]]:
-        """Each reason, how often, and the sentence: for the first one; "" for the others."""
-        first, sentence = self._first
-        for reason, times in list(self.items()):
-            yield reason, times, sentence if reason == first else ""
-
-
 class Signed:
     """What a namespace of a storage holds. Signs what it writes; returns only records whose
     signature holds, and only results whose SHA-256 such a record states. All of that happens
@@ -105,8 +82,9 @@ class Signed:
     the first signs, any verifies; ``project`` is part of what is signed. **Without keys** writes
     pass unsigned, and reads give nothing, or with ``trust_remote`` only records whose serializer
     executes nothing; ``trusted`` is False then, so even these are never unpickled. What is not
-    believed reads as absent, and is counted in ``refused``. A result that no believed record (or
-    one written through this object) names is not returned.
+    believed reads as absent, and ``on_fault(reason, sentence)`` is called, with the sentence only
+    the first time. A result that no believed record (or one written through this object) names is
+    not returned.
 
     Raises ConfigurationError for a namespace without a name, and for a key that is too short.
     """
@@ -121,6 +99,7 @@ class Signed:
         project: str = "",
         trust_remote: bool = False,
         clock: Callable[[], float] = time.time,
+        on_fault: Callable[[str, str], None] = lambda reason, sentence: None,
     ) -> None:
         self._storage = storage
         self._write = Namespace(namespace)
@@ -132,7 +111,8 @@ class Signed:
         self.trusted = bool(keys)
         self._trust_remote = trust_remote
         self._clock = clock
-        self.refused = FaultCounts()
+        self._on_fault = on_fault
+        self._has_refused = False
         # SHA-256s by digest; without keys _NOTHING, as nothing vouches for any.
         self._attested: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -352,7 +332,9 @@ class Signed:
         remedy = f"set {VARIABLE} to use what this storage holds"
         if self.trusted:
             remedy = "such entries are ignored and computed anew"
-        self.refused.add(reason, f"{self.describe()}: {reason}; {remedy}")
+        sentence = "" if self._has_refused else f"{self.describe()}: {reason}; {remedy}"
+        self._has_refused = True
+        self._on_fault(f"refused: {reason}", sentence)
 
 
 _NOTHING = hashlib.sha256().hexdigest()

@@ -22,7 +22,7 @@ from pytest_taskcache.forking import ForkAware
 from pytest_taskcache.model.record import Variant
 from pytest_taskcache.ports import Buffer, FullStorage, TargetFile
 from pytest_taskcache.storage.records import copy_results, results_of
-from pytest_taskcache.storage.remote.signed import FaultCounts, is_inert, newest
+from pytest_taskcache.storage.remote.signed import is_inert, newest
 from pytest_taskcache.storage.remote.threads import Unobserved
 
 T = TypeVar("T")
@@ -122,8 +122,9 @@ class Tiered:
     What a tier that is not ``trusted`` returns is never filled into a trusted one, and its
     results are returned only if no trusted record names them; so its bytes are not unpickled.
 
-    Failures of a tier that broke nothing are counted in ``faults``; a read raises StorageError
-    only where no other tier had anything. ``unobserved`` is entered by the threads that upload.
+    Failures of a tier that broke nothing are told to ``on_fault(reason, sentence)``; a read raises
+    StorageError only where no other tier had anything. ``unobserved`` is entered by the threads
+    that upload.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class Tiered:
         valid: Callable[[Variant], bool] | None = None,
         capacity: int = CAPACITY,
         unobserved: Unobserved = nullcontext,
+        on_fault: Callable[[str, str], None] = lambda reason, sentence: None,
     ) -> None:
         if not tiers:
             raise ConfigurationError("storage tiers", "there are none", "name at least one")
@@ -146,7 +148,7 @@ class Tiered:
             for storage in self._writable[1:]
         )
         self._valid = valid
-        self.faults = FaultCounts()
+        self._on_fault = on_fault
         self._onward = [self._uploads_for(tier) for tier in tiers if tier.read]
         # By the digest of a result that is not in the first writable tier yet: the records that
         # wait for it, by id, and the uploads that get them then.
@@ -382,11 +384,11 @@ class Tiered:
                     uploads.offer([variant])
 
     def _filled(self, write: Callable[[], None]) -> bool:
-        """Whether it could be written; that it could not breaks no read, and is counted."""
+        """Whether it could be written; a failure breaks no read, and is told."""
         try:
             write()
         except StorageError as error:
-            self.faults.add(f"fill: {error.reason}")
+            self._on_fault(f"fill: {error.reason}", "")
             return False
         return True
 
@@ -431,7 +433,7 @@ class Tiered:
             raise errors[0]
         for error in errors:
             reason = f"{error.operation}: {error.reason}"
-            self.faults.add(reason, f"{error.storage}: {reason}; the run goes on with other tiers")
+            self._on_fault(reason, f"{error.storage}: {reason}; the run goes on with other tiers")
 
 
 class WriteBehind(ForkAware):
