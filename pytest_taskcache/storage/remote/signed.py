@@ -1,8 +1,8 @@
-"""A storage that others write to, believed only as far as a key holder signed what lies there;
-without a key nothing of it is ever unpickled.
+"""A storage that others can write to. Only records with a valid signature are used; without a key
+nothing from it is ever unpickled.
 
-What is signed are the bytes of the whole record as it lies there, its namespace with it
-(HMAC-SHA256, RFC 2104), and through the SHA-256s that it states its results.
+The signature (HMAC-SHA256, RFC 2104) covers all bytes of the stored record, its namespace included,
+and its results by the SHA-256 digests in the record.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ MINIMUM = 16
 SKEW = 600.0
 """Seconds by which the clock of a record's producer may be ahead of ours."""
 INERT = frozenset({"json", "tree", "outcome/json"})
-"""Serializers whose loading is known to execute nothing. A list of the safe ones: what nobody
-thought of is refused."""
+"""Serializers that are known to execute no code when loading; all others are refused."""
 
 _UNSIGNED = "a record is not signed"
 _COMPRESSED = re.compile(r"compressed\((?:zlib|lz4|zstd)\)\+(.+)")
@@ -74,17 +73,16 @@ def _check_keys(keys: Sequence[bytes]) -> None:
 
 
 class Signed:
-    """What a namespace of a storage holds. Signs what it writes; returns only records whose
-    signature holds, and only results whose SHA-256 such a record states. All of that happens
-    before a payload is decoded. What is slow or dead is bounded further in.
+    """The records and results of one namespace of a storage. Signs what it writes; returns only
+    records with a valid signature, and only results whose SHA-256 such a record states. All of this
+    is checked before a payload is decoded.
 
-    It writes into ``namespace``, and reads that and those of ``also``, in one request. ``keys``:
-    the first signs, any verifies; ``project`` is part of what is signed. **Without keys** writes
-    pass unsigned, and reads give nothing, or with ``trust_remote`` only records whose serializer
-    executes nothing; ``trusted`` is False then, so even these are never unpickled. What is not
-    believed reads as absent, and ``on_fault(reason, sentence)`` is called, with the sentence only
-    the first time. A result that no believed record (or one written through this object) names is
-    not returned.
+    It writes to ``namespace``, and reads it and the namespaces ``also`` in one request. The first
+    of ``keys`` signs, any of them verifies; ``project`` is part of what is signed. **Without keys**
+    records are written unsigned, and nothing is read, or with ``trust_remote`` only records whose
+    serializer executes no code; ``trusted`` is False then, so they are never unpickled. Refused
+    records and results read as absent; ``on_fault(reason, sentence)`` is called for each, with a
+    sentence only the first time.
 
     Raises ConfigurationError for a namespace without a name, and for a key that is too short.
     """
@@ -123,7 +121,7 @@ class Signed:
 
     @property
     def given_up(self) -> bool:
-        """Whether it is of no use to ask now."""
+        """Whether the storage has been given up for this run."""
         return bool(getattr(self._storage, "given_up", False))
 
     def close(self) -> None:
@@ -131,8 +129,8 @@ class Signed:
         self._storage.close()
 
     def read_records(self, keys: Collection[str]) -> Mapping[str, tuple[Variant, ...]]:
-        """The variants of all namespaces that are read, newest first, as far as they are believed
-        and lie under the key they were written for."""
+        """The valid variants of all namespaces that are read, newest first. One that was stored
+        under another key than it was written for is refused."""
         outer = {names.key(key): (names, key) for names in self._read for key in keys}
         found: dict[str, tuple[Variant, ...]] = {}
         for place, variants in self._storage.read_records(list(outer)).items():
@@ -143,7 +141,7 @@ class Signed:
         return found
 
     def recent(self, identities: Collection[str]) -> Mapping[str, Variant]:
-        """The newest variant of each identity in the first namespace that has one to believe."""
+        """The newest variant of each identity, from the first namespace with a valid one."""
         outer = {names.prefix + text: (names, text) for names in self._read for text in identities}
         inner = self._storage.recent(list(outer))
         found: dict[str, Variant] = {}
@@ -155,16 +153,15 @@ class Signed:
         return found
 
     def scan(self) -> Iterator[Variant]:
-        """All variants of all namespaces that are read, as far as they are believed."""
+        """All valid variants of all namespaces that are read."""
         for variant in self._storage.scan():
             for names in self._read:
                 if names.outer(variant) is not None:
                     yield from self._believed(names, [(variant, True)])
 
     def write_records(self, variants: Sequence[Variant]) -> None:
-        """Signs and writes them. One whose result was not written through this object is signed
-        without a SHA-256, and so its result will never be returned: what another hand put into
-        the storage is not vouched for."""
+        """Signs and writes them. If a result was not written through this object, its record states
+        no SHA-256 of it, so the result is never returned."""
         self._storage.write_records([self._sign(self._write.inner(v)) for v in variants])
 
     def remove_records(self, ids: Collection[str]) -> None:
@@ -191,7 +188,7 @@ class Signed:
         self._storage.add_file(digest, source)
 
     def read_result(self, digest: str, size: int) -> memoryview | None:
-        """The bytes, if they have the SHA-256 that a believed record states; else None."""
+        """The bytes, if they have the SHA-256 that a valid record states; else None."""
         expected = self._expected(digest)
         found = None if expected is None else self._storage.read_result(digest, size)
         if found is None or not self.trusted:
@@ -203,7 +200,7 @@ class Signed:
         return data
 
     def copy_file(self, digest: str, destination: Path, readonly: bool = False) -> bool:
-        """As read_result, into a file; never a link, since others may write through one."""
+        """As read_result, into a file; never a hard link, through which others could write."""
         expected = self._expected(digest)
         if expected is None or not self._storage.copy_file(digest, destination, False):
             return False
@@ -253,12 +250,12 @@ class Signed:
             made = self._signatures(variant)
             return any(hmac.compare_digest(each, variant.signature) for each in made)
         except (TypeError, ValueError, AttributeError, RecursionError):
-            # The bytes may come from anyone: fields of a wrong type are one more forgery.
+            # The bytes may come from anyone; fields of a wrong type make a record invalid.
             return False
 
     def _signatures(self, variant: Variant) -> Iterator[str]:
         """Those of the keys over the project and all of a record but its signature."""
-        # The length in front keeps the end of the one and the start of the other apart.
+        # The length separates the project's name from the record.
         record = encode_variant(replace(variant, signature=""))
         scope = self._project
         data = b"pytest-taskcache record 1\n%d\n%b%b" % (len(scope), scope, record)
@@ -278,18 +275,19 @@ class Signed:
     def _believed(
         self, names: Namespace, placed: Sequence[tuple[Variant, bool]]
     ) -> tuple[Variant, ...]:
-        """Those of a namespace that are believed, as they were written; each comes with whether it
-        lies where it says."""
+        """The valid variants of a namespace, as they were written. ``placed`` says of each whether
+        it was stored under the key or identity that it states."""
         judged = [(variant, self._objection(variant, in_place)) for variant, in_place in placed]
         kept = [names.outer(variant) for variant, objection in judged if objection is None]
         for _, objection in judged:
-            # Those of before there was a key matter only until there is another.
+            # An unsigned record, from before there was a key, matters only until there is a valid
+            # one.
             if objection is not None and not (kept and objection == _UNSIGNED):
                 self._refuse(objection)
         return tuple(variant for variant in kept if variant is not None)
 
     def _objection(self, variant: Variant, in_place: bool) -> str | None:
-        """Why not to believe a record; None after its SHA-256s were taken over."""
+        """Why a record is refused; None if it is valid, and its SHA-256s have been noted."""
         if not self.trusted:
             if not is_inert(variant.result.serializer):
                 return "a remote value could run code when read"
@@ -308,7 +306,8 @@ class Signed:
         return None
 
     def _take_over(self, variant: Variant) -> bool:
-        """Remembers the SHA-256s of a believed record; False, and none is, if one differs."""
+        """Notes the SHA-256s of a valid record; False, and notes none, if one differs from what is
+        known."""
         result = variant.result
         stated = {b.digest: b.sha256 for b in (*result.blobs, *variant.trace.uses)}
         if result.inline is None:
@@ -338,12 +337,12 @@ class Signed:
 
 
 _NOTHING = hashlib.sha256().hexdigest()
-"""What stands for a result that nothing vouches for."""
+"""Stands for the SHA-256 of results where there is no key."""
 
 
 def _settled(data: memoryview) -> memoryview:
-    """The same bytes where nobody else can change them between the check and the decoding: a
-    mapping of a shared file shows later writes to pages that were not touched yet."""
+    """A private copy of bytes that others could change between the check and the decoding, as a
+    mapping of a shared file."""
     if isinstance(data.obj, (bytes, bytearray)):
         return data
     return memoryview(bytes(data)) if data.readonly else memoryview(bytearray(data))
