@@ -211,8 +211,8 @@ class Project:
                     "storage", "no other storage is set", "name one: a directory, a URL, or a name"
                 )
             yield storages.route(written, written)[0]
-            drained = storages.drain(_UPLOAD_SECONDS, None)
-            faults += drained.unsent if drained is not None else ()
+            for drained in storages.drain(_UPLOAD_SECONDS):
+                faults += drained.unsent
 
     def close(self) -> None:
         """Closes the storage, if it was opened."""

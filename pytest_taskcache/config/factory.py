@@ -101,13 +101,11 @@ class Composed:
             self.local.close()
 
     def _drain(self, on_progress: Callable[[int, int], None] | None) -> None:
-        drained = self.storages.drain(DRAIN_SECONDS, on_progress)
-        if drained is None:
-            return
-        reasons = ", ".join(drained.reasons) or f"no time left after {DRAIN_SECONDS:.0f} s"
-        for number in range(drained.failed + drained.left):
-            name = drained.unsent[number] if number < len(drained.unsent) else "a record"
-            self.engine.notify(Faulted("not uploaded", f"{name}: {reasons}"))
+        for drained in self.storages.drain(DRAIN_SECONDS, on_progress):
+            reasons = ", ".join(drained.reasons) or f"no time left after {DRAIN_SECONDS:.0f} s"
+            for number in range(drained.failed + drained.left):
+                name = drained.unsent[number] if number < len(drained.unsent) else "a record"
+                self.engine.notify(Faulted("not uploaded", f"{name}: {reasons}"))
 
     def _keep_house(self) -> None:
         if self.engine.parts.mode not in (Mode.READ_WRITE, Mode.WRITE):

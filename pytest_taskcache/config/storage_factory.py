@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,20 +104,16 @@ class StorageFactory:
     def flush(self, timeout: float) -> None:
         """Waits at most ``timeout`` seconds for what was committed to reach the remote tiers."""
         deadline = time.monotonic() + timeout
-        for tiered in self._tiered:
-            tiered.flush(max(0.0, deadline - time.monotonic()))
+        for uploads in chain.from_iterable(tiered.uploads for tiered in self._tiered):
+            uploads.flush(max(0.0, deadline - time.monotonic()))
 
     def drain(
-        self, timeout: float, on_progress: Callable[[int, int], None] | None
-    ) -> Drained | None:
-        """Awaits all uploads, at most ``timeout`` seconds in all; what became of them, if there
-        could be any."""
+        self, timeout: float, on_progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Drained]:
+        """Waits for all uploads, at most ``timeout`` seconds in all; what became of them."""
         deadline = time.monotonic() + timeout
-        drained: Drained | None = None
         for tiered in self._tiered:
-            more = tiered.drain(max(0.0, deadline - time.monotonic()), on_progress)
-            drained = more if drained is None else drained + more
-        return drained
+            yield tiered.drain(max(0.0, deadline - time.monotonic()), on_progress)
 
     def keep_house(self, used: Collection[str], *, prune: bool) -> None:
         """To be called once, at the end of a run that may write: notes which variants it had use

@@ -1,7 +1,7 @@
-"""Several storages as one: near ones in front, far ones behind.
+"""Several storages as one, in order: the local one first, shared ones behind it.
 
-What is written goes on to the far ones in the background, what was read from them is filled into
-the near ones.
+Writes go to the first writable tier and are uploaded to the others in the background. What was read
+from a later tier is copied into the earlier ones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _Waiting: TypeAlias = "tuple[Variant, Sequence[WriteBehind]]"
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One storage and how it is used; without ``write`` it is never written to, in no way."""
+    """A storage, and whether it is read and written."""
 
     storage: FullStorage
     read: bool = True
@@ -54,8 +54,8 @@ class Tier:
 class Drained:
     """What became of the records that were to be uploaded.
 
-    ``failed`` counts those that were tried, or for which there was no room; ``left`` those that
-    there was no time for. ``unsent`` names the first of both (at most 20), ``reasons`` says why.
+    ``failed`` counts uploads that failed or found the queue full, ``left`` those that ran out of
+    time. ``unsent`` names the first of both (at most 20), ``reasons`` says why.
     """
 
     uploaded: int = 0
@@ -96,7 +96,7 @@ class Split:
 
     @property
     def given_up(self) -> bool:
-        """Whether one of them is of no use any more."""
+        """Whether one of the two has been given up for this run."""
         return any(getattr(storage, "given_up", False) for storage in self._both)
 
     def describe(self) -> str:
@@ -113,14 +113,14 @@ class Split:
 class Tiered:
     """A Storage of tiers, nearest first.
 
-    Reads: each tier is asked only for what those before it do not have (or, with ``valid``, have
-    no valid variant of: after a pull, the near one holds yesterday's); what is found is filled
-    into the writable tiers before. Writes: to the first writable tier, which alone decides
-    whether they succeed; the others get a copy of what it holds in the background, results before
-    records. Where no tier is writable, they are dropped.
+    Reads: each tier is asked only for what the tiers before it do not have (or, with ``valid``,
+    have no valid variant of: the first one may hold outdated records). What is found is copied into
+    the writable tiers before it. Writes: to the first writable tier, which alone decides whether
+    they succeed; the others get a copy in the background, results before records. Without a
+    writable tier, writes are dropped.
 
-    What a tier that is not ``trusted`` returns is never filled into a trusted one, and its
-    results are returned only if no trusted record names them; so its bytes are not unpickled.
+    What a tier that is not ``trusted`` returns is never copied into a trusted one, and its results
+    are returned only if no trusted record names them, so its bytes are never unpickled.
 
     Failures of a tier that broke nothing are told to ``on_fault(reason, sentence)``; a read raises
     StorageError only where no other tier had anything. ``unobserved`` is entered by the threads
@@ -143,7 +143,7 @@ class Tiered:
         self._readable = tuple(tier.storage for tier in tiers if tier.read)
         self._writable = tuple(tier.storage for tier in tiers if tier.write)
         self._first = self._writable[0] if self._writable else None
-        self._behind = tuple(
+        self.uploads = tuple(
             WriteBehind(self._writable[0], storage, capacity, unobserved)
             for storage in self._writable[1:]
         )
@@ -159,8 +159,8 @@ class Tiered:
         self._lock = threading.Lock()
 
     def _uploads_for(self, source: Tier) -> Sequence[WriteBehind] | None:
-        """What takes records of a readable tier on to the writable ones before it, once the first
-        one has them; None where that may not have them."""
+        """The uploads by which records read from a tier reach the writable tiers before it, after
+        they were copied into the first one; None if they must not be copied there."""
         before = [
             tier.storage
             for tier in self._tiers[: self._tiers.index(source)]
@@ -168,7 +168,7 @@ class Tiered:
         ]
         if not before or before[0] is not self._first:
             return None
-        pairs = zip(self._writable[1:], self._behind, strict=True)
+        pairs = zip(self._writable[1:], self.uploads, strict=True)
         return [uploads for storage, uploads in pairs if storage in before]
 
     def describe(self) -> str:
@@ -232,12 +232,12 @@ class Tiered:
             return
         self._name(variants, trusted=True)
         self._first.write_records(variants)
-        for uploads in self._behind:
+        for uploads in self.uploads:
             uploads.offer(variants)
 
     def remove_records(self, ids: Collection[str]) -> None:
         """As KeyStorage.remove_records, from every writable tier; raises the first error."""
-        for uploads in self._behind:
+        for uploads in self.uploads:
             uploads.forget(ids)
         with self._lock:
             for waiting in self._waiting.values():
@@ -320,8 +320,8 @@ class Tiered:
         """Waits at most ``timeout`` seconds for the uploads; what became of them. Tells
         ``on_progress(done, total)`` meanwhile, in this thread."""
         deadline = time.monotonic() + timeout
-        # The parts of traces that records wait for alone: one log answers for many records, so that
-        # most parts are never asked for.
+        # Fetches the parts of traces that are all a record still waits for: one code log serves
+        # many records, so most of its parts are never read otherwise.
         with self._lock:
             waiting = {id_: v for named in self._waiting.values() for id_, (v, _) in named.items()}
             parts = [self._missing(variant) for variant in waiting.values()]
@@ -332,27 +332,20 @@ class Tiered:
                         with contextlib.suppress(StorageError):  # counted; the record stays there
                             self.read_result(digest, size)
         drained = Drained()
-        for uploads in self._behind:
+        for uploads in self.uploads:
             drained += uploads.drain(max(0.0, deadline - time.monotonic()), on_progress)
         return drained
 
-    def flush(self, timeout: float) -> None:
-        """Waits at most ``timeout`` seconds until all that was written has been uploaded, or
-        could not be."""
-        deadline = time.monotonic() + timeout
-        for uploads in self._behind:
-            uploads.flush(max(0.0, deadline - time.monotonic()))
-
     def close(self) -> None:
         """As KeyStorage.close. Uploads that were not drained are not begun any more."""
-        for uploads in self._behind:
+        for uploads in self.uploads:
             uploads.stop()
         for tier in self._tiers:
             tier.storage.close()
 
     def _await_results(self, records: Sequence[_Waiting]) -> None:
-        """Fills in records that were read behind, each once all of its results are there. Values
-        are not fetched for that: they come when someone reads them."""
+        """Copies records that a later tier returned into the first, each once all of its results
+        are there. Values are not fetched for this; they are copied when they are read."""
         with self._lock:
             for variant, onward in records:
                 if len(self._waiting) >= _KEPT:
@@ -362,7 +355,7 @@ class Tiered:
         self._fill_records([each for each in records if not results_of(each[0])])
 
     def _fill_result(self, digest: str, content: memoryview | Path, holder: FullStorage) -> None:
-        """Fills in a result that ``holder`` has, and then the records that waited only for it."""
+        """Copies a result that ``holder`` has, then the records that waited only for it."""
         first = self._first
         if first is None:
             return
@@ -384,7 +377,7 @@ class Tiered:
                     uploads.offer([variant])
 
     def _filled(self, write: Callable[[], None]) -> bool:
-        """Whether it could be written; a failure breaks no read, and is told."""
+        """Whether it could be written; a failure is reported and does not fail the read."""
         try:
             write()
         except StorageError as error:
@@ -411,8 +404,8 @@ class Tiered:
     def _each(
         self, ask: Callable[[FullStorage], T | None], storages: Sequence[FullStorage]
     ) -> Iterator[tuple[int, T]]:
-        """The places of storages and what they answer, in turn, but for None. Raises the first
-        error if nobody answered anything; else all errors are counted."""
+        """The index and the answer of each storage that does not answer None. Raises the first
+        error if no storage answered; otherwise errors are reported."""
         errors: list[StorageError] = []
         found = False
         try:
@@ -437,10 +430,10 @@ class Tiered:
 
 
 class WriteBehind(ForkAware):
-    """Copies what was written to ``source`` on to ``target``: first the results, re-read from the
-    source, then the records, all of one ``offer`` together. Whoever is killed in between leaves
-    results that no record names, never a record without its result. A forked child has nothing to
-    upload: what waits belongs to its parent.
+    """Uploads records from ``source`` to ``target`` in background threads: first their results,
+    read again from the source, then the records of one ``offer`` together. A process that is killed
+    in between leaves results that no record names, never a record without its result. A forked
+    child uploads nothing; the queue is its parent's.
     """
 
     def __init__(
@@ -467,7 +460,7 @@ class WriteBehind(ForkAware):
         self._done = Drained()
 
     def offer(self, variants: Sequence[Variant]) -> None:
-        """Queues records to appear together; they have failed if there is no room."""
+        """Queues records that become visible together; counts them as failed if it is full."""
         job = tuple(variants)
         with self._changed:
             if self._waiting + len(job) > self._capacity:
@@ -482,7 +475,7 @@ class WriteBehind(ForkAware):
             self._changed.notify_all()
 
     def forget(self, ids: Collection[str]) -> None:
-        """Takes back what is still waiting."""
+        """Removes records from the queue."""
         with self._changed:
             kept = [tuple(v for v in job if v.id not in ids) for job in self._jobs]
             self._jobs = deque(job for job in kept if job)
@@ -520,7 +513,7 @@ class WriteBehind(ForkAware):
             self._changed.wait_for(lambda: not self._waiting, timeout)
 
     def stop(self) -> None:
-        """Begins no further upload and lets the threads end; waits for nothing."""
+        """Starts no further upload; does not wait for those under way."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
