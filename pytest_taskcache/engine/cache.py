@@ -267,6 +267,11 @@ class Engine:
     def _taint(self) -> None:
         self.open_computations.absorb(Basis(taints=("the state of the cache",)))
 
+    def begin(self, function: Callable[..., object] | None) -> OpenComputation:
+        """Opens a window for a computation, of this function if it is one, and takes it among the
+        open ones, which inherit from what is used; `OpenComputations.close` ends it."""
+        return self.open_computations.open(self.parts.observation.open_window(function))
+
     def resume(self, attempt: Attempt) -> None:
         """The computation of an attempt runs from now on, in this thread or task. What others
         patched, or set, while it was suspended is none of its own doing."""
@@ -517,8 +522,7 @@ class Engine:
             self.notify(Faulted(decision.reason, decision.detail))
         self._tell_decided(computation, decision, keyed)
         subject = None if computation.block else computation.context.function
-        window = self.parts.observation.open_window(subject)
-        attempt.opened = self.open_computations.open(window)
+        attempt.opened = self.begin(subject)
         if self.attachment is not None:
             self.attachment.begin(attempt.opened)
         if keyed is not None:
@@ -548,9 +552,7 @@ class Engine:
         if keyed is not None:
             computing.set(computing.get() - {keyed.key.digest})
             trace = with_declared(trace, options.policy, keyed)
-        taints = tuple(sorted({*opened.taints, *options.taints}))
-        made_of = frozenset(opened.derives_from)
-        return duration, observed, Basis(trace, observed.opaque, opened.expires, made_of, taints)
+        return duration, observed, opened.basis(trace, observed.opaque, options.taints)
 
     def _state(self, attempt: Attempt, observed: Observed) -> tuple[tuple[Part, ...], str]:
         """What globals hold that are not as a later process has them, or why that cannot be told.

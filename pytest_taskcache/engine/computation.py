@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -251,6 +251,11 @@ class OpenComputation:
         self.taints |= set(basis.taints)
         self.opaque += basis.opaque
         self.expires = earliest(self.expires, basis.expires)
+
+    def basis(self, trace: Trace, opaque: tuple[Opaque, ...], taints: Iterable[str]) -> Basis:
+        """What its value rests on, given what its window saw: that, and what it inherited."""
+        all_taints = tuple(sorted({*self.taints, *taints}))
+        return Basis(trace, opaque, self.expires, frozenset(self.derives_from), all_taints)
 
 
 class OpenComputations:

@@ -269,9 +269,7 @@ class FixtureHooks:
         self, fixturedef: Any, request: Any, instance: Instance
     ) -> Generator[None, Any, Any]:
         """Runs a fixture that is not cached, noting what it rests on."""
-        frame = self._engine.open_computations.open(
-            self._engine.parts.observation.open_window(None)
-        )
+        frame = self._engine.begin(None)
         self._inherit(frame, fixturedef, request)
         self._setting_up.append((fixturedef, frame, None))
         try:
@@ -279,13 +277,7 @@ class FixtureHooks:
         finally:
             self._setting_up.pop()
             observed = self._engine.open_computations.close(frame)
-        instance.basis = Basis(
-            observed.trace,
-            observed.opaque,
-            frame.expires,
-            frozenset(frame.derives_from),
-            tuple(sorted({*frame.taints, *observed.untrusted})),
-        )
+        instance.basis = frame.basis(observed.trace, observed.opaque, observed.untrusted)
         return value
 
     def _cached(

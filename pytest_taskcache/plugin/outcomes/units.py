@@ -144,11 +144,10 @@ class Units:
         if unit is not None and (unit.path is not path or unit.alone or (alone and not stranger)):
             self.close()
         if self._open is None and not stranger:
-            trace, engine = around(), self._engine
-            started = time.perf_counter()
-            frame = engine.open_computations.open(engine.parts.observation.open_window(function))
+            trace, started = around(), time.perf_counter()
+            frame = self._engine.begin(function)
             frame.absorb(Basis(trace))
-            self._open = _Unit(engine, path, frame, alone, time.perf_counter() - started)
+            self._open = _Unit(self._engine, path, frame, alone, time.perf_counter() - started)
         if self._open is None:
             return None
         frame = self._open.frame
