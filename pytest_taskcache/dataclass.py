@@ -17,7 +17,7 @@ fifth of what starting the plugin took. Here
 
 A class means what the standard library says, as far as this package uses it; a type checker sees
 ``dataclasses`` itself. Annotations must be text (``from __future__ import annotations``). Of the
-library's private parts this uses the type of a field (checked on Python 3.11 to 3.14).
+library's private parts this uses the type of a field.
 """
 
 from __future__ import annotations

@@ -21,8 +21,14 @@ FORMAT = f"8 {sys.version_info[0]}.{sys.version_info[1]}"
 
 ALL_NAMES = "*"
 OWN_NAMES = "*own"
-NEW_NAMES = "*new"
+LISTED = "*listed"
+MEMBERS = "*members"
 ALL_MODULES = "*modules"
+ANY_MODULE = "=*"
+OF_CLASS = "%"
+"""Begins an attribute of an object that lives no longer, unless the attribute is its class's."""
+SET_ON = "+"
+"""Begins a name of what an attribute is set on."""
 STAR = "*star"
 EFFECTS = "#effects"
 EVERYTHING = "#everything"
@@ -84,8 +90,9 @@ class Definition:
     handing them on). ``effect``: an edit of it matters to all who import the module; ``acts``: so
     does an edit of what it mentions. ``implicit``: it applies without being mentioned.
     ``constant``: what it binds cannot be changed. ``wrapped``: something that may keep results is
-    around it. ``takes``: its callers say what it stores in globals; ``hands``: it returns what
-    outlives it; ``called``: something outside of the project may call it.
+    around it. ``hands``: what outlives a function that it returns, or a part of which it returns.
+    ``takes``: its callers say what it stores in globals; ``called``: something outside of the
+    project may call it.
     """
 
     name: str
@@ -95,19 +102,25 @@ class Definition:
     mentions: frozenset[str] = frozenset()
     stores: frozenset[str] = frozenset()
     changes: frozenset[str] = frozenset()
+    hands: frozenset[str] = frozenset()
     effect: bool = False
     acts: bool = False
     implicit: bool = False
     constant: bool = False
     wrapped: bool = False
     takes: bool = False
-    hands: bool = False
     called: bool = False
 
     @property
     def label(self) -> str:
         """Its name as people write it."""
         return self.name.rstrip("():=")
+
+    @property
+    def call_names(self) -> tuple[str, ...]:
+        """The names by which it is called: its own, or its class's if it is special."""
+        own = self.name.rpartition(".")[2]
+        return self.binds if own.endswith("__") else (own,)
 
 
 class Import(NamedTuple):
@@ -119,7 +132,7 @@ class Import(NamedTuple):
     names: tuple[str, ...]
 
 
-_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "hands", "called")
+_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "called")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,10 @@ class Analysis:
         rows = [
             [
                 *(item.name, item.kind, item.digest, " ".join(item.binds)),
-                *(" ".join(sorted(each)) for each in (item.mentions, item.stores, item.changes)),
+                *(
+                    " ".join(sorted(each))
+                    for each in (item.mentions, item.stores, item.changes, item.hands)
+                ),
                 sum(getattr(item, name) << bit for bit, name in enumerate(_FLAGS)),
             ]
             for item in self.definitions
@@ -174,15 +190,17 @@ class Analysis:
 
 
 def _definition(name: str, kind: str, digest: str, *found: Any) -> Definition:
-    binds, mentions, stores, changes = (map(sys.intern, each.split()) for each in found[:-1])
+    binds, *sets = (map(sys.intern, each.split()) for each in found[:-1])
+    mentions, stores, changes, hands = map(frozenset, sets)
     return Definition(
         name,
         DefinitionKind(kind),
         digest,
         tuple(binds),
-        frozenset(mentions),
-        frozenset(stores),
-        frozenset(changes),
+        mentions,
+        stores,
+        changes,
+        hands,
         *(bool(found[-1] >> bit & 1) for bit in range(len(_FLAGS))),
     )
 

@@ -32,13 +32,17 @@ from typing import TypeAlias
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
+    ANY_MODULE,
     EVERYTHING,
     EXAMPLES,
     GIVEN,
     IN_NO_FUNCTION,
+    LISTED,
+    MEMBERS,
     MENTIONS,
-    NEW_NAMES,
+    OF_CLASS,
     OWN_NAMES,
+    SET_ON,
     TEARDOWN,
     Analysis,
     Changes,
@@ -136,7 +140,7 @@ class _Vertex:
 
     ``position`` is that of its first run, ``closure`` that of its file among all closures, or the
     last of them, which is everything. ``cost`` is the cheapest that was found; ``seed``: it
-    changed itself, ``new``: it came or went.
+    changed itself.
     """
 
     number: int
@@ -146,9 +150,7 @@ class _Vertex:
     definitions: list[Definition] = field(default_factory=list)
     cost: int = NEVER
     cause: str = ""
-    settled: bool = False
     seed: bool = False
-    new: bool = False
 
 
 class _Walk:
@@ -181,7 +183,8 @@ class _Walk:
         self._implicit: dict[int, _Cause] = {}
         self._everywhere = _NONE
         self._handed: dict[int, dict[int, tuple[_Vertex, int]]] = {}
-        self._heap: list[tuple[int, int, _Vertex]] = []
+        self._heap: list[tuple[int, int, int, _Vertex, str]] = []
+        self._done: set[tuple[int, int]] = set()
         self._begun = 0
         self._teardowns: list[tuple[int, int]] = []
         self._appeared = {
@@ -260,14 +263,16 @@ class _Walk:
                 self._mentioning.setdefault(name, []).append(vertex)
             for name in item.binds if item.takes else ():
                 self._taking.setdefault(name, []).append(vertex)
-            for name in item.binds if item.hands else ():
-                self._handing.setdefault(name, []).append(vertex)
+            for name in item.call_names if item.hands else ():
+                self._handing.setdefault(name + "()", []).append(vertex)
             rebound = {name.removeprefix(".") for name in item.stores}
             mutable = set(rebound)
             if item.kind is DefinitionKind.STATEMENT or item.wrapped:
                 rebound.update(item.binds)
                 if not item.constant and not item.name.endswith("()"):
                     mutable.update(item.binds)
+                    if "." in item.name:
+                        mutable.update(OF_CLASS + name for name in item.binds)
             for found, names in ((self._rebound, rebound), (self._mutable, mutable)):
                 for name in names:
                     found[name] = found.get(name, 0) | bit
@@ -286,7 +291,6 @@ class _Walk:
             for item in found:
                 vertex = self._vertices[file, item.name]
                 self._seed(vertex, vertex.position, f"{file}::{item}")
-                vertex.new |= item.before is None or item.after is None
 
     def touch(self, node: int, position: int, cause: str) -> None:
         """What a node touched has changed: that of a module's body counts for all who import it,
@@ -322,21 +326,28 @@ class _Walk:
             self._relax(vertex, position, cause)
 
     def _relax(self, vertex: _Vertex, cost: int, cause: str) -> None:
+        """Whoever ran this from a position on is affected."""
         if cost < vertex.cost:
             vertex.cost, vertex.cause = cost, cause
-            # What leads on through a vertex leads through its own first run.
-            heappush(self._heap, (max(cost, vertex.position), vertex.number, vertex))
+            self._push(_LEAD, vertex, cost, cause)
+
+    def _push(self, step: int, vertex: _Vertex, cost: int, cause: str) -> None:
+        """Goes on from a vertex, in one of three ways, once each: what leads through it leads
+        through its own first run."""
+        if (step, vertex.number) not in self._done:
+            heappush(self._heap, (max(cost, vertex.position), step, vertex.number, vertex, cause))
 
     def run(self) -> None:
         """Finds all costs, cheapest first."""
+        steps = (self._lead, self._keep, self._hand)
         while self._heap:
-            cost, _, vertex = heappop(self._heap)
-            if not vertex.settled and cost < NEVER:
-                vertex.settled = True
-                self._leave(vertex, cost)
+            cost, step, number, vertex, cause = heappop(self._heap)
+            if cost < NEVER and (step, number) not in self._done:
+                self._done.add((step, number))
+                steps[step](vertex, cost, cause)
 
-    def _leave(self, vertex: _Vertex, cost: int) -> None:
-        cause = vertex.cause
+    def _lead(self, vertex: _Vertex, cost: int, cause: str) -> None:
+        """What a definition does may differ."""
         for user, position in self._handed.get(vertex.number, {}).values():
             self._relax(user, max(cost, position), cause)
         for item in vertex.definitions:
@@ -348,16 +359,55 @@ class _Walk:
                 _note(self._implicit, vertex, cost, cause)
                 if item.label in _OF_SESSIONS:
                     self._everywhere = min(self._everywhere, (cost, cause))
-            for name, shared in self._names_of(vertex, item):
-                if name in self._mentioning:
-                    for user in self._users(name, vertex, shared):
-                        self._relax(user, cost, cause)
+            self._reach(self._names_of(vertex, item), vertex, cost, cause)
             for other in self._partners(vertex, item):
                 self._relax(other, cost, cause)
+        self._push(_KEEP, vertex, cost, cause)
+
+    def _keep(self, vertex: _Vertex, cost: int, cause: str) -> None:
+        """What a definition keeps may differ, and what those keep, and hand out, that it calls."""
+        known = self._closures[vertex.closure]
+        for item in vertex.definitions:
+            self._reach(self._kept_names(vertex, item), vertex, cost, cause)
+            for step, names, found in (
+                (_KEEP, item.mentions, self._taking),
+                (_HAND, item.changes, self._handing),
+            ):
+                for name in names:
+                    for other in found.get(name, ()):
+                        if known >> other.file & 1:
+                            self._push(step, other, cost, cause)
+
+    def _hand(self, vertex: _Vertex, cost: int, cause: str) -> None:
+        """What a function hands out was changed."""
+        known = self._closures[vertex.closure]
+        for item in vertex.definitions:
+            unknown = False
+            for name in item.hands:
+                if found := self._mutable.get(name, 0):
+                    self._reach([(name.removeprefix(OF_CLASS), found)], vertex, cost, cause)
+                elif not name.startswith(OF_CLASS) and not name.endswith("()"):
+                    unknown = True
+                for other in self._handing.get(name, ()):
+                    if known >> other.file & 1:
+                        self._push(_HAND, other, cost, cause)
+            if unknown:
+                self._relax(vertex, cost, cause)
+
+    def _reach(
+        self, names: Iterable[tuple[str, int]], vertex: _Vertex, cost: int, cause: str
+    ) -> None:
+        """Whoever mentions one of these names is affected."""
+        for name, shared in names:
+            if name in self._mentioning:
+                for user in self._users(name, vertex, shared):
+                    self._relax(user, cost, cause)
 
     def _names_of(self, vertex: _Vertex, item: Definition) -> Iterator[tuple[str, int]]:
         """The names by which others get at what a definition does, and, as `_users` takes them,
-        in which files."""
+        in which files. Nobody gets anything of a test but what it keeps."""
+        if item.kind is _FUNCTION and not item.binds:
+            return
         for name in item.binds:
             yield name, 0
             for end in range(2, len(name) + 1):
@@ -367,13 +417,16 @@ class _Walk:
             yield ALL_NAMES, 0
         if vertex.seed or item.kind is not _FUNCTION:
             yield f"{OWN_NAMES} {vertex.file}", 0
-        if vertex.new:
-            yield NEW_NAMES, 0
-        if not item.name.endswith("()"):
+        if vertex.seed or not item.name.endswith("()"):
             for part in self._parts[vertex.file]:
                 yield f"={part}", 0
+        if vertex.seed and item.kind is not _FUNCTION and ANY_MODULE in self._mentioning:
+            yield LISTED, 0
         if item.kind is DefinitionKind.IMPORT and vertex.seed:
             yield ALL_MODULES, -1
+
+    def _kept_names(self, vertex: _Vertex, item: Definition) -> Iterator[tuple[str, int]]:
+        """The same of the names by which others get at what it stored, or changed."""
         own = 1 << vertex.file
         for name in item.stores:
             if name in (ALL_NAMES, OWN_NAMES):
@@ -385,8 +438,13 @@ class _Walk:
                 known = self._closures[vertex.closure] & ~own
                 yield name, (self._rebound.get(name, 0) & known or known) | own
         for name in item.changes:
+            if name.startswith(SET_ON):
+                if MEMBERS not in self._mentioning:
+                    continue
+                name = name[1:]
+                yield f"={name}", 0
             if bound := self._mutable.get(name, 0):
-                yield name.removeprefix("~"), bound
+                yield name.lstrip("~" + OF_CLASS), bound
 
     def _users(self, name: str, vertex: _Vertex, shared: int) -> Iterator[_Vertex]:
         """All that mention a name where the closure holds this file, or, if ``shared`` tells in
@@ -408,14 +466,8 @@ class _Walk:
         self._mentioning[name] = left
 
     def _partners(self, vertex: _Vertex, item: Definition) -> Iterator[_Vertex]:
-        """What a definition leads to without a name: what a function keeps depends on who calls it,
-        and what it returns on who changes that; a module's body runs all its statements; who makes
-        a class is given what is in it; a ``def`` makes its function."""
-        known = self._closures[vertex.closure]
-        users = [each for name in item.mentions for each in self._taking.get(name, ())]
-        for name in item.changes:
-            users += self._handing.get(name.removesuffix("()"), ())
-        yield from (each for each in users if known >> each.file & 1)
+        """What a definition leads to without a name: a module's body runs all its statements; who
+        makes a class is given what is in it; a ``def`` makes its function."""
         names = []
         if item.kind is not _FUNCTION:
             names = [MODULE, item.name.rpartition(".")[0] + ":"]
@@ -463,6 +515,7 @@ class _Walk:
 
 
 _FUNCTION = DefinitionKind.FUNCTION
+_LEAD, _KEEP, _HAND = range(3)
 
 _OF_SESSIONS = frozenset(
     {

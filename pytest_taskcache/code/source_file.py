@@ -22,10 +22,14 @@ What code gets at without naming it, and how that is covered:
 * strings that read like names, or lists of them, mention them; the constant parts of computed
   ones mention all that start (``visit_*``) or end (``*_handler``) so; ``@name`` in one, by which
   pandas gets at a variable of its caller, mentions it;
-* ``vars``, ``dir``, ``__dict__``, ``inspect``, and ``getattr`` with a name that a call or a
-  look-up gives, mention all names (``*``); a module that is handed on is mentioned whole
-  (``=name``), with what its package holds;
-  ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
+* ``vars``, ``dir``, ``__dict__`` and ``getmembers`` list what something has, and that is named
+  where the thing comes from: a module that is handed on is mentioned whole (``=name``), with what
+  its package holds, and a method binds its class. Where anything is listed (``*members``), setting
+  an attribute changes the object that it is set on; what may be a module (``*listed``) that was got
+  at by a computed name, or as ``request.module`` (``=*``), has all names;
+* ``getattr`` with a name that a call or a look-up gives, and the ``__globals__`` of a function,
+  mention all names (``*``);
+* ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
   the modules that it imports; stores by computed names store into all of that; what evaluated
   texts mention, and import, is for observation to see;
 * a star import gets names of another module under their own names, which mention it by
@@ -60,16 +64,20 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
+    ANY_MODULE,
     EFFECTS,
     INSIDE,
-    NEW_NAMES,
+    LISTED,
+    MEMBERS,
+    OF_CLASS,
     OWN_NAMES,
+    SET_ON,
     STAR,
     Analysis,
     Definition,
@@ -124,16 +132,21 @@ _OF_FUNCTIONS = frozenset(
 )
 _BY_PATH = ("setattr", "delattr", "patch", "from_object")
 _BY_NAME = ("getattr", "hasattr")
-_GETTERS = frozenset({*_BY_NAME, "attrgetter", "methodcaller"})
+_GETTERS = frozenset({"attrgetter", "methodcaller"})
+_OF_ATTRIBUTES = frozenset({*_BY_NAME, "setattr", "delattr", "object"})
+_MANY = frozenset({MEMBERS, LISTED, ANY_MODULE, ALL_NAMES})
+_OF_SCOPES = frozenset({"vars", "dir", "globals", "locals"})
+_LISTS = (MEMBERS, LISTED)
+_GIVING_MODULES = (ALL_MODULES, ANY_MODULE)
 _ANY_OBJECT = (ALL_NAMES, ALL_MODULES)
 _READING: Mapping[str, Sequence[str]] = {
-    **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static"), (ALL_NAMES,)),
-    "__globals__": (ALL_NAMES,),
+    **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static", "__dict__"), _LISTS),
+    **dict.fromkeys(("__globals__", "f_globals"), (ALL_NAMES,)),
     **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
     **dict.fromkeys(("globals", "locals", "eval", "exec", "numexpr"), (OWN_NAMES,)),
-    **dict.fromkeys(("__import__", "import_module"), (ALL_MODULES,)),
-    **dict.fromkeys(("iter_modules", "walk_packages", "importorskip"), (ALL_MODULES,)),
-    **dict.fromkeys(("exec_module", "run_module", "run_path", "resolve_name"), (ALL_MODULES,)),
+    **dict.fromkeys(("__import__", "import_module", "getmodule"), _GIVING_MODULES),
+    **dict.fromkeys(("iter_modules", "walk_packages", "importorskip"), _GIVING_MODULES),
+    **dict.fromkeys(("exec_module", "run_module", "run_path", "resolve_name"), _GIVING_MODULES),
     **dict.fromkeys(("pydoc", "import_string", "dictConfig", "fileConfig"), _ANY_OBJECT),
     **dict.fromkeys(("loadTestsFromName", "loadTestsFromNames"), _ANY_OBJECT),
     **dict.fromkeys(("unsafe_load", "unsafe_load_all", "UnsafeLoader"), _ANY_OBJECT),
@@ -154,6 +167,9 @@ _CONSTANTS = (
     *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue),
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
+_GIVING_PARTS = frozenset({"get", "values", "items", "setdefault", "pop", "popitem", "popleft"})
+"""Methods of containers that give what is in them."""
+_MAKERS_OF_FIXED = frozenset({"re.compile", "logging.getLogger", "frozenset", "dataclasses.field"})
 _PASSIVE = frozenset({"abc", "enum", "typing", "typing_extensions"})
 """Modules with base classes that call no method of theirs by name."""
 _POSTPONED = "__future__.annotations"
@@ -242,9 +258,10 @@ class _Unit:
 
     ``text`` is its normalised text; ``names`` are free or local names that are loaded, ``needed``
     those that annotations take, ``attributes`` all other mentions; ``bound`` are names that it
-    binds, ``declared`` those that are another scope's; ``roots`` are chains that are changed: root
-    name, whether it was called, attributes; ``returned`` those that are returned; ``origins`` tells
-    what a local name may be another name of. ``children`` are the functions inside of it.
+    binds, ``declared`` those that are another scope's; ``roots`` are accesses that are changed,
+    ``set_on`` those that an attribute is set on, ``returned`` those that are returned; ``origins``
+    tells what a local name may be another name of, and whether a call made it. ``children`` are
+    the functions inside of it.
     """
 
     name: str
@@ -259,8 +276,10 @@ class _Unit:
     parameters: tuple[str, ...] = ()
     stores: set[str] = field(default_factory=set)
     changes: set[str] = field(default_factory=set)
-    roots: list[tuple[str, bool, tuple[str, ...]]] = field(default_factory=list)
-    returned: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    hands: set[str] = field(default_factory=set)
+    set_on: list[_Chain] = field(default_factory=list)
+    roots: list[_Chain] = field(default_factory=list)
+    returned: list[_Chain] = field(default_factory=list)
     origins: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
     binds: dict[str, None] = field(default_factory=dict)
@@ -284,6 +303,7 @@ class _Walker:
         self._prefix = ""
         self._aliases: dict[str, str] = {}
         self._bound: set[str] = set()
+        self._fixed: set[str] = set()
         self._whole = True
         self._called: set[str] = set()
         self._acting: set[str] = set()  # classes of which making another calls something
@@ -307,6 +327,17 @@ class _Walker:
                     self._bound.add(node.name)
                 case ast.Name(ctx=ast.Store()):
                     self._bound.add(node.id)
+        assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+        fixed = (node for node in assigned if self._is_fixed(node.value))
+        self._fixed.update(
+            target.id for node in fixed for target in node.targets if isinstance(target, ast.Name)
+        )
+
+    def _is_fixed(self, node: ast.expr | None) -> bool:
+        """Whether it makes something that no method changes."""
+        if isinstance(node, ast.Call):
+            return self._resolved(node) in _MAKERS_OF_FIXED
+        return node is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(node))
 
     def _body(self, node: ast.Module | ast.ClassDef, prefix: str) -> None:
         """All statements of the module, or of a class."""
@@ -385,7 +416,7 @@ class _Walker:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             unit.kind = DefinitionKind.IMPORT
         value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-        if value is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(value)):
+        if self._is_fixed(value) or (isinstance(node, ast.AnnAssign) and value is None):
             unit.flags.add("constant")
         self.visit(node)
         names = sorted(unit.bound)
@@ -459,21 +490,27 @@ class _Walker:
             made.flags.add("effect")
         self._close(made)
         unit = self._inside(node, prefix + node.name)
-        if not with_class:
+        marks = (self._resolved(each) for each in node.decorator_list)
+        is_test = (
+            self._is_test
+            and node.name.startswith("test")
+            and all(name.startswith("pytest.mark.") for name in marks)
+        )
+        if not with_class and not is_test:
             unit.binds[node.name] = None
         unit.flags |= made.flags & {"implicit", "wrapped"}
         if not prefix and node.name in _OF_MODULES:
             unit.flags |= _ACTING
         if node.decorator_list:
             unit.attributes |= made.attributes
-            for each in (made, unit):
+            for each in (made,) if is_test else (made, unit):
                 each.binds["@" + node.name] = None
                 if "wrapped" in made.flags:  # its value outlives a test
                     each.binds[f"~@{node.name}"] = None
         if self._owner:
             cls = self._owner.rpartition(".")[2]
             unit.attributes.add(cls)
-            if not (self._is_test and node.name.startswith("test")):
+            if not is_test:
                 unit.binds[cls] = None
                 unit.flags |= {"called"} if cls in self._called else set()
         self._resolve(unit, frozenset())
@@ -577,21 +614,35 @@ class _Walker:
 
     def _settle(self, unit: _Unit, local: Collection[str]) -> None:
         """Decides which of the chains that are changed outlive the definition."""
-        for root, called, attributes in unit.roots:
-            if self._settle_root(unit, root, called, local, 2):
-                unit.changes.update(attributes)
-        for root, attributes in unit.returned:
+        for root, called, attributes, methods in unit.roots:
+            outlives = self._settle_root(unit, root, called, local, 2)
+            prefix = "" if outlives else OF_CLASS
+            unit.changes.update(prefix + name for name in attributes)
+            unit.changes.update(name + "()" for name in methods)
+        for chain in unit.set_on:
+            found = self._handed_out(unit, chain, local, 2)
+            unit.changes.update(SET_ON + name for name in found if name.isidentifier())
+        for chain in unit.returned:
             # What outlives a function and is returned may be changed by who called it.
-            found = {root, *attributes}
-            if root in local:
-                found = {name for name, made in unit.origins.get(root, ()) if not made}
-                found.update(attributes)
-            elif root not in self._bound:
-                found.discard(root)
-            kept = {name for name in found if name not in local and name not in _BUILTINS}
-            if kept:
-                unit.changes |= kept
-                unit.flags.add("hands")
+            found = self._handed_out(unit, chain, local, 2)
+            unit.hands.update(name for name in found if name not in _BUILTINS)
+
+    def _handed_out(
+        self, unit: _Unit, chain: _Chain, local: Collection[str], depth: int
+    ) -> Iterator[str]:
+        """What a returned expression may be, or be part of. What the function was given, its own
+        object included, is for those to tell who gave it."""
+        root, called, attributes, methods = chain
+        yield from (name + "()" for name in methods)
+        if root and root not in local:
+            original = self._aliases.get(root, root).rpartition(".")[2]
+            yield from (name + "()" * called for name in {root, original})
+            yield from attributes
+            return
+        yield from (OF_CLASS + name for name in attributes)
+        for name, made in unit.origins.get(root, ()) if depth else ():
+            origin = _Chain(name, made, attributes, ())
+            yield from self._handed_out(unit, origin, local, depth - 1)
 
     def _settle_root(
         self, unit: _Unit, root: str, called: bool, local: Collection[str], depth: int
@@ -602,18 +653,23 @@ class _Walker:
         if not root:
             return True
         if root not in local:
+            if root in self._fixed:
+                return False
             original = self._aliases.get(root, root).rpartition(".")[2]
             unit.changes.update(name + "()" * called for name in (root, original))
             if not called and root not in self._aliases and root in self._bound:
                 unit.flags.add("global")
-            return True
+            for one, made in unit.origins.get(root, ()) if depth else ():  # of a comprehension
+                self._settle_root(unit, one, made, local, depth - 1)
+            return not called
         if root in unit.parameters:
             if root == "cls":
                 unit.flags.add("global")
                 return True
             if unit.parameters[0] != root or not unit.owner:
                 unit.changes.add("~@" + root)
-            return False
+        if called:
+            unit.changes.add(root + "()")  # of a function inside of this one
         origins = unit.origins.get(root, ()) if depth else ()
         found = [self._settle_root(unit, one, made, local, depth - 1) for one, made in origins]
         return any(found)
@@ -653,13 +709,16 @@ class _Walker:
             unit.names.add(name)
             if whole and name in self._aliases and name not in unit.bound:
                 unit.attributes.add("=" + self._aliases[name].rpartition(".")[2])
-            self._read_by_name(name)
-            self._read_by_name(self._aliases.get(name, "").partition(".")[0])
+            full = self._aliases.get(name, "" if name in self._bound else name)
+            # What the package defines itself is analysed where it stands.
+            if name not in unit.bound and not full.startswith("."):
+                self._read_by_name(full.partition(".")[0])
+                self._read_by_name(full.rpartition(".")[2])
         else:
             unit.bound.add(name)
 
     def _read_by_name(self, name: str) -> None:
-        """Notes what a function of this name gets at."""
+        """Notes what a function or an attribute of this name gets at."""
         unit = self._unit
         unit.attributes.update(_READING.get(name, ()))
         if OWN_NAMES in _READING.get(name, ()):
@@ -678,13 +737,15 @@ class _Walker:
             self._store_attribute(node)
             return
         unit.attributes.add(name)
-        of = node.value.id if isinstance(node.value, ast.Name) else ""
-        if name == "__dict__":
-            # Of a module or class known here all names count; of what is given, new ones do.
-            unit.attributes.add(ALL_NAMES if of and of not in unit.bound else NEW_NAMES)
-        self._read_by_name(name)
-        if name == "modules" and of == "sys":
-            unit.attributes.add(ALL_MODULES)
+        root, listed = _chain(node)[0], LISTED in unit.attributes
+        if name not in _OF_SCOPES or self._aliases.get(root) == "builtins":
+            self._read_by_name(name)
+        if name == "__dict__" and self._is_known(node.value) and not listed:
+            unit.attributes.discard(LISTED)
+        if name == "modules" and self._aliases.get(root, "").partition(".")[0] == "sys":
+            unit.attributes.update(_GIVING_MODULES)
+        elif name == "module" and root in unit.parameters:
+            unit.attributes.add(ANY_MODULE)  # that of a test, of a node or request of pytest's
 
     def _store_attribute(self, node: ast.Attribute) -> None:
         unit = self._unit
@@ -694,6 +755,8 @@ class _Walker:
         # Whoever reads it of an object of this class knows the class, or has it from who does.
         given = root in unit.parameters
         unit.stores.add("." + node.attr if given else node.attr)
+        if not given:
+            unit.set_on += _chains(node.value)
         if root in self._aliases and root not in unit.bound:
             self._note_call(node.value)
 
@@ -730,32 +793,81 @@ class _Walker:
         name = function.id if isinstance(function, ast.Name) else ""
         if name in ("setattr", "delattr") and len(node.args) > 1:
             self._set_attribute(node.args[0], node.args[1])
-        self.visit(function)
         method = function.attr if isinstance(function, ast.Attribute) else ""
-        if (name or method) in _BY_PATH and node.args and isinstance(node.args[0], ast.Constant):
-            path = str(node.args[0].value)  # of a module, or of a name in one
+        if node.args:
+            self._visit_narrowed(function, node.args[0])
+        else:
+            self.visit(function)
+        path = _string(node.args[0]) if node.args else ""
+        if (name or method) in _BY_PATH and path:  # of a module, or of a name in one
             self._imports.setdefault((0, path), {})
             unit.attributes.add("=" + path.rpartition(".")[2])
-        if (name or method) in _GETTERS and any(
-            isinstance(each, (ast.Call, ast.Subscript)) for each in node.args[name in _BY_NAME :]
+        if name in _OF_SCOPES and not node.args:
+            self._read_by_name("locals")
+        of_builtins = self._aliases.get(_chain(function).root) == "builtins"
+        if name in _BY_NAME or (method in _BY_NAME and of_builtins):
+            if len(node.args) > 1 and isinstance(node.args[1], (ast.Call, ast.Subscript)):
+                unit.attributes.update({MEMBERS} if self._is_known(node.args[0]) else _LISTS)
+        elif (name or method) in _GETTERS and any(
+            isinstance(each, (ast.Call, ast.Subscript)) for each in node.args
         ):
-            unit.attributes.add(ALL_NAMES)  # by a name that is put together as it runs
+            unit.attributes.update(_LISTS)
         if method not in _HARMLESS_METHODS and name not in _HARMLESS_BUILTINS:
             if isinstance(function, ast.Attribute):
                 self._change(function.value)
+            elif name in unit.bound:
+                self._change(function)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 self._change(argument)
         if not unit.is_function and (
             method not in _HARMLESS_METHODS or _chain(function)[0] in self._aliases
         ):
             self._note_call(function)
+        if (name or method) in _OF_ATTRIBUTES and len(node.args) > 1 and _string(node.args[1]):
+            # Of all that the object has, it is only this attribute.
+            self._whole = not isinstance(node.args[0], (ast.Name, ast.Attribute, ast.Subscript))
         self._all(node.args)
         self._all(node.keywords)
+
+    def _visit_narrowed(self, node: ast.expr, key: ast.expr, *, reads: bool = True) -> None:
+        """Visits what gets at many names, or modules, when it is asked for the one of this key."""
+        attributes = self._unit.attributes
+        before = attributes & _MANY
+        self.visit(node)
+        added = attributes & _MANY - before
+        if not added:
+            return
+        name, own = _string(key), isinstance(key, ast.Name) and key.id == "__name__"
+        if not {"f_globals", "__globals__"}.intersection(_chain(node)[2]):
+            added.discard(ALL_NAMES)
+        if name or own or not reads:
+            if ANY_MODULE in added:
+                attributes.add(OWN_NAMES if own else "=" + name.rpartition(".")[2])
+            attributes -= added
+        elif self._is_known(key) or _is_update(node):
+            attributes -= added & {LISTED}
+
+    def _is_known(self, node: ast.expr) -> bool:
+        """Whether it is named here, or the object that a method is called on, or its class: no
+        module that was given by who knows whom."""
+        unit = self._unit
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "type"
+        ):
+            node = node.args[0] if node.args else node
+        root, called, attributes, _ = _chain(node)
+        if root in ("self", "cls") and root in unit.parameters[:1] and unit.owner:
+            return not called and not {*attributes} - {"__class__"}
+        return (
+            not called and root not in unit.bound and (root in self._aliases or root in self._bound)
+        )
 
     def _set_attribute(self, target: ast.expr, name: ast.expr) -> None:
         """``setattr``: of a computed name, it may be any of something known here."""
         unit = self._unit
-        root, called, _ = _chain(target)
+        root, called, *_ = _chain(target)
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             unit.stores.add(name.value)
         elif not called and root not in unit.bound:
@@ -776,7 +888,20 @@ class _Walker:
             self._change(value)
             if root in self._aliases and root not in self._unit.bound:
                 self._note_call(value)
-        self._generic(node)
+        self._visit_narrowed(node.value, node.slice, reads=node.ctx.__class__ is ast.Load)
+        self.visit(node.slice)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """Whether a module is there, ``name in sys.modules``, is no way to get at it."""
+        attributes = self._unit.attributes
+        self.visit(node.left)
+        for operator, right in zip(node.ops, node.comparators, strict=True):
+            if isinstance(operator, (ast.In, ast.NotIn)):
+                known = ANY_MODULE in attributes
+                self._visit_narrowed(right, node.left)
+                attributes -= set() if known else {ANY_MODULE}
+            else:
+                self.visit(right)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self._change(node.target)
@@ -811,23 +936,28 @@ class _Walker:
 
     def _note_origin(self, target: ast.expr, value: ast.expr) -> None:
         """What a local name may be another name of."""
-        root, called, attributes = _chain(value)
-        found = {(root, called)} if root else set()
-        found |= {(name, False) for name in attributes if not called}
+        found: set[tuple[str, bool]] = set()
+        for root, called, attributes, methods in _chains(value):
+            found |= {(name, called) for name in [root] if name}
+            found |= {(name, False) for name in attributes if not called}
+            found |= {(name, True) for name in methods}
         if not found:
             return
         targets = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
         for each in targets:
+            each = each.value if isinstance(each, ast.Starred) else each
             if isinstance(each, ast.Name):
                 self._unit.origins.setdefault(each.id, set()).update(found)
             elif isinstance(each, (ast.Attribute, ast.Subscript)):
                 self._change(value)
 
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self._note_origin(node.target, node.value)
+        self._generic(node)
+
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
-            root, called, attributes = _chain(node.value)
-            if not called and (root or attributes):
-                self._unit.returned.append((root, attributes))
+            self._unit.returned += _chains(node.value)
         self._generic(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
@@ -842,6 +972,12 @@ class _Walker:
         self._generic(node)
 
     visit_Assert = visit_Raise
+
+    def visit_Match(self, node: ast.Match) -> None:
+        for part in (part for case in node.cases for part in ast.walk(case.pattern)):
+            if isinstance(part, (ast.MatchAs, ast.MatchStar)) and part.name:
+                self._note_origin(ast.Name(part.name), node.subject)
+        self._generic(node)
 
     def visit_MatchAs(self, node: ast.MatchAs | ast.MatchStar | ast.MatchMapping) -> None:
         name = node.rest if isinstance(node, ast.MatchMapping) else node.name
@@ -866,6 +1002,7 @@ class _Walker:
     visit_GeneratorExp = visit_Lambda
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
+        self._note_origin(node.target, node.iter)
         bound = self._unit.bound.copy()
         self.visit(node.target)
         self._unit.bound = bound  # in it alone: elsewhere the name may be a global
@@ -904,15 +1041,7 @@ class _Walker:
 
     def _change(self, node: ast.expr) -> None:
         """Notes that whoever holds the object of an expression may find it changed."""
-        if isinstance(node, ast.Starred):
-            node = node.value
-        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
-            for item in node.elts:
-                self._change(item)
-            return
-        root, called, attributes = _chain(node)
-        if root or attributes:
-            self._unit.roots.append((root, called, attributes))
+        self._unit.roots += _chains(node)
 
     def _note_call(self, function: ast.expr) -> None:
         """Notes that something is called, inherited from, decorated by or set on at import."""
@@ -970,13 +1099,13 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         frozenset().union(*(unit.attributes for unit in units)),
         frozenset().union(*(unit.stores for unit in units)),
         changes,
+        frozenset().union(*(unit.hands for unit in units if is_function)),
         effect="effect" in flags,
         acts="acts" in flags,
         implicit="implicit" in flags,
         constant=all("constant" in unit.flags for unit in units),
         wrapped="wrapped" in flags,
         takes=is_function and "global" in flags,
-        hands=is_function and bool(changes) and "hands" in flags,
         called="called" in flags,
     )
 
@@ -1007,6 +1136,21 @@ def _is_text(node: ast.stmt) -> bool:
     )
 
 
+def _is_update(node: ast.expr) -> bool:
+    """Whether it is ``x.__dict__.update``, which tells nothing of what was there."""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == "update"
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "__dict__"
+    )
+
+
+def _string(node: ast.expr) -> str:
+    """The text that an expression is; empty for any other."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
 def _comes_with_class(name: str) -> bool:
     """Whether a method is reached through its class, not by its own name."""
     special = name.startswith("_") and name.endswith("_")
@@ -1021,22 +1165,66 @@ def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
         yield arguments.kwarg
 
 
-def _chain(node: ast.expr) -> tuple[str, bool, tuple[str, ...]]:
-    """The name an access starts at (empty for none), whether a call is on the way, and the
-    attributes on the way."""
+class _Chain(NamedTuple):
+    """An access: the name it starts at (empty for none), whether a call is on the way that makes
+    something, the attributes after that, and the methods that are called on the way."""
+
+    root: str
+    called: bool
+    attributes: tuple[str, ...]
+    methods: tuple[str, ...]
+
+
+def _chain(node: ast.expr) -> _Chain:
     attributes: list[str] = []
+    methods: list[str] = []
     called = False
     while True:
         match node:
             case ast.Attribute(value=value, attr=name):
-                attributes.append(name)
+                if not called:  # else it is of what the method was called on
+                    attributes.append(name)
                 node = value
             case ast.Subscript(value=value) | ast.Starred(value=value) | ast.Await(value=value):
                 node = value
+            case ast.Call(func=ast.Attribute(value=value, attr=name)):
+                called |= name not in _GIVING_PARTS
+                methods.append(name)
+                node = value
             case ast.Call(func=function):
                 called = True
-                node = function.value if isinstance(function, ast.Attribute) else function
-            case ast.Name(id=name):
-                return name, called, tuple(attributes)
+                node = function
             case _:
-                return "", called, tuple(attributes)
+                root = node.id if isinstance(node, ast.Name) else ""
+                return _Chain(root, called, tuple(attributes), tuple(methods))
+
+
+def _chains(node: ast.expr) -> Iterator[_Chain]:
+    """All that an expression may be, be made of, or be part of."""
+    base = node
+    while True:
+        match base:
+            case ast.Attribute() | ast.Subscript() | ast.Starred() | ast.Await():
+                base = base.value
+            case ast.Call(func=ast.Attribute(value=value)):
+                base = value
+            case _:
+                break
+    match base:
+        case ast.IfExp(body=one, orelse=other):
+            parts = [one, other]
+        case ast.BoolOp(values=parts) | ast.Tuple(elts=parts) | ast.List(elts=parts):
+            pass
+        case ast.Set(elts=parts) | ast.Dict(values=parts):
+            pass
+        case ast.NamedExpr(value=value) | ast.Lambda(body=value):
+            parts = [value]
+        case _:
+            yield _chain(node)
+            return
+    outer = _chain(node)
+    for part in parts:
+        for root, called, attributes, methods in _chains(part):
+            yield _Chain(
+                root, called or outer.called, outer.attributes + attributes, outer.methods + methods
+            )

@@ -11,6 +11,22 @@ from ladder import EVERY, Expect, Scenario
 from scenarios_of_files import MADE_AND_REMOVED, NO_CHILDREN
 
 _HELPER = "def price(x):\n    return x * 2\n"
+_ENDPOINT = """
+import operator
+
+FUNCTIONS = {name: found for name, found in vars(operator).items() if callable(found)}
+
+class Endpoint:
+    def methods(self):
+        return [name for name in ("GET", "PUT") if getattr(self, name.lower(), None)]
+
+    def all(self):
+        return len(dir(self)), FUNCTIONS["add"](1, 2), getattr(FUNCTIONS, "size", int("3"))
+
+    @classmethod
+    def of_class(cls):
+        return sorted(dir(cls))
+"""
 _BODY = {"head": "from .helper import price", "body": "result = price(2)"}
 
 
@@ -36,6 +52,14 @@ KEPT = [
         change={
             "helper.py": "import json\ndef other(x: int = 1):\n    pass\nLIMIT = 2\n" + _HELPER
         },
+    ),
+    _keeps(
+        "a_new_function_beside_what_asks_for_any_attribute",
+        head="from .helper import Endpoint, price",
+        body="result = price(2), Endpoint().methods(), Endpoint().all(), Endpoint.of_class()",
+        files={"helper.py": _HELPER + _ENDPOINT},
+        change={"helper.py": _HELPER + _ENDPOINT + "\ndef other():\n    return 1\n"},
+        forms=EVERY,
     ),
     _keeps(
         "a_module_that_inspect_looks_at_to_find_another",
