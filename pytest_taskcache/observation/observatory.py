@@ -617,6 +617,16 @@ class Observatory:
             window.act(opaque)
         self._hand_on(opaque, frame, watched=bool(credited))
 
+    def on_fault(self, what: str, frame: FrameType | None) -> None:
+        """A hook could not make out what was done: nothing that is open now is known to the full,
+        and a function may have kept what came of it."""
+        for window in self._windows:
+            window.untrusted[f"the cache could not observe {what}"] = None
+            window.lose_sight()
+        self._log.lose_sight()
+        self._verification.change_anything()
+        self._hand_on(Opaque("unobserved", what), frame, watched=bool(self._windows))
+
     def on_talk(self, frame: FrameType | None) -> None:
         """Something goes through a connection of `multiprocessing`: while a child lives, to it or
         from it, for all we know."""

@@ -566,6 +566,26 @@ def test_nothing_breaks_on_odd_paths(project: Project) -> None:
     observed = project.observe(act)
 
     assert "pipe" in named(observed, Kind.STAT)
+    assert not observed.untrusted
+
+
+def test_what_a_hook_fails_at_is_believed_by_nobody(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read goes on; nothing that was open then is kept, and the next window is as ever."""
+    path = project.write("data.txt", "1")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(project.observatory), "on_read", fail)
+        failed = project.observe(path.read_text)
+    after = project.observe(path.read_text)
+
+    assert failed.untrusted == ("the cache could not observe something (RuntimeError: a bug)",)
+    assert not after.untrusted
+    assert named(after, Kind.FILE) == {"data.txt"}
 
 
 def test_wrapped_functions_keep_their_abilities(project: Project) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
+from types import FrameType
 from typing import Any, TypeAlias
 
 
@@ -60,11 +61,10 @@ def is_muted() -> bool:
 
 
 class Dispatcher:
-    """The armed listeners. ``faults`` counts what hooks could not understand."""
+    """The armed listeners."""
 
     def __init__(self) -> None:
         self.listeners: tuple[Listener, ...] = ()
-        self.faults = 0
 
     def tell(self, call: Callable[[Listener], None]) -> None:
         """Calls every listener with this thread muted; never raises."""
@@ -72,12 +72,18 @@ class Dispatcher:
         try:
             for listener in self.listeners:
                 call(listener)
-        except Exception:
-            # A hook runs inside the user's own calls: whatever went wrong in it (a vanished
-            # directory, a hostile path object) must not surface there. Counted, for reports.
-            self.faults += 1
+        except Exception as error:
+            self.fail("something", error, sys._getframe(1))
         finally:
             _mute.depth -= 1
+
+    def fail(self, what: str, error: Exception, frame: FrameType) -> None:
+        """A hook runs inside the user's own calls: whatever went wrong in it (a vanished directory,
+        a hostile path object) must not surface there. Each listener is told that it missed
+        something, and may not fail at that before it has noted it."""
+        for listener in self.listeners:
+            with muted(), suppress(Exception):
+                listener.on_fault(f"{what} ({type(error).__name__}: {error})", frame)
 
 
 dispatcher = Dispatcher()
@@ -131,7 +137,5 @@ def _hook(
         return
     try:
         handler(sys._getframe(1), *arguments)
-    except Exception:
-        # An exception here would abort the user's own call. Arguments are whatever the user
-        # passed (hostile path objects, closed sockets); what cannot be understood is counted.
-        dispatcher.faults += 1
+    except Exception as error:  # arguments are whatever the user passed
+        dispatcher.fail(event, error, sys._getframe(1))

@@ -53,9 +53,12 @@ def absolute(path: object, directory: object = -1) -> str | None:
     if isinstance(path, bool):
         return None
     try:
+        text = "" if isinstance(path, int) else os.fsdecode(path)  # type: ignore[arg-type]
+    except Exception:  # of an own ``__fspath__``: the call that it is for fails at it, too
+        return None
+    try:
         if isinstance(path, int):
             return _of_descriptor(path)
-        text = os.fsdecode(path)  # type: ignore[arg-type]
         if "\0" in text:
             return None
         if not os.path.isabs(text):
@@ -65,7 +68,7 @@ def absolute(path: object, directory: object = -1) -> str | None:
                 return None
             text = os.path.join(base, text)
         return os.path.normpath(text)
-    except (TypeError, OSError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
