@@ -61,13 +61,6 @@ KEPT = [
         change={"helper.py": _HELPER + _ENDPOINT + "\ndef other():\n    return 1\n"},
         forms=EVERY,
     ),
-    _keeps(
-        "a_module_that_inspect_looks_at_to_find_another",
-        head="import inspect\nfrom .helper import price",
-        body="result = price(2), inspect.stack()[0].function, inspect.getmodule(test_it)",
-        files={"helper.py": _HELPER},
-        change={"helper.py": _HELPER + "\ndef other():\n    return 1\n"},
-    ),
     _keeps("nothing_changed", **_BODY, files={"helper.py": _HELPER}, forms=EVERY),
     _keeps(
         "comment",
@@ -376,6 +369,13 @@ KEPT = [
 
 if sys.version_info >= (3, 12):  # before, all that may have run counts
     KEPT += [
+        _keeps(
+            "a_module_that_inspect_looks_at_to_find_another",
+            head="import inspect\nfrom .helper import price",
+            body="result = price(2), inspect.stack()[0].function, inspect.getmodule(test_it)",
+            files={"helper.py": _HELPER},
+            change={"helper.py": _HELPER + "\ndef other():\n    return 1\n"},
+        ),
         _keeps(
             "other_methods_body",
             head="from .helper import Box",
