@@ -494,6 +494,7 @@ class _Walker:
         is_test = (
             self._is_test
             and node.name.startswith("test")
+            and "returns" not in unit.flags
             and all(name.startswith("pytest.mark.") for name in marks)
         )
         if not with_class and not is_test:
@@ -958,7 +959,14 @@ class _Walker:
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
             self._unit.returned += _chains(node.value)
+            self._unit.flags.add("returns")
         self._generic(node)
+
+    def visit_Yield(self, node: ast.Yield | ast.YieldFrom) -> None:
+        self._unit.flags.add("returns")
+        self._generic(node)
+
+    visit_YieldFrom = visit_Yield
 
     def visit_Expr(self, node: ast.Expr) -> None:
         unit = self._unit

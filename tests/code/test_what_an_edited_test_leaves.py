@@ -132,3 +132,16 @@ def test_what_is_left_elsewhere(doing: str, read: str) -> None:
 @pytest.mark.parametrize("doing", NOTHING.values(), ids=NOTHING)
 def test_what_leaves_nothing_reaches_nobody(doing: str, read: str) -> None:
     assert _why(doing, read) == ""
+
+
+def test_what_is_named_like_a_test_and_returns_something_is_one_like_any_other() -> None:
+    project = Project(
+        {
+            "test_data.py": "def test_rows():\n    return [1]\n",
+            "test_b.py": "from test_data import test_rows\nROWS = test_rows()\n"
+            "def test_b():\n    assert ROWS\n",
+        },
+        ["test_data.py::test_rows", "test_b.py::test_b"],
+    )
+    changes = project.edit("test_data.py", "[1]", "[2]")
+    assert project.why(changes, "test_b.py::test_b") == "test_data.py::test_rows changed"
