@@ -731,12 +731,14 @@ class Observatory:
 
     def set_up(self) -> int:
         """The position of the log at which something is about to be set up."""
-        self._log.read_runs()
-        return len(self._log.nodes)
+        with self.unseen():
+            self._log.read_runs()
+            return len(self._log.nodes)
 
     def tear_down(self, position: int | None) -> None:
         """What was set up at a position is about to be torn down; None: it was."""
-        self._log.tear_down(position)
+        with self.unseen():
+            self._log.tear_down(position)
 
     def begin_late(self, digest: Callable[[object], str]) -> None:
         """Says that the project was loaded before anything could be observed: what its globals

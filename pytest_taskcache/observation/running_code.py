@@ -107,7 +107,7 @@ class RunningCode:
             del self._unread[:-2]
         for piece, read in pieces:
             if len(piece) > read[0]:
-                noted = list(piece.items())
+                noted = list(piece.copy().items())  # a copy is made in one go, a list is not
                 yield from noted[read[0] :]
                 read[0] = len(noted)
 
