@@ -118,9 +118,10 @@ class Definition:
 
     @property
     def call_names(self) -> tuple[str, ...]:
-        """The names by which it is called: its own, or its class's if it is special."""
-        own = self.name.rpartition(".")[2]
-        return self.binds if own.endswith("__") else (own,)
+        """The names by which what it hands out is had: its own, or its class's if it is a special
+        method."""
+        own = self.label.rpartition(".")[2]
+        return self.binds if own.endswith("__") else tuple(own.split(","))
 
 
 class Import(NamedTuple):

@@ -185,6 +185,7 @@ class _Walk:
         self._handed: dict[int, dict[int, tuple[_Vertex, int]]] = {}
         self._heap: list[tuple[int, int, int, _Vertex, str]] = []
         self._done: set[tuple[int, int]] = set()
+        self._bound: set[str] = set()
         self._begun = 0
         self._teardowns: list[tuple[int, int]] = []
         self._appeared = {
@@ -264,7 +265,8 @@ class _Walk:
             for name in item.binds if item.takes else ():
                 self._taking.setdefault(name, []).append(vertex)
             for name in item.call_names if item.hands else ():
-                self._handing.setdefault(name + "()", []).append(vertex)
+                self._handing.setdefault(name, []).append(vertex)
+            self._bound.update(item.binds if item.kind is not DefinitionKind.IMPORT else ())
             rebound = {name.removeprefix(".") for name in item.stores}
             mutable = set(rebound)
             if item.kind is DefinitionKind.STATEMENT or item.wrapped:
@@ -367,11 +369,13 @@ class _Walk:
     def _keep(self, vertex: _Vertex, cost: int, cause: str) -> None:
         """What a definition keeps may differ, and what those keep, and hand out, that it calls."""
         known = self._closures[vertex.closure]
+        listed = MEMBERS in self._mentioning
         for item in vertex.definitions:
             self._reach(self._kept_names(vertex, item), vertex, cost, cause)
+            changed = (name for name in item.changes if listed or not name.startswith(SET_ON))
             for step, names, found in (
                 (_KEEP, item.mentions, self._taking),
-                (_HAND, item.changes, self._handing),
+                (_HAND, map(_called, changed), self._handing),
             ):
                 for name in names:
                     for other in found.get(name, ()):
@@ -382,13 +386,13 @@ class _Walk:
         """What a function hands out was changed."""
         known = self._closures[vertex.closure]
         for item in vertex.definitions:
-            unknown = False
+            unknown = False  # what no definition that is known here binds
             for name in item.hands:
                 if found := self._mutable.get(name, 0):
                     self._reach([(name.removeprefix(OF_CLASS), found)], vertex, cost, cause)
-                elif not name.startswith(OF_CLASS) and not name.endswith("()"):
-                    unknown = True
-                for other in self._handing.get(name, ()):
+                elif name.isidentifier() and name not in self._bound:
+                    unknown |= item.kind is _FUNCTION
+                for other in self._handing.get(_called(name), ()):
                     if known >> other.file & 1:
                         self._push(_HAND, other, cost, cause)
             if unknown:
@@ -441,7 +445,7 @@ class _Walk:
             if name.startswith(SET_ON):
                 if MEMBERS not in self._mentioning:
                     continue
-                name = name[1:]
+                name = name.removeprefix(SET_ON)
                 yield f"={name}", 0
             if bound := self._mutable.get(name, 0):
                 yield name.lstrip("~" + OF_CLASS), bound
@@ -525,6 +529,11 @@ _OF_SESSIONS = frozenset(
     }
 )
 """Hooks that are called once for all tests, in whichever conftest they are."""
+
+
+def _called(name: str) -> str:
+    """What may give the object that this name of ``changes`` or ``hands`` stands for."""
+    return name.lstrip(OF_CLASS + SET_ON).removesuffix("()")
 
 
 def _note(found: dict[int, _Cause], vertex: _Vertex, cost: int, cause: str) -> None:

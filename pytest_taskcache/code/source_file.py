@@ -144,7 +144,8 @@ _READING: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("__globals__", "f_globals"), (ALL_NAMES,)),
     **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
     **dict.fromkeys(("globals", "locals", "eval", "exec", "numexpr"), (OWN_NAMES,)),
-    **dict.fromkeys(("__import__", "import_module", "getmodule"), _GIVING_MODULES),
+    **dict.fromkeys(("__import__", "import_module"), _GIVING_MODULES),
+    "getmodule": (ANY_MODULE,),
     **dict.fromkeys(("iter_modules", "walk_packages", "importorskip"), _GIVING_MODULES),
     **dict.fromkeys(("exec_module", "run_module", "run_path", "resolve_name"), _GIVING_MODULES),
     **dict.fromkeys(("pydoc", "import_string", "dictConfig", "fileConfig"), _ANY_OBJECT),
@@ -169,7 +170,9 @@ _CONSTANTS = (
 )
 _GIVING_PARTS = frozenset({"get", "values", "items", "setdefault", "pop", "popitem", "popleft"})
 """Methods of containers that give what is in them."""
-_MAKERS_OF_FIXED = frozenset({"re.compile", "logging.getLogger", "frozenset", "dataclasses.field"})
+_MAKERS_OF_FIXED = frozenset(
+    {"re.compile", "logging.getLogger", "frozenset", "dataclasses.field", "enum.auto"}
+)
 _PASSIVE = frozenset({"abc", "enum", "typing", "typing_extensions"})
 """Modules with base classes that call no method of theirs by name."""
 _POSTPONED = "__future__.annotations"
@@ -622,11 +625,14 @@ class _Walker:
             unit.changes.update(name + "()" for name in methods)
         for chain in unit.set_on:
             found = self._handed_out(unit, chain, local, 2)
-            unit.changes.update(SET_ON + name for name in found if name.isidentifier())
+            unit.changes.update(SET_ON + name for name in found if name[0] != OF_CLASS)
         for chain in unit.returned:
             # What outlives a function and is returned may be changed by who called it.
             found = self._handed_out(unit, chain, local, 2)
             unit.hands.update(name for name in found if name not in _BUILTINS)
+        if not unit.is_function:
+            made = {name + "()" * called for each in unit.origins.values() for name, called in each}
+            unit.hands |= made - _BUILTINS
 
     def _handed_out(
         self, unit: _Unit, chain: _Chain, local: Collection[str], depth: int
@@ -638,7 +644,7 @@ class _Walker:
         if root and root not in local:
             original = self._aliases.get(root, root).rpartition(".")[2]
             yield from (name + "()" * called for name in {root, original})
-            yield from attributes
+            yield from (OF_CLASS * called + name for name in attributes)
             return
         yield from (OF_CLASS + name for name in attributes)
         for name, made in unit.origins.get(root, ()) if depth else ():
@@ -652,7 +658,7 @@ class _Walker:
         given, its own object included, is for those to tell who gave it, and so on up to who has
         it from a variable, or from a fixture: from there, this function is reached."""
         if not root:
-            return True
+            return not called
         if root not in local:
             if root in self._fixed:
                 return False
@@ -662,7 +668,7 @@ class _Walker:
                 unit.flags.add("global")
             for one, made in unit.origins.get(root, ()) if depth else ():  # of a comprehension
                 self._settle_root(unit, one, made, local, depth - 1)
-            return not called
+            return not called and root[0] != OF_CLASS
         if root in unit.parameters:
             if root == "cls":
                 unit.flags.add("global")
@@ -940,7 +946,8 @@ class _Walker:
         found: set[tuple[str, bool]] = set()
         for root, called, attributes, methods in _chains(value):
             found |= {(name, called) for name in [root] if name}
-            found |= {(name, False) for name in attributes if not called}
+            given = OF_CLASS * (root in self._unit.parameters)
+            found |= {(given + name, False) for name in attributes if not called}
             found |= {(name, True) for name in methods}
         if not found:
             return
@@ -951,22 +958,19 @@ class _Walker:
                 self._unit.origins.setdefault(each.id, set()).update(found)
             elif isinstance(each, (ast.Attribute, ast.Subscript)):
                 self._change(value)
+                self._unit.returned += _chains(value)  # whoever has the object may change it
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self._note_origin(node.target, node.value)
         self._generic(node)
 
-    def visit_Return(self, node: ast.Return) -> None:
+    def visit_Return(self, node: ast.Return | ast.Yield | ast.YieldFrom) -> None:
         if node.value is not None:
             self._unit.returned += _chains(node.value)
             self._unit.flags.add("returns")
         self._generic(node)
 
-    def visit_Yield(self, node: ast.Yield | ast.YieldFrom) -> None:
-        self._unit.flags.add("returns")
-        self._generic(node)
-
-    visit_YieldFrom = visit_Yield
+    visit_Yield = visit_YieldFrom = visit_Return
 
     def visit_Expr(self, node: ast.Expr) -> None:
         unit = self._unit
@@ -1107,7 +1111,7 @@ def _definition_of(name: str, units: Sequence[_Unit]) -> Definition:
         frozenset().union(*(unit.attributes for unit in units)),
         frozenset().union(*(unit.stores for unit in units)),
         changes,
-        frozenset().union(*(unit.hands for unit in units if is_function)),
+        frozenset().union(*(unit.hands for unit in units)),
         effect="effect" in flags,
         acts="acts" in flags,
         implicit="implicit" in flags,
@@ -1228,7 +1232,9 @@ def _chains(node: ast.expr) -> Iterator[_Chain]:
         case ast.NamedExpr(value=value) | ast.Lambda(body=value):
             parts = [value]
         case _:
-            yield _chain(node)
+            chain = _chain(node)
+            made = not _GIVING_PARTS.issuperset(chain.methods)
+            yield chain._replace(root="") if made else chain  # by a method, not the root
             return
     outer = _chain(node)
     for part in parts:

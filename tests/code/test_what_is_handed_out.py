@@ -1,0 +1,85 @@
+"""What a function computes and puts into something that outlives it, however it got at that, is
+found by whoever looks there later."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+from edited_projects import Project
+
+_LIB = """
+import contextlib
+
+ROWS = []
+TABLE = {"rows": ROWS}
+
+def scale():
+    return 2
+"""
+
+CASES = {
+    "what a function returns": "def get():\n    return ROWS\n"
+    "def fill():\n    get().append(scale())",
+    "one of what it returns": "def both():\n    return TABLE, ROWS\n"
+    "def fill():\n    _, rows = both()\n    rows.append(scale())",
+    "an item of what it returns": "def both():\n    return {'a': ROWS}\n"
+    "def fill():\n    both()['a'].append(scale())",
+    "what it may return": "def one(x=1):\n    return ROWS if x else None\n"
+    "def fill():\n    one().append(scale())",
+    "what it returns by another name": "def one():\n    rows = ROWS\n    return rows\n"
+    "def fill():\n    one().append(scale())",
+    "what it awaits": "async def one():\n    return ROWS\n"
+    "async def fill():\n    rows = await one()\n    rows.append(scale())",
+    "what a generator gives": "def each():\n    yield ROWS\n"
+    "def fill():\n    for rows in each():\n        rows.append(scale())",
+    "what a context manager gives": "@contextlib.contextmanager\ndef opened():\n    yield ROWS\n"
+    "def fill():\n    with opened() as rows:\n        rows.append(scale())",
+    "a property": "class Box:\n    @property\n    def rows(self):\n        return ROWS\n"
+    "BOX = Box()\ndef fill():\n    BOX.rows.append(scale())",
+    "a property of what is new": "class Box:\n    @property\n    def rows(self):\n"
+    "        return ROWS\ndef fill():\n    Box().rows.append(scale())",
+    "an attribute of what is new": "class Box:\n    def __init__(self):\n        self.rows = ROWS\n"
+    "def make():\n    return Box()\ndef fill():\n    make().rows.append(scale())",
+    "what an object gives that is called": "class Box:\n    def __call__(self):\n"
+    "        return ROWS\nbox = Box()\ndef fill():\n    box().append(scale())",
+    "what an object gives by an item": "class Box:\n    def __getitem__(self, key):\n"
+    "        return ROWS\ndef fill():\n    Box()['a'].append(scale())",
+    "what an object gives by any attribute": "class Box:\n    def __getattr__(self, name):\n"
+    "        return ROWS\ndef fill():\n    Box().other.append(scale())",
+    "what is in a table": "def fill():\n    for rows in TABLE.values():\n"
+    "        rows.append(scale())",
+    "one of two names": "def fill():\n    _, rows = TABLE, ROWS\n    rows.append(scale())",
+    "each of a list": "def fill():\n    [rows.append(scale()) for rows in [ROWS]]",
+    "a lambda's": "def fill():\n    add = lambda value: ROWS.append(value)\n    add(scale())",
+    "a default": "def memo(rows=None):\n    rows = rows or ROWS\n    rows.append(scale())\n"
+    "def fill():\n    memo()",
+}
+
+
+def _functions(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from _functions(node.body, f"{prefix}{node.name}.")
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield prefix + node.name
+
+
+@pytest.mark.parametrize("code", CASES.values(), ids=CASES)
+def test_who_looks_there_later_is_found(code: str) -> None:
+    text = f"{_LIB}\n{code}\n"
+    project = Project(
+        {
+            "lib.py": text,
+            "test_a.py": "import lib\ndef test_a():\n    lib.fill()\n",
+            "test_b.py": "import lib\ndef test_b():\n    assert lib.ROWS == [2]\n",
+        },
+        [
+            "test_a.py::test_a",
+            *(f"lib.py::{name}" for name in _functions(ast.parse(text).body)),
+            "test_b.py::test_b",
+        ],
+    )
+    changes = project.edit("lib.py", "return 2", "return 3")
+    assert project.why(changes, "test_b.py::test_b") == "lib.py::scale changed"
