@@ -252,7 +252,7 @@ class _Walk:
         vertex = self._vertex(file, item.name, loaded)
         if item not in vertex.definitions:
             vertex.definitions.append(item)
-        if ALL_MODULES in item.mentions:
+        if ALL_MODULES in item.mentions or item.mentions.issuperset((ANY_MODULE, LISTED)):
             vertex.closure = len(self._files)
 
     def _index(self, vertex: _Vertex) -> None:
@@ -419,13 +419,13 @@ class _Walk:
                 yield "*" + name[-end:], 0
         if vertex.seed or item.kind in (DefinitionKind.STATEMENT, DefinitionKind.CLASS):
             yield ALL_NAMES, 0
+            if ANY_MODULE in self._mentioning:
+                yield LISTED, 0
         if vertex.seed or item.kind is not _FUNCTION:
             yield f"{OWN_NAMES} {vertex.file}", 0
         if vertex.seed or not item.name.endswith("()"):
             for part in self._parts[vertex.file]:
                 yield f"={part}", 0
-        if vertex.seed and item.kind is not _FUNCTION and ANY_MODULE in self._mentioning:
-            yield LISTED, 0
         if item.kind is DefinitionKind.IMPORT and vertex.seed:
             yield ALL_MODULES, -1
 

@@ -747,7 +747,7 @@ class _Walker:
         root, listed = _chain(node)[0], LISTED in unit.attributes
         if name not in _OF_SCOPES or self._aliases.get(root) == "builtins":
             self._read_by_name(name)
-        if name == "__dict__" and self._is_known(node.value) and not listed:
+        if name == "__dict__" and self._is_no_module(node.value) and not listed:
             unit.attributes.discard(LISTED)
         if name == "modules" and self._aliases.get(root, "").partition(".")[0] == "sys":
             unit.attributes.update(_GIVING_MODULES)
@@ -814,7 +814,7 @@ class _Walker:
         of_builtins = self._aliases.get(_chain(function).root) == "builtins"
         if name in _BY_NAME or (method in _BY_NAME and of_builtins):
             if len(node.args) > 1 and isinstance(node.args[1], (ast.Call, ast.Subscript)):
-                unit.attributes.update({MEMBERS} if self._is_known(node.args[0]) else _LISTS)
+                unit.attributes.update({MEMBERS} if self._is_no_module(node.args[0]) else _LISTS)
         elif (name or method) in _GETTERS and any(
             isinstance(each, (ast.Call, ast.Subscript)) for each in node.args
         ):
@@ -848,28 +848,25 @@ class _Walker:
         if not {"f_globals", "__globals__"}.intersection(_chain(node)[2]):
             added.discard(ALL_NAMES)
         if name or own or not reads:
-            if ANY_MODULE in added:
+            if ANY_MODULE in added and reads:
                 attributes.add(OWN_NAMES if own else "=" + name.rpartition(".")[2])
             attributes -= added
-        elif self._is_known(key) or _is_update(node):
+        elif self._is_no_module(key) or _is_update(node):
             attributes -= added & {LISTED}
 
-    def _is_known(self, node: ast.expr) -> bool:
-        """Whether it is named here, or the object that a method is called on, or its class: no
-        module that was given by who knows whom."""
+    def _is_no_module(self, node: ast.expr) -> bool:
+        """Whether it is the object that a method is called on, or its class, or a module of the
+        standard library. Any other name may be that of a module that was got at by computing."""
         unit = self._unit
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "type"
-        ):
-            node = node.args[0] if node.args else node
-        root, called, attributes, _ = _chain(node)
-        if root in ("self", "cls") and root in unit.parameters[:1] and unit.owner:
-            return not called and not {*attributes} - {"__class__"}
-        return (
-            not called and root not in unit.bound and (root in self._aliases or root in self._bound)
-        )
+        match node:
+            case ast.Call(func=ast.Name(id="type"), args=[of, *_]):
+                node = of
+        while isinstance(node, ast.Attribute) and node.attr == "__class__":
+            node = node.value
+        name = node.id if isinstance(node, ast.Name) else ""
+        if name in ("self", "cls"):
+            return bool(unit.owner) and name in unit.parameters[:1]
+        return name not in unit.bound and self._aliases.get(name) in sys.stdlib_module_names
 
     def _set_attribute(self, target: ast.expr, name: ast.expr) -> None:
         """``setattr``: of a computed name, it may be any of something known here."""

@@ -620,8 +620,9 @@ class Observatory:
     def on_fault(self, what: str, frame: FrameType | None) -> None:
         """A hook could not make out what was done: nothing that is open now is known to the full,
         and a function may have kept what came of it."""
-        for window in self._windows:
+        for window in self._windows:  # all, before anything else that might fail
             window.untrusted[f"the cache could not observe {what}"] = None
+        for window in self._windows:
             window.lose_sight()
         self._log.lose_sight()
         self._verification.change_anything()

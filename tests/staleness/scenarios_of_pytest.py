@@ -64,6 +64,46 @@ def tmp_path_factory(tmp_path_factory):
 _NOT_YET = _OVERRIDING.replace('@pytest.fixture(scope="session")\n', "")
 
 PYTEST = [
+    Scenario(
+        "names_of_a_module_that_a_variable_holds",
+        head="from .kept import PLUGIN",
+        body="result = [n for n in dir(PLUGIN) if n.startswith('on_')]",
+        files={
+            "kept.py": "import importlib\nPLUGIN = importlib.import_module('SELF.hand' + 'lers')\n",
+            "handlers.py": "def on_start():\n    return 1\n",
+        },
+        change={"handlers.py": "def on_start():\n    return 1\ndef on_stop():\n    return 1\n"},
+    ),
+    Scenario(
+        "names_of_the_module_that_a_fixture_is_asked_for_in",
+        files={
+            "conftest.py": """
+            import pytest
+
+            @pytest.fixture
+            def names(request):
+                return [name for name in dir(request.module) if name.startswith("LIMIT")]
+            """,
+            "test_it.py": """
+            from counter import count
+            LIMIT = 1
+
+            def test_a(names):
+                count("SELF.a")
+            """,
+        },
+        change={
+            "test_it.py": """
+            from counter import count
+            LIMIT = 1
+            LIMITS = 2
+
+            def test_a(names):
+                count("SELF.a")
+            """
+        },
+        group="request-module",
+    ),
     *(
         Scenario(
             f"{scope}_fixture_body",
