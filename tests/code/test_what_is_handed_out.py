@@ -83,3 +83,18 @@ def test_who_looks_there_later_is_found(code: str) -> None:
     )
     changes = project.edit("lib.py", "return 2", "return 3")
     assert project.why(changes, "test_b.py::test_b") == "lib.py::scale changed"
+
+
+def test_who_lists_a_module_that_a_variable_holds_finds_what_is_new_in_it() -> None:
+    project = Project(
+        {
+            "plug.py": "def one():\n    return 1\n",
+            "lib.py": "import sys\nfrom plug import one as _one\n"
+            "PLUGIN = sys.modules[_one.__module__]\n"
+            "def names():\n    return dir(PLUGIN)\n",
+            "test_b.py": "import lib\ndef test_b():\n    assert lib.names()\n",
+        },
+        ["lib.py::names", "test_b.py::test_b"],
+    )
+    changes = project.edit("plug.py", "", "def two():\n    return 2\n")
+    assert project.why(changes, "test_b.py::test_b", "lib.py::names") == "plug.py::two appeared"

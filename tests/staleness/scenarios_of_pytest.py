@@ -65,16 +65,6 @@ _NOT_YET = _OVERRIDING.replace('@pytest.fixture(scope="session")\n', "")
 
 PYTEST = [
     Scenario(
-        "names_of_a_module_that_a_variable_holds",
-        head="from .kept import PLUGIN",
-        body="result = [n for n in dir(PLUGIN) if n.startswith('on_')]",
-        files={
-            "kept.py": "import importlib\nPLUGIN = importlib.import_module('SELF.hand' + 'lers')\n",
-            "handlers.py": "def on_start():\n    return 1\n",
-        },
-        change={"handlers.py": "def on_start():\n    return 1\ndef on_stop():\n    return 1\n"},
-    ),
-    Scenario(
         "names_of_the_module_that_a_fixture_is_asked_for_in",
         files={
             "conftest.py": """
