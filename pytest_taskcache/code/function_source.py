@@ -144,7 +144,7 @@ def _constant_parts(constant: object) -> Iterator[str]:
 def definitions_in(source: str | bytes) -> Iterator[tuple[str, Defined]]:
     """The functions and classes of a module by qualified name, those inside one after it; none
     where the source cannot be parsed."""
-    from pytest_taskcache.code.source_file import parsed
+    from pytest_taskcache.code.syntax import parsed
 
     pending: list[tuple[str, ast.AST]] = []
     with suppress(SyntaxError, ValueError, RecursionError):  # edited meanwhile, or made
@@ -234,7 +234,7 @@ def _functions_of(filename: str) -> _Functions:
         if source is None:
             with open(filename, "rb") as stream:
                 source = stream.read()
-        from pytest_taskcache.code.source_file import parsed
+        from pytest_taskcache.code.syntax import parsed
 
         functions = _functions_in(parsed(source))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
@@ -247,7 +247,7 @@ def _body_digest(code: CodeType) -> str:
     known = _bodies.get(id(code))
     if known is None:
         nodes = _nodes_of(code, _functions_of(code.co_filename))
-        from pytest_taskcache.code.source_file import normalised_text
+        from pytest_taskcache.code.syntax import normalised_text
 
         digest = checksum(map(normalised_text, nodes)) if nodes else code_digest(code)
         known = _bodies[id(code)] = (code, digest)

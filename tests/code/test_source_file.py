@@ -21,7 +21,8 @@ from pytest_taskcache.code.definitions import (
     definition_name,
     diff,
 )
-from pytest_taskcache.code.source_file import analyse, normalised_text
+from pytest_taskcache.code.source_file import analyse
+from pytest_taskcache.code.syntax import normalised_text
 
 _OURS = sorted(Path(pytest_taskcache.__file__).parent.rglob("*.py"))
 

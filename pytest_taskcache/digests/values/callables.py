@@ -138,7 +138,7 @@ def _statements(source: str) -> dict[str, list[str]]:
 def _digests_of(statements: Sequence[str]) -> ClassSource:
     import ast
 
-    from pytest_taskcache.code.source_file import parsed
+    from pytest_taskcache.code.syntax import parsed
 
     # Those inside of something are indented.
     nodes = [parsed(f"if 1:\n{text}" if text[:1].isspace() else text) for text in statements]

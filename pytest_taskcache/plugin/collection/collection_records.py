@@ -202,7 +202,7 @@ def asks_the_clock(source: bytes) -> bool:
         return False
     import ast  # most files get no further
 
-    from pytest_taskcache.code.source_file import parsed
+    from pytest_taskcache.code.syntax import parsed
 
     try:
         pending: list[ast.AST] = [parsed(source)]
