@@ -125,6 +125,12 @@ class CodeLog(ForkAware):
         self._positions[identity(code)] = code, position
         return position
 
+    def position_now(self, code: CodeType) -> int:
+        """The same, of code that is running: what ran before it has its position first."""
+        if identity(code) not in self._positions:
+            self.read_runs()
+        return self.position(code)
+
     def root(self, source: SourceFile) -> int:
         """The position of the node that stands for what acts on all of a file."""
         return self._node(self.file(source), FILE)

@@ -161,6 +161,12 @@ class OpenWindow:
             self._observed = Observed(untrusted=("nobody asked what it saw",))
             self._end(self)
 
+    def body_of(self, path: str) -> CodeType | None:
+        """The body of a module of this file, if it ran in this window."""
+        codes = (code for piece in self.pieces for code in list(piece.values()))
+        bodies = (code for code in codes if code.co_name == "<module>")
+        return next((code for code in bodies if code.co_filename == path), None)
+
     def enter(self) -> None:
         """What this thread, or task, does until `leave` is the computation's doing, as is what
         tasks and threads do that it starts; what is done elsewhere, or after that, is not."""

@@ -224,8 +224,11 @@ class Contents:
                 found = [dependency]
                 if dependency.kind is Kind.CODE:
                     log = self._log(dependency, trace.uses)
-                    touched = [each for each, _, _ in log.touches] if log is not None else []
-                    found = [each for each in dict.fromkeys(touched) if each not in known]
+                    if log is None or id(log) in known:  # most records name the same one
+                        continue
+                    known.add(id(log))
+                    touched = dict.fromkeys(each for each, _, _ in log.touches)
+                    found = [each for each in touched if each not in known]
                 known.update(found)
                 yield from found
 

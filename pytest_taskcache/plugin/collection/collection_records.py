@@ -12,13 +12,15 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from inspect import CO_OPTIMIZED
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
-from pytest_taskcache.code.asleep import loaded_namespaces
+from pytest_taskcache.code.byte_code import nested, use_of
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.lookup import with_more
 from pytest_taskcache.engine.routes import bytes_of
@@ -83,9 +85,6 @@ class Recording:
         self._item_of: dict[int, pytest.Item] = {}
         self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
         self._warned = len(_warnings() or ())
-        path = str(module.path)
-        if any(names.get("__file__") == path for _, names in loaded_namespaces()):
-            self.refusal = "it was imported before it was collected"
         with observation.muted():
             self._before = global_state()
         self._window = observation.open_window(None)
@@ -156,13 +155,16 @@ class Recording:
         for state in (before, after):  # pytest adds the directory that it imports from
             state["sys.path"] = [entry for entry in state["sys.path"] if entry != root]
         changed = next((what for what, value in before.items() if after[what] != value), "")
+        body = self._window.body_of(str(module.path))
         if len(record.tests) != len(self.items):
             self.refuse("two of its tests have one name")
         elif not record.skip and hasattr(module.obj, "pytest_plugins"):
             self.refuse("it names pytest_plugins")
         elif changed:
             self.refuse(f"importing it changes {changed}")
-        elif asks_the_clock(module.path.read_bytes()):
+        elif body is None:
+            self.refuse("its import was not seen, as of a file imported before", lasting=False)
+        elif _reads(body) & _NAMES and asks_the_clock(module.path.read_bytes()):
             self.refuse("it asks for the time or for chance when it is imported")
         record.module = module.nodeid if record.skip else str(module.obj.__name__)
         record.marks = describe_marks(module.own_markers)
@@ -193,6 +195,12 @@ _CLOCKS = re.compile(
     rb"shuffle|uniform|getpid|gethostname|getnode)\s*\("
 )
 _NAMES = frozenset(re.findall(r"[a-z_0-9]{3,}", _CLOCKS.pattern.decode()))
+
+
+def _reads(body: CodeType) -> set[str]:
+    """The names that a module's body reads, those of its functions left out."""
+    own = [one for one in nested(body) if not one.co_flags & CO_OPTIMIZED or one.co_name[0] == "<"]
+    return {name for one in own for name in use_of.__wrapped__(one).mentions()}
 
 
 def asks_the_clock(source: bytes) -> bool:
