@@ -729,6 +729,7 @@ class Observatory:
                 for name in INTERPRETER:
                     self._verification.digest(Kind.INTERPRETER, name)
         self._settled_path = tuple(sys.path)
+        self._verification.archive.forget()
 
     def set_up(self) -> int:
         """The position of the log at which something is about to be set up."""

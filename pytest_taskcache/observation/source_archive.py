@@ -38,6 +38,11 @@ class SourceArchive:
         """Keeps sources on this shelf from now on, and finds those that are there."""
         self._shelf = shelf
 
+    def forget(self) -> None:
+        """Lets go of all analyses, which are many objects for the garbage collector to walk: the
+        tests are about to run. Who asks for one again has it read from the shelf."""
+        self._known.clear()
+
     def keep(self, name: str, digest: str) -> None:
         """Keeps the content of a file, which has this digest now."""
         if self._shelf is None or digest in self._kept:

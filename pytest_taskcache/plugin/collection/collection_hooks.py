@@ -21,6 +21,7 @@ from pytest_taskcache.plugin.collection.collection_records import (
     warn_again,
 )
 from pytest_taskcache.plugin.collection.pytest_nodes import (
+    SKIPPING,
     CollectionRecord,
     StandIns,
     is_skipped_by_mark,
@@ -122,12 +123,26 @@ class CollectionHooks:
         return False
 
     def _stands_well(self, module: pytest.Module, record: CollectionRecord) -> bool:
+        option, replayable = module.config.option, frozenset[str]()
+        if not option.collectonly:
+            replayable = frozenset(self._session.outcomes.forecast(module.path, module.nodeid))
+        narrowed = any(getattr(option, name, None) for name in _NARROWING)
+        narrowed = narrowed or any("::" in str(arg) for arg in module.config.args)
+        # Where tests are selected by name or mark, which is not known yet: those that are selected
+        # and miss become real later.
+        needs_all = not (option.collectonly or narrowed)
+        if needs_all and record.tests.keys() - replayable and not record.has_mark(SKIPPING):
+            return False
         stand = StandIns(module, record, self._realised)
+        stand.replayable = replayable
         # Another test file that is imported by the same name: pytest refuses the second.
         loaded = getattr(sys.modules.get(record.module), "__file__", None)
         ambiguous = any(one.record.module == record.module for one in self._stands.values())
         ambiguous = ambiguous or (loaded is not None and Path(loaded) != module.path)
-        if ambiguous or not self._stands_for_all(stand) or not warn_again(record):
+        all_stand = not needs_all or all(
+            is_skipped_by_mark(item) or name in replayable for name, item in stand.items.items()
+        )
+        if ambiguous or not all_stand or not warn_again(record):
             stand.withdraw()
             return False
         self._stands[module.path] = stand
@@ -135,21 +150,6 @@ class CollectionHooks:
 
     def _fault(self, reason: str, error: Exception) -> None:
         self._session.notify(Faulted(reason, f"{type(error).__name__}: {error}"))
-
-    def _stands_for_all(self, stand: StandIns) -> bool:
-        """Whether no test of the file will have to run. Where tests are selected by name or mark
-        that is not known yet: those that are selected and miss become real later."""
-        config = self._session.config
-        if config.option.collectonly:
-            return True
-        stand.replayable = self._session.outcomes.forecast(stand.node.path, stand.node.nodeid)
-        narrowed = any(getattr(config.option, name, None) for name in _NARROWING)
-        if narrowed or any("::" in str(arg) for arg in config.args):
-            return True
-        return all(
-            is_skipped_by_mark(item) or name in stand.replayable
-            for name, item in stand.items.items()
-        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

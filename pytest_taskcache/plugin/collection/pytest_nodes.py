@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import math
 import sys
@@ -92,6 +93,13 @@ class CollectionRecord:
             raise DamagedRecordError(str(error)) from error
         return record
 
+    def has_mark(self, names: Container[str]) -> bool:
+        """Whether the file, or anything in it, has a mark of one of these names."""
+        entries = list(self.entries())
+        sets = (entry["s"][4] for entry in entries if "s" in entry)
+        marks = itertools.chain(self.marks, *(entry["m"] for entry in entries), *sets)
+        return any((mark if type(mark) is str else mark[0]) in names for mark in marks)
+
     def entries(self) -> Iterator[Json]:
         """Every entry of the tree, those of tests in order."""
         pending = self.children[::-1]
@@ -100,6 +108,9 @@ class CollectionRecord:
             yield entry
             pending += reversed(entry.get("c", ()))
 
+
+SKIPPING = frozenset({"skip", "skipif"})
+"""Marks for which pytest may skip a test."""
 
 _PRIMITIVES = frozenset({str, int, bool, type(None)})
 
@@ -251,7 +262,7 @@ def is_skipped_by_mark(item: pytest.Item) -> bool:
     """Whether pytest will skip this item for a mark before it touches the test: ``skip``, or
     ``skipif`` with a condition that was true when it was recorded."""
     for mark in marks_of(item):
-        if mark.name not in ("skip", "skipif") or isinstance(mark, LazyMark):
+        if mark.name not in SKIPPING or isinstance(mark, LazyMark):
             continue
         conditions = (*mark.args, mark.kwargs.get("condition", False))
         known = all(isinstance(one, bool) for one in conditions)
@@ -422,6 +433,7 @@ class StandIns:
         """Leaves the module as if there had been no record."""
         node: Any = self.node
         node.__class__ = Module
+        node.__dict__.pop("_stand", None)
         node.own_markers[:] = [m for m in node.own_markers if not any(m is o for o in self._made)]
         for mark in self._made:
             node.keywords._markers.pop(mark.name, None)
