@@ -215,6 +215,8 @@ class CollectionHooks:
                 by_file.setdefault(item.path, {})[node_id(item).partition("::")[2]] = item
         for file, items in by_file.items():
             self._compare(file, items)
+        # The others are not asked for again, and would be walked by the garbage collector.
+        self._known = {file: kept for file, kept in self._known.items() if file in self._stands}
 
     def _signature(self, item: pytest.Item) -> str:
         return signature(item) if self._session.outcomes.is_keyed_with_its_file(item) else ""
