@@ -1,17 +1,19 @@
 """What the cache itself uses of the interpreter, taken before any test runs.
 
-A test may replace ``time``, ``os`` or ``open`` by what it likes (mock, freezegun, pyfakefs, time-
-machine). What lies in the slots here, and in `os_path`, is reached by no such replacement: not by
-one of module attributes, nor by one that searches modules for references. The wall clock is derived
-from ``perf_counter``, which time-machine leaves alone, since it changes the C functions themselves.
+A test may replace ``time``, ``os``, ``sys`` or ``open`` by what it likes (mock, freezegun,
+pyfakefs, time-machine). What lies in the slots here, and in `os_path`, is reached by no such
+replacement: not by one of module attributes, nor by one that searches modules for references. The
+wall clock is derived from ``perf_counter``, which time-machine leaves alone, since it changes the C
+functions themselves.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
-from types import FunctionType, SimpleNamespace
+from types import FrameType, FunctionType, SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 
@@ -21,7 +23,9 @@ class Originals:
     __slots__ = (
         "_begin",
         "_epoch",
+        "audit",
         "getcwd",
+        "getframe",
         "listdir",
         "lstat",
         "open",
@@ -40,6 +44,8 @@ class Originals:
         self.open: Callable[[str], IO[str]] = open
         self.readlink: Callable[[str], str] = os.readlink
         self.getcwd: Callable[[], str] = os.getcwd
+        self.audit: Callable[..., None] = sys.audit
+        self.getframe: Callable[[int], FrameType] = sys._getframe
         self._begin = self.perf()
         self._epoch = time.time_ns()
 

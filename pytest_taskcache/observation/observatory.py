@@ -531,7 +531,7 @@ class Observatory:
         """Notes who brings about that something comes, or goes, in the project's tree."""
         if self._aside.depth or self._scratch.holds(path):
             return
-        makers = self._doers.makers(sys._getframe(1))
+        makers = self._doers.makers(originals.getframe(1))
         name, above = map(self._fingerprints.name_of, (path, os.path.dirname(path)))
         with muted():
             self._log.make(Kind.LISTING, above, makers, self._fingerprints.digest)
@@ -541,7 +541,7 @@ class Observatory:
     def _note_maker(self, path: str, *, is_new: bool) -> None:
         """Notes who makes, or changes, a temporary path while nothing is watched."""
         before_tests = self._settled_path is None
-        maker, makers = self._doers.maker(sys._getframe(1), before_tests=before_tests)
+        maker, makers = self._doers.maker(originals.getframe(1), before_tests=before_tests)
         if maker == BY_CODE or is_new:
             self._scratch.own_unwatched(path, maker, makers)
 

@@ -35,7 +35,7 @@ from pytest_taskcache.errors import UndigestableError
 from pytest_taskcache.model.dependency import ABSENT, Kind
 from pytest_taskcache.model.event import Subject
 from pytest_taskcache.model.key import Part
-from pytest_taskcache.originals import os_path
+from pytest_taskcache.originals import originals, os_path
 from pytest_taskcache.plugin.pytest_private import (
     ITEM,
     active_definition,
@@ -317,7 +317,7 @@ def _watched(original: type) -> type:
         def get(self: Any) -> Any:
             value = self.__dict__[name] if inherited is None else inherited.fget(self)
             inputs = self.__dict__.get("_taskcache_inputs")
-            if inputs is not None and not is_machinery(sys._getframe(1)):
+            if inputs is not None and not is_machinery(originals.getframe(1)):
                 inputs.look(_REQUEST + name)
             return value
 

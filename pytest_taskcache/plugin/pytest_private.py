@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from _pytest.runner import runtestprotocol
 
 from pytest_taskcache.errors import StorageError
 from pytest_taskcache.observation.hooks.replacing import swap
+from pytest_taskcache.originals import originals
 
 HANDLES = frozenset(
     {
@@ -140,7 +140,7 @@ def watch_dynamic_requests(note: _Note) -> Callable[[], None]:
         __tracebackhide__ = True
         value = original(self, argname)
         if argname != "request":  # which each parameter asks for, and which is a handle
-            note(self, argname, sys._getframe(1))
+            note(self, argname, originals.getframe(1))
         return value
 
     swap(FixtureRequest, "getfixturevalue", original, getfixturevalue)

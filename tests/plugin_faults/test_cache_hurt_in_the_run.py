@@ -166,3 +166,21 @@ SHORT = """
     def test_after(n):
         count("test")
 """
+
+
+@pytest.mark.parametrize("name", ["_getframe", "audit"])
+def test_sys_lacks_what_the_cache_uses(hurt: HurtProject, plain: Ran, name: str) -> None:
+    """A test takes it away, to see what its own code does without."""
+    deed = f"""
+import os, sys
+from unittest import mock
+with mock.patch.object(sys, "{name}"):
+    del sys.{name}
+    os.environ.get("HOME")
+    os.path.exists(open("counter.py").name)
+    os.getcwd()
+"""
+    ran = hurt.run(DEED=deed)
+    check_unharmed(ran, plain)
+    assert not ran.faults, ran.shown
+    check_recovered(hurt)

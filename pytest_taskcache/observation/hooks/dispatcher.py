@@ -15,6 +15,8 @@ from enum import Enum
 from types import FrameType
 from typing import Any, TypeAlias
 
+from pytest_taskcache.originals import originals
+
 
 class Write(Enum):
     """What is about to happen to a path, as far as it differs for what was there before."""
@@ -73,7 +75,7 @@ class Dispatcher:
             for listener in self.listeners:
                 call(listener)
         except Exception as error:
-            self.fail("something", error, sys._getframe(1))
+            self.fail("something", error, originals.getframe(1))
         finally:
             _mute.depth -= 1
 
@@ -136,6 +138,6 @@ def _hook(
     if _mute.depth and not even_muted:
         return
     try:
-        handler(sys._getframe(1), *arguments)
+        handler(originals.getframe(1), *arguments)
     except Exception as error:  # arguments are whatever the user passed
-        dispatcher.fail(event, error, sys._getframe(1))
+        dispatcher.fail(event, error, originals.getframe(1))

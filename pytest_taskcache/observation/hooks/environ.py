@@ -9,7 +9,6 @@ of pytest's reports, e.g. of a variable that is missing.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -17,6 +16,7 @@ from typing import Any
 
 from pytest_taskcache.observation.hooks.callers import asked_by_machinery
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles
+from pytest_taskcache.originals import originals
 
 EVERYTHING = "*"
 """The name that stands for all variables."""
@@ -66,25 +66,25 @@ class _Recorder(os._Environ[Any]):
             else:
                 if pending:
                     _iteration.pending = []
-                sys.audit(READ, key)
+                originals.audit(READ, key)
         return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         __tracebackhide__ = True
         if dispatcher.listeners and _counts(key):
-            sys.audit(WRITE, key)
+            originals.audit(WRITE, key)
         super().__setitem__(key, value)
 
     def __delitem__(self, key: Any) -> None:
         __tracebackhide__ = True
         if dispatcher.listeners and _counts(key):
-            sys.audit(WRITE, key)
+            originals.audit(WRITE, key)
         super().__delitem__(key)
 
     def __iter__(self) -> Iterator[Any]:
         names = list(super().__iter__())
         if dispatcher.listeners:
-            sys.audit(READ_ALL, [name for name in names if _counts(name)])
+            originals.audit(READ_ALL, [name for name in names if _counts(name)])
         return iter(names)
 
     def clear(self) -> None:
@@ -94,12 +94,12 @@ class _Recorder(os._Environ[Any]):
 
     def __len__(self) -> int:
         if dispatcher.listeners:
-            sys.audit(READ_ALL, None)
+            originals.audit(READ_ALL, None)
         return super().__len__()
 
     def __repr__(self) -> str:
         if dispatcher.listeners:
-            sys.audit(READ_ALL, None)
+            originals.audit(READ_ALL, None)
         return super().__repr__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:

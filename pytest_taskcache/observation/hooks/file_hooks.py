@@ -10,7 +10,6 @@ of what fails in them.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -301,13 +300,13 @@ WORKING_DIRECTORY = "pytest_taskcache.working_directory"
 def _look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     path = args[0] if args else kwargs.get("path")
     if path is not None and not isinstance(path, int) and not is_muted():
-        sys.audit(LOOK, path, kwargs.get("dir_fd"))
+        originals.audit(LOOK, path, kwargs.get("dir_fd"))
 
 
 def _look_at_link(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     # Resolving a path asks of every component whether it is a link. That most are not is
     # noise: it would tie each trace to the checkout's place in the file system.
-    if sys._getframe(2).f_code.co_name not in _RESOLVING:
+    if originals.getframe(2).f_code.co_name not in _RESOLVING:
         _look(args, kwargs)
 
 
@@ -340,7 +339,7 @@ def _seeks_module(frame: FrameType | None) -> bool:
 
 
 def _ask_where(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    sys.audit(WORKING_DIRECTORY)
+    originals.audit(WORKING_DIRECTORY)
 
 
 @handles(WORKING_DIRECTORY)
@@ -360,7 +359,7 @@ def _asking(frame: FrameType | None) -> FrameType | None:
 def _ask_for_lines(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     # They may be remembered.
     if (args or "filename" in kwargs) and not is_muted():
-        sys.audit(LINES, args[0] if args else kwargs["filename"])
+        originals.audit(LINES, args[0] if args else kwargs["filename"])
 
 
 @handles(LINES)

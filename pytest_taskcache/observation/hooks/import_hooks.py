@@ -18,7 +18,7 @@ from pytest_taskcache.observation.hooks.callers import ActsFor, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted, muted
 from pytest_taskcache.observation.hooks.replacing import spec_of
 from pytest_taskcache.observation.running_code import MONITORING, running_code
-from pytest_taskcache.originals import os_path
+from pytest_taskcache.originals import originals, os_path
 
 _IMPORT = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM = dis.opmap["IMPORT_FROM"]
@@ -41,7 +41,7 @@ class NotingFinder:
     ) -> ModuleSpec | None:
         """None, but for modules that are amended once they are imported."""
         if dispatcher.listeners and not is_muted():
-            frame = sys._getframe(1)
+            frame = originals.getframe(1)
             dispatcher.tell(lambda listener: listener.on_import_tried(fullname, frame))
         return spec_of(fullname, path)
 
@@ -59,7 +59,7 @@ class _Bootstrap(ModuleType):
     @property
     def _gcd_import(self) -> Any:
         if dispatcher.listeners and not is_muted():
-            _tell_asked(sys._getframe(1))
+            _tell_asked(originals.getframe(1))
         return vars(self)["_gcd_import"]
 
     @_gcd_import.setter

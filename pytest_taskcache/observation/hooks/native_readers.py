@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 import functools
 import os
-import sys
 from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Any
@@ -19,7 +18,7 @@ from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation.hooks.dispatcher import dispatcher, handles, is_muted
 from pytest_taskcache.observation.hooks.file_hooks import see
 from pytest_taskcache.observation.hooks.replacing import amend
-from pytest_taskcache.originals import os_path
+from pytest_taskcache.originals import originals, os_path
 
 READERS: dict[str, tuple[str, ...]] = {
     "polars": ("read_*", "scan_*"),
@@ -76,7 +75,7 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
             for value in (*args[:3], *named):
                 for each in value if isinstance(value, (list, tuple)) else (value,):
                     if isinstance(each, (str, os.PathLike)):
-                        sys.audit(READ, each)
+                        originals.audit(READ, each)
         return function(*args, **kwargs)
 
     return call

@@ -112,7 +112,7 @@ def _fork(frame: FrameType) -> None:
 
 
 def _fork_exec(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    caller = sys._getframe(2)
+    caller = originals.getframe(2)
     if _is_in_multiprocessing(caller):
         tell(MULTIPROCESSING, "", caller)
     else:
@@ -142,7 +142,7 @@ def _talking(plain: Callable[..., Any]) -> Callable[..., Any]:
     def talk(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if dispatcher.listeners and not is_muted():
-            frame = sys._getframe(1)
+            frame = originals.getframe(1)
             dispatcher.tell(lambda listener: listener.on_talk(frame))
         return plain(*args, **kwargs)
 
@@ -160,7 +160,7 @@ def watch_imported() -> None:
 def _start_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     thread = getattr(args[0], "__self__", None)  # of its `_bootstrap`
     if isinstance(thread, threading.Thread):
-        frame = sys._getframe(2)
+        frame = originals.getframe(2)
         dispatcher.tell(lambda listener: listener.on_thread(thread, frame))
 
 
@@ -171,7 +171,7 @@ def _amend_pools(module: ModuleType) -> None:
     def note(self: Any, *args: Any, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
         if dispatcher.listeners and not is_muted():
-            frame = sys._getframe(1)
+            frame = originals.getframe(1)
             dispatcher.tell(lambda listener: listener.on_sent(self, frame))
 
     module._WorkItem.__init__ = note

@@ -40,6 +40,7 @@ from _pytest.python import Class, Function, Module
 from _pytest.scope import Scope
 
 from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.pytest_private import marks_of
 
 FORMAT = 6
@@ -454,7 +455,7 @@ class StandIns:
 
 def _asker() -> str:
     """The module whose code reads the property, or calls the method, that asks this."""
-    return str(sys._getframe(2).f_globals.get("__name__"))
+    return str(originals.getframe(2).f_globals.get("__name__"))
 
 
 def _real(node: Any) -> Any:
