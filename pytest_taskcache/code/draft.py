@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from pytest_taskcache.code.accesses import Access
 from pytest_taskcache.code.definitions import OF_CLASS, SET_ON, DefinitionKind
@@ -82,8 +82,8 @@ class Draft:
     those that annotations take, ``mentions`` is all else; ``bound`` are names that it
     binds, ``declared`` those that are another scope's; ``changed`` are accesses that are changed,
     ``set_on`` those that an attribute is set on, ``returned`` those that are returned; ``origins``
-    tells what a local name may be another name of, and whether a call made it. ``children`` are
-    the functions inside of it.
+    tells what a local name may be another name of, and whether a call made it; ``body`` is that of
+    a function without classes in it, whose names are local. ``children`` are the functions inside.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Draft:
     changed: list[Access] = field(default_factory=list)
     returned: list[Access] = field(default_factory=list)
     origins: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
+    body: Sequence[ast.stmt] = ()
     flags: set[str] = field(default_factory=set)
     binds: dict[str, None] = field(default_factory=dict)
     children: list[Draft] = field(default_factory=list)

@@ -16,8 +16,8 @@ What code gets at without naming it, and how that is covered:
   its package holds, and a method binds its class. Where anything is listed (``*members``), setting
   an attribute changes the object that it is set on; what may be a module (``*listed``) that was got
   at by a computed name, or as ``request.module`` (``=*``), has all names;
-* ``getattr`` with a name that a call or a look-up gives, and the ``__globals__`` of a function,
-  mention all names (``*``);
+* ``getattr`` with a name that a call or a look-up gives, and the globals of a function or frame,
+  mention all names (``*``), the latter in whatever file: a caller need not be imported;
 * ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
   the modules that it imports; stores by computed names store into all of that; what evaluated
   texts mention, and import, is for observation to see;
@@ -34,7 +34,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_taskcache.code.accesses import access, accesses
@@ -88,7 +88,7 @@ _GIVING_MODULES = (ALL_MODULES, ANY_MODULE)
 _ANY_OBJECT = (ALL_NAMES, ALL_MODULES)
 _READING: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static", "__dict__"), _LISTS),
-    **dict.fromkeys(("__globals__", "f_globals"), (ALL_NAMES,)),
+    **dict.fromkeys(("__globals__", "f_globals"), _ANY_OBJECT),
     **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
     **dict.fromkeys(("globals", "locals", "eval", "exec", "numexpr"), (OWN_NAMES,)),
     **dict.fromkeys(("__import__", "import_module"), _GIVING_MODULES),
@@ -242,7 +242,7 @@ class Mentions:
             self._set_attribute(node.args[0], node.args[1])
         method = function.attr if isinstance(function, ast.Attribute) else ""
         if node.args:
-            self._visit_narrowed(function, node.args[0])
+            self._visit_narrowed(function, node.args[:1])
         else:
             self.visit(function)
         path = text_in(node.args[0]) if node.args else ""
@@ -276,23 +276,54 @@ class Mentions:
         self._all(node.args)
         self._all(node.keywords)
 
-    def _visit_narrowed(self, node: ast.expr, key: ast.expr, *, reads: bool = True) -> None:
-        """Visits what gets at many names, or modules, when it is asked for the one of this key."""
-        attributes = self._draft.mentions
-        before = attributes & _MANY
+    def _visit_narrowed(
+        self, node: ast.expr, keys: Iterable[ast.expr], *, reads: bool = True
+    ) -> None:
+        """Visits what gets at many names, or modules, when it is asked for those of these keys; for
+        all of them if there is none."""
+        mentions = self._draft.mentions
+        before = mentions & {*_MANY, ALL_MODULES}
         self.visit(node)
-        added = attributes & _MANY - before
+        added = mentions & _MANY - before
         if not added:
             return
-        name, own = text_in(key), isinstance(key, ast.Name) and key.id == "__name__"
-        if not {"f_globals", "__globals__"}.intersection(access(node)[2]):
+        modules = ANY_MODULE in added and reads
+        if not any({"f_globals", "__globals__"}.intersection(each[2]) for each in accesses(node)):
             added.discard(ALL_NAMES)
-        if name or own or not reads:
-            if ANY_MODULE in added and reads:
-                attributes.add(OWN_NAMES if own else "=" + name.rpartition(".")[2])
-            attributes -= added
-        elif self._is_no_module(key) or _is_update(node):
-            attributes -= added & {LISTED}
+        elif ANY_MODULE not in added and ALL_MODULES not in before:
+            added.add(ALL_MODULES)
+        narrowed: set[str] | None = None
+        for key in keys:
+            name, own = text_in(key), isinstance(key, ast.Name) and key.id == "__name__"
+            found = added
+            if not (name or own or not reads):
+                found = {LISTED} if self._is_no_module(key) or _is_update(node) else set()
+            elif not name.endswith("__"):  # which whoever's globals these are has bound
+                found = added - {ALL_MODULES}
+            if (name or own) and modules:
+                mentions.add(OWN_NAMES if own else "=" + name.rpartition(".")[2])
+            narrowed = added & found if narrowed is None else narrowed & found
+        mentions -= narrowed or set()
+
+    def _keys_of(self, targets: Sequence[ast.expr]) -> Iterator[ast.expr]:
+        """The keys for which a local name is asked, if nothing else is done with it."""
+        draft, target = self._draft, targets[0]
+        if not isinstance(target, ast.Name) or len(targets) > 1 or target.id in draft.declared:
+            return
+        keys: list[ast.expr] = []
+        left = 0
+        for node in (part for statement in draft.body for part in ast.walk(statement)):
+            match node:
+                case ast.Name(id=target.id, ctx=ast.Load()):
+                    left += 1
+                case ast.Call(func=ast.Attribute(ast.Name(target.id), "get"), args=[key, *_]):
+                    keys.append(key)
+                case ast.Subscript(ast.Name(target.id), key, ast.Load()):
+                    keys.append(key)
+                case ast.Compare(ast.Name(target.id), [ast.Is() | ast.IsNot()]):
+                    left -= 1  # with None, or itself
+        if left == len(keys):
+            yield from keys
 
     def _is_no_module(self, node: ast.expr) -> bool:
         """Whether it is the object that a method is called on, or its class, or a module of the
@@ -332,7 +363,7 @@ class Mentions:
             self._change(value)
             if root in self._module.aliases and root not in self._draft.bound:
                 self._note_call(value)
-        self._visit_narrowed(node.value, node.slice, reads=node.ctx.__class__ is ast.Load)
+        self._visit_narrowed(node.value, [node.slice], reads=node.ctx.__class__ is ast.Load)
         self.visit(node.slice)
 
     def _visit_Compare(self, node: ast.Compare) -> None:
@@ -342,7 +373,7 @@ class Mentions:
         for operator, right in zip(node.ops, node.comparators, strict=True):
             if isinstance(operator, (ast.In, ast.NotIn)):
                 known = ANY_MODULE in attributes
-                self._visit_narrowed(right, node.left)
+                self._visit_narrowed(right, [node.left])
                 attributes -= set() if known else {ANY_MODULE}
             else:
                 self.visit(right)
@@ -358,7 +389,8 @@ class Mentions:
     def _visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
             self._note_origin(target, node.value)
-        self._generic(node)
+        self._all(node.targets)
+        self._visit_narrowed(node.value, self._keys_of(node.targets))
 
     def _visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:

@@ -341,6 +341,7 @@ class _Walker(Mentions):
         self._draft, self._prefix = draft, qualname + INSIDE
         draft.parameters = tuple(item.arg for item in parameters_of(node.args))
         draft.bound.update(draft.parameters)
+        draft.body = body
         if (
             self._is_test
             or node.decorator_list
@@ -380,6 +381,7 @@ class _Walker(Mentions):
         self._all(_making(node))
         for base in node.bases:
             self._change(base)
+        draft.body = ()  # a name of its own is one of an attribute
         prefix, bound = self._prefix, draft.bound
         self._prefix = f"{prefix}{node.name}."
         draft.bound = set()

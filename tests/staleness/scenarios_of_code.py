@@ -150,6 +150,7 @@ CODE = [
     *(
         Scenario(
             f"{name}_that_is_new_in_the_globals_of_a_function",
+            group="any globals",
             head="from .steps import f",
             body="result = [name for name in f.__globals__ if name[0] != '_']",
             files={"steps.py": "def f(): pass\n"},
@@ -1986,6 +1987,44 @@ CODE = [
             change={"rates.py": "RATE = 3\n"},
         )
         for module, text in (("ladder_pandas", "a > @RATE"), ("numexpr", "a * RATE"))
+    ),
+    *(
+        Scenario(
+            f"constant_in_a_local_name_of_the_callers_globals_{case}",
+            group="any globals",
+            head="from .finding import find\nfrom .rates import RATE",
+            body="result = find('RA')",
+            files={
+                "rates.py": "RATE = 2\n",
+                "finding.py": f"""
+                import sys
+
+                def find(start):
+                    names = sys._getframe(1).f_globals
+                    {found}
+                """,
+            },
+            change={"rates.py": "RATE = 3\n"},
+        )
+        for case, found in {
+            "asked_for_it": "return names['__name__'] and names.get('RATE')",
+            "asked_for_a_computed_one": "return names['__name__'] and names[start + 'TE']",
+            "handed_on": "return names['__name__'] and dict(names)[start + 'TE']",
+            "kept_by_a_function": "return names['__name__'] and (lambda: names)()[start + 'TE']",
+            "asked_for_it_at_once": "return sys._getframe(1).f_globals['RATE']",
+            "named_twice": "also = names = names; return names['__name__'] and also[start + 'TE']",
+        }.items()
+    ),
+    Scenario(
+        "constant_in_the_globals_of_a_function_that_is_handed_on",
+        group="any globals",
+        head="from .finding import find\nfrom .rates import RATE\n\ndef given(): ...",
+        body="result = find(given)",
+        files={
+            "rates.py": "RATE = 2\n",
+            "finding.py": "def find(function):\n    return function.__globals__['RATE']\n",
+        },
+        change={"rates.py": "RATE = 3\n"},
     ),
     Scenario(
         "settings_that_load_themselves_when_pytest_looks_at_them",

@@ -10,6 +10,15 @@ from pathlib import Path
 from ladder import EVERY, Expect, Scenario
 from scenarios_of_files import MADE_AND_REMOVED, NO_CHILDREN
 
+_CALLERS_NAME = """
+import sys
+
+def f():
+    frame = sys._getframe(1)
+    names = frame.f_globals if frame is not None else None
+    if names is not None:
+        return 1 + len(names["__name__"]) - len(names.get("__name__", ""))
+"""
 _HELPER = "def price(x):\n    return x * 2\n"
 _ENDPOINT = """
 import operator
@@ -205,6 +214,14 @@ KEPT = [
             """,
         },
         change={"unused.py": "VALUE = 2\n"},
+    ),
+    _keeps(
+        "new_unused_function_where_a_local_name_of_the_callers_globals_is_asked_for_one",
+        head="from .helper import f",
+        body="result = f()",
+        files={"helper.py": _CALLERS_NAME},
+        change={"helper.py": _CALLERS_NAME + "\ndef unused():\n    return 1\n"},
+        forms=EVERY,
     ),
     _keeps(
         "new_unused_function_at_the_end",
