@@ -794,19 +794,20 @@ class Observatory:
             self._log.mention(owner, ["=" + name.rpartition(".")[2]])
 
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
-        """Code without a file, or of a temporary one, is about to be executed: the modules that
+        """Code of no Python file, or of a temporary one, is about to be executed: the modules that
         it imports count, loaded or not, and what it mentions, where the project executes it. Its
         own text was made by what ran."""
         filename = code.co_filename
-        if filename.startswith("<") or (
-            self._find(filename) is None and self._scratch.holds(os_path.abspath(filename))
-        ):
+        source = self._find(filename)
+        if source is not None and source.python:
+            return
+        ours = frame is not None and self._find(frame.f_code.co_filename) is not None
+        if ours or filename.startswith("<") or self._scratch.holds(os_path.abspath(filename)):
             for name in imported_by(code):
                 self.on_import_asked(name, sys.modules.get(name), frame)
-            if frame is not None and self._find(frame.f_code.co_filename) is not None:
-                owner = self._doers.owner(frame)
-                if owner != NOBODY:
-                    self._log.mention(owner, mentioned_by(code))
+            owner = self._doers.owner(frame) if ours else NOBODY
+            if owner != NOBODY:
+                self._log.mention(owner, mentioned_by(code))
 
     def on_fork(self) -> None:
         """This is a forked child; nothing is observed here any more."""

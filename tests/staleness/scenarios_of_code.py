@@ -2082,6 +2082,32 @@ CODE = [
         change={"script.py": "x = 2\n"},
     ),
     Scenario(
+        "text_of_a_file_that_is_executed_under_its_own_name_again",
+        files={
+            "rates.cfg": "from SELF.rates import RATE\n",
+            "rates.py": "RATE = 1\n",
+            "lib.py": """
+                from pathlib import Path
+                FILE = Path(__file__).parent / "rates.cfg"
+                def load():
+                    found = {}
+                    exec(compile(FILE.read_text(), str(FILE), "exec"), found)
+                    return found
+            """,
+            **{
+                f"test_{name}.py": f"""
+                from counter import count
+                from SELF import lib
+                def test_it():
+                    count("SELF.{name}")
+                    assert lib.load()
+                """
+                for name in "ab"
+            },
+        },
+        change={"rates.py": "RATE = 2\n"},
+    ),
+    Scenario(
         "run_as_main",
         head="import runpy",
         body="result = runpy.run_module('SELF.script')['x']",
