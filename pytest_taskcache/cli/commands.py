@@ -448,7 +448,7 @@ def push(project: Project, storage: str, pattern: str, dry_run: bool) -> Answer:
         number = sum(1 for _ in project.scan(pattern))
         return _told_carried(transfer.Carried(number), "would be pushed")
     faults: list[str] = []
-    with project.far_storage(storage, faults) as far:
+    with project.far_storage(storage, faults, alone=True) as far:
         records = _watched(project.scan(pattern), "pushing")
         done = transfer.copy(records, project.local.read_result, far)
     return _told_carried(done, "pushed", faults)
@@ -461,7 +461,7 @@ def pull(project: Project, storage: str, dry_run: bool) -> Answer:
     """Copy what another STORAGE holds (default: the one that is set) to here."""
     faults: list[str] = []
     project.readonly, project.create = dry_run, True
-    with project.far_storage(storage, faults) as far:
+    with project.far_storage(storage, faults, alone=False) as far:
         if dry_run:
             number = sum(1 for _ in far.scan())
             return _told_carried(transfer.Carried(number), "would be pulled")

@@ -197,8 +197,9 @@ class Project:
         return replace(record, id=f"{record.id}-{digest[:8]}", result=result)
 
     @contextmanager
-    def far_storage(self, spec: str, faults: list[str]) -> Iterator[Storage]:
-        """Another storage than the local one, by its spec or name. What it cannot do is added to
+    def far_storage(self, spec: str, faults: list[str], *, alone: bool) -> Iterator[Storage]:
+        """Another storage than the local one, by its spec or name; ``alone``, or behind the local
+        one where its tiers have that in front. What it cannot do is added to
         the faults; at the end so is what did not arrive. Raises ConfigurationError."""
 
         def on_fault(reason: str, detail: str = "") -> None:
@@ -210,7 +211,7 @@ class Project:
                 raise ConfigurationError(
                     "storage", "no other storage is set", "name one: a directory, a URL, or a name"
                 )
-            yield storages.route(written, written)[0]
+            yield storages.apart(written) if alone else storages.route(written, written)[0]
             for drained in storages.drain(_UPLOAD_SECONDS):
                 faults += drained.unsent
 

@@ -96,6 +96,12 @@ class StorageFactory:
             self._made[keys, results] = self._make(keys, results)
         return self._made[keys, results]
 
+    def apart(self, spec: str) -> Storage:
+        """The tiers of a spec without the local one, for sending what is here: in front of the
+        others it would say that they have all of it. Raises ConfigurationError."""
+        tiers = [tier for tier in find_tiers(spec, self.names) if tier.spec != LOCAL]
+        return self._tiers(_paired(tiers, tiers))
+
     @cached_property
     def names(self) -> dict[str, str]:
         """The storages that the project has named. Raises ConfigurationError."""

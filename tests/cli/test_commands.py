@@ -178,6 +178,20 @@ def test_push_and_pull_carry_to_a_directory(own: Commands, tmp_path: Path) -> No
     assert "no other storage is set" in nowhere.stderr
 
 
+def test_push_and_pull_carry_to_a_shared_storage(
+    own: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has the local cache in front of a URL; a push must not take what is there for sent."""
+    monkeypatch.setenv(*next(iter(KEY.items())))
+    shared = f"file://{tmp_path}/shared"
+    names, records = own.names(), own.json("stats")["records"]
+    assert own.json("push", shared)["records"] == records
+    assert own.json("push", shared)["present"] == records
+    own.run("clear", "--yes")
+    assert own.json("pull", shared)["records"] == records
+    assert own.names() == names
+
+
 # ------------------------------------------------------------------------------- bad input
 
 
