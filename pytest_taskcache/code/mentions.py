@@ -17,7 +17,8 @@ What code gets at without naming it, and how that is covered:
   an attribute changes the object that it is set on; what may be a module (``*listed``) that was got
   at by a computed name, or as ``request.module`` (``=*``), has all names;
 * ``getattr`` with a name that a call or a look-up gives, and the globals of a function or frame,
-  mention all names (``*``), the latter in whatever file: a caller need not be imported;
+  mention all names (``*``); of a frame, or where they are asked for a name, those of any file: a
+  caller need not be imported. A function that is copied with its globals mentions what it needs;
 * ``globals``, ``locals``, ``eval`` and ``exec`` all of the module they stand in (``*own``), and
   the modules that it imports; stores by computed names store into all of that; what evaluated
   texts mention, and import, is for observation to see;
@@ -85,10 +86,12 @@ _MANY = frozenset({MEMBERS, LISTED, ANY_MODULE, ALL_NAMES})
 _OF_SCOPES = frozenset({"vars", "dir", "globals", "locals"})
 _LISTS = (MEMBERS, LISTED)
 _GIVING_MODULES = (ALL_MODULES, ANY_MODULE)
+_GLOBALS = frozenset({"__globals__", "f_globals"})
 _ANY_OBJECT = (ALL_NAMES, ALL_MODULES)
 _READING: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("vars", "dir", "getmembers", "getmembers_static", "__dict__"), _LISTS),
-    **dict.fromkeys(("__globals__", "f_globals"), _ANY_OBJECT),
+    "f_globals": _ANY_OBJECT,
+    "__globals__": (ALL_NAMES,),
     **dict.fromkeys(("get_type_hints", "get_annotations", "getsource"), (ALL_NAMES,)),
     **dict.fromkeys(("globals", "locals", "eval", "exec", "numexpr"), (OWN_NAMES,)),
     **dict.fromkeys(("__import__", "import_module"), _GIVING_MODULES),
@@ -285,10 +288,13 @@ class Mentions:
         before = mentions & {*_MANY, ALL_MODULES}
         self.visit(node)
         added = mentions & _MANY - before
-        if not added:
+        is_globals = not _GLOBALS.isdisjoint(mentions) and any(
+            not _GLOBALS.isdisjoint(each.attributes) for each in accesses(node)
+        )
+        if not added and not is_globals:
             return
         modules = ANY_MODULE in added and reads
-        if not any({"f_globals", "__globals__"}.intersection(each[2]) for each in accesses(node)):
+        if not is_globals:
             added.discard(ALL_NAMES)
         elif ANY_MODULE not in added and ALL_MODULES not in before:
             added.add(ALL_MODULES)
@@ -298,8 +304,9 @@ class Mentions:
             found = added
             if not (name or own or not reads):
                 found = {LISTED} if self._is_no_module(key) or _is_update(node) else set()
-            elif not name.endswith("__"):  # which whoever's globals these are has bound
-                found = added - {ALL_MODULES}
+            if is_globals and not name.endswith("__"):  # which all globals have
+                mentions.add(ALL_MODULES)  # a caller's file need not be imported
+                found = found - {ALL_MODULES}
             if (name or own) and modules:
                 mentions.add(OWN_NAMES if own else "=" + name.rpartition(".")[2])
             narrowed = added & found if narrowed is None else narrowed & found
