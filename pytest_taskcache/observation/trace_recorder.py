@@ -126,18 +126,21 @@ class TraceRecorder:
         segments = self._log.flush()
         if not segments:
             return trace
-        log = self._log.name + ":"
         found: list[Dependency] = []
         stale: set[str] = set()
+        needed: set[str] = set()  # by the logs of others, a part of which may be the same
         for dependency in trace.dependencies:
-            if dependency.kind is Kind.CODE and dependency.name.startswith(log):
+            if dependency.kind is Kind.CODE:
                 part = dependency.name.split(":")
-                stale.update(part[1].split(","))
-                part[1] = ",".join(blob.digest for blob in segments)
-                dependency = Dependency(Kind.CODE, ":".join(part), segments[-1].digest)
+                is_own = part[0] == self._log.name
+                (stale if is_own else needed).update(part[1].split(","))
+                if is_own:
+                    part[1] = ",".join(blob.digest for blob in segments)
+                    dependency = Dependency(Kind.CODE, ":".join(part), segments[-1].digest)
             found.append(dependency)
         if not stale:
             return trace
+        stale -= needed
         uses = [blob for blob in trace.uses if blob.digest not in stale]
         ordered = tuple(sorted(found))
         return Trace(ordered, digest_of(ordered), tuple(dict.fromkeys((*uses, *segments))))

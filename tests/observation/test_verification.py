@@ -17,6 +17,7 @@ from observed_project import MemoryShelf, Project, named
 
 from pytest_taskcache.digests.present import Present
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Trace
+from pytest_taskcache.observation.code_log import code_dependency, decode_code
 from pytest_taskcache.observation.hooks.dispatcher import listen, muted, silence
 from pytest_taskcache.observation.observatory import Observatory
 from pytest_taskcache.observation.trace_recorder import digest_of
@@ -419,6 +420,32 @@ def test_an_inherited_digest_that_no_longer_holds_is_not_trusted(
     path.read_text()
 
     assert "data changed while the computation ran" in window.close().untrusted
+
+
+def test_a_part_that_the_log_of_another_process_shares_stays_when_the_own_log_goes_on(
+    project: Project,
+) -> None:
+    """Parts are named by what is in them, so that one may be of two logs: what is reused still
+    names that of the process that made it."""
+    project.write("first.py", "def one():\n    return 1\n")
+    functions = "\n".join(f"def f{n}():\n    return {n}\n" for n in range(500))
+    project.write(
+        "second.py", functions + "\nALL = [v for n, v in [*globals().items()] if n[0] == 'f']\n"
+    )
+    observed = project.observe(project.load("first").one).trace
+    (part,) = observed.uses
+    reused = code_dependency("another", [part], 1, [0])
+    found = tuple(sorted((*observed.dependencies, reused)))
+    trace = Trace(found, digest_of(found), observed.uses)
+    second = project.load("second")
+    project.observe(lambda: [each() for each in second.ALL])  # enough for one part with that
+
+    renewed = project.observatory.renewed(trace)
+
+    assert reused in renewed.dependencies
+    own = [each for each in renewed.dependencies if each.kind is Kind.CODE and each != reused]
+    assert all(part.digest not in decode_code(each).segments for each in own)
+    assert part in renewed.uses
 
 
 def test_traces_are_sorted_unique_and_shared(project: Project) -> None:
