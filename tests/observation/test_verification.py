@@ -428,23 +428,25 @@ def test_a_part_that_the_log_of_another_process_shares_stays_when_the_own_log_go
     """Parts are named by what is in them, so that one may be of two logs: what is reused still
     names that of the process that made it."""
     project.write("first.py", "def one():\n    return 1\n")
-    functions = "\n".join(f"def f{n}():\n    return {n}\n" for n in range(500))
-    project.write(
-        "second.py", functions + "\nALL = [v for n, v in [*globals().items()] if n[0] == 'f']\n"
-    )
     observed = project.observe(project.load("first").one).trace
     (part,) = observed.uses
     reused = code_dependency("another", [part], 1, [0])
     found = tuple(sorted((*observed.dependencies, reused)))
     trace = Trace(found, digest_of(found), observed.uses)
-    second = project.load("second")
-    project.observe(lambda: [each() for each in second.ALL])  # enough for one part with that
 
-    renewed = project.observatory.renewed(trace)
+    for size in (2**number for number in range(6, 15)):  # until it is one part with that
+        names = [f"f{n}" for n in range(size)]
+        lines = [*(f"def {name}(): pass" for name in names), "def run():"]
+        project.write(f"m{size}.py", "\n".join([*lines, *(f"    {name}()" for name in names)]))
+        project.observe(project.load(f"m{size}").run)
+        renewed = project.observatory.renewed(trace)
+        own = [each for each in renewed.dependencies if each.kind is Kind.CODE and each != reused]
+        if all(part.digest not in decode_code(each).segments for each in own):
+            break
+    else:
+        pytest.fail("the part was never merged with what came later")
 
     assert reused in renewed.dependencies
-    own = [each for each in renewed.dependencies if each.kind is Kind.CODE and each != reused]
-    assert all(part.digest not in decode_code(each).segments for each in own)
     assert part in renewed.uses
 
 

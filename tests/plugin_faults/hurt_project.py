@@ -121,6 +121,10 @@ class HurtProject:
         self.root.mkdir()
         self.cache = self.root / ".pytest_cache" / "taskcache"
         self.index = self.cache / "index.sqlite3"
+        # Of two runs that end at once, one finds pytest's link to the newest directory gone.
+        temporary = directory / "temporary"
+        temporary.mkdir()
+        self._apart = {"PYTEST_DEBUG_TEMPROOT": str(temporary)}
         self._counts = directory / "counts"
         self._counts.touch()
         self.write("pytest.ini", "[pytest]\nmarkers = cached: the outcome is replayed\n")
@@ -169,7 +173,7 @@ class HurtProject:
         return subprocess.Popen(
             [sys.executable, "-c", script, *options, "-rA", *args],
             cwd=self.root,
-            env=kept | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables,
+            env=kept | self._apart | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
