@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 import pandas as pd
+import rpds
 from pydantic import BaseModel
 
 
@@ -188,6 +189,9 @@ def many_values() -> dict[str, object]:
         "mixed set": {1, "a", 2.5, (3, frozenset(words))},
         "frozensets": {frozenset({i, f"{i}"}) for i in range(20)},
         "set of objects": {Colour.RED, Point(1, 2), datetime.date(2024, 1, 1)},
+        "hashed map": rpds.HashTrieMap({word: [word] for word in words}),
+        "hashed set": rpds.HashTrieSet(words),
+        "persistent list": rpds.List(words),
         "complex": 1 - 0.0j,
         "range": range(1, 10, 2),
         "slice": slice(1, None, 2),

@@ -23,6 +23,7 @@ from unittest import mock
 import digest_world as world
 import numpy as np
 import pytest
+import rpds
 
 from pytest_taskcache.digests.values.digest import digest_arguments, digest_value
 from pytest_taskcache.errors import UndigestableError
@@ -282,3 +283,13 @@ def test_state_declared_for_pickle_is_what_counts(cls: Any) -> None:
     """An author who leaves a lock out of the pickled state has said what makes the object."""
     assert digest_value(cls(1)) == digest_value(cls(1))
     assert digest_value(cls(1)) != digest_value(cls(2))
+
+
+def test_hashed_maps_name_what_they_hold(connection: sqlite3.Connection) -> None:
+    """A map of native code that hashes its items is refused for an item, and for holding itself."""
+    error = refused([rpds.HashTrieMap({"a": 1, "b": connection})])
+    assert (error.path, error.type_name) == ("rows[0]", "sqlite3.Connection")
+    inner: dict[str, object] = {}
+    inner["outer"] = outer = rpds.HashTrieMap({"inner": inner})
+    assert refused(outer).reason == "it holds itself"
+    assert digest_value([rpds.HashTrieMap({"inner": {}})] * 2)

@@ -139,7 +139,9 @@ values = st.recursive(
 @given(trees)
 def test_walker_writes_the_same_stream_as_the_pickler(value: object) -> None:
     """A value digests alike on the fast path and on the path taken when the stack runs out."""
-    assert walk([value], "", Exploration(None)) == digest_stream([value], Scope())
+    assert walk([value], "", Exploration(digest_value)) == digest_stream(
+        [value], Scope(digest_value)
+    )
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 999, 1000, 1001, 1999, 2000, 2001])
@@ -147,7 +149,7 @@ def test_walker_writes_the_same_stream_as_the_pickler(value: object) -> None:
 def test_walker_batches_items_as_the_pickler_does(kind: type, size: int) -> None:
     """Containers of every size around the pickler's batches digest alike on both paths."""
     value = {i: [[i]] for i in range(size)} if kind is dict else kind([[i]] for i in range(size))
-    assert walk(value, "", Exploration(None)) == digest_stream(value, Scope())
+    assert walk(value, "", Exploration(digest_value)) == digest_stream(value, Scope(digest_value))
 
 
 @settings(max_examples=75, deadline=None)

@@ -163,7 +163,11 @@ def reduce_function(function: types.FunctionType, scope: Scope) -> Reduction:
     """Installed functions by name; others by source, defaults and closure."""
     if is_installed(function.__module__) and is_importable(function):
         return TERM, ("function", qualified_name(function))
-    return TERM, ("function source", *_source(function), *_bound_values(function, scope))
+    return TERM, (
+        "function source",
+        *scope.once(function, _source),
+        *_bound_values(function, scope),
+    )
 
 
 def _source(function: types.FunctionType) -> tuple[str, str]:
@@ -204,7 +208,12 @@ def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
     if not isinstance(function, types.FunctionType):
         return TERM, ("task callable", function, _class_sources(type(function)))
     around = [] if owner is None else _class_sources(owner)
-    return TERM, ("function source", *_source(function), *_bound_values(function, scope), around)
+    return TERM, (
+        "function source",
+        *scope.once(function, _source),
+        *_bound_values(function, scope),
+        around,
+    )
 
 
 def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reduction:

@@ -26,7 +26,7 @@ from weakref import WeakKeyDictionary
 from xxhash import xxh3_128_hexdigest
 
 from pytest_taskcache.checksum import checksum
-from pytest_taskcache.digests.values.terms import Anchors, Scope, qualified_name
+from pytest_taskcache.digests.values.terms import Anchors, Apart, Scope, qualified_name
 from pytest_taskcache.errors import UndigestableError
 
 _SCALARS: Final = frozenset({type(None), bool, int, float})
@@ -41,11 +41,14 @@ _SAFE_LIMIT: Final = 10_000
 the C stack (seen at 100,000 levels) and the interpreter dies."""
 
 
-def digest_value(value: object, *, path: str = "", anchors: Anchors | None = None) -> str:
+def digest_value(
+    value: object, *, path: str = "", anchors: Anchors | None = None, apart: Apart | None = None
+) -> str:
     """The xxh3-128 digest of a value's types and content, 32 hexadecimal digits.
 
     ``path`` is the name the value goes by in errors. ``anchors`` gives absolute paths the name
-    they are digested by; without it they count by their text.
+    they are digested by; without it they count by their text. ``apart`` keeps what parts were
+    found to be from one call to the next, between which nobody may change them.
 
     Raises UndigestableError, which names the type and where in the value it sits.
     """
@@ -56,7 +59,7 @@ def digest_value(value: object, *, path: str = "", anchors: Anchors | None = Non
     # a run whose inputs are numbers and names does without the reducers' modules
     from pytest_taskcache.digests.values.reducers import digest_stream
 
-    scope = Scope(anchors)
+    scope = Scope(digest_value, anchors, apart)
     try:
         if _SHARED_LIMIT and sys.getrecursionlimit() > _SAFE_LIMIT:
             scope.need_walker()
@@ -67,7 +70,7 @@ def digest_value(value: object, *, path: str = "", anchors: Anchors | None = Non
         # whatever went wrong, the walker digests the value or says what is the matter and where
         from pytest_taskcache.digests.values.walker import Exploration, walk
 
-        scope = exploration = Exploration(anchors)
+        scope = exploration = Exploration(digest_value, anchors, apart)
         digest = walk(value, path, exploration)
     if scope.classes:
         classes = sorted(scope.classes, key=qualified_name)

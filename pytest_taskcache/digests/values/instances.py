@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copyreg
 import enum
+import functools
 from collections.abc import Callable
 from operator import attrgetter
 from pickle import whichmodule  # type: ignore[attr-defined]  # absent from the stubs
+from types import FunctionType
 from typing import Any
 
 from pytest_taskcache.digests.values.callables import is_installed
@@ -78,7 +80,7 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
     ``__getstate__`` or ``__reduce__`` of the author's own is honoured: it says what makes the
     object. Without one, containers are read by the native type's methods, so that no iteration of
     the user's runs."""
-    cls = type(value)
+    cls: Any = type(value)
     native = _native_content(value) if reduces_by_default(cls) else None
     if native is not None:
         return TERM, ("instance", class_term(cls, scope), (), value.__getstate__(), native)
@@ -99,7 +101,30 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
         return TERM, ("instance", head, arguments[1:], state, None)
     listed = [None if part is None else list(part) for part in (items, pairs)]
     made_by = None if maker is cls else maker
+    if made_by is None and len(reduced) == 2 and [*map(type, arguments)] == [list]:
+        items = arguments[0]
+        if items and not _keeps_order(cls, type(items[0]) is tuple):
+            return TERM, ("unordered", head, scope.once(value, lambda _: scope.digest_items(items)))
     return TERM, ("reduced", head, made_by, arguments, state, listed)
+
+
+@functools.cache
+def _keeps_order(cls: Any, pairs: bool) -> bool:
+    """Whether a container of native code has its items in the order that it was given them, or may
+    have: sets and maps that hash their items (rpds has such) have an order of each process, or even
+    of each object, so what it is for some items can be known only by trying."""
+    if any(isinstance(getattr(cls, name), FunctionType) for name in ("__init__", "__new__")):
+        return True
+    for order in (range(64), range(63, -1, -1)):
+        items = [(one, one) for one in order] if pairs else [*order]
+        try:
+            _, (found,) = cls(items).__reduce_ex__(4)
+        except Exception:
+            # it may raise anything of its own: it wants other items, and is read as it gives itself
+            return True
+        if found != items:
+            return False
+    return True
 
 
 def _has_identity(cls: Any) -> bool:

@@ -14,9 +14,15 @@ Here too: what classes and functions are called in terms, and whether a name lea
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
+
+from pytest_taskcache.checksum import checksum
+from pytest_taskcache.errors import UndigestableError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Anchors: TypeAlias = Callable[[Path], str]
 """The text name of an absolute path, the same on every machine for the same file."""
@@ -50,16 +56,53 @@ class WalkerNeededError(Exception):
     """The value holds something only the walker digests exactly (a set, a local class)."""
 
 
+Apart: TypeAlias = dict[int, tuple[object, Any]]
+"""What was found of parts of values, by identity, with the part that it was found of. To be kept no
+longer than nobody changes them."""
+
+
+_ASKED: Final = object()
+"""Stands for what is being found."""
+
+
 class Scope:
     """What reducers may ask and say while one value is digested. ``classes`` are those of the
     project that instances in the value belong to: what their statements say is part of the value,
-    and is added once, at the end."""
+    and is added once, at the end. ``digest`` is ``digest_value``, for parts that are digested
+    apart."""
 
-    __slots__ = ("anchors", "classes")
+    __slots__ = ("anchors", "apart", "classes", "digest")
 
-    def __init__(self, anchors: Anchors | None = None) -> None:
+    def __init__(
+        self, digest: Callable[..., str], anchors: Anchors | None = None, apart: Apart | None = None
+    ) -> None:
+        self.digest = digest
         self.anchors = anchors
+        self.apart = {} if apart is None else apart
         self.classes: set[type] = set()
+
+    def once(self, part: T, find: Callable[[T], R]) -> R:
+        """What ``find`` finds of a part, asked once. Raises RefusedError if the answer needs
+        itself."""
+        _, found = self.apart.get(id(part), (part, None))
+        if found is None:
+            self.apart[id(part)] = part, _ASKED
+            try:
+                found = find(part)
+            finally:
+                self.apart[id(part)] = part, found
+        if found is _ASKED:
+            raise RefusedError(shown_name(type(part)), "it holds itself")
+        return found  # type: ignore[no-any-return]
+
+    def digest_items(self, items: Iterable[object]) -> str:
+        """One digest of all items of a container, in whatever order they come. Raises RefusedError
+        for an item without a digest."""
+        try:
+            digests = [self.digest(one, anchors=self.anchors, apart=self.apart) for one in items]
+        except UndigestableError as error:
+            raise RefusedError(error.type_name, error.reason) from error
+        return checksum(sorted(digests))
 
     def need_walker(self) -> None:
         """Says that the value belongs to the walker; raises WalkerNeededError on the fast path. To

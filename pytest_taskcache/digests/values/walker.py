@@ -35,7 +35,7 @@ from pytest_taskcache.digests.values.reducers import (
     TERM_CODE,
     StreamPickler,
 )
-from pytest_taskcache.digests.values.terms import Anchors, RefusedError, Scope, shown_name
+from pytest_taskcache.digests.values.terms import Anchors, Apart, RefusedError, Scope, shown_name
 from pytest_taskcache.errors import UndigestableError
 
 
@@ -125,8 +125,10 @@ class Exploration(Scope):
     lists the nodes, children before parents unless ``cyclic``. ``exact_only`` says that the pickler
     would have refused the value whatever the stack."""
 
-    def __init__(self, anchors: Anchors | None) -> None:
-        super().__init__(anchors)
+    def __init__(
+        self, digest: Callable[..., str], anchors: Anchors | None = None, apart: Apart | None = None
+    ) -> None:
+        super().__init__(digest, anchors, apart)
         self.cyclic = False
         self.exact_only = False
         self.finished: list[Node] = []

@@ -37,6 +37,7 @@ from pytest_taskcache.config.settings import Settings, Tests
 from pytest_taskcache.dataclass import dataclass, replace
 from pytest_taskcache.digests.environment import interpreter_facts
 from pytest_taskcache.digests.values.digest import digest_value
+from pytest_taskcache.digests.values.terms import Apart
 from pytest_taskcache.engine.cache import Engine
 from pytest_taskcache.engine.computation import Computation, Options
 from pytest_taskcache.engine.keys import shown
@@ -239,7 +240,8 @@ class OutcomeKeys:
         self._observed: dict[Path, Observed] = {}
         self._surrounding: dict[Path, tuple[Part, ...]] = {}
         self._checks: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], str]] = {}
-        self._digested: dict[int, tuple[object, str]] | None = None
+        self._digested: Apart | None = None
+        self._apart: Apart | None = None
 
     def of_file(self, path: Path, file: str, options: Options) -> Computation:
         """The computation that all outcomes of a file are; ``file`` is its name in node ids."""
@@ -296,10 +298,12 @@ class OutcomeKeys:
         return Check("".join((whole, *hints)), tuple(parts))
 
     def may_change(self, item: pytest.Item) -> bool:
-        """Whether tests may change what a test is given: it is digested before any begins."""
+        """Whether tests may change what a test is given, or its function closed over: it is
+        digested before any begins."""
         if is_stand_in(item):
             return False
-        return not _SCALARS.issuperset(map(type, parameters_of(item).values()))
+        given = chain(parameters_of(item).values(), _held(item).values())
+        return not _SCALARS.issuperset(map(type, given))
 
     def run_examples(self, item: DoctestItem) -> None:
         """Runs an empty statement in the file of the doctest's own module and of each module that
@@ -386,7 +390,8 @@ class OutcomeKeys:
         if known is not None:
             return known[1] or otherwise
         try:
-            digest = digest_value(value, path=name, anchors=self._engine.fingerprints.name_of)
+            world = self._engine.fingerprints
+            digest = digest_value(value, path=name, anchors=world.name_of, apart=self._apart)
         except UndigestableError:
             digest = ""
         if self._digested is not None:
@@ -396,11 +401,11 @@ class OutcomeKeys:
     @contextmanager
     def of_new_tests(self) -> Generator[None]:
         """While no test runs: each parameter is digested once, however many tests are given it."""
-        self._digested = {}
+        self._digested, self._apart = {}, {}
         try:
             yield
         finally:
-            self._digested = None
+            self._digested = self._apart = None
 
     def _of_parameter(self, item: pytest.Item, name: str, value: object) -> str:
         return self._digest(name, value, f"{_FROM}{index_of_parameter(item, name)}")
