@@ -69,27 +69,29 @@ def _settings(project: Project) -> Iterator[Finding]:
     settings = project.settings
     if settings.mode is Mode.OFF:
         yield Finding("mode", "the cache is switched off", "take taskcache_mode = off out")
+    sound, shared = True, False
     for spec in {settings.storage, settings.key_storage, settings.result_storage}:
         try:
             for tier in find_tiers(spec, named_storages(project.root)):
                 if tier.remote:
+                    shared = True
                     url = expand(tier.spec, environ=os.environ, root=project.root, url=True)
                     storage_by_url(url, tier.setting).close()
         except ConfigurationError as error:
+            sound = False
             yield Finding(f"{error.setting}:", error.problem, error.remedy)
-    if "://" in settings.storage:
-        try:
-            keys = signing_keys(os.environ)
-        except TaskCacheError as error:
-            yield Finding(SIGNING_KEY, str(error), "use a random key of 32 bytes")
-            return
-        if not keys:
-            yield Finding(
-                SIGNING_KEY,
-                "is not set: what is written to the shared storage is believed by nobody",
-                "set the same secret on all machines",
-            )
-    else:
+    try:
+        unsigned = shared and not (signing_keys(os.environ) or settings.trust_remote)
+    except TaskCacheError as error:
+        yield Finding(SIGNING_KEY, str(error), "use a random key of 32 bytes")
+        return
+    if unsigned:
+        yield Finding(
+            SIGNING_KEY,
+            "is not set: what is written to the shared storage is believed by nobody",
+            "set the same secret on all machines",
+        )
+    elif sound:
         yield Finding("the settings are sound")
 
 

@@ -97,9 +97,14 @@ class StorageFactory:
         return self._made[keys, results]
 
     def apart(self, spec: str) -> Storage:
-        """The tiers of a spec without the local one, for sending what is here: in front of the
-        others it would say that they have all of it. Raises ConfigurationError."""
-        tiers = [tier for tier in find_tiers(spec, self.names) if tier.spec != LOCAL]
+        """The tiers of a spec that may be written, without the local one, for sending what is
+        here: in front of the others it would say that they have all of it. Raises
+        ConfigurationError."""
+        far = (tier for tier in find_tiers(spec, self.names) if tier.spec != LOCAL)
+        tiers = [tier for tier in far if "w" in tier.mode]
+        if not tiers:
+            remedy = "name it without ':r' to send something there"
+            raise ConfigurationError("storage", "what is set may only be read", remedy)
         return self._tiers(_paired(tiers, tiers))
 
     @cached_property

@@ -190,6 +190,9 @@ def test_push_and_pull_carry_to_a_shared_storage(
     own.run("clear", "--yes")
     assert own.json("pull", shared)["records"] == records
     assert own.names() == names
+    refused = own.run("push", f"{shared}:r")
+    assert refused.returncode == 2
+    assert "may only be read; name it without ':r'" in refused.stderr
 
 
 # ------------------------------------------------------------------------------- bad input
@@ -217,6 +220,20 @@ def test_a_storage_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     assert "redis://host/0: unknown option 'nope'" in done.stdout
     assert "use one of: expire, prefix, timeout" in done.stdout
     assert "hunter2" not in done.stdout
+
+
+@pytest.mark.parametrize("setting", ["storage = team", "key_storage = team"])
+def test_a_shared_storage_without_a_key_is_told(tmp_path: Path, setting: str) -> None:
+    """Also where it goes by a name, and in whichever setting it stands."""
+    (tmp_path / "pyproject.toml").write_text(
+        f'[tool.taskcache.storages]\nteam = "file://{tmp_path}/shared"\n'
+    )
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\ntaskcache_{setting}\n")
+    told = Commands(tmp_path).run("doctor").stdout
+    assert "believed by nobody" in told
+    assert "the settings are sound" not in told
+    trusting = Commands(tmp_path).run("doctor", env={"PYTEST_TASKCACHE_TRUST_REMOTE": "true"})
+    assert "the settings are sound" in trusting.stdout
 
 
 def test_an_unknown_name_is_told(made: Commands) -> None:
