@@ -537,10 +537,10 @@ class _Verdict:
         for distribution, before, modules in distributions:
             change = self._change_of(Dependency(Kind.DISTRIBUTION, distribution, before))
             for file, analysis in analyses.items():
-                importing = [
+                importing = [  # at the top, within a function, or by name
                     Changed(item, item)
                     for item in analysis.definitions
-                    if item.kind == "import" and not item.mentions.isdisjoint(modules)
+                    if not item.mentions.isdisjoint(modules)
                 ]
                 if importing:
                     changes[file] = [*changes.get(file, ()), *importing]

@@ -2384,6 +2384,31 @@ CODE = [
         forms=EVERY,
     ),
     Scenario(
+        "dependency_that_a_function_imports",
+        body="""
+        import ladder_dependency_g
+        result = ladder_dependency_g.x
+        """,
+        files={
+            "site-packages/ladder_dependency_g.py": "x = 1\n",
+            **_metadata("ladder_dependency_g", "1.0.0"),
+        },
+        change={"site-packages/ladder_dependency_g.py": "x = 2\n"},
+        named=["distribution changed: ladder-dependency-g"],
+        forms=EVERY,
+    ),
+    Scenario(
+        "dependency_that_is_asked_for_by_name",
+        head="ladder_dependency_h = pytest.importorskip('ladder_dependency_h')",
+        body="result = ladder_dependency_h.x",
+        files={
+            "site-packages/ladder_dependency_h.py": "x = 1\n",
+            **_metadata("ladder_dependency_h", "1.0.0"),
+        },
+        change={"site-packages/ladder_dependency_h.py": "x = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
         "dependency_appears",
         head="""
         try:
