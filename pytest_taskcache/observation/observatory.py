@@ -30,6 +30,7 @@ from types import (
 )
 from typing import Any
 
+from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
 from pytest_taskcache.model.dependency import (
     ABSENT,
@@ -704,14 +705,13 @@ class Observatory:
         if importer is not None:
             for name in names:
                 self._log.touch(body, Kind.IMPORT, name, name)
+            added = {place for name in names[:-1] for place in _added_places(name)}
             if self._settled_path not in (None, tuple(sys.path)):
                 # Another process finds it only once the same code has changed the path there.
                 for each in set(self._doers.sources(frame)):
                     self._log.touch(body, Kind.FILE, each.path, each.name)
-                for entry in {*sys.path}.difference(self._settled_path or ()):
-                    # Nor does it look there for what would hide this one.
-                    if is_file_of_interest(os.path.join(entry, "")):
-                        self.on_read(Kind.LISTING, os_path.abspath(entry), frame)
+                added.update(map(os_path.abspath, {*sys.path}.difference(self._settled_path or ())))
+            self._look_in(added, frame, body)
         for window in self._windows:
             window.modules[source.path] = None
 
@@ -748,10 +748,21 @@ class Observatory:
         with muted(), running_code.unseen():
             self._globals.keep(digest)
 
+    def _look_in(self, places: Iterable[str], frame: FrameType | None, body: int = NOBODY) -> None:
+        """An import looks in these places too, which another process does only once the same code
+        has run there: what would hide the module, or be found, counts here."""
+        for place in places:
+            if is_file_of_interest(os.path.join(place, "")):
+                kind = Kind.LISTING if os_path.isdir(place) else Kind.FILE  # an archive, or nothing
+                self.on_read(kind, place, frame)
+                if body != NOBODY and not self._scratch.holds(place):
+                    self._log.touch(body, kind, place, self._fingerprints.name_of(place))
+
     def on_import_tried(self, name: str, frame: FrameType | None) -> None:
         """An import that is not in ``sys.modules`` was begun."""
         if asked_by_machinery(frame):
             return
+        self._look_in(_added_places(name.rpartition(".")[0]), frame)
         for window in self._credited():
             window.tried[name] = None
         if name.rpartition(".")[2] not in UNNAMED:
@@ -823,6 +834,18 @@ def _look_at(path: str) -> tuple[bool, bool]:
     except (OSError, ValueError):
         return False, False
     return True, not stats.S_ISREG(found.st_mode)
+
+
+def _added_places(package: str) -> list[str]:
+    """Where a loaded package looks for its submodules besides its own directory: its ``__path__``
+    is anyone's to change."""
+    module = sys.modules.get(package)
+    filename = source_of(module)
+    if filename is None:
+        return []  # a namespace package, whose directories are found anew
+    own = os.path.dirname(filename)
+    places = (each for each in namespace_of(module).get("__path__", ()) if isinstance(each, str))
+    return [place for place in map(os_path.abspath, places) if place != own]
 
 
 def _names_of_import(frame: FrameType | None) -> list[str]:

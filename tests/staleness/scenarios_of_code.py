@@ -2159,6 +2159,40 @@ CODE = [
         change={"parts/__init__.py": "def price():\n    return 2\n"},
         forms=EVERY,
     ),
+    *(
+        Scenario(
+            f"module_{what}_on_the_path_of_a_package",
+            files={
+                "places/__init__.py": """
+                    import os
+                    __path__.insert(0, os.path.join(os.path.dirname(__file__), "first"))
+                    __path__.append(os.path.join(os.path.dirname(__file__), "last"))
+                """,
+                "places/first/readme.txt": "",
+                "places/last/readme.txt": "",
+                **files,
+                **{
+                    f"test_{name}.py": f"""
+                    from counter import count
+
+                    def test_it():
+                        count("SELF.{name}")
+                        try:
+                            from SELF.places.rates import x
+                        except ImportError:
+                            x = 0
+                        assert x < 3
+                    """
+                    for name in "ab"
+                },
+            },
+            change=change,
+        )
+        for what, files, change in (
+            ("hidden", {"places/rates.py": "x = 1\n"}, {"places/first/rates.py": "x = 2\n"}),
+            ("appears", {}, {"places/last/rates.py": "x = 2\n"}),
+        )
+    ),
     Scenario(
         "namespace_package_gets_a_body",
         head="import SELF.space.inner as inner",
