@@ -51,6 +51,10 @@ TEARDOWN = "<teardown> "
 one to tell it from others, follow. What happens until the next such node, or until one without a
 position, is a matter of all who had been given what is torn down."""
 
+IMPORTED = "<imported> "
+"""Begins the name of a node that stands for a module that is not the project's, whose name follows:
+what its body touches is a matter of all who import it."""
+
 IN_NO_FUNCTION = frozenset({"<module>", "<lambda>"})
 """What code is called that a module's body runs, or may run: comprehensions, too."""
 
@@ -59,7 +63,7 @@ def definition_name(qualname: str) -> str:
     """The definition that a code object of this qualified name belongs to: the function around
     a lambda, a comprehension or the scope of type parameters; ``<module>`` for a module's own
     code, ``<lambda>`` for lambdas and comprehensions in no function."""
-    if qualname.startswith((EXAMPLES, GIVEN, MENTIONS, TEARDOWN)):
+    if qualname.startswith((EXAMPLES, GIVEN, IMPORTED, MENTIONS, TEARDOWN)):
         return qualname
     kept: list[str] = []
     for part in qualname.split(INSIDE):

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from pytest_taskcache.changed_paths import is_inside
-from pytest_taskcache.code.definitions import INSIDE, MENTIONS, TEARDOWN, definition_name
+from pytest_taskcache.code.definitions import IMPORTED, INSIDE, MENTIONS, TEARDOWN, definition_name
 from pytest_taskcache.code.function_source import unwrapped
 from pytest_taskcache.code.reach import BEGUN, COLLECTED, FILE, MODULE, NEVER
 from pytest_taskcache.dataclass import dataclass, field
@@ -140,6 +140,11 @@ class CodeLog(ForkAware):
         """The position of the node that stands for what is read while files are collected; -1
         before there is a file."""
         return self._node(0, COLLECTED) if self.files else -1
+
+    def touch_imported(self, module: str, kind: Kind, where: str, name: str) -> None:
+        """The body of a module that is not the project's touched something."""
+        if self.files:
+            self.touch(self._node(0, IMPORTED + module), kind, where, name)
 
     def begin(self) -> None:
         """Tests run from here on."""

@@ -70,6 +70,19 @@ class Doers:
             return NOBODY
         return self._senders.get(threading.current_thread(), NOBODY)
 
+    def loading(self, frame: FrameType | None) -> set[str]:
+        """The top-level modules of others whose bodies run, on the way to the innermost function of
+        the project on the stack: whoever imports one later gets what came of it."""
+        found: set[str] = set()
+        while frame is not None and not self._aside.depth:
+            code = frame.f_code
+            if self._find(code.co_filename) or origin_of(code.co_filename) is ActsFor.MACHINERY:
+                break
+            if code.co_name == "<module>":
+                found.add(str(frame.f_globals.get("__name__")).partition(".")[0])
+            frame = frame.f_back
+        return found
+
     def makers(self, frame: FrameType | None) -> list[int]:
         """The nodes of all of the project's code on the stack."""
         self._log.read_runs()

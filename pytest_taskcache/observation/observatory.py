@@ -32,6 +32,7 @@ from typing import Any
 
 from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.code.definitions import IN_NO_FUNCTION, definition_name
+from pytest_taskcache.code.distributions import normalized
 from pytest_taskcache.model.dependency import (
     ABSENT,
     INTERPRETER,
@@ -426,6 +427,8 @@ class Observatory:
             self._log.touch(owner, kind, where, name)
         elif self._settled_path is None and kind is Kind.FILE:
             self.read_early.add(where)
+        for module in self._doers.loading(frame):
+            self._log.touch_imported(module, kind, where, name)
 
     def on_read(self, kind: Kind, path: str, frame: FrameType | None) -> None:
         """A path is about to be read, listed or looked at."""
@@ -479,6 +482,8 @@ class Observatory:
         if not asked_by_machinery(frame):
             for window in self._credited():
                 window.distributions[name] = None
+            kind = Kind.DISTRIBUTIONS if name == EVERYTHING else Kind.DISTRIBUTION
+            self._touch(frame, kind, name, normalized(name))
 
     def on_variable(self, name: str, frame: FrameType | None) -> None:
         """An environment variable is about to be read."""

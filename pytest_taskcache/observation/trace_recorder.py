@@ -8,7 +8,6 @@ done outside of windows that cannot be observed.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +15,9 @@ from itertools import chain, islice
 
 import xxhash
 
+from pytest_taskcache.code.asleep import namespace_of
 from pytest_taskcache.code.definitions import Analysis, DefinitionKind
+from pytest_taskcache.code.distributions import normalized
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import FILE, MODULE, Reached, affected
 from pytest_taskcache.model.dependency import (
@@ -173,6 +174,10 @@ class TraceRecorder:
             return
         names = set(sys.modules) - self._modules
         self._modules |= names
+        for name in names:
+            space = namespace_of(sys.modules.get(name))
+            if space.get("__path__") and not space.get("__file__"):  # others may add to it
+                self._log.touch_imported(name.rpartition(".")[2], Kind.IMPORT, name, name)
         tops = {name.partition(".")[0] for name in names} - self._tops
         self._tops |= tops
         fresh: dict[str, list[str]] = {}
@@ -311,7 +316,7 @@ class TraceRecorder:
                 found[Kind.IMPORT, name] = self._verification.digest(Kind.IMPORT, name)
         for distribution in list(window.distributions):
             kind = Kind.DISTRIBUTIONS if distribution == EVERYTHING else Kind.DISTRIBUTION
-            name = re.sub(r"[-_.]+", "-", distribution).lower()
+            name = normalized(distribution)
             found[kind, name] = self._verification.digest(kind, name)
 
     def _absorb(

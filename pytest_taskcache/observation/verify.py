@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from pytest_taskcache.changed_paths import ChangedPaths, stamp_of
 from pytest_taskcache.code.definitions import EVERYTHING as WHOLE_FILE
-from pytest_taskcache.code.definitions import Analysis, Changed, Changes, diff, everything
+from pytest_taskcache.code.definitions import IMPORTED, Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
@@ -534,8 +534,16 @@ class _Verdict:
         changes |= lost
         told: dict[str, Change] = {}
         by_file = {name: Change("file", name, "", "") for name in changes}
-        for distribution, before, modules in distributions:
-            change = self._change_of(Dependency(Kind.DISTRIBUTION, distribution, before))
+        loaded: list[tuple[Dependency, Collection[str]]] = [
+            (Dependency(Kind.DISTRIBUTION, name, before), modules)
+            for name, before, modules in distributions
+        ]
+        for dependency, owner, _ in touches:
+            if self._is_imported(owner):
+                module = self._log.nodes[owner][1].removeprefix(IMPORTED)
+                loaded.append((dependency, self._importers(module)))
+        for dependency, modules in loaded:
+            change = self._change_of(dependency)
             for file, analysis in analyses.items():
                 importing = [  # at the top, within a function, or by name
                     Changed(item, item)
@@ -548,6 +556,8 @@ class _Verdict:
                     by_file[file] = change
         touched: dict[int, tuple[int, str]] = {}
         for dependency, owner, position in touches:
+            if self._is_imported(owner):
+                continue
             change = by_file[self._file_of(owner)] = self._change_of(dependency)
             if owner not in touched or position < touched[owner][0]:
                 touched[owner] = position, str(dependency)
@@ -561,6 +571,18 @@ class _Verdict:
         self._imports = import_graph(names, self._log.imports, analyses)
         log = log_of(nodes, analyses, self._imports, complete=self._log.complete)
         self._reached = affected(log, changes, touched, self._handed_on())
+
+    def _importers(self, module: str) -> Collection[str]:
+        """A top-level module that is not the project's, and those whose distributions require its:
+        each of them is entered with all that its own requires."""
+        entered: dict[str, set[str]] = {}
+        for distribution, _, modules in self._log.distributions:
+            entered.setdefault(distribution, set()).update(modules)
+        holding = [each for each in entered.values() if module in each]
+        return set.intersection(*holding) if holding else {module}
+
+    def _is_imported(self, node: int) -> bool:
+        return self._log.nodes[node][1].startswith(IMPORTED)
 
     def _handed_on(self) -> Iterator[tuple[int, int, int]]:
         """Who made what another touched, who that is, and when."""

@@ -236,6 +236,13 @@ def test_asking_for_a_distribution_counts(project: Project) -> None:
     assert named(everything, Kind.DISTRIBUTIONS) == {"*"}
 
 
+def test_looking_for_modules_among_those_installed_counts(project: Project) -> None:
+    """Plugins may be found by how their modules are called, on the whole path."""
+    observed = project.observe(lambda: [*pkgutil.iter_modules()])
+
+    assert named(observed, Kind.DISTRIBUTIONS) == {"*"}
+
+
 def test_hooks_are_gone_after_disarming(project: Project) -> None:
     """A process that no longer observes is as it was."""
     project.observatory.disarm()

@@ -2159,6 +2159,31 @@ CODE = [
         change={"parts/__init__.py": "def price():\n    return 2\n"},
         forms=EVERY,
     ),
+    Scenario(
+        "namespace_package_gets_another_directory",
+        files={
+            "conftest.py": """
+                import pathlib, sys
+                HERE = pathlib.Path(__file__).parent
+                sys.path += [str(HERE / "one"), str(HERE / "two")]
+            """,
+            "one/SELF_plugins/own.py": "",
+            "two/readme.txt": "",
+            **{
+                f"test_{name}.py": f"""
+                import pkgutil
+                from counter import count
+                import SELF_plugins
+
+                def test_it():
+                    count("SELF.{name}")
+                    assert list(pkgutil.iter_modules(SELF_plugins.__path__))
+                """
+                for name in "ab"
+            },
+        },
+        change={"two/SELF_plugins/other.py": ""},
+    ),
     *(
         Scenario(
             f"module_{what}_on_the_path_of_a_package",
@@ -2442,6 +2467,67 @@ CODE = [
         change={"site-packages/ladder_dependency_h.py": "x = 2\n"},
         forms=EVERY,
     ),
+    *(
+        Scenario(
+            f"{what}_at_import_of_a_dependency",
+            files={
+                f"site-packages/ladder_dependency_{what}.py": body,
+                f"site-packages/ladder_requiring_{what}.py": f"""
+                    from ladder_dependency_{what} import x
+                """,
+                **_metadata(f"ladder_asked_{what}", "1.0.0"),
+                **_metadata(f"ladder_dependency_{what}", "1.0.0"),
+                **_metadata(f"ladder_requiring_{what}", "1.0.0", f"ladder_dependency_{what}"),
+                **{
+                    f"test_{name}.py": f"""
+                    from counter import count
+                    from ladder_{module}_{what} import x
+
+                    def test_it():
+                        count("SELF.{name}")
+                        assert x
+                    """
+                    for name, module in (
+                        ("a", "dependency"),
+                        ("b", "dependency"),
+                        ("c", "requiring"),
+                    )
+                },
+            },
+            change=change,
+            environ=environ,
+        )
+        for what, body, change, environ in (
+            (
+                "variable",
+                "import os\nx = [os.environ.get('LADDER_OF_A_DEPENDENCY')]\n",
+                {},
+                {"LADDER_OF_A_DEPENDENCY": (None, "1")},
+            ),
+            (
+                "file",
+                "import os\nx = [os.path.exists('SELF/ladder.cfg')]\n",
+                {"ladder.cfg": ""},
+                {},
+            ),
+            (
+                "module",
+                "try:\n    import ladder_of_a_dependency as x\nexcept ImportError:\n    x = [1]\n",
+                {"site-packages/ladder_of_a_dependency.py": ""},
+                {},
+            ),
+            (
+                "version",
+                "import importlib.metadata\n"
+                "x = importlib.metadata.version('ladder_asked_version')\n",
+                {
+                    "site-packages/ladder_asked_version-1.0.0.dist-info": shutil.rmtree,
+                    **_metadata("ladder_asked_version", "1.0.1"),
+                },
+                {},
+            ),
+        )
+    ),
     Scenario(
         "dependency_appears",
         head="""
@@ -2471,6 +2557,28 @@ CODE = [
         change={
             "site-packages/ladder_dependency_f-1.0.0.dist-info": lambda path: shutil.rmtree(path),
             **_metadata("ladder_dependency_f", "1.0.1"),
+        },
+    ),
+    Scenario(
+        "version_of_a_dependency_asked_for_at_import",
+        files={
+            "lib.py": """
+                import importlib.metadata
+                VERSION = importlib.metadata.version('ladder_dependency_i')
+            """,
+            "test_it.py": """
+                from counter import count
+                from SELF import lib
+
+                def test_it():
+                    count("SELF.it")
+                    assert lib.VERSION
+            """,
+            **_metadata("ladder_dependency_i", "1.0.0"),
+        },
+        change={
+            "site-packages/ladder_dependency_i-1.0.0.dist-info": lambda path: shutil.rmtree(path),
+            **_metadata("ladder_dependency_i", "1.0.1"),
         },
     ),
     Scenario(

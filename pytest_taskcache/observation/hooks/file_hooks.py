@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from pytest_taskcache.code.distributions import installed_directories
+from pytest_taskcache.code.distributions import installed_directories, library_directories
 from pytest_taskcache.model.dependency import Kind
 from pytest_taskcache.observation.hooks.callers import ActsFor, asked_by_machinery, origin_of
 from pytest_taskcache.observation.hooks.dispatcher import (
@@ -30,6 +30,7 @@ from pytest_taskcache.observation.hooks.replacing import Replacement
 from pytest_taskcache.originals import originals, os_path
 
 _INSTALLED = installed_directories()
+_LIBRARIES = library_directories()
 _NO_FILES = ("<unknown>", "<string>", "<stdin>", "<fstring>")
 _NOT_FILES = ("/proc/", "/dev/", "/sys/")
 _IMPORTLIB = "<frozen importlib._bootstrap_external>"
@@ -99,7 +100,11 @@ def see(kind: Kind, path: object, frame: FrameType | None, directory: object = -
     if asked_by_machinery(frame, path):
         return
     text = absolute(path, directory)
-    if text is None or not is_file_of_interest(text):
+    if text is None:
+        return
+    if kind is Kind.LISTING and text in _LIBRARIES:  # for what lies there counts by that
+        dispatcher.tell(lambda listener: listener.on_distributions("*", frame))
+    if not is_file_of_interest(text):
         return
     relative = type(path) is str and path[:1] != os.sep and directory == -1
 
