@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import CodeType, FrameType
 from typing import Any
@@ -153,6 +153,7 @@ class MonitoredCode(RunningCode):
     def __init__(self) -> None:
         super().__init__()
         self._tool: int | None = None
+        self._callbacks: dict[int, Callable[..., object]] = {}
         self._watched: list[weakref.ref[CodeType]] = []
         # Typed for 3.11 too, where this class is never used.
         self._monitoring: Any = getattr(sys, "monitoring", None)
@@ -178,9 +179,13 @@ class MonitoredCode(RunningCode):
             begins(code, offset)
 
         events = monitoring.events
-        monitoring.register_callback(tool, events.PY_START, begins)
-        monitoring.register_callback(tool, events.PY_RESUME, begins)
-        monitoring.register_callback(tool, events.PY_THROW, thrown)
+        self._callbacks = {
+            events.PY_START: begins,
+            events.PY_RESUME: begins,
+            events.PY_THROW: thrown,
+        }
+        for event, callback in self._callbacks.items():
+            monitoring.register_callback(tool, event, callback)
         monitoring.set_events(tool, events.PY_THROW)  # there is no local one
 
     def watch(self, code: CodeType) -> None:
@@ -202,27 +207,36 @@ class MonitoredCode(RunningCode):
 
     def remove(self) -> None:
         """Gives the tool id back."""
-        if self._tool is None:
+        if not self._has_tool():
             return
         monitoring, tool, self._tool = self._monitoring, self._tool, None
-        events = monitoring.events
         monitoring.set_events(tool, 0)
         watched, self._watched = self._watched, []
         for reference in watched:
             code = reference()
             if code is not None:
                 monitoring.set_local_events(tool, code, 0)
-        for event in (events.PY_START, events.PY_RESUME, events.PY_THROW):
+        for event in self._callbacks:
             monitoring.register_callback(tool, event, None)
         monitoring.free_tool_id(tool)
 
     def _watch_window(self) -> bool:
-        if self._tool is None:
+        if not self._is_watching():
             return False
         self._monitoring.restart_events()
         return True
 
     def _is_watching(self) -> bool:
+        if not self._has_tool():
+            return False
+        register = self._monitoring.register_callback  # gives what was there: someone else's?
+        before = [register(self._tool, event, one) for event, one in self._callbacks.items()]
+        return before == [*self._callbacks.values()]
+
+    def _has_tool(self) -> bool:
+        """Whether we have a tool id; whoever runs here may have freed it."""
+        if self._tool is not None and self._monitoring.get_tool(self._tool) != _NAME:
+            self._tool = None
         return self._tool is not None
 
 

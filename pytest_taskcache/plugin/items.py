@@ -64,6 +64,7 @@ class ItemAttempt:
     started: float = 0.0
     seconds: float = 0.0
     warnings: list[dict[str, object]] = field(default_factory=list)
+    given: frozenset[str] = frozenset()
     is_set_up: bool = False
     """Whether its set-up ran to its end, of which pytest-retry makes no report in a retry."""
 

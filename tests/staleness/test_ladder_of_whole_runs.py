@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -376,3 +377,61 @@ def test_what_a_child_makes_after_a_look_at_it(runs: Runs) -> None:
     assert runs.run() == ["inherits"]
     assert runs.run() == ["inherits"]
     assert runs.run() == []
+
+
+def test_what_a_test_patches_until_it_is_torn_down(runs: Runs) -> None:
+    """What the cache does for a test, it does when nothing is patched any more."""
+    runs.write(
+        "test_it.py",
+        """
+import pathlib
+from counter import count
+
+def test_it(monkeypatch):
+    count("patches")
+    monkeypatch.setattr(pathlib.Path, "__init__", lambda self, *parts: 1 / 0)
+
+def test_after():
+    count("after")
+""",
+    )
+    assert runs.run() == ["after", "patches"]
+    assert runs.run() == []
+
+
+@pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="from 3.12 on")
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "sys.monitoring.register_callback(tool, sys.monitoring.events.PY_START, None)",
+        "sys.monitoring.free_tool_id(tool)",
+    ],
+)
+def test_the_monitoring_of_calls_is_taken_away(runs: Runs, deed: str) -> None:
+    """Code that may have run unseen counts as having run, and the run ends as it would."""
+    runs.write("lib.py", "def go():\n    return 1\n")
+    runs.write(
+        "test_it.py",
+        f"""
+import sys
+import pytest
+import lib
+from counter import count
+
+@pytest.mark.cached(False)
+def test_deed():
+    for tool in filter(sys.monitoring.get_tool, range(6)):
+        {deed}
+
+def test_it():
+    count("it")
+    assert lib.go()
+
+def test_other():
+    count("other")
+""",
+    )
+    assert runs.run() == ["it", "other"]
+    assert runs.run() == []
+    runs.write("lib.py", "def go():\n    return 2\n")
+    assert "it" in runs.run()

@@ -48,7 +48,7 @@ from pytest_taskcache.plugin.outcomes.replays import (
     warning_to_json,
 )
 from pytest_taskcache.plugin.outcomes.units import SHARE, Candidate, Ended, Units
-from pytest_taskcache.plugin.pytest_private import DoctestItem, is_watched
+from pytest_taskcache.plugin.pytest_private import DoctestItem, fixtures_of, is_watched
 from pytest_taskcache.report.contents import Outcome, duration_of
 
 if TYPE_CHECKING:
@@ -256,12 +256,11 @@ class Outcomes:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        """Counts the fixtures that a test had, while pytest still knows them."""
+        """Notes the fixtures that a test had, while pytest still knows them. They count when it is
+        torn down: until then anything may be patched."""
         running = self._session.items.running
-        if running is None or running.item is not item or running.attempt is None:
-            return
-        if running.attempt.frame is not None and running.candidate is not None:
-            self.keys.run_given(item)
+        if running is not None and running.item is item and running.attempt is not None:
+            running.attempt.given = frozenset(fixtures_of(item))
 
     def begin(self, running: Running, attempt: ItemAttempt) -> None:
         """Has the test run in a window if it may be recorded."""
@@ -306,6 +305,8 @@ class Outcomes:
         if attempt.frame is None or units is None or self._engine.is_forked():
             return
         ended = None
+        if candidate is not None:
+            self.keys.run_given(running.item, attempt.given)
         if candidate is not None and candidate.recording:
             if isinstance(running.item, DoctestItem):
                 self.keys.run_examples(running.item)

@@ -50,7 +50,6 @@ from pytest_taskcache.observation.hooks.import_hooks import imported_by
 from pytest_taskcache.plugin.hookspecs import adjusted
 from pytest_taskcache.plugin.pytest_private import (
     DoctestItem,
-    fixtures_of,
     index_of_parameter,
     is_fixture,
     marks_of,
@@ -317,11 +316,11 @@ class OutcomeKeys:
         for file in [*files, *map(str, self._acting_on(item.path.parent))][:1]:
             _run_mentioning(file, (example.source for example in test.examples))
 
-    def run_given(self, item: pytest.Item) -> None:
+    def run_given(self, item: pytest.Item, fixtures: frozenset[str]) -> None:
         """Runs, in the item's file, or else in the first of the project's plugins, an empty
         function that mentions all fixtures that the item had: of those that others asked for on
         its behalf the project's code knows nothing, and may yet come to override them."""
-        given = (item.path, frozenset(fixtures_of(item)))
+        given = (item.path, fixtures)
         run = self._given.get(given)
         if run is None:
             names = " ".join(f"@{name}" for name in sorted(given[1]))
