@@ -31,6 +31,11 @@ def is_function(value: object) -> TypeGuard[FunctionType]:
         return False
 
 
+def is_asleep(module: object) -> bool:
+    """Whether a module was found, and is executed once somebody asks for something in it."""
+    return type(module).__name__ == "_LazyModule"
+
+
 def namespace_of(value: object) -> dict[str, Any]:
     """The attributes of a module or an object itself; empty where it has no dictionary."""
     try:

@@ -43,7 +43,7 @@ from types import (
 )
 from typing import Any, NamedTuple, TypeAlias
 
-from pytest_taskcache.code.asleep import is_a, is_function, namespace_of
+from pytest_taskcache.code.asleep import is_a, is_asleep, is_function, namespace_of
 from pytest_taskcache.code.byte_code import Use, nested, use_of
 from pytest_taskcache.code.definitions import definition_name
 from pytest_taskcache.observation.held_values import (
@@ -311,14 +311,16 @@ class GlobalState:
             space = namespace_of(module)
             is_whole = not getattr(space.get("__spec__"), "_initializing", False)
             self._looked = self._looked and is_whole  # what is not is to be looked at once more
-            is_new = self._is_new(space, module.__name__, is_whole)
+            is_whole = is_whole and not is_asleep(module)  # which tells when it wakes
+            own = str(space.get("__name__"))  # of a lazy module, too, which would load itself
+            is_new = self._is_new(space, own, is_whole)
             self._files.setdefault(self._name_of(source_of(module) or ""), []).append(space)
             for name, value in list(space.items()):
                 if is_a(value, ModuleType):
                     if name[:1] != "@" and not self._patched.is_own(value):
                         self._look_at_library(namespace_of(value), name)
                 elif is_a(value, type):
-                    if value.__module__ == module.__name__:
+                    if value.__module__ == own:
                         self._look_into(value, is_whole)
                 elif not _is_code(value) and not name.startswith("__"):
                     self._imported.setdefault(name, []).append(space)

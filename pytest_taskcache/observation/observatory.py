@@ -792,7 +792,7 @@ class Observatory:
             else:
                 for distribution in self._fingerprints.owners(top):
                     window.distributions[distribution] = None
-        importer = next(self._doers.sources(frame), None)
+        importer = self._lazy(name, frame) or next(self._doers.sources(frame), None)
         if importer is None:
             return
         owner = self._doers.owner(frame)
@@ -802,6 +802,14 @@ class Observatory:
             self._looked_for.setdefault(name, set()).add((importer, owner))
         elif source is not None and source.python:
             self._give(name, source, importer, owner)
+
+    def _lazy(self, name: str, frame: FrameType | None) -> SourceFile | None:
+        """The package around a module for which a library's function asks as the package's
+        ``__getattr__`` (lazy_loader): it may keep what it hands out, for whoever asks next."""
+        package = sys.modules.get(name.rpartition(".")[0])
+        asking = getattr(namespace_of(package).get("__getattr__"), "__code__", None)
+        filename = source_of(package) if frame is not None and asking is frame.f_code else None
+        return self._find(filename) if filename else None
 
     def _give(self, name: str, source: SourceFile, importer: SourceFile, owner: int) -> None:
         """A module goes to a file that imports it, or to a node that asked for it by its name."""

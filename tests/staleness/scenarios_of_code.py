@@ -1341,6 +1341,55 @@ CODE = [
         group="hooks of sessions",
     ),
     Scenario(
+        "module_that_a_librarys_lazy_attribute_imported_for_an_earlier_test",
+        files={
+            "site-packages/ladder_lazy.py": """
+                import importlib, sys
+                def attach(package, attributes):
+                    def __getattr__(name):
+                        module = importlib.import_module(f"{package}.{attributes[name]}")
+                        found = vars(sys.modules[package])[name] = getattr(module, name)
+                        return found
+                    return __getattr__
+            """,
+            **_metadata("ladder_lazy", "1.0.0"),
+            "lazy/__init__.py": """
+                import ladder_lazy
+                __getattr__ = ladder_lazy.attach(__name__, {"RATE": "rates"})
+            """,
+            "lazy/rates.py": "RATE = 1\n",
+            **{
+                f"test_{name}.py": f"""
+                from counter import count
+                from SELF import lazy
+
+                def test_it():
+                    count("SELF.{name}")
+                    assert lazy.RATE
+                """
+                for name in "ab"
+            },
+        },
+        change={"lazy/rates.py": "RATE = 2\n"},
+    ),
+    Scenario(
+        "lazy_module_that_is_still_asleep_when_tests_begin",
+        head="from . import lib",
+        body="result = lib.rates.RATE",
+        files={
+            "lib.py": """
+                import importlib.util, sys
+                spec = importlib.util.find_spec("SELF.rates")
+                spec.loader = importlib.util.LazyLoader(spec.loader)
+                rates = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(rates)
+            """,
+            "rates.py": "RATE = 1\n",
+        },
+        change={"rates.py": "RATE = 2\n"},
+        forms=EVERY,
+    ),
+    Scenario(
         "module_that_a_lazy_attribute_imported_for_an_earlier_test",
         files={
             "helper.py": """
