@@ -524,6 +524,8 @@ class Mentions:
     def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
         draft = self._draft
         self._imports.setdefault((level, module), {}).update(dict.fromkeys(names))
+        if not level:
+            draft.mentions.add(module.partition(".")[0])
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
         if (foreign or module == "__future__") and not draft.is_function:
             draft.flags.add("effect")  # what is told the compiler holds for all of the module

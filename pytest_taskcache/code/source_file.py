@@ -2,7 +2,7 @@
 
 Worked example::
 
-    from rates import RATE          import    RATE=       mentions RATE; binds RATE
+    from rates import RATE          import    RATE=       mentions rates, RATE; binds RATE
     def price(x, by=RATE):          statement price()     mentions RATE; binds price
         return x * by * factor()    function  price       mentions factor; binds price
     class Box(Base):                class     Box:        mentions Base; binds Box
