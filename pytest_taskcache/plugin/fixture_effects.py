@@ -18,11 +18,10 @@ from __future__ import annotations
 import contextvars
 import dis
 import faulthandler
+import functools
 import gc
-import io
 import logging
 import os
-import pickle
 import random
 import signal
 import socket
@@ -36,19 +35,20 @@ from enum import Enum
 from itertools import chain
 from operator import is_
 from pathlib import Path, PurePath
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pytest_taskcache.code.asleep import is_a, namespace_of
 from pytest_taskcache.code.byte_code import nested
 from pytest_taskcache.errors import UndigestableError
-from pytest_taskcache.observation.held_values import is_memo, parts_of
+from pytest_taskcache.observation.held_values import CONTAINERS, is_memo, parts_of
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.callers import is_machinery
 from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.hooks.opaque import children
 from pytest_taskcache.observation.hooks.patches import Ambient, patches
 from pytest_taskcache.originals import os_path
+from pytest_taskcache.serializers.references import References, pickler
 from pytest_taskcache.storage.local.runs import is_unreaped
 
 _OWN_VARIABLES = frozenset({b"PYTEST_CURRENT_TEST", b"PYTEST_VERSION"})
@@ -79,6 +79,8 @@ _SIGNALS = {int(each): str(getattr(each, "name", each)) for each in signal.valid
 _THREAD = "left a thread running"
 _CHILD = "left a child process running"
 _SOCKET = "left a socket listening"
+_IN_MODULES = "changed a module"
+_IN_CLASSES = "changed a class"
 _MODULES = "changed sys.modules"
 _LOGGING = "changed logging"
 _WARNINGS = "changed the warning filters"
@@ -129,7 +131,7 @@ class Effects:
     def found(self, value: object) -> Effect | None:
         """The first effect of what ran since, where ``value`` is what it returned."""
         after = self._photograph()
-        parts = _Parts(value, self._inputs, self._directory)
+        parts = _Parts(value, self._inputs, self._directory, self._is_ours)
         if parts.names_path:
             after[_FILES] = self._before[_FILES]  # a hit brings it back
         for kind, before in self._before.items():
@@ -144,7 +146,12 @@ class Effects:
         for name, digest in self._input_digests().items():
             if self._digests.get(name, digest) != digest:
                 return Effect("changed what another fixture gave it", name)
-        return Effect("holds what another fixture gave it", parts.held) if parts.held else None
+        if parts.held:
+            return Effect("holds what another fixture gave it", parts.held)
+        held = chain(self._before[_IN_MODULES].items(), self._before[_IN_CLASSES].items())
+        names = (name for name, seen in held if _is_or_holds(seen, value))
+        name = next(names, "") if _can_be_told_from_copy(value) else ""
+        return Effect("returns what a module holds", name) if name else None
 
     def _photograph(self) -> dict[str, Mapping[str, Any]]:
         attributes = namespace_of(self._instance)
@@ -154,8 +161,8 @@ class Effects:
             "changed the working directory": {"": _working_directory()},
             "patched something": {str(each): True for each in patches.in_force()},
             "changed its test": {n: _seen(v) for n, v in attributes.items() if n[:1] != "_"},
-            "changed a module": in_modules,
-            "changed a class": in_classes,
+            _IN_MODULES: in_modules,
+            _IN_CLASSES: in_classes,
             "changed sys.path": {"": list(sys.path)},
             _MODULES: dict(sys.modules),
             _LOGGING: _logging(),
@@ -187,7 +194,7 @@ class Effects:
                 if not is_a(value, type) or value.__module__ != module_name:
                     continue
                 for attribute, held in list(vars(value).items()):
-                    if not attribute.startswith(("__", "_abc_")):
+                    if not attribute.startswith(("__", "_abc_")) or is_a(held, FunctionType):
                         in_classes[f"{module_name}.{value.__qualname__}.{attribute}"] = _seen(held)
         return in_modules, in_classes
 
@@ -195,17 +202,25 @@ class Effects:
         file = namespace_of(module).get("__file__")
         return isinstance(file, str) and self._is_project(file)
 
-    def _spaces_of_libraries(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Those of Python's own modules, and of what the project's modules have imported as one."""
-        standard = sys.stdlib_module_names & sys.modules.keys()
-        found = {name: sys.modules[name] for name in standard}
+    def _spaces_of_libraries(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Those of Python's own modules, and of what the project's modules have imported: modules
+        with their classes, and classes."""
+        standard = sys.stdlib_module_names
+        found = {n: m for n, m in list(sys.modules.items()) if n.partition(".")[0] in standard}
+        classes: dict[int, type] = {}
         for _, module in self._modules:
-            for value in list(namespace_of(module).values()):
+            values = list(namespace_of(module).values())
+            for value in list(values):
                 if is_a(value, ModuleType) and not is_machinery(source_of(value) or ""):
                     found[value.__name__] = value
+                    values += namespace_of(value).values()
+            classes |= {id(value): value for value in values if is_a(value, type)}
         for name, library in found.items():
             if name[:1] != "_" and not self._is_ours(library):
                 yield name, namespace_of(library)
+        for each in classes.values():
+            if not self._is_of_project(each):
+                yield f"{each.__module__}.{each.__qualname__}", vars(each)
 
     def _changed_in_libraries(self) -> Iterator[str]:
         """Names of installed modules that hold something else, put there by others than their own
@@ -217,10 +232,12 @@ class Effects:
             for name in sorted(before.keys() | space.keys()):
                 value, was = space.get(name, _GONE), before.get(name, _GONE)
                 plain = type(value) is type(was) and type(value) in (*_SCALARS, tuple)
-                if value is was or (plain and value == was) or name.startswith("__"):
+                special = name.startswith("__") and not is_a(value, FunctionType)
+                if value is was or (plain and value == was) or special:
                     continue
                 if not self._is_of_project(value) and (
-                    is_a(value, ModuleType)
+                    type(space) is not dict  # a class's, which keeps what it works out
+                    or is_a(value, ModuleType)
                     or may_be_imports
                     or (was is _GONE and "__getattr__" in space)
                     or _sets(space, name)
@@ -264,7 +281,12 @@ def _seen(value: Any, depth: int = _DEPTH, budget: list[int] | None = None) -> o
     kind = type(value)
     if kind in _SCALARS:
         return kind, value
-    if not depth or issubclass(kind, _STILL) or (kind is FunctionType and not value.__dict__):
+    if kind is FunctionType:
+        code, defaults, more = value.__code__, value.__defaults__, value.__dict__
+        if depth and (defaults or more):
+            return id(value), (code, _seen(defaults, depth), _seen(more, depth)), value
+        return id(value), (code,), value
+    if not depth or issubclass(kind, _STILL):
         return id(value), (), value
     budget = [_ELEMENTS] if budget is None else budget
     inner: list[object] = []
@@ -337,11 +359,15 @@ def _settings() -> dict[str, object]:
         "the recursion limit": sys.getrecursionlimit(),
         "the switch interval": sys.getswitchinterval(),
         "the longest number as text": sys.get_int_max_str_digits(),
-        "garbage collection": (gc.isenabled(), gc.get_threshold()),
+        "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_debug(), [*gc.callbacks]),
+        "the profile function": sys.getprofile(),
         "the fault handler": faulthandler.is_enabled(),
         "the default time-out of sockets": socket.getdefaulttimeout(),
     }
-    with suppress(ImportError, OSError):  # Linux alone has all of them
+    with suppress(AttributeError, ImportError, OSError):  # Linux alone has all of them
+        timers = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+        found["the timers"] = [bool(signal.getitimer(each)[0]) for each in timers]
+        found["the signal mask"] = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         import resource
 
         names = (each for each in dir(resource) if each.startswith("RLIMIT_"))
@@ -358,10 +384,10 @@ def _signal_handlers() -> dict[str, object]:
 def _generators() -> dict[str, tuple[int, ...]]:
     """The states of the Mersenne twisters: 624 words, and how many of them were used."""
     states = {"random": random.getstate()[1]}
-    numpy = sys.modules.get("numpy.random")
+    numpy: Any = sys.modules.get("numpy")  # which imports its part ``random`` when asked for it
     if numpy is not None:
         with suppress(Exception):  # another generator than its own may be set
-            _, words, position, *_ = numpy.get_state()
+            _, words, position, *_ = numpy.random.get_state()
             states["numpy.random"] = (*words.tolist(), position)
     return states
 
@@ -433,26 +459,83 @@ def _is_plain(value: object) -> bool:
     """Whether nobody can change a value, or tell it from a copy."""
     if isinstance(value, tuple | frozenset):
         return all(map(_is_plain, value))
+    if isinstance(value, FunctionType):
+        return not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value))
     return isinstance(value, _PLAIN)
 
 
-class _Parts(pickle.Pickler):
-    """What a value is or holds, found as pickle goes through it: the name of one of ``inputs``, by
-    identity ("" if none), and whether it names a path in a directory."""
+def _is_or_holds(seen: Any, value: object) -> bool:
+    """Whether a value is what was seen (by `_seen`), or an element of it."""
+    return len(seen) == 3 and (
+        seen[2] is value
+        or any(_is_or_holds(each, value) for each in seen[1] if type(each) is tuple)
+    )
 
-    def __init__(self, value: object, inputs: Mapping[str, object], within: Path | None) -> None:
-        super().__init__(io.BytesIO(), 5, buffer_callback=lambda _: False)
-        self._inputs = {id(each): name for name, each in inputs.items()}
+
+def _can_be_told_from_copy(value: object) -> bool:
+    """Whether a value can be changed, or be told by what it is, and a serializer would copy it
+    rather than write where it is found."""
+    kind = type(value)
+    if kind in _SCALARS or issubclass(kind, (*_STILL, FunctionType)):
+        return False
+    if kind.__hash__ is not None and kind.__eq__ is not object.__eq__:
+        return False
+    with suppress(Exception):
+        return References().reduce(value) is NotImplemented
+    return True
+
+
+class _Parts:
+    """What a value is or holds, as a serializer goes through it: the name of one of ``inputs`` that
+    it shares something with ("" if none), and whether it names a path in a directory."""
+
+    def __init__(
+        self,
+        value: object,
+        inputs: Mapping[str, object],
+        within: Path | None,
+        is_ours: Callable[[object], bool],
+    ) -> None:
         self._within = within and str(within)
+        self._is_ours = is_ours
+        self._inputs: dict[int, tuple[object, str]] = {}
+        self._walks: list[object] = []  # hold what they met, so that its id stays its own
         self.held = ""
         self.names_path = False
-        if within is not None or (inputs and not _is_plain(value)):
-            with suppress(Exception):  # its own methods may raise anything; it is not stored then
-                self.dump(value)
+        if not _is_plain(value):
+            for name, each in inputs.items():
+                self._walk(each, functools.partial(self._note, name))
+        if within is not None or self._inputs:
+            self._walk(value, self._look)
 
-    def persistent_id(self, obj: Any) -> str | None:
-        if self._within and isinstance(obj, str | PurePath) and self._within in str(obj):
+    def _walk(self, value: object, look: Callable[[object], object]) -> None:
+        for copies in (False, True):
+            walk = pickler(_Nowhere(), lambda _: False, References(copies))
+            walk.persistent_id = look
+            self._walks.append(walk)
+            with suppress(Exception):  # its own methods may raise anything; it is not stored then
+                walk.dump(value)
+                break
+
+    def _note(self, name: str, part: object) -> object:
+        """Notes what an input is or holds; but not what is inside a library's object, which others
+        may share that cannot change it."""
+        kind = type(part)
+        if kind in _SCALARS:
+            return None
+        self._inputs.setdefault(id(part), (part, name))
+        looks_inside = issubclass(kind, (*CONTAINERS, FunctionType, CellType))
+        return None if looks_inside or self._is_ours(sys.modules.get(kind.__module__)) else name
+
+    def _look(self, part: object) -> object:
+        if self._within and isinstance(part, str | PurePath) and self._within in str(part):
             self.names_path = True
-        name = self._inputs.get(id(obj))
-        self.held = self.held or name or ""
-        return name
+        _, name = self._inputs.get(id(part), (None, ""))
+        if name and not self.held and _can_be_told_from_copy(part):
+            self.held = name
+        return name if self.held else None
+
+
+class _Nowhere:
+    def write(self, data: bytes) -> int:
+        return len(data)

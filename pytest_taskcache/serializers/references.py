@@ -375,7 +375,7 @@ def pickled(
         beside.clear()
         file, references = io.BytesIO(), References(copies)
         try:
-            _pickler(file, keep_in_band, references).dump(value)
+            pickler(file, keep_in_band, references).dump(value)
             break
         except RefusedValueError:
             raise
@@ -397,9 +397,9 @@ class _Pickler(pickle.Pickler):
     """A class of our own, since only such have room for a ``reducer_override``."""
 
 
-def _pickler(file: io.BytesIO, keep_in_band: BufferCallback, references: References) -> Any:
-    """The only place that imports cloudpickle, whose pickler takes its turn when a value needs it,
-    less what would come back as something else."""
+def pickler(file: Any, keep_in_band: BufferCallback, references: References) -> Any:
+    """What writes a value. The only place that imports cloudpickle, whose pickler takes its turn
+    when a value needs it, less what would come back as something else."""
     if not references.copies:
         plain: Any = _Pickler(file, 5, buffer_callback=keep_in_band)
         plain.reducer_override = references.reduce

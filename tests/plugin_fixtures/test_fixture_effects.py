@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import logging
+import json
+import logging.handlers
 import os
 import signal
 import sys
@@ -40,6 +41,43 @@ EFFECTS = {
     "container in a container": ("", "helpers.TREE['a']['b'] = 1", "helpers.TREE['a']"),
     "queue in a module": ("", "helpers.QUEUE.append(1)", "helpers.QUEUE"),
     "function's attribute": ("", "helpers.answer.done = True", "helpers.answer.done"),
+    "function's code": (
+        "",
+        "helpers.answer.__code__ = (lambda: 3).__code__",
+        "helpers.answer() == 3",
+    ),
+    "function's defaults": (
+        "",
+        "helpers.answer.__defaults__ = (3,)",
+        "helpers.answer.__defaults__ == (3,)",
+    ),
+    "special method": ("", "helpers.Thing.__len__ = lambda self: 4", "len(helpers.THING) == 4"),
+    "class of a library": (
+        "",
+        "json.JSONEncoder.extra = lambda self: 5",
+        "json.JSONEncoder().extra() == 5",
+    ),
+    "module in a package of Python's": (
+        "",
+        "logging.handlers.extra = helpers.THING",
+        "logging.handlers.extra is helpers.THING",
+    ),
+    "callback of the collector": ("", "gc.callbacks.append(lambda *_: None)", "gc.callbacks.pop()"),
+    "timer": (
+        "",
+        "signal.setitimer(signal.ITIMER_VIRTUAL, 100)",
+        "signal.setitimer(signal.ITIMER_VIRTUAL, 0)[0] > 0",
+    ),
+    "signal mask": (
+        "",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])",
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])",
+    ),
+    "profile function": (
+        "",
+        "sys.setprofile(lambda *_: None)",
+        "sys.getprofile() and sys.setprofile(None) is None",
+    ),
     "context variable": ("", "VARIABLE.set(5)", "VARIABLE.get() == 5"),
     "decimal context": (
         "",
@@ -121,6 +159,9 @@ def _undone() -> Iterator[None]:
     logging.root.manager.loggerDict.pop("app", None)
     os.umask(mask)
     vars(builtins).pop("extra", None)
+    vars(logging.handlers).pop("extra", None)
+    if hasattr(json.JSONEncoder, "extra"):
+        del json.JSONEncoder.extra
 
 
 @pytest.mark.usefixtures("_undone")
@@ -161,8 +202,8 @@ def test_effects(project: Project, what: str) -> None:
     project.write(
         "test_suite.py",
         f"""
-        import builtins, contextvars, decimal, logging, os, random, signal, socket, subprocess, sys
-        import threading, time, types, warnings
+        import builtins, contextvars, decimal, gc, json, logging.handlers, os, random, signal
+        import socket, subprocess, sys, threading, time, types, warnings
         from unittest import mock
         import helpers
         from counter import count
@@ -194,6 +235,70 @@ def test_effects(project: Project, what: str) -> None:
         result.assert_outcomes(passed=2)
         assert project.counted("effect") == number, what
     assert project.counted("pure") == 1
+
+
+SHARED = {
+    "a part": ("upstream['names']", "data is upstream['names']"),
+    "a part of a part": ("[upstream['thing'].names]", "data[0] is upstream['thing'].names"),
+    "in a closure": ("lambda: upstream", "data() is upstream"),
+    "what is in a closure": ("functools.partial(len, upstream)", "data.args[0] is upstream"),
+    "what a module holds": ("helpers.TREE", "data is helpers.TREE"),
+    "a part of what a module holds": ("helpers.TREE['a']", "data is helpers.TREE['a']"),
+}
+NOT_SHARED = {
+    "a copy": ("list(upstream['names'])", "data == ['x']"),
+    "a text": ("[upstream['text']]", "data == [upstream['text']]"),
+    "what is found by name": ("upstream['kind']", "data is helpers.Thing"),
+    "an object of a module": ("[upstream['nothing']]", "data[0] is helpers.NOTHING"),
+    "a value of its own": ("{'a': helpers.NUMBER}", "data == {'a': 1}"),
+}
+
+
+@pytest.mark.parametrize("what", {**SHARED, **NOT_SHARED})
+def test_a_value_that_shares_something(project: Project, what: str) -> None:
+    """A copy would not change with it, or is not the same; so it is not kept. What cannot be
+    told from its copy, or comes back as the same object, is kept."""
+    value, check = {**SHARED, **NOT_SHARED}[what]
+    project.write(
+        "helpers.py",
+        """
+        class Thing:
+            def __init__(self):
+                self.names = {}
+
+        NUMBER, TREE = 1, {"a": {}}
+        NOTHING = object()
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        f"""
+        import functools, helpers, pytest
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @cached_fixture
+        def upstream():
+            return {{
+                "names": ["x"],
+                "thing": helpers.Thing(),
+                "text": "some text",
+                "kind": helpers.Thing,
+                "nothing": helpers.NOTHING,
+            }}
+
+        @cached_fixture
+        def data(upstream):
+            count("body")
+            return {value}
+
+        def test_it(data, upstream):
+            assert {check}
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=1)
+    assert project.counted() == (2 if what in SHARED else 1)
 
 
 def test_what_a_test_case_is_given(project: Project) -> None:
