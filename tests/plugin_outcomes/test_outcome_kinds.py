@@ -572,13 +572,12 @@ def test_effects_outside_of_reports_are_not_replayable(project: Project) -> None
     assert "uses record_xml_attribute" in line_of(result)
 
 
-def test_a_test_that_is_collected_twice_is_told_twice(project: Project) -> None:
+@pytest.mark.parametrize("again", ["test_suite.py", "test_suite.py::test_it"])
+def test_a_test_that_is_collected_twice_is_told_twice(project: Project, again: str) -> None:
     """The same test given twice on the command line counts twice, cold and warm."""
     project.write("test_suite.py", "from counter import count\ndef test_it():\n    count('body')\n")
-    for _ in range(2):
-        result = run(
-            project, "--cache-tests=all", "--keep-duplicates", "test_suite.py", "test_suite.py"
-        )
+    for _ in range(3):
+        result = run(project, "--cache-tests=all", "--keep-duplicates", "test_suite.py", again)
         result.assert_outcomes(passed=2)
     assert project.counted() <= 2
 

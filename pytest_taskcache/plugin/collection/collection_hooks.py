@@ -57,6 +57,7 @@ class CollectionHooks:
             and session.coverage is None
             and not settings.verify.percent
             and not is_watched(session.config)
+            and not option.keepduplicates  # a stand-in is one item, however often it is named
         )
         self._records_them = (
             settings.mode is Mode.READ_WRITE
