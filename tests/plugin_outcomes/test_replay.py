@@ -126,6 +126,71 @@ def test_plugins_get_the_types_they_know(project: Project) -> None:
     assert project.counted() == 1
 
 
+def test_hooks_add_to_a_report_once(project: Project) -> None:
+    """What a conftest's hook adds to the report of a test it adds to that of its replay, too: both
+    tell it once, and what is only added to the replay is told."""
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            report.sections.append(("mine", call.when))
+            report.user_properties.append(("phase", call.when))
+            report.extras = [*getattr(report, "extras", ()), {"name": item.name}]
+            if item.config.option.verbose:
+                report.sections.append(("verbose", "yes"))
+            return report
+
+        def pytest_runtest_logreport(report):
+            if report.when == "call":
+                print("\\n", report.sections, report.user_properties, report.extras)
+        """,
+    )
+    project.write("test_suite.py", "from counter import count\ndef test_it():\n    count('body')\n")
+    once = "[('mine', 'call')] [('phase', 'call')] [{'name': 'test_it'}]"
+    for _ in range(3):
+        assert once in str(run(project, "--cache-tests=all", "-s").stdout)
+    verbose = run(project, "--cache-tests=all", "-s", "-v")
+    assert "[('mine', 'call'), ('verbose', 'yes')] [('phase', 'call')]" in str(verbose.stdout)
+    assert project.counted() == 1
+
+
+WARNINGS = {
+    "other arguments": "def __init__(self, a, b): super().__init__(a)",
+    "a text of its own": "def __str__(self): return f'<{self.args[0]}>'",
+    "another text": "__init__, __str__ = lambda s, *a: setattr(s, 'a', a), lambda s: s.a[1]",
+}
+
+
+@pytest.mark.parametrize("what", WARNINGS)
+def test_warnings_of_any_class(project: Project, what: str) -> None:
+    """A warning is told again with its class and text, whatever its class is made with."""
+    project.write("ours.py", f"class OurWarning(UserWarning):\n    {WARNINGS[what]}\n")
+    project.write(
+        "test_suite.py",
+        """
+        import warnings
+        import ours
+        from counter import count
+
+        def test_it():
+            count("body")
+            warnings.warn(ours.OurWarning("some", "other"))
+        """,
+    )
+    project.write("conftest.py", "import ours\n")
+    shown = []
+    for _ in range(2):
+        lines = run(project, "--cache-tests=all").outlines
+        shown.append([line for line in lines if "OurWarning: " in line])
+    assert shown[0]
+    assert shown[0] == shown[1]
+    assert project.counted() == 1
+
+
 def test_a_property_json_cannot_carry_is_not_stored(project: Project) -> None:
     """A tuple would come back as a list: such a test runs each time, and the reason is told."""
     project.write(

@@ -12,7 +12,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -155,15 +156,20 @@ def can_warn(recorded: Iterable[Any]) -> bool:
 
 def warning_from_json(entry: Any) -> warnings.WarningMessage:
     """A warning again. Its class is looked up among the loaded modules, never imported; one
-    that is not there is shown as a UserWarning."""
+    that is not there is shown as a UserWarning, and so is its message where it would say
+    something else."""
     module, name = entry["category"]
     category = getattr(sys.modules.get(module), name, None)
     if not (isinstance(category, type) and issubclass(category, Warning)):
         category = UserWarning
-    try:
-        message = category(entry["text"])
-    except Exception:  # a warning class of someone's own may want other arguments
-        message, category = UserWarning(entry["text"]), UserWarning
+    message: Warning
+    for make in (category, partial(category.__new__, category)):
+        with suppress(Exception):  # a class of someone's own may want other arguments
+            message = make(entry["text"])
+            if str(message) == entry["text"]:
+                break
+    else:
+        message = UserWarning(entry["text"])
     return warnings.WarningMessage(
         message=message, category=category, filename=entry["file"], lineno=entry["line"]
     )
@@ -237,11 +243,14 @@ class Replays:
         return known[1]
 
     def _made(self, hook: Any, item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
+        """The report as hooks let it be. What they add to it (sections, properties) it has already,
+        from when the test ran."""
         if type(report) is not pytest.TestReport or report.when is None:
             return report  # a subtest's, which its plugin tells of by itself
         call: pytest.CallInfo[None] = pytest.CallInfo.from_call(lambda: None, report.when)
         call.duration, call.start = report.duration, call.stop - report.duration
         self._call, self._report = call, report
+        told = {name: [*value] for name, value in vars(report).items() if type(value) is list}
         try:
             made: pytest.TestReport = hook.pytest_runtest_makereport(item=item, call=call)
         except _PASSING_THROUGH:
@@ -250,6 +259,9 @@ class Replays:
             raise NotReplayableError(f"{type(error).__name__}: {error}") from error
         finally:
             self._call = self._report = None
+        for name, known in told.items():
+            more = [each for each in getattr(made, name, ()) if each not in known]
+            setattr(made, name, [*known, *more])
         return made
 
 
