@@ -293,8 +293,9 @@ class TraceRecorder:
     def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
         for name in list(window.variables):
             value, owners = self._variables.get(name, (None, set()))
-            if not owners.isdisjoint(window.absorbed) and window.variables[name] == value:
-                continue  # a fixture set it
+            set_for_it = not owners.isdisjoint(window.absorbed) and window.variables[name] == value
+            if set_for_it and not window.subject:
+                continue  # a fixture of the test set it; for a value, another one may have set it
             early = window.early.get((Kind.ENVIRONMENT, name))
             if name == EVERYTHING and window.late:
                 # Read after the computation changed some of it: what was there before counts.

@@ -733,3 +733,38 @@ def test_it(data):
 """,
     )
     climb(project, "given.py", "one", "two")
+
+
+def test_a_variable_that_two_fixtures_set(project: Project) -> None:
+    """What an automatic fixture sets counts by its value: another one may have set it since."""
+    project.write(
+        "test_suite.py",
+        """
+        import os
+        import pytest
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @pytest.fixture(autouse=True)
+        def mode(monkeypatch):
+            monkeypatch.setenv("MODE", "early")
+
+        @pytest.fixture
+        def late(monkeypatch):
+            monkeypatch.setenv("MODE", "late")
+
+        @cached_fixture
+        def data():
+            count("body")
+            return os.environ["MODE"]
+
+        def test_early(data):
+            assert data == "early"
+
+        def test_late(late, data):
+            assert data == "late"
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=2)
+    assert project.counted() == 2
