@@ -86,6 +86,7 @@ _LOGGING = "changed logging"
 _WARNINGS = "changed the warning filters"
 _SEED = "seeded a random generator"
 _FILES = "left files in tmp_path"
+_HOLDS = "holds what another fixture gave it"
 _GONE = object()
 _LEFT = frozenset({_THREAD, _CHILD, _SOCKET})
 
@@ -119,19 +120,30 @@ class Effects:
         self._is_project = is_project
         self._instance = instance
         self._directory = directory
-        self._inputs = {name: each for name, each in inputs.items() if not _is_plain(each)}
+        self._inputs: dict[str, object] = {}
+        self._digests: dict[str, str] = {}
         self._digest = digest
+        for name, each in inputs.items():
+            self.add_input(name, each)
         self._loaded = frozenset(sys.modules)
         self._modules = [each for each in list(sys.modules.items()) if self._is_ours(each[1])]
         self._libraries = [(name, each, dict(each)) for name, each in self._spaces_of_libraries()]
-        self._digests = self._input_digests()
         self._ambient = Ambient()
         self._before = self._photograph()
+
+    def add_input(self, name: str, value: object) -> None:
+        """Another fixture has given this: as an argument, or when it was asked for by name."""
+        if name not in self._inputs and not _is_plain(value):
+            self._inputs[name] = value
+            with suppress(UndigestableError):
+                self._digests[name] = self._digest(value, name)
 
     def found(self, value: object) -> Effect | None:
         """The first effect of what ran since, where ``value`` is what it returned."""
         after = self._photograph()
-        parts = _Parts(value, self._inputs, self._directory, self._is_ours)
+        attributes = namespace_of(self._instance).items()
+        own = {f"self.{n}": v for n, v in attributes if n[:1] != "_" and not _is_plain(v)}
+        parts = _Parts(value, self._inputs | own, self._directory, self._is_ours)
         if parts.names_path:
             after[_FILES] = self._before[_FILES]  # a hit brings it back
         for kind, before in self._before.items():
@@ -143,11 +155,13 @@ class Effects:
         ambient = self._ambient.changed()
         if ambient:
             return Effect("changed the process", ambient)
-        for name, digest in self._input_digests().items():
-            if self._digests.get(name, digest) != digest:
-                return Effect("changed what another fixture gave it", name)
+        for name, before in self._digests.items():
+            with suppress(UndigestableError):
+                if self._digest(self._inputs[name], name) != before:
+                    return Effect("changed what another fixture gave it", name)
         if parts.held:
-            return Effect("holds what another fixture gave it", parts.held)
+            kind = "holds what its test holds" if parts.held in own else _HOLDS
+            return Effect(kind, parts.held)
         held = chain(self._before[_IN_MODULES].items(), self._before[_IN_CLASSES].items())
         names = (name for name, seen in held if _is_or_holds(seen, value))
         name = next(names, "") if _can_be_told_from_copy(value) else ""
@@ -266,13 +280,6 @@ class Effects:
         fresh = (name for name in sys.modules.keys() - self._loaded if _has_spec(name))
         tops = {name.partition(".")[0] for name in fresh}
         return bool(tops - sys.stdlib_module_names - {"pytest_taskcache"})
-
-    def _input_digests(self) -> dict[str, str]:
-        digests = {}
-        for name, value in self._inputs.items():
-            with suppress(UndigestableError):
-                digests[name] = self._digest(value, name)
-        return digests
 
 
 def _seen(value: Any, depth: int = _DEPTH, budget: list[int] | None = None) -> object:

@@ -118,8 +118,10 @@ class FixtureHooks:
         self._engine = engine
         self.live: dict[Any, Instance] = {}
         """The instances that there are, by their definitions."""
-        self._setting_up: list[tuple[Any, OpenComputation, FixtureInputs | None]] = []
-        """Definitions, frames, and the inputs of those that are cached."""
+        self._setting_up: list[
+            tuple[Any, OpenComputation, FixtureInputs | None, Effects | None]
+        ] = []
+        """Definitions, frames, and the inputs and effects of those that are cached."""
         self._numbers = itertools.count(1)
         self._named = frozenset(session.settings.fixtures)
         self._foreign: dict[object, Spec] = {}
@@ -271,7 +273,7 @@ class FixtureHooks:
         """Runs a fixture that is not cached, noting what it rests on."""
         frame = self._engine.begin(None)
         self._inherit(frame, fixturedef, request)
-        self._setting_up.append((fixturedef, frame, None))
+        self._setting_up.append((fixturedef, frame, None, None))
         try:
             value = yield
         finally:
@@ -294,13 +296,13 @@ class FixtureHooks:
             with swapped_function(fixturedef, lambda **_: value):
                 return (yield)
         self._inherit(opened.opened, fixturedef, request)
-        self._setting_up.append((fixturedef, opened.opened, inputs))
         effects = None
         if EFFECTS not in spec.options.allow:
             of = request.instance if request.scope in ("function", "class") else None
             with engine.parts.observation.unseen():
                 given, digest = inputs.given, functools.partial(value_digest, self._session)
                 effects = Effects(self._is_project, of, inputs.directory, given, digest)
+        self._setting_up.append((fixturedef, opened.opened, inputs, effects))
         inputs.watch()
         try:
             with swapped_function(fixturedef, _undecorated(fixturedef.func)):
@@ -382,13 +384,16 @@ class FixtureHooks:
         if instance is not None:
             self._session.items.uses(instance)
             instance.handed_to.add(asking or self._session.items.reader or "a test's body")
-        for setting_up, frame, inputs in self._setting_up:
+        for setting_up, frame, inputs, effects in self._setting_up:
             if setting_up is asking:
                 if instance is not None:
                     frame.absorb(instance.basis)
                 named = is_machinery(caller) or name in asking.argnames
                 if inputs is not None and inputs.sees_request and not named:
                     inputs.look(OF_FIXTURE + name)
+                    if effects is not None and not is_handle(definition):
+                        with self._engine.parts.observation.unseen():
+                            effects.add_input(name, definition.cached_result[0])
 
 
 class Shortcuts:

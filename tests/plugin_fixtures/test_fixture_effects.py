@@ -301,6 +301,48 @@ def test_a_value_that_shares_something(project: Project, what: str) -> None:
     assert project.counted() == (2 if what in SHARED else 1)
 
 
+BY_NAME = {
+    "holds it": ("{'x': request.getfixturevalue('upstream')}", "data['x'] is upstream"),
+    "holds a part": ("request.getfixturevalue('upstream')['names']", "data is upstream['names']"),
+    "changes it": ("request.getfixturevalue('upstream').update(a=1)", "upstream['a'] == 1"),
+    "holds its test's": ("self.items", "data is self.items"),
+    "only reads it": ("len(request.getfixturevalue('upstream'))", "data == 1"),
+}
+
+
+@pytest.mark.parametrize("what", BY_NAME)
+def test_what_is_asked_for_by_name(project: Project, what: str) -> None:
+    """It is another fixture's as much as an argument is; so is what the test's instance has."""
+    value, check = BY_NAME[what]
+    project.write(
+        "test_suite.py",
+        f"""
+        import pytest
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @pytest.fixture
+        def upstream():
+            return {{"names": ["x"]}}
+
+        class TestIt:
+            def setup_method(self):
+                self.items = [1]
+
+            @cached_fixture
+            def data(self, request):
+                count("body")
+                return {value}
+
+            def test_it(self, data, upstream):
+                assert {check}
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=1)
+    assert project.counted() == (1 if what == "only reads it" else 2)
+
+
 def test_what_a_test_case_is_given(project: Project) -> None:
     """Attributes of the test's instance and its class."""
     project.write(
