@@ -105,7 +105,8 @@ class Effects:
     """A photograph, taken before a fixture is set up; `found` takes another and compares.
 
     ``is_project(file)`` says whether a module belongs to the project; ``instance`` is the test's
-    class instance; ``directory`` its temporary one, where others use it, too; ``inputs`` are what
+    class instance; ``directory`` its temporary one, where others use it, too; ``temporary`` that of
+    the run; ``inputs`` are what
     other fixtures gave, and ``digest(value, name)`` digests one (it raises UndigestableError).
     """
 
@@ -114,12 +115,14 @@ class Effects:
         is_project: Callable[[str], bool],
         instance: object,
         directory: Path | None,
+        temporary: Path | None,
         inputs: Mapping[str, object],
         digest: Callable[[object, str], str],
     ) -> None:
         self._is_project = is_project
         self._instance = instance
         self._directory = directory
+        self._temporary = temporary
         self._inputs: dict[str, object] = {}
         self._digests: dict[str, str] = {}
         self._digest = digest
@@ -133,10 +136,15 @@ class Effects:
 
     def add_input(self, name: str, value: object) -> None:
         """Another fixture has given this: as an argument, or when it was asked for by name."""
-        if name not in self._inputs and not _is_plain(value):
+        if name not in self._inputs and (not _is_plain(value) or self._is_temporary(value)):
             self._inputs[name] = value
             with suppress(UndigestableError):
                 self._digests[name] = self._digest(value, name)
+
+    def _is_temporary(self, value: object) -> bool:
+        """Whether it is a path that the next run does not have, so that a hit has a copy of it."""
+        within = self._temporary
+        return within is not None and isinstance(value, PurePath) and value.is_relative_to(within)
 
     def found(self, value: object) -> Effect | None:
         """The first effect of what ran since, where ``value`` is what it returned."""
@@ -155,9 +163,9 @@ class Effects:
         ambient = self._ambient.changed()
         if ambient:
             return Effect("changed the process", ambient)
-        for name, before in self._digests.items():
+        for name, known in self._digests.items():
             with suppress(UndigestableError):
-                if self._digest(self._inputs[name], name) != before:
+                if self._digest(self._inputs[name], name) != known:
                     return Effect("changed what another fixture gave it", name)
         if parts.held:
             kind = "holds what its test holds" if parts.held in own else _HOLDS
@@ -509,10 +517,11 @@ class _Parts:
         self._walks: list[object] = []  # hold what they met, so that its id stays its own
         self.held = ""
         self.names_path = False
+        self._paths = [(p, name) for name, p in inputs.items() if isinstance(p, PurePath)]
         if not _is_plain(value):
             for name, each in inputs.items():
                 self._walk(each, functools.partial(self._note, name))
-        if within is not None or self._inputs:
+        if within is not None or self._inputs or self._paths:
             self._walk(value, self._look)
 
     def _walk(self, value: object, look: Callable[[object], object]) -> None:
@@ -537,6 +546,8 @@ class _Parts:
     def _look(self, part: object) -> object:
         if self._within and isinstance(part, str | PurePath) and self._within in str(part):
             self.names_path = True
+        if isinstance(part, PurePath):
+            self.held = self.held or next((n for p, n in self._paths if part.is_relative_to(p)), "")
         _, name = self._inputs.get(id(part), (None, ""))
         if name and not self.held and _can_be_told_from_copy(part):
             self.held = name

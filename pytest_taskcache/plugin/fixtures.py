@@ -301,7 +301,8 @@ class FixtureHooks:
             of = request.instance if request.scope in ("function", "class") else None
             with engine.parts.observation.unseen():
                 given, digest = inputs.given, functools.partial(value_digest, self._session)
-                effects = Effects(self._is_project, of, inputs.directory, given, digest)
+                temporary = self._session.temporary()
+                effects = Effects(self._is_project, of, inputs.directory, temporary, given, digest)
         self._setting_up.append((fixturedef, opened.opened, inputs, effects))
         inputs.watch()
         try:
@@ -392,8 +393,9 @@ class FixtureHooks:
                 if inputs is not None and inputs.sees_request and not named:
                     inputs.look(OF_FIXTURE + name)
                     if effects is not None and not is_handle(definition):
+                        result: Any = definition.cached_result
                         with self._engine.parts.observation.unseen():
-                            effects.add_input(name, definition.cached_result[0])
+                            effects.add_input(name, result[0])
 
 
 class Shortcuts:

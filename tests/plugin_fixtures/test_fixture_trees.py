@@ -268,3 +268,41 @@ def test_paths_elsewhere_are_kept(project: Project) -> None:
         """,
     )
     cold_then_warm(project, computed=1, passed=1)
+
+
+OF_ANOTHER = {
+    "a part": ("repo / 'a'", "data.parent == repo"),
+    "the same": ("repo", "data == repo"),
+    "a new file": ("(repo / 'b').write_text('2')", "(repo / 'b').read_text() == '2'"),
+    "its content": ("(repo / 'a').read_text()", "data == '1'"),
+}
+
+
+@pytest.mark.parametrize("what", OF_ANOTHER)
+def test_a_path_in_the_tree_of_another_fixture(project: Project, what: str) -> None:
+    """A copy of it would lie elsewhere, and what was written there would be missing."""
+    value, check = OF_ANOTHER[what]
+    project.write(
+        "test_suite.py",
+        f"""
+        from counter import count
+        from pytest_taskcache import cached_fixture
+
+        @cached_fixture
+        def repo(tmp_path_factory):
+            made = tmp_path_factory.mktemp("repo")
+            (made / "a").write_text("1")
+            return made
+
+        @cached_fixture
+        def data(repo):
+            count("body")
+            return {value}
+
+        def test_it(data, repo):
+            assert {check}
+        """,
+    )
+    for _ in range(2):
+        run(project).assert_outcomes(passed=1)
+    assert project.counted() == (1 if what == "its content" else 2)
