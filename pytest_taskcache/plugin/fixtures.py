@@ -553,23 +553,28 @@ class Shortcuts:
         return Part(UPSTREAM, checksum(named))
 
     def _hit(self, definition: Any, spec: Spec, part: Part) -> Computation | None:
-        identity = spec.identity(self._engine)
+        """The set-up as if its upstream had given what it gave for the newest record that holds."""
+        engine, name = self._engine, str(spec.identity(self._engine))
+        arguments = dict.fromkeys(self.arguments_of(definition))
+        pinned = functools.partial(digest_of_written, engine.fingerprints)
+        tried: list[dict[str, str]] = []
         try:
-            records = self._engine.routes.of(spec.options).records
-            newest = records.recent([str(identity)]).get(str(identity))
-            if newest is None or part not in newest.parts:
-                return None
-            # The set-up as if its upstream had given what it gave for that record.
-            parts = (part for part in newest.parts if part.name.startswith("inputs."))
-            digests = {part.name.removeprefix("inputs."): part.digest for part in parts}
-            arguments = dict.fromkeys(self.arguments_of(definition))
-            pinned = functools.partial(digest_of_written, self._engine.fingerprints)
-            computation = computation_of(
-                self._engine, spec, definition.scope, arguments, digests, pinned
-            )
-            return computation if self._engine.peek(computation) is not None else None
+            newest = engine.routes.of(spec.options).records.recent([name]).values()
+            for record in itertools.chain(
+                newest, engine.parts.local.latest(name) if newest else ()
+            ):
+                parts = (one for one in record.parts if one.name.startswith("inputs."))
+                digests = {one.name.removeprefix("inputs."): one.digest for one in parts}
+                if part in record.parts and digests not in tried:
+                    tried.append(digests)
+                    computation = computation_of(
+                        engine, spec, definition.scope, arguments, digests, pinned
+                    )
+                    if engine.peek(computation) is not None:
+                        return computation
         except (ConfigurationError, StorageError):
-            return None  # the set-up meets it again, and tells
+            pass  # the set-up meets it again, and tells
+        return None
 
 
 def _undecorated(function: Any) -> Any:
