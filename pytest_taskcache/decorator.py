@@ -240,7 +240,7 @@ def cached(function: Any = None, /, **options: Any) -> Any:
             or a file whose existence means a hit, as a template or ``fn(context, arguments)``.
         expiration: how long a value is valid, a timedelta.
         validator: ``fn(context, record) -> bool``, asked before a value is used.
-        refresh: True computes always, and overwrites; False does not even where a whole run is
+        refresh: True computes always, and the newest is found; False does not even where a run is
             told to (``--cache-refresh``).
         serializer: a name (``pickle``, ``json``, ``compressed``, ``tree``) or a Serializer.
         result_storage: where values go, apart from their records: a path, URL or storage.

@@ -22,7 +22,7 @@ class Kind(StrEnum):
     """``path::qualified.name`` of a function; digest of its normalised body. With ``()`` after
     it, digest of its decorators, signature and docstring."""
     MODULE = "module"
-    """Path of a source file; digest of its skeleton (syntax tree without function bodies)."""
+    """Path of a source file, for what is executed when it is imported."""
     SOURCE = "source"
     """Path of a source file; digest of the whole normalised syntax tree."""
     FILE = "file"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
     STAT = "stat"
     """Path; digest of existence, type, mode and size."""
     LISTING = "listing"
-    """Directory path; digest of the sorted names in it."""
+    """Directory path; digest of the sorted names in it, and which are directories or links."""
     LEFT = "left"
     """``file``, ``stat`` or ``listing``, a space and a path which the computation itself put there,
     and then looked at; that digest as it left the path. Fits as well where nothing is there."""

@@ -31,7 +31,7 @@ SESSION = pytest.StashKey["Session"]()
 _OURS = "pytest_taskcache."
 
 _SETTINGS = {
-    "refresh": "Compute everything anew and overwrite what is cached.",
+    "refresh": "Compute everything anew, once; what is new is then found first.",
     "refresh_only": "Compute anew what PATTERN names: a part of file::qualified.name, or a glob; "
     "several times, one a line, or separated by commas.",
     "mode": "What a run may do with the cache: rw (read and write), r, w, or off.",

@@ -420,7 +420,7 @@ class OutcomeKeys:
             try:
                 digest = digest_value([(m.name, m.args, m.kwargs) for m in marks], path="marks")
             except UndigestableError:
-                # Their expressions stand in the module's skeleton, which every trace has.
+                # Their expressions stand in code that every trace has.
                 digest = ",".join(m.name for m in marks)
             known = self._checks[key] = (marks, digest)
         return known[1]
