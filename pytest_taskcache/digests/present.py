@@ -154,7 +154,7 @@ class Present:
                 return _interpreter_digest(name)
             case Kind.SETTING:
                 return self._settings(name)
-            case Kind.CODE | Kind.TRACE | Kind.FUNCTION | Kind.MODULE | Kind.LEFT:
+            case Kind.CODE | Kind.TRACE | Kind.LEFT:
                 return ABSENT  # shared parts, or names of two: nothing that is there by itself
         assert_never(kind)
 

@@ -18,11 +18,6 @@ class Kind(StrEnum):
     directory (``<tmp>/x``), else absolute.
     """
 
-    FUNCTION = "function"
-    """``path::qualified.name`` of a function; digest of its normalised body. With ``()`` after
-    it, digest of its decorators, signature and docstring."""
-    MODULE = "module"
-    """Path of a source file, for what is executed when it is imported."""
     SOURCE = "source"
     """Path of a source file; digest of the whole normalised syntax tree."""
     FILE = "file"

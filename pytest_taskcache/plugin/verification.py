@@ -65,7 +65,15 @@ class HitVerification:
         cause. Not under ``--pdb``, where its failure would be debugged a second time."""
         if getattr(item.config.option, "usepdb", False):
             return
-        verdict = self._verdict(item) if used else "used no cached value: the cache was no cause"
+        if used:
+            verdict = self._verdict(item)
+        elif self._session.tally.reused[Subject.TEST]:
+            verdict = (
+                "used no cached value, but may lack what replayed tests would have left behind"
+            )
+            verdict += ": --cache-tests=none tells"
+        else:
+            verdict = "used no cached value: the cache was no cause"
         self._session.tally.rechecked.append(f"{node_id(item)}: {verdict}")
 
     def _verdict(self, item: pytest.Item) -> str:

@@ -132,6 +132,31 @@ def test_the_cache_was_not_the_cause(project: Project, unseen: Callable[[str], o
     assert project.counted("answer") == 2
 
 
+def test_what_replayed_tests_left_behind_may_be_the_cause(project: Project) -> None:
+    """Of a test that needs what another one leaves, which was replayed."""
+    project.write("lib.py", "DONE = []\nLIMIT = 1")
+    project.write(
+        "test_suite.py",
+        """
+        import lib
+
+        def test_first():
+            lib.DONE.append(1)
+
+        def test_second():
+            assert lib.DONE and lib.LIMIT
+        """,
+    )
+    run(project, "--cache-tests=all").assert_outcomes(passed=2)
+    project.write("lib.py", "DONE = []\nLIMIT = 2")
+    result = run(project, "--cache-tests=all", "--cache-recheck")
+    result.assert_outcomes(passed=1, failed=1)
+    assert _verdicts(result) == [
+        "test_suite.py::test_second: used no cached value, but may lack what replayed tests "
+        "would have left behind: --cache-tests=none tells"
+    ]
+
+
 def test_equal_values_are_no_cause(project: Project) -> None:
     """A test that passes when it is run again, with the same values, is called flaky."""
     project.write(

@@ -63,7 +63,7 @@ def _records(number: int) -> tuple[Variant, ...]:
         trace = Trace(
             (
                 Dependency(Kind.FILE, "data/<b>rates</b>.csv", "1"),
-                *(Dependency(Kind.FUNCTION, f"src/m{n % 97}.py::f{k}", "1") for k in range(10)),
+                *(Dependency(Kind.STAT, f"data/m{n % 97}/f{k}", "1") for k in range(10)),
             ),
             str(n),
         )

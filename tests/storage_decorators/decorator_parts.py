@@ -67,7 +67,7 @@ def make_variant(
     trace = Trace(
         (
             Dependency(Kind.FILE, "data/rates.csv", digest_of(b"rates")),
-            Dependency(Kind.MODULE, "src/rates.py", digest_of(b"module")),
+            Dependency(Kind.SOURCE, "src/rates.py", digest_of(b"module")),
         ),
         digest_of(b"trace"),
     )

@@ -340,11 +340,8 @@ class CollectionRecords:
     def _with_sources(self, recording: Recording) -> Trace:
         """The trace, and the text of the files that the tests come from: where their lines are,
         and which tests a class or module has, is no matter of its code's meaning."""
-        world, trace = self._session.fingerprints, recording.observed.trace
+        trace = recording.observed.trace
         paths = sources_of(recording.module, recording.items)
-        if b"import *" in recording.module.path.read_bytes():
-            code = (one for one in trace.dependencies if one.kind in (Kind.MODULE, Kind.SOURCE))
-            paths |= {str(world.path_of(one.name)) for one in code}
         known = {(one.kind, one.name) for one in trace.dependencies}
         more = self._text_of(paths).dependencies
         return with_more(trace, (one for one in more if (one.kind, one.name) not in known))
