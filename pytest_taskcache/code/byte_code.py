@@ -122,12 +122,13 @@ def use_of(code: CodeType) -> Use:
             if operation == _FROM:
                 imported.add(names[argument])
             changes = changes or operation in _SETS
-    sets, alters = _changed_by(code) if changes else (set(), set())
+    found = _Changes(code, followed=changes)
+    sets, alters = found.sets, found.alters
     if not _SETTERS.isdisjoint(names):
         sets.update(texts)
         alters.update(texts)
-    found = [frozenset(each) for each in (read, imported, sets, alters)]
-    return Use(frozenset(attributes), *found)
+    names_of = [frozenset(each) for each in (read, imported, sets, alters)]
+    return Use(frozenset(attributes), *names_of)
 
 
 def _operations(code: CodeType) -> Iterator[tuple[int, int]]:
@@ -140,7 +141,7 @@ def _operations(code: CodeType) -> Iterator[tuple[int, int]]:
             yield text[place], argument
 
 
-def _changed_by(code: CodeType) -> tuple[set[str], set[str]]:
+class _Changes:
     """The names of the globals, and of all attributes, that code sets or changes in place.
 
         lib.ROWS[key] = 1            ROWS, a global or one's attribute
@@ -152,81 +153,98 @@ def _changed_by(code: CodeType) -> tuple[set[str], set[str]]:
     had from a global. What is had otherwise, by a call or from an argument, counts for nothing: to
     take too little for a function's own memory costs a miss.
     """
-    sets: set[str] = set()
-    alters: set[str] = set()
-    names = code.co_names
-    known: dict[int, _Origin] = {}
-    stack: list[_Origin] = []
 
-    def at(place: int) -> _Origin:
-        return stack[-place] if len(stack) >= place else _ELSEWHERE
+    def __init__(self, code: CodeType, *, followed: bool) -> None:
+        self.sets: set[str] = set()
+        self.alters: set[str] = set()
+        self._code = code
+        self._known: dict[int, _Origin] = {}
+        self._stack: list[_Origin] = []
+        for operation, argument in _operations(code) if followed else ():
+            self._step(operation, argument)
 
-    def change(what: _Origin, name: str = "") -> None:
+    def _at(self, place: int) -> _Origin:
+        return self._stack[-place] if len(self._stack) >= place else _ELSEWHERE
+
+    def _change(self, what: _Origin, name: str = "") -> None:
         name = name or what.name
         if name:
-            alters.add(name)
+            self.alters.add(name)
             if what.is_global:
-                sets.add(name)
+                self.sets.add(name)
 
-    for operation, argument in _operations(code):
-        called = dis.opname[operation]
-        below = _SETS.get(operation)
+    def _step(self, operation: int, argument: int) -> None:
+        called, stack = dis.opname[operation], self._stack
+        keeps = operation in _SETS or called in _KEEPS
+        if called == "SWAP" and len(stack) >= argument:
+            stack[-1], stack[-argument] = stack[-argument], stack[-1]
+        elif called == "LOAD_FAST_LOAD_FAST":
+            stack += [self._known.get(each, _ELSEWHERE) for each in (argument >> 4, argument & 15)]
+        else:
+            found = self._found(operation, argument, called)
+            self._put(found, operation, argument, keeps=keeps)
+
+    def _found(self, operation: int, argument: int, called: str) -> _Origin:
+        """What an operation gives; notes what it changes, and remembers."""
+        names = self._code.co_names
         found = _ELSEWHERE
-        if below is not None:
-            if below == 0:
-                sets.add(names[argument])
-            elif below > 1:
-                change(at(below))
-            elif code.co_name not in _MAKERS:
-                change(at(1), names[argument])
+        if operation in _SETS:
+            self._set(_SETS[operation], argument)
         elif operation == _LOAD or operation in _NAMES:
             found = _Origin(names[argument >> 1 if operation == _LOAD else argument], True)
         elif operation in _GET:
             name = names[argument >> _GET[operation]]
             if name in _MUTATORS:
-                change(at(1))
-            found = _Origin(name, at(1).is_global)
+                self._change(self._at(1))
+            found = _Origin(name, self._at(1).is_global)
         elif called == "BINARY_SUBSCR":
-            found = at(2)
+            found = self._at(2)
         elif called in ("IMPORT_NAME", "IMPORT_FROM"):
             found = _Origin(names[argument], True)
         elif called == "COPY":
-            found = at(argument)
-        elif called == "SWAP" and len(stack) >= argument:
-            stack[-1], stack[-argument] = stack[-argument], stack[-1]
-            continue
+            found = self._at(argument)
         elif called == "STORE_FAST":
-            known[argument] = at(1)
+            self._known[argument] = self._at(1)
         elif called in ("LOAD_FAST", "LOAD_FAST_CHECK"):
-            found = known.get(argument, _ELSEWHERE)
+            found = self._known.get(argument, _ELSEWHERE)
         elif called == "STORE_FAST_STORE_FAST":
-            known[argument >> 4], known[argument & 15] = at(1), at(2)
+            self._known[argument >> 4], self._known[argument & 15] = self._at(1), self._at(2)
         elif called == "STORE_FAST_LOAD_FAST":
-            known[argument >> 4] = at(1)
-            found = known.get(argument & 15, _ELSEWHERE)
-        elif called == "LOAD_FAST_LOAD_FAST":
-            stack += [known.get(each, _ELSEWHERE) for each in (argument >> 4, argument & 15)]
-            continue
+            self._known[argument >> 4] = self._at(1)
+            found = self._known.get(argument & 15, _ELSEWHERE)
+        return found
+
+    def _set(self, below: int, argument: int) -> None:
+        name = self._code.co_names[argument] if below < 2 else ""
+        if below == 0:
+            self.sets.add(name)
+        elif below > 1:
+            self._change(self._at(below))
+        elif self._code.co_name not in _MAKERS:
+            self._change(self._at(1), name)
+
+    def _put(self, found: _Origin, operation: int, argument: int, *, keeps: bool) -> None:
+        """Takes from the stack what an operation takes, and puts there what it gives."""
+        stack = self._stack
         if operation in _ENDS:
             stack.clear()
-            continue
+            return
         try:
             effect = dis.stack_effect(
                 operation, argument if operation >= dis.HAVE_ARGUMENT else None, jump=False
             )
         except ValueError:
             stack.clear()
-            continue
+            return
         if effect <= 0:
             del stack[len(stack) + effect :]
-            if stack and below is None and called not in _KEEPS:
+            if stack and not keeps:
                 stack[-1] = found
         else:
             if operation in _GET and stack:
                 stack.pop()
                 effect += 1
             stack += [found] * effect
-    return sets, alters
 
 
 def nested(code: CodeType) -> Iterator[CodeType]:

@@ -128,17 +128,7 @@ def compose(
     StorageError where the local cache cannot be used."""
     notices, observatory = Notices(), surroundings.observatory
     local, staging, mode = _open_local(settings, surroundings, notices)
-    storages = StorageFactory(
-        local,
-        surroundings.root,
-        settings,
-        os.environ,
-        notices.fault,
-        on_survived=notices.fault,
-        unobserved=muted,
-        valid=lambda variant: variant.vouched or not observatory.verify(variant.trace),
-        plugged=surroundings.make_storage,
-    )
+    storages = _storages_of(settings, surroundings, local, notices)
     managers = LockManagers(
         storages, files=lambda: IndexLocks(local.index, surroundings.run.id, staging.hold)
     )
@@ -171,6 +161,23 @@ def compose(
     observatory.read_parts_by(lambda blob: _part((local, *engine.routes.results()), blob))
     notices.deliver(engine.notify)
     return Composed(engine, local, storages, managers, surroundings)
+
+
+def _storages_of(
+    settings: Settings, surroundings: Surroundings, local: LocalStorage, notices: Notices
+) -> StorageFactory:
+    verify = surroundings.observatory.verify
+    return StorageFactory(
+        local,
+        surroundings.root,
+        settings,
+        os.environ,
+        notices.fault,
+        on_survived=notices.fault,
+        unobserved=muted,
+        valid=lambda variant: variant.vouched or not verify(variant.trace),
+        plugged=surroundings.make_storage,
+    )
 
 
 def _open_local(

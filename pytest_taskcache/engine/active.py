@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -99,34 +99,27 @@ def transaction(
     that mean nothing without a key.
     """
     mode = CommitMode.parse(commit_mode)
-    given = {
+    policy: dict[str, Any] = {
         "isolation_level": isolation_level,
         "lock_manager": lock_manager,
-        "overwrite": overwrite or None,
-        "expiration": expiration,
-        "serializer": serializer,
         "key_storage": key_storage,
-        "result_storage": result_storage,
     }
+    more = {"expiration": expiration, "serializer": serializer, "result_storage": result_storage}
     if key is None:
-        for name in (name for name, value in given.items() if value is not None):
+        _refuse_without_key(policy | more | {"overwrite": overwrite or None})
+        return TransactionBlock(mode, label, None)
+    options: Any = {"policy": CachePolicy(**policy), "refresh": overwrite, **more}
+    return TransactionBlock(mode, label or key, Options(key=key, **options))
+
+
+def _refuse_without_key(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value is not None:
             raise ConfigurationError(
                 f"transaction({name}=...)",
                 "a transaction without a key has no record of its own",
                 "give key= too, or leave it out",
             )
-        return TransactionBlock(mode, label, None)
-    options = Options(
-        policy=CachePolicy(
-            key_storage=key_storage, isolation_level=isolation_level, lock_manager=lock_manager
-        ),
-        key=key,
-        refresh=overwrite,
-        expiration=expiration,
-        serializer=serializer,
-        result_storage=result_storage,
-    )
-    return TransactionBlock(mode, label or key, options)
 
 
 class TransactionBlock(Transaction):

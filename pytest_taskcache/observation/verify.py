@@ -534,15 +534,7 @@ class _Verdict:
         changes |= lost
         told: dict[str, Change] = {}
         by_file = {name: Change("file", name, "", "") for name in changes}
-        loaded: list[tuple[Dependency, Collection[str]]] = [
-            (Dependency(Kind.DISTRIBUTION, name, before), modules)
-            for name, before, modules in distributions
-        ]
-        for dependency, owner, _ in touches:
-            if self._is_imported(owner):
-                module = self._log.nodes[owner][1].removeprefix(IMPORTED)
-                loaded.append((dependency, self._importers(module)))
-        for dependency, modules in loaded:
+        for dependency, modules in self._loaded(touches, distributions):
             change = self._change_of(dependency)
             for file, analysis in analyses.items():
                 importing = [  # at the top, within a function, or by name
@@ -571,6 +563,20 @@ class _Verdict:
         self._imports = import_graph(names, self._log.imports, analyses)
         log = log_of(nodes, analyses, self._imports, complete=self._log.complete)
         self._reached = affected(log, changes, touched, self._handed_on())
+
+    def _loaded(
+        self,
+        touches: Iterable[tuple[Dependency, int, int]],
+        distributions: Iterable[tuple[str, str, list[str]]],
+    ) -> Iterator[tuple[Dependency, Collection[str]]]:
+        """What changed of distributions, and of what bodies of their modules touched, and the names
+        of the modules whose importers that is a matter of."""
+        for name, before, modules in distributions:
+            yield Dependency(Kind.DISTRIBUTION, name, before), modules
+        for dependency, owner, _ in touches:
+            if self._is_imported(owner):
+                module = self._log.nodes[owner][1].removeprefix(IMPORTED)
+                yield dependency, self._importers(module)
 
     def _importers(self, module: str) -> Collection[str]:
         """A top-level module that is not the project's, and those whose distributions require its:

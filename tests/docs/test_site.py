@@ -8,6 +8,7 @@ records there were (a file's collection may be one, too), is not compared.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -105,6 +106,18 @@ def test_every_link_between_pages_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("reference/", "../reference/")):  # made when it is built
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_house_is_as_it_is_said_to_be() -> None:
+    """Each file that the tour names is there, and functions are as short as CONTRIBUTING says."""
+    files = {str(path): path for path in (DOCS.parent / "pytest_taskcache").rglob("*.py")}
+    for name in re.findall(r"`([\w/]+\.py)`", (DOCS / "house.md").read_text(encoding="utf-8")):
+        assert any(path.endswith(f"/{name}") for path in files), name
+    for path in files.values():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                assert lines < 50, f"{path.name}::{node.name} has {lines} lines"
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
