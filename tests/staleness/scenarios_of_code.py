@@ -1373,23 +1373,6 @@ CODE = [
         change={"lazy/rates.py": "RATE = 2\n"},
     ),
     Scenario(
-        "lazy_module_that_is_still_asleep_when_tests_begin",
-        head="from . import lib",
-        body="result = lib.rates.RATE",
-        files={
-            "lib.py": """
-                import importlib.util, sys
-                spec = importlib.util.find_spec("SELF.rates")
-                spec.loader = importlib.util.LazyLoader(spec.loader)
-                rates = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(rates)
-            """,
-            "rates.py": "RATE = 1\n",
-        },
-        change={"rates.py": "RATE = 2\n"},
-        forms=EVERY,
-    ),
-    Scenario(
         "module_that_a_lazy_attribute_imported_for_an_earlier_test",
         files={
             "helper.py": """

@@ -435,3 +435,57 @@ def test_other():
     assert runs.run() == []
     runs.write("lib.py", "def go():\n    return 2\n")
     assert "it" in runs.run()
+
+
+def test_a_lazy_module_that_sleeps_until_a_test_uses_it(runs: Runs) -> None:
+    """Whoever uses it depends on it, and nobody else wakes it."""
+    runs.write(
+        "lib.py",
+        """
+import importlib.util, sys
+spec = importlib.util.find_spec("rates")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+rates = sys.modules["rates"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(rates)
+""",
+    )
+    runs.write("rates.py", "RATE = 1\n")
+    runs.write(
+        "test_it.py",
+        """
+import lib
+from counter import count
+from pytest_taskcache import cached, cached_fixture
+
+@cached
+def value():
+    count("value")
+    return lib.rates.RATE
+
+@cached_fixture
+def given():
+    count("given")
+    return lib.rates.RATE
+
+def test_value():
+    count("test-value")
+    assert value()
+
+def test_given(given):
+    count("test-given")
+    assert given
+
+def test_rate():
+    count("test-rate")
+    assert lib.rates.RATE
+
+def test_other():
+    count("other")
+""",
+    )
+    using = ["given", "test-given", "test-rate", "test-value", "value"]
+    assert runs.run() == ["given", "other", *using[1:]]
+    assert runs.run() == []
+    runs.write("rates.py", "RATE = 2\n")
+    assert set(using) <= set(runs.run())
+    assert runs.run() == []
