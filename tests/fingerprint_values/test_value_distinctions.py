@@ -22,6 +22,7 @@ import digest_world as world
 import numpy as np
 import pandas as pd
 import pytest
+import rpds
 
 from pytest_taskcache.digests.values.digest import digest_value
 
@@ -377,3 +378,17 @@ def test_named_tuple_keeps_the_attributes_of_a_subclass() -> None:
     plain, marked = Marked(1), Marked(1)
     marked.note = "x"  # type: ignore[attr-defined]
     assert digest_value(plain) != digest_value(marked)
+
+
+class Stack(list[object]):
+    """Is made by native code of its items, which it gives the other way round."""
+
+    def __reduce__(self) -> Any:
+        return Stack, (self[::-1],)
+
+
+@pytest.mark.parametrize("made", [Stack, rpds.List])
+def test_containers_that_pickle_makes_of_their_items_keep_the_order(made: Any) -> None:
+    """Though one gives them in another order than it was given."""
+    assert digest_value(made([1, 2])) != digest_value(made([2, 1]))
+    assert digest_value(made([1, 2])) == digest_value(made([1, 2]))

@@ -110,21 +110,22 @@ def reduce_instance(value: Any, scope: Scope) -> Reduction:
 
 @functools.cache
 def _keeps_order(cls: Any, pairs: bool) -> bool:
-    """Whether a container of native code has its items in the order that it was given them, or may
-    have: sets and maps that hash their items (rpds has such) have an order of each process, or even
-    of each object, so what it is for some items can be known only by trying."""
+    """Whether the order in which a container of native code has its items tells in which it was
+    given them, or may tell: those that hash their items (rpds has such) have an order of each
+    process, or even of each object, so what it is can be known only by trying. One that has them
+    the other way round, or the last few, takes the items of each order from the same places."""
     if any(isinstance(getattr(cls, name), FunctionType) for name in ("__init__", "__new__")):
         return True
+    places = []
     for order in (range(64), range(63, -1, -1)):
         items = [(one, one) for one in order] if pairs else [*order]
         try:
             _, (found,) = cls(items).__reduce_ex__(4)
+            places.append([items.index(one) for one in found])
         except Exception:
             # it may raise anything of its own: it wants other items, and is read as it gives itself
             return True
-        if found != items:
-            return False
-    return True
+    return places[0] == places[1]
 
 
 def _has_identity(cls: Any) -> bool:

@@ -84,16 +84,18 @@ class Scope:
     def once(self, part: T, find: Callable[[T], R]) -> R:
         """What ``find`` finds of a part, asked once. Raises RefusedError if the answer needs
         itself."""
-        _, found = self.apart.get(id(part), (part, None))
-        if found is None:
+        known = self.apart.get(id(part))
+        if known is None:
             self.apart[id(part)] = part, _ASKED
             try:
-                found = find(part)
+                known = part, find(part)
             finally:
-                self.apart[id(part)] = part, found
-        if found is _ASKED:
+                self.apart.pop(id(part))
+            self.apart[id(part)] = known
+        if known[1] is _ASKED:
             raise RefusedError(shown_name(type(part)), "it holds itself")
-        return found  # type: ignore[no-any-return]
+        found: R = known[1]
+        return found
 
     def digest_items(self, items: Iterable[object]) -> str:
         """One digest of all items of a container, in whatever order they come. Raises RefusedError
