@@ -499,8 +499,6 @@ class Mentions:
     def _visit_Import(self, node: ast.Import) -> None:
         for item in node.names:
             self._note_import(0, item.name, ())
-            # attributes of packages, where code gets at them by `as`
-            self._draft.mentions.update(item.name.split("."))
             root = item.name if item.asname else item.name.partition(".")[0]
             self._bind_import(item.asname or root, root)
 
@@ -524,8 +522,7 @@ class Mentions:
     def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
         draft = self._draft
         self._imports.setdefault((level, module), {}).update(dict.fromkeys(names))
-        if not level:
-            draft.mentions.add(module.partition(".")[0])
+        draft.mentions.update(filter(None, module.split(".")))
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
         if (foreign or module == "__future__") and not draft.is_function:
             draft.flags.add("effect")  # what is told the compiler holds for all of the module

@@ -371,8 +371,6 @@ class _Walk:
         known = self._closures[vertex.closure]
         listed = MEMBERS in self._mentioning
         for item in vertex.definitions:
-            if item.name.startswith(GIVEN):
-                continue  # it calls nobody
             self._reach(self._kept_names(vertex, item), vertex, cost, cause)
             changed = (name for name in item.changes if listed or not name.startswith(SET_ON))
             for step, names, found in (

@@ -445,15 +445,9 @@ def _definition_of(name: str, drafts: Sequence[Draft]) -> Definition:
         implicit="implicit" in flags,
         constant=all("constant" in draft.flags for draft in drafts),
         wrapped="wrapped" in flags,
-        takes=is_function and "global" in flags and any(map(_is_given, drafts)),
+        takes=is_function and "global" in flags,
         called="called" in flags,
     )
-
-
-def _is_given(draft: Draft) -> bool:
-    """Whether what a function works with may be for its callers to say: by an argument, by one of
-    a function around or inside of it, or by what they send to it."""
-    return bool(draft.parameters or INSIDE in draft.name or draft.flags & {"lambda", "sent"})
 
 
 def _is_implicit(name: str) -> bool:

@@ -85,6 +85,21 @@ def test_who_looks_there_later_is_found(code: str) -> None:
     assert project.why(changes, "test_b.py::test_b") == "lib.py::scale changed"
 
 
+@pytest.mark.parametrize("filling", ["STORE.append(random.random())", "STORE.append((yield))"])
+def test_what_a_test_brings_about_is_kept_by_a_function_without_parameters(filling: str) -> None:
+    """By a seed, a variable, a file, or what it sends: its text does not tell that it says it."""
+    project = Project(
+        {
+            "lib.py": f"import random\nSTORE = []\ndef fill():\n    {filling}\n",
+            "test_a.py": "import lib, random\ndef test_a():\n    random.seed(1)\n    lib.fill()\n",
+            "test_b.py": "import lib\ndef test_b():\n    assert lib.STORE\n",
+        },
+        ["test_a.py::test_a", "lib.py::fill", "test_b.py::test_b"],
+    )
+    changes = project.edit("test_a.py", "seed(1)", "seed(2)")
+    assert project.why(changes, "test_b.py::test_b") == "test_a.py::test_a changed"
+
+
 def test_who_lists_a_module_that_a_variable_holds_finds_what_is_new_in_it() -> None:
     project = Project(
         {
