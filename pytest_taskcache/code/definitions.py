@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"11 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"12 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -96,7 +96,7 @@ class Definition:
     ``constant``: what it binds cannot be changed. ``wrapped``: something that may keep results is
     around it. ``hands``: what outlives a function that it returns, or a part of which it returns.
     ``takes``: its callers say what it stores in globals; ``called``: something outside of the
-    project may call it.
+    project may call it. ``outward``: it is executed at import for what it does to others.
     """
 
     name: str
@@ -114,6 +114,7 @@ class Definition:
     wrapped: bool = False
     takes: bool = False
     called: bool = False
+    outward: bool = False
 
     @property
     def label(self) -> str:
@@ -138,7 +139,7 @@ class Import(NamedTuple):
 
 
 _KINDS = {str(kind): kind for kind in DefinitionKind}
-_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "called")
+_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "called", "outward")
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,9 @@ _FIXTURES = frozenset(
 )
 _PASSIVE = frozenset({"abc", "enum", "typing", "typing_extensions"})
 """Modules with base classes that call no method of theirs by name."""
+_TELLING = ("pytest.", "warnings.warn", "print")
+"""Who is called for its own sake, and changes nothing that lasts."""
+_SCOPES = frozenset({"globals", "locals", "vars"})
 _POSTPONED = "__future__.annotations"
 
 
@@ -119,6 +122,7 @@ class _Walker(Mentions):
         self._prefix = ""
         self._called: set[str] = set()
         self._acting: set[str] = set()  # classes of which making another calls something
+        self._as_script = False
         self._body(tree, "")
 
     def _body(self, node: ast.Module | ast.ClassDef, prefix: str) -> None:
@@ -159,14 +163,17 @@ class _Walker(Mentions):
         first = len(self._drafts)
         handlers: list[ast.ExceptHandler] = getattr(node, "handlers", [])
         asked = self._open(prefix + EFFECTS, DefinitionKind.STATEMENT)
+        before = self._as_script
         if isinstance(node, ast.If):
             self.visit(node.test)
+            self._as_script |= "__name__" in asked.names
         self._all(handler.type for handler in handlers)
         self._close(asked)
         for body in (node.body, node.orelse, getattr(node, "finalbody", ())):
             self._statements(body, prefix)
         for handler in handlers:
             self._statements(handler.body, prefix)
+        self._as_script = before
         text = checksum((normalised_text(node),))
         for draft in self._drafts[first:]:
             if not draft.is_function:
@@ -207,6 +214,8 @@ class _Walker(Mentions):
             draft.flags.add("effect")
             if isinstance(node, (ast.Assign, ast.AugAssign)):
                 draft.flags.add("acts")  # on what it sets something on, a library's too
+        if not self._as_script and self._is_outward(node):
+            draft.flags.add("outward")
         called = [value, value.func] if isinstance(value, ast.Call) else []
         by_call = any(self._module.resolved(each) in _FIXTURES for each in called)
         if by_call or any(_is_implicit(name) for name in names):
@@ -221,6 +230,36 @@ class _Walker(Mentions):
             loose.stores, loose.changes = draft.stores, draft.changes
             self._drafts.append(loose)
 
+    def _is_outward(self, node: ast.stmt) -> bool:
+        """Whether executing it is for what it does to others: it calls what is not its own, for no
+        value, or sets something there."""
+        changed: list[ast.expr] = []
+        match node:
+            case ast.Assign(targets=targets) | ast.Delete(targets=targets):
+                parts = (part for target in targets for part in ast.walk(target))
+                changed += (one for one in parts if isinstance(one, (ast.Attribute, ast.Subscript)))
+            case ast.AugAssign(target=ast.Attribute() | ast.Subscript() as target):
+                changed = [target]
+            case ast.Expr(value=ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[of, *_])):
+                changed = [of]
+            case ast.Expr(value=ast.Call(func=function)):
+                changed = [] if self._module.resolved(function).startswith(_TELLING) else [function]
+            case ast.For() | ast.AsyncFor() | ast.While() | ast.With() | ast.AsyncWith() | ast.If():
+                return any(map(self._is_outward, (*node.body, *getattr(node, "orelse", ()))))
+        return not all(map(self._is_own, changed))
+
+    def _is_own(self, node: ast.expr) -> bool:
+        """Whether what an expression starts at is the module's, or of the class around it."""
+        root = access(node).root
+        inside = bool(self._owner) and root not in self._module.aliases
+        return inside or root in self._module.bound or root in _SCOPES
+
+    def _registers(self, decorator: ast.expr) -> bool:
+        """Whether it is a method of something imported, which is told of what it decorates."""
+        function = decorator.func if isinstance(decorator, ast.Call) else decorator
+        full = self._module.aliases.get(access(function).root, "")
+        return isinstance(function, ast.Attribute) and "." in full
+
     def _class(self, node: ast.ClassDef, prefix: str) -> None:
         bare = copy.copy(node)
         bare.body = []
@@ -230,6 +269,8 @@ class _Walker(Mentions):
         for decorator in node.decorator_list:
             self._note_call(decorator)
         given = "acts" in draft.flags
+        if given and any(map(self._registers, node.decorator_list)):
+            draft.flags.add("outward")
         words = [keyword.value for keyword in node.keywords]
         for base in (*node.bases, *words):
             if access(base)[0] not in self._module.bound - self._acting:
@@ -315,6 +356,8 @@ class _Walker(Mentions):
                 draft.flags.add("wrapped")
                 self._note_call(decorator)
                 self._change(decorator)
+                if "acts" in draft.flags and self._registers(decorator):
+                    draft.flags.add("outward")
 
     def _signature(self, node: FunctionNode) -> None:
         """What executing a ``def`` takes."""
@@ -447,6 +490,7 @@ def _definition_of(name: str, drafts: Sequence[Draft]) -> Definition:
         wrapped="wrapped" in flags,
         takes=is_function and "global" in flags,
         called="called" in flags,
+        outward="outward" in flags,
     )
 
 

@@ -209,7 +209,16 @@ class CodeLog(ForkAware):
     def add_loaded(self, source: SourceFile) -> None:
         """A module was loaded before anyone looked: any function of it may have run."""
         self._node(self.file(source), LOADED)
+        self.add_body(source)
+
+    def add_body(self, source: SourceFile) -> None:
+        """A module's body ran."""
         self._node(self.file(source), MODULE)
+
+    def imported(self) -> set[str]:
+        """The names of the files whose bodies ran."""
+        self.read_runs()
+        return {self.file_of(at) for at, (_, name) in enumerate(self.nodes) if name == MODULE}
 
     def add_distribution(self, name: str, digest: str, modules: Iterable[str]) -> None:
         """A distribution was loaded from; ``modules`` are its top-level modules."""

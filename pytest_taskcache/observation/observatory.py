@@ -345,6 +345,37 @@ class Observatory:
         with muted(), running_code.unseen():
             return self._verification.verify(trace)
 
+    def meet(self, stood_in: Iterable[Trace]) -> bool:
+        """The tests are known: the files of these valid traces are stood in for, all others are
+        imported. True where records may be found invalid that were not before."""
+        with muted(), running_code.unseen():
+            code = self._verification.code
+            files = code.imported(stood_in).keys() | {one.name for one in self._log.files}
+            return self._verification.meet(files)
+
+    def is_outward(self, trace: Trace, plugins: Iterable[Path]) -> bool:
+        """Whether what was imported when this valid trace was recorded, and is not now, changes
+        what others have: then it is to be imported before any test runs. The code of ``plugins``
+        ran then, and now, for other reasons."""
+        with muted(), running_code.unseen():
+            code = self._verification.code
+            missing = code.imported([trace]).keys() - self._log.imported()
+            return code.is_outward(trace, missing, {*map(self._fingerprints.name_of, plugins)})
+
+    def stand_in(self, trace: Trace) -> None:
+        """Enters in the log what was imported when this valid trace was recorded, as if it were
+        now: whoever changes it later will know what ran beside it."""
+        with muted(), running_code.unseen():
+            graph = self._verification.code.imported([trace])
+            paths = {name: str(self._fingerprints.path_of(name)) for name in graph}
+            sources = {name: self._find(path) for name, path in paths.items()}
+            for name, source in sources.items():
+                if source is not None and source.python:
+                    self._log.add_body(source)
+                    for each in map(sources.get, graph[name]):
+                        if each is not None:
+                            self._log.add_import(source, each)
+
     def prefetch(self, traces: Iterable[Trace]) -> None:
         """Digests what these traces name, once for all of them: they are about to be verified."""
         with muted(), running_code.unseen():

@@ -8,10 +8,12 @@ storage.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.code.definitions import FORMAT, Analysis
+from pytest_taskcache.code.reach import MODULE
 from pytest_taskcache.ports import Shelf
 
 _TEXT = "text"
@@ -59,6 +61,24 @@ class SourceArchive:
     def present(self, name: str, digest: str) -> Analysis | None:
         """What the file defines now that it has this content; None if it is not there."""
         return self._analysis(name, digest, lambda: self._read_as(name, digest))
+
+    def outward(self, name: str, digest: str) -> Collection[str]:
+        """The nodes of a file which change what others have when they run at import: `MODULE` if
+        its body does, and functions that change globals; of a file that is not there, none."""
+        item = f"outward {FORMAT} {_is_test(name)}"
+        kept = self._shelf.read(_section(digest)).get(item) if self._shelf is not None else None
+        if kept is not None:
+            with suppress(ValueError, zlib.error):  # damaged: made anew
+                return zlib.decompress(kept).decode().split("\n")
+        analysis = self.present(name, digest)
+        if analysis is None:
+            return ()
+        found = {one.name for one in analysis.definitions if one.takes}
+        found |= {MODULE for one in analysis.definitions if one.outward}
+        if self._shelf is not None:
+            text = zlib.compress("\n".join(sorted(found)).encode(), 1)
+            self._shelf.write(_section(digest), {item: text})
+        return found
 
     def _read_as(self, name: str, digest: str) -> bytes | None:
         content = self._read(name)

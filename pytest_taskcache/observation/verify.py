@@ -13,6 +13,7 @@ did before the record's window closed.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ from pytest_taskcache.changed_paths import ChangedPaths, stamp_of
 from pytest_taskcache.code.definitions import EVERYTHING as WHOLE_FILE
 from pytest_taskcache.code.definitions import IMPORTED, Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
-from pytest_taskcache.code.reach import Log, Reached, affected
+from pytest_taskcache.code.reach import MODULE, Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_log import (
     LOADED,
@@ -45,6 +46,9 @@ _Key: TypeAlias = tuple[Kind, str]
 
 CHANGES = 8
 """How many changes are named."""
+
+_NOTHING = ""
+"""Stands for the content of a file that a log has not met."""
 
 _OPENING = 50_000_000
 """Nanoseconds within which a file is certainly open once its opening was announced."""
@@ -308,6 +312,14 @@ class Verification:
                 self._valid[trace.digest] = looked
         return changes
 
+    def meet(self, files: Iterable[str]) -> bool:
+        """These files are imported in this run, or stood in for: where a log has not met one of
+        them that is there for what it does to others, its records are judged anew. True if so."""
+        if not self.code.meet(files):
+            return False
+        self._valid, self._invalid = {}, {}
+        return True
+
     def _check(self, dependency: Dependency, uses: Iterable[Blob]) -> list[Change]:
         if dependency.kind is Kind.CODE:
             return self.code.check(dependency, uses)
@@ -375,6 +387,7 @@ class CodeVerdicts:
         self._digest = digest
         self._archive = archive
         self._logs: dict[str, _Verdict] = {}
+        self._met: set[str] = set()
         self._expected: dict[str, tuple[int, list[Blob]]] = {}
 
     def keep_head(self, log: CodeLog) -> None:
@@ -405,6 +418,48 @@ class CodeVerdicts:
         """Something that was asked for differs from what it was."""
         for verdict in self._logs.values():
             verdict.compared = False
+
+    def meet(self, files: Iterable[str]) -> bool:
+        """As `Verification.meet`."""
+        self._met.update(files)
+        if not any(verdict.misjudged() for verdict in self._logs.values()):
+            return False
+        self.reconsider()
+        return True
+
+    def imported(self, traces: Iterable[Trace]) -> dict[str, set[str]]:
+        """The files that were imported when these were recorded, which were checked, those that
+        they imported, and so on, each with what it was seen to import."""
+        files: dict[_Verdict, set[str]] = {}
+        for verdict, part in (each for trace in traces for each in self._parts(trace)):
+            nodes = (verdict.nodes[at] for ran in part.ran for at in ran)
+            files.setdefault(verdict, set()).update(name for name, _ in nodes)
+        found: dict[str, set[str]] = {}
+        for verdict, first in files.items():
+            graph = verdict.seen_imports
+            for name in closure(graph, first):
+                found.setdefault(name, set()).update(graph.get(name, ()))
+        return found
+
+    def is_outward(self, trace: Trace, among: Collection[str], apart: Collection[str]) -> bool:
+        """Whether importing these files again changes what others have, or what ran when the trace
+        was recorded, which was checked, does, but for what these other files hold."""
+        if any(MODULE in self._outward(name) for name in among):
+            return True
+        return any(
+            node != MODULE and name not in apart and node in self._outward(name)
+            for verdict, part in self._parts(trace)
+            for name, node in (verdict.nodes[at] for ran in part.ran for at in ran)
+        )
+
+    def _outward(self, name: str) -> Collection[str]:
+        return self._archive.outward(name, self._digest(Kind.FILE, name))
+
+    def _parts(self, trace: Trace) -> Iterator[tuple[_Verdict, CodePart]]:
+        for dependency in trace.dependencies:
+            if dependency.kind is Kind.CODE:
+                part = decode_code(dependency)
+                yield self._logs[part.log], part
 
     def expect(self, dependency: Dependency, uses: Iterable[Blob]) -> None:
         """A record is about to be checked. Of all heads of one log the longest answers for all,
@@ -439,7 +494,7 @@ class CodeVerdicts:
             if len(found) < len(blobs):
                 continue
             try:
-                verdict = _Verdict(decode_log(found), self._archive, self._digest)
+                verdict = _Verdict(decode_log(found), self._archive, self._digest, self._met)
             except ValueError:
                 continue
             if verdict.length >= length:
@@ -455,8 +510,11 @@ def _segments(part: CodePart, uses: Iterable[Blob]) -> list[Blob]:
 class _Verdict:
     """What is known of one log: nothing at first, then what differs, then who reaches that."""
 
-    def __init__(self, log: DecodedLog, archive: SourceArchive, digest: Digest) -> None:
+    def __init__(
+        self, log: DecodedLog, archive: SourceArchive, digest: Digest, met: Collection[str]
+    ) -> None:
         self._log = log
+        self._met = met
         self._archive = archive
         self._digest = digest
         self.nodes = [(log.files[file][0], name) for file, name in log.nodes]
@@ -472,6 +530,40 @@ class _Verdict:
     def length(self) -> int:
         """How many nodes the log has."""
         return len(self._log.nodes)
+
+    def misjudged(self) -> bool:
+        """Whether the files that this run met make a difference that was not known."""
+        new = {**self._strangers(), **self._left_out(self._contents)}
+        return not new.keys() <= self._contents.keys()
+
+    def _strangers(self) -> dict[str, str]:
+        """Files that this run met and the log did not, which are there for what they do to others,
+        with their contents: as if they had appeared."""
+        names = set(self._met).difference(name for name, _ in self._log.files)
+        found = {name: self._digest(Kind.FILE, name) for name in names}
+        return {
+            name: now for name, now in found.items() if MODULE in self._archive.outward(name, now)
+        }
+
+    def _left_out(self, changed: Collection[str]) -> dict[str, tuple[str, str]]:
+        """The same, the other way round: what files that changed had imported, and this run does
+        not, as if it had vanished."""
+        if not self._met or not changed:
+            return {}
+        gone = closure(self.seen_imports, changed).difference(self._met, changed)
+        found = ((name, before) for name, before in self._log.files if name in gone)
+        outward = self._archive.outward
+        return {name: (now, _NOTHING) for name, now in found if MODULE in outward(name, now)}
+
+    @functools.cached_property
+    def seen_imports(self) -> Graph:
+        """Which file was seen to import which."""
+        names = [name for name, _ in self._log.files]
+        graph: dict[str, set[str]] = {}
+        for importer, imported in self._log.imports:
+            if importer >= 0:
+                graph.setdefault(names[importer], set()).add(names[imported])
+        return graph
 
     def of(self, part: CodePart) -> list[Change]:
         """What changed of what these nodes rest on, at this position of the log."""
@@ -498,6 +590,8 @@ class _Verdict:
             for name, before in log.files
             if (after := digest(Kind.FILE, name)) != before
         }
+        files |= self._left_out(files)
+        files |= {name: (_NOTHING, now) for name, now in self._strangers().items()}
         touches = [each for each in log.touches if self._differs(each[0], each[2])]
         distributions = [
             each for each in log.distributions if digest(Kind.DISTRIBUTION, each[0]) != each[1]
@@ -560,7 +654,9 @@ class _Verdict:
         self._contents, self._told, self._by_file = files, told, by_file
         names = [name for name, _ in self._log.files]
         nodes = [(names[file], name) for file, name in self._log.nodes]
-        self._imports = import_graph(names, self._log.imports, analyses)
+        strangers = files.keys() - names
+        self._imports = import_graph([*names, *strangers], self._log.imports, analyses)
+        analyses = {name: one for name, one in analyses.items() if name not in strangers}
         log = log_of(nodes, analyses, self._imports, complete=self._log.complete)
         self._reached = affected(log, changes, touched, self._handed_on())
 
@@ -607,6 +703,7 @@ class _Verdict:
             differs = now != recorded
             present = self._archive.present(name, now)
             before = present if present and not differs else self._archive.recorded(name, recorded)
+            before = Analysis() if recorded == _NOTHING else before
             if before is None:
                 analyses[name] = present or Analysis()
                 changes[name] = _all_of(present)

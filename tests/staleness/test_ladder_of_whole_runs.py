@@ -489,3 +489,122 @@ def test_other():
     runs.write("rates.py", "RATE = 2\n")
     assert set(using) <= set(runs.run())
     assert runs.run() == []
+
+
+_LIBRARY = """
+class Box:
+    size = 1
+
+    def __len__(self):
+        return self.size
+
+SEEN = []
+
+def register(name):
+    SEEN.append(name)
+    return name
+
+class Registry:
+    names = []
+
+    def __init_subclass__(cls):
+        cls.names.append(cls.__name__)
+
+def rate():
+    return {rate}
+"""
+
+_READER = """
+import lib
+from counter import count
+
+def test_a():
+    count("test_a")
+    assert (lib.Box.size, len(lib.Box()), lib.SEEN, lib.Registry.names) != () and lib.rate()
+    {check}
+"""
+
+_OUTWARD = {
+    "an attribute": ("lib.Box.size = {n}", "assert lib.Box.size == {n}"),
+    "an attribute by name": ("setattr(lib.Box, 'size', {n})", "assert lib.Box.size == {n}"),
+    "a special method": ("lib.Box.__len__ = lambda self: {n}", "assert len(lib.Box()) == {n}"),
+    "a call": ("lib.register({n})", "assert lib.SEEN == [{n}]"),
+    "a call for its value": ("x = lib.register({n})", "assert lib.SEEN == [{n}]"),
+    "a loop": ("for x in [{n}]:\n    lib.SEEN.append(x)", "assert lib.SEEN == [{n}]"),
+    "a decorator": ("@lib.register\ndef f{n}(): pass", "assert len(lib.SEEN) == 1"),
+    "a class": ("class C{n}(lib.Registry): pass", "assert lib.Registry.names == ['C{n}']"),
+    "an import": ("import helper", "assert lib.SEEN == [{n}]"),
+}
+
+
+@pytest.mark.parametrize("what", _OUTWARD)
+def test_what_importing_a_test_file_does_to_others(runs: Runs, what: str) -> None:
+    """A test that runs finds what importing all test files has made of the library, also of one
+    whose own tests are replayed; and what it found there is known when that file is edited later,
+    which was not imported when the test was recorded."""
+    statement, check = _OUTWARD[what]
+
+    def write(number: int) -> None:
+        runs.write("helper.py", f"import lib\nlib.register({number})\n")
+        text = statement.format(n=number)
+        runs.write("test_b.py", f"import lib\n{text}\ndef test_b():\n    assert lib\n")
+
+    runs.write("lib.py", _LIBRARY.format(rate=1))
+    runs.write("test_a.py", _READER.format(check=check.format(n=5)))
+    write(5)
+    assert runs.run() == ["test_a"]
+    runs.write("lib.py", _LIBRARY.format(rate=2))
+    assert runs.run() == ["test_a"]
+    assert runs.run() == []
+    write(6)
+    runs.write("test_a.py", _READER.format(check=check.format(n=6)))
+    assert runs.run() == ["test_a"]
+    runs.write("lib.py", _LIBRARY.format(rate=1))
+    assert runs.run() == ["test_a"]
+
+
+@pytest.mark.parametrize("what", [each for each in _OUTWARD if each not in ("a decorator",)])
+def test_a_test_file_that_starts_to_act_on_others(runs: Runs, what: str) -> None:
+    """The first of its kind in a file that is there, or in a new one: whoever reads what it
+    changes runs again, whichever files had been imported when it was recorded."""
+    statement, _ = _OUTWARD[what]
+    plain = "import lib\ndef test_{0}():\n    assert lib\n"
+    runs.write("lib.py", _LIBRARY.format(rate=1))
+    runs.write("helper.py", "import lib\nlib.register(5)\n")
+    runs.write("test_a.py", _READER.format(check="pass"))
+    runs.write("test_b.py", plain.format("b"))
+    assert runs.run() == ["test_a"]
+    runs.write("lib.py", _LIBRARY.format(rate=2))
+    assert runs.run() == ["test_a"]
+    acting = plain.replace("\n", f"\n{statement.format(n=5)}\n", 1)
+    runs.write("test_b.py", acting.format("b"))
+    assert runs.run() == ["test_a"]
+    runs.write("test_b.py", plain.format("b"))
+    assert runs.run() == []
+    if what not in ("a class", "a call for its value", "an import"):
+        runs.write("test_c.py", acting.format("c"))
+        assert runs.run() == ["test_a"]
+
+
+@pytest.mark.parametrize("what", _OUTWARD)
+def test_a_test_file_that_acts_on_others_no_longer(runs: Runs, what: str) -> None:
+    """Whoever read what it changed runs again, also if it is gone."""
+    statement, _ = _OUTWARD[what]
+    plain = "import lib\ndef test_b():\n    assert lib\n"
+    runs.write("lib.py", _LIBRARY.format(rate=1))
+    runs.write("helper.py", "import lib\nlib.register(5)\n")
+    runs.write("test_a.py", _READER.format(check="pass"))
+    runs.write("test_b.py", plain.replace("\n", f"\n{statement.format(n=5)}\n", 1))
+    assert runs.run() == ["test_a"]
+    runs.write("test_b.py", plain)
+    assert runs.run() == ["test_a"]
+
+
+def test_a_test_file_that_a_directory_hides(runs: Runs) -> None:
+    """A directory of a test file's name is imported instead, which pytest says is an error."""
+    runs.write("test_a.py", "def test_a():\n    pass\n")
+    assert runs.run() == []
+    assert runs.run() == []
+    runs.write("test_a/__init__.py", "")
+    completed = run_pytest(runs.root, "--cache-tests=all")
+    assert "import file mismatch" in completed.stdout

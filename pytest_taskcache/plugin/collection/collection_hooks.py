@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_taskcache.config.settings import Collect, Tests
-from pytest_taskcache.model.dependency import Observed
+from pytest_taskcache.model.dependency import Observed, Trace
 from pytest_taskcache.model.event import Faulted, Noted
 from pytest_taskcache.model.modes import Mode
 from pytest_taskcache.plugin.collection.collection_records import (
@@ -18,6 +19,7 @@ from pytest_taskcache.plugin.collection.collection_records import (
     Kept,
     Recording,
     Selection,
+    take_back,
     warn_again,
 )
 from pytest_taskcache.plugin.collection.pytest_nodes import (
@@ -50,6 +52,7 @@ class CollectionHooks:
         self._recorded: list[Recording] = []
         self._known: dict[Path, Kept] = {}
         self._stands: dict[Path, StandIns] = {}
+        self._joined = False
         option, settings = session.config.option, session.settings
         self.consults = (
             settings.mode in (Mode.READ_WRITE, Mode.READ)
@@ -126,13 +129,15 @@ class CollectionHooks:
     def _stands_well(self, module: pytest.Module, record: CollectionRecord) -> bool:
         option, replayable = module.config.option, frozenset[str]()
         if not option.collectonly:
-            replayable = frozenset(self._session.outcomes.forecast(module.path, module.nodeid))
+            replayable = self._forecast(module.path, module.nodeid)
         narrowed = any(getattr(option, name, None) for name in _NARROWING)
         narrowed = narrowed or any("::" in str(arg) for arg in module.config.args)
-        # Where tests are selected by name or mark, which is not known yet: those that are selected
-        # and miss become real later.
+        # Where tests are selected by name or mark it is not known yet which: those of the last run
+        # are a guess, and those that are selected and miss become real later.
         needs_all = not (option.collectonly or narrowed)
         if needs_all and record.tests.keys() - replayable and not record.has_mark(SKIPPING):
+            return False
+        if narrowed and not option.collectonly and self.selection.selected_in(module) - replayable:
             return False
         stand = StandIns(module, record, self._realised)
         stand.replayable = replayable
@@ -143,11 +148,16 @@ class CollectionHooks:
         all_stand = not needs_all or all(
             is_skipped_by_mark(item) or name in replayable for name, item in stand.items.items()
         )
-        if ambiguous or not all_stand or not warn_again(record):
+        warned = None if ambiguous or not all_stand else warn_again(record)
+        if warned is None:
             stand.withdraw()
             return False
+        stand.warned = warned
         self._stands[module.path] = stand
         return True
+
+    def _forecast(self, file: Path, name: str) -> frozenset[str]:
+        return frozenset(self._session.outcomes.forecast(file, name))
 
     def _fault(self, reason: str, error: Exception) -> None:
         self._session.notify(Faulted(reason, f"{type(error).__name__}: {error}"))
@@ -181,18 +191,52 @@ class CollectionHooks:
         self._finish()
         self._mend(items)
         yield
-        if not self._session.config.option.collectonly:
+        if not self._session.config.option.collectonly and self._session.engine is not None:
+            self._meet()
             for item in items:
                 stand = stand_ins_of(item)
                 if stand is not None and not self._will_not_run(item, stand):
                     stand.realise()
+            if self._left() and not self._all_replay(items):
+                self._join()
         self._mend(items)
+
+    def _left(self) -> list[tuple[StandIns, Trace]]:
+        """The files that are still stood in for, with what their records rest on."""
+        stands = [one for one in self._stands.values() if not one.is_real]
+        return [(one, self._known[one.node.path].variant.trace) for one in stands]
+
+    def _meet(self) -> None:
+        """Which files this run has is known now: some may change what the tests of others do."""
+        left = self._left()
+        if self._session.observatory.meet(trace for _, trace in left):
+            for stand, _ in left:
+                stand.replayable = self._forecast(stand.node.path, stand.node.nodeid)
+
+    def _join(self) -> None:
+        """Some test will run, and finds the process as it would be without any stand-in: files that
+        change what others have are imported, the others are entered as if they were."""
+        observatory, left = self._session.observatory, self._left()
+        plugins = self._session.outcomes.keys.project_plugins() if left else ()
+        for stand, trace in left:
+            if observatory.is_outward(trace, plugins):
+                stand.realise()
+        for _, trace in self._left():
+            observatory.stand_in(trace)
+        self._joined = True
 
     def _will_not_run(self, item: pytest.Item, stand: StandIns) -> bool:
         if is_skipped_by_mark(item):
             return True
         name = node_id(item).partition("::")[2]
         return name in stand.replayable and stand.record.tests.get(name) == signature(item)
+
+    def _all_replay(self, items: Iterable[pytest.Item]) -> bool:
+        """Whether those that are no stand-ins will be replayed, too, as far as can be told."""
+        forecast = functools.cache(self._forecast)
+        real = (item for item in items if stand_ins_of(item) is None)
+        names = ((item, *node_id(item).partition("::")[::2]) for item in real)
+        return all(name in forecast(item.path, file) for item, file, name in names)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -241,6 +285,7 @@ class CollectionHooks:
     def _realised(self, stand: StandIns) -> None:
         """Where the record proves wrong it is dropped, and the run says so."""
         self._finish()
+        take_back(stand.warned)  # the file has warned by itself
         if stand.proved_wrong:
             self._drop(stand.node.path, stand.proved_wrong)
 
@@ -273,12 +318,13 @@ class CollectionHooks:
         """A stand-in that is not replayed becomes real. One that is skipped by a mark stays what
         it is: pytest skips it before it looks at the test."""
         stand = stand_ins_of(item)
-        if stand is None:
-            return
-        if is_skipped_by_mark(item):
+        if stand is not None and is_skipped_by_mark(item):
             self._session.items.running = None
-        else:
+            return
+        if stand is not None:
             stand.realise()
+        if not self._joined:
+            self._join()
 
 
 def register(session: Session) -> None:

@@ -78,9 +78,12 @@ class Recording:
         self.lasting = False
         """Whether the refusal will be the same as long as the file is."""
         self.observed = Observed()
+        self.found: list[Dependency] = []
+        """Where an import of this name leads: another file that it leads to hides this one."""
         self.items: list[pytest.Item] = []
         self.record = CollectionRecord("", [], [])
         self._observation = observation
+        self._digest = session.fingerprints.digest
         self._description = Description()
         self._item_of: dict[int, pytest.Item] = {}
         self._open: dict[pytest.Collector, list[Json]] = {module: self.record.children}
@@ -167,6 +170,9 @@ class Recording:
         elif _reads(body) & _NAMES and asks_the_clock(module.path.read_bytes()):
             self.refuse("it asks for the time or for chance when it is imported")
         record.module = module.nodeid if record.skip else str(module.obj.__name__)
+        if not record.skip:
+            place = self._digest(Kind.IMPORT, record.module)
+            self.found.append(Dependency(Kind.IMPORT, record.module, place))
         record.marks = describe_marks(module.own_markers)
         made = (_warnings() or ())[self._warned :]
         record.warnings = [warning_to_json(one, "collect", None) for one in made]
@@ -178,15 +184,24 @@ def _warnings() -> list[warnings.WarningMessage] | None:
     return log if isinstance(log, list) else None
 
 
-def warn_again(record: CollectionRecord) -> bool:
-    """Has pytest show the warnings of a record; False, and shows none, where one cannot be made."""
+def warn_again(record: CollectionRecord) -> list[warnings.WarningMessage] | None:
+    """Has pytest show the warnings of a record, which it returns; None, and shows none, where one
+    cannot be made."""
     if not record.warnings:
-        return True
+        return []
     log = _warnings()
     if log is None or not can_warn(record.warnings):
-        return False
-    log.extend(warning_from_json(entry) for entry in record.warnings)
-    return True
+        return None
+    made = [warning_from_json(entry) for entry in record.warnings]
+    log += made
+    return made
+
+
+def take_back(warned: Sequence[warnings.WarningMessage]) -> None:
+    """Has pytest not show these, if it has not yet."""
+    log = _warnings() if warned else None
+    if log is not None:
+        log[:] = [one for one in log if not any(one is each for each in warned)]
 
 
 _CLOCKS = re.compile(
@@ -343,7 +358,7 @@ class CollectionRecords:
         trace = recording.observed.trace
         paths = sources_of(recording.module, recording.items)
         known = {(one.kind, one.name) for one in trace.dependencies}
-        more = self._text_of(paths).dependencies
+        more = (*self._text_of(paths).dependencies, *recording.found)
         return with_more(trace, (one for one in more if (one.kind, one.name) not in known))
 
     def _text_of(self, paths: Iterable[str]) -> Trace:
@@ -423,19 +438,30 @@ class Selection:
             self._records.write([self._records.variant(key, identity, _SELECTION, data, Trace())])
             self._records.drop(known)
 
-    def is_replayed_whole(self) -> bool:
-        """Whether every test that this run selects will be replayed, as far as can be told."""
+    @functools.cached_property
+    def _known(self) -> Json | None:
+        """What the last run of these arguments selected; None where that is not known."""
         known = [] if self._by_history else self._records.read(self._key())
         if not known or known[0].result.inline is None:
-            return False
+            return None
         try:
-            found = json.loads(known[0].result.inline)
+            return json.loads(known[0].result.inline)  # type: ignore[no-any-return]
         except ValueError:
+            return None
+
+    def selected_in(self, module: pytest.Module) -> set[str]:
+        """The tests of a file that will be selected, as far as can be told."""
+        name = f"{self._session.fingerprints.name_of(module.path)}\n{module.nodeid}"
+        return set(self._known["files"].get(name, ()) if self._known else ())
+
+    def is_replayed_whole(self) -> bool:
+        """Whether every test that this run selects will be replayed, as far as can be told."""
+        if self._known is None:
             return False
         path_of, before = self._session.fingerprints.path_of, list(sys.path)
         whole = all(
-            _names_in(path_of(name)) == names for name, names in found["directories"].items()
-        ) and all(self._replays(name, selected) for name, selected in found["files"].items())
+            _names_in(path_of(name)) == names for name, names in self._known["directories"].items()
+        ) and all(self._replays(name, selected) for name, selected in self._known["files"].items())
         if not whole:
             sys.path[:] = before  # which workers are given as it is
         return whole

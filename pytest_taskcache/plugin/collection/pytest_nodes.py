@@ -31,6 +31,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
+from warnings import WarningMessage
 
 import pytest
 from _pytest import nodes, python
@@ -330,6 +331,8 @@ class StandIns:
         self.items: dict[str, pytest.Item] = {}
         """By the rest of their node ids, in order."""
         self.replayable: Container[str] = ()
+        self.warned: Sequence[WarningMessage] = ()
+        """What pytest was had show for the file."""
         self.is_real = False
         self.is_mended = False
         """Whether the run has the real tests, where the record proved wrong."""
