@@ -352,6 +352,7 @@ class Mentions:
         root, called, *_ = access(target)
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             draft.stores.add(name.value)
+            draft.set_on += accesses(target)
         elif not called and root not in draft.bound:
             draft.stores.add(OWN_NAMES)
         self._change(target)

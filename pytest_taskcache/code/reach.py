@@ -200,6 +200,9 @@ class _Walk:
         for vertex in self._vertices.values():
             if vertex.position < NEVER:
                 self._index(vertex)
+            for item in vertex.definitions:  # who is affected may call what never ran before
+                for name in item.binds if item.takes else ():
+                    self._taking.setdefault(name, []).append(vertex)
 
     def _add_log(self) -> None:
         first: dict[str, int] = {}
@@ -262,8 +265,6 @@ class _Walk:
                 if name == OWN_NAMES:
                     name = f"{OWN_NAMES} {vertex.file}"
                 self._mentioning.setdefault(name, []).append(vertex)
-            for name in item.binds if item.takes else ():
-                self._taking.setdefault(name, []).append(vertex)
             for name in item.call_names if item.hands else ():
                 self._handing.setdefault(name, []).append(vertex)
             self._bound.update(item.binds if item.kind is not DefinitionKind.IMPORT else ())
@@ -335,9 +336,10 @@ class _Walk:
 
     def _push(self, step: int, vertex: _Vertex, cost: int, cause: str) -> None:
         """Goes on from a vertex, in one of three ways, once each: what leads through it leads
-        through its own first run."""
+        through its own first run, if it did run."""
         if (step, vertex.number) not in self._done:
-            heappush(self._heap, (max(cost, vertex.position), step, vertex.number, vertex, cause))
+            since = vertex.position if vertex.position < NEVER else cost
+            heappush(self._heap, (max(cost, since), step, vertex.number, vertex, cause))
 
     def run(self) -> None:
         """Finds all costs, cheapest first."""
@@ -432,6 +434,8 @@ class _Walk:
     def _kept_names(self, vertex: _Vertex, item: Definition) -> Iterator[tuple[str, int]]:
         """The same of the names by which others get at what it stored, or changed."""
         own = 1 << vertex.file
+        # Nobody who has a special method called mentions it: all do who mention its class.
+        special = any(name.startswith("__") and name.endswith("__") for name in item.stores)
         for name in item.stores:
             if name in (ALL_NAMES, OWN_NAMES):
                 yield from ((each, 0) for each in list(self._mentioning))
@@ -443,6 +447,8 @@ class _Walk:
                 yield name, (self._rebound.get(name, 0) & known or known) | own
         for name in item.changes:
             if name.startswith(SET_ON):
+                if special:
+                    yield name[1:].removesuffix("()"), self._closures[vertex.closure]
                 if MEMBERS not in self._mentioning:
                     continue
                 name = name.removeprefix(SET_ON)

@@ -220,8 +220,10 @@ class Session:
             self.coverage.collected()
 
     def finish(self, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """At the end of the tests: awaits uploads, telling of progress, remembers, evicts."""
+        """At the end of the tests: awaits uploads, telling of progress, remembers, evicts. Nothing
+        is observed any more: summaries are written, for which whole libraries may be imported."""
         self.flush()
+        self.observatory.disarm()
         composed, self._composed, self._broken = self._composed, None, True
         if composed is not None:
             composed.finish(on_progress)
