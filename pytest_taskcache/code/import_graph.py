@@ -66,7 +66,7 @@ def _lead_to_submodules(graph: dict[str, set[str]], known: Mapping[str, Analysis
         for file, one in known.items()
         if file in graph
     }
-    grown = True
+    grown = bool(wanted)
     while grown:
         grown = False
         masks = closure_masks([[numbers[name] for name in leads] for leads in graph.values()])

@@ -350,7 +350,7 @@ class Observatory:
         imported. True where records may be found invalid that were not before."""
         with muted(), running_code.unseen():
             code = self._verification.code
-            files = code.imported(stood_in).keys() | {one.name for one in self._log.files}
+            files = {*code.imported(stood_in, seen=True), *(one.name for one in self._log.files)}
             return self._verification.meet(files)
 
     def is_outward(self, trace: Trace, plugins: Iterable[Path]) -> bool:

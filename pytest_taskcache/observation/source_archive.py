@@ -8,12 +8,11 @@ storage.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 
 from pytest_taskcache.checksum import checksum_bytes
 from pytest_taskcache.code.definitions import FORMAT, Analysis
-from pytest_taskcache.code.reach import MODULE
 from pytest_taskcache.ports import Shelf
 
 _TEXT = "text"
@@ -62,23 +61,23 @@ class SourceArchive:
         """What the file defines now that it has this content; None if it is not there."""
         return self._analysis(name, digest, lambda: self._read_as(name, digest))
 
-    def outward(self, name: str, digest: str) -> Collection[str]:
-        """The nodes of a file which change what others have when they run at import: `MODULE` if
-        its body does, and functions that change globals; of a file that is not there, none."""
-        item = f"outward {FORMAT} {_is_test(name)}"
-        kept = self._shelf.read(_section(digest)).get(item) if self._shelf is not None else None
-        if kept is not None:
-            with suppress(ValueError, zlib.error):  # damaged: made anew
-                return zlib.decompress(kept).decode().split("\n")
-        analysis = self.present(name, digest)
-        if analysis is None:
-            return ()
-        found = {one.name for one in analysis.definitions if one.takes}
-        found |= {MODULE for one in analysis.definitions if one.outward}
-        if self._shelf is not None:
-            text = zlib.compress("\n".join(sorted(found)).encode(), 1)
-            self._shelf.write(_section(digest), {item: text})
-        return found
+    def outline(self, name: str, digest: str) -> Analysis:
+        """Of what the file defines now what changes others when it is imported, by statements or
+        functions, and what it imports: much less to read than all of it. Of a file that is not
+        there, nothing."""
+        key = f"outline {FORMAT} {_is_test(name)}"
+        known = self._read_item(digest, key)
+        if known is None:
+            found = self.present(name, digest) or Analysis()
+            of_others = (one for one in found.definitions if one.outward or one.takes)
+            known = Analysis(tuple(of_others), found.imports)
+            if found.definitions:
+                self._write_item(digest, key, known)
+        return known
+
+    def is_outward(self, name: str, digest: str) -> bool:
+        """Whether the body of the file as it is now is there for what it does to others."""
+        return any(one.outward for one in self.outline(name, digest).definitions)
 
     def _read_as(self, name: str, digest: str) -> bytes | None:
         content = self._read(name)
@@ -94,12 +93,7 @@ class SourceArchive:
         if known is not None:
             return known
         item = f"{FORMAT} {key[1]}"
-        kept = self._shelf.read(_section(digest)).get(item) if self._shelf is not None else None
-        if kept is not None:
-            try:
-                known = Analysis.from_text(zlib.decompress(kept).decode())
-            except (ValueError, zlib.error):
-                known = None  # damaged: made anew
+        known = self._read_item(digest, item)
         if known is None:
             content = source()
             if content is None:
@@ -107,11 +101,21 @@ class SourceArchive:
             from pytest_taskcache.code.source_file import analyse
 
             known = analyse(content, is_test=key[1])
-            if self._shelf is not None:
-                text = zlib.compress(known.to_text().encode(), 1)
-                self._shelf.write(_section(digest), {item: text})
+            self._write_item(digest, item, known)
         self._known[key] = known
         return known
+
+    def _read_item(self, digest: str, item: str) -> Analysis | None:
+        kept = self._shelf.read(_section(digest)).get(item) if self._shelf is not None else None
+        if kept is not None:
+            with suppress(ValueError, zlib.error):  # damaged: made anew
+                return Analysis.from_text(zlib.decompress(kept).decode())
+        return None
+
+    def _write_item(self, digest: str, item: str, analysis: Analysis) -> None:
+        if self._shelf is not None:
+            text = zlib.compress(analysis.to_text().encode(), 1)
+            self._shelf.write(_section(digest), {item: text})
 
 
 def source_on(shelf: Shelf | None, digest: str) -> bytes | None:

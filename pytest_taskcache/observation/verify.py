@@ -24,7 +24,7 @@ from pytest_taskcache.changed_paths import ChangedPaths, stamp_of
 from pytest_taskcache.code.definitions import EVERYTHING as WHOLE_FILE
 from pytest_taskcache.code.definitions import IMPORTED, Analysis, Changed, Changes, diff, everything
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
-from pytest_taskcache.code.reach import MODULE, Log, Reached, affected
+from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_log import (
     LOADED,
@@ -427,33 +427,36 @@ class CodeVerdicts:
         self.reconsider()
         return True
 
-    def imported(self, traces: Iterable[Trace]) -> dict[str, set[str]]:
+    def imported(self, traces: Iterable[Trace], *, seen: bool = False) -> dict[str, set[str]]:
         """The files that were imported when these were recorded, which were checked, those that
-        they imported, and so on, each with what it was seen to import."""
+        they import, and so on, each with what it imports; with ``seen``, which costs less, by what
+        was seen to be imported first by whom."""
         files: dict[_Verdict, set[str]] = {}
         for verdict, part in (each for trace in traces for each in self._parts(trace)):
             nodes = (verdict.nodes[at] for ran in part.ran for at in ran)
             files.setdefault(verdict, set()).update(name for name, _ in nodes)
         found: dict[str, set[str]] = {}
         for verdict, first in files.items():
-            graph = verdict.seen_imports
+            graph = verdict.seen_imports if seen else verdict.imports
             for name in closure(graph, first):
-                found.setdefault(name, set()).update(graph.get(name, ()))
+                found.setdefault(name, set()).update(graph[name])
         return found
 
     def is_outward(self, trace: Trace, among: Collection[str], apart: Collection[str]) -> bool:
         """Whether importing these files again changes what others have, or what ran when the trace
         was recorded, which was checked, does, but for what these other files hold."""
-        if any(MODULE in self._outward(name) for name in among):
+        if any(self._archive.is_outward(name, self._digest(Kind.FILE, name)) for name in among):
             return True
+        ran: dict[str, set[str]] = {}
+        for verdict, part in self._parts(trace):
+            for name, node in (verdict.nodes[at] for each in part.ran for at in each):
+                ran.setdefault(name, set()).add(node)
         return any(
-            node != MODULE and name not in apart and node in self._outward(name)
-            for verdict, part in self._parts(trace)
-            for name, node in (verdict.nodes[at] for ran in part.ran for at in ran)
+            one.takes and one.name in nodes
+            for name, nodes in ran.items()
+            if name not in apart
+            for one in self._archive.outline(name, self._digest(Kind.FILE, name)).definitions
         )
-
-    def _outward(self, name: str) -> Collection[str]:
-        return self._archive.outward(name, self._digest(Kind.FILE, name))
 
     def _parts(self, trace: Trace) -> Iterator[tuple[_Verdict, CodePart]]:
         for dependency in trace.dependencies:
@@ -541,29 +544,32 @@ class _Verdict:
         with their contents: as if they had appeared."""
         names = set(self._met).difference(name for name, _ in self._log.files)
         found = {name: self._digest(Kind.FILE, name) for name in names}
-        return {
-            name: now for name, now in found.items() if MODULE in self._archive.outward(name, now)
-        }
+        return {name: now for name, now in found.items() if self._archive.is_outward(name, now)}
 
     def _left_out(self, changed: Collection[str]) -> dict[str, tuple[str, str]]:
         """The same, the other way round: what files that changed had imported, and this run does
         not, as if it had vanished."""
         if not self._met or not changed:
             return {}
-        gone = closure(self.seen_imports, changed).difference(self._met, changed)
-        found = ((name, before) for name, before in self._log.files if name in gone)
-        outward = self._archive.outward
-        return {name: (now, _NOTHING) for name, now in found if MODULE in outward(name, now)}
+        gone = closure(self.imports, changed).difference(self._met, changed)
+        found = ((name, digest) for name, digest in self._log.files if name in gone)
+        is_outward = self._archive.is_outward
+        return {name: (digest, _NOTHING) for name, digest in found if is_outward(name, digest)}
+
+    @functools.cached_property
+    def imports(self) -> Graph:
+        """Where imports led when the log was written, those of what did not change since."""
+        outlines = {name: self._archive.outline(name, digest) for name, digest in self._log.files}
+        return self._graph(outlines)
 
     @functools.cached_property
     def seen_imports(self) -> Graph:
-        """Which file was seen to import which."""
+        """Which file was seen to be the first to import which."""
+        return self._graph({})
+
+    def _graph(self, analyses: Mapping[str, Analysis]) -> Graph:
         names = [name for name, _ in self._log.files]
-        graph: dict[str, set[str]] = {}
-        for importer, imported in self._log.imports:
-            if importer >= 0:
-                graph.setdefault(names[importer], set()).add(names[imported])
-        return graph
+        return import_graph(names, (one for one in self._log.imports if one[0] >= 0), analyses)
 
     def of(self, part: CodePart) -> list[Change]:
         """What changed of what these nodes rest on, at this position of the log."""

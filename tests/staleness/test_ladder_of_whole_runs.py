@@ -608,3 +608,14 @@ def test_a_test_file_that_a_directory_hides(runs: Runs) -> None:
     runs.write("test_a/__init__.py", "")
     completed = run_pytest(runs.root, "--cache-tests=all")
     assert "import file mismatch" in completed.stdout
+
+
+def test_who_else_imported_what_acts_on_others(runs: Runs) -> None:
+    """A helper counts as imported by each file that imports it, not by the first alone."""
+    runs.write("lib.py", _LIBRARY.format(rate=1))
+    runs.write("helper.py", "import lib\nlib.register(5)\n")
+    runs.write("test_a.py", "import helper\n" + _READER.format(check="assert lib.SEEN == [5]"))
+    runs.write("test_b.py", "import helper\ndef test_b():\n    assert helper\n")
+    assert runs.run() == ["test_a"]
+    runs.write("test_a.py", _READER.format(check="assert lib.SEEN == [5]"))
+    assert runs.run() == ["test_a"]

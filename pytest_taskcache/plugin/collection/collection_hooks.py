@@ -209,21 +209,32 @@ class CollectionHooks:
     def _meet(self) -> None:
         """Which files this run has is known now: some may change what the tests of others do."""
         left = self._left()
-        if self._session.observatory.meet(trace for _, trace in left):
+        try:
+            changed = self._session.observatory.meet([trace for _, trace in left])
+        except Exception as error:  # whatever a record may hold, all can be collected really
+            self._fault("files could not be stood in for", error)
+            changed = False
             for stand, _ in left:
-                stand.replayable = self._forecast(stand.node.path, stand.node.nodeid)
+                stand.realise()
+        for stand, _ in left if changed else ():
+            stand.replayable = self._forecast(stand.node.path, stand.node.nodeid)
 
     def _join(self) -> None:
         """Some test will run, and finds the process as it would be without any stand-in: files that
         change what others have are imported, the others are entered as if they were."""
         observatory, left = self._session.observatory, self._left()
         plugins = self._session.outcomes.keys.project_plugins() if left else ()
-        for stand, trace in left:
-            if observatory.is_outward(trace, plugins):
-                stand.realise()
-        for _, trace in self._left():
-            observatory.stand_in(trace)
         self._joined = True
+        try:
+            outward = [stand for stand, trace in left if observatory.is_outward(trace, plugins)]
+            for stand, trace in left:
+                if stand not in outward:
+                    observatory.stand_in(trace)
+        except Exception as error:  # as above
+            self._fault("files could not be stood in for", error)
+            outward = [stand for stand, _ in left]
+        for stand in outward:
+            stand.realise()
 
     def _will_not_run(self, item: pytest.Item, stand: StandIns) -> bool:
         if is_skipped_by_mark(item):
