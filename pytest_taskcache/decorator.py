@@ -579,21 +579,20 @@ def _live(
     return outcome
 
 
+def _with_end(steps: Steps) -> Generator[Step | Outcome, Any, None]:
+    """The steps, and last of all what came of the call."""
+    yield (yield from steps)
+
+
 def _iterate(steps: Steps) -> Generator[Any, Any, Any]:
     """A generator of what the steps give the consumer."""
-    outcome: Outcome | None = None
-    ended: list[Outcome] = []  # told outside of the handler, which would be an error's context
-    while not ended:
-        try:
-            step = steps.send(outcome)
-        except StopIteration as end:
-            ended.append(end.value)
-            continue
+    outcome, ending = None, _with_end(steps)
+    while not isinstance(step := ending.send(outcome), Outcome):
         try:
             outcome = Outcome(step.run() if step.run is not None else (yield step.item))
         except BaseException as error:  # the steps raise it where the generator stands
             outcome = Outcome(None, error)
-    return _unwrapped(ended.pop())
+    return _unwrapped(step)
 
 
 def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any]:
@@ -601,20 +600,13 @@ def _iterating_async(spec: Spec, decisions: list[Decision]) -> Callable[..., Any
     to pass on what is sent and thrown once more.)"""
 
     async def iterate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        steps = _streaming("a", spec, decisions, args, kwargs)
-        outcome: Outcome | None = None
-        ended: list[Outcome] = []
-        while not ended:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as end:
-                ended.append(end.value)
-                continue
+        outcome, ending = None, _with_end(_streaming("a", spec, decisions, args, kwargs))
+        while not isinstance(step := ending.send(outcome), Outcome):
             try:
                 outcome = Outcome(await step.run() if step.run is not None else (yield step.item))
             except BaseException as error:  # the steps raise it where the generator stands
                 outcome = Outcome(None, error)
-        _unwrapped(ended.pop())
+        _unwrapped(step)
 
     return iterate
 
