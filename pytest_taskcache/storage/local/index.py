@@ -40,7 +40,7 @@ class Index(ForkAware):
 
     ``readonly`` promises that nothing is written, not even SQLite's side files; an index that is
     not there then reads as an empty one. An index that turns out not to be writable is read from
-    then on, as if that had been asked for. ``on_fault`` is told what was mended along the way.
+    then on, as if that had been asked for. ``on_fault`` (``tell``) is told what was mended.
     A ``shared`` one may be that of several users and hosts: it belongs to nobody in particular, is
     not to be trusted with values, and is written without a log, which needs one host's memory.
     ``epoch`` changes whenever the connection does: what was remembered of an earlier one is void.
@@ -53,14 +53,14 @@ class Index(ForkAware):
         readonly: bool = False,
         create: bool = True,
         shared: bool = False,
-        on_fault: Callable[[str], None] | None = None,
+        on_fault: Callable[[str], None] = lambda reason: None,
     ) -> None:
         super().__init__()
         self.directory = None if isinstance(directory, str) else Path(os_path.abspath(directory))
         self._file = "" if self.directory is None else str(self.directory / NAME)
         self.readonly = readonly
         self.epoch = 0
-        self.on_fault = on_fault
+        self.tell = on_fault
         self.shared = shared
         self._create = create and not readonly
         self._connection: Connection | None = None
@@ -122,18 +122,17 @@ class Index(ForkAware):
             if self.directory is not None:
                 self._disconnect()
 
-    def tell(self, reason: str) -> None:
-        """Reports a fault that was mended, to whoever wanted to know."""
-        if self.on_fault is not None:
-            self.on_fault(reason)
-
     def _run(self, operation: str, work: Callable[[Connection], T], write: bool) -> T:
         attempts = 3
         with self.lock:
             deadline = originals.monotonic() + schema.BUSY_SECONDS
             while True:
                 try:
-                    return self._try(operation, work, write)
+                    connection = self.connection(certain=write)
+                    if write and self.readonly:
+                        raise StorageError(str(self), operation, "opened read-only")
+                    begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+                    return schema.in_transaction(connection, work, begin)
                 except (OSError, UnicodeError, sqlite3.Error) as error:
                     if isinstance(error, sqlite3.Error):
                         if faults.is_busy(error) and self._descriptors.intact():
@@ -144,12 +143,6 @@ class Index(ForkAware):
                             if attempts and self._mend(error):
                                 continue
                     raise faults.storage_error(str(self), operation, error) from error
-
-    def _try(self, operation: str, work: Callable[[Connection], T], write: bool) -> T:
-        connection = self.connection(certain=write)
-        if write and self.readonly:
-            raise StorageError(str(self), operation, "opened read-only")
-        return schema.in_transaction(connection, work, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     def _mend(self, error: sqlite3.Error) -> bool:
         """Whether it is worth trying again on a new connection."""

@@ -66,7 +66,7 @@ class LocalStorage(Records, LocalResults):
         max_size: int = DEFAULT_MAX_SIZE,
         create: bool = True,
         readonly: bool = False,
-        on_fault: Callable[[str], None] | None = None,
+        on_fault: Callable[[str], None] = lambda reason: None,
         run: str = "",
         leads: bool = False,
     ) -> None:
