@@ -61,6 +61,3 @@ class Breaker:
             return False
         self._until = now + self._pause
         return True
-
-
-__all__ = ["Breaker"]

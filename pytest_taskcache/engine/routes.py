@@ -122,18 +122,13 @@ class Payloads:
             raise LostResultError(f"written by {result.serializer}, which is not readable here")
         if serializer.executes and not results.trusted:
             raise LostResultError(f"{results.describe()} is not trusted with {serializer.name}")
-        data: memoryview | None
-        if result.inline is not None:
-            data = memoryview(result.inline)
-            if len(data) != result.size or xxhash.xxh3_128_hexdigest(data) != result.digest:
-                raise LostResultError("damaged")
-        else:
-            data = results.read_result(result.digest, result.size)
-            if data is None:
-                raise LostResultError("absent or damaged")
-
+        data = bytes_of(result, results)
+        if data is None:
+            raise LostResultError("absent or damaged")
+        if data is result.inline and xxhash.xxh3_128_hexdigest(data) != result.digest:
+            raise LostResultError("damaged")
         try:
-            return serializer.load(data, self._restore(results))
+            return serializer.load(memoryview(data), self._restore(results))
         except (SerializationError, StorageError) as error:
             raise LostResultError(str(error)) from error
         except Exception as error:  # a user's serializer or class may raise anything

@@ -236,10 +236,7 @@ class Tally:
             for name, count in struck.items():
                 self._miss(reason, name, count)
         self.notes += [note for note in other.notes if note not in self.notes]
-        for name in (
-            "differences", "rechecked", "entries", "saved", "rolled_back", "failed",
-            "verified",
-        ):  # fmt: skip
+        for name in _ADDED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def to_plain(self) -> dict[str, Any]:
@@ -293,6 +290,7 @@ class Tally:
 
 
 _COUNTERS = ("reused", "computed", "refreshed", "refused", "faults")
+_ADDED = ("differences", "rechecked", "entries", "saved", "rolled_back", "failed", "verified")
 
 
 def reason_of(miss: Miss) -> str:
