@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from pytest_taskcache.code.function_source import owner_of
 from pytest_taskcache.dataclass import dataclass, field, fields, replace
@@ -16,15 +16,13 @@ from pytest_taskcache.errors import ConfigurationError
 from pytest_taskcache.model.dependency import OPAQUE, Observed, Opaque, Trace
 from pytest_taskcache.model.key import Part
 from pytest_taskcache.model.record import Variant
+from pytest_taskcache.observation.window import OpenWindow
 from pytest_taskcache.policies.algebra import CachePolicy, KeyFn, StorageSpec, TaskContext
 from pytest_taskcache.policies.parts import DEFAULT
 from pytest_taskcache.ports import Serializer
 from pytest_taskcache.serializers.catalog import serializer_for
 from pytest_taskcache.storage.remote.location import check_place
 from pytest_taskcache.transactions.transaction import CommitMode, Hook
-
-if TYPE_CHECKING:
-    from pytest_taskcache.observation.window import OpenWindow
 
 EFFECTS = "effects"
 """What a fixture may be allowed: effects beside its value."""
