@@ -339,7 +339,7 @@ class Tiered:
     def close(self) -> None:
         """As KeyStorage.close. Uploads that were not drained are not begun any more."""
         for uploads in self.uploads:
-            uploads.stop()
+            uploads.drain(0.0)
         for tier in self._tiers:
             tier.storage.close()
 
@@ -456,7 +456,6 @@ class WriteBehind(ForkAware):
         self._under_way: dict[int, _Job] = {}
         self._waiting = 0
         self._threads = 0
-        self._stopped = False
         self._done = Drained()
 
     def offer(self, variants: Sequence[Variant]) -> None:
@@ -468,7 +467,6 @@ class WriteBehind(ForkAware):
                 return
             self._jobs.append(job)
             self._waiting += len(job)
-            self._stopped = False
             if self._threads < _THREADS:
                 self._threads += 1
                 threading.Thread(target=self._work, name="taskcache-upload", daemon=True).start()
@@ -512,16 +510,10 @@ class WriteBehind(ForkAware):
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, timeout)
 
-    def stop(self) -> None:
-        """Starts no further upload; does not wait for those under way."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
     def _work(self) -> None:
         while True:
             with self._changed:
-                if self._stopped or not self._jobs:
+                if not self._jobs:
                     self._threads -= 1
                     return
                 batch = self._take()
