@@ -199,7 +199,7 @@ def _open_local(
     staging = Staging(local, surroundings.run, local.run_lock)
     if not idle:
         try:
-            local.open()
+            local.index.read("open", lambda connection: None)
             if local.readonly:
                 mode = Mode.READ if mode is Mode.READ_WRITE else Mode.OFF
             elif surroundings.controller:

@@ -94,15 +94,11 @@ class Staging:
 
     def __init__(self, records: Records, run: Run, lock: RunLock | None = None) -> None:
         self.run = run
-        self._lock = lock
-        self._records = records
-        self._index = records.index
-
-    def hold(self) -> None:
+        self.hold = lock.hold if lock is not None else lambda: None
         """Makes the run visible to others as one that lives: to be called by its controlling
         process before any other process of the run begins. Raises StorageError."""
-        if self._lock is not None:
-            self._lock.hold()
+        self._records = records
+        self._index = records.index
 
     def stage(self, entry: Entry, claimant: str) -> None:
         """Makes an entry visible to all workers of the run, claimed by ``claimant``. Its result

@@ -256,7 +256,7 @@ def test_a_file_in_the_place_of_a_directory_is_put_aside(tmp_path: Path, name: s
     """The same for the directories that hold them."""
     storage = LocalStorage(tmp_path / "cache", run="r", leads=True)
     storage.write_records([])
-    storage.open()
+    storage.size()  # opens it
     (tmp_path / "cache" / name).write_text("in the way")
     assert storage.read_result(digest_of(SMALL), len(SMALL)) is None
     put(storage, SMALL)

@@ -84,10 +84,6 @@ class LocalStorage(Records, LocalResults):
         """Whether nothing is written: that was asked for, or turned out when it was opened."""
         return self.index.readonly
 
-    def open(self) -> None:
-        """Opens the index, as its first use would. Raises StorageError."""
-        self.index.read("open", lambda connection: None)
-
     def prune(
         self,
         *,
