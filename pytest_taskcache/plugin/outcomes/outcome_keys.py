@@ -22,7 +22,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import accumulate, chain, compress, starmap
@@ -235,7 +235,6 @@ class OutcomeKeys:
         self._plugins: dict[Path, types.ModuleType] = {}
         """The project's, by path."""
         self._plugin_count = 0
-        self._given: dict[tuple[Path, frozenset[str]], Callable[[], object]] = {}
         self._observed: dict[Path, Observed] = {}
         self._surrounding: dict[Path, tuple[Part, ...]] = {}
         self._checks: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], str]] = {}
@@ -320,15 +319,11 @@ class OutcomeKeys:
         """Runs, in the item's file, or else in the first of the project's plugins, an empty
         function that mentions all fixtures that the item had: of those that others asked for on
         its behalf the project's code knows nothing, and may yet come to override them."""
-        given = (item.path, fixtures)
-        run = self._given.get(given)
-        if run is None:
-            names = " ".join(f"@{name}" for name in sorted(given[1]))
-            files = [item.path, *self._acting_on(item.path.parent)]
-            file = next((one for one in files if one.suffix == ".py"), None)
-            run = _named(str(file), GIVEN + names) if names and file else list
-            self._given[given] = run
-        run()
+        file: Path | None = item.path
+        if item.path.suffix != ".py":
+            file = next(iter(self._acting_on(item.path.parent)), None)
+        if file is not None and fixtures:
+            _named(str(file), GIVEN + " ".join(f"@{name}" for name in sorted(fixtures)))()
 
     def around(self, path: Path) -> Observed:
         """What the project's plugins that act on the tests of a file rest on. Opaque deeds are left
