@@ -11,18 +11,15 @@ import fnmatch
 import os
 import re
 import sys
-from collections.abc import Generator, Iterable, Iterator
-from importlib.machinery import PathFinder
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
-
     from pytest_taskcache.plugin.session import Session
 
 SESSION = pytest.StashKey["Session"]()

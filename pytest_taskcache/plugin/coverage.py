@@ -24,16 +24,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from importlib.machinery import SourceFileLoader
 from itertools import accumulate, chain
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass, field
+from pytest_taskcache.engine.recorder import Finished
 from pytest_taskcache.observation.hooks.replacing import swap
 from pytest_taskcache.originals import os_path
-
-if TYPE_CHECKING:
-    from pytest_taskcache.engine.recorder import Finished
-    from pytest_taskcache.plugin.items import Instance
+from pytest_taskcache.plugin.items import Instance
 
 Lines: TypeAlias = dict[str, set[Any]]
 """What was covered by file name, as coverage's tracers write it down: line numbers, or arcs."""

@@ -22,7 +22,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -57,10 +57,8 @@ from pytest_taskcache.plugin.coverage import (
 from pytest_taskcache.plugin.items import Instance
 from pytest_taskcache.plugin.outcomes.bundles import Bundle
 from pytest_taskcache.plugin.outcomes.units import Ended
+from pytest_taskcache.plugin.session import Session
 from pytest_taskcache.serializers.compressed import CompressedSerializer
-
-if TYPE_CHECKING:
-    from pytest_taskcache.plugin.session import Session
 
 _SERIALIZER = CompressedSerializer("json")
 _BATCH = 500

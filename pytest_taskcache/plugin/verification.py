@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +19,7 @@ from pytest_taskcache.model.decision import Miss, Why
 from pytest_taskcache.model.event import Decided, Subject, Verified
 from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
 from pytest_taskcache.plugin.outcomes.replays import tear_down_neighbours
-
-if TYPE_CHECKING:
-    from pytest_taskcache.plugin.session import Session
+from pytest_taskcache.plugin.session import Session
 
 
 class HitVerification:

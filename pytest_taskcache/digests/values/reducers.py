@@ -22,7 +22,7 @@ from functools import partial
 from importlib import import_module
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
@@ -41,9 +41,6 @@ from pytest_taskcache.digests.values.terms import (
     term,
 )
 from pytest_taskcache.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import zoneinfo
 
 T = TypeVar("T")
 
@@ -186,7 +183,7 @@ def _reduce_memoryview(view: memoryview, scope: Scope) -> Reduction:
         raise RefusedError("memoryview", str(error)) from error
 
 
-def _reduce_zone(value: zoneinfo.ZoneInfo, scope: Scope) -> Reduction:
+def _reduce_zone(value: Any, scope: Scope) -> Reduction:
     if value.key is None:
         raise RefusedError("zoneinfo.ZoneInfo", "it was read from a file and has no key")
     return TERM, ("zoneinfo", value.key)

@@ -6,7 +6,6 @@ import gc
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -49,10 +48,8 @@ from pytest_taskcache.plugin.outcomes.replays import (
 )
 from pytest_taskcache.plugin.outcomes.units import SHARE, Candidate, Ended, Units
 from pytest_taskcache.plugin.pytest_private import DoctestItem, fixtures_of, is_watched
+from pytest_taskcache.plugin.session import Session
 from pytest_taskcache.report.contents import Outcome, duration_of
-
-if TYPE_CHECKING:
-    from pytest_taskcache.plugin.session import Session
 
 _MISUSED = "wrong mark"
 
