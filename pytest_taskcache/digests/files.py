@@ -45,7 +45,19 @@ def content_digest(path: Path, read: Callable[[Path, os.stat_result], str]) -> s
     """The digest of a path as something that is read: content, link targets on the way, type and
     mode of what is no regular file; ABSENT where there is nothing. ``read`` returns the digest of a
     regular file's bytes, given its stat; it may raise OSError."""
-    return _through_links(path, lambda found: _plain_digest(path, found, read))
+
+    def digest(found: os.stat_result) -> str:
+        if not stats.S_ISREG(found.st_mode):
+            return checksum(("no regular file", oct(found.st_mode)))
+        try:
+            return read(path, found)
+        except OSError as error:
+            if error.errno in _GONE:
+                return ABSENT
+            size = str(found.st_size)
+            return checksum(("unreadable", _failure(error), oct(found.st_mode), size))
+
+    return _through_links(path, digest)
 
 
 def _through_links(path: Path, digest: Callable[[os.stat_result], str]) -> str:
@@ -62,19 +74,6 @@ def _through_links(path: Path, digest: Callable[[os.stat_result], str]) -> str:
         return checksum(("link", target, followed))
     except (OSError, ValueError) as error:
         return _failure(error)
-
-
-def _plain_digest(
-    path: Path, found: os.stat_result, read: Callable[[Path, os.stat_result], str]
-) -> str:
-    if not stats.S_ISREG(found.st_mode):
-        return checksum(("no regular file", oct(found.st_mode)))
-    try:
-        return read(path, found)
-    except OSError as error:
-        if error.errno in _GONE:
-            return ABSENT
-        return checksum(("unreadable", _failure(error), oct(found.st_mode), str(found.st_size)))
 
 
 def _failure(error: OSError | ValueError) -> str:

@@ -42,21 +42,14 @@ class Anchors:
         no links. The root itself is ``.``. Backslashes and bytes that are no UTF-8 are escaped, so
         that a name is always text that can be stored."""
         self._look_for_temporary()
-        absolute = os_path.abspath(path)
-        anchor, rest = self._relative(absolute)
-        rest = _UNSAFE.sub(_escape, rest)
-        if anchor:
-            return f"{anchor}/{rest}" if rest else anchor
-        return rest
-
-    def _relative(self, absolute: str) -> tuple[str, str]:
-        terminated = absolute + os.sep
-        for prefix, anchor in self._prefixes:
-            if absolute.startswith(prefix):
-                return anchor, absolute[len(prefix) :]
-            if terminated == prefix:
-                return anchor, "" if anchor else "."
-        return "", absolute
+        terminated = os_path.abspath(path) + os.sep
+        start, anchor = "", ""
+        for prefix, named in self._prefixes:
+            if terminated.startswith(prefix):
+                start, anchor = prefix, named
+                break
+        rest = _UNSAFE.sub(_escape, terminated[len(start) : -1])
+        return f"{anchor}/{rest}" if anchor and rest else anchor or rest or "."
 
     def path_of(self, name: str) -> Path:
         """The path that a name stands for here; the inverse of name_of."""

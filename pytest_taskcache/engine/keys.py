@@ -13,7 +13,7 @@ import xxhash
 
 from pytest_taskcache.code.function_source import is_of_a_module
 from pytest_taskcache.dataclass import dataclass
-from pytest_taskcache.digests.values.digest import changed_arguments, digest_value
+from pytest_taskcache.digests.values.digest import changed_argument, digest_value
 from pytest_taskcache.engine.computation import Computation, Target
 from pytest_taskcache.engine.routes import Payloads
 from pytest_taskcache.engine.validity import GLOBAL, Circumstances
@@ -180,7 +180,7 @@ def changed_input(computation: Computation, key: Key) -> str:
     if not before:
         return ""
     anchors = context.fingerprints.name_of
-    return next(iter(changed_arguments(computation.arguments, before, anchors=anchors)), "")
+    return changed_argument(computation.arguments, before, anchors=anchors)
 
 
 _PLAIN = (int, float, bool, str, bytes, type(None))

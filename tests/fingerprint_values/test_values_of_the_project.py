@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_taskcache.digests.values.digest import changed_arguments, digest_arguments, digest_value
+from pytest_taskcache.digests.values.digest import changed_argument, digest_arguments, digest_value
 from pytest_taskcache.errors import UndigestableError
 
 Load = Callable[..., ModuleType]
@@ -187,10 +187,10 @@ def test_an_argument_that_was_changed_in_place_is_told() -> None:
     """By name; what cannot change, or has no digest, is not looked at."""
     arguments: dict[str, object] = {"rows": [1], "n": 3, "kept": {"a": [1]}, "left": [1]}
     before = digest_arguments({name: arguments[name] for name in ("rows", "n", "kept")})
-    assert changed_arguments(arguments, before) == ()
+    assert changed_argument(arguments, before) == ""
     arguments["rows"].append(2)  # type: ignore[attr-defined]
     arguments["left"].append(2)  # type: ignore[attr-defined]
-    assert changed_arguments(arguments, before) == ("rows",)
+    assert changed_argument(arguments, before) == "rows"
 
 
 def test_an_argument_that_lost_its_digest_has_changed() -> None:
@@ -200,4 +200,4 @@ def test_an_argument_that_lost_its_digest_has_changed() -> None:
     rows.append(iter(()))
     with pytest.raises(UndigestableError):
         digest_arguments({"rows": rows})
-    assert changed_arguments({"rows": rows}, before) == ("rows",)
+    assert changed_argument({"rows": rows}, before) == "rows"

@@ -163,11 +163,12 @@ def reduce_function(function: types.FunctionType, scope: Scope) -> Reduction:
     """Installed functions by name; others by source, defaults and closure."""
     if is_installed(function.__module__) and is_importable(function):
         return TERM, ("function", qualified_name(function))
-    return TERM, (
-        "function source",
-        *scope.once(function, _source),
-        *_bound_values(function, scope),
-    )
+    return _by_source(function, scope)
+
+
+def _by_source(function: types.FunctionType, scope: Scope, *around: object) -> Reduction:
+    values = _bound_values(function, scope)
+    return TERM, ("function source", *scope.once(function, _source), *values, *around)
 
 
 def _source(function: types.FunctionType) -> tuple[str, str]:
@@ -207,13 +208,7 @@ def reduce_task(code: TaskCode, scope: Scope) -> Reduction:
     function, owner = code
     if not isinstance(function, types.FunctionType):
         return TERM, ("task callable", function, _class_sources(type(function)))
-    around = [] if owner is None else _class_sources(owner)
-    return TERM, (
-        "function source",
-        *scope.once(function, _source),
-        *_bound_values(function, scope),
-        around,
-    )
+    return _by_source(function, scope, [] if owner is None else _class_sources(owner))
 
 
 def reduce_builtin(function: types.BuiltinFunctionType, scope: Scope) -> Reduction:

@@ -116,24 +116,23 @@ def digest_arguments(
     return digests
 
 
-def changed_arguments(
+def changed_argument(
     arguments: Mapping[str, object], before: Mapping[str, str], *, anchors: Anchors | None = None
-) -> tuple[str, ...]:
-    """The names of the arguments that are no longer what ``before`` says (see
-    ``digest_arguments``), for what a function changed in place is lost on a hit. Never raises: an
-    argument that can no longer be digested has changed. Those without a digest are left out."""
-    changed = []
+) -> str:
+    """The name of the first argument that is no longer what ``before`` says (see
+    ``digest_arguments``), for what a function changed in place is lost on a hit; "" if all are.
+    Never raises: an argument that can no longer be digested has changed. Those without a digest
+    are left out."""
     for name, value in arguments.items():
         digest = before.get(name)
         if digest is None or type(value) in _SCALARS or type(value) in _TEXTS:
             continue
         try:
-            same = digest == digest_value(value, path=name, anchors=anchors)
+            if digest != digest_value(value, path=name, anchors=anchors):
+                return name
         except UndigestableError:
-            same = False
-        if not same:
-            changed.append(name)
-    return tuple(changed)
+            return name
+    return ""
 
 
 _Settled: TypeAlias = tuple[CodeType, tuple[Any, ...] | None, str]
