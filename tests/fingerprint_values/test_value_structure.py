@@ -147,7 +147,7 @@ def test_both_paths_count_the_same_number_of_objects(value: object) -> None:
         nonlocal counted
         counted += 1
 
-    exploration = walker.Exploration(digest_value)
+    exploration = walker.Exploration()
     pickler = StreamPickler(lambda data: None, exploration)
     pickler.persistent_id = count  # type: ignore[method-assign]
     pickler.dump(value)

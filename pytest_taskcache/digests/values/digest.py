@@ -59,7 +59,7 @@ def digest_value(
     # a run whose inputs are numbers and names does without the reducers' modules
     from pytest_taskcache.digests.values.reducers import digest_stream
 
-    scope = Scope(digest_value, anchors, apart)
+    scope = Scope(anchors, apart)
     try:
         if _SHARED_LIMIT and sys.getrecursionlimit() > _SAFE_LIMIT:
             scope.need_walker()
@@ -70,7 +70,7 @@ def digest_value(
         # whatever went wrong, the walker digests the value or says what is the matter and where
         from pytest_taskcache.digests.values.walker import Exploration, walk
 
-        scope = exploration = Exploration(digest_value, anchors, apart)
+        scope = exploration = Exploration(anchors, apart)
         digest = walk(value, path, exploration)
     if scope.classes:
         classes = sorted(scope.classes, key=qualified_name)

@@ -68,15 +68,11 @@ _ASKED: Final = object()
 class Scope:
     """What reducers may ask and say while one value is digested. ``classes`` are those of the
     project that instances in the value belong to: what their statements say is part of the value,
-    and is added once, at the end. ``digest`` is ``digest_value``, for parts that are digested
-    apart."""
+    and is added once, at the end."""
 
-    __slots__ = ("anchors", "apart", "classes", "digest")
+    __slots__ = ("anchors", "apart", "classes")
 
-    def __init__(
-        self, digest: Callable[..., str], anchors: Anchors | None = None, apart: Apart | None = None
-    ) -> None:
-        self.digest = digest
+    def __init__(self, anchors: Anchors | None = None, apart: Apart | None = None) -> None:
         self.anchors = anchors
         self.apart = {} if apart is None else apart
         self.classes: set[type] = set()
@@ -100,8 +96,10 @@ class Scope:
     def digest_items(self, items: Iterable[object]) -> str:
         """One digest of all items of a container, in whatever order they come. Raises RefusedError
         for an item without a digest."""
+        from pytest_taskcache.digests.values.digest import digest_value
+
         try:
-            digests = [self.digest(one, anchors=self.anchors, apart=self.apart) for one in items]
+            digests = [digest_value(one, anchors=self.anchors, apart=self.apart) for one in items]
         except UndigestableError as error:
             raise RefusedError(error.type_name, error.reason) from error
         return checksum(sorted(digests))

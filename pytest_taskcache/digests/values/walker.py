@@ -125,10 +125,8 @@ class Exploration(Scope):
     lists the nodes, children before parents unless ``cyclic``. ``exact_only`` says that the pickler
     would have refused the value whatever the stack."""
 
-    def __init__(
-        self, digest: Callable[..., str], anchors: Anchors | None = None, apart: Apart | None = None
-    ) -> None:
-        super().__init__(digest, anchors, apart)
+    def __init__(self, anchors: Anchors | None = None, apart: Apart | None = None) -> None:
+        super().__init__(anchors, apart)
         self.cyclic = False
         self.exact_only = False
         self.finished: list[Node] = []
