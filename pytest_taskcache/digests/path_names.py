@@ -48,7 +48,7 @@ class Anchors:
             if terminated.startswith(prefix):
                 start, anchor = prefix, named
                 break
-        rest = _UNSAFE.sub(_escape, terminated[len(start) : -1])
+        rest = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", terminated[len(start) : -1])
         return f"{anchor}/{rest}" if anchor and rest else anchor or rest or "."
 
     def path_of(self, name: str) -> Path:
@@ -65,10 +65,6 @@ def _spellings(path: Path) -> list[str]:
     """A path as named and with its links resolved, without a separator at the end."""
     both = dict.fromkeys((os_path.abspath(path), os_path.realpath(path)))
     return [spelled.rstrip(os.sep) for spelled in both]
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
 
 
 def _unescape(name: str) -> str:

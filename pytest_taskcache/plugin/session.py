@@ -87,7 +87,12 @@ class Session:
         written_ini(config)  # before other plugins add to it
         try:
             settings = _settings_of(config)
-            self.directory = _local_directory(config, settings)
+            self.directory = default_directory(config)
+            if settings.storage:  # where it names one directory, and nothing else
+                from pytest_taskcache.config.tiers import only_directory
+
+                named = only_directory(settings.storage, config.rootpath)
+                self.directory = named or self.directory
         except TaskCacheError as error:
             raise pytest.UsageError(str(error)) from error
         self.settings = replace(settings, mode=Mode.READ) if settings.dry_run else settings
@@ -446,14 +451,3 @@ def _settings_of(config: pytest.Config) -> Settings:
 
             project = project_table(config.rootpath)
     return read_settings(Sources(options, os.environ, ini, project_settings(project)))
-
-
-def _local_directory(config: pytest.Config, settings: Settings) -> Path:
-    """Where the local cache lives: in the one directory that the storage setting names, if that
-    is all it names, else in its usual place."""
-    named = None
-    if settings.storage:
-        from pytest_taskcache.config.tiers import only_directory
-
-        named = only_directory(settings.storage, config.rootpath)
-    return named or default_directory(config)

@@ -272,10 +272,8 @@ def _pieces(node: Node) -> list[Token]:
             return [*pieces, b"(u"] if full else pieces
         case Shape.TUPLE:
             return _tuple(children)
-        case Shape.TERM:
+        case _:  # a term: sets have no stream
             return [TERM_CODE, *_tuple(children), b"R"]
-        case _:
-            raise AssertionError(node.shape)
 
 
 def _batches(children: list[Token], size: int, single: bytes, several: bytes) -> list[Token]:
