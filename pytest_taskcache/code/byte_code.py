@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from functools import cache
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType
 from typing import NamedTuple
 
@@ -75,19 +76,23 @@ class _Origin(NamedTuple):
 
 
 _ELSEWHERE = _Origin("", False)
+_ARGUMENT = _Origin("", False)
+"""Stands for what the caller gave."""
 _KEEPS = frozenset({"STORE_FAST", "POP_TOP", "NOP", "RESUME", "PRECALL"})
 """Operations that give nothing in place of what they take."""
 
 
 class Use(NamedTuple):
     """What one code object reads by name, attributes with the global they are asked of, and the
-    names of the globals, and of the attributes, that it sets, or changes in place."""
+    names of the globals, and of the attributes, that it sets, or changes in place. ``given`` are
+    those of them that it sets to what its caller says, as far as that shows."""
 
     attributes: frozenset[tuple[str, str]]
     globals: frozenset[str]
     imported: frozenset[str]
     sets: frozenset[str]
     alters: frozenset[str]
+    given: frozenset[str]
 
     def mentions(self) -> Iterator[str]:
         """All names that it reads."""
@@ -127,7 +132,10 @@ def use_of(code: CodeType) -> Use:
     if not _SETTERS.isdisjoint(names):
         sets.update(texts)
         alters.update(texts)
-    names_of = [frozenset(each) for each in (read, imported, sets, alters)]
+        found.given.update(texts)
+    if found.arguments:
+        found.given |= found.rebound - read - imported - {name for _, name in attributes}
+    names_of = [frozenset(each) for each in (read, imported, sets, alters, found.given)]
     return Use(frozenset(attributes), *names_of)
 
 
@@ -157,8 +165,18 @@ class _Changes:
     def __init__(self, code: CodeType, *, followed: bool) -> None:
         self.sets: set[str] = set()
         self.alters: set[str] = set()
+        self.given: set[str] = set()
+        self.rebound: set[str] = set()
+        own = code.co_varnames[:1] in (("self",), ("cls",))
+        self.arguments = range(
+            int(own),
+            code.co_argcount
+            + code.co_kwonlyargcount
+            + bool(code.co_flags & CO_VARARGS)
+            + bool(code.co_flags & CO_VARKEYWORDS),
+        )
         self._code = code
-        self._known: dict[int, _Origin] = {}
+        self._known: dict[int, _Origin] = dict.fromkeys(self.arguments, _ARGUMENT)
         self._stack: list[_Origin] = []
         for operation, argument in _operations(code) if followed else ():
             self._step(operation, argument)
@@ -215,13 +233,17 @@ class _Changes:
         return found
 
     def _set(self, below: int, argument: int) -> None:
-        name = self._code.co_names[argument] if below < 2 else ""
+        name = self._code.co_names[argument] if below < 2 else self._at(below).name
         if below == 0:
             self.sets.add(name)
         elif below > 1:
             self._change(self._at(below))
         elif self._code.co_name not in _MAKERS:
             self._change(self._at(1), name)
+        if below < 2:
+            self.rebound.add(name)
+        if name and self._at(below + 1) is _ARGUMENT:
+            self.given.add(name)
 
     def _put(self, found: _Origin, operation: int, argument: int, *, keeps: bool) -> None:
         """Takes from the stack what an operation takes, and puts there what it gives."""

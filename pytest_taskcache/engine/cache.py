@@ -561,7 +561,8 @@ class Engine:
         if is_test or attempt.keyed is None or attempt.keyed.key.vouched:
             return (), ""
         function = attempt.computation.context.function
-        state = self.parts.observation.disturbed(observed.trace, function)
+        window = attempt.opened.window
+        state = self.parts.observation.disturbed(observed.trace, function, window)
         return parts_of_globals(state, self.parts.fingerprints.name_of) if state else ((), "")
 
     def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:

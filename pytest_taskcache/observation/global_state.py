@@ -3,7 +3,7 @@
     lib.py     RATE = 2                       test: lib.RATE = 3, or lib.set_rate(3)
                _rows = None
                def rate(): return RATE        rate()   reads RATE, which others set: changed
-               def rows():                    rows()   sets _rows itself: its own memory, which
+               def rows():                    rows()   alone sets _rows: its own memory, which
                    global _rows                        counts by the code that fills it
                    _rows = _rows or load()
                    return _rows
@@ -105,22 +105,37 @@ class _Check(NamedTuple):
     label: str
 
 
+class _Changed(NamedTuple):
+    """Where a change is, the name of what did in it, whether this is of an attribute, and what is
+    there now, `NOTHING` for what is gone."""
+
+    key: tuple[int, str]
+    label: str
+    name: str
+    inside: bool
+    value: object
+
+
 class _Checks:
-    """What to look at for a trace, but for the names that its own code sets, and that code."""
+    """What to look at for a trace, but for the names ``but_for`` that stand for its own memory;
+    ``sets`` and ``alters`` are the globals, and attributes, that its code sets itself."""
 
     def __init__(
-        self, checks: list[_Check], but_for: frozenset[str], codes: frozenset[CodeType]
+        self,
+        checks: list[_Check],
+        sets: frozenset[str],
+        alters: frozenset[str],
+        but_for: frozenset[str] = frozenset(),
     ) -> None:
-        self.checks, self.but_for, self.codes = checks, but_for, codes
+        self.checks, self.sets, self.alters, self.but_for = checks, sets, alters, but_for
         self.given: dict[str, object] = {}
         self.gets: list[Any] = [_space_of(each.owner).get for each in checks]
         self.names = [each.name for each in checks]
         self.values = [NOTHING if each.held is NOTHING else each.held.value for each in checks]
         self.within = [each.held for each in checks if each.held.parts is not None]
 
-    def changed(self) -> Iterator[tuple[str, str, bool, object]]:
-        """The labels of those that have changed, the names of what did in them, whether these are
-        of attributes, and what they hold now; None for what is gone."""
+    def changed(self) -> Iterator[_Changed]:
+        """Those that have changed."""
         for owner, name, held, label in self.checks:
             space = _space_of(owner)
             if name not in space:
@@ -130,13 +145,17 @@ class _Checks:
             else:
                 found = held.differing(space[name], self.but_for)
             if found is not None:
-                inside = bool(found) or type(owner) is not dict
-                yield f"{label}.{name}", found or name, inside, space.get(name)
+                inside, value = bool(found) or type(owner) is not dict, space.get(name, NOTHING)
+                yield _Changed((id(owner), name), f"{label}.{name}", found or name, inside, value)
+
+    def is_own(self, change: _Changed) -> bool:
+        """Whether its own code sets this."""
+        return change.name in (self.alters if change.inside else self.sets)
 
     def without(self, name: str) -> _Checks:
-        """The same, where this name is set by code that belongs to it."""
+        """The same, where this name stands for its own memory."""
         checks = [each for each in self.checks if each.name != name]
-        found = _Checks(checks, self.but_for | {name}, self.codes)
+        found = _Checks(checks, self.sets, self.alters, self.but_for | {name})
         found.given = self.given
         return found
 
@@ -160,7 +179,9 @@ class GlobalState:
         self._kinds: dict[type, bool] = {}
         self._by_name: dict[str, list[CodeType]] = {}
         self._checks: dict[str, _Checks] = {}
-        self._setters: dict[tuple[frozenset[CodeType], str, bool], bool] = {}
+        self._setters: dict[tuple[str, bool], list[CodeType]] = {}
+        self._memories: dict[tuple[CodeType | None, str, bool], bool] = {}
+        self._filled: dict[tuple[int, str], Held] = {}
         self._libraries: set[int] = set()
         self._digest: Callable[[object], str] | None = None
         self._early: frozenset[int] = frozenset()
@@ -172,6 +193,7 @@ class GlobalState:
         is none, nobody knows how it came to be so, as nothing was observed until now: then what is
         held in what is there already counts by it."""
         self._held.clear()
+        self._filled.clear()
         self._before.clear()
         self._whole.clear()
         self._look()
@@ -201,21 +223,56 @@ class GlobalState:
                 return known.given
         return None if any(known.changed()) else known.given
 
+    def present(self) -> dict[tuple[int, str], Held]:
+        """What the project's globals hold that are not as they were."""
+        if not self._looked:
+            self._look()
+        found: dict[tuple[int, str], Held] = {}
+        for key, (owner, before) in self._before.items():
+            space = _space_of(owner)
+            same = len(space) == len(before) and all(map(is_, space.values(), before.values()))
+            if same or key in self._libraries or key not in self._labels:
+                continue
+            for name, value in space.items():
+                if value is not before.get(name, NOTHING):
+                    found[key, name] = self._held_of(value, [_ELEMENTS], set())
+        for (key, name), held in self._held.items():
+            value = _space_of(self._before[key][0]).get(name)
+            if value is held.value and held.differing(value, frozenset()) is not None:
+                found[key, name] = self._held_of(value, [_ELEMENTS], set())
+        return found
+
     def changed(
-        self, trace: str, ran: Callable[[], Iterable[tuple[str, str]]], root: str
+        self,
+        trace: str,
+        ran: Callable[[], Iterable[tuple[str, str]]],
+        root: CodeType | None,
+        since: Mapping[tuple[int, str], Held] | None = None,
     ) -> dict[str, object]:
         """The globals that code of a trace reads, and others have changed, with what they hold.
-        ``ran`` gives the code: files and definitions; ``root`` is the name of what was called."""
+        ``ran`` gives the code: files and definitions; ``root`` is that of what was called.
+        ``since`` is what was `present` when it was: what is new was put there by itself."""
         if not self._looked:
             self._look()
         if trace not in self._checks:
-            self._checks[trace] = self._checks_of(ran(), root)
-        known = self._checks[trace]
-        for _, name, inside, _ in known.changed():
-            if self._lead_to_setter(known.codes, name, inside):
-                self._checks[trace] = self._checks[trace].without(name)
-        known = self._checks[trace]
-        found = {label: self._told(value) for label, *_, value in known.changed()}
+            self._checks[trace] = self._checks_of(ran(), root.co_name if root else "")
+        while True:
+            known = self._checks[trace]
+            memory = (e.name for e in known.changed() if self._is_memory(root, e.name, e.inside))
+            name = next(memory, "")
+            if not name:
+                break
+            self._checks[trace] = known.without(name)
+        found: dict[str, object] = {}
+        for each in known.changed():
+            if known.is_own(each) and since is not None:
+                before = since.get(each.key)
+                if before is None or before.differing(each.value, known.but_for) is not None:
+                    self._filled[each.key] = self._held_of(each.value, [_ELEMENTS], set())
+            filled = self._filled.get(each.key) if known.is_own(each) else None
+            if filled is None or filled.differing(each.value, known.but_for) is not None:
+                value = None if each.value is NOTHING else each.value
+                found[each.label] = self._told(value)
         return {**known.given, **found} if found else known.given
 
     def _digest_of(self, value: Any, depth: int = _DEPTH) -> str:
@@ -266,31 +323,43 @@ class GlobalState:
         except Exception:  # of whoever wrote its class
             return _Strange()
 
-    def _lead_to_setter(self, codes: frozenset[CodeType], name: str, inside: bool) -> bool:
-        """Whether code mentions, through whatever else, code that sets a global, or an attribute,
-        of this name: one that fills it when it is first asked for, and did so at another time."""
-        known = self._setters.get((codes, name, inside))
+    def _is_memory(self, root: CodeType | None, name: str, inside: bool) -> bool:
+        """Whether a global, or an attribute, of this name is set by nobody but code that fills it
+        when it is first asked for, and that a function leads to, through whatever else: it then
+        holds what the function would fill it with, whoever was the first to ask."""
+        known = self._memories.get((root, name, inside))
         if known is not None:
             return known
         if not self._by_name:
             for file in self._files:
                 for definition, those in self._codes_of(file).items():
-                    for part in definition.split(".")[-2:]:
-                        self._by_name.setdefault(part, []).extend(those)
-        waiting, seen = list(codes), set(codes)
-        for code in waiting:  # it grows: the nearest first
-            use = use_of(code)
-            if name in (use.alters if inside else use.sets):
-                break
-            for each in use.mentions():
+                    around, _, own = definition.rpartition(".")
+                    self._by_name.setdefault(own, []).extend(those)
+                    if own.startswith("__"):  # is called where its class is mentioned
+                        self._by_name.setdefault(around.rpartition(".")[2], []).extend(those)
+                    for code in those:
+                        use = use_of(code)
+                        for place, names in enumerate((use.sets, use.alters)):
+                            for each in names:
+                                self._setters.setdefault((each, bool(place)), []).append(code)
+        setters = {*self._setters.get((name, inside), ())}
+        led_to = [*nested(root)] if root and setters else []
+        seen = {*led_to}
+        asking: set[str] = set()
+        for code in led_to:  # it grows: the nearest first
+            mentions = {*use_of(code).mentions()}
+            if name in mentions:
+                asking |= mentions | {code.co_name}
+            for each in mentions:
                 fresh = [one for one in self._by_name.get(each, ()) if one not in seen]
                 seen.update(fresh)
-                waiting += fresh
-        else:
-            self._setters[codes, name, inside] = False
-            return False
-        self._setters[codes, name, inside] = True
-        return True
+                led_to += fresh
+        found = bool(setters) and all(
+            each in seen and each.co_name in asking and name not in use_of(each).given
+            for each in setters
+        )
+        self._memories[root, name, inside] = found
+        return found
 
     def _look(self) -> None:
         """Holds what is new."""
@@ -305,6 +374,7 @@ class GlobalState:
         self._imported.clear()
         self._by_name.clear()
         self._setters.clear()
+        self._memories.clear()
         for library in (builtins, time):
             self._look_at_library(vars(library), library.__name__)
         for module in self._patched.modules():
@@ -413,12 +483,7 @@ class GlobalState:
             if key[0] in self._labels
             if (held := self._held_there(owner, key[1])) is not None
         ]
-        of_others = [
-            each
-            for each in checks
-            if each.name not in (sets if type(each.owner) is dict else alters)
-        ]
-        found = _Checks(of_others, frozenset(alters), frozenset(codes))
+        found = _Checks(checks, frozenset(sets), frozenset(alters))
         found.given = self._given(checks)
         return found
 

@@ -208,6 +208,9 @@ class Observatory:
             if not self._armed:
                 window.untrusted["nothing was observed (not armed)"] = None
                 return window
+            if subject is not None:
+                with running_code.unseen():
+                    window.globals = self._globals.present()
             self._windows = (*self._windows, window)
             window.pieces = running_code.begin()
             here = threading.get_ident()
@@ -268,23 +271,27 @@ class Observatory:
             if standing is not None:
                 return patch, standing
             ran = self._reach
-            return patch, self._globals.changed(name, lambda: ran(function), code.co_name)
+            return patch, self._globals.changed(name, lambda: ran(function), code)
 
     def _reach(self, function: Callable[..., object]) -> Iterator[tuple[str, str]]:
         for each in self._patched.reach(function):
             code = each.__code__
             yield self._fingerprints.name_of(code.co_filename), definition_name(code.co_qualname)
 
-    def disturbed(self, trace: Trace, function: Callable[..., object]) -> dict[str, object]:
+    def disturbed(
+        self, trace: Trace, function: Callable[..., object], window: OpenWindow | None = None
+    ) -> dict[str, object]:
         """The globals of the project that code of a function's trace reads, and that other code has
         changed since collection ended, by name, e.g. ``lib.K``, with what they hold now; always the
-        same object while nothing changes."""
+        same object while nothing changes. ``window`` is that of a computation that has just
+        ended."""
         standing = self._globals.standing(trace.digest)
         if standing is not None:
             return standing
         with muted(), running_code.unseen():
-            name = getattr(inspect.unwrap(function), "__name__", "")
-            return self._globals.changed(trace.digest, lambda: self._ran(trace), name)
+            code = getattr(inspect.unwrap(function), "__code__", None)
+            since = window.globals if window is not None else None
+            return self._globals.changed(trace.digest, lambda: self._ran(trace), code, since)
 
     def _ran(self, trace: Trace) -> Iterator[tuple[str, str]]:
         """The files and definitions of the code that a trace names."""

@@ -768,3 +768,145 @@ def test_a_variable_that_two_fixtures_set(project: Project) -> None:
     for _ in range(2):
         run(project).assert_outcomes(passed=2)
     assert project.counted() == 2
+
+
+SETTERS = {
+    "an entry": ("lib.CFG['mode'] = {}", "lib.CFG['mode']"),
+    "a global": ("lib.MODE = {}", "lib.MODE"),
+    "an attribute of a class": ("lib.Settings.mode = {}", "lib.Settings.mode"),
+    "a method of the class that is read": ("lib.Settings.use({})", "lib.Settings.mode"),
+    "the function that is asked": ("lib.mode({})", "lib.mode()"),
+    "what else sets a default": ("lib.configure({})", "lib.configured()"),
+}
+"""How fixtures set a global, and how it is read."""
+
+
+@pytest.mark.parametrize("reader", ["data", "value()"])
+@pytest.mark.parametrize("way", SETTERS)
+def test_a_global_that_two_fixtures_set(project: Project, way: str, reader: str) -> None:
+    """It counts by its value, whichever code set it, and after an edit of the second one, too."""
+    project.write(
+        "lib.py",
+        """
+        CFG, MODE, CHOSEN = {}, "", None
+
+        class Settings:
+            mode = ""
+
+            @classmethod
+            def use(cls, mode):
+                cls.mode = mode
+
+        def mode(new=None):
+            global MODE
+            if new is not None:
+                MODE = new
+            return MODE
+
+        def configure(mode):
+            global CHOSEN
+            CHOSEN = mode
+
+        def configured():
+            if CHOSEN is None:
+                configure("default")
+            return CHOSEN
+        """,
+    )
+    put, read = SETTERS[way]
+    given = reader if reader == "data" else ""
+
+    def write(late: str) -> None:
+        project.write(
+            "test_suite.py",
+            f"""
+            import lib
+            import pytest
+            from counter import count
+            from pytest_taskcache import cached, cached_fixture
+
+            @pytest.fixture(autouse=True)
+            def early(request):
+                {put.format("request.param if hasattr(request, 'param') else 'early'")}
+
+            @pytest.fixture
+            def late():
+                {put.format(repr(late))}
+
+            @cached_fixture
+            def data():
+                count("body")
+                return {read}
+
+            @cached
+            def value():
+                count("body")
+                return {read}
+
+            def test_early({given}):
+                assert {reader} == "early"
+
+            def test_late(late, {given}):
+                assert {reader} == {late!r}
+
+            @pytest.mark.parametrize("early", ["other"], indirect=True)
+            def test_other(early, {given}):
+                assert {reader} == "other"
+            """,
+        )
+
+    write("late")
+    for _ in range(2):
+        run(project).assert_outcomes(passed=3)
+    assert project.counted() == 3
+    write("later")
+    run(project).assert_outcomes(passed=3)
+    assert project.counted() > 3
+
+
+@pytest.mark.parametrize("reset", ["", "lib._rows = None"])
+def test_a_global_that_is_filled_when_it_is_asked_for(project: Project, reset: str) -> None:
+    """It holds what the function fills it with, whoever was the first to ask; that a fixture takes
+    it away again makes it no input, either."""
+    project.write(
+        "lib.py",
+        """
+        _rows = None
+
+        def rows():
+            global _rows
+            if _rows is None:
+                fill()
+            return _rows
+
+        def fill():
+            global _rows
+            _rows = [1, 2]
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        f"""
+        import lib
+        import pytest
+        from counter import count
+        from pytest_taskcache import cached
+
+        @pytest.fixture(autouse=True)
+        def clean():
+            yield
+            {reset or "pass"}
+
+        @cached
+        def total(factor):
+            count("body")
+            return sum(lib.rows()) * factor
+
+        @pytest.mark.parametrize("factor", [1, 2, 3])
+        def test_total(factor):
+            assert total(factor) == 3 * factor
+        """,
+    )
+    for options in ((), (), ("--deselect", "test_suite.py::test_total[1]")):
+        run(project, *options)
+        assert project.counted() == 3
