@@ -267,7 +267,9 @@ class TraceRecorder:
         makers: set[int] = set()
         for kind, path in list(window.reads):
             if self._scratch.holds(path):
-                nodes = self._scratch.derived_from(path, set(window.absorbed))
+                # What another one wrote there since may be something else, if no input tells.
+                others = set() if window.counts(path) else window.inherited
+                nodes = self._scratch.derived_from(path, {*window.absorbed} - others)
                 if nodes is not None:
                     makers.update(nodes)
                     continue

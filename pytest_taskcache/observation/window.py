@@ -88,7 +88,9 @@ class OpenWindow:
     working directory was changed here. ``written``, ``made``: paths, and directories with all
     below, that were put there here; ``left``: what was read of those that it did not write anew
     each time. ``changed``: paths that were changed in any way. ``globals``: those of the project
-    that were not as they should be when it was opened.
+    that were not as they should be when it was opened. ``inherited``: the traces of what was set up
+    before and may be something else next time; ``counts`` tells of a path whether an input tells
+    what lies there.
 
     Where it was told who is at work (`enter`), ``others`` is what somebody else changed: a task or
     thread that the computation did not start, a generator's consumer. What the computation then
@@ -127,6 +129,8 @@ class OpenWindow:
         self.untrusted: dict[str, None] = {}
         self.changed: dict[str, None] = {}
         self.globals: dict[tuple[int, str], Held] = {}
+        self.inherited: set[str] = set()
+        self.counts: Callable[[str], bool] = lambda path: False
         self.written: set[str] = set()
         self.made: set[str] = set()
         self.left: dict[tuple[Kind, str], None] = {}

@@ -19,7 +19,6 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,7 @@ class FixtureInputs:
         self.problem = ""
         self._arguments: dict[str, object] = {}
         self.given: dict[str, object] = {}
+        self._counted: list[Path] = []
         self._digests: dict[str, str] = {}
         self._parts: list[Part] = []
         self.sees_request = "request" in fixturedef.argnames and "request" not in self._excluded
@@ -137,11 +137,21 @@ class FixtureInputs:
             if active_definition(request, name) is not None:
                 self.given[name] = value
             if policy.has("INPUTS") and name not in self._excluded:
-                with suppress(UndigestableError):
+                try:
                     self._digests[name] = self._given_by(name)
-        self.directory = _shared_directory(session.running_item, fixturedef)
-        if self.directory is not None:
-            self._parts.append(Part("tmp_path", "shared"))
+                except UndigestableError as error:
+                    self.problem = str(error) if name in _DIRECTORY else self.problem
+        self.directory = None
+        directory = _directory(session.running_item, fixturedef)
+        if directory is not None:
+            if _DIRECTORY.isdisjoint(fixturedef.argnames):
+                try:
+                    self._parts.append(Part("files in tmp_path", self._files_in(directory)))
+                except UndigestableError as error:
+                    self.problem = str(error)
+            if _is_shared(session.running_item, fixturedef):
+                self.directory = directory
+                self._parts.append(Part("tmp_path", "shared"))
         if hasattr(request, "param"):
             self._arguments["param"] = request.param
         for name in sorted(self._known):
@@ -176,6 +186,10 @@ class FixtureInputs:
         for name, value in sorted({**_values_of(cls, "unittest.case"), **state}.items()):
             if names is None or name in names:
                 self._arguments[f"self.{name}"] = value
+
+    def counts(self, path: str) -> bool:
+        """Whether a path is below one that was given, so that what lies there is in the key."""
+        return any(Path(path).is_relative_to(each) for each in self._counted)
 
     def watch(self) -> None:
         """Notes from now on what the fixture looks at: only that counts. One that uses nothing but
@@ -241,14 +255,19 @@ class FixtureInputs:
         """What the value of another fixture counts by; sets it up if need be. Raises
         UndigestableError.
 
-        A handle of pytest's counts by its name. The value of a cached fixture counts by its result
+        A handle of pytest's counts by its name, and the test's temporary directory also by what
+        lies in it. The value of a cached fixture counts by its result
         while nobody else can have changed it, or it is seen to be unchanged. Everything else
         counts by value.
         """
         session, definition = self._session, active_definition(self._request, name)
-        if definition is None:
+        if definition is None and name not in _DIRECTORY:
             return f"handle {name}"
         value = self._request.getfixturevalue(name)
+        if definition is None:
+            return f"handle {name} {self._files_in(Path(value))}"
+        if isinstance(value, Path):
+            self._counted.append(value)
         instance = session.fixtures.live.get(definition)
         if instance is None or instance.variant is None:
             return value_digest(session, value, name)
@@ -258,6 +277,13 @@ class FixtureInputs:
             return as_stored
         present = value_digest(session, value, name)
         return as_stored if present == instance.digest else present
+
+    def _files_in(self, directory: Path) -> str:
+        """What lies in a directory whose own name says nothing. Raises UndigestableError."""
+        self._counted.append(directory)
+        there = sorted(os.listdir(directory))
+        found = [value_digest(self._session, directory / each, each) for each in there]
+        return digest_value(found) if found else ""
 
     def _shown(self, name: str) -> object:
         """What an attribute shows, as a value that can be digested: which node, class or file it
@@ -289,22 +315,27 @@ class FixtureInputs:
         return shown
 
 
-def _shared_directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
-    """The test's temporary directory, where a fixture that is given it, or works in it, may leave
-    files for others who are given it, too; else None."""
-    closure = closure_of(item)
-    made = next(reversed(closure.definitions.get("tmp_path", ())), None)
+def _directory(item: pytest.Item | None, fixturedef: Any) -> Path | None:
+    """The test's temporary directory, where a fixture is given it, or works in it; else None."""
+    made = next(reversed(closure_of(item).definitions.get("tmp_path", ())), None)
     if made is None or fixturedef.scope != "function" or not is_handle(made):
         return None
-    users = [closure.initial]
-    for definition in itertools.chain.from_iterable(closure.definitions.values()):
-        if definition is not fixturedef and not is_handle(definition):
-            users.append(definition.argnames)
-    if made.cached_result is None or _DIRECTORY.isdisjoint(itertools.chain(*users)):
+    if made.cached_result is None:
         return None
     directory: Any = made.cached_result[0]
     works_there = Path(os.getcwd()).is_relative_to(directory)
     return directory if works_there or _DIRECTORY.intersection(fixturedef.argnames) else None
+
+
+def _is_shared(item: pytest.Item | None, fixturedef: Any) -> bool:
+    """Whether others are given the test's temporary directory, too, and may look for files that a
+    fixture left there."""
+    closure = closure_of(item)
+    users = [closure.initial]
+    for definition in itertools.chain.from_iterable(closure.definitions.values()):
+        if definition is not fixturedef and not is_handle(definition):
+            users.append(definition.argnames)
+    return not _DIRECTORY.isdisjoint(itertools.chain(*users))
 
 
 @functools.cache

@@ -295,6 +295,7 @@ class FixtureHooks:
             instance.variant = opened.decision.variant
             with swapped_function(fixturedef, lambda **_: value):
                 return (yield)
+        opened.opened.window.counts = inputs.counts
         self._inherit(opened.opened, fixturedef, request)
         effects = None
         if EFFECTS not in spec.options.allow:
@@ -373,7 +374,12 @@ class FixtureHooks:
                     and definition is not fixturedef
                     and _SCOPES.index(definition.scope) >= least
                 ):
-                    frame.absorb(Basis(instance.basis.trace))
+                    self._absorb(frame, instance, Basis(instance.basis.trace))
+
+    def _absorb(self, frame: OpenComputation, instance: Instance, basis: Basis) -> None:
+        frame.absorb(basis)
+        if frame.window.subject and instance.variant is None:
+            frame.window.inherited.add(basis.trace.digest)
 
     def _requested(self, request: Any, name: str, caller: Any) -> None:
         """After a request by name: whoever asked inherits what the fixture rests on."""
@@ -388,7 +394,7 @@ class FixtureHooks:
         for setting_up, frame, inputs, effects in self._setting_up:
             if setting_up is asking:
                 if instance is not None:
-                    frame.absorb(instance.basis)
+                    self._absorb(frame, instance, instance.basis)
                 named = is_machinery(caller) or name in asking.argnames
                 if inputs is not None and inputs.sees_request and not named:
                     inputs.look(OF_FIXTURE + name)
@@ -521,12 +527,15 @@ class Shortcuts:
         """All fixtures that a cached one is made of, by name; none if one of them is not cached,
         or may give something else to each who asks."""
         found: dict[str, Any] = {}
+        around = itertools.chain.from_iterable(closure.definitions.values())
+        alone = all(is_handle(each) or self._fixtures.spec_of(each) for each in around)
+        steady = _STEADY_HANDLES if alone else {"tmp_path_factory"}  # others may write in the first
         made_of = [] if inspect.ismethod(definition.func) else [definition]
         for each in made_of:
             if is_async(each.func) or not self._is_followed(each):
                 return {}
             for name in self.arguments_of(each):
-                if name in found or name in _STEADY_HANDLES:
+                if name in found or name in steady:
                     continue
                 last = next(reversed(closure.definitions.get(name, ())), None)
                 if last is None or name in closure.given or last.params is not None:

@@ -910,3 +910,58 @@ def test_a_global_that_is_filled_when_it_is_asked_for(project: Project, reset: s
     for options in ((), (), ("--deselect", "test_suite.py::test_total[1]")):
         run(project, *options)
         assert project.counted() == 3
+
+
+WRITTEN = {
+    "in tmp_path": ("tmp_path", "tmp_path"),
+    "in another directory of the run": ("tmp_path_factory", "tmp_path_factory.getbasetemp()"),
+    "where it works": ("there", "pathlib.Path()"),
+}
+"""The argument of two fixtures and a cached one, and where the two write."""
+
+
+@pytest.mark.parametrize("where", WRITTEN)
+def test_a_file_that_two_fixtures_write(project: Project, where: str) -> None:
+    """What lies there counts by its content, whoever wrote it, and after an edit, too."""
+    argument, directory = WRITTEN[where]
+
+    def write(late: str) -> None:
+        project.write(
+            "test_suite.py",
+            f"""
+            import pathlib
+            import pytest
+            from counter import count
+            from pytest_taskcache import cached_fixture
+
+            @pytest.fixture
+            def there(tmp_path, monkeypatch):
+                monkeypatch.chdir(tmp_path)
+
+            @pytest.fixture(autouse=True)
+            def early({argument}):
+                ({directory} / "file").write_text("early")
+
+            @pytest.fixture
+            def late({argument}):
+                ({directory} / "file").write_text({late!r})
+
+            @cached_fixture
+            def data({argument if argument != "there" else ""}):
+                count("body")
+                return ({directory} / "file").read_text()
+
+            def test_early(data):
+                assert data == "early"
+
+            def test_late(late, data):
+                assert data == {late!r}
+            """,
+        )
+
+    write("late")
+    for _ in range(2):
+        run(project).assert_outcomes(passed=2)
+    assert project.counted() == 2 or argument == "there", "its own directory counts for that, too"
+    write("later")
+    run(project).assert_outcomes(passed=2)
