@@ -4,7 +4,7 @@ committed only by a plain pass."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,8 @@ class ItemAttempt:
     seconds: float = 0.0
     warnings: list[dict[str, object]] = field(default_factory=list)
     given: frozenset[str] = frozenset()
+    keywords: Mapping[str, object] = field(default_factory=dict)
+    """Those of the test before anything was set up, once they are noted."""
     is_set_up: bool = False
     """Whether its set-up ran to its end, of which pytest-retry makes no report in a retry."""
 

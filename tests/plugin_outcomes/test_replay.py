@@ -344,3 +344,50 @@ def test_logs_are_replayed(project: Project) -> None:
     )
     run(project)
     run(project, "-rA").stdout.fnmatch_lines(["*Captured log call*", "*watch out*", "*1 passed*"])
+
+
+def test_marks_that_are_added_while_a_test_runs(project: Project) -> None:
+    """By a fixture of whatever scope, the body or a teardown: so the reports of hits have them."""
+    project.write(
+        "conftest.py",
+        """
+        def pytest_runtest_logreport(report):
+            with open("marks.txt", "a") as file:
+                marks = sorted(each for each in report.keywords if each.startswith("mine"))
+                file.write(f"{report.nodeid} {report.when} {marks}\\n")
+        """,
+    )
+    project.write(
+        "test_suite.py",
+        """
+        import pytest
+        from counter import count
+
+        @pytest.fixture(scope="module", autouse=True)
+        def of_module(request):
+            request.node.add_marker("mine_of_module")
+
+        @pytest.fixture
+        def marked(request):
+            request.node.add_marker("mine")
+            yield
+            request.node.keywords["mine_at_the_end"] = 1
+
+        def test_one(marked, request):
+            count("body")
+            request.node.add_marker("mine_in_the_body")
+
+        class TestIt:
+            def test_two(self):
+                count("body")
+        """,
+    )
+    told = []
+    for options in (("-p", "no:taskcache"), ("--cache-tests=all",), ("--cache-tests=all",)):
+        (project.path / "marks.txt").unlink(missing_ok=True)
+        loaded = () if "no:taskcache" in options else ("-p", "taskcache")
+        project.pytester.runpytest_subprocess("--disable-plugin-autoload", *loaded, *options)
+        told.append((project.path / "marks.txt").read_text())
+    assert "mine_at_the_end" in told[0]
+    assert told[0] == told[1] == told[2]
+    assert project.counted() == 4, "the last run replayed both"

@@ -47,7 +47,7 @@ from pytest_taskcache.plugin.outcomes.replays import (
     warning_to_json,
 )
 from pytest_taskcache.plugin.outcomes.units import SHARE, Candidate, Ended, Units
-from pytest_taskcache.plugin.pytest_private import DoctestItem, fixtures_of, is_watched
+from pytest_taskcache.plugin.pytest_private import DoctestItem, fixtures_of, is_watched, keywords_of
 from pytest_taskcache.plugin.session import Session
 from pytest_taskcache.report.contents import Outcome, duration_of
 
@@ -103,6 +103,8 @@ class Outcomes:
                 wanting = ((item, self._wanting(item)) for item in items)
                 self._tests = {item: found for item, found in wanting if found is not None}
             read_all(self._engine, self._bundles)
+            for item in {item.parent: item for item in self._tests}.values():
+                keywords_of(item)  # notes its parents' before a fixture adds to them
         finally:
             if collecting:
                 gc.enable()
@@ -283,6 +285,7 @@ class Outcomes:
         if candidate is None or attempt.frame is None or not candidate.recording:
             return
         self._check(item, candidate)  # before the test can change its parameters
+        attempt.keywords = keywords_of(item)
         code = getattr(function, "__code__", None)
         if (code is None or code.co_filename != str(item.path)) and item.path.suffix == ".py":
             run_in_name_only(str(item.path))  # inherited from elsewhere
@@ -324,7 +327,9 @@ class Outcomes:
             handed = {Snapshots.NAME: used} if used else None
             check = candidate.check.text if candidate.check else ""
             try:
-                outcome = to_json(self._config, attempt.reports, attempt.warnings, check, handed)
+                outcome = to_json(
+                    self._config, attempt.reports, attempt.keywords, attempt.warnings, check, handed
+                )
             except ValueError as error:
                 outcome, refusal = "", refusal or Refusal("report cannot be stored", str(error))
         doubts = self.keys.around(item.path).untrusted

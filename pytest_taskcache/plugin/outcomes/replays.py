@@ -48,20 +48,22 @@ def is_replayed(report: Any) -> bool:
 def to_json(
     config: pytest.Config,
     reports: Sequence[pytest.TestReport],
+    keywords: Mapping[str, object],
     recorded: Sequence[Mapping[str, object]] = (),
     check: str = "",
     handed: Mapping[str, object] | None = None,
 ) -> Outcome:
     """The reports, the warnings that were recorded with them, what the outcome must agree with
-    on replay, and what other plugins must be handed then.
+    on replay, and what other plugins must be handed then. ``keywords`` are those of the test
+    before it was set up; what its reports have beyond these is told.
 
     Raises ValueError for a report that no plugin can serialize. What JSON would not give back as
     it was is for the serializer to refuse.
     """
-    if not recorded and not handed and _is_plain(reports):
+    if not recorded and not handed and _is_plain(reports, keywords):
         phases = " ".join([f"{report.duration:.6f}" for report in reports])
         return f"{phases} {check}" if check else phases
-    entries = [_entry(config, report) for report in reports]
+    entries = [_entry(config, report, keywords) for report in reports]
     outcome = {"reports": entries, "warnings": list(recorded), "handed": handed, "check": check}
     return {name: value for name, value in outcome.items() if value}
 
@@ -83,16 +85,19 @@ def told(outcome: Outcome, what: str) -> Any:
     return () if isinstance(outcome, str) else outcome.get(what, ())
 
 
-def _is_plain(reports: Sequence[pytest.TestReport]) -> bool:
+def _is_plain(reports: Sequence[pytest.TestReport], known: Mapping[str, object]) -> bool:
     """Whether there is nothing to tell but that each phase passed, and how long it took."""
     for report in reports:
         told = report.sections or report.user_properties or not vars(report).keys() <= _OWN
+        told = told or not report.keywords.keys() <= known.keys()
         if told or type(report) is not pytest.TestReport:
             return False
     return tuple([report.when for report in reports]) == _PHASES
 
 
-def _entry(config: pytest.Config, report: pytest.TestReport) -> dict[str, object]:
+def _entry(
+    config: pytest.Config, report: pytest.TestReport, known: Mapping[str, object]
+) -> dict[str, object]:
     more: dict[str, object] = {}
     data: Any = vars(report)
     if type(report) is not pytest.TestReport:  # a subtest's, as the plugin that knows it writes it
@@ -103,6 +108,7 @@ def _entry(config: pytest.Config, report: pytest.TestReport) -> dict[str, object
     more |= {
         "sections": [list(section) for section in report.sections],
         "properties": [list(pair) for pair in report.user_properties],
+        "keywords": {k: v for k, v in report.keywords.items() if k not in known},
         "extra": {k: v for k, v in data.items() if k not in _OWN},
     }
     entry: dict[str, object] = {"when": report.when, "duration": round(report.duration, 6)}
@@ -110,12 +116,12 @@ def _entry(config: pytest.Config, report: pytest.TestReport) -> dict[str, object
 
 
 def _report(item: pytest.Item, keywords: dict[str, Any], entry: Any) -> pytest.TestReport:
-    extra = entry.get("extra", {})
+    extra, added = entry.get("extra", {}), entry.get("keywords")
     data = {
         **extra,
         "nodeid": item.nodeid,
         "location": item.location,
-        "keywords": keywords,
+        "keywords": keywords | added if added else keywords,
         "outcome": entry.get("special", "passed"),
         "longrepr": None,
         "when": entry["when"],
