@@ -27,7 +27,9 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
 import threading
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -378,15 +380,20 @@ def _settings() -> dict[str, object]:
         "the profile function": sys.getprofile(),
         "the fault handler": faulthandler.is_enabled(),
         "the default time-out of sockets": socket.getdefaulttimeout(),
+        "the directory for temporary files": tempfile.tempdir,
+        "tracemalloc": tracemalloc.is_tracing(),
+        "hooks of asynchronous generators": sys.get_asyncgen_hooks(),
     }
     with suppress(AttributeError, ImportError, OSError):  # Linux alone has all of them
         timers = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
         found["the timers"] = [bool(signal.getitimer(each)[0]) for each in timers]
         found["the signal mask"] = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        found["the priority"] = os.getpriority(os.PRIO_PROCESS, 0)
         import resource
 
         names = (each for each in dir(resource) if each.startswith("RLIMIT_"))
         found |= {each: resource.getrlimit(getattr(resource, each)) for each in names}
+        found["the processors"] = os.sched_getaffinity(0)
         with open("/proc/self/status") as file:
             found["the umask"] = [line for line in file if line.startswith("Umask")]
     return found

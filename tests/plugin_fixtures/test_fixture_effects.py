@@ -8,6 +8,8 @@ import logging.handlers
 import os
 import signal
 import sys
+import tempfile
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +33,17 @@ EFFECTS = {
         "request",
         "patcher = mock.patch('os.getcwdb', lambda: b'x'); patcher.start(); PATCHERS[0] = patcher",
         "os.getcwdb() == b'x' and PATCHERS[0].stop() is None or True",
+    ),
+    "directory for temporary files": (
+        "",
+        "tempfile.tempdir = os.getcwd()",
+        "tempfile.gettempdir() == os.getcwd()",
+    ),
+    "traced memory": ("", "tracemalloc.start()", "tracemalloc.is_tracing()"),
+    "hooks of generators": (
+        "",
+        "sys.set_asyncgen_hooks(print)",
+        "sys.get_asyncgen_hooks().firstiter is print",
     ),
     "working directory": ("tmp_path", "os.chdir(tmp_path)", "os.getcwd().endswith('0')"),
     "module global": ("", "helpers.NUMBER = 2", "helpers.NUMBER == 2"),
@@ -150,7 +163,11 @@ def _undone() -> Iterator[None]:
     limit, interval = sys.getrecursionlimit(), sys.getswitchinterval()
     kind, mask = logging.getLoggerClass(), os.umask(0o022)
     os.umask(mask)
+    directory, hooks = tempfile.tempdir, sys.get_asyncgen_hooks()
     yield
+    tempfile.tempdir = directory
+    tracemalloc.stop()
+    sys.set_asyncgen_hooks(*hooks)
     sys.argv[:] = arguments
     signal.strsignal = named
     sys.setrecursionlimit(limit)
@@ -203,7 +220,7 @@ def test_effects(project: Project, what: str) -> None:
         "test_suite.py",
         f"""
         import builtins, contextvars, decimal, gc, json, logging.handlers, os, random, signal
-        import socket, subprocess, sys, threading, time, types, warnings
+        import socket, subprocess, sys, tempfile, threading, time, tracemalloc, types, warnings
         from unittest import mock
         import helpers
         from counter import count
