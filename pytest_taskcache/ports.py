@@ -269,6 +269,10 @@ class Fingerprints(Protocol):
     def owners(self, module: str) -> Collection[str]:
         """The names of the distributions that a top-level module is installed from."""
 
+    def hiding(self, path: Sequence[str]) -> Collection[str]:
+        """Names for digests of kind ``IMPORT`` that tell which modules of the standard library the
+        directories of this path hide."""
+
     def digest(self, kind: Kind, name: str) -> str:
         """The present digest of a dependency; ABSENT where it does not exist. Never raises:
         what cannot be read gets a digest that says so. Memoized until ``forget``."""

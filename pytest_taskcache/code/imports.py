@@ -31,6 +31,9 @@ from pytest_taskcache.originals import originals, os_path
 PATH_ENTRY = "<path>"
 """First component of the name of a file that lies under an entry of the path only."""
 
+HIDING = "what hides the standard library beside "
+"""Begins what is asked of a directory that imports look in: a file that may lie there follows."""
+
 LARGEST = 8 << 20
 """Bytes of the largest source file that is read."""
 
@@ -353,6 +356,8 @@ class SourceFiles:
     def import_digest(self, module: str) -> str:
         """The digest of where an import finds a module: the same in every checkout and
         environment where it is found in the same place; ABSENT where it fails."""
+        if module.startswith(HIDING):
+            return self._hidden_by(os.path.dirname(self.path_of(module.removeprefix(HIDING))))
         found = self._finder.find(module)
         if found is None:
             return ABSENT
@@ -363,6 +368,33 @@ class SourceFiles:
             return checksum(("import", self.name_of(found.file)))
         # Where environments keep their packages differs; what is in them counts by distribution.
         return checksum(("import", "installed"))
+
+    def hiding(self, path: Sequence[str]) -> list[str]:
+        """What is asked of the directories of a path, by `import_digest`, that come before the
+        standard library's: whether a file there hides one of its modules."""
+        found = []
+        for entry in map(os_path.abspath, path):
+            if os.path.join(entry, "").startswith(self._standard):
+                break
+            if not entry.endswith(".zip"):
+                found.append(HIDING + self.name_of(os.path.join(entry, "__init__.py")))
+        return found
+
+    def _hidden_by(self, directory: str) -> str:
+        try:
+            with os.scandir(directory) as entries:
+                names = [one.name for one in entries]
+        except OSError:
+            names = []
+        suffixes = tuple(machinery.all_suffixes())
+        hidden = set[str]()
+        for name in names:
+            module = name.partition(".")[0]
+            if module in sys.stdlib_module_names:
+                package = os.path.join(directory, name, "__init__.py")
+                if name.endswith(suffixes) or os_path.exists(package):
+                    hidden.add(module)
+        return checksum(("hidden", *sorted(hidden)))
 
 
 def _is_beside_library(path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -93,6 +93,10 @@ class Present:
         self._catch_up()
         with self._lock:
             return self._distributions.owners(module)
+
+    def hiding(self, path: Sequence[str]) -> Collection[str]:
+        """As ``ports.Fingerprints.hiding``."""
+        return self._sources.hiding(path)
 
     def requirements(self, distribution: str) -> Collection[str]:
         """As ``ports.Fingerprints.requirements``."""

@@ -121,6 +121,7 @@ class Observatory:
     def _start(self) -> None:
         self._began = originals.now()
         self._settled_path: tuple[str, ...] | None = None
+        self._listed_path: tuple[str, ...] = ()
         self.read_early = set[str]()  # before the tests, by no code of the project: by plugins
         self._looked_for: dict[str, set[tuple[SourceFile, int]]] = {}
         self._log = CodeLog(self._find, self._digest_touched)
@@ -741,6 +742,7 @@ class Observatory:
         if importer is not None or not asked_by_machinery(frame):
             self._log.add_import(importer, source)
         body = self._log.position(code)
+        self._look_at_path()
         names = _names_of_import(frame)
         # Who looked for it may have left it to another to load (`importlib.util.LazyLoader`).
         for importing, owner in self._looked_for.pop(names[-1], ()) if names else ():
@@ -757,6 +759,15 @@ class Observatory:
             self._look_in(added, frame, body)
         for window in self._windows:
             window.modules[source.path] = None
+
+    def _look_at_path(self) -> None:
+        """A file that hides a module of the standard library is a matter of all: who imports it is
+        not asked, and libraries do, too."""
+        path = tuple(sys.path)
+        if path != self._listed_path:
+            self._listed_path = path
+            for name in self._fingerprints.hiding(path):
+                self._log.touch(self._log.collector, Kind.IMPORT, name, name)
 
     def note_start(self, *, calls: bool = True) -> None:
         """Says that ``sys.path``, the locale, the decimal context and the project's globals are

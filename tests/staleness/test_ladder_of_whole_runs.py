@@ -90,6 +90,9 @@ WHOLE = [
         },
         {"tool.py": "def go():\n    return 2\n"},
     ),
+    Whole("module of the standard library hidden", change={"sched.py": ""}),
+    Whole("package that hides one", change={"sched/__init__.py": "", "sched/x.txt": ""}),
+    Whole("directory of such a name", change={"sched/notes.txt": ""}, stale=False),
     Whole("unrelated file at the root", change={"notes.txt": "1"}, stale=False),
 ]
 
