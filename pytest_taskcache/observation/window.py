@@ -117,8 +117,7 @@ class OpenWindow:
         self.environment = environ.snapshot()
         self.variables: dict[str, bytes | None] = {}
         self.set_here: dict[str, None] = {}
-        self.late = False
-        self.moved = False
+        self.late = self.moved = False
         self.working_directory: str | None = None
         self.tried: dict[str, None] = {}
         self.asked: dict[str, None] = {}

@@ -141,22 +141,26 @@ class FixtureInputs:
                     self._digests[name] = self._given_by(name)
                 except UndigestableError as error:
                     self.problem = str(error) if name in _DIRECTORY else self.problem
-        self.directory = None
-        directory = _directory(session.running_item, fixturedef)
-        if directory is not None:
-            if _DIRECTORY.isdisjoint(fixturedef.argnames):
-                try:
-                    self._parts.append(Part("files in tmp_path", self._files_in(directory)))
-                except UndigestableError as error:
-                    self.problem = str(error)
-            if _is_shared(session.running_item, fixturedef):
-                self.directory = directory
-                self._parts.append(Part("tmp_path", "shared"))
+        self.directory: Path | None = None
+        self._add_directory(_directory(session.running_item, fixturedef))
         if hasattr(request, "param"):
             self._arguments["param"] = request.param
         for name in sorted(self._known):
             self.look(_REQUEST + name)
             self._arguments[f"request.{name}"] = self._shown(name)
+
+    def _add_directory(self, directory: Path | None) -> None:
+        """What lies in the test's ``tmp_path``, and whether that is shared, are inputs, too."""
+        if directory is None:
+            return
+        if _DIRECTORY.isdisjoint(self._definition.argnames):
+            try:
+                self._parts.append(Part("files in tmp_path", self._files_in(directory)))
+            except UndigestableError as error:
+                self.problem = str(error)
+        if _is_shared(self._session.running_item, self._definition):
+            self.directory = directory
+            self._parts.append(Part("tmp_path", "shared"))
 
     def computation(self, engine: Engine) -> Computation:
         """The set-up with these inputs."""
