@@ -182,10 +182,11 @@ class Suite:
         *,
         limit: float = 900,
         bytecode: bool = False,
+        only: str = "",
         **environment: str,
     ) -> Ran:
-        """Runs the suite, plainly or with a contender. A test that did not finish within the
-        limit (seconds) has no outcome."""
+        """Runs the suite, or one file ``only``, plainly or with a contender. A test that did not
+        finish within the limit (seconds) has no outcome."""
         self._outcomes.unlink(missing_ok=True)
         environment = {**self._environment, **environment}
         if not bytecode:
@@ -195,7 +196,7 @@ class Suite:
         began, used = time.perf_counter(), _processor()
         try:
             subprocess.run(
-                [python, *self._arguments, *options],
+                [python, *self._arguments, *options, *([only] if only else [])],
                 cwd=self.root,
                 env=environment,
                 stdout=subprocess.DEVNULL,
