@@ -109,9 +109,7 @@ def use_of(code: CodeType) -> Use:
     imported: set[str] = set()
     names = code.co_names
     changes = not _MUTATORS.isdisjoint(names)
-    texts: list[str] = []
-    if not (_BY_TEXT | _SETTERS).isdisjoint(names):
-        texts = [each for text in code.co_consts if type(text) is str for each in _words(text)]
+    texts = [] if (_BY_TEXT | _SETTERS).isdisjoint(names) else _texts(code)
     if not _BY_TEXT.isdisjoint(names):
         imported.update(texts)
     base = ""
@@ -137,6 +135,22 @@ def use_of(code: CodeType) -> Use:
         found.given |= found.rebound - read - imported - {name for _, name in attributes}
     names_of = [frozenset(each) for each in (read, imported, sets, alters, found.given)]
     return Use(frozenset(attributes), *names_of)
+
+
+def may_set(code: CodeType) -> list[str]:
+    """Names among which are all that it sets, had without following its instructions."""
+    by_text = not _SETTERS.isdisjoint(code.co_names)
+    if (
+        not by_text
+        and _MUTATORS.isdisjoint(code.co_names)
+        and _SETS.keys().isdisjoint(code.co_code[::2])
+    ):
+        return []
+    return [*code.co_names, *(_texts(code) if by_text else ())]
+
+
+def _texts(code: CodeType) -> list[str]:
+    return [each for text in code.co_consts if type(text) is str for each in _words(text)]
 
 
 def _operations(code: CodeType) -> Iterator[tuple[int, int]]:

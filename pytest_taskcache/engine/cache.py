@@ -522,6 +522,9 @@ class Engine:
             self.notify(Faulted(decision.reason, decision.detail))
         self._tell_decided(computation, decision, keyed)
         subject = None if computation.block else computation.context.function
+        is_test = computation.context.subject is Subject.TEST
+        if keyed is not None and not keyed.key.vouched and not is_test:
+            attempt.before = self.parts.observation.globals()
         attempt.opened = self.begin(subject)
         if self.attachment is not None:
             self.attachment.begin(attempt.opened)
@@ -557,12 +560,10 @@ class Engine:
     def _state(self, attempt: Attempt, observed: Observed) -> tuple[tuple[Part, ...], str]:
         """What globals hold that are not as a later process has them, or why that cannot be told.
         A test undoes what it does."""
-        is_test = attempt.computation.context.subject is Subject.TEST
-        if is_test or attempt.keyed is None or attempt.keyed.key.vouched:
+        if attempt.before is None:
             return (), ""
         function = attempt.computation.context.function
-        window = attempt.opened.window
-        state = self.parts.observation.disturbed(observed.trace, function, window)
+        state = self.parts.observation.disturbed(observed.trace, function, attempt.before)
         return parts_of_globals(state, self.parts.fingerprints.name_of) if state else ((), "")
 
     def _refusal(self, attempt: Attempt, observed: Observed) -> Refusal | None:

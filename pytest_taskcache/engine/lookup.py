@@ -32,6 +32,7 @@ from pytest_taskcache.model.dependency import Change, Dependency, Kind, Trace
 from pytest_taskcache.model.event import Decided
 from pytest_taskcache.model.key import Key, Part
 from pytest_taskcache.model.record import Result, Variant
+from pytest_taskcache.observation.global_state import Before
 from pytest_taskcache.observation.trace_recorder import digest_of
 from pytest_taskcache.policies.algebra import CachePolicy
 from pytest_taskcache.ports import (
@@ -59,7 +60,8 @@ class Attempt:
 
     Without a ``keyed`` it cannot be looked up; the decision says why. ``transaction`` is the one
     it was asked for in. ``fresh_only``: only what this very run computed counts. ``state``: what
-    was patched, and which globals were changed, when the computation was suspended.
+    was patched, and which globals were changed, when the computation was suspended; ``before``
+    what the globals held when it began, None where nobody will ask.
     """
 
     computation: Computation
@@ -71,6 +73,7 @@ class Attempt:
     decision: Decision = Miss(Why.ABSENT)  # frozen
     lease: Lease | None = None
     state: frozenset[Part] | None = None
+    before: Before | None = None
     opened: OpenComputation = field(init=False)
     started: float = field(init=False)
 

@@ -26,16 +26,17 @@ import functools
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from inspect import CO_OPTIMIZED
-from itertools import repeat
-from operator import call, is_
+from itertools import compress, count, repeat
+from operator import call, is_not
 from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
     GenericAlias,
+    MappingProxyType,
     MemberDescriptorType,
     MethodType,
     ModuleType,
@@ -44,7 +45,7 @@ from types import (
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_taskcache.code.asleep import is_a, is_asleep, is_function, namespace_of
-from pytest_taskcache.code.byte_code import Use, nested, use_of
+from pytest_taskcache.code.byte_code import Use, may_set, nested, use_of
 from pytest_taskcache.code.definitions import definition_name
 from pytest_taskcache.observation.held_values import (
     CONTAINERS,
@@ -77,8 +78,15 @@ _Owner: TypeAlias = "dict[str, Any] | type"
 _NONE = repeat(NOTHING)
 
 
-def _space_of(owner: _Owner) -> Mapping[str, Any]:
+def _space_of(owner: _Owner) -> dict[str, Any] | MappingProxyType[str, Any]:
     return owner if isinstance(owner, dict) else type.__getattribute__(owner, "__dict__")
+
+
+def _has_attributes(held: Held) -> bool:
+    """Whether there are objects in a value, of which attributes may be set."""
+    if held.parts is not None and not issubclass(type(held.value), CONTAINERS):
+        return True
+    return any(map(_has_attributes, held.inner.values()))
 
 
 def _is_code(value: object) -> bool:
@@ -116,6 +124,15 @@ class _Changed(NamedTuple):
     value: object
 
 
+class Before(NamedTuple):
+    """What globals that code of the project may set held when a computation began, those that were
+    not as they should be; ``looked_at`` are all of these, ``owners`` who has them."""
+
+    held: dict[tuple[int, str], Held]
+    looked_at: frozenset[tuple[int, str]]
+    owners: frozenset[int]
+
+
 class _Checks:
     """What to look at for a trace, but for the names ``but_for`` that stand for its own memory;
     ``sets`` and ``alters`` are the globals, and attributes, that its code sets itself."""
@@ -132,11 +149,22 @@ class _Checks:
         self.gets: list[Any] = [_space_of(each.owner).get for each in checks]
         self.names = [each.name for each in checks]
         self.values = [NOTHING if each.held is NOTHING else each.held.value for each in checks]
-        self.within = [each.held for each in checks if each.held.parts is not None]
+        self.within = [at for at, each in enumerate(checks) if each.held.parts is not None]
+
+    def _places(self) -> Iterator[int]:
+        """Where something else is held, or what is held is not what it was."""
+        found = map(call, self.gets, self.names, _NONE)
+        moved = [*compress(count(), map(is_not, found, self.values))]
+        yield from moved
+        for place in self.within:
+            held = self.checks[place].held
+            if place not in moved and held.differing(held.value, self.but_for) is not None:
+                yield place
 
     def changed(self) -> Iterator[_Changed]:
         """Those that have changed."""
-        for owner, name, held, label in self.checks:
+        for place in self._places():
+            owner, name, held, label = self.checks[place]
             space = _space_of(owner)
             if name not in space:
                 found = None if held is NOTHING else ""
@@ -160,6 +188,27 @@ class _Checks:
         return found
 
 
+class _Settable:
+    """What code of the project may set, as far as names tell: the checks of these, and all that
+    have globals with what they held, for what is new in them."""
+
+    def __init__(self, checks: _Checks, owners: list[tuple[_Owner, dict[str, Any]]]) -> None:
+        self._checks, self._owners = checks, owners
+        self._keys = frozenset((id(each.owner), each.name) for each in checks.checks)
+        self._known = frozenset(id(owner) for owner, _ in owners)
+        self._spaces = [_space_of(owner) for owner, _ in owners]
+        self._sizes = [len(before) for _, before in owners]
+
+    def present(self, hold: Callable[[object], Held]) -> Before:
+        """What there is, with what `hold` makes of it."""
+        held = {each.key: hold(each.value) for each in self._checks.changed()}
+        if [*map(len, self._spaces)] != self._sizes:
+            for owner, before in self._owners:
+                for name in (_space_of(owner).keys() - before.keys()) & self._checks.sets:
+                    held[id(owner), name] = hold(_space_of(owner)[name])
+        return Before(held, self._keys, self._known)
+
+
 class GlobalState:
     """What globals of one project held; ``patched`` tells its modules, ``name_of`` how a file is
     called in traces."""
@@ -179,7 +228,8 @@ class GlobalState:
         self._kinds: dict[type, bool] = {}
         self._by_name: dict[str, list[CodeType]] = {}
         self._checks: dict[str, _Checks] = {}
-        self._setters: dict[tuple[str, bool], list[CodeType]] = {}
+        self._setters: dict[str, list[CodeType]] = {}
+        self._settable: _Settable | None = None
         self._memories: dict[tuple[CodeType | None, str, bool], bool] = {}
         self._filled: dict[tuple[int, str], Held] = {}
         self._libraries: set[int] = set()
@@ -215,39 +265,35 @@ class GlobalState:
         if trace not in self._checks or not self._looked:
             return None
         known = self._checks[trace]
-        if False not in map(is_, map(call, known.gets, known.names, _NONE), known.values):
-            for held in known.within:
-                if held.differing(held.value, known.but_for) is not None:
-                    break
-            else:
-                return known.given
         return None if any(known.changed()) else known.given
 
-    def present(self) -> dict[tuple[int, str], Held]:
-        """What the project's globals hold that are not as they were."""
+    def present(self) -> Before:
+        """What there is, for who is about to compute something."""
         if not self._looked:
             self._look()
-        found: dict[tuple[int, str], Held] = {}
-        for key, (owner, before) in self._before.items():
-            space = _space_of(owner)
-            same = len(space) == len(before) and all(map(is_, space.values(), before.values()))
-            if same or key in self._libraries or key not in self._labels:
-                continue
-            for name, value in space.items():
-                if value is not before.get(name, NOTHING):
-                    found[key, name] = self._held_of(value, [_ELEMENTS], set())
-        for (key, name), held in self._held.items():
-            value = _space_of(self._before[key][0]).get(name)
-            if value is held.value and held.differing(value, frozenset()) is not None:
-                found[key, name] = self._held_of(value, [_ELEMENTS], set())
-        return found
+        if self._settable is None:
+            self._settable = self._all_settable()
+        return self._settable.present(lambda value: self._held_of(value, [_ELEMENTS], set()))
+
+    def _all_settable(self) -> _Settable:
+        names = self._index()
+        keys = [key for key in self._labels if key not in self._libraries]
+        owners = [self._before[key] for key in keys]
+        places = {(id(owner), name) for owner, before in owners for name in before.keys() & names}
+        places.update(key for key, held in self._held.items() if _has_attributes(held))
+        checks = [
+            _Check(owner, name, held, "")
+            for key, name in places
+            if (held := self._held_there(owner := self._before[key][0], name)) is not None
+        ]
+        return _Settable(_Checks(checks, names, names), owners)
 
     def changed(
         self,
         trace: str,
         ran: Callable[[], Iterable[tuple[str, str]]],
         root: CodeType | None,
-        since: Mapping[tuple[int, str], Held] | None = None,
+        since: Before | None = None,
     ) -> dict[str, object]:
         """The globals that code of a trace reads, and others have changed, with what they hold.
         ``ran`` gives the code: files and definitions; ``root`` is that of what was called.
@@ -265,8 +311,8 @@ class GlobalState:
             self._checks[trace] = known.without(name)
         found: dict[str, object] = {}
         for each in known.changed():
-            if known.is_own(each) and since is not None:
-                before = since.get(each.key)
+            if known.is_own(each) and since is not None and self._is_told(since, each.key):
+                before = since.held.get(each.key)
                 if before is None or before.differing(each.value, known.but_for) is not None:
                     self._filled[each.key] = self._held_of(each.value, [_ELEMENTS], set())
             filled = self._filled.get(each.key) if known.is_own(each) else None
@@ -274,6 +320,13 @@ class GlobalState:
                 value = None if each.value is NOTHING else each.value
                 found[each.label] = self._told(value)
         return {**known.given, **found} if found else known.given
+
+    def _is_told(self, since: Before, key: tuple[int, str]) -> bool:
+        """Whether this says what a global held: it was looked at, or it is new."""
+        if key in since.looked_at or key[0] not in since.owners:
+            return True
+        owner, before = self._before[key[0]]
+        return key[1] not in before and before.keys() <= _space_of(owner).keys()
 
     def _digest_of(self, value: Any, depth: int = _DEPTH) -> str:
         """The digest of a value; of what has none as a whole (a client with a lock) that of its
@@ -330,19 +383,9 @@ class GlobalState:
         known = self._memories.get((root, name, inside))
         if known is not None:
             return known
-        if not self._by_name:
-            for file in self._files:
-                for definition, those in self._codes_of(file).items():
-                    around, _, own = definition.rpartition(".")
-                    self._by_name.setdefault(own, []).extend(those)
-                    if own.startswith("__"):  # is called where its class is mentioned
-                        self._by_name.setdefault(around.rpartition(".")[2], []).extend(those)
-                    for code in those:
-                        use = use_of(code)
-                        for place, names in enumerate((use.sets, use.alters)):
-                            for each in names:
-                                self._setters.setdefault((each, bool(place)), []).append(code)
-        setters = {*self._setters.get((name, inside), ())}
+        self._index()
+        uses = {code: use_of(code) for code in self._setters.get(name, ())}
+        setters = [e for e, use in uses.items() if name in (use.alters if inside else use.sets)]
         led_to = [*nested(root)] if root and setters else []
         seen = {*led_to}
         asking: set[str] = set()
@@ -361,6 +404,19 @@ class GlobalState:
         self._memories[root, name, inside] = found
         return found
 
+    def _index(self) -> frozenset[str]:
+        """Lists all code by its name, and by those that it may set; gives these."""
+        for file in () if self._by_name else self._files:
+            for definition, those in self._codes_of(file).items():
+                around, _, own = definition.rpartition(".")
+                self._by_name.setdefault(own, []).extend(those)
+                if own.startswith("__"):  # is called where its class is mentioned
+                    self._by_name.setdefault(around.rpartition(".")[2], []).extend(those)
+                for code in those:
+                    for name in may_set(code):
+                        self._setters.setdefault(name, []).append(code)
+        return frozenset(self._setters)
+
     def _look(self) -> None:
         """Holds what is new."""
         self._looked = True
@@ -374,6 +430,7 @@ class GlobalState:
         self._imported.clear()
         self._by_name.clear()
         self._setters.clear()
+        self._settable = None
         self._memories.clear()
         for library in (builtins, time):
             self._look_at_library(vars(library), library.__name__)
@@ -553,18 +610,19 @@ def _with_subclasses(cls: type) -> Iterator[type]:
 
 def _functions_in(space: dict[str, Any]) -> Iterator[FunctionType]:
     """The functions that a module defines, and the methods of its classes."""
-    waiting: list[object] = [each for value in list(space.values()) for each in codes_of(value)]
-    seen: dict[int, object] = {}
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
+    waiting: list[object] = list(space.values())
+    seen = {id(space.get("__builtins__"))}
+    for one in waiting:  # it grows
+        kind = type(one)
+        if kind in PLAIN or kind is ModuleType or id(one) in seen:
             continue
-        seen[id(one)] = one
+        seen.add(id(one))
         if is_a(one, type):
             if one.__module__ == space.get("__name__"):
-                held = list(type.__getattribute__(one, "__dict__").values())
-                waiting += [each for value in held for each in codes_of(value)]
-        elif is_function(one):
-            waiting += [each for each in kept_by(one) if each is not None]
+                waiting += type.__getattribute__(one, "__dict__").values()
+        elif not is_function(one):
+            waiting += codes_of(one)
+        else:
+            waiting += kept_by(one)
             if one.__globals__ is space:
                 yield one

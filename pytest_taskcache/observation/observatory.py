@@ -45,7 +45,7 @@ from pytest_taskcache.model.dependency import (
 )
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_code, file_of_subject
 from pytest_taskcache.observation.doers import NOBODY, Doers
-from pytest_taskcache.observation.global_state import GlobalState
+from pytest_taskcache.observation.global_state import Before, GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
 from pytest_taskcache.observation.hooks.callers import Aside, asked_by_machinery, is_collecting
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
@@ -209,9 +209,6 @@ class Observatory:
             if not self._armed:
                 window.untrusted["nothing was observed (not armed)"] = None
                 return window
-            if subject is not None:
-                with running_code.unseen():
-                    window.globals = self._globals.present()
             self._windows = (*self._windows, window)
             window.pieces = running_code.begin()
             here = threading.get_ident()
@@ -279,19 +276,23 @@ class Observatory:
             code = each.__code__
             yield self._fingerprints.name_of(code.co_filename), definition_name(code.co_qualname)
 
+    def globals(self) -> Before:
+        """What globals of the project hold, for a computation that is about to begin."""
+        with muted(), running_code.unseen():
+            return self._globals.present()
+
     def disturbed(
-        self, trace: Trace, function: Callable[..., object], window: OpenWindow | None = None
+        self, trace: Trace, function: Callable[..., object], since: Before | None = None
     ) -> dict[str, object]:
         """The globals of the project that code of a function's trace reads, and that other code has
         changed since collection ended, by name, e.g. ``lib.K``, with what they hold now; always the
-        same object while nothing changes. ``window`` is that of a computation that has just
-        ended."""
+        same object while nothing changes. ``since`` is what `globals` told
+        when a computation began that has just ended: what it put there itself is left out."""
         standing = self._globals.standing(trace.digest)
         if standing is not None:
             return standing
         with muted(), running_code.unseen():
             code = getattr(inspect.unwrap(function), "__code__", None)
-            since = window.globals if window is not None else None
             return self._globals.changed(trace.digest, lambda: self._ran(trace), code, since)
 
     def _ran(self, trace: Trace) -> Iterator[tuple[str, str]]:

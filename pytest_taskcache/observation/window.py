@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 from pytest_taskcache.changed_paths import is_inside
 from pytest_taskcache.model.dependency import Blob, Dependency, Kind, Observed, Opaque, Trace
-from pytest_taskcache.observation.held_values import Held
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.dispatcher import Write
 from pytest_taskcache.observation.hooks.environ import EVERYTHING
@@ -87,10 +86,9 @@ class OpenWindow:
     was looked up. ``opaque``: acts as in `Observed`, with how often each was done. ``moved``: the
     working directory was changed here. ``written``, ``made``: paths, and directories with all
     below, that were put there here; ``left``: what was read of those that it did not write anew
-    each time. ``changed``: paths that were changed in any way. ``globals``: those of the project
-    that were not as they should be when it was opened. ``inherited``: the traces of what was set up
-    before and may be something else next time; ``counts`` tells of a path whether an input tells
-    what lies there.
+    each time. ``changed``: paths that were changed in any way. ``inherited``: the traces of
+    what was set up before and may be something else next time; ``counts`` tells of a path whether
+    an input tells what lies there.
 
     Where it was told who is at work (`enter`), ``others`` is what somebody else changed: a task or
     thread that the computation did not start, a generator's consumer. What the computation then
@@ -127,7 +125,6 @@ class OpenWindow:
         self.listeners = Listeners()
         self.untrusted: dict[str, None] = {}
         self.changed: dict[str, None] = {}
-        self.globals: dict[tuple[int, str], Held] = {}
         self.inherited: set[str] = set()
         self.counts: Callable[[str], bool] = lambda path: False
         self.written: set[str] = set()
