@@ -80,7 +80,8 @@ class Held:
         after = dict(zip(names, parts, strict=True))
         for name in (before.keys() | after.keys()) - but_for:
             if name not in before or name not in after:
-                if is_memo(kind, name):
+                part = after[name] if name in after else self.parts[before[name]]
+                if is_memo(kind, name) or _is_same(part, _default(kind, name)):
                     continue
                 return name
             found = self._differing_at(before[name], after[name], but_for)
@@ -119,14 +120,16 @@ def _is_made_anew(one: FunctionType, other: FunctionType) -> bool:
     return given.keys() == before.keys() and all(map(_is_same, given.values(), before.values()))
 
 
+def _default(kind: type, name: str) -> object:
+    """What an object has that has no such attribute of its own: who put it back left it there."""
+    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), NOTHING)
+
+
 def is_memo(kind: type, name: str) -> bool:
     """Whether an attribute comes and goes as its class computes it: a `functools.cached_property`,
     or another's like it."""
-    for cls in kind.__mro__:
-        if name in cls.__dict__:
-            made = cls.__dict__[name]
-            return hasattr(type(made), "__get__") and not isinstance(made, _OF_THE_CLASS)
-    return False
+    made = _default(kind, name)
+    return hasattr(type(made), "__get__") and not isinstance(made, _OF_THE_CLASS)
 
 
 _OF_THE_CLASS = (FunctionType, MemberDescriptorType)

@@ -776,6 +776,10 @@ SETTERS = {
     "an attribute of a class": ("lib.Settings.mode = {}", "lib.Settings.mode"),
     "a method of the class that is read": ("lib.Settings.use({})", "lib.Settings.mode"),
     "the function that is asked": ("lib.mode({})", "lib.mode()"),
+    "that function, of an object": ("lib.of_object({})", "lib.of_object()"),
+    "that function, of an object in a list": ("lib.of_list({})", "lib.of_list()"),
+    "that function, of a class": ("lib.Settings.now({})", "lib.Settings.now()"),
+    "that function, of what was not there": ("lib.fresh({})", "lib.fresh()"),
     "what else sets a default": ("lib.configure({})", "lib.configured()"),
 }
 """How fixtures set a global, and how it is read."""
@@ -796,6 +800,30 @@ def test_a_global_that_two_fixtures_set(project: Project, way: str, reader: str)
             @classmethod
             def use(cls, mode):
                 cls.mode = mode
+
+            @classmethod
+            def now(cls, new=None):
+                if new is not None:
+                    cls.mode = new
+                return cls.mode
+
+        HOLDER, HOLDERS = Settings(), [Settings()]
+
+        def of_object(new=None):
+            if new is not None:
+                HOLDER.mode = new
+            return HOLDER.mode
+
+        def of_list(new=None):
+            if new is not None:
+                HOLDERS[0].mode = new
+            return HOLDERS[0].mode
+
+        def fresh(new=None):
+            global FRESH
+            if new is not None:
+                FRESH = new
+            return FRESH
 
         def mode(new=None):
             global MODE
@@ -864,8 +892,18 @@ def test_a_global_that_two_fixtures_set(project: Project, way: str, reader: str)
     assert project.counted() > 3
 
 
-@pytest.mark.parametrize("reset", ["", "lib._rows = None"])
-def test_a_global_that_is_filled_when_it_is_asked_for(project: Project, reset: str) -> None:
+@pytest.mark.parametrize(
+    ("reset", "read"),
+    [
+        ("", "lib.rows()"),
+        ("lib._rows = None", "lib.rows()"),
+        ("", "lib.of_object()"),
+        ("lib.HOLDER.rows = None", "lib.of_object()"),
+    ],
+)
+def test_a_global_that_is_filled_when_it_is_asked_for(
+    project: Project, reset: str, read: str
+) -> None:
     """It holds what the function fills it with, whoever was the first to ask; that a fixture takes
     it away again makes it no input, either."""
     project.write(
@@ -882,6 +920,16 @@ def test_a_global_that_is_filled_when_it_is_asked_for(project: Project, reset: s
         def fill():
             global _rows
             _rows = [1, 2]
+
+        class Holder:
+            rows = None
+
+        HOLDER = Holder()
+
+        def of_object():
+            if HOLDER.rows is None:
+                HOLDER.rows = [1, 2]
+            return HOLDER.rows
         """,
     )
     project.write(
@@ -900,7 +948,7 @@ def test_a_global_that_is_filled_when_it_is_asked_for(project: Project, reset: s
         @cached
         def total(factor):
             count("body")
-            return sum(lib.rows()) * factor
+            return sum({read}) * factor
 
         @pytest.mark.parametrize("factor", [1, 2, 3])
         def test_total(factor):
