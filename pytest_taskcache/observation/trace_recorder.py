@@ -30,11 +30,12 @@ from pytest_taskcache.model.dependency import (
     Trace,
 )
 from pytest_taskcache.observation.code_log import CodeLog, SourceFile, code_dependency
+from pytest_taskcache.observation.code_verdicts import log_of
 from pytest_taskcache.observation.hooks import environ
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start, same
 from pytest_taskcache.observation.hooks.import_hooks import source_of
 from pytest_taskcache.observation.scratch import Scratch
-from pytest_taskcache.observation.verify import Verification, log_of
+from pytest_taskcache.observation.verify import Verification
 from pytest_taskcache.observation.window import SLACK, OpenWindow, changed, is_newer
 from pytest_taskcache.originals import originals
 from pytest_taskcache.ports import Fingerprints
