@@ -445,9 +445,10 @@ class Selection:
         if not known or known[0].result.inline is None:
             return None
         try:
-            return json.loads(known[0].result.inline)  # type: ignore[no-any-return]
+            found: Json = json.loads(known[0].result.inline)
         except ValueError:
             return None
+        return found
 
     def selected_in(self, module: pytest.Module) -> set[str]:
         """The tests of a file that will be selected, as far as can be told."""
