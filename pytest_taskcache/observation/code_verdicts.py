@@ -11,10 +11,18 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 
 from pytest_taskcache.code.definitions import EVERYTHING as WHOLE_FILE
-from pytest_taskcache.code.definitions import IMPORTED, Analysis, Changed, Changes, diff, everything
+from pytest_taskcache.code.definitions import (
+    IMPORTED,
+    Analysis,
+    Changed,
+    Changes,
+    Definition,
+    diff,
+    everything,
+)
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
@@ -101,32 +109,52 @@ class CodeVerdicts:
         """The files that were imported when these were recorded, which were checked, those that
         they import, and so on, each with what it imports; with ``seen``, which costs less, by what
         was seen to be imported first by whom."""
-        files: dict[_Verdict, set[str]] = {}
-        for verdict, part in (each for trace in traces for each in self._parts(trace)):
-            nodes = (verdict.nodes[at] for ran in part.ran for at in ran)
-            files.setdefault(verdict, set()).update(name for name, _ in nodes)
         found: dict[str, set[str]] = {}
-        for verdict, first in files.items():
+        for verdict, first in self._files_of(traces).items():
             graph = verdict.seen_imports if seen else verdict.imports
             for name in closure(graph, first):
                 found.setdefault(name, set()).update(graph[name])
         return found
 
-    def is_outward(self, trace: Trace, among: Collection[str], apart: Collection[str]) -> bool:
-        """Whether importing these files again changes what others have, or what ran when the trace
-        was recorded, which was checked, does, but for what these other files hold."""
-        if any(self._archive.is_outward(name, self._digest(Kind.FILE, name)) for name in among):
-            return True
-        ran: dict[str, set[str]] = {}
-        for verdict, part in self._parts(trace):
-            for name, node in (verdict.nodes[at] for each in part.ran for at in each):
-                ran.setdefault(name, set()).add(node)
-        return any(
-            one.takes and one.name in nodes
-            for name, nodes in ran.items()
-            if name not in apart
-            for one in self._archive.outline(name, self._digest(Kind.FILE, name)).definitions
-        )
+    def outward(
+        self, traces: Sequence[Trace], there: Set[str], apart: Collection[str]
+    ) -> list[bool]:
+        """Of each of these traces, which were checked, whether a file changes what others have when
+        it is imported that was imported when it was recorded, and is not ``there`` now, or what ran
+        then does, but for what the files ``apart`` hold."""
+        leading: dict[_Verdict, set[str]] = {}
+        for verdict, first in self._files_of(traces).items():
+            importers: dict[str, list[str]] = {}
+            for name in closure(verdict.imports, first):
+                for each in verdict.imports[name]:
+                    importers.setdefault(each, []).append(name)
+            names = (importers.keys() | first) - there
+            outward = (each for each in names if any(e.outward for e in self._outline(each)))
+            leading[verdict] = closure(importers, outward)
+
+        @functools.cache
+        def taking(name: str) -> set[str]:
+            return set() if name in apart else {e.name for e in self._outline(name) if e.takes}
+
+        return [
+            any(
+                name in leading[verdict] or node in taking(name)
+                for verdict, part in self._parts(trace)
+                for name, node in (verdict.nodes[at] for each in part.ran for at in each)
+            )
+            for trace in traces
+        ]
+
+    def _outline(self, name: str) -> Sequence[Definition]:
+        return self._archive.outline(name, self._digest(Kind.FILE, name)).definitions
+
+    def _files_of(self, traces: Iterable[Trace]) -> dict[_Verdict, set[str]]:
+        """The files of what ran, by the log that tells so."""
+        files: dict[_Verdict, set[str]] = {}
+        for verdict, part in (each for trace in traces for each in self._parts(trace)):
+            nodes = (verdict.nodes[at] for ran in part.ran for at in ran)
+            files.setdefault(verdict, set()).update(name for name, _ in nodes)
+        return files
 
     def _parts(self, trace: Trace) -> Iterator[tuple[_Verdict, CodePart]]:
         for dependency in trace.dependencies:

@@ -362,20 +362,19 @@ class Observatory:
             files = {*code.imported(stood_in, seen=True), *(one.name for one in self._log.files)}
             return self._verification.meet(files)
 
-    def is_outward(self, trace: Trace, plugins: Iterable[Path]) -> bool:
-        """Whether what was imported when this valid trace was recorded, and is not now, changes
-        what others have: then it is to be imported before any test runs. The code of ``plugins``
-        ran then, and now, for other reasons."""
+    def outward(self, traces: Sequence[Trace], plugins: Iterable[Path]) -> list[bool]:
+        """Of each of these valid traces, whether what was imported when it was recorded, and is not
+        now, changes what others have: then it is to be imported before any test runs. The code of
+        ``plugins`` ran then, and now, for other reasons."""
         with muted(), running_code.unseen():
-            code = self._verification.code
-            missing = code.imported([trace]).keys() - self._log.imported()
-            return code.is_outward(trace, missing, {*map(self._fingerprints.name_of, plugins)})
+            apart = {*map(self._fingerprints.name_of, plugins)}
+            return self._verification.code.outward(traces, self._log.imported(), apart)
 
-    def stand_in(self, trace: Trace) -> None:
-        """Enters in the log what was imported when this valid trace was recorded, as if it were
+    def stand_in(self, traces: Iterable[Trace]) -> None:
+        """Enters in the log what was imported when these valid traces were recorded, as if it were
         now: whoever changes it later will know what ran beside it."""
         with muted(), running_code.unseen():
-            graph = self._verification.code.imported([trace])
+            graph = self._verification.code.imported(traces)
             paths = {name: str(self._fingerprints.path_of(name)) for name in graph}
             sources = {name: self._find(path) for name, path in paths.items()}
             for name, source in sources.items():

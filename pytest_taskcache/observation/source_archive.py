@@ -33,6 +33,7 @@ class SourceArchive:
         self._has = has
         self._shelf: Shelf | None = None
         self._known: dict[tuple[str, bool], Analysis] = {}
+        self._outlines: dict[tuple[str, str], Analysis] = {}
         self._kept: set[str] = set()
 
     def keep_on(self, shelf: Shelf) -> None:
@@ -43,6 +44,7 @@ class SourceArchive:
         """Lets go of all analyses, which are many objects for the garbage collector to walk: the
         tests are about to run. Who asks for one again has it read from the shelf."""
         self._known.clear()
+        self._outlines.clear()
 
     def keep(self, name: str, digest: str) -> None:
         """Keeps the content of a file, which has this digest now."""
@@ -65,6 +67,9 @@ class SourceArchive:
         """Of what the file defines now what changes others when it is imported, by statements or
         functions, and what it imports: much less to read than all of it. Of a file that is not
         there, nothing."""
+        known = self._outlines.get((name, digest))
+        if known is not None:
+            return known
         key = f"outline {FORMAT} {_is_test(name)}"
         known = self._read_item(digest, key)
         if known is None:
@@ -73,6 +78,7 @@ class SourceArchive:
             known = Analysis(tuple(of_others), found.imports)
             if found.definitions:
                 self._write_item(digest, key, known)
+        self._outlines[name, digest] = known
         return known
 
     def is_outward(self, name: str, digest: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Generator, Iterable
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ class CollectionHooks:
         self._recorded: list[Recording] = []
         self._known: dict[Path, Kept] = {}
         self._stands: dict[Path, StandIns] = {}
+        self._modules: dict[str, StandIns] = {}
         self._joined = False
         option, settings = session.config.option, session.settings
         self.consults = (
@@ -120,10 +122,9 @@ class CollectionHooks:
             raise
         except Exception as error:  # whatever a record may hold, the file can be collected really
             self._fault("file could not be stood in for", error)
-        for stand in list(self._stands.values()):
+        if file.stem in self._modules:
             # It may be mistaken for this one: it is imported, as it would have been by now.
-            if stand.record.module == file.stem:
-                stand.realise()
+            self._modules[file.stem].realise()
         return False
 
     def _stands_well(self, module: pytest.Module, record: CollectionRecord) -> bool:
@@ -143,8 +144,8 @@ class CollectionHooks:
         stand.replayable = replayable
         # Another test file that is imported by the same name: pytest refuses the second.
         loaded = getattr(sys.modules.get(record.module), "__file__", None)
-        ambiguous = any(one.record.module == record.module for one in self._stands.values())
-        ambiguous = ambiguous or (loaded is not None and Path(loaded) != module.path)
+        ambiguous = loaded is not None and Path(loaded) != module.path
+        ambiguous = ambiguous or record.module in self._modules
         all_stand = not needs_all or all(
             is_skipped_by_mark(item) or name in replayable for name, item in stand.items.items()
         )
@@ -153,7 +154,7 @@ class CollectionHooks:
             stand.withdraw()
             return False
         stand.warned = warned
-        self._stands[module.path] = stand
+        self._stands[module.path] = self._modules[record.module] = stand
         return True
 
     def _forecast(self, file: Path, name: str) -> frozenset[str]:
@@ -226,14 +227,13 @@ class CollectionHooks:
         plugins = self._session.outcomes.keys.project_plugins() if left else ()
         self._joined = True
         try:
-            outward = [stand for stand, trace in left if observatory.is_outward(trace, plugins)]
-            for stand, trace in left:
-                if stand not in outward:
-                    observatory.stand_in(trace)
+            outward = observatory.outward([trace for _, trace in left], plugins)
+            told = zip(left, outward, strict=True)
+            observatory.stand_in([trace for (_, trace), acts in told if not acts])
         except Exception as error:  # as above
             self._fault("files could not be stood in for", error)
-            outward = [stand for stand, _ in left]
-        for stand in outward:
+            outward = [True] * len(left)
+        for stand, _ in compress(left, outward):
             stand.realise()
 
     def _will_not_run(self, item: pytest.Item, stand: StandIns) -> bool:
