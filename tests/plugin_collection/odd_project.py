@@ -250,6 +250,7 @@ class Looks:
     def __init__(self) -> None:
         self.imported: list[str] = []
 
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         names = (name.rpartition(".")[2] for name in sys.modules)
         self.imported = sorted(name for name in names if name.startswith("test_odd_"))

@@ -76,6 +76,49 @@ def test_hooks_that_look_see_the_real_thing(project: Project, what: str) -> None
     assert len(warm.cases) == 3
 
 
+def test_syrupy_is_told_names(project: Project) -> None:
+    """syrupy asks each test for its names when the run ends, whether it has snapshots or not: no
+    file is imported for that."""
+    pytest.importorskip("syrupy")
+    project.write(
+        "test_odd_suite.py",
+        """
+        import pytest
+
+        def renamed(function):
+            def inner():
+                function()
+            return inner
+
+        @renamed
+        def test_inner(): ...
+
+        class TestOfClass:
+            @pytest.mark.parametrize("x", [1, 2])
+            def test_method(self, x): ...
+        """,
+    )
+    project.write(
+        "conftest.py",
+        """
+        from pathlib import Path
+
+        def pytest_sessionfinish(session):
+            from syrupy.location import PyTestLocation
+
+            seen = [vars(PyTestLocation(item)) for item in session.items]
+            Path("names.txt").write_text(repr([{**each, "item": ""} for each in seen]))
+        """,
+    )
+    told = []
+    for imported in (["test_odd_suite"], []):
+        seen = see(project, *WARM, plugins=("syrupy",))
+        told.append((project.path / "names.txt").read_text())
+        assert seen.imported == imported
+    assert told[0] == told[1]
+    assert "'inner'" in told[0]
+
+
 def test_marks_and_fixtures_that_hooks_add_count(project: Project) -> None:
     """A mark that a hook puts on a stand-in acts as on a test: what it changes is run again."""
     project.write("test_odd_suite.py", SUITE)

@@ -44,7 +44,7 @@ from pytest_taskcache.dataclass import dataclass, field
 from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.pytest_private import marks_of
 
-FORMAT = 6
+FORMAT = 7
 """Version of this encoding; part of the key of every record."""
 
 Json = dict[str, Any]
@@ -211,6 +211,7 @@ def _describe_function(item: Function) -> Json:
     inherited: Any = item.parent and item.parent.keywords
     return {
         "name": item.originalname,
+        "known as": [str(function.__module__), str(function.__name__)],
         "fixtures": list(item.fixturenames),
         "place": [str(path), line, relative, name.removesuffix(item.name)],
         "async": inspect.iscoroutinefunction(function),
@@ -542,9 +543,11 @@ def _named(module: str, qualified: str = "") -> type:
     return type(qualified.rpartition(".")[2] or module, (), namespace)
 
 
-_READ_ATTRIBUTES = frozenset({"_pytest.mark", "anyio.pytest_plugin", "_hypothesis_pytestplugin"})
-"""Who looks at a test's function, of every test there is, only for the names of its attributes and
-for whether it is a coroutine (pytest 8.4 to 9.2, anyio 4, Hypothesis 6)."""
+_READ_ATTRIBUTES = frozenset(
+    {"_pytest.mark", "anyio.pytest_plugin", "_hypothesis_pytestplugin", "syrupy.location"}
+)
+"""Who looks at a test's function, of every test there is, only for its name, the names of its
+attributes and whether it is a coroutine (pytest 8.4 to 9.2, anyio 4, Hypothesis 6, syrupy 5)."""
 
 
 def _function_like(item: Any, asker: str) -> Any:
@@ -561,6 +564,7 @@ def _function_like(item: Any, asker: str) -> Any:
 
     function = coroutine if group["async"] else generator if group["generator"] else plain
     function.__dict__.update(group["attributes"])
+    function.__module__, function.__name__ = group["known as"]
     return function
 
 
