@@ -69,6 +69,7 @@ class TraceRecorder:
     ) -> None:
         self._fingerprints = fingerprints
         self._modules: set[str] = set()
+        self._loaded: tuple[int, str] = (0, "")
         self._tops: set[str] = set()
         self._distributions: dict[str, list[str]] = {}
         self._find = find
@@ -171,8 +172,10 @@ class TraceRecorder:
 
     def _add_distributions(self) -> None:
         """Enters the distributions that were loaded from since."""
-        if self._modules.issuperset(sys.modules):
+        state = len(sys.modules), next(reversed(sys.modules))  # what is new comes last
+        if state == self._loaded:
             return
+        self._loaded = state
         names = set(sys.modules) - self._modules
         self._modules |= names
         for name in names:
