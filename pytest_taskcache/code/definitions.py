@@ -46,6 +46,15 @@ MENTIONS = "<mentions> "
 """Begins the name of a node that tells what another one mentions besides what its source does; the
 name of that one and the identifiers follow."""
 
+SESSION_HOOKS = frozenset(
+    {
+        *("pytest_addoption", "pytest_addhooks", "pytest_configure", "pytest_plugin_registered"),
+        *("pytest_sessionstart", "pytest_collection", "pytest_collection_modifyitems"),
+        *("pytest_collection_finish", "pytest_runtestloop"),
+    }
+)
+"""Hooks that are called once for all tests, in whichever conftest they are."""
+
 TEARDOWN = "<teardown> "
 """Begins the name of a node after which something is torn down: the position of its set-up, and
 one to tell it from others, follow. What happens until the next such node, or until one without a
@@ -96,7 +105,8 @@ class Definition:
     ``constant``: what it binds cannot be changed. ``wrapped``: something that may keep results is
     around it. ``hands``: what outlives a function that it returns, or a part of which it returns.
     ``takes``: its callers say what it stores in globals; ``called``: something outside of the
-    project may call it. ``outward``: it is executed at import for what it does to others.
+    project may call it. ``outward``: it is executed at import, or called once for all tests, for
+    what it does to others.
     """
 
     name: str

@@ -42,6 +42,7 @@ from pytest_taskcache.code.definitions import (
     MENTIONS,
     OF_CLASS,
     OWN_NAMES,
+    SESSION_HOOKS,
     SET_ON,
     TEARDOWN,
     Analysis,
@@ -361,7 +362,7 @@ class _Walk:
                 _note(self._effects, vertex, cost, cause)
             if item.implicit:
                 _note(self._implicit, vertex, cost, cause)
-                if item.label in _OF_SESSIONS:
+                if item.label in SESSION_HOOKS:
                     self._everywhere = min(self._everywhere, (cost, cause))
             self._reach(self._names_of(vertex, item), vertex, cost, cause)
             for other in self._partners(vertex, item):
@@ -526,15 +527,6 @@ class _Walk:
 
 _FUNCTION = DefinitionKind.FUNCTION
 _LEAD, _KEEP, _HAND = range(3)
-
-_OF_SESSIONS = frozenset(
-    {
-        *("pytest_addoption", "pytest_addhooks", "pytest_configure", "pytest_plugin_registered"),
-        *("pytest_sessionstart", "pytest_collection", "pytest_collection_modifyitems"),
-        *("pytest_collection_finish", "pytest_runtestloop"),
-    }
-)
-"""Hooks that are called once for all tests, in whichever conftest they are."""
 
 
 def _called(name: str) -> str:

@@ -49,6 +49,7 @@ from pytest_taskcache.code.accesses import access
 from pytest_taskcache.code.definitions import (
     EFFECTS,
     INSIDE,
+    SESSION_HOOKS,
     STAR,
     Analysis,
     Definition,
@@ -94,6 +95,11 @@ _PASSIVE = frozenset({"abc", "enum", "typing", "typing_extensions"})
 _TELLING = ("pytest.", "warnings.warn", "print")
 """Who is called for its own sake, and changes nothing that lasts."""
 _SCOPES = frozenset({"globals", "locals", "vars"})
+_COMPOUND = (
+    *(ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.If),
+    *(ast.Try, ast.TryStar, ast.ExceptHandler, ast.Match, ast.match_case),
+)
+_BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
 _POSTPONED = "__future__.annotations"
 
 
@@ -230,9 +236,9 @@ class _Walker(Mentions):
             loose.stores, loose.changes = draft.stores, draft.changes
             self._drafts.append(loose)
 
-    def _is_outward(self, node: ast.stmt) -> bool:
+    def _is_outward(self, node: ast.AST, *, local: bool = False) -> bool:
         """Whether executing it is for what it does to others: it calls what is not its own, for no
-        value, or sets something there."""
+        value, or sets something there. ``local``: in a function, where only imports are others."""
         changed: list[ast.expr] = []
         match node:
             case ast.Assign(targets=targets) | ast.Delete(targets=targets):
@@ -244,14 +250,18 @@ class _Walker(Mentions):
                 changed = [of]
             case ast.Expr(value=ast.Call(func=function)):
                 changed = [] if self._module.resolved(function).startswith(_TELLING) else [function]
-            case ast.For() | ast.AsyncFor() | ast.While() | ast.With() | ast.AsyncWith() | ast.If():
-                return any(map(self._is_outward, (*node.body, *getattr(node, "orelse", ()))))
-        return not all(map(self._is_own, changed))
+            case ast.AnnAssign(ast.Attribute() | ast.Subscript() as target, value=ast.expr()):
+                changed = [target]
+            case _ if isinstance(node, _COMPOUND) or (local and isinstance(node, FunctionNode)):
+                blocks = (getattr(node, name, ()) for name in _BLOCKS)
+                return any(self._is_outward(one, local=local) for each in blocks for one in each)
+        return not all(self._is_own(each, local=local or bool(self._owner)) for each in changed)
 
-    def _is_own(self, node: ast.expr) -> bool:
-        """Whether what an expression starts at is the module's, or of the class around it."""
+    def _is_own(self, node: ast.expr, *, local: bool) -> bool:
+        """Whether what an expression starts at is the module's, or of the class or function around
+        it."""
         root = access(node).root
-        inside = bool(self._owner) and root not in self._module.aliases
+        inside = local and root not in self._module.aliases
         return inside or root in self._module.bound or root in _SCOPES
 
     def _registers(self, decorator: ast.expr) -> bool:
@@ -323,6 +333,8 @@ class _Walker(Mentions):
         if not with_class and not is_test:
             draft.binds[node.name] = None
         draft.flags |= made.flags & {"implicit", "wrapped"}
+        if not prefix and node.name in SESSION_HOOKS and self._is_outward(node, local=True):
+            draft.flags.add("outward")
         if not prefix and node.name in _OF_MODULES:
             draft.flags |= ACTING
         if node.decorator_list:

@@ -534,6 +534,11 @@ _OUTWARD = {
     "a call": ("lib.register({n})", "assert lib.SEEN == [{n}]"),
     "a call for its value": ("x = lib.register({n})", "assert lib.SEEN == [{n}]"),
     "a loop": ("for x in [{n}]:\n    lib.SEEN.append(x)", "assert lib.SEEN == [{n}]"),
+    "a try in a loop": (
+        "for x in [{n}]:\n    try:\n        lib.register(x)\n    finally:\n        pass",
+        "assert lib.SEEN == [{n}]",
+    ),
+    "an annotation": ("lib.Box.size: int = {n}", "assert lib.Box.size == {n}"),
     "a decorator": ("@lib.register\ndef f{n}(): pass", "assert len(lib.SEEN) == 1"),
     "a class": ("class C{n}(lib.Registry): pass", "assert lib.Registry.names == ['C{n}']"),
     "an import": ("import helper", "assert lib.SEEN == [{n}]"),
@@ -587,6 +592,23 @@ def test_a_test_file_that_starts_to_act_on_others(runs: Runs, what: str) -> None
     if what not in ("a class", "a call for its value", "an import"):
         runs.write("test_c.py", acting.format("c"))
         assert runs.run() == ["test_a"]
+
+
+def test_a_hook_that_only_some_runs_have(runs: Runs) -> None:
+    """A hook that is called once for all tests acts on all: also where its conftest was not there
+    when they were recorded, as another directory had been asked for."""
+    hook = "def pytest_collection_modifyitems(config):\n    {0}\n"
+    runs.write("lib.py", _LIBRARY.format(rate=1))
+    runs.write("a/test_a.py", _READER.format(check="pass"))
+    runs.write("b/test_b.py", "def test_b():\n    pass\n")
+    runs.write("b/conftest.py", hook.format("config.addinivalue_line('markers', 'b')"))
+    assert runs.run("a") == ["test_a"]
+    assert runs.run() == []
+    runs.write("b/conftest.py", hook.format("import lib\n    lib.Box.size = 7"))
+    assert runs.run("a") == []
+    assert runs.run() == ["test_a"]
+    assert runs.run("a") == []
+    assert runs.run() == []
 
 
 @pytest.mark.parametrize("what", _OUTWARD)
