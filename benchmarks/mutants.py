@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PLUGIN = """
-import json, os, sys
+import json, os, random, sys
 
 _found = {}
 _durations = {}
@@ -60,6 +60,12 @@ if "USED" in os.environ:
         sys.monitoring.register_callback(3, sys.monitoring.events.LINE, _note_line)
         sys.monitoring.set_events(3, sys.monitoring.events.LINE)
 
+if "ORDER" in os.environ:
+    _order = random.Random(os.environ["ORDER"])
+
+    def pytest_collection_modifyitems(items):
+        _order.shuffle(items)
+
 def pytest_runtest_logreport(report):
     _durations[report.nodeid] = _durations.get(report.nodeid, 0) + report.duration
     outcome, replayed = _found.get(report.nodeid, ("passed", True))
@@ -67,7 +73,9 @@ def pytest_runtest_logreport(report):
         outcome = report.outcome if not hasattr(report, "wasxfail") else "xfailed"
     _found[report.nodeid] = (outcome, replayed and getattr(report, "taskcache_replayed", False))
 
-def pytest_sessionfinish():
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workerinput"):
+        return
     with open(os.environ["OUTCOMES"], "w") as file:
         json.dump({"outcomes": _found, "durations": _durations}, file)
     if "USED" in os.environ:
@@ -167,10 +175,11 @@ class Suite:
         self._scratch = scratch
         self._outcomes = scratch / "outcomes.json"
         source = self.root / "src" if (self.root / "src").is_dir() else self.root
+        path = filter(None, [os.environ.get("PYTHONPATH")])
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "PYTHON"))},
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONPATH": os.pathsep.join((str(source), str(plugins.resolve()))),
+            "PYTHONPATH": os.pathsep.join((str(source), str(plugins.resolve()), *path)),
             "OUTCOMES": str(self._outcomes.resolve()),
         }
         self._python = python
@@ -182,10 +191,10 @@ class Suite:
         *,
         limit: float = 900,
         bytecode: bool = False,
-        only: str = "",
+        more: tuple[str, ...] = (),
         **environment: str,
     ) -> Ran:
-        """Runs the suite, or one file ``only``, plainly or with a contender. A test that did not
+        """Runs the suite, plainly or with a contender, with ``more`` arguments. A test that did not
         finish within the limit (seconds) has no outcome."""
         self._outcomes.unlink(missing_ok=True)
         environment = {**self._environment, **environment}
@@ -196,7 +205,7 @@ class Suite:
         began, used = time.perf_counter(), _processor()
         try:
             subprocess.run(
-                [python, *self._arguments, *options, *([only] if only else [])],
+                [python, *self._arguments, *options, *more],
                 cwd=self.root,
                 env=environment,
                 stdout=subprocess.DEVNULL,

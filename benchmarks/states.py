@@ -6,11 +6,13 @@
 PACKAGE is an unpacked source distribution, SOURCE and TESTS are directories in it; it is copied to
 SCRATCH and never touched. Where `mutants.py` changes one place of what a cold run recorded, here
 one edit follows another, and the cache is the one that all states before have filled: by tests that
-ran while others were replayed, and by runs of one file. An edit removes or overrides a method,
-rebinds, decorates, moves or hides something, patches it at import, by a hook or by an automatic
-fixture, adds a file, or changes a test. For each state the suite runs plainly and with the cache; a
-test whose outcome differs is told with the edits that led there, unless another plain run differs,
-too. The exit code is 1 if any did.
+ran while others were replayed, and by runs of a part (a file, --lf, -x, -k), in another order or in
+two workers. An edit removes or overrides a method, rebinds, decorates, moves or hides something,
+patches it at import, by a hook or by an automatic fixture, adds, copies or removes a file, changes
+a test or a byte of a data file. Sometimes all edits are undone, or an earlier state comes back. For
+each state the suite runs plainly and with the cache; a test whose outcome differs is told with the
+edits that led there, unless another plain run of that kind differs, too. The exit code is 1 if any
+did.
 
 Tests whose ids or outcomes differ between two plain runs do not count.
 """
@@ -24,8 +26,10 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from mutants import Contender, Suite
 
@@ -58,8 +62,7 @@ class Edits:
         self._chance = random.Random(seed)
         for path in (*self.files(source), *self.files(tests)):
             self._write(path, self._tree(path))  # so that an edit changes nothing besides
-        paths = (path for path in root.rglob("*") if path.is_file())
-        self._first = {path: path.read_bytes() for path in paths if not _is_cache(path)}
+        self._first = self.content()
         names = (name for name in dir(type(self)) if name.startswith("edit_"))
         self.all: list[Callable[[], str]] = [getattr(self, name) for name in sorted(names)]
 
@@ -67,14 +70,21 @@ class Edits:
         """The Python files below a directory."""
         return [path for path in sorted(directory.rglob("*.py")) if not _is_cache(path)]
 
-    def restore(self) -> None:
-        """Makes the package what it was."""
-        for path in [path for path in self._root.rglob("*") if path.is_file()]:
-            if path not in self._first and not _is_cache(path):
-                path.unlink()
-        for path, content in self._first.items():
-            if not path.is_file() or path.read_bytes() != content:
-                path.write_bytes(content)
+    def content(self) -> dict[Path, bytes]:
+        """The package as it is, without caches."""
+        paths = (path for path in self._root.rglob("*") if path.is_file() and not _is_cache(path))
+        return {path: path.read_bytes() for path in paths}
+
+    def restore(self, content: dict[Path, bytes] | None = None) -> None:
+        """Makes the package what it was, at first or when it had this content."""
+        content = self._first if content is None else content
+        present = self.content()
+        for path in present.keys() - content.keys():
+            path.unlink()
+        for path, data in content.items():
+            if present.get(path) != data:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
 
     def _tree(self, path: Path) -> ast.Module:
         return ast.parse(path.read_bytes())
@@ -87,7 +97,9 @@ class Edits:
         path.write_text(f"{before}\n{text}\n", encoding="utf-8")
         return f"{path.relative_to(self._root)}: {text}"
 
-    def _any(self, kind: type, directory: Path | None = None) -> tuple[Path, ast.Module, ast.AST]:
+    def _any(
+        self, kind: type | tuple[type, ...], directory: Path | None = None
+    ) -> tuple[Path, ast.Module, ast.AST]:
         files = self.files(directory or self.source)
         for path in self._chance.sample(files, len(files)):
             tree = self._tree(path)
@@ -228,12 +240,57 @@ class Edits:
         path.with_suffix("").mkdir()
         return self._append(path.with_suffix("") / "__init__.py", "")
 
+    def edit_file_copied(self) -> str:
+        path = self._chance.choice(self.files(self.tests))
+        shutil.copy(path, path.with_name(f"{path.stem}_copied.py"))
+        return f"{path.relative_to(self._root)} copied"
+
+    def edit_file_removed(self) -> str:
+        path = self._chance.choice([*self.files(self.source), *self.files(self.tests)])
+        path.unlink()
+        return f"{path.relative_to(self._root)} removed"
+
+    def edit_data(self) -> str:
+        paths = [p for p in self.content() if p.suffix not in _NO_DATA and p.stat().st_size]
+        path = self._chance.choice(sorted(paths))
+        content = bytearray(path.read_bytes())
+        place = self._chance.randrange(len(content))
+        content[place] = ord("7") if content[place] != ord("7") else ord("3")
+        path.write_bytes(content)
+        return f"{path.relative_to(self._root)}: byte {place}"
+
+    def edit_statement_removed(self) -> str:
+        path, tree, node = self._any((ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.Yield))
+        blocks = [o.body for o in ast.walk(tree) if isinstance(getattr(o, "body", None), list)]
+        body = next((one for one in blocks if node in one), [])
+        body[body.index(node)] = ast.Pass()
+        return self._said(path, tree, f"{ast.unparse(node):.60} removed")
+
+    def edit_default(self) -> str:
+        path, tree, node = self._any(ast.arguments)
+        self._chance.choice(node.defaults)  # none: IndexError
+        node.defaults[-1] = ast.Constant(self._chance.choice([None, 0, "x"]))
+        return self._said(path, tree, f"default in ({ast.unparse(node)})")
+
+    def edit_order(self) -> str:
+        path, tree, node = self._any((ast.Module, ast.ClassDef))
+        place = self._chance.randrange(len(node.body) - 1)
+        node.body[place : place + 2] = reversed(node.body[place : place + 2])
+        return self._said(path, tree, f"statements {place} and {place + 1} swapped")
+
+    def edit_fixture(self) -> str:
+        path, tree, node = self._any((ast.Return, ast.Yield), self.tests)
+        node.value = ast.Constant(self._chance.choice([None, 0, "x"]))
+        return self._said(path, tree, f"line {node.lineno} gives {node.value.value!r}")
+
     def edit_test(self) -> str:
         path, tree, node = self._any(ast.Constant, self.tests)
         node.value = node.value + "x" if isinstance(node.value, str) else 7
         return self._said(path, tree, f"line {node.lineno}: {node.value!r:.40}")
 
 
+_WORKERS = ("-n", "2")
+_NO_DATA = {".py", ".toml", ".cfg", ".ini", ".md", ".rst", ".lock"}
 _TOPS = (ast.FunctionDef, ast.ClassDef)
 
 
@@ -244,7 +301,13 @@ def _is_cache(path: Path) -> bool:
 def states(edits: Edits, chance: random.Random) -> Iterator[tuple[str, ...]]:
     """Makes one state after the other, and tells the edits that led there."""
     trail: tuple[str, ...] = ()
+    seen: dict[tuple[str, ...], dict[Path, bytes]] = {}
     while True:
+        if seen and chance.random() < 0.15:
+            trail = chance.choice(list(seen))
+            edits.restore(seen[trail])
+            yield trail
+            continue
         if not trail or len(trail) > 3 or chance.random() < 0.45:
             edits.restore()
             trail = ()
@@ -252,7 +315,39 @@ def states(edits: Edits, chance: random.Random) -> Iterator[tuple[str, ...]]:
             trail = (*trail, chance.choice(edits.all)())
         except (LookupError, ValueError, FileExistsError):
             continue
+        seen[trail] = edits.content()
         yield trail
+
+
+Outcomes: TypeAlias = Mapping[str, tuple[str, bool]]
+"""Outcomes by tests, and whether each was replayed."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run the suite: arguments of pytest, and variables."""
+
+    arguments: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all tests run."""
+        return self.arguments in ((), _WORKERS)
+
+    def __str__(self) -> str:
+        return " ".join(("pytest", *self.arguments, *map(str, self.variables.items())))
+
+
+def ways(edits: Edits, chance: random.Random, *, workers: bool) -> Iterator[Way]:
+    """How to run one state: in parts, or not; then as a whole."""
+    files = [str(one) for one in edits.files(edits.tests) if one.stem.startswith("test")]
+    names = [name for one in files for name in Path(one).stem.split("_")]
+    parts = [("-x",), ("--lf",), ("-k", chance.choice(names)), (chance.choice(files),)]
+    while chance.random() < 0.35:
+        yield Way(chance.choice(parts))
+    variables = {"ORDER": str(chance.randrange(5))} if chance.random() < 0.25 else {}
+    yield Way(_WORKERS if workers and chance.random() < 0.25 else (), variables)
 
 
 def main() -> int:
@@ -265,43 +360,58 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--workers", action="store_true", help="use pytest-xdist, too")
     parser.add_argument("arguments", nargs="*", help="for pytest, e.g. tests to leave out")
     given = parser.parse_args()
-    suite = Suite(given.package, given.scratch / "states", given.python, given.arguments)
-    kept = ".pytest_cache"
+    arguments = [*(("-p", "xdist") if given.workers else ()), *given.arguments]
+    suite = Suite(given.package, given.scratch / "states", given.python, arguments)
     ours = Contender(
         "taskcache",
         given.python,
         ("-p", "pytest_taskcache.plugin", "--cache-tests=all"),
-        kept,
+        ".pytest_cache",
         deselects=False,
     )
     edits = Edits(suite.root, suite.root / given.source, suite.root / given.tests, given.seed)
-    first, second = suite.run().outcomes, suite.run().outcomes
-    stable = {name for name in first if second.get(name) == first[name]}
-    suite.run(ours)
-    replayed = sum(hit for _, hit in suite.run(ours).outcomes.values())
+
+    def run(way: Way, contender: Contender | None = None) -> Outcomes:
+        return suite.run(contender, more=way.arguments, **way.variables).outcomes
+
+    first, shuffled = run(Way()), Way(variables={"ORDER": "0"})
+    others = run(Way()), run(shuffled)
+    stable = {name for name in first if all(one.get(name) == first[name] for one in others)}
+    run(Way(), ours)
+    replayed = [sum(hit for _, hit in run(way, ours).values()) for way in (Way(), shuffled)]
     print(f"{len(first)} tests, {len(stable)} stable, {replayed} replayed", flush=True)
     chance, deadline = random.Random(given.seed), time.monotonic() + given.minutes * 60
-    tried = changed = differing = 0
+    tried = changed = differing = hits = passed = 0
+    seen: set[tuple[str, ...]] = set()
     for trail in states(edits, chance):
         if time.monotonic() > deadline:
             break
-        files = edits.files(edits.tests)
-        if chance.random() < 0.3:
-            suite.run(ours, only=str(chance.choice(files)))
-        plain, cached = suite.run().outcomes, suite.run(ours).outcomes
         tried += 1
+        for way in ways(edits, chance, workers=given.workers):
+            plain, cached = run(way), run(way, ours)
+            told = stable if way.is_whole else stable & plain.keys() & cached.keys()
+            wrong = differing_in(told, plain, cached)
+            if wrong and not wrong & differing_in(told, plain, run(way)):
+                differing += 1
+                print(f"DIFFERS in {len(wrong)} tests, e.g. {min(wrong)} ({way}); after")
+                print(*(f"    {each}" for each in trail), sep="\n", flush=True)
+                shutil.copytree(suite.root, given.scratch / f"differing{differing}")
         changed += plain != first
-        wrong = {n for n in stable if plain.get(n, " ")[0] != cached.get(n, " ")[0]}
-        if wrong and suite.run().outcomes == plain:
-            differing += 1
-            hits = sum(cached.get(name, ("", False))[1] for name in wrong)
-            print(f"DIFFERS in {len(wrong)} tests, {hits} replayed, e.g. {min(wrong)}; after")
-            print(*(f"    {each}" for each in trail), sep="\n", flush=True)
-            shutil.copytree(suite.root, given.scratch / f"differing{differing}")
+        if trail in seen:
+            hits += sum(hit for _, hit in cached.values())
+            passed += sum(one == "passed" for one, _ in plain.values())
+        seen.add(trail)
+    print(f"{hits} of {passed} replayed in states that came back")
     print(f"{tried} states, {changed} with other outcomes, {differing} in which a replay differs")
     return 1 if differing else 0
+
+
+def differing_in(stable: Iterable[str], plain: Outcomes, other: Outcomes) -> set[str]:
+    """The stable tests whose outcomes differ."""
+    return {name for name in stable if plain.get(name, " ")[0] != other.get(name, " ")[0]}
 
 
 if __name__ == "__main__":
