@@ -248,6 +248,8 @@ class _Walker(Mentions):
                 changed = [target]
             case ast.Expr(value=ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[of, *_])):
                 changed = [of]
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name))) if name in self._module.bound:
+                return True  # what its own function does, for no value, it does to others
             case ast.Expr(value=ast.Call(func=function)):
                 changed = [] if self._module.resolved(function).startswith(_TELLING) else [function]
             case ast.AnnAssign(ast.Attribute() | ast.Subscript() as target, value=ast.expr()):

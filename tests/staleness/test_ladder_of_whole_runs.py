@@ -538,6 +538,7 @@ _OUTWARD = {
         "for x in [{n}]:\n    try:\n        lib.register(x)\n    finally:\n        pass",
         "assert lib.SEEN == [{n}]",
     ),
+    "a call of its own": ("def act():\n    lib.register({n})\nact()", "assert lib.SEEN == [{n}]"),
     "an annotation": ("lib.Box.size: int = {n}", "assert lib.Box.size == {n}"),
     "a decorator": ("@lib.register\ndef f{n}(): pass", "assert len(lib.SEEN) == 1"),
     "a class": ("class C{n}(lib.Registry): pass", "assert lib.Registry.names == ['C{n}']"),
@@ -609,6 +610,28 @@ def test_a_hook_that_only_some_runs_have(runs: Runs) -> None:
     assert runs.run() == ["test_a"]
     assert runs.run("a") == []
     assert runs.run() == []
+    own = "def prepare():\n    import lib\n    lib.Box.size = 8\n"
+    runs.write("b/conftest.py", own + hook.format("prepare()"))
+    assert runs.run("a") == []
+    assert runs.run() == ["test_a"]
+
+
+@pytest.mark.parametrize("mark", ["skip", "xfail"])
+@pytest.mark.parametrize("collect", ["auto", "real"])
+def test_a_mark_that_only_some_runs_give(runs: Runs, mark: str, collect: str) -> None:
+    """A hook of another directory's conftest gets all tests, and may mark them."""
+    runs.write("pytest.ini", f"[pytest]\ntaskcache_collect = {collect}\n")
+    runs.write("a/test_a.py", "def test_a():\n    pass\n")
+    runs.write("b/test_b.py", "def test_b():\n    pass\n")
+    runs.write(
+        "b/conftest.py",
+        "import pytest\ndef pytest_collection_modifyitems(items):\n"
+        f"    for item in items:\n        item.add_marker(pytest.mark.{mark})\n",
+    )
+    assert "1 passed" in run_pytest(runs.root, "--cache-tests=all", "a").stdout
+    assert "CACHED" in run_pytest(runs.root, "--cache-tests=all", "-v", "a").stdout
+    ended = "2 skipped" if mark == "skip" else "2 xpassed"
+    assert ended in run_pytest(runs.root, "--cache-tests=all").stdout
 
 
 @pytest.mark.parametrize("what", _OUTWARD)

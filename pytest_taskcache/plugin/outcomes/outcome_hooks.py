@@ -19,6 +19,7 @@ from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncachea
 from pytest_taskcache.model.event import Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.originals import originals
+from pytest_taskcache.plugin.collection.pytest_nodes import is_skipped_by_mark
 from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
 from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, read_all
 from pytest_taskcache.plugin.outcomes.other_plugins import (
@@ -380,6 +381,8 @@ class Outcomes:
         refresh = parts.refresh
         if not consults or (refresh.asked and refresh.covers(str(candidate.identity))):
             return Miss(Why.REFRESH)
+        if is_skipped_by_mark(item):  # by a hook that was not there when it passed
+            return Miss(Why.ABSENT)
         found = bundle.find(
             candidate.name, None if is_stand_in(item) else lambda: self._check(item, candidate)
         )

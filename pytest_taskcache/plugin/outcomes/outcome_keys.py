@@ -406,7 +406,8 @@ class OutcomeKeys:
 
     def _of_marks(self, all_marks: Sequence[pytest.Mark]) -> str:
         """A digest of the marks with their evaluated arguments (a skipif's condition, say)."""
-        marks = [m for m in all_marks if m.name not in _NO_CHECK and (m.args or m.kwargs)]
+        given = (m for m in all_marks if m.args or m.kwargs or m.name == "xfail")
+        marks = [mark for mark in given if mark.name not in _NO_CHECK]
         if not marks:
             return ""
         key = tuple(map(id, marks))
