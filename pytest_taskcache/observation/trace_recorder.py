@@ -101,7 +101,7 @@ class TraceRecorder:
         found: Digests = {}
         doubts: dict[str, None] = dict(window.untrusted)
         ran |= self._add_paths(window, found, doubts)
-        self._add_variables(window, found, doubts)
+        self._add_variables(window, found)
         self._add_imports(window, found)
         if window.working_directory is not None:
             found[Kind.WORKING_DIRECTORY, "."] = window.working_directory
@@ -296,7 +296,7 @@ class TraceRecorder:
                 found[Kind.LEFT, f"{kind} {name}"] = self._verification.digest(kind, name)
         return makers
 
-    def _add_variables(self, window: OpenWindow, found: Digests, doubts: dict[str, None]) -> None:
+    def _add_variables(self, window: OpenWindow, found: Digests) -> None:
         for name in list(window.variables):
             value, owners = self._variables.get(name, (None, set()))
             set_for_it = not owners.isdisjoint(window.absorbed) and window.variables[name] == value
@@ -305,9 +305,10 @@ class TraceRecorder:
             early = window.early.get((Kind.ENVIRONMENT, name))
             if name == EVERYTHING and window.late:
                 # Read after the computation changed some of it: what was there before counts.
-                name, early = at_start(name), None
-                if not same(window.environment, self._verification.start):
-                    doubts["the environment was read as a whole after a part of it was set"] = None
+                if same(window.environment, self._verification.start):
+                    name, early = at_start(name), None
+                else:
+                    early = self._fingerprints.variable_digest(name, window.environment)
             found[Kind.ENVIRONMENT, name] = (
                 self._verification.digest(Kind.ENVIRONMENT, name) if early is None else early
             )

@@ -110,25 +110,41 @@ def test_a_variable_read_before_it_is_set_counts_as_it_was(
     assert project.changes(observed) == []
 
 
+def _set_one_and_read_all() -> None:
+    os.environ["MINE"] = "1"
+    os.environ.copy()
+    del os.environ["MINE"]
+
+
 def test_all_variables_count_as_they_were_outside(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy taken after setting one's own variable is no miss in the next run."""
     project.observatory.disarm()
     project.observatory.arm()
-
-    def act() -> None:
-        os.environ["MINE"] = "1"
-        os.environ.copy()
-        del os.environ["MINE"]
-
-    observed = project.observe(act)
+    observed = project.observe(_set_one_and_read_all)
 
     assert named(observed, Kind.ENVIRONMENT) == {"* (at start)"}
     assert observed.untrusted == ()
     assert project.changes(observed) == []
     monkeypatch.setenv("CITY", "Köln")
     assert project.changes(observed) == ["env changed: *"]
+
+
+def test_all_variables_count_as_an_earlier_computation_left_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one test left set is found by the next, and missed where the first was replayed."""
+    project.observe(monkeypatch.setenv, "LEFT", "1")
+    observed = project.observe(_set_one_and_read_all)
+
+    assert named(observed, Kind.ENVIRONMENT) == {"*"}
+    assert observed.untrusted == ()
+    assert project.changes(observed) == []
+    monkeypatch.delenv("LEFT")
+    assert project.changes(observed) == ["env changed: *"]
+    monkeypatch.setenv("LEFT", "1")
+    assert project.changes(observed) == []
 
 
 def test_a_variable_that_a_conftest_sets_after_an_import_read_it_counts_as_at_the_start(
