@@ -362,7 +362,7 @@ class SourceFiles:
         if found is None:
             return ABSENT
         if not found.file:
-            own = sorted(self.name_of(path) for path in found.search if self.is_project(path))
+            own = sorted({self.name_of(path) for path in found.search if self.is_project(path)})
             return checksum(("import", "", *own))
         if self.is_project(found.file):
             return checksum(("import", self.name_of(found.file)))

@@ -216,6 +216,15 @@ def test_imports_are_found_where_python_finds_them(world) -> None:
         assert world.sources.import_digest(name) != digest, name
 
 
+def test_an_entry_that_is_on_the_path_twice_changes_nothing(world) -> None:
+    """As where each test that runs a script appends its directory once more."""
+    world.write("space/inner.py")
+    once = world.sources.import_digest("space")
+    world.path.append(world.path[0])
+    world.sources.forget()
+    assert world.sources.import_digest("space") == once
+
+
 def test_odd_path_entries_break_nothing(world) -> None:
     """A file, a loop of links, a directory that may not be read, text that is no path."""
     world.write("mod.py")
