@@ -6,6 +6,8 @@ import pytest
 from inner_runs import run
 from projects import Project
 
+from pytest_taskcache.storage.local.storage import LocalStorage
+
 SUITE = """
     import os
     import pytest
@@ -103,6 +105,26 @@ def test_what_was_cleared_is_said_to_be(project: Project) -> None:
     run(project, "-k", "outcome")
     result = run(project, "--cache-clear", "--cache-explain", "-k", "outcome")
     assert any("test_outcome: ran" in line and "cleared" in line for line in result.outlines)
+
+
+def test_what_a_newer_record_replaced_was_not_cleared(project: Project) -> None:
+    """A run that writes the outcomes of a file more than once, while another worker looks."""
+    project.write(
+        "test_suite.py",
+        """
+        import time
+        import pytest
+
+        @pytest.mark.cached
+        @pytest.mark.parametrize("seconds", [0.3, 0.3, 1])
+        def test_it(seconds):
+            time.sleep(seconds)
+        """,
+    )
+    run(project).assert_outcomes(passed=3)
+    storage = LocalStorage(project.path / ".pytest_cache" / "taskcache")
+    assert storage.gone("test_suite.py::(outcomes)") is None
+    storage.close()
 
 
 def test_what_a_failing_test_rolled_back_is_said_to_be(project: Project) -> None:

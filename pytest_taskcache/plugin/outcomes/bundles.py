@@ -147,7 +147,7 @@ class Bundle:
             return
         try:  # the new record has all of the one that this process wrote before
             self.engine.recorder.batch.flush()
-            local.remove_records([previous.id])
+            local.remove_records([previous.id], None)
         except StorageError as error:
             self.engine.notify(Faulted(*fault_of(error, "remove records failed")))
 

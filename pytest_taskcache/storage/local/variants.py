@@ -377,10 +377,10 @@ class Records:
         self._interned[name] = id_
         return id_
 
-    def remove_records(self, ids: Collection[str]) -> None:
-        """As KeyStorage.remove_records."""
+    def remove_records(self, ids: Collection[str], reason: Why | None = Why.CLEARED) -> None:
+        """As KeyStorage.remove_records; ``reason`` as in `delete_variants`."""
         rows = [to_sql(id_) for id_ in ids]
-        self.write_index("remove records", lambda c: delete_variants(c, rows, Why.CLEARED))
+        self.write_index("remove records", lambda c: delete_variants(c, rows, reason))
 
     def mark_used(self, ids: Collection[str]) -> None:
         """Notes that variants were of use, for eviction; once a session, in one write."""
