@@ -9,6 +9,7 @@ of what fails in them.
 
 from __future__ import annotations
 
+import linecache
 import os
 from collections.abc import Callable
 from types import FrameType
@@ -41,6 +42,7 @@ _MODULES = (".py", ".pyw", *_COMPILED)
 _REMEMBERING = {"cmp": f"{os.sep}filecmp.py", "find": f"{os.sep}gettext.py"}
 """Functions, with their files, that may not read a file again that looks as before, or is there."""
 _INSPECT = f"{os.sep}inspect.py"
+_LINECACHE = linecache.getlines.__code__.co_filename
 _RESOLVING = frozenset({"realpath", "_joinrealpath"})
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -304,8 +306,9 @@ WORKING_DIRECTORY = "pytest_taskcache.working_directory"
 
 def _look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     path = args[0] if args else kwargs.get("path")
-    if path is not None and not isinstance(path, int) and not is_muted():
-        originals.audit(LOOK, path, kwargs.get("dir_fd"))
+    if path is None or isinstance(path, int) or is_muted() or _is_rendered(path):
+        return
+    originals.audit(LOOK, path, kwargs.get("dir_fd"))
 
 
 def _look_at_link(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -361,10 +364,21 @@ def _asking(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
+def _is_rendered(path: object) -> bool:
+    """Whether `traceback` has `linecache` show a line of source, as asyncio's debug mode does for
+    each callback: told as by `asked_by_machinery`, before anything else is done."""
+    asking = originals.getframe(3)
+    if asking.f_code.co_filename != _LINECACHE or not str(path).endswith((".py", ".pyw")):
+        return False
+    caller = asking.f_back
+    return caller is not None and origin_of(caller.f_code.co_filename) is ActsFor.RENDERING
+
+
 def _ask_for_lines(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     # They may be remembered.
-    if (args or "filename" in kwargs) and not is_muted():
-        originals.audit(LINES, args[0] if args else kwargs["filename"])
+    path = args[0] if args else kwargs.get("filename")
+    if path is not None and not is_muted() and not _is_rendered(path):
+        originals.audit(LINES, path)
 
 
 @handles(LINES)
