@@ -78,6 +78,7 @@ _OF_FUNCTIONS = frozenset(
         *("__signature__", "__defaults__", "__kwdefaults__", "__annotations__"),
     }
 )
+_TEXTS = frozenset({"__name__", "__qualname__", "__module__"})
 _BY_PATH = ("setattr", "delattr", "patch", "from_object")
 _BY_NAME = ("getattr", "hasattr")
 _GETTERS = frozenset({"attrgetter", "methodcaller"})
@@ -371,8 +372,14 @@ class Mentions:
             self._change(value)
             if root in self._module.aliases and root not in self._draft.bound:
                 self._note_call(value)
-        self._visit_narrowed(node.value, [node.slice], reads=node.ctx.__class__ is ast.Load)
+        if not (node.ctx.__class__ is ast.Store and self._is_globals(node.value)):
+            self._visit_narrowed(node.value, [node.slice], reads=node.ctx.__class__ is ast.Load)
         self.visit(node.slice)
+
+    def _is_globals(self, node: ast.expr) -> bool:
+        """Whether it is ``globals()``: to put something there asks for nothing that is there."""
+        called = isinstance(node, ast.Call) and "globals" not in self._draft.bound
+        return called and self._module.resolved(node) == "globals"
 
     def _visit_Compare(self, node: ast.Compare) -> None:
         """Whether a module is there, ``name in sys.modules``, is no way to get at it."""
@@ -392,6 +399,8 @@ class Mentions:
             self._draft.names.add(node.target.id)
         elif isinstance(node.target, ast.Attribute):
             self._draft.mentions.add(node.target.attr)
+        else:
+            self.visit(node.target.value)
         self._generic(node)
 
     def _visit_Assign(self, node: ast.Assign) -> None:
@@ -433,6 +442,8 @@ class Mentions:
             each = each.value if isinstance(each, ast.Starred) else each
             if isinstance(each, ast.Name):
                 self._draft.origins.setdefault(each.id, set()).update(found)
+            elif isinstance(each, ast.Attribute) and each.attr in _TEXTS:
+                continue  # names are texts, which nobody changes
             elif isinstance(each, (ast.Attribute, ast.Subscript)):
                 self._change(value)
                 self._draft.returned += accesses(value)  # whoever has the object may change it

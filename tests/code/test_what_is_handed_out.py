@@ -113,3 +113,39 @@ def test_who_lists_a_module_that_a_variable_holds_finds_what_is_new_in_it() -> N
     )
     changes = project.edit("plug.py", "", "def two():\n    return 2\n")
     assert project.why(changes, "test_b.py::test_b", "lib.py::names") == "plug.py::two appeared"
+
+
+@pytest.mark.parametrize(("attribute", "why"), [("__module__", ""), ("rows", "changed")])
+def test_who_makes_a_class_hands_out_no_name_of_its_module(attribute: str, why: str) -> None:
+    project = Project(
+        {
+            "lib.py": "import sys\ndef make():\n    class Mark:\n        pass\n"
+            "    frame = sys._getframe(1)\n    given = frame.f_globals.get('__name__')\n"
+            f"    Mark.{attribute} = given\n    return Mark()\n"
+            "MARK = make()\ndef use():\n    execute(MARK)\n",
+            "test_a.py": "import lib\ndef test_a():\n    lib.use()\n",
+            "test_b.py": "import lib\ndef test_b():\n    lib.make()\n",
+        },
+        ["lib.py::make", "test_a.py::test_a", "lib.py::use", "test_b.py::test_b"],
+    )
+    changes = project.edit("test_a.py", "lib.use()", "lib.use() or 1")
+    assert project.why(changes, "test_b.py::test_b") == (why and f"test_a.py::test_a {why}")
+
+
+@pytest.mark.parametrize(
+    ("putting", "why"),
+    [
+        ("globals()[name] = 1", ""),
+        ("globals()[name] += 1", "lib.py::other changed"),
+        ("globals().update(x=globals()[name])", "lib.py::other changed"),
+    ],
+)
+def test_to_put_something_into_a_module_asks_for_nothing_of_it(putting: str, why: str) -> None:
+    project = Project(
+        {
+            "lib.py": f"def other():\n    return 2\ndef put(name):\n    {putting}\n",
+            "test_b.py": "import lib\ndef test_b():\n    lib.put('x')\n",
+        },
+        ["lib.py::other", "lib.py::put", "test_b.py::test_b"],
+    )
+    assert project.why(project.edit("lib.py", "return 2", "return 3"), "test_b.py::test_b") == why
