@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from pytest_taskcache.code.accesses import Access
-from pytest_taskcache.code.definitions import OF_CLASS, SET_ON, DefinitionKind
+from pytest_taskcache.code.definitions import KEPT, OF_CLASS, SET_ON, DefinitionKind
 from pytest_taskcache.code.syntax import executed
 from pytest_taskcache.dataclass import dataclass, field
 
@@ -28,19 +29,44 @@ _CONSTANTS = (
     *(ast.expr_context, ast.operator, ast.unaryop),
 )
 _MAKERS_OF_FIXED = frozenset(
-    {"re.compile", "logging.getLogger", "frozenset", "dataclasses.field", "enum.auto"}
+    {
+        *("re.compile", "logging.getLogger", "dataclasses.field", "enum.auto", "frozenset"),
+        *("object", "pathlib.Path", "pathlib.PurePath", "pathlib.Path.cwd", "pathlib.Path.home"),
+    }
 )
+_GIVING_WHAT_THEY_GET = frozenset(
+    {
+        *("os.path.join", "os.path.dirname", "os.path.abspath", "os.path.realpath"),
+        *("os.path.basename", "os.path.normpath", "os.environ.get", "os.getenv"),
+    }
+)
+"""Functions that give a text, or something that they were given."""
+_GIVING_FIXED = frozenset(
+    name
+    for kind in (str, bytes)
+    for name in dir(kind)
+    if not name.startswith("_") and name not in ("split", "rsplit", "splitlines", "maketrans")
+) | {
+    *("absolute", "expanduser", "joinpath", "resolve", "with_name", "with_suffix"),
+    *("read_bytes", "read_text"),
+}
+"""Methods of texts and paths that give texts, paths, numbers and tuples of them."""
 
 
 class ModuleNames:
     """The names at the top of a module: ``aliases`` tells what those that it imports stand for,
-    ``bound`` are all others that it binds, ``fixed`` those of things that no method changes."""
+    ``bound`` are all others that it binds, ``fixed`` those of things that no method changes, and
+    that are bound once. ``declared`` are names that functions declare global."""
 
-    __slots__ = ("aliases", "bound", "fixed")
+    __slots__ = ("_files", "aliases", "bound", "fixed")
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, declared: Collection[str]) -> None:
         self.aliases: dict[str, str] = {}
         self.bound: set[str] = set()
+        self.fixed: set[str] = set()
+        self._files: set[str] = set()
+        times = Counter(declared)
+        values: dict[str, ast.expr] = {}
         for node in executed(tree.body):
             match node:
                 case ast.Import():
@@ -53,18 +79,49 @@ class ModuleNames:
                         self.aliases[item.asname or item.name] = f"{start}.{item.name}"
                 case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                     self.bound.add(node.name)
+                    times[node.name] += 1
                 case ast.Name(ctx=ast.Store()):
                     self.bound.add(node.id)
-        assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
-        fixed = (node for node in assigned if self.is_fixed(node.value))
-        self.fixed = {
-            target.id for node in fixed for target in node.targets if isinstance(target, ast.Name)
-        }
+                    times[node.id] += 1
+                case ast.Assign(targets=[*targets], value=value):
+                    names = (target.id for target in targets if isinstance(target, ast.Name))
+                    values.update(dict.fromkeys(names, value))
+                case ast.withitem(ast.Call(ast.Name("open")) as value, ast.Name(id=name)):
+                    values[name] = value
+        for name, value in values.items():
+            empty = isinstance(value, ast.Constant) and value.value is None  # something will come
+            if times[name] > 1 or name in self.aliases or empty:
+                continue
+            if self.is_fixed(value):
+                self.fixed.add(name)
+            elif isinstance(value, ast.Call) and self.resolved(value) == "open":
+                self._files.add(name)
+
+    def binds_fixed(self, names: Collection[str]) -> bool:
+        """Whether all of these are names of what no method changes, or of files that are closed."""
+        return bool(names) and (self.fixed | self._files).issuperset(names)
 
     def is_fixed(self, node: ast.expr | None) -> bool:
         """Whether it makes something that no method changes."""
-        if isinstance(node, ast.Call):
-            return self.resolved(node) in _MAKERS_OF_FIXED
+        match node:
+            case ast.Name(id=name):
+                return name in self.fixed or (name == "__file__" and name not in self.bound)
+            case ast.Attribute(value=value, attr="name" | "parent" | "stem" | "suffix"):
+                return self.is_fixed(value)
+            case ast.BinOp(left=left, right=right):
+                return self.is_fixed(left) and self.is_fixed(right)
+            case ast.Call(func=function, args=arguments):
+                name = self.resolved(function)
+                if name in _MAKERS_OF_FIXED:
+                    return True
+                if name in _GIVING_WHAT_THEY_GET:
+                    return not node.keywords and all(map(self.is_fixed, arguments))
+                match function:
+                    case ast.Attribute(ast.Name(id=name), "read") if name in self._files:
+                        return True
+                    case ast.Attribute(value=value, attr=name) if name in _GIVING_FIXED:
+                        return self.is_fixed(value)
+                return False
         return node is not None and all(isinstance(part, _CONSTANTS) for part in ast.walk(node))
 
     def resolved(self, node: ast.expr) -> str:
@@ -81,9 +138,10 @@ class Draft:
     ``text`` is its normalised text; ``names`` are free or local names that are loaded, ``needed``
     those that annotations take, ``mentions`` is all else; ``bound`` are names that it
     binds, ``declared`` those that are another scope's; ``changed`` are accesses that are changed,
-    ``set_on`` those that an attribute is set on, ``returned`` those that are returned; ``origins``
-    tells what a local name may be another name of, and whether a call made it; ``body`` is that of
-    a function without classes in it, whose names are local. ``children`` are the functions inside.
+    ``set_on`` those that an attribute is set on, ``filled`` those that something is put into,
+    ``returned`` those that are returned; ``origins`` tells what a local name may be another name
+    of, and whether a call made it; ``body`` is that of a function without classes in it, whose
+    names are local. ``children`` are the functions inside.
     """
 
     name: str
@@ -100,6 +158,7 @@ class Draft:
     changes: set[str] = field(default_factory=set)
     hands: set[str] = field(default_factory=set)
     set_on: list[Access] = field(default_factory=list)
+    filled: list[Access] = field(default_factory=list)
     changed: list[Access] = field(default_factory=list)
     returned: list[Access] = field(default_factory=list)
     origins: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
@@ -120,6 +179,8 @@ class Draft:
             prefix = "" if outlives else OF_CLASS
             self.changes.update(prefix + name for name in attributes)
             self.changes.update(name + "()" for name in methods)
+        for access in (*self.set_on, *self.filled):
+            self._keep(module, access, local, 2)
         for access in self.set_on:
             found = self._handed_out(module, access, local, 2)
             self.changes.update(SET_ON + name for name in found if name[0] != OF_CLASS)
@@ -130,6 +191,21 @@ class Draft:
         if not self.is_function:
             made = {name + "()" * called for each in self.origins.values() for name, called in each}
             self.hands |= made - BUILTINS
+
+    def _keep(
+        self, module: ModuleNames, access: Access, local: Collection[str], depth: int
+    ) -> None:
+        """Notes where something is set or filled that outlives the function: at a name of this
+        module, at the class, or at what is imported, which may be a library's."""
+        root, called, attributes, _ = access
+        if root == "cls" or (root in module.bound and root not in local and not called):
+            self.flags.add("global")
+        elif root in module.aliases and root not in local and not called:
+            original = module.aliases[root].rpartition(".")[2]
+            self.changes.update(KEPT + name for name in (original, *attributes))
+        elif root in local and depth:
+            for name, made in self.origins.get(root, ()):
+                self._keep(module, Access(name, made, attributes, ()), local, depth - 1)
 
     def _handed_out(
         self, module: ModuleNames, access: Access, local: Collection[str], depth: int
@@ -158,6 +234,7 @@ class Draft:
             return not called
         if root not in local:
             if root in module.fixed:
+                self.changes.update((root, 2 * KEPT + root))
                 return False
             original = module.aliases.get(root, root).rpartition(".")[2]
             self.changes.update(name + "()" * called for name in (root, original))

@@ -206,7 +206,7 @@ class Mentions:
         # Whoever reads it of an object of this class knows the class, or has it from who does.
         given = root in draft.parameters
         draft.stores.add("." + node.attr if given else node.attr)
-        if not given:
+        if not given or root == "cls":
             draft.set_on += accesses(node.value)
         if root in self._module.aliases and root not in draft.bound:
             self._note_call(node.value)
@@ -266,6 +266,8 @@ class Mentions:
         if method not in _HARMLESS_METHODS and name not in _HARMLESS_BUILTINS:
             if isinstance(function, ast.Attribute):
                 self._change(function.value)
+                if method in METHODS:
+                    draft.filled += accesses(function.value)
             elif name in draft.bound:
                 self._change(function)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
@@ -370,6 +372,7 @@ class Mentions:
             if isinstance(value, ast.Call) and root in ("globals", "locals", "vars"):
                 self._draft.stores.add(OWN_NAMES)
             self._change(value)
+            self._draft.filled += accesses(value)
             if root in self._module.aliases and root not in self._draft.bound:
                 self._note_call(value)
         if not (node.ctx.__class__ is ast.Store and self._is_globals(node.value)):

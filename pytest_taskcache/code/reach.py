@@ -37,6 +37,7 @@ from pytest_taskcache.code.definitions import (
     EXAMPLES,
     GIVEN,
     IN_NO_FUNCTION,
+    KEPT,
     LISTED,
     MEMBERS,
     MENTIONS,
@@ -201,9 +202,19 @@ class _Walk:
         for vertex in self._vertices.values():
             if vertex.position < NEVER:
                 self._index(vertex)
+        for vertex in self._vertices.values():
             for item in vertex.definitions:  # who is affected may call what never ran before
-                for name in item.binds if item.takes else ():
+                for name in item.binds if self._takes(item) else ():
                     self._taking.setdefault(name, []).append(vertex)
+
+    def _takes(self, item: Definition) -> bool:
+        """Whether its callers say what it stores in globals, of another module too."""
+        if item.takes:
+            return True
+        kept = {name[1:] for name in item.changes if name.startswith(KEPT)}
+        rebound = {name[1:] for name in kept if name.startswith(KEPT)}
+        known = self._bound.isdisjoint((kept | item.stores) if len(kept) > len(rebound) else ())
+        return not (known and self._mutable.keys().isdisjoint(rebound))
 
     def _add_log(self) -> None:
         first: dict[str, int] = {}

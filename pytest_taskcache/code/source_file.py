@@ -42,7 +42,7 @@ import ast
 import copy
 import gc
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pytest_taskcache.checksum import checksum, checksum_bytes
 from pytest_taskcache.code.accesses import access
@@ -109,7 +109,10 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     collecting = gc.isenabled()
     gc.disable()  # a tree is many objects, none of them garbage yet
     try:
-        return _Walker(parsed(content), is_test=is_test).analysis()
+        tree = parsed(content)
+        found = ast.walk(tree) if b"global" in content else ()
+        declared = {name for node in found if isinstance(node, ast.Global) for name in node.names}
+        return _Walker(tree, declared, is_test=is_test).analysis()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Analysis((everything(checksum_bytes(content)),))
     finally:
@@ -120,8 +123,8 @@ def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
 class _Walker(Mentions):
     """Walks a module's tree once."""
 
-    def __init__(self, tree: ast.Module, *, is_test: bool) -> None:
-        super().__init__(ModuleNames(tree))
+    def __init__(self, tree: ast.Module, declared: Collection[str], *, is_test: bool) -> None:
+        super().__init__(ModuleNames(tree, declared))
         self._is_test = is_test
         self._drafts: list[Draft] = []
         self._owner = ""
@@ -215,6 +218,8 @@ class _Walker(Mentions):
             draft.flags.add("constant")
         self.visit(node)
         names = sorted(draft.bound)
+        if not prefix and self._module.binds_fixed(names):
+            draft.flags.add("constant")
         draft.name = f"{prefix}{','.join(names)}=" if names else prefix + EFFECTS
         if not names:
             draft.flags.add("effect")

@@ -115,6 +115,93 @@ def test_who_lists_a_module_that_a_variable_holds_finds_what_is_new_in_it() -> N
     assert project.why(changes, "test_b.py::test_b", "lib.py::names") == "plug.py::two appeared"
 
 
+KEEPING = {
+    "an attribute of an object": ("lib.py", "HOLDER.rows = x", "lib.HOLDER.rows"),
+    "an attribute of a class": ("lib.py", "Holder.rows = x", "lib.Holder.rows"),
+    "an attribute of one's class": ("lib.py", "Holder.hold(x)", "lib.Holder.rows"),
+    "a local name": ("lib.py", "box = HOLDER; box.rows = x", "lib.HOLDER.rows"),
+    "a name of another module": ("other.py", "lib.LIMIT = x", "lib.LIMIT"),
+    "a list of another module": ("other.py", "lib.ROWS.append(x)", "lib.ROWS"),
+    "an imported list": ("other.py", "ROWS.append(x)", "lib.ROWS"),
+    "an item of an imported list": ("other.py", "ROWS[0] = x", "lib.ROWS"),
+    "an attribute of an imported object": ("other.py", "HOLDER.rows = x", "lib.HOLDER.rows"),
+}
+
+
+@pytest.mark.parametrize(("file", "keeping", "read"), KEEPING.values(), ids=KEEPING)
+def test_what_a_test_gives_is_kept(file: str, keeping: str, read: str) -> None:
+    lib = (
+        "LIMIT = 5\nROWS = [0]\nclass Holder:\n    rows = 0\n    @classmethod\n"
+        "    def hold(cls, x):\n        cls.rows = x\nHOLDER = Holder()\n"
+    )
+    files = {"lib.py": lib, "other.py": "import lib\nfrom lib import HOLDER, ROWS\n"}
+    files[file] += f"def put(x):\n    {keeping}\n"
+    module = file.removesuffix(".py")
+    project = Project(
+        {
+            **files,
+            "test_a.py": f"import {module}\ndef test_a():\n    {module}.put(1)\n",
+            "test_b.py": f"import lib\ndef test_b():\n    assert {read}\n",
+        },
+        ["test_a.py::test_a", f"{file}::put", "lib.py::Holder.hold", "test_b.py::test_b"],
+    )
+    changes = project.edit("test_a.py", "put(1)", "put(2)")
+    assert project.why(changes, "test_b.py::test_b") == "test_a.py::test_a changed"
+
+
+@pytest.mark.parametrize(
+    "lib",
+    [
+        "ROWS = None\ndef begin():\n    global ROWS\n    ROWS = []\n",
+        "ROWS = ()\ndef begin():\n    global ROWS\n    ROWS = []\n",
+        "ROWS = ()\nROWS = []\ndef begin():\n    pass\n",
+        "ROWS = None\ndef begin():\n    pass\n",  # others put something there
+    ],
+)
+def test_a_global_that_was_empty_at_first_is_filled(lib: str) -> None:
+    lib += "def scale():\n    return 2\ndef put():\n    ROWS.append(scale())\n"
+    project = Project(
+        {
+            "lib.py": lib,
+            "conftest.py": "import lib\ndef fill():\n    lib.ROWS = []\n",
+            "test_0.py": "import lib\ndef test_0():\n    lib.begin()\n",
+            "test_a.py": "import lib\ndef test_a():\n    lib.put()\n",
+            "test_b.py": "import lib\ndef test_b():\n    assert lib.ROWS == [2]\n",
+        },
+        [
+            *("conftest.py::fill", "test_0.py::test_0", "lib.py::begin", "test_a.py::test_a"),
+            *("lib.py::put", "lib.py::scale", "test_b.py::test_b"),
+        ],
+    )
+    changes = project.edit("lib.py", "return 2", "return 3")
+    assert project.why(changes, "test_b.py::test_b") == "lib.py::scale changed"
+
+
+FIXED = {
+    "a text that was read": "with open(__file__) as f:\n    DATA = f.read().strip()\n",
+    "a text by a path": "DATA = (Path(__file__).parent / 'x').read_text()\n",
+    "a path": "HERE = Path(__file__).parent\nDATA = HERE.joinpath('x')\n",
+    "a path as text": "DATA = os.path.join(os.path.dirname(__file__), 'x')\n",
+    "a variable": "DATA = os.environ.get('X', 'y').upper()\n",
+    "a mark": "DATA = object()\n",
+}
+
+
+@pytest.mark.parametrize("data", FIXED.values(), ids=FIXED)
+def test_what_is_given_something_that_cannot_change_changes_nothing(data: str) -> None:
+    project = Project(
+        {
+            "lib.py": f"import os, sys\nfrom pathlib import Path\n{data}"
+            "def use():\n    execute(DATA)\ndef other():\n    return DATA\n",
+            "test_a.py": "import lib\ndef test_a():\n    lib.use()\n",
+            "test_b.py": "import lib\ndef test_b():\n    lib.other()\n",
+        },
+        ["test_a.py::test_a", "lib.py::use", "lib.py::other", "test_b.py::test_b"],
+    )
+    changes = project.edit("test_a.py", "lib.use()", "lib.use() or 1")
+    assert project.why(changes, "test_b.py::test_b") == ""
+
+
 @pytest.mark.parametrize(("attribute", "why"), [("__module__", ""), ("rows", "changed")])
 def test_who_makes_a_class_hands_out_no_name_of_its_module(attribute: str, why: str) -> None:
     project = Project(
@@ -130,6 +217,43 @@ def test_who_makes_a_class_hands_out_no_name_of_its_module(attribute: str, why: 
     )
     changes = project.edit("test_a.py", "lib.use()", "lib.use() or 1")
     assert project.why(changes, "test_b.py::test_b") == (why and f"test_a.py::test_a {why}")
+
+
+@pytest.mark.parametrize("data", [*FIXED.values(), "DATA = 5\n"], ids=[*FIXED, "a number"])
+@pytest.mark.parametrize(
+    "edit", [("conftest.py", "return 2", "return 3"), ("test_a.py", "1)", "2)")]
+)
+def test_what_cannot_change_can_where_another_module_binds_it(
+    data: str, edit: tuple[str, str, str]
+) -> None:
+    project = Project(
+        {
+            "lib.py": f"import os\nfrom pathlib import Path\n{data}"
+            "def use(x):\n    execute(DATA, x)\n",
+            "conftest.py": "import lib\ndef two():\n    return 2\n"
+            "def fill():\n    lib.DATA = []\n    lib.use(two())\n",
+            "test_a.py": "import lib\ndef test_a():\n    lib.use(1)\n",
+            "test_b.py": "import lib\ndef test_b():\n    assert lib.DATA\n",
+        },
+        [
+            *("conftest.py::fill", "conftest.py::two", "test_a.py::test_a", "lib.py::use"),
+            "test_b.py::test_b",
+        ],
+    )
+    assert project.why(project.edit(*edit), "test_b.py::test_b")
+
+
+def test_a_variable_or_else_a_list_may_change() -> None:
+    lib = "import os\nDATA = os.environ.get('X', [])\ndef put():\n    DATA.append(scale())\n"
+    project = Project(
+        {
+            "lib.py": lib + "def scale():\n    return 2\n",
+            "test_b.py": "import lib\ndef test_b():\n    assert lib.DATA\n",
+        },
+        ["lib.py::put", "lib.py::scale", "test_b.py::test_b"],
+    )
+    changes = project.edit("lib.py", "return 2", "return 3")
+    assert project.why(changes, "test_b.py::test_b") == "lib.py::scale changed"
 
 
 @pytest.mark.parametrize(
