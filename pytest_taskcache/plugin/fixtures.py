@@ -197,6 +197,7 @@ class FixtureHooks:
             coverage.torn_down(instance)
         if instance is None or instance.transaction is None:
             return
+        self._session.outcomes.torn_down.append(instance)
         self._session.observatory.tear_down(None)
         transaction = instance.transaction
         if engine.root is transaction:

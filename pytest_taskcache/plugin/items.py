@@ -36,7 +36,8 @@ class Instance:
     set up, where that was taken. ``outer``: whose transaction was open when its teardown began.
     ``drew``: whether its set-up drew random numbers that a plugin seeds. ``attached``: what is
     known to coverage of its computation; ``regions``: what its set-up and its teardown covered,
-    where tests share it. ``position``: that of the log when it was about to be set up.
+    where tests share it. ``position``: that of the log when it was about to be set up. ``kept_by``:
+    whose outcomes rest on its teardown, too, which tests that share it do not wait for.
     """
 
     basis: Basis = field(default_factory=Basis)
@@ -51,6 +52,7 @@ class Instance:
     attached: object = None
     regions: list[Region] = field(default_factory=list)
     position: int = 0
+    kept_by: list[Candidate] = field(default_factory=list)
 
 
 @dataclass(eq=False)

@@ -29,6 +29,9 @@ from pytest_taskcache.report.contents import Mark, Outcome, Unit, decode, durati
 
 Told: TypeAlias = Callable[[Refusal | None], None]
 
+NOBODY: tuple[str, Told] = "", lambda refusal: None
+"""Is told that something was written that is no test's outcome."""
+
 
 class Replayable(NamedTuple):
     """A stored outcome that is valid now, and the record it is from (None: of this process)."""
@@ -51,7 +54,7 @@ class Bundle:
     stored, and as found in this process.
 
     ``ran`` are the tests that ran here; ``fresh`` the units found here, ``stored`` those that were
-    read, newest first. ``unsaved`` holds who is to be told when they are written,
+    read, newest first. ``unsaved`` holds who is to be told when they are written, by the test,
     ``unsaved_seconds`` what they took.
     """
 
@@ -62,7 +65,7 @@ class Bundle:
     fresh: list[Unit] = field(default_factory=list)
     stored: list[Unit] = field(default_factory=list)
     ran: set[str] = field(default_factory=set)
-    unsaved: list[Told] = field(default_factory=list)
+    unsaved: list[tuple[str, Told]] = field(default_factory=list)
     unsaved_seconds: float = 0.0
     is_read: bool = False
     fault: Fault | None = None
@@ -71,6 +74,7 @@ class Bundle:
     """The units by the tests in them, newest first."""
     _nearest: Miss | None = None
     _written: Variant | None = None
+    _kept: list[str] = field(default_factory=list)
     _lost: Change | None = None
 
     def hold(self, variants: Sequence[Variant]) -> None:
@@ -122,13 +126,42 @@ class Bundle:
         passes = (unit for unit in self.of_test.get(name, ()) if not unit.mark)
         return next((duration_of(unit.tests[name]) for unit in passes), None)
 
-    def add(self, unit: Unit, told: Iterable[Told], seconds: float) -> None:
-        """Takes a unit found in this process, to be written with the next `save`."""
+    def add(self, unit: Unit, told: Iterable[tuple[str, Told]], seconds: float) -> None:
+        """Takes a unit found in this process, to be written with the next `save`; ``told`` are
+        those of its tests, by name, who are told then."""
         self.fresh.append(unit)
         for name in unit.tests:
             self.of_test.setdefault(name, []).insert(0, unit)
         self.unsaved += told
         self.unsaved_seconds += seconds
+
+    def withdraw(self, name: str, refusal: Refusal) -> None:
+        """What was found of a test in this process is not to be kept after all; where some of it
+        is written already, that is written anew without it. Never raises."""
+        for unit in self.fresh:
+            if not unit.mark:
+                unit.tests.pop(name, None)
+        self.fresh = [unit for unit in self.fresh if unit.tests]
+        self.of_test.pop(name, None)
+        for told_name, told in self.unsaved:
+            if told_name == name:
+                told(refusal)
+        self.unsaved = [each for each in self.unsaved if each[0] != name]
+        written, self._kept, self._written = self._kept, [], None
+        if written:
+            self.unsaved.append(NOBODY)
+            self._remove(written)
+
+    def _remove(self, ids: Sequence[str]) -> None:
+        records, local = self.route.records, self.engine.parts.local
+        try:
+            self.engine.recorder.batch.flush()
+            if records is local:
+                local.remove_records(ids, None)
+            else:
+                records.remove_records(ids)
+        except StorageError as error:
+            self.engine.notify(Faulted(*fault_of(error, "remove records failed")))
 
     def save(self) -> None:
         """Writes what was found here, with what is stored and still true. Who is told hears None
@@ -136,22 +169,18 @@ class Bundle:
         told, self.unsaved, self.unsaved_seconds = self.unsaved, [], 0.0
         if not told:
             return
-        previous, local = self._written, self.engine.parts.local
+        previous = self._written
         free = [unit for unit in reversed(self.fresh) if not unit.made_of]
         bound = [unit for unit in reversed(self.fresh) if unit.made_of]
         if free:
             self._write([*free, *self._carried()], told if not bound else [])
         if bound:
             self._write(bound, told)
-        if previous is None or previous is self._written or self.route.records is not local:
-            return
-        try:  # the new record has all of the one that this process wrote before
-            self.engine.recorder.batch.flush()
-            local.remove_records([previous.id], None)
-        except StorageError as error:
-            self.engine.notify(Faulted(*fault_of(error, "remove records failed")))
+        is_local = self.route.records is self.engine.parts.local
+        if previous is not None and previous is not self._written and is_local:
+            self._remove([previous.id])  # the new record has all of it
 
-    def _write(self, units: Sequence[Unit], told: Sequence[Told]) -> None:
+    def _write(self, units: Sequence[Unit], told: Sequence[tuple[str, Told]]) -> None:
         renewed = self.engine.parts.observation.renewed
         with self.engine.quiet():
             units = [replace(one, trace=renewed(one.trace)) for one in units]
@@ -161,7 +190,7 @@ class Bundle:
         made_of = frozenset(chain.from_iterable(unit.made_of for unit in units))
 
         def tell(refusal: Refusal | None) -> None:
-            for each in told:
+            for _, each in told:
                 each(refusal)
 
         finished = Finished(
@@ -175,7 +204,9 @@ class Bundle:
         kept = self.engine.recorder.keep(finished, encode(units))
         if isinstance(kept, Refusal):
             tell(kept)
-        elif not made_of:
+            return
+        self._kept.append(kept.id)
+        if not made_of:
             self._written = kept
 
     def _carried(self) -> Iterator[Unit]:

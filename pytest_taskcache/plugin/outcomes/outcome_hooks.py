@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from pytest_taskcache.model.event import Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.originals import originals
 from pytest_taskcache.plugin.collection.pytest_nodes import is_skipped_by_mark
-from pytest_taskcache.plugin.items import ItemAttempt, Running, node_id
+from pytest_taskcache.plugin.items import Instance, ItemAttempt, Running, node_id
 from pytest_taskcache.plugin.outcomes.bundles import Bundle, Replayable, read_all
 from pytest_taskcache.plugin.outcomes.other_plugins import (
     Randomness,
@@ -81,6 +82,8 @@ class Outcomes:
         self._snapshots = Snapshots(session.config)
         self._units: Units | None = None
         self._writing = 0.0
+        self.torn_down: list[Instance] = []
+        """Fixtures that several tests shared, and that were torn down since the test before."""
         self._froze = False
         """Whether the garbage collector does not walk what was made before the tests, as long as
         none of the project's own code runs that could tell. It would walk all items and records in
@@ -239,6 +242,7 @@ class Outcomes:
     ) -> bool | None:
         """Replays the item if its outcome is known and valid; else lets it run."""
         running, candidate = self._session.items.running, self._tests.get(item)
+        self.torn_down.clear()
         if running is None or candidate is None:
             return None
         if isinstance(candidate, Uncacheable):
@@ -313,7 +317,12 @@ class Outcomes:
                 self.keys.run_examples(running.item)
             if self._session.coverage is not None:
                 self._session.coverage.close(candidate.region)
-            ended = self._ended(running, candidate, attempt, passed=passed)
+            ended = candidate.ended = self._ended(running, candidate, attempt, passed=passed)
+            for instance in attempt.instances if passed else ():
+                if instance.transaction is not None:
+                    instance.kept_by.append(candidate)
+        if any(report.failed and report.when != "call" for report in attempt.reports):
+            self._withdraw()
         units.end(ended, attempt.instances, attempt.seconds)
 
     def _ended(
@@ -407,7 +416,8 @@ class Outcomes:
         try:
             if told(outcome, "handed"):
                 self._snapshots.hand(item, told(outcome, "handed")[Snapshots.NAME])
-            self._replays.replay(item, nextitem, outcome)
+            if not self._replays.replay(item, nextitem, outcome):
+                self._withdraw()
         except (NotReplayableError, LookupError) as error:
             text = f"{running.nodeid} runs each time: a hook cannot do with its replay ({error})"
             self._engine.notify(Noted(text))
@@ -416,6 +426,15 @@ class Outcomes:
             self._engine.used.add(found.variant.id)
         self._tell(running, Hit(found.variant), duration_of(outcome))
         return True
+
+    def _withdraw(self) -> None:
+        """The teardown of a fixture may have failed: that is told as an error of the last test that
+        had it, and was brought about by any that had."""
+        for candidate in chain.from_iterable(one.kept_by for one in self.torn_down):
+            if candidate.ended is not None:
+                refusal = Refusal("did not pass", "the teardown of a fixture that it had failed")
+                candidate.ended.refusal = candidate.ended.refusal or refusal
+                candidate.bundle.withdraw(candidate.name, refusal)
 
     def _tell(self, running: Running, decision: Decision, saved: float = 0.0) -> None:
         file, _, name = running.nodeid.partition("::")

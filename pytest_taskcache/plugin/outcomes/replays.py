@@ -205,14 +205,14 @@ class Replays:
         """The stored report, for the call that stands for it."""
         return self._report if call is self._call else None
 
-    def replay(self, item: pytest.Item, nextitem: pytest.Item | None, outcome: Outcome) -> None:
+    def replay(self, item: pytest.Item, nextitem: pytest.Item | None, outcome: Outcome) -> bool:
         """Emits the reports and warnings. Raises NotReplayableError before anything is told.
 
         What neighbours left set up and the next item does not need is torn down first, as it
         would be at the end of this item; if that raises, this item's teardown fails, as it would
-        have.
+        have, and the answer is False.
         """
-        reports = from_json(item, outcome)
+        reports, failure = from_json(item, outcome), None
         hook = item.ihook
         if self._is_watched(hook):
             reports = [self._made(hook, item, report) for report in reports]
@@ -233,6 +233,7 @@ class Replays:
             }
             hook.pytest_warning_recorded.call_historic(kwargs=warning)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return failure is None
 
     def _is_watched(self, hook: Any) -> bool:
         """Whether anyone but pytest itself has to do with the making of reports; if not, three

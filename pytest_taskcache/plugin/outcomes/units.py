@@ -29,7 +29,7 @@ from pytest_taskcache.model.dependency import Dependency, Kind, Observed, Opaque
 from pytest_taskcache.model.event import Computed, Noted, Subject
 from pytest_taskcache.model.key import Identity
 from pytest_taskcache.plugin.items import Instance
-from pytest_taskcache.plugin.outcomes.bundles import Bundle
+from pytest_taskcache.plugin.outcomes.bundles import NOBODY, Bundle
 from pytest_taskcache.plugin.outcomes.other_plugins import keeps_books
 from pytest_taskcache.plugin.outcomes.outcome_keys import SERIALIZER, Asked, Check
 from pytest_taskcache.report.contents import Mark, Outcome, Unit
@@ -45,7 +45,7 @@ SHARE = 20
 class Candidate:
     """A test whose outcome may be cached: what it asks for, and where its outcomes are.
     ``expected``: a run for verification is to end as its record says. ``check``: what its outcome
-    must agree with, once that is known."""
+    must agree with, once that is known. ``ended``: its last attempt."""
 
     asked: Asked
     bundle: Bundle
@@ -54,6 +54,7 @@ class Candidate:
     recording: bool = False
     check: Check | None = None
     region: Region | None = None
+    ended: Ended | None = None
 
     @property
     def identity(self) -> Identity:
@@ -239,7 +240,8 @@ class _Unit:
             tests = {ended.test.name: ended.outcome or "" for ended in group}
             trace = self._trace(bundle, drew=drew)
             unit = Unit(trace, tests, self.now, expires, made_of=made_of)
-            bundle.add(unit, [each.told for each in group], sum(each.seconds for each in group))
+            told = [(each.test.name, each.told) for each in group]
+            bundle.add(unit, told, sum(each.seconds for each in group))
             if on_kept is not None:
                 for each in group:
                     on_kept(each, trace)
@@ -301,7 +303,7 @@ class _Unit:
         bundle = ended.test.bundle
         trace, expires = self._trace(bundle, drew=ended.drew), self._expiry(ended)
         unit = Unit(trace, {ended.test.name: ""}, self.now, expires, mark)
-        bundle.add(unit, [lambda refusal: None], ended.seconds)
+        bundle.add(unit, [NOBODY], ended.seconds)
 
     def _trace(self, bundle: Bundle, *, drew: bool) -> Trace:
         known = self.traces.get((bundle, drew))

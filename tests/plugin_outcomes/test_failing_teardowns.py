@@ -1,0 +1,141 @@
+"""The teardown of a fixture that tests share may fail for what any of them did: it is told as an
+error of the last one, and none of them is kept."""
+
+from __future__ import annotations
+
+import pytest
+from inner_runs import run
+from projects import Project
+
+SHARED = """
+    import pytest
+
+    @pytest.fixture(scope={scope!r})
+    def errors():
+        found = []
+        yield found
+        assert not found
+"""
+FIRST = """
+    import time
+    from counter import count
+
+    class TestFirst:
+        def test_first(self, errors):
+            count("first")
+            time.sleep({seconds})
+            errors.append("lost")
+
+        def test_second(self, errors):
+            count("second")
+"""
+LAST = """
+    from counter import count
+
+    def test_last():
+        count("last")
+"""
+HAD_IT = {"class": 2, "module": 2, "package": 3, "session": 3}
+"""The tests that are not kept: those that had it, and the one that its teardown is told of."""
+
+
+def _ran(project: Project, *options: str, errors: int = 1, passed: int = 3) -> int:
+    """How many tests ran."""
+    before = project.counted()
+    result = run(project, "--cache-tests=all", *options)
+    result.assert_outcomes(passed=passed, errors=errors, deselected=3 - passed)
+    return project.counted() - before
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3], ids=["in one go", "written before"])
+@pytest.mark.parametrize("scope", HAD_IT)
+def test_who_had_a_fixture_is_not_kept(project: Project, scope: str, seconds: float) -> None:
+    """Also where the outcome was written before."""
+    project.write("conftest.py", SHARED.format(scope=scope))
+    project.write("test_a.py", FIRST.format(seconds=seconds))
+    project.write("test_b.py", LAST)
+    assert _ran(project) == 3
+    for _ in range(2):
+        assert _ran(project) == HAD_IT[scope]
+    assert _ran(project, "-k", "test_first", passed=1) == 1
+    project.write("test_a.py", FIRST.format(seconds=seconds).replace('.append("lost")', ".copy()"))
+    _ran(project, errors=0)
+    assert _ran(project, errors=0) == 0
+
+
+def test_a_teardown_before_a_replay(project: Project) -> None:
+    """The last test is replayed, and tells of what was torn down before it."""
+    project.write("conftest.py", SHARED.format(scope="session"))
+    project.write("test_a.py", FIRST.format(seconds=0).replace('.append("lost")', ".copy()"))
+    project.write("test_b.py", LAST)
+    assert _ran(project, errors=0) == 3
+    project.write("test_a.py", FIRST.format(seconds=0))
+    first = _ran(project)
+    assert 1 <= first <= 2
+    assert _ran(project) == first
+
+
+WAYS = {
+    "teardown_module": """
+        FOUND = []
+
+        def test_first():
+            FOUND.append(1)
+
+        def test_last(): ...
+
+        def teardown_module():
+            assert not FOUND
+        """,
+    "teardown_class": """
+        class TestIt:
+            found = []
+
+            def test_first(self):
+                self.found.append(1)
+
+            def test_last(self): ...
+
+            @classmethod
+            def teardown_class(cls):
+                assert not cls.found
+        """,
+    "tearDownClass": """
+        from unittest import TestCase
+
+        class TestIt(TestCase):
+            found = []
+
+            def test_first(self):
+                self.found.append(1)
+
+            def test_last(self): ...
+
+            @classmethod
+            def tearDownClass(cls):
+                assert not cls.found
+        """,
+    "a parameter": """
+        import pytest
+
+        @pytest.fixture(scope="module", params=[1, 2])
+        def found(request):
+            found = []
+            yield found
+            assert request.param != 1 or not found
+
+        def test_first(found):
+            found.append(1)
+
+        def test_last(): ...
+        """,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_tear_down(project: Project, way: str) -> None:
+    """Whatever has it torn down, the next run tells of it again."""
+    project.write("test_suite.py", WAYS[way])
+    for _ in range(3):
+        result = run(project, "--cache-tests=all")
+        assert result.parseoutcomes()["errors"] == 1
