@@ -119,7 +119,8 @@ class Session:
         self._run: Run | None = None
         self._composed: Composed | None = None
         self._broken = False
-        self._hooked = False
+        self.hooked = False
+        """Whether there is an engine, and who follows the tests."""
         self.coverage: CoverageKeeping | None = None
         """None where nothing can be measuring coverage."""
         self._provide = lambda: self.engine
@@ -189,7 +190,7 @@ class Session:
     def collected(self, items: Sequence[pytest.Item]) -> None:
         """Registers the hooks that work on tests if anything here is cached; else stops
         observing, so that a suite which uses nothing pays nothing."""
-        if not self.enabled or self._hooked:
+        if not self.enabled or self.hooked:
             return
         every = self.settings.tests is Tests.ALL and bool(items)
         used = every or bool(self.settings.fixtures) or is_marked(items)
@@ -200,7 +201,7 @@ class Session:
                 if self.coverage is not None:
                     self.coverage.finish()
             return
-        self._hooked = True
+        self.hooked = True
         # What pytest does to make the run's temporary directory (it sets a link to the newest one)
         # would be a dependency of the first fixture that asks for it, and keep that from ever
         # being valid again.
@@ -237,7 +238,7 @@ class Session:
         """Has records that wait written, so that all is told that there is to tell."""
         if self._composed is not None and not self._composed.engine.is_forked():
             with self.counting_faults():
-                if self._hooked:
+                if self.hooked:
                     self.outcomes.finish()
                 self._composed.engine.recorder.batch.flush()
 
@@ -246,7 +247,7 @@ class Session:
         if self.coverage is not None:
             self.coverage.finish()
         self.finish()
-        if self._hooked:
+        if self.hooked:
             self.fixtures.stop()
             self.outcomes.stop()
         self._retire()
@@ -299,7 +300,7 @@ class Session:
     @property
     def running(self) -> Running | None:
         """The test that is running."""
-        return self.items.running if self._hooked else None
+        return self.items.running if self.hooked else None
 
     @property
     def running_item(self) -> pytest.Item | None:

@@ -109,9 +109,11 @@ class Summary:
         _leave_out_ours(excinfo)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Ends the run's part in the cache, so that the summary can tell of it; a difference
         that was found on verification fails the run."""
+        if exitstatus == pytest.ExitCode.OK != session.exitstatus and self._session.hooked:
+            self._session.outcomes.fail_session()
         with self._session.counting_faults("run not remembered", of=Exception):
             self._remember()  # explanations are never worth a run
         if self._session.is_worker:

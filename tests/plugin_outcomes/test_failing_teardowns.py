@@ -139,3 +139,47 @@ def test_ways_to_tear_down(project: Project, way: str) -> None:
     for _ in range(3):
         result = run(project, "--cache-tests=all")
         assert result.parseoutcomes()["errors"] == 1
+
+
+FAILING = {
+    "sets the status": "session.exitstatus = 9 if lib.LEFT else exitstatus",
+    "exits": "if lib.LEFT: pytest.exit('left something', 9)",
+}
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3], ids=["in one go", "written before"])
+@pytest.mark.parametrize("way", FAILING)
+def test_a_hook_that_fails_the_session(project: Project, way: str, seconds: float) -> None:
+    """What the tests left is there in the next run, too."""
+    project.write("lib.py", "LEFT = []")
+    project.write(
+        "conftest.py",
+        f"""
+        import lib
+        import pytest
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_sessionfinish(session, exitstatus):
+            {FAILING[way]}
+        """,
+    )
+    test = f"""
+        import lib
+        import time
+        from counter import count
+
+        def test_it():
+            count("body")
+            time.sleep({seconds})
+            lib.LEFT.append(1)
+
+        def test_last(): ...
+        """
+    project.write("test_suite.py", test)
+    for runs in (1, 2, 3):
+        assert run(project, "--cache-tests=all").ret == 9
+        assert project.counted() == runs
+    project.write("test_suite.py", test.replace(".append(1)", ".copy()"))
+    for _ in range(2):
+        assert run(project, "--cache-tests=all").ret == 0
+        assert project.counted() == 4

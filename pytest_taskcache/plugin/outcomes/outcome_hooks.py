@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -217,10 +217,29 @@ class Outcomes:
         forget_files()
         self._thaw()
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """What other plugins do at the end, they do as ever."""
         self._thaw()
+        try:
+            return (yield)
+        except BaseException:
+            self.fail_session()
+            raise
+
+    def fail_session(self) -> None:
+        """The tests passed, and a hook failed the session when it ended. If it is the project's,
+        that was for what tests did, or left: nothing that ran here is kept."""
+        hooks = self._config.hook.pytest_sessionfinish.get_hookimpls()
+        files = (getattr(each.function, "__code__", None) for each in hooks)
+        is_project = self._engine.fingerprints.is_project_file
+        if self._units is None or not any(code and is_project(code.co_filename) for code in files):
+            return
+        self._units.close()
+        refusal = Refusal("did not pass", "a hook of the project failed the session")
+        for bundle in self._bundles:
+            for name in {name for unit in bundle.fresh if not unit.mark for name in unit.tests}:
+                bundle.withdraw(name, refusal)
 
     def _thaw(self) -> None:
         """Has the collector walk everything as ever."""
