@@ -36,14 +36,15 @@ _DAMAGED = "damaged row in the index"
 @dataclass(slots=True)
 class Answers:
     """What the index said, for as long as no other connection writes to it: the records of a key,
-    the newest record of an identity, what is staged (by run, key and test), and whether no record
-    was ever removed. What this process writes is taken in, or taken out, as it is written."""
+    the newest record of an identity, what is staged (by run, key and test), whether no record was
+    ever removed, and whether there is known to be none. What this process writes is taken in, or
+    taken out, as it is written."""
 
     records: dict[str, tuple[Variant, ...]] = field(default_factory=dict)
     newest: dict[str, Variant | None] = field(default_factory=dict)
     staged: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     nothing_removed: bool = False
-    is_empty: bool | None = None
+    is_empty: bool = False
 
 
 class Records:
@@ -95,20 +96,11 @@ class Records:
             # Mostly all of a warm hit (4 µs); a read with its snapshot costs four times as much.
             known = self.answers().records
             unknown = [key for key in keys if key not in known]
-            if unknown and self._is_empty():
+            if unknown and self._answers.is_empty:
                 known |= dict.fromkeys(unknown, ())
             elif unknown:
                 known |= self.read_index("read records", lambda c: self._read(c, unknown))
             return {key: found for key in keys if (found := known[key])}
-
-    def _is_empty(self) -> bool:
-        """Whether there are no records at all: a first run asks for each of its tests."""
-        answers = self._answers
-        if answers.is_empty is None:
-            ask = "SELECT 1 FROM variants LIMIT 1"
-            found = self.read_index("read records", lambda c: c.execute(ask).fetchone())
-            answers.is_empty = found is None
-        return answers.is_empty
 
     def _read(self, connection: Connection, keys: Sequence[str]) -> dict[str, tuple[Variant, ...]]:
         rows = each(
@@ -121,6 +113,9 @@ class Records:
         for variant in self.decode_rows(connection, rows):
             if variant.key in found:  # else the row's key is damaged
                 found[variant.key].append(variant)
+        if not any(found.values()):
+            ask = "SELECT 1 FROM variants LIMIT 1"
+            self._answers.is_empty = connection.execute(ask).fetchone() is None
         return {key: tuple(variants[:VARIANTS]) for key, variants in found.items()}
 
     def decode_rows(
@@ -164,7 +159,7 @@ class Records:
         with self.index.lock:
             known = self.answers().newest
             unknown = [name for name in identities if name not in known]
-            if unknown and self._is_empty():
+            if unknown and self._answers.is_empty:
                 known |= dict.fromkeys(unknown)
             elif unknown:
 
@@ -290,7 +285,7 @@ class Records:
                 raise
             finally:
                 self._answers.staged.clear()
-                self._answers.is_empty = None
+                self._answers.is_empty = False
                 if keys is None:
                     self._answers = Answers()
                 else:
