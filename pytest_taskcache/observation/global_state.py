@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from inspect import CO_OPTIMIZED
 from itertools import compress, count, repeat
-from operator import call, is_not
+from operator import call, is_, is_not
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -265,6 +265,13 @@ class GlobalState:
         if trace not in self._checks or not self._looked:
             return None
         known = self._checks[trace]
+        if False not in map(is_, map(call, known.gets, known.names, _NONE), known.values):
+            for place in known.within:
+                held = known.checks[place].held
+                if held.differing(held.value, known.but_for) is not None:
+                    break
+            else:
+                return known.given
         return None if any(known.changed()) else known.given
 
     def present(self) -> Before:
