@@ -19,6 +19,7 @@ from observed_project import Project, named
 
 from pytest_taskcache.model.dependency import Kind, Observed, Opaque
 from pytest_taskcache.observation.hooks.dispatcher import muted
+from pytest_taskcache.observation.hooks.opaque import children
 
 
 def kinds(observed: Observed) -> set[str]:
@@ -262,3 +263,27 @@ def test_what_a_child_changes_counts_as_it_was_before(project: Project, command:
     project.write("data", "1")
     project.write("folder/below/file")
     assert project.changes(observed) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other platform tells of children")
+def test_children_are_seen_while_threads_end() -> None:
+    """One that ends while they are listed takes none with it: a fixture was refused, as if it had
+    left a child running that there had been before."""
+    over = threading.Event()
+
+    def start_and_end() -> None:
+        while not over.is_set():
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
+
+    busy = threading.Thread(target=start_and_end)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        busy.start()
+        try:
+            seen = [str(child.pid) in children() for _ in range(300)]
+        finally:
+            over.set()
+            busy.join()
+            child.communicate(b"\n")
+    assert all(seen)

@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -74,16 +75,25 @@ def _tracker() -> str:
     return str(getattr(getattr(module, "_resource_tracker", None), "_pid", None) or "")
 
 
+_LOOKS = 5
+"""How often children are looked for while threads end."""
+
+
 def _started() -> set[str]:
     """The ids of the processes that this one started and has not waited for; none where the
     platform does not tell (Linux does, if it was built so)."""
     found: set[str] = set()
-    try:
-        for thread in originals.listdir("/proc/self/task"):
-            with originals.open(f"/proc/self/task/{thread}/children") as stream:
-                found.update(stream.read().split())
-    except OSError:
-        return set()
+    for _ in range(_LOOKS):
+        missed = False
+        with suppress(OSError):
+            for thread in originals.listdir("/proc/self/task"):
+                try:
+                    with originals.open(f"/proc/self/task/{thread}/children") as stream:
+                        found.update(stream.read().split())
+                except OSError:  # it has ended since: its children are another one's
+                    missed = True
+        if not missed:
+            break
     return found
 
 
