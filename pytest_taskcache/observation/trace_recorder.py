@@ -172,7 +172,7 @@ class TraceRecorder:
 
     def _add_distributions(self) -> None:
         """Enters the distributions that were loaded from since."""
-        state = len(sys.modules), next(reversed(sys.modules))  # what is new comes last
+        state = len(sys.modules), next(reversed(sys.modules), "")  # what is new comes last
         if state == self._loaded:
             return
         self._loaded = state

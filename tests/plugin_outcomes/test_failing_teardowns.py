@@ -7,6 +7,8 @@ import pytest
 from inner_runs import run
 from projects import Project
 
+from pytest_taskcache.storage.local.storage import LocalStorage
+
 SHARED = """
     import pytest
 
@@ -61,6 +63,21 @@ def test_who_had_a_fixture_is_not_kept(project: Project, scope: str, seconds: fl
     project.write("test_a.py", FIRST.format(seconds=seconds).replace('.append("lost")', ".copy()"))
     _ran(project, errors=0)
     assert _ran(project, errors=0) == 0
+
+
+def test_a_removal_that_fails_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the storage raises, the tests go on."""
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("broken")
+
+    project.write("conftest.py", SHARED.format(scope="module"))
+    project.write("test_a.py", FIRST.format(seconds=0.3))
+    project.write("test_b.py", LAST)
+    monkeypatch.setattr(LocalStorage, "remove_records", fail)
+    result = run(project, "--cache-tests=all")
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["*remove records failed*"])
 
 
 def test_a_teardown_before_a_replay(project: Project) -> None:
