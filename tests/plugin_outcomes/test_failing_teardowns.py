@@ -65,6 +65,20 @@ def test_who_had_a_fixture_is_not_kept(project: Project, scope: str, seconds: fl
     assert _ran(project, errors=0) == 0
 
 
+def test_what_was_kept_before_is_not_served(project: Project) -> None:
+    """That a teardown failed though nothing had changed disproves the older outcomes too."""
+    text = SHARED.format(scope="session").replace("errors()", "errors(pytestconfig)")
+    unseen = 'not found and "--cache-refresh" not in pytestconfig.invocation_params.args'
+    project.write("conftest.py", text.replace("not found", unseen))
+    project.write("test_a.py", FIRST.format(seconds=0).replace('.append("lost")', ".copy()"))
+    project.write("test_b.py", LAST)
+    assert _ran(project, errors=0) == 3
+    assert _ran(project, errors=0) == 0
+    assert _ran(project, "--cache-refresh") == 3
+    assert _ran(project, errors=0) == 3
+    assert _ran(project, errors=0) == 0
+
+
 def test_a_removal_that_fails_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the storage raises, the tests go on."""
 

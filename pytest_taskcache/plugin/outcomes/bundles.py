@@ -136,21 +136,23 @@ class Bundle:
         self.unsaved_seconds += seconds
 
     def withdraw(self, name: str, refusal: Refusal) -> None:
-        """What was found of a test in this process is not to be kept after all; where some of it
-        is written already, that is written anew without it. Never raises."""
+        """What was found of a test in this process is not to be kept after all, and what was
+        found before has been disproved; where that is written, it is written anew without it.
+        Never raises."""
         for unit in self.fresh:
             if not unit.mark:
                 unit.tests.pop(name, None)
         self.fresh = [unit for unit in self.fresh if unit.tests]
-        self.of_test.pop(name, None)
+        older = (unit.variant for unit in self.of_test.pop(name, ()))
+        doomed = [*self._kept, *dict.fromkeys(variant.id for variant in older if variant)]
         for told_name, told in self.unsaved:
             if told_name == name:
                 told(refusal)
         self.unsaved = [each for each in self.unsaved if each[0] != name]
-        written, self._kept, self._written = self._kept, [], None
-        if written:
+        self._kept, self._written = [], None
+        if doomed:
             self.unsaved.append(NOBODY)
-            self._remove(written)
+            self._remove(doomed)
 
     def _remove(self, ids: Sequence[str]) -> None:
         records, local = self.route.records, self.engine.parts.local

@@ -341,7 +341,7 @@ class Outcomes:
                 if instance.transaction is not None:
                     instance.kept_by.append(candidate)
         if any(report.failed and report.when != "call" for report in attempt.reports):
-            self._withdraw()
+            self._withdraw(candidate)
         units.end(ended, attempt.instances, attempt.seconds)
 
     def _ended(
@@ -436,7 +436,7 @@ class Outcomes:
             if told(outcome, "handed"):
                 self._snapshots.hand(item, told(outcome, "handed")[Snapshots.NAME])
             if not self._replays.replay(item, nextitem, outcome):
-                self._withdraw()
+                self._withdraw(None)
         except (NotReplayableError, LookupError) as error:
             text = f"{running.nodeid} runs each time: a hook cannot do with its replay ({error})"
             self._engine.notify(Noted(text))
@@ -446,11 +446,12 @@ class Outcomes:
         self._tell(running, Hit(found.variant), duration_of(outcome))
         return True
 
-    def _withdraw(self) -> None:
+    def _withdraw(self, last: Candidate | None) -> None:
         """The teardown of a fixture may have failed: that is told as an error of the last test that
         had it, and was brought about by any that had."""
-        for candidate in chain.from_iterable(one.kept_by for one in self.torn_down):
-            if candidate.ended is not None:
+        had_it = chain.from_iterable(one.kept_by for one in self.torn_down)
+        for candidate in (last, *had_it):
+            if candidate is not None and candidate.ended is not None:
                 refusal = Refusal("did not pass", "the teardown of a fixture that it had failed")
                 candidate.ended.refusal = candidate.ended.refusal or refusal
                 candidate.bundle.withdraw(candidate.name, refusal)
