@@ -479,6 +479,32 @@ def test_source_lines_of_a_rendered_traceback_do_not_count(project: Project) -> 
     assert named(project.observe(module.render), Kind.FILE) == set()
 
 
+def test_a_wrapper_around_a_look_is_not_who_looks(project: Project) -> None:
+    """What is wrapped around `os.stat` looks for whoever called it: `traceback`, which shows lines,
+    or the project."""
+    project.write(
+        "m.py",
+        """
+        import os, traceback
+        def fail(): raise ValueError
+        def render():
+            try:
+                fail()
+            except ValueError:
+                return traceback.format_exc(), os.path.exists("data.csv")
+        """,
+    )
+    module = project.load("m")
+
+    def look() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            replaced = os.stat
+            patch.setattr(os, "stat", lambda path, **options: replaced(path, **options))
+            module.render()
+
+    assert named(project.observe(look), Kind.STAT) == {"data.csv"}
+
+
 def test_a_directory_given_to_a_reader_in_native_code_counts_with_all_below(
     project: Project,
 ) -> None:

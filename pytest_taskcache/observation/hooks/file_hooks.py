@@ -12,7 +12,7 @@ from __future__ import annotations
 import linecache
 import os
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -314,7 +314,8 @@ def _look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 def _look_at_link(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     # Resolving a path asks of every component whether it is a link. That most are not is
     # noise: it would tie each trace to the checkout's place in the file system.
-    if originals.getframe(2).f_code.co_name not in _RESOLVING:
+    caller = _caller(originals.getframe(2))
+    if caller is None or caller.f_code.co_name not in _RESOLVING:
         _look(args, kwargs)
 
 
@@ -361,17 +362,31 @@ def _asking(frame: FrameType | None) -> FrameType | None:
     """Who called the replacement that raised an event of ours."""
     while frame is not None and frame.f_code.co_filename.startswith(_HOOKS):
         frame = frame.f_back
+    return _caller(frame)
+
+
+def _caller(frame: FrameType | None) -> FrameType | None:
+    """This frame; its caller where it is that of a wrapper which somebody put around a function of
+    ours, as `blockbuster` does."""
+    for name in _LOOKING:
+        function = getattr(os, name)
+        if type(function) is FunctionType and frame and function.__code__ is frame.f_code:
+            return frame.f_back
     return frame
 
 
 def _is_rendered(path: object) -> bool:
     """Whether `traceback` has `linecache` show a line of source, as asyncio's debug mode does for
     each callback: told as by `asked_by_machinery`, before anything else is done."""
-    asking = originals.getframe(3)
-    if asking.f_code.co_filename != _LINECACHE or not str(path).endswith((".py", ".pyw")):
+    asking: FrameType | None = originals.getframe(3)
+    if asking and asking.f_code.co_filename != _LINECACHE:
+        asking = _caller(asking)
+        if asking is None or asking.f_code.co_filename != _LINECACHE:
+            return False
+    caller = asking and asking.f_back
+    if caller is None or not str(path).endswith((".py", ".pyw")):
         return False
-    caller = asking.f_back
-    return caller is not None and origin_of(caller.f_code.co_filename) is ActsFor.RENDERING
+    return origin_of(caller.f_code.co_filename) is ActsFor.RENDERING
 
 
 def _ask_for_lines(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -387,9 +402,9 @@ def _asked_for_lines(frame: FrameType, path: object) -> None:
         see(Kind.FILE, path, _asking(frame))
 
 
+_LOOKING = {"stat": _look, "access": _look, "readlink": _look, "lstat": _look_at_link}
 REPLACED = (
-    *(Replacement("os", name, _look) for name in ("stat", "access", "readlink")),
-    Replacement("os", "lstat", _look_at_link),
+    *(Replacement("os", name, _LOOKING[name]) for name in _LOOKING),
     Replacement("os", "getcwd", _ask_where),
     Replacement("linecache", "getlines", _ask_for_lines),
 )
