@@ -72,6 +72,14 @@ KEPT = [
     ),
     _keeps("nothing_changed", **_BODY, files={"helper.py": _HELPER}, forms=EVERY),
     _keeps(
+        "another_constant_of_the_module_of_what_is_unpickled",
+        head="import pickle\nfrom . import kinds",
+        body="result = pickle.loads(b'cSELF.kinds\\nKind\\n.').limit",
+        files={"kinds.py": "class Kind:\n    limit = 1\nVERSION = '1'\n"},
+        change={"kinds.py": "class Kind:\n    limit = 1\nVERSION = '2'\n"},
+        forms=EVERY,
+    ),
+    _keeps(
         "comment",
         **_BODY,
         files={"helper.py": _HELPER},
