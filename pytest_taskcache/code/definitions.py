@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"13 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"14 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"

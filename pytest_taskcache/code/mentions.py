@@ -44,6 +44,7 @@ from pytest_taskcache.code.definitions import (
     ALL_NAMES,
     ANY_MODULE,
     LISTED,
+    INSIDE,
     MEMBERS,
     OF_CLASS,
     OWN_NAMES,
@@ -132,6 +133,7 @@ class Mentions:
         if rule is None:
             rule = self._rules[kind] = getattr(self, f"_visit_{kind.__name__}", self._generic)
         rule(node)
+        self._around: ast.AST = ast.Pass()  # the class around the methods that are walked
 
     def _all(self, nodes: Iterable[ast.AST | None]) -> None:
         for node in nodes:
@@ -195,7 +197,7 @@ class Mentions:
             draft.mentions.discard(LISTED)
         if name == "modules" and self._module.aliases.get(root, "").partition(".")[0] == "sys":
             draft.mentions.update(_GIVING_MODULES)
-        elif name == "module" and root in draft.parameters:
+        elif name == "module" and root in draft.parameters and not self._says_its_module(root):
             draft.mentions.add(ANY_MODULE)  # that of a test, of a node or request of pytest's
 
     def _store_attribute(self, node: ast.Attribute) -> None:
@@ -359,6 +361,20 @@ class Mentions:
         elif not called and root not in draft.bound:
             draft.stores.add(OWN_NAMES)
         self._change(target)
+    def _says_its_module(self, name: str) -> bool:
+        """Whether it is the object that a method is called on, and its class says what ``module``
+        is of it: that of pytest's nodes cannot be set."""
+        draft = self._draft
+        if not draft.owner or draft.parameters[0] != name or INSIDE in draft.name:
+            return False
+        for part in ast.walk(self._around):
+            match part:
+                case ast.arg("module") | ast.Constant("module"):
+                    return True
+                case ast.Attribute(attr="module", ctx=ast.Store()):
+                    return True
+        return False
+
 
     def _visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         if node.name:

@@ -302,9 +302,10 @@ class _Walker(Mentions):
             self._acting.add(node.name)
         if given or own or any(self._calls_methods(maker) for maker in (*node.bases, *words)):
             self._called.add(node.name)
-        before, self._owner = self._owner, prefix + node.name
+        before = self._owner, self._around
+        self._owner, self._around = prefix + node.name, node
         self._body(node, f"{prefix}{node.name}.")
-        self._owner = before
+        self._owner, self._around = before
 
     def _calls_methods(self, base: ast.expr) -> bool:
         """Whether a base class comes from elsewhere, or has one that does: what it has methods
