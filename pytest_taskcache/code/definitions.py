@@ -128,6 +128,7 @@ class Definition:
     takes: bool = False
     called: bool = False
     outward: bool = False
+    loads: bool = False
 
     @property
     def label(self) -> str:
@@ -152,7 +153,10 @@ class Import(NamedTuple):
 
 
 _KINDS = {str(kind): kind for kind in DefinitionKind}
-_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "called", "outward")
+_FLAGS = (
+    *("effect", "acts", "implicit", "constant", "wrapped", "takes", "called", "outward"),
+    "loads",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -440,7 +440,7 @@ class _Walk:
         if vertex.seed or not item.name.endswith("()"):
             for part in self._parts[vertex.file]:
                 yield f"={part}", 0
-        if item.kind is DefinitionKind.IMPORT and vertex.seed:
+        if item.loads and vertex.seed:
             yield ALL_MODULES, -1
 
     def _kept_names(self, vertex: _Vertex, item: Definition) -> Iterator[tuple[str, int]]:

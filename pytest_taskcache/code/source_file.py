@@ -511,6 +511,7 @@ def _definition_of(name: str, drafts: Sequence[Draft]) -> Definition:
         takes=is_function and "global" in flags,
         called="called" in flags,
         outward="outward" in flags,
+        loads="loads" in flags,
     )
 
 

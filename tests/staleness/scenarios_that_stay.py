@@ -101,6 +101,23 @@ KEPT = [
         forms=EVERY,
     ),
     _keeps(
+        "imports_of_what_is_loaded_anyhow",
+        group="loaded modules",
+        head="import sys",
+        body="result = ('SELF.' + 'other') in sys.modules",
+        files={"test_other.py": "import json\n\ndef test_other():\n    pass\n"},
+        change={
+            "test_other.py": """
+            import os.path
+            from collections import OrderedDict
+            from collections.abc import Mapping
+
+            def test_other():
+                pass
+            """
+        },
+    ),
+    _keeps(
         "comment",
         **_BODY,
         files={"helper.py": _HELPER},
