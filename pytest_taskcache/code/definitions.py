@@ -32,6 +32,8 @@ SET_ON = "+"
 KEPT = "!"
 """Begins a name of what is imported that something is set on or put into: its callers say what, if
 it is the project's. Twice, a name of what nobody changes unless another module binds it too."""
+PART = "/"
+"""Begins a part of the name of a module that names are imported from."""
 STAR = "*star"
 EFFECTS = "#effects"
 EVERYTHING = "#everything"

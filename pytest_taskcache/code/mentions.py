@@ -49,6 +49,7 @@ from pytest_taskcache.code.definitions import (
     MEMBERS,
     OF_CLASS,
     OWN_NAMES,
+    PART,
     STAR,
     DefinitionKind,
 )
@@ -563,7 +564,12 @@ class Mentions:
     def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
         draft = self._draft
         self._imports.setdefault((level, module), {}).update(dict.fromkeys(names))
-        draft.mentions.update(filter(None, module.split(".")))
+        top, *parts = module.split(".")
+        if level:
+            top, parts = "", [top, *parts]
+        # Names taken from a module are not got by way of the packages around it.
+        draft.mentions.update(PART * bool(names) + part for part in parts if part)
+        draft.mentions |= {top} - {""}
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
         if not draft.is_function and (level or not _is_loaded(module, names)):
             draft.flags.add("loads")
