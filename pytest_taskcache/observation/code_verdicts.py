@@ -25,6 +25,7 @@ from pytest_taskcache.code.definitions import (
 )
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
+from pytest_taskcache.garbage import uncollected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_log import (
     LOADED,
@@ -315,7 +316,8 @@ class _Verdict:
         ]
         differing = (tuple(files.items()), tuple(touches), tuple(map(str, distributions)))
         if differing != self._differing and any(differing):
-            self._walk(files, touches, distributions)
+            with uncollected():
+                self._walk(files, touches, distributions)
         self._differing = differing
         self.compared = True
 
