@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_taskcache.checksum import checksum
 from pytest_taskcache.dataclass import dataclass
 
-FORMAT = f"13 {sys.version_info[0]}.{sys.version_info[1]}"
+FORMAT = f"14 {sys.version_info[0]}.{sys.version_info[1]}"
 """Version of analyses: part of what they are kept under. Syntax trees differ between Pythons."""
 
 ALL_NAMES = "*"
@@ -32,6 +32,8 @@ SET_ON = "+"
 KEPT = "!"
 """Begins a name of what is imported that something is set on or put into: its callers say what, if
 it is the project's. Twice, a name of what nobody changes unless another module binds it too."""
+PART = "/"
+"""Begins a part of the name of a module that names are imported from."""
 STAR = "*star"
 EFFECTS = "#effects"
 EVERYTHING = "#everything"
@@ -128,6 +130,7 @@ class Definition:
     takes: bool = False
     called: bool = False
     outward: bool = False
+    loads: bool = False
 
     @property
     def label(self) -> str:
@@ -152,7 +155,10 @@ class Import(NamedTuple):
 
 
 _KINDS = {str(kind): kind for kind in DefinitionKind}
-_FLAGS = ("effect", "acts", "implicit", "constant", "wrapped", "takes", "called", "outward")
+_FLAGS = (
+    *("effect", "acts", "implicit", "constant", "wrapped", "takes", "called", "outward"),
+    "loads",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType, NoneType
 from typing import Any
 
 from pytest_taskcache.code.accesses import access, accesses
@@ -43,10 +44,12 @@ from pytest_taskcache.code.definitions import (
     ALL_MODULES,
     ALL_NAMES,
     ANY_MODULE,
+    INSIDE,
     LISTED,
     MEMBERS,
     OF_CLASS,
     OWN_NAMES,
+    PART,
     STAR,
     DefinitionKind,
 )
@@ -106,6 +109,15 @@ _READING: Mapping[str, Sequence[str]] = {
 """What functions and modules of these names get at without naming it."""
 _HARMLESS_MODULES = frozenset({"pytest", "pytest_taskcache", *sys.stdlib_module_names})
 """Modules that are called to get a value, or whose marks and fixtures act on what they are on."""
+ALWAYS_LOADED = frozenset(
+    {
+        *("abc", "ast", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum"),
+        *("functools", "gc", "importlib", "inspect", "io", "itertools", "json", "math", "operator"),
+        *("os", "os.path", "pathlib", "re", "sys", "threading", "time", "types", "typing"),
+        *("warnings", "weakref", "collections.abc", "__future__"),
+    }
+)
+"""Modules that this package needs itself, so that they are loaded whoever else imports them."""
 ACTING = frozenset({"effect", "acts"})
 _NAMES = re.compile(r"[A-Za-z_]\w*(?:[.:,\s]+[A-Za-z_]\w*)*\Z")
 _SPLIT = re.compile(r"[.:,\s]+")
@@ -122,6 +134,7 @@ class Mentions:
         self._module = module
         self._imports: dict[tuple[int, str], dict[str, None]] = {}
         self._draft = Draft("", DefinitionKind.STATEMENT)
+        self._around: ast.AST = ast.Pass()  # the class around the methods that are walked
         self._whole = True  # the name that comes next is handed on, not asked for an attribute
         self._rules: dict[type, Callable[[Any], None]] = {}
 
@@ -195,7 +208,7 @@ class Mentions:
             draft.mentions.discard(LISTED)
         if name == "modules" and self._module.aliases.get(root, "").partition(".")[0] == "sys":
             draft.mentions.update(_GIVING_MODULES)
-        elif name == "module" and root in draft.parameters:
+        elif name == "module" and root in draft.parameters and not self._says_its_module(root):
             draft.mentions.add(ANY_MODULE)  # that of a test, of a node or request of pytest's
 
     def _store_attribute(self, node: ast.Attribute) -> None:
@@ -348,6 +361,20 @@ class Mentions:
         if name in ("self", "cls"):
             return bool(draft.owner) and name in draft.parameters[:1]
         return name not in draft.bound and self._module.aliases.get(name) in sys.stdlib_module_names
+
+    def _says_its_module(self, name: str) -> bool:
+        """Whether it is the object that a method is called on, and its class says what ``module``
+        is of it: that of pytest's nodes cannot be set."""
+        draft = self._draft
+        if not draft.owner or draft.parameters[0] != name or INSIDE in draft.name:
+            return False
+        for part in ast.walk(self._around):
+            match part:
+                case ast.arg("module") | ast.Constant("module"):
+                    return True
+                case ast.Attribute(attr="module", ctx=ast.Store()):
+                    return True
+        return False
 
     def _set_attribute(self, target: ast.expr, name: ast.expr) -> None:
         """``setattr``: of a computed name, it may be any of something known here."""
@@ -537,8 +564,15 @@ class Mentions:
     def _note_import(self, level: int, module: str, names: tuple[str, ...]) -> None:
         draft = self._draft
         self._imports.setdefault((level, module), {}).update(dict.fromkeys(names))
-        draft.mentions.update(filter(None, module.split(".")))
+        top, *parts = module.split(".")
+        if level:
+            top, parts = "", [top, *parts]
+        # Names taken from a module are not got by way of the packages around it.
+        draft.mentions.update(PART * bool(names) + part for part in parts if part)
+        draft.mentions |= {top} - {""}
         foreign = level or module.partition(".")[0] not in sys.stdlib_module_names
+        if not draft.is_function and (level or not _is_loaded(module, names)):
+            draft.flags.add("loads")
         if (foreign or module == "__future__") and not draft.is_function:
             draft.flags.add("effect")  # what is told the compiler holds for all of the module
 
@@ -555,6 +589,14 @@ class Mentions:
                 self._draft.flags.add("acts")
         elif full.partition(".")[0] not in _HARMLESS_MODULES:
             self._draft.flags.add("acts")
+
+
+def _is_loaded(module: str, names: Iterable[str]) -> bool:
+    """Whether an import of this, or of these names from it, finds all loaded in any process that
+    is observed."""
+    found = sys.modules.get(module) if module in ALWAYS_LOADED else None
+    kinds = (type(getattr(found, name, None)) for name in names)
+    return found is not None and not any(kind in (ModuleType, NoneType) for kind in kinds)
 
 
 def _is_update(node: ast.expr) -> bool:

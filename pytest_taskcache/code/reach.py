@@ -181,6 +181,7 @@ class _Walk:
         self._rebound: dict[str, int] = {}
         self._mutable: dict[str, int] = {}
         self._ran: dict[tuple[str, str], int] = {}
+        self._tested: dict[str, int] = {}
         self._effects: dict[int, _Cause] = {}
         self._implicit: dict[int, _Cause] = {}
         self._everywhere = _NONE
@@ -227,6 +228,9 @@ class _Walk:
                 self._begun = index
             first.setdefault(file, self._since(index))
         for file, analysis in self._log.files.items():
+            tests = (each.name for each in analysis.definitions if _is_test(each))
+            ran = (self._ran.get((file, name), NEVER) for name in tests)
+            self._tested[file] = min(ran, default=NEVER)
             self._add_all(file, analysis.definitions, first.get(file, NEVER))
         for file, name in self._log.nodes:
             if name.startswith(EXAMPLES):
@@ -261,9 +265,13 @@ class _Walk:
 
     def _add(self, file: str, item: Definition, loaded: int) -> None:
         if item.kind is _FUNCTION and file not in self._log.whole:
-            # A new method that a library may call did run, for all that is known.
-            awake = item.called and (file, item.name) in self._appeared
-            loaded = self._ran.get((file, item.name), loaded if awake else NEVER)
+            asleep = NEVER
+            if (file, item.name) in self._appeared:
+                # A new method that a library may call did run, for all that is known; a new test
+                # runs among those of its file.
+                tested = self._tested.get(file, NEVER) if _is_test(item) else NEVER
+                asleep = loaded if item.called else tested
+            loaded = self._ran.get((file, item.name), asleep)
         vertex = self._vertex(file, item.name, loaded)
         if item not in vertex.definitions:
             vertex.definitions.append(item)
@@ -424,7 +432,7 @@ class _Walk:
     def _names_of(self, vertex: _Vertex, item: Definition) -> Iterator[tuple[str, int]]:
         """The names by which others get at what a definition does, and, as `_users` takes them,
         in which files. Nobody gets anything of a test but what it keeps."""
-        if item.kind is _FUNCTION and not item.binds:
+        if _is_test(item):
             return
         for name in item.binds:
             yield name, 0
@@ -440,7 +448,7 @@ class _Walk:
         if vertex.seed or not item.name.endswith("()"):
             for part in self._parts[vertex.file]:
                 yield f"={part}", 0
-        if item.kind is DefinitionKind.IMPORT and vertex.seed:
+        if item.loads and vertex.seed:
             yield ALL_MODULES, -1
 
     def _kept_names(self, vertex: _Vertex, item: Definition) -> Iterator[tuple[str, int]]:
@@ -538,6 +546,10 @@ class _Walk:
 
 _FUNCTION = DefinitionKind.FUNCTION
 _LEAD, _KEEP, _HAND = range(3)
+
+
+def _is_test(item: Definition) -> bool:
+    return item.kind is _FUNCTION and not item.binds
 
 
 def _called(name: str) -> str:

@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import gc
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -66,6 +65,7 @@ from pytest_taskcache.code.syntax import (
     parameters_of,
     parsed,
 )
+from pytest_taskcache.garbage import uncollected
 
 _XUNIT_OF_CLASSES = frozenset(
     {
@@ -106,18 +106,15 @@ _POSTPONED = "__future__.annotations"
 def analyse(content: bytes, *, is_test: bool = False) -> Analysis:
     """The analysis of a file's content. Never raises: what cannot be parsed is one definition,
     which has all effects. ``is_test`` tells that pytest collects its functions."""
-    collecting = gc.isenabled()
-    gc.disable()  # a tree is many objects, none of them garbage yet
     try:
-        tree = parsed(content)
-        found = ast.walk(tree) if b"global" in content else ()
-        declared = {name for node in found if isinstance(node, ast.Global) for name in node.names}
-        return _Walker(tree, declared, is_test=is_test).analysis()
+        with uncollected():
+            tree = parsed(content)
+            found = ast.walk(tree) if b"global" in content else ()
+            globals_ = (node for node in found if isinstance(node, ast.Global))
+            declared = {name for node in globals_ for name in node.names}
+            return _Walker(tree, declared, is_test=is_test).analysis()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Analysis((everything(checksum_bytes(content)),))
-    finally:
-        if collecting:
-            gc.enable()
 
 
 class _Walker(Mentions):
@@ -302,9 +299,10 @@ class _Walker(Mentions):
             self._acting.add(node.name)
         if given or own or any(self._calls_methods(maker) for maker in (*node.bases, *words)):
             self._called.add(node.name)
-        before, self._owner = self._owner, prefix + node.name
+        before = self._owner, self._around
+        self._owner, self._around = prefix + node.name, node
         self._body(node, f"{prefix}{node.name}.")
-        self._owner = before
+        self._owner, self._around = before
 
     def _calls_methods(self, base: ast.expr) -> bool:
         """Whether a base class comes from elsewhere, or has one that does: what it has methods
@@ -510,6 +508,7 @@ def _definition_of(name: str, drafts: Sequence[Draft]) -> Definition:
         takes=is_function and "global" in flags,
         called="called" in flags,
         outward="outward" in flags,
+        loads="loads" in flags,
     )
 
 

@@ -25,6 +25,7 @@ from pytest_taskcache.code.definitions import (
 )
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import Log, Reached, affected
+from pytest_taskcache.garbage import uncollected
 from pytest_taskcache.model.dependency import ABSENT, Blob, Change, Dependency, Kind, Trace
 from pytest_taskcache.observation.code_log import (
     LOADED,
@@ -46,13 +47,15 @@ CHANGES = 8
 _NOTHING = ""
 """Stands for the content of a file that a log has not met."""
 
-_HEADS = "code.heads"
-"""Section of the shelf: where all of a log is, for the logs of the last runs."""
 _SLOTS = 64
+_SHELVES = 256
 
 
-def _slot(log: str) -> str:
-    return str(int(log, 16) % _SLOTS)
+def _shelf_of(log: str) -> tuple[str, str]:
+    """Section and item of the shelf that tell where all of a log is: for those of the last runs,
+    but for the few that another one was put upon."""
+    number = int(log, 16)
+    return f"code.heads {number // _SLOTS % _SHELVES}", str(number % _SLOTS)
 
 
 class CodeVerdicts:
@@ -67,14 +70,19 @@ class CodeVerdicts:
         self._logs: dict[str, _Verdict] = {}
         self._met: set[str] = set()
         self._expected: dict[str, tuple[int, list[Blob]]] = {}
+        self._ends: dict[str, Sequence[Blob]] = {}
 
     def keep_head(self, log: CodeLog) -> None:
-        """Keeps where all of a log is: who checks the first of its records would else know only
-        as far as that came, and judge the log anew with each record that came further."""
-        if self.shelf is not None and log.segments:
-            blobs = [[blob.digest, blob.size] for blob in log.segments]
-            head = json.dumps([log.name, blobs]).encode()
-            self.shelf.write(_HEADS, {_slot(log.name): head})
+        """Keeps where all of a log is, and of others as far as was seen here: who checks the first
+        of its records would else know only as far as that came, and judge the log anew with each
+        record that came further."""
+        if self.shelf is None:
+            return
+        ends = self._ends | ({log.name: log.segments} if log.segments else {})
+        for name, segments in ends.items():
+            blobs = [[blob.digest, blob.size] for blob in segments]
+            section, slot = _shelf_of(name)
+            self.shelf.write(section, {slot: json.dumps([name, blobs]).encode()})
 
     def nodes(self, log: str) -> list[tuple[str, str]]:
         """The files and definitions of a log's nodes, in order; of one that was never checked,
@@ -86,8 +94,9 @@ class CodeVerdicts:
         """All of a log, if it is known where that is; the slot may be another log's."""
         if self.shelf is None:
             return []
+        section, slot = _shelf_of(name)
         try:
-            log, blobs = json.loads(self.shelf.read(_HEADS).get(_slot(name), b"[0, 0]"))
+            log, blobs = json.loads(self.shelf.read(section).get(slot, b"[0, 0]"))
             return [Blob(digest, size) for digest, size in blobs] if log == name else []
         except (ValueError, TypeError):
             return []
@@ -179,17 +188,22 @@ class CodeVerdicts:
         except ValueError:
             return [Change("code log", "unreadable", dependency.digest, "")]
         verdict = self._logs.get(part.log)
+        if verdict is not None and verdict.length < part.position and (known := verdict.of(part)):
+            return known  # more of the log leads to more changes, not to fewer
         if verdict is None or verdict.length < part.position:
             _, longest = self._expected.pop(part.log, (0, []))
-            heads = [] if verdict is not None else [self._head(part.log)]
-            verdict = self._load([*heads, longest, _segments(part, uses)], part.position)
+            head = [] if verdict is not None else self._head(part.log)
+            own = _segments(part, uses)
+            verdict, found = self._load([head, longest, own], part.position)
+            if found != head:
+                self._ends[part.log] = found
             if verdict is None:
                 return [Change("code log", "lost", dependency.digest, "")]
             self._logs[part.log] = verdict
         return verdict.of(part)
 
-    def _load(self, heads: Iterable[list[Blob]], length: int) -> _Verdict | None:
-        """The first of these that is there, and holds as many nodes."""
+    def _load(self, heads: Iterable[list[Blob]], length: int) -> tuple[_Verdict | None, list[Blob]]:
+        """The first of these that is there, and holds as many nodes, and where it was."""
         for blobs in heads:
             found = [data for blob in blobs if (data := self.read(blob)) is not None]
             if len(found) < len(blobs):
@@ -199,8 +213,8 @@ class CodeVerdicts:
             except ValueError:
                 continue
             if verdict.length >= length:
-                return verdict
-        return None
+                return verdict, blobs
+        return None, []
 
 
 def _segments(part: CodePart, uses: Iterable[Blob]) -> list[Blob]:
@@ -275,7 +289,7 @@ class _Verdict:
             self._compare()
         if self._reached is None or not any(self._differing):
             return []
-        nodes = [node for ran in part.ran for node in ran]
+        nodes = [node for ran in part.ran for node in ran if node < self.length]
         if part.whole:
             change = self._changed_in_closure(nodes)
             if change is not None:
@@ -302,7 +316,8 @@ class _Verdict:
         ]
         differing = (tuple(files.items()), tuple(touches), tuple(map(str, distributions)))
         if differing != self._differing and any(differing):
-            self._walk(files, touches, distributions)
+            with uncollected():
+                self._walk(files, touches, distributions)
         self._differing = differing
         self.compared = True
 

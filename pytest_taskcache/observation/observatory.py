@@ -746,7 +746,7 @@ class Observatory:
         names = _names_of_import(frame)
         # Who looked for it may have left it to another to load (`importlib.util.LazyLoader`).
         for importing, owner in self._looked_for.pop(names[-1], ()) if names else ():
-            self._give(names[-1], source, importing, owner)
+            self._give(source, importing, owner, _names_got(names[-1]))
         if importer is not None:
             for name in names:
                 self._log.touch(body, Kind.IMPORT, name, name)
@@ -825,9 +825,10 @@ class Observatory:
                 self._looked_for.setdefault(name, set()).add((importer, NOBODY))
 
     def on_import_asked(
-        self, name: str, module: ModuleType | None, frame: FrameType | None
+        self, name: str, module: ModuleType | None, frame: FrameType | None, wanted: str = ""
     ) -> None:
-        """``importlib.import_module`` returned this module, or failed."""
+        """``importlib.import_module`` returned this module, or failed; ``wanted`` is what alone is
+        taken from it, "" where all may be."""
         top = name.partition(".")[0]
         if top in _STANDARD_LIBRARY or asked_by_machinery(frame):
             return
@@ -850,7 +851,7 @@ class Observatory:
         if module is None:
             self._looked_for.setdefault(name, set()).add((importer, owner))
         elif source is not None and source.python:
-            self._give(name, source, importer, owner)
+            self._give(source, importer, owner, _names_got(name, wanted))
 
     def _lazy(self, name: str, frame: FrameType | None) -> SourceFile | None:
         """The package around a module for which a library's function asks as the package's
@@ -860,11 +861,13 @@ class Observatory:
         filename = source_of(package) if frame is not None and asking is frame.f_code else None
         return self._find(filename) if filename else None
 
-    def _give(self, name: str, source: SourceFile, importer: SourceFile, owner: int) -> None:
-        """A module goes to a file that imports it, or to a node that asked for it by its name."""
+    def _give(
+        self, source: SourceFile, importer: SourceFile, owner: int, names: Iterable[str]
+    ) -> None:
+        """A module goes to a file that imports it, or to a node that gets at these names in it."""
         self._log.add_import(importer, source)
         if owner != NOBODY:
-            self._log.mention(owner, ["=" + name.rpartition(".")[2]])
+            self._log.mention(owner, names)
 
     def on_unnamed_code(self, code: CodeType, frame: FrameType | None) -> None:
         """Code of no Python file, or of a temporary one, is about to be executed: the modules that
@@ -887,6 +890,13 @@ class Observatory:
         self._armed = False
         self._windows = ()
         self._forked = True
+
+
+def _names_got(module: str, wanted: str = "") -> list[str]:
+    """What is mentioned by who gets a module by its name, or this of it, a module of it as well."""
+    if not wanted:
+        return ["=" + module.rpartition(".")[2]]
+    return [sign + part for part in wanted.split(".") for sign in ("", "=")]
 
 
 def _look_at(path: str) -> tuple[bool, bool]:

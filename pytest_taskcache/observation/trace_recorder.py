@@ -16,7 +16,7 @@ from itertools import chain, islice
 import xxhash
 
 from pytest_taskcache.code.asleep import namespace_of
-from pytest_taskcache.code.definitions import Analysis, DefinitionKind
+from pytest_taskcache.code.definitions import PART, Analysis, DefinitionKind
 from pytest_taskcache.code.distributions import normalized
 from pytest_taskcache.code.import_graph import Graph, closure, import_graph
 from pytest_taskcache.code.reach import FILE, MODULE, Reached, affected
@@ -251,7 +251,9 @@ class TraceRecorder:
         """The definitions that mention what their file imported of the project's extensions."""
         for file, leads in self._graph.items():
             modules = {
-                name.rpartition("/")[2].partition(".")[0] for name in self.natives.keys() & leads
+                sign + name.rpartition("/")[2].partition(".")[0]
+                for name in self.natives.keys() & leads
+                for sign in ("", PART)
             }
             one = analyses.get(file)
             if one is None or not modules:

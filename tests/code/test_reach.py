@@ -472,3 +472,20 @@ def test_a_method_that_a_base_from_elsewhere_calls_comes_with_its_class() -> Non
         changes = project.edit("encoders.py", before, "return 2\n")
         assert project.why(changes, f"lib.py::{name}")
         assert not project.why(changes, "lib.py::none")
+
+
+def test_a_module_is_not_named_by_who_takes_a_name_from_it() -> None:
+    """``main`` in ``from pkg.main import App`` is no function of that name."""
+    project = Project(
+        {
+            "pkg/__init__.py": "",
+            "pkg/main.py": "class App:\n    limit = 1\n",
+            "pkg/cli.py": "from pkg.main import App\ndef main():\n    return App, 1\n",
+            "test_a.py": "from pkg.cli import App\ndef test_a():\n    assert App.limit\n",
+            "test_b.py": "from pkg.cli import main\ndef test_b():\n    assert main()\n",
+        },
+        ["test_a.py::test_a", "test_b.py::test_b", "pkg/cli.py::main"],
+    )
+    changes = project.edit("pkg/cli.py", "1", "2")
+    assert project.why(changes, "test_a.py::test_a") == ""
+    assert project.why(changes, "test_b.py::test_b") == "pkg/cli.py::main changed"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from pytest_taskcache.code.definitions import (
     definition_name,
     diff,
 )
+from pytest_taskcache.code.mentions import ALWAYS_LOADED
 from pytest_taskcache.code.source_file import analyse
 from pytest_taskcache.code.syntax import normalised_text
 
@@ -217,3 +220,10 @@ def test_imports_are_told_with_what_they_are_inside_of() -> None:
         Import(0, "f", ("*",)),
         Import(0, "h", ()),
     }
+
+
+def test_what_is_taken_for_loaded_is_loaded_wherever_the_cache_is() -> None:
+    """An edit of an import of these makes no module appear in, or vanish from, ``sys.modules``."""
+    asked = "import json, sys, pytest_taskcache.config.factory; print(json.dumps([*sys.modules]))"
+    found = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True)
+    assert {*json.loads(found.stdout)} >= ALWAYS_LOADED

@@ -145,3 +145,16 @@ def test_what_is_named_like_a_test_and_returns_something_is_one_like_any_other()
     )
     changes = project.edit("test_data.py", "[1]", "[2]")
     assert project.why(changes, "test_b.py::test_b") == "test_data.py::test_rows changed"
+
+
+def test_a_new_test_leaves_things_to_those_that_run_with_its_file_and_later() -> None:
+    reads = "import lib\ndef {}():\n    assert lib.ROWS == [[]]\n"
+    names = ("test_a", "test_b", "test_c")
+    project = Project(
+        {"lib.py": LIB, **{f"{name}.py": reads.format(name) for name in names}},
+        [f"{name}.py::{name}" for name in names],
+    )
+    changes = project.edit("test_b.py", "", "def test_new():\n    lib.ROWS.append(1)\n")
+    why = {n: project.why(changes, f"{n}.py::{n}", closed=f"{n}.py::{n}") for n in names}
+    new = "test_b.py::test_new appeared"
+    assert why == {"test_a": "", "test_b": new, "test_c": new}

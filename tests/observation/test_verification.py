@@ -527,6 +527,42 @@ def test_a_log_is_judged_once_however_far_its_records_came(project: Project) -> 
     assert sorted(read) == sorted(blob.digest for blob in late.trace.uses)
 
 
+def test_a_log_of_another_machine_is_read_further_only_where_that_may_tell_more(
+    project: Project,
+) -> None:
+    """No shelf tells where all of it is. What is invalid by what is known of it stays so; what
+    was seen of it is found at once by the next one."""
+    one = project.write("one.py", "def first():\n    return 1\n")
+    project.write("two.py", "def second():\n    return 2\n")
+    early = project.observe(project.load("one").first)
+    project.keep_parts(early)
+    second = project.load("two").second
+    late = project.observe(second)
+    late_and_first = project.observe(lambda: (second(), project.load("one").first()))
+    for each in (late, late_and_first):
+        project.keep_parts(each)
+    one.write_text("def first():\n    return 3\n")
+    for section in [each for each in project.shelf.sections if each.startswith("code.heads")]:
+        del project.shelf.sections[section]
+
+    read: list[str] = []
+
+    def counted(blob: Blob) -> bytes | None:
+        read.append(blob.digest)
+        return project.parts.get(blob.digest)
+
+    for further in (True, False):
+        other = project.new_observatory()
+        other.read_parts_by(counted)
+        assert [change.name for change in other.verify(early.trace)] == ["one.py::first"]
+        read.clear()
+        assert other.verify(late_and_first.trace)
+        assert not read
+        assert other.verify(late.trace) == ()
+        assert bool(read) is further
+        other.save()
+
+
 class Failing(MemoryShelf):
     """A shelf that cannot be read at first."""
 

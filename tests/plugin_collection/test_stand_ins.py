@@ -364,6 +364,25 @@ def test_a_file_that_skips_itself_is_not_imported(project: Project, how: str) ->
     see(project, *WARM).result.assert_outcomes(passed=1)
 
 
+def test_what_failed_last_is_collected_among_what_is_stood_in_for(project: Project) -> None:
+    """``--lf`` leaves out the others of a file when that is collected, which proves none wrong:
+    neither of a file that had not failed before, nor of one that is left out as a whole."""
+    project.write("odd_limit.py", "X = 1\n")
+    read = "from odd_limit import X\ndef test_b():\n    pass\ndef test_x():\n    assert X == 1\n"
+    project.write("test_odd_a.py", "def test_bad():\n    assert 0\ndef test_a():\n    pass\n")
+    project.write("test_odd_b.py", read)
+    project.write("test_odd_c.py", "import odd_c\nodd_c.X = 1\ndef test_c():\n    pass\n")
+    project.write("odd_c.py", "")
+    see(project, *WARM)
+    see(project, *WARM, "--lf").result.assert_outcomes(failed=1)
+    project.write("odd_limit.py", "X = 2\n")
+    see(project, *WARM)
+    last = see(project, *WARM, "--lf")
+    last.result.assert_outcomes(failed=2)
+    assert "was wrong" not in last.result.stdout.str()
+    see(project, *WARM).result.assert_outcomes(failed=2, passed=3)
+
+
 def test_real_collection_can_be_asked_for(project: Project) -> None:
     """``taskcache_collect = real`` imports every file; a value that is neither is refused."""
     project.write("test_odd_suite.py", SUITE)

@@ -36,6 +36,18 @@ class Endpoint:
     def of_class(cls):
         return sorted(dir(cls))
 """
+_BOX = """
+class Box:
+    def __init__(self, module):
+        self.module = module
+
+    def size(self):
+        return listed(self.module) + listed(self)
+
+def listed(thing):
+    return len(dir(thing))
+
+"""
 _BODY = {"head": "from .helper import price", "body": "result = price(2)"}
 
 
@@ -71,6 +83,40 @@ KEPT = [
         forms=EVERY,
     ),
     _keeps("nothing_changed", **_BODY, files={"helper.py": _HELPER}, forms=EVERY),
+    _keeps(
+        "a_new_constant_beside_what_lists_an_object_that_has_a_module",
+        group="an object's module",
+        head="from .helper import Box",
+        body="result = Box(2).size()",
+        files={"helper.py": _BOX},
+        change={"helper.py": _BOX + "LIMIT = 3\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "another_constant_of_the_module_of_what_is_unpickled",
+        head="import pickle\nfrom . import kinds",
+        body="result = pickle.loads(b'cSELF.kinds\\nKind\\n.').limit",
+        files={"kinds.py": "class Kind:\n    limit = 1\nVERSION = '1'\n"},
+        change={"kinds.py": "class Kind:\n    limit = 1\nVERSION = '2'\n"},
+        forms=EVERY,
+    ),
+    _keeps(
+        "imports_of_what_is_loaded_anyhow",
+        group="loaded modules",
+        head="import sys",
+        body="result = ('SELF.' + 'other') in sys.modules",
+        files={"test_other.py": "import json\n\ndef test_other():\n    pass\n"},
+        change={
+            "test_other.py": """
+            import os.path
+            from collections import OrderedDict
+            from collections.abc import Mapping
+
+            def test_other():
+                pass
+            """
+        },
+    ),
     _keeps(
         "comment",
         **_BODY,

@@ -160,8 +160,8 @@ def _name_at(code: CodeType, place: int) -> str:
 def _find_class(frame: FrameType, module: object, name: object) -> None:
     """Unpickling looks a name up in a module, which may be loaded already."""
     if isinstance(module, str):
-        found = sys.modules.get(module)
-        dispatcher.tell(lambda listener: listener.on_import_asked(module, found, frame))
+        found, wanted = sys.modules.get(module), str(name)
+        dispatcher.tell(lambda listener: listener.on_import_asked(module, found, frame, wanted))
 
 
 finder = NotingFinder()

@@ -16,6 +16,7 @@ from pytest_taskcache.engine.computation import Computation
 from pytest_taskcache.engine.keys import Keyed, key_of
 from pytest_taskcache.engine.validity import Refusal, access
 from pytest_taskcache.errors import TaskCacheError
+from pytest_taskcache.garbage import uncollected
 from pytest_taskcache.model.decision import Decision, Fault, Hit, Miss, Uncacheable, Why
 from pytest_taskcache.model.event import Decided, Faulted, Noted, Subject
 from pytest_taskcache.model.key import Identity
@@ -100,18 +101,13 @@ class Outcomes:
         if manager.hasplugin("randomly") or manager.hasplugin("pytest_randomly"):
             self.randomness = Randomness(self._config)
             manager.register(self.randomness, "taskcache-randomness")
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with uncollected():
             with self.keys.of_new_tests():
                 wanting = ((item, self._wanting(item)) for item in items)
                 self._tests = {item: found for item, found in wanting if found is not None}
             read_all(self._engine, self._bundles)
             for item in {item.parent: item for item in self._tests}.values():
                 keywords_of(item)  # notes its parents' before a fixture adds to them
-        finally:
-            if collecting:
-                gc.enable()
         candidates = [each for each in self._tests.values() if isinstance(each, Candidate)]
         if coverage is not None:
             coverage.prefetch_tests((each.bundle, each.name) for each in candidates)
