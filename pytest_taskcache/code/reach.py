@@ -378,9 +378,10 @@ class _Walk:
                 _note(self._implicit, vertex, cost, cause)
                 if item.label in SESSION_HOOKS:
                     self._everywhere = min(self._everywhere, (cost, cause))
-            if vertex.file in self._asked and item.kind is not _FUNCTION:
-                if vertex.seed or cost < self._begun:  # then what was read is another value
-                    self._everywhere = min(self._everywhere, (cost, cause))
+            # What was computed before any test was read as another value, or called.
+            read = cost < self._begun or (vertex.seed and item.kind is not _FUNCTION)
+            if read and vertex.file in self._asked:
+                self._everywhere = min(self._everywhere, (cost, cause))
             self._reach(self._names_of(vertex, item), vertex, cost, cause)
             for other in self._partners(vertex, item):
                 self._relax(other, cost, cause)

@@ -675,6 +675,7 @@ import importlib
 def pytest_configure():
     settings = importlib.import_module("settings")
     found.update((name, value) for name, value in vars(settings).items() if name.isupper())
+    settings.finish(found)
 
 found = {}
 
@@ -682,7 +683,7 @@ def parts():
     return found["PARTS"]
 """
 _SETTINGS = {
-    "settings.py": "from base import *\nOWN = 1\n",
+    "settings.py": "from base import *\nOWN = 1\ndef finish(found):\n    pass\n",
     "base.py": "from made import made\nPARTS = made()\n",
     "made.py": "def made():\n    return [1]\ndef later():\n    return 1\n",
     "site-packages/ladder_framework.py": _FRAMEWORK,
@@ -699,6 +700,7 @@ _SETTINGS = {
     ("name", "before", "after", "ran"),
     [
         ("settings.py", "OWN = 1", "PARTS = [2]", "ran"),
+        ("settings.py", "pass", "found['PARTS'] = [2]", "ran"),
         ("base.py", "PARTS = made()", "PARTS = [2]", "ran"),
         ("made.py", "[1]", "[2]", "ran"),
         ("made.py", "return 1\n", "return 2\n", ""),
