@@ -703,7 +703,10 @@ _SETTINGS = {
         ("settings.py", "pass", "found['PARTS'] = [2]", "ran"),
         ("base.py", "PARTS = made()", "PARTS = [2]", "ran"),
         ("made.py", "[1]", "[2]", "ran"),
-        ("made.py", "return 1\n", "return 2\n", ""),
+        pytest.param(
+            *("made.py", "return 1\n", "return 2\n", ""),
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="less precise"),
+        ),
     ],
 )
 def test_settings_that_a_library_imports(
