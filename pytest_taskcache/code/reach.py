@@ -79,13 +79,15 @@ class Log:
     ``nodes``: file and ``co_qualname`` of each code object in the order of first runs;
     ``<module>`` for a module's body. ``files``: the analyses of the project's files, by name.
     ``imports``: the files that a file imported, at import or later. ``whole``: files any function
-    of which may have run, unseen, as soon as they were imported.
+    of which may have run, unseen, as soon as they were imported. ``asked``: files that a library
+    imported by itself, as one does with a settings module: it may read all that is in them.
     """
 
     nodes: Sequence[tuple[str, str]]
     files: Mapping[str, Analysis]
     imports: Mapping[str, Collection[str]] = field(default_factory=dict)
     whole: Collection[str] = ()
+    asked: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ class _Walk:
         for file in self._starred:
             for other in self._by_stars({file}):
                 self._parts[other].add(module_of(self._names[file]).rpartition("/")[2])
+        self._asked = self._by_stars({self._files[name] for name in log.asked})
         self._closures = [*closure_masks(self._imports), (1 << len(self._files)) - 1]
         self._vertices: dict[tuple[str, str], _Vertex] = {}
         self._mentioning: dict[str, list[_Vertex]] = {}
@@ -383,6 +386,10 @@ class _Walk:
                 _note(self._implicit, vertex, cost, cause)
                 if item.label in SESSION_HOOKS:
                     self._everywhere = min(self._everywhere, (cost, cause))
+            # What was computed before any test was read as another value, or called.
+            read = cost < self._begun or (vertex.seed and item.kind is not _FUNCTION)
+            if read and vertex.file in self._asked:
+                self._everywhere = min(self._everywhere, (cost, cause))
             self._reach(self._names_of(vertex, item), vertex, cost, cause)
             for other in self._partners(vertex, item):
                 self._relax(other, cost, cause)

@@ -376,7 +376,9 @@ class _Verdict:
         strangers = files.keys() - names
         self._imports = import_graph([*names, *strangers], self._log.imports, analyses)
         analyses = {name: one for name, one in analyses.items() if name not in strangers}
-        log = log_of(nodes, analyses, self._imports, complete=self._log.complete)
+        asked = {names[imported] for importer, imported in self._log.imports if importer < 0}
+        complete = self._log.complete
+        log = log_of(nodes, analyses, self._imports, complete=complete, asked=asked)
         self._reached = affected(log, changes, touched, self._handed_on())
 
     def _loaded(
@@ -459,12 +461,13 @@ def log_of(
     imports: Graph,
     *,
     complete: bool,
+    asked: Collection[str] = (),
 ) -> Log:
     """What ran, as `reach` wants it: of a file without an analysis, or of one whose functions may
     have run unseen, everything."""
     whole = {file for file, name in nodes if name == LOADED}
     files = {name: Analysis() if one is None else one for name, one in analyses.items()}
-    return Log(nodes, files, imports, whole=whole if complete else [*files])
+    return Log(nodes, files, imports, whole if complete else [*files], asked)
 
 
 def _all_of(analysis: Analysis | None) -> Changes:

@@ -102,6 +102,19 @@ def test_a_mended_test_is_not_flagged(project: Project, answer: Callable[[str], 
     assert not any("flaky" in line for line in broken.outlines)
 
 
+def test_a_mended_document_is_not_flagged(project: Project) -> None:
+    """The examples of a text are no part of what its test was seen to use, but do count."""
+    project.write("pytest.ini", "[pytest]\naddopts = --doctest-glob=*.md\n")
+    wrong, right = ">>> 1\n2\n", ">>> 1\n1\n"
+    for text, outcome in ((wrong, "failed"), (right, "passed"), (wrong, "failed")):
+        project.write("guide.md", text)
+        result = run(project, "--cache-tests=all")
+        result.assert_outcomes(**{outcome: 1})
+        assert not any("flaky" in line for line in result.outlines)
+    project.write("guide.md", right)
+    assert "1 test reused" in line_of(run(project, "--cache-tests=all"))
+
+
 def test_a_fixed_fixture_is_no_flakiness(project: Project) -> None:
     """Tests that failed because a shared fixture did are stored once it is mended."""
     project.write("pytest.ini", "[pytest]\npythonpath = .\n")

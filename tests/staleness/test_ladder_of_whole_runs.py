@@ -667,3 +667,58 @@ def test_who_else_imported_what_acts_on_others(runs: Runs) -> None:
     assert runs.run() == ["test_a"]
     runs.write("test_a.py", _READER.format(check="assert lib.SEEN == [5]"))
     assert runs.run() == ["test_a"]
+
+
+_FRAMEWORK = """
+import importlib
+
+def pytest_configure():
+    settings = importlib.import_module("settings")
+    found.update((name, value) for name, value in vars(settings).items() if name.isupper())
+    settings.finish(found)
+
+found = {}
+
+def parts():
+    return found["PARTS"]
+"""
+_SETTINGS = {
+    "settings.py": "from base import *\nOWN = 1\ndef finish(found):\n    pass\n",
+    "base.py": "from made import made\nPARTS = made()\n",
+    "made.py": "def made():\n    return [1]\ndef later():\n    return 1\n",
+    "site-packages/ladder_framework.py": _FRAMEWORK,
+    "site-packages/ladder_framework-1.dist-info/METADATA": "Name: ladder_framework\nVersion: 1\n",
+    "site-packages/ladder_framework-1.dist-info/RECORD": "ladder_framework.py,,\n",
+    "test_it.py": "import ladder_framework\nfrom counter import count\n"
+    "def test_it():\n    count('ran')\n    assert ladder_framework.parts()\n",
+    "test_later.py": "from made import later\nfrom counter import count\n"
+    "def test_later():\n    count('later')\n    assert later()\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "ran"),
+    [
+        ("settings.py", "OWN = 1", "PARTS = [2]", "ran"),
+        ("settings.py", "pass", "found['PARTS'] = [2]", "ran"),
+        ("base.py", "PARTS = made()", "PARTS = [2]", "ran"),
+        ("made.py", "[1]", "[2]", "ran"),
+        pytest.param(
+            *("made.py", "return 1\n", "return 2\n", ""),
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="less precise"),
+        ),
+    ],
+)
+def test_settings_that_a_library_imports(
+    runs: Runs, name: str, before: str, after: str, ran: str
+) -> None:
+    """A library reads a settings module by itself: no code of the project mentions what is in it,
+    not even that others star-import, or compute for it."""
+    for each, text in _SETTINGS.items():
+        runs.write(f"lib/{each}" if each.startswith("site") else each, text)
+    options = "-p", "ladder_framework"
+    assert runs.run(*options) == ["later", "ran"]
+    assert runs.run(*options) == []
+    runs.write(name, _SETTINGS[name].replace(before, after))
+    assert ("ran" if "ran" in runs.run(*options) else "") == ran
+    assert runs.run(*options) == []

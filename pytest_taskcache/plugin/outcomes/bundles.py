@@ -98,7 +98,8 @@ class Bundle:
         miss: Miss | None = None
         for unit in self.of_test.get(name, ()):
             if unit.mark:
-                if unit.mark is Mark.FLAKY and self.holds(unit):
+                differs = check is not None and check().changes(check_of(unit.tests[name]))
+                if unit.mark is Mark.FLAKY and not differs and self.holds(unit):
                     return Miss(Why.FLAKY)
                 continue
             objection = self._objection(unit, name, check)
@@ -117,9 +118,13 @@ class Bundle:
         vouched = self.keyed.key.vouched
         return () if vouched else self.engine.parts.observation.verify(unit.trace)
 
-    def is_marked(self, name: str, mark: Mark) -> bool:
-        """Whether a test is so marked, and nothing that it rested on then has changed."""
-        return any(unit.mark is mark and self.holds(unit) for unit in self.of_test.get(name, ()))
+    def is_marked(self, name: str, mark: Mark, check: str) -> bool:
+        """Whether a test is so marked, and nothing that it rested on then has changed, nor what
+        it must agree with beyond that."""
+        return any(
+            unit.mark is mark and check_of(unit.tests[name]) == check and self.holds(unit)
+            for unit in self.of_test.get(name, ())
+        )
 
     def last_duration(self, name: str) -> float | None:
         """Seconds that the test took when it last passed; None if that is not known."""

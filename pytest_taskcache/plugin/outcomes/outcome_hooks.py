@@ -350,11 +350,9 @@ class Outcomes:
         if passed:
             used = self._snapshots.used()
             handed = {Snapshots.NAME: used} if used else None
-            check = candidate.check.text if candidate.check else ""
+            given = attempt.reports, attempt.keywords, attempt.warnings
             try:
-                outcome = to_json(
-                    self._config, attempt.reports, attempt.keywords, attempt.warnings, check, handed
-                )
+                outcome = to_json(self._config, *given, candidate.checked, handed)
             except ValueError as error:
                 outcome, refusal = "", refusal or Refusal("report cannot be stored", str(error))
         doubts = self.keys.around(item.path).untrusted

@@ -61,6 +61,15 @@ class Candidate:
         """The test's own, whoever it shares its bundle with."""
         return Identity(self.bundle.computation.test.partition("::")[0], self.name)
 
+    @property
+    def checked(self) -> str:
+        """The text of what it must agree with; "" if nothing."""
+        return self.check.text if self.check else ""
+
+    def is_marked(self, mark: Mark) -> bool:
+        """Whether it is so marked, and all that counted for it then is as it was."""
+        return self.bundle.is_marked(self.name, mark, self.checked)
+
 
 @dataclass(eq=False, slots=True)
 class Ended:
@@ -265,13 +274,12 @@ class _Unit:
             or objection(self.observed, ended.taints, vouched=False, forked=False)
             or (Refusal(f"used {books}", "a replay would be missing in its log") if books else None)
         )
-        bundle, name = ended.test.bundle, ended.test.name
         if refusal is not None:
             return refusal
-        if bundle.is_marked(name, Mark.FAILED):
+        if ended.test.is_marked(Mark.FAILED):
             self._prove(ended)
             return Refusal("proven nondeterministic", "it failed before with nothing changed")
-        if bundle.is_marked(name, Mark.FLAKY):
+        if ended.test.is_marked(Mark.FLAKY):
             return Refusal("proven nondeterministic", "not stored until its dependencies change")
         if not isinstance(ended.outcome, str):
             try:
@@ -283,18 +291,18 @@ class _Unit:
     def _failed(self, ended: Ended) -> None:
         """Notes a failure of the test's own body. One whose cause may lie in what was not
         observed, or in a fixture that failed earlier, proves nothing."""
-        observed, bundle, name = self.observed, ended.test.bundle, ended.test.name
+        observed = self.observed
         unseen = self.inherited or observed.untrusted or not observed.trace.dependencies
         if not ended.proves or unseen:
             return
-        if bundle.is_marked(name, Mark.PASSED):
+        if ended.test.is_marked(Mark.PASSED):
             self._prove(ended)
-        elif not bundle.is_marked(name, Mark.FAILED):
+        elif not ended.test.is_marked(Mark.FAILED):
             self._mark(ended, Mark.FAILED)
 
     def _prove(self, ended: Ended) -> None:
         test = ended.test
-        if not test.bundle.is_marked(test.name, Mark.FLAKY):
+        if not test.is_marked(Mark.FLAKY):
             self._mark(ended, Mark.FLAKY)
         text = "is flaky: it both passed and failed while nothing it uses changed"
         self.engine.notify(Noted(f"{test.identity} {text}"))
@@ -302,7 +310,9 @@ class _Unit:
     def _mark(self, ended: Ended, mark: Mark) -> None:
         bundle = ended.test.bundle
         trace, expires = self._trace(bundle, drew=ended.drew), self._expiry(ended)
-        unit = Unit(trace, {ended.test.name: ""}, self.now, expires, mark)
+        unit = Unit(
+            trace, {ended.test.name: {"check": ended.test.checked}}, self.now, expires, mark
+        )
         bundle.add(unit, [NOBODY], ended.seconds)
 
     def _trace(self, bundle: Bundle, *, drew: bool) -> Trace:
