@@ -376,7 +376,10 @@ class _Verdict:
         strangers = files.keys() - names
         self._imports = import_graph([*names, *strangers], self._log.imports, analyses)
         analyses = {name: one for name, one in analyses.items() if name not in strangers}
-        asked = {names[imported] for importer, imported in self._log.imports if importer < 0}
+        # What was loaded before anyone looked counts by what its globals hold.
+        loaded = {file for file, name in nodes if name == LOADED}
+        alone = {names[imported] for importer, imported in self._log.imports if importer < 0}
+        asked = alone - loaded
         complete = self._log.complete
         log = log_of(nodes, analyses, self._imports, complete=complete, asked=asked)
         self._reached = affected(log, changes, touched, self._handed_on())
