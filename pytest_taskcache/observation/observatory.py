@@ -47,7 +47,13 @@ from pytest_taskcache.observation.code_log import CodeLog, SourceFile, decode_co
 from pytest_taskcache.observation.doers import NOBODY, Doers
 from pytest_taskcache.observation.global_state import Before, GlobalState
 from pytest_taskcache.observation.hooks import environ, installed
-from pytest_taskcache.observation.hooks.callers import Aside, asked_by_machinery, is_collecting
+from pytest_taskcache.observation.hooks.callers import (
+    ActsFor,
+    Aside,
+    asked_by_machinery,
+    is_collecting,
+    origin_of,
+)
 from pytest_taskcache.observation.hooks.dispatcher import Write, muted
 from pytest_taskcache.observation.hooks.environ import EVERYTHING, at_start
 from pytest_taskcache.observation.hooks.file_hooks import is_file_of_interest
@@ -741,9 +747,11 @@ class Observatory:
         importer = next(self._doers.sources(frame), None)
         if importer is not None or not asked_by_machinery(frame):
             self._log.add_import(importer, source)
+        names = _names_of_import(frame)
+        if importer is not None and names and self._is_librarys_own(names[-1], frame):
+            self._log.add_import(None, source)  # a lazy object keeps settings, for whoever comes
         body = self._log.position(code)
         self._look_at_path()
-        names = _names_of_import(frame)
         # Who looked for it may have left it to another to load (`importlib.util.LazyLoader`).
         for importing, owner in self._looked_for.pop(names[-1], ()) if names else ():
             self._give(source, importing, owner, _names_got(names[-1]))
@@ -860,6 +868,14 @@ class Observatory:
         asking = getattr(namespace_of(package).get("__getattr__"), "__code__", None)
         filename = source_of(package) if frame is not None and asking is frame.f_code else None
         return self._find(filename) if filename else None
+
+    def _is_librarys_own(self, name: str, frame: FrameType | None) -> bool:
+        """Whether it is a library that imports this module, whoever called it."""
+        while frame is not None and origin_of(frame.f_code.co_filename) is ActsFor.LIBRARY:
+            frame = frame.f_back
+        if frame is None or origin_of(frame.f_code.co_filename) is not ActsFor.OUTSIDE:
+            return False
+        return self._find(frame.f_code.co_filename) is None and self._lazy(name, frame) is None
 
     def _give(
         self, source: SourceFile, importer: SourceFile, owner: int, names: Iterable[str]

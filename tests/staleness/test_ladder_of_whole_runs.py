@@ -722,3 +722,19 @@ def test_settings_that_a_library_imports(
     runs.write(name, _SETTINGS[name].replace(before, after))
     assert ("ran" if "ran" in runs.run(*options) else "") == ran
     assert runs.run(*options) == []
+
+
+def test_settings_that_a_library_keeps_when_a_test_first_asks(runs: Runs) -> None:
+    """The test that asked first is not the only one that has them."""
+    for each, text in _SETTINGS.items():
+        runs.write(f"lib/{each}" if each.startswith("site") else each, text)
+    lazy = _FRAMEWORK.replace("pytest_configure", "load").replace(
+        "    return found", "    if not found:\n        load()\n    return found"
+    )
+    runs.write("lib/site-packages/ladder_framework.py", lazy)
+    runs.write("test_next.py", _SETTINGS["test_it.py"].replace("'ran'", "'next'"))
+    assert sorted(runs.run()) == ["later", "next", "ran"]
+    assert runs.run() == []
+    runs.write("base.py", "PARTS = [2]\n")
+    assert {"next", "ran"} <= set(runs.run())
+    assert runs.run() == []
