@@ -194,12 +194,8 @@ class _Walk:
         self._bound: set[str] = set()
         self._begun = 0
         self._teardowns: list[tuple[int, int]] = []
-        self._appeared = {
-            (file, each.name)
-            for file, found in changes.items()
-            for each in found
-            if not each.before
-        }
+        every = ((file, each) for file, found in changes.items() for each in found)
+        self._appeared = {(file, each.name) for file, each in every if not each.before}
         self._add_log()
         for name, found in changes.items():
             self._add_all(name, (each for item in found for each in item if each), 0)

@@ -376,10 +376,7 @@ class _Verdict:
         strangers = files.keys() - names
         self._imports = import_graph([*names, *strangers], self._log.imports, analyses)
         analyses = {name: one for name, one in analyses.items() if name not in strangers}
-        # What was loaded before anyone looked counts by what its globals hold.
-        loaded = {file for file, name in nodes if name == LOADED}
-        alone = {names[imported] for importer, imported in self._log.imports if importer < 0}
-        asked = alone - loaded
+        asked = {names[imported] for importer, imported in self._log.imports if importer < 0}
         complete = self._log.complete
         log = log_of(nodes, analyses, self._imports, complete=complete, asked=asked)
         self._reached = affected(log, changes, touched, self._handed_on())
@@ -469,6 +466,7 @@ def log_of(
     """What ran, as `reach` wants it: of a file without an analysis, or of one whose functions may
     have run unseen, everything."""
     whole = {file for file, name in nodes if name == LOADED}
+    asked = {*asked} - whole  # what was loaded before counts by what its globals hold
     files = {name: Analysis() if one is None else one for name, one in analyses.items()}
     return Log(nodes, files, imports, whole if complete else [*files], asked)
 

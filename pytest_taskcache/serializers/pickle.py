@@ -16,6 +16,7 @@ memory; the buffers are data only, and the storage's digest covers them.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import struct
@@ -29,7 +30,6 @@ from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 from pytest_taskcache.dataclass import dataclass
 from pytest_taskcache.digests.values.terms import shown_name
 from pytest_taskcache.errors import SerializationError
-from pytest_taskcache.garbage import uncollected
 from pytest_taskcache.originals import os_path
 from pytest_taskcache.ports import Buffer, Payload, Restore
 
@@ -104,12 +104,16 @@ class PickleSerializer:
             raise SerializationError(NAME, "", moved)
         given = [bytearray(b) for b in parts.buffers] if data.readonly else parts.buffers
         buffers = iter(given)
+        collecting = gc.isenabled()  # in line, as `uncollected` is ten calls of a hit
+        gc.disable()
         try:
-            with uncollected():
-                value: object = pickle.loads(parts.stream, buffers=buffers)
+            value: object = pickle.loads(parts.stream, buffers=buffers)
         except Exception as error:
             # Unpickling imports modules and calls constructors, which may raise anything.
             raise SerializationError(NAME, "", f"{type(error).__name__}: {error}") from error
+        finally:
+            if collecting:
+                gc.enable()
         if given and next(buffers, None) is not None:
             raise SerializationError(NAME, "", "the stream names fewer buffers than there are")
         return value

@@ -314,8 +314,8 @@ def _look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 def _look_at_link(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     # Resolving a path asks of every component whether it is a link. That most are not is
     # noise: it would tie each trace to the checkout's place in the file system.
-    caller = _caller(originals.getframe(2))
-    if caller is None or caller.f_code.co_name not in _RESOLVING:
+    caller = None if is_muted() else _caller(originals.getframe(2))
+    if caller is not None and caller.f_code.co_name not in _RESOLVING:
         _look(args, kwargs)
 
 
