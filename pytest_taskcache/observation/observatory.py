@@ -870,8 +870,12 @@ class Observatory:
         return self._find(filename) if filename else None
 
     def _is_librarys_own(self, name: str, frame: FrameType | None) -> bool:
-        """Whether it is a library that imports this module, whoever called it."""
-        while frame is not None and origin_of(frame.f_code.co_filename) is ActsFor.LIBRARY:
+        """Whether it is a library that imports this module, whoever called it. A loader of a
+        library's (`beartype`, `typeguard`) acts for who imports."""
+        while frame is not None:
+            code = frame.f_code
+            if origin_of(code.co_filename) is not ActsFor.LIBRARY and code.co_name != "exec_module":
+                break
             frame = frame.f_back
         if frame is None or origin_of(frame.f_code.co_filename) is not ActsFor.OUTSIDE:
             return False

@@ -738,3 +738,40 @@ def test_settings_that_a_library_keeps_when_a_test_first_asks(runs: Runs) -> Non
     runs.write("base.py", "PARTS = [2]\n")
     assert {"next", "ran"} <= set(runs.run())
     assert runs.run() == []
+
+
+_LOADER = """
+import importlib.machinery
+import sys
+
+class Loader(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module):
+        super().exec_module(module)
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec and name in ("base", "other"):
+            spec.loader = Loader(name, spec.origin)
+            return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_a_loader_of_a_library_acts_for_who_imports(runs: Runs) -> None:
+    """An edit of what one test imports by it runs that test."""
+    runs.write("lib/site-packages/ladder_loader.py", _LOADER)
+    at = "lib/site-packages/ladder_loader-1.dist-info/"
+    runs.write(f"{at}METADATA", "Name: ladder_loader\nVersion: 1\n")
+    runs.write(f"{at}RECORD", "ladder_loader.py,,\n")
+    test = "from counter import count\ndef test_it():\n    import {0}\n    count('{0}')\n"
+    runs.write("base.py", "PARTS = [1]\n")
+    runs.write("other.py", "PARTS = [1]\n")
+    runs.write("test_base.py", test.format("base"))
+    runs.write("test_other.py", test.format("other"))
+    options = "-p", "ladder_loader"
+    assert sorted(runs.run(*options)) == ["base", "other"]
+    runs.write("base.py", "PARTS = [2]\n")
+    assert runs.run(*options) == ["base"]
