@@ -79,6 +79,21 @@ def test_what_was_kept_before_is_not_served(project: Project) -> None:
     assert _ran(project, errors=0) == 0
 
 
+@pytest.mark.parametrize(
+    "failing", ["assert 0\n        yield found", "yield found\n        assert 0"]
+)
+def test_what_was_kept_in_another_state_stays(project: Project, failing: str) -> None:
+    """An edit has the fixture fail, and is undone: of the state before, that disproved nothing."""
+    project.write("conftest.py", SHARED.format(scope="module"))
+    project.write("test_a.py", FIRST.format(seconds=0).replace('.append("lost")', ".copy()"))
+    project.write("test_b.py", LAST)
+    assert _ran(project, errors=0) == 3
+    project.write("conftest.py", SHARED.format(scope="module").replace("yield found", failing))
+    assert run(project, "--cache-tests=all").parseoutcomes()["errors"]
+    project.write("conftest.py", SHARED.format(scope="module"))
+    assert _ran(project, errors=0) == 0
+
+
 def test_a_removal_that_fails_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the storage raises, the tests go on."""
 

@@ -142,14 +142,16 @@ class Bundle:
 
     def withdraw(self, name: str, refusal: Refusal) -> None:
         """What was found of a test in this process is not to be kept after all, and what was
-        found before has been disproved; where that is written, it is written anew without it.
-        Never raises."""
+        found before, while all was as it is, has been disproved; where that is written, it is
+        written anew without it. Never raises."""
         for unit in self.fresh:
             if not unit.mark:
                 unit.tests.pop(name, None)
         self.fresh = [unit for unit in self.fresh if unit.tests]
-        older = (unit.variant for unit in self.of_test.pop(name, ()))
-        doomed = [*self._kept, *dict.fromkeys(variant.id for variant in older if variant)]
+        older = [unit for unit in self.of_test.pop(name, ()) if unit.variant and not unit.mark]
+        with self.engine.quiet():  # the window of a test may be open
+            disproved = {each.variant.id for each in older if each.variant and self.holds(each)}
+        doomed = [*self._kept, *disproved]
         for told_name, told in self.unsaved:
             if told_name == name:
                 told(refusal)
@@ -162,7 +164,7 @@ class Bundle:
     def _remove(self, ids: Sequence[str]) -> None:
         records, local = self.route.records, self.engine.parts.local
         try:
-            with self.engine.quiet():  # the window of a test may be open
+            with self.engine.quiet():
                 self.engine.recorder.batch.flush()
                 if records is local:
                     local.remove_records(ids, None)
